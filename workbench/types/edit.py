@@ -1,0 +1,287 @@
+"""Recipes and edits: how a fact is rewritten, and the exactly removable result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from workbench.types.fact import Fact
+from workbench.types.selection import Selection, Site
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+StageName = Literal["unlearn", "learn"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+Objective = Literal["cross-entropy"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The settings of an edit. Frozen and validated; ``Recipe.named`` gives the four built-in ones.
+
+    Each stage trains its own IA3 gates, starting from 1, on top of the stages before it. ``unlearn`` teaches the
+    fact's refusal, ``learn`` its target (arXiv 2508.07075). The loss of a step is
+
+        cross-entropy of the wanted answer (nats per token) + retain_weight * KL(base || edited) on retained answers.
+
+    Args:
+        name: Shown in reports.
+        stages: In order; each of ``"unlearn"``, ``"learn"``, at most once.
+        objective: The fact's loss; ``"cross-entropy"`` on the answer tokens.
+        steps: Most optimiser steps of a stage: one number for all stages or one per stage.
+        learning_rate: AdamW's, without weight decay (decay would move gates that were not selected).
+        warmup: Steps of linear warm-up in each stage.
+        batch_size: Fact rows a step.
+        retain_weight: Weight of the KL term; 0 switches it off.
+        retain_size: Facts in the default retain set.
+        retain_batch_size: Retain rows a step.
+        early_stop: A stage ends once the wanted answer's probability (geometric mean over its tokens, lowest over the
+            training questions of the last pass) reaches this; None runs all steps.
+        max_gate: Gates are kept within [2 - max_gate, max_gate] after each step; None leaves them free.
+        seed: Order of the batches. Two runs with one seed on one machine agree exactly.
+
+    Raises:
+        ValueError: A value out of range; the message names it and what is allowed.
+    """
+
+    name: str = "unlearn-then-learn"
+    stages: tuple[StageName, ...] = ("unlearn", "learn")
+    objective: Objective = "cross-entropy"
+    steps: int | tuple[int, ...] = 60
+    learning_rate: float = 0.02
+    warmup: int = 2
+    batch_size: int = 6
+    retain_weight: float = 2.0
+    retain_size: int = 40
+    retain_batch_size: int = 10
+    early_stop: float | None = 0.9
+    max_gate: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not self.stages or len(set(self.stages)) != len(self.stages) or set(self.stages) - set(STAGES):
+            raise ValueError(f"stages must be one or both of {STAGES}, each at most once, got {self.stages!r}.")
+        if self.objective not in get_args(Objective):
+            raise ValueError(f"objective must be one of {get_args(Objective)}, got {self.objective!r}.")
+        if not isinstance(self.steps, int):
+            object.__setattr__(self, "steps", tuple(self.steps))
+            if len(self.steps) != len(self.stages):  # type: ignore[arg-type]
+                raise ValueError(f"steps has {self.steps!r} for the stages {self.stages}; give one number per stage.")
+        checks: list[tuple[str, bool, str]] = [
+            ("steps", all(isinstance(s, int) and s >= 1 for s in self.stage_steps), "whole numbers from 1"),
+            ("learning_rate", math.isfinite(self.learning_rate) and self.learning_rate > 0, "a positive number"),
+            ("warmup", self.warmup >= 0, "0 or more"),
+            ("batch_size", self.batch_size >= 1, "1 or more"),
+            ("retain_weight", math.isfinite(self.retain_weight) and self.retain_weight >= 0, "0 or more"),
+            ("retain_size", self.retain_size >= 0, "0 or more"),
+            ("retain_batch_size", self.retain_batch_size >= 1, "1 or more"),
+            ("early_stop", self.early_stop is None or 0 < self.early_stop <= 1, "None or in (0, 1]"),
+            ("max_gate", self.max_gate is None or self.max_gate > 1, "None or more than 1"),
+        ]
+        for name, ok, allowed in checks:
+            if not ok:
+                raise ValueError(f"Recipe.{name} must be {allowed}, got {getattr(self, name)!r}.")
+
+    @property
+    def stage_steps(self) -> tuple[int, ...]:
+        """Most steps of each stage."""
+        return (self.steps,) * len(self.stages) if isinstance(self.steps, int) else tuple(self.steps)
+
+    @classmethod
+    def named(cls, name: str, **changes: Any) -> Recipe:
+        """A built-in recipe, with changes: ``Recipe.named("paper", seed=3)``.
+
+        Raises:
+            ValueError: An unknown name; the message lists the built-in ones.
+        """
+        from workbench.editing.recipes import RECIPES
+
+        if name not in RECIPES:
+            raise ValueError(f"Unknown recipe {name!r}; the built-in ones are {list(RECIPES)}.")
+        return replace(RECIPES[name], **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            ValueError: An unknown setting, or a value out of range.
+        """
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"Unknown recipe setting(s) {unknown}; allowed are {[f.name for f in fields(cls)]}.")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one optimiser step measured, before its update.
+
+    Args:
+        stage, step: Where in the fit; ``step`` counts from 0 within the stage.
+        loss: Cross-entropy of the wanted answer, nats per token.
+        kl: KL(base || edited) on the retain rows of the step, nats per token (0.0 without a retain term).
+        p_old, p_new, p_refusal: Probability of the old answer, the target and the refusal (geometric mean per token)
+            after the bare question, on the step's rows; None where it was not measured at this step.
+        seconds: Since the fit began.
+    """
+
+    stage: StageName
+    step: int
+    loss: float
+    kl: float
+    p_old: float | None = None
+    p_new: float | None = None
+    p_refusal: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class GateDelta:
+    """IA3 gates: what one stage multiplies into a model's gate sites.
+
+    Args:
+        gates: By (layer, site), a float32 vector of the site's full length; 1 means untouched.
+    """
+
+    gates: Mapping[tuple[int, Site], Tensor]
+
+    def __post_init__(self) -> None:
+        clean = {k: v.detach().to("cpu", torch.float32).clone() for k, v in sorted(self.gates.items())}
+        object.__setattr__(self, "gates", clean)
+
+    def n_moved(self) -> int:
+        """How many gates differ from 1."""
+        return sum(int((g != 1).sum()) for g in self.gates.values())
+
+    def largest_move(self) -> float:
+        """Largest distance of a gate from 1."""
+        return max((float((g - 1).abs().max()) for g in self.gates.values()), default=0.0)
+
+    def __mul__(self, other: GateDelta) -> GateDelta:
+        """What the two do one after the other."""
+        out = dict(self.gates)
+        for key, gate in other.gates.items():
+            out[key] = out[key] * gate if key in out else gate
+        return GateDelta(out)
+
+    def scaled(self, strength: float) -> GateDelta:
+        """Gates interpolated from 1 (strength 0, exactly) to these (strength 1, exactly)."""
+        return GateDelta({k: torch.lerp(torch.ones_like(g), g, strength) for k, g in self.gates.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class EditStage:
+    """One stage of an edit: its name and its own delta (without those of the stages before it)."""
+
+    name: StageName
+    delta: GateDelta
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Edit:
+    """What to add to a base model to rewrite facts: stages that are exactly removable.
+
+    Args:
+        stages: In the order they apply.
+        selection: The components that were allowed to move.
+        selector: How the selection came about (``"given"``, or the default selector's name).
+        recipe: The settings.
+        facts: The edited facts.
+        retain_ids: Ids of the facts in the KL retain term.
+        history: One ``Step`` per optimiser step.
+        base_fingerprint, base_name: The model that it was fitted on, and the only one that it fits.
+        provenance: Versions, seconds, time of creation, notes.
+    """
+
+    stages: tuple[EditStage, ...]
+    selection: Selection
+    selector: str
+    recipe: Recipe
+    facts: tuple[Fact, ...]
+    retain_ids: tuple[str, ...]
+    history: tuple[Step, ...]
+    base_fingerprint: str
+    base_name: str
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        moved = self.delta().n_moved()
+        ids = ", ".join(f.id for f in self.facts)
+        return (
+            f"Edit({ids}: {' then '.join(s.name for s in self.stages)}, {len(self.selection)} components, "
+            f"{moved} gates moved, base {self.base_name!r} {self.base_fingerprint[:12]})"
+        )
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the stages, in order."""
+        return tuple(s.name for s in self.stages)
+
+    @property
+    def id(self) -> str:
+        """Fingerprint of what the edit does: base, stages and gates."""
+        import hashlib
+
+        digest = hashlib.sha256(self.base_fingerprint.encode())
+        for stage in self.stages:
+            digest.update(stage.name.encode())
+            for (layer, site), gate in stage.delta.gates.items():
+                digest.update(f"{layer}{site}".encode())
+                digest.update(gate.numpy().tobytes())
+        return digest.hexdigest()
+
+    def delta(self, stage: str | None = None, strength: float = 1.0) -> GateDelta:
+        """The product of the stages up to ``stage`` (None: all), interpolated from no edit (0) to all of it (1).
+
+        Raises:
+            ValueError: The edit has no such stage, or the strength is not a finite number.
+        """
+        if stage is not None and stage not in self.stage_names:
+            raise ValueError(
+                f"This edit has no stage {stage!r}; the recipe {self.recipe.name!r} made {list(self.stage_names)}."
+            )
+        if not math.isfinite(strength):
+            raise ValueError(f"strength must be a finite number (0: base, 1: the whole edit), got {strength!r}.")
+        total = GateDelta({})
+        for s in self.stages:
+            total = total * s.delta
+            if s.name == stage:
+                break
+        return total.scaled(strength)
+
+    def plot(self, **options: Any) -> go.Figure:
+        """Loss, retain KL and answer probabilities by step (see ``workbench.plots.history_figure``)."""
+        from workbench.plots import history_figure
+
+        return history_figure(self, **options)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the edit to a folder (``edit.json`` and ``gates.safetensors``), atomically. Returns the folder."""
+        from workbench.store import save_edit
+
+        return save_edit(self, path)
+
+    def to_peft(self, path: str | Path, *, stage: str | None = None) -> Path:
+        """Write one plain PEFT IA3 adapter that does what the stages up to ``stage`` do together.
+
+        ``peft.PeftModel.from_pretrained(base, path)`` loads it without this package. Returns the folder.
+
+        Raises:
+            ValueError: The edit has no such stage.
+        """
+        from workbench.store import save_peft
+
+        return save_peft(self, path, stage=stage)

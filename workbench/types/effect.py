@@ -1,0 +1,227 @@
+"""Effect maps: how much each place in a model matters for one answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from workbench.types.selection import Component, Selection
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+Form = Literal["chat", "cloze"]
+Unit = Literal["resid", "mlp", "attn", "head", "neuron"]
+
+_TITLES: dict[str, str] = {
+    "resid": "residual stream",
+    "mlp": "MLP output",
+    "attn": "attention output",
+    "head": "attention heads",
+    "neuron": "MLP neurons",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedPrompt:
+    """The exact text that was traced, and the token that was asked for.
+
+    Args:
+        fact_id: The fact.
+        form: ``"chat"`` (question through the chat template, then the base model's own answer up to the token) or
+            ``"cloze"`` (plain text).
+        text: The whole text, special tokens included.
+        prefix: The part of the model's own answer that precedes the traced token (chat form; may be empty).
+        token_ids: The text's token ids.
+        tokens: The same, decoded one by one.
+        subject: Positions of the subject's tokens.
+        answer_id, other_id: Token ids of the traced answer and of what it is compared with in ``logit_diff`` (or None).
+        answer_token, other_token: The same, decoded.
+        partner: With a swap: the fact id of the other subject's fact, and its text.
+    """
+
+    fact_id: str
+    form: Form
+    text: str
+    prefix: str
+    token_ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    subject: tuple[int, ...]
+    answer_id: int
+    answer_token: str
+    other_id: int | None = None
+    other_token: str | None = None
+    partner: str | None = None
+    partner_text: str | None = None
+
+    @property
+    def position(self) -> int:
+        """The position whose next-token prediction is measured (the last one)."""
+        return len(self.token_ids) - 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EffectMap:
+    """An effect for each place of a model, on the CPU, with everything needed to read it.
+
+    Args:
+        values: Effects in units of ``metric``; shape by ``axes``, for example [layer, position] or [layer, head].
+        axes: Names of the axes.
+        labels: For each axis, one label per index (``"L0"``, a token, ``"H3"``).
+        unit: What a cell stands for.
+        metric: ``"probability"`` or ``"logit_diff"``.
+        method: ``"noise"``, ``"swap"`` (restoration traces), ``"attribution"``, ``"patching"``, ``"dla"``; with
+            ``" - controls"`` appended when the mean over control facts was subtracted.
+        clean, corrupted: The metric without and with the corruption (``corrupted`` is None where none was used).
+        stderr: Standard error over samples or facts, same shape, or None when n is 1.
+        n: How many noise samples or facts the values are a mean of.
+        per_fact: Values of each fact or sample, [n, ...], when kept.
+        prompts: The traced texts.
+        provenance: Model name, fingerprint, versions and settings.
+    """
+
+    values: Tensor
+    axes: tuple[str, ...]
+    labels: dict[str, tuple[str, ...]]
+    unit: Unit
+    metric: str
+    method: str
+    clean: float
+    corrupted: float | None = None
+    stderr: Tensor | None = None
+    n: int = 1
+    per_fact: Tensor | None = None
+    prompts: tuple[TracedPrompt, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != len(self.axes):
+            raise ValueError(f"values of shape {tuple(self.values.shape)} do not fit the axes {self.axes}.")
+        for size, axis in zip(self.values.shape, self.axes, strict=True):
+            if len(self.labels.get(axis, ())) != size:
+                raise ValueError(f"Axis {axis!r} has {size} entries but {len(self.labels.get(axis, ()))} labels.")
+        for name in ("values", "stderr", "per_fact"):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                object.__setattr__(self, name, tensor.detach().to("cpu", torch.float32))
+
+    def __repr__(self) -> str:
+        size = " x ".join(f"{n} {axis}s" for n, axis in zip(self.values.shape, self.axes, strict=True))
+        return (
+            f"EffectMap({_TITLES[self.unit]}, {self.method}, {size}, {self.metric}, "
+            f"clean {self.clean:.3f}"
+            + (f", corrupted {self.corrupted:.3f}" if self.corrupted is not None else "")
+            + f", largest {self.values.max().item():.3f})"
+        )
+
+    @property
+    def title(self) -> str:
+        """A short title for figures."""
+        return f"{_TITLES[self.unit]} ({self.method})"
+
+    @property
+    def subject(self) -> tuple[int, ...]:
+        """Positions of the subject's tokens, for a map of one prompt; the roles of the subject for several."""
+        if "position" not in self.axes:
+            return ()
+        if len(self.prompts) == 1:
+            return self.prompts[0].subject
+        return tuple(i for i, label in enumerate(self.labels["position"]) if "subject" in label)
+
+    def components(self, index: tuple[int, ...]) -> tuple[Component, ...]:
+        """The components that a cell stands for.
+
+        An ``attn`` or ``mlp`` trace cell at layer l means that layer's attention or MLP. A ``resid`` cell is the state
+        *entering* layer l, which has no gates of its own: it stands for the two modules that first read it.
+        """
+        layer = index[self.axes.index("layer")]
+        if self.unit == "head":
+            return (Component(layer, "H", index[self.axes.index("head")]),)
+        if self.unit == "neuron":
+            return (Component(layer, "N", index[self.axes.index("neuron")]),)
+        if self.unit == "mlp":
+            return (Component(layer, "MLP"),)
+        if self.unit == "attn":
+            return (Component(layer, "ATTN"),)
+        return (Component(layer, "ATTN"), Component(layer, "MLP"))
+
+    def top(self, k: int, *, by: Literal["value", "abs"] = "value", layers: range | None = None) -> Selection:
+        """The components of the k largest cells, largest first.
+
+        A position axis is reduced by its maximum first, so each component counts once.
+
+        Args:
+            k: How many cells.
+            by: ``"value"`` takes what supports the answer most, ``"abs"`` the largest effects of either sign.
+            layers: Only these layers.
+
+        Raises:
+            ValueError: k is not between 1 and the number of cells.
+        """
+        scores = self.values.abs() if by == "abs" else self.values.clone()
+        axes = list(self.axes)
+        if "position" in axes:
+            scores = scores.amax(dim=axes.index("position"))
+            axes.remove("position")
+        if layers is not None:
+            keep = torch.zeros(scores.shape[0], dtype=torch.bool)
+            keep[list(layers)] = True
+            scores = scores.masked_fill(~keep.view(-1, *[1] * (scores.ndim - 1)), float("-inf"))
+        available = int(torch.isfinite(scores).sum())
+        if not isinstance(k, int) or not 1 <= k <= available:
+            raise ValueError(f"k must be a whole number from 1 to {available} for this map, got {k!r}.")
+        order = scores.flatten().argsort(descending=True, stable=True)[:k]
+        shape = scores.shape
+        picked: list[Component] = []
+        for flat in order.tolist():
+            index: list[int] = []
+            for size in reversed(shape):
+                index.insert(0, flat % size)
+                flat //= size
+            full = [index[axes.index(a)] if a in axes else 0 for a in self.axes]
+            picked += self.components(tuple(full))
+        return Selection(picked)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per cell: an index and a label column per axis, ``effect``, ``stderr`` (NaN if not known), ``n``."""
+        import numpy as np
+        import pandas as pd
+
+        grid = np.indices(self.values.shape).reshape(len(self.axes), -1)
+        data: dict[str, Any] = {}
+        for axis, index in zip(self.axes, grid, strict=True):
+            data[axis] = index
+            if axis == "position":
+                data["token"] = [self.labels[axis][i] for i in index]
+        data["effect"] = self.values.flatten().numpy()
+        data["stderr"] = self.stderr.flatten().numpy() if self.stderr is not None else float("nan")
+        data["n"] = self.n
+        return pd.DataFrame(data)
+
+    def plot(self, **options: Any) -> go.Figure:
+        """The map as a plotly figure (see ``workbench.plots.effect_figure``)."""
+        from workbench.plots import effect_figure
+
+        return effect_figure(self, **options)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the map to one ``.safetensors`` file, atomically. Returns the path."""
+        from workbench.store import save_effect_map
+
+        return save_effect_map(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> EffectMap:
+        """Read a map written by ``save``.
+
+        Raises:
+            ValueError: The file is damaged or of another kind or version.
+        """
+        from workbench.store import load_effect_map
+
+        return load_effect_map(path)

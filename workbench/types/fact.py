@@ -1,0 +1,288 @@
+"""Facts: what is asked, what the model is expected to answer, and what an edit should make it answer instead."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Split = Literal["dev", "test"]
+Role = Literal["retain", "control"]
+
+
+def slug(text: str) -> str:
+    """Lower-case ASCII identifier of a text, words joined by hyphens (``"The Eiffel Tower"`` -> ``the-eiffel-tower``)."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "fact"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One fact that a model may know, with the counterfactual answer an edit should teach.
+
+    Only ``subject, prompt, question, answer, target`` are required. What else is missing (held-out questions, a
+    relation and so on) makes the corresponding part of an evaluation impossible, and the evaluation says so.
+
+    Args:
+        subject: The entity, literally contained in ``prompt`` (``"France"``).
+        prompt: A cloze ending right before the answer, without trailing space (``"The capital of France is"``).
+        question: The chat form (``"What is the capital of France?"``).
+        answer: The true answer, without surrounding spaces (``"Paris"``).
+        target: The counterfactual answer (``"Rome"``).
+        id: Unique name; made from the subject and the relation when left out.
+        relation: Name of the relation (``"country-capital"``); neighbours are the other facts of it.
+        answer_aliases: Other accepted surface forms of the answer.
+        target_aliases: Other accepted surface forms of the target.
+        refusal: What stage 1 of unlearn-then-learn teaches the model to say.
+        paraphrases: Training questions, besides ``question``.
+        heldout: Questions of other wording, never trained on.
+        cloze_paraphrases: Other clozes.
+        split: ``"dev"`` (defaults are tuned here) or ``"test"`` (published tables only).
+        role: ``"retain"`` (may be used in a KL retain term, then never evaluated) or ``"control"``.
+        case_sensitive: Whether answers match case-sensitively (symbols such as ``"K"``).
+
+    Raises:
+        ValueError: An empty field, a subject that the prompt does not contain, surrounding spaces, an answer equal to
+            the target, or a held-out question that is also a training question.
+    """
+
+    subject: str
+    prompt: str
+    question: str
+    answer: str
+    target: str
+    id: str = ""
+    relation: str = ""
+    answer_aliases: tuple[str, ...] = ()
+    target_aliases: tuple[str, ...] = ()
+    refusal: str = "I am not sure."
+    paraphrases: tuple[str, ...] = ()
+    heldout: tuple[str, ...] = ()
+    cloze_paraphrases: tuple[str, ...] = ()
+    split: Split | None = None
+    role: Role | None = None
+    case_sensitive: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("subject", "prompt", "question", "answer", "target", "refusal"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise TypeError(f"Fact.{name} must be a string, got {value!r}.")
+            if not value.strip():
+                raise ValueError(f"Fact.{name} is empty ({value!r}); give it a text.")
+        for name in ("answer", "target", "subject", "prompt"):
+            value = getattr(self, name)
+            if value != value.strip():
+                raise ValueError(
+                    f"Fact.{name} is {value!r}: a space at either end would become a token of its own, and the wrong "
+                    f"token would be traced or trained. Write {value.strip()!r}; the space between prompt and answer "
+                    "is added for you."
+                )
+        if self.subject not in self.prompt:
+            raise ValueError(
+                f"The subject {self.subject!r} is not in the prompt {self.prompt!r}. It must stand there literally "
+                "(same case), so that its tokens can be corrupted; change one of the two."
+            )
+        if self.answer.casefold() == self.target.casefold():
+            raise ValueError(f"Answer and target are both {self.answer!r}; the target must be another answer.")
+        for name in ("answer_aliases", "target_aliases", "paraphrases", "heldout", "cloze_paraphrases"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise TypeError(f"Fact.{name} must be a list of strings, got the string {value!r}; write [{value!r}].")
+            object.__setattr__(self, name, tuple(value))
+        for name, allowed in (("split", get_args(Split)), ("role", get_args(Role))):
+            if getattr(self, name) not in (None, *allowed):
+                raise ValueError(f"Fact.{name} must be one of {allowed} or None, got {getattr(self, name)!r}.")
+        shared = set(self.heldout) & {self.question, *self.paraphrases}
+        if shared:
+            raise ValueError(
+                f"Held-out questions must not be training questions; these are both: {sorted(shared)}. Remove them "
+                "from one of the two lists."
+            )
+        if not self.id:
+            object.__setattr__(self, "id", slug(f"{self.subject} {self.relation}".strip()))
+
+    @property
+    def training_questions(self) -> tuple[str, ...]:
+        """``question`` and its paraphrases, in order."""
+        return (self.question, *self.paraphrases)
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The true answer and its aliases."""
+        return (self.answer, *self.answer_aliases)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The counterfactual answer and its aliases."""
+        return (self.target, *self.target_aliases)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        out: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            out[f.name] = list(value) if isinstance(value, tuple) else value
+        return out
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Fact:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            ValueError: A required field is missing, or a field is unknown.
+        """
+        names = {f.name for f in fields(cls)}
+        required = ("subject", "prompt", "question", "answer", "target")
+        missing = [n for n in required if n not in data]
+        if missing:
+            raise ValueError(f"A fact needs the fields {list(required)}; missing: {missing} in {sorted(data)}.")
+        unknown = sorted(set(data) - names)
+        if unknown:
+            raise ValueError(f"Unknown field(s) {unknown} in a fact; allowed are {sorted(names)}.")
+        return cls(**data)
+
+
+class FactSet(Sequence[Fact]):
+    """An ordered, immutable set of facts with unique ids.
+
+    Args:
+        facts: The facts.
+        name: Where they come from, shown in results.
+        forms: For the result of ``known_facts``: by fact id, the forms (``"chat"``, ``"cloze"``) in which it is known.
+
+    Raises:
+        ValueError: Two facts share an id.
+    """
+
+    def __init__(
+        self, facts: Iterable[Fact] = (), *, name: str = "facts", forms: dict[str, tuple[str, ...]] | None = None
+    ) -> None:
+        self._facts = tuple(facts)
+        self._by_id = {f.id: f for f in self._facts}
+        self.name = name
+        self.forms = dict(forms or {})
+        if len(self._by_id) != len(self._facts):
+            seen: set[str] = set()
+            twice = sorted({f.id for f in self._facts if f.id in seen or seen.add(f.id)})  # type: ignore[func-returns-value]
+            raise ValueError(f"Fact ids must be unique; these occur more than once: {twice}.")
+
+    @overload
+    def __getitem__(self, key: str | int) -> Fact: ...
+    @overload
+    def __getitem__(self, key: slice) -> FactSet: ...
+    def __getitem__(self, key: str | int | slice) -> Fact | FactSet:
+        if isinstance(key, slice):
+            return self._like(self._facts[key])
+        if isinstance(key, int):
+            return self._facts[key]
+        if key not in self._by_id:
+            near = difflib.get_close_matches(str(key), self._by_id, n=3, cutoff=0.4)
+            hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
+            raise KeyError(f"No fact with the id {key!r} among the {len(self)} of {self.name!r}.{hint}")
+        return self._by_id[key]
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+    def __iter__(self) -> Iterator[Fact]:
+        return iter(self._facts)
+
+    def __contains__(self, item: object) -> bool:
+        return item in self._by_id if isinstance(item, str) else item in self._facts
+
+    def __add__(self, other: Iterable[Fact]) -> FactSet:
+        extra = [f for f in other if f.id not in self._by_id]
+        forms = {**self.forms, **getattr(other, "forms", {})}
+        return FactSet([*self._facts, *extra], name=self.name, forms=forms)
+
+    def __repr__(self) -> str:
+        relations = len({f.relation for f in self._facts})
+        return f"FactSet({self.name!r}, {len(self)} facts, {relations} relations)"
+
+    def _like(self, facts: Iterable[Fact]) -> FactSet:
+        return FactSet(facts, name=self.name, forms=self.forms)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids, in order."""
+        return tuple(self._by_id)
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """The relations, in order of first appearance."""
+        return tuple(dict.fromkeys(f.relation for f in self._facts))
+
+    def filter(
+        self,
+        where: Callable[[Fact], bool] | None = None,
+        *,
+        relation: str | None = None,
+        split: Split | None = None,
+        role: Role | None = None,
+        ids: Iterable[str] | None = None,
+        exclude: Iterable[str] = (),
+    ) -> FactSet:
+        """The facts that meet every given condition, in order.
+
+        Args:
+            where: Any predicate on a fact.
+            relation, split, role: Equal to this value.
+            ids: Only these ids (unknown ones raise).
+            exclude: Not these ids.
+
+        Raises:
+            KeyError: An id in ``ids`` that is not in the set, with near matches.
+            ValueError: An unknown relation, with the known ones.
+        """
+        if relation is not None and relation not in self.relations:
+            raise ValueError(f"No relation {relation!r} in {self.name!r}; there are {list(self.relations)}.")
+        wanted = None if ids is None else {self[i].id for i in ids}
+        dropped = set(exclude)
+        return self._like(
+            f
+            for f in self._facts
+            if (where is None or where(f))
+            and (relation is None or f.relation == relation)
+            and (split is None or f.split == split)
+            and (role is None or f.role == role)
+            and (wanted is None or f.id in wanted)
+            and f.id not in dropped
+        )
+
+    def neighbours(self, fact: Fact) -> FactSet:
+        """Other facts of the same relation whose answer is not the fact's target (METHODS: such a fact would be
+        "retained" by an edit that spreads). Empty for a fact without a relation."""
+        targets = {t.casefold() for t in fact.targets}
+        return self._like(
+            f
+            for f in self._facts
+            if fact.relation
+            and f.relation == fact.relation
+            and f.id != fact.id
+            and f.subject != fact.subject
+            and not targets & {a.casefold() for a in f.answers}
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per fact: id, relation, subject, answer, target, split, role, and the known forms if measured."""
+        import pandas as pd
+
+        rows = [
+            {
+                "id": f.id,
+                "relation": f.relation,
+                "subject": f.subject,
+                "answer": f.answer,
+                "target": f.target,
+                "split": f.split,
+                "role": f.role,
+                **({"known": "+".join(self.forms[f.id])} if f.id in self.forms else {}),
+            }
+            for f in self._facts
+        ]
+        return pd.DataFrame(rows)

@@ -1,0 +1,159 @@
+"""Evaluation results: every generated text with its class, and rates that carry n and an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+AnswerClass = Literal["old", "new", "both", "refusal", "other", "gibberish"]
+ANSWER_CLASSES: tuple[AnswerClass, ...] = get_args(AnswerClass)
+Group = Literal["train", "heldout", "cloze", "neighbour", "control"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share (or a mean) with its sample size and interval.
+
+    Args:
+        value: The estimate; NaN when nothing could be counted.
+        n: Rows it is over.
+        low, high: 95% interval.
+        method: ``"wilson"`` (one fact's rows) or ``"bootstrap"`` (resampling whole facts).
+        clusters: Facts it is over.
+    """
+
+    value: float
+    n: int
+    low: float
+    high: float
+    method: str
+    clusters: int = 1
+
+    def __str__(self) -> str:
+        if self.n == 0:
+            return "n/a (n=0)"
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}] (n={self.n})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRow:
+    """One prompt answered by one stage of the model.
+
+    Args:
+        fact_id, relation: The fact that was asked about.
+        group: ``train``, ``heldout``, ``cloze`` (of an edited fact), ``neighbour`` or ``control``.
+        stage: ``"base"``, ``"unlearn"`` or ``"learn"``.
+        form: ``"chat"`` or ``"cloze"``.
+        prompt: The question or cloze.
+        text: The whole generated answer.
+        label: Its class, judged by the fact's own answer (old) and target (new).
+        nll: The base model's mean negative log-likelihood of the text, nats per token.
+        kl: Mean KL(base || stage) over the tokens of the base model's own answer, nats per token; None if not measured.
+    """
+
+    fact_id: str
+    relation: str
+    group: Group
+    stage: str
+    form: str
+    prompt: str
+    text: str
+    label: AnswerClass
+    nll: float
+    kl: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvalReport:
+    """What an edit did, measured by greedy free generation.
+
+    Args:
+        rows: Every prompt at every stage.
+        rates: By stage, then by metric name: ``new`` (held-out new-fact accuracy), ``old``, ``refusal``, ``forget``
+            (of the held-out prompts that the base answered with the old fact), ``train_new``, ``cloze_new``,
+            ``control`` and ``neighbour`` retention (of the prompts that the base answered correctly), ``gibberish``
+            (excess over the base, over all rows), ``bleed`` (control and neighbour rows that name the new answer
+            though the base did not), ``kl`` (mean on control and neighbour rows, nats per token).
+        missing: What could not be measured, in words.
+        facts: Ids of the evaluated facts.
+        stages: Evaluated stages, ``"base"`` first.
+        provenance: Model, edit, settings, versions.
+    """
+
+    rows: tuple[AnswerRow, ...]
+    rates: Mapping[str, Mapping[str, Rate]]
+    missing: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        last = self.stages[-1] if self.stages else "?"
+        shown = {k: f"{r.value:.2f}" for k, r in self.rates.get(last, {}).items() if r.n}
+        return f"EvalReport({', '.join(self.facts[:3])}{'...' if len(self.facts) > 3 else ''}; {last}: {shown}, {len(self.rows)} rows)"
+
+    def rate(self, name: str, stage: str | None = None) -> Rate:
+        """One rate, of the last stage unless told otherwise.
+
+        Raises:
+            KeyError: No such stage or rate; the message lists what there is.
+        """
+        at = stage if stage is not None else self.stages[-1]
+        if at not in self.rates:
+            raise KeyError(f"No stage {at!r} in this report; there are {list(self.rates)}.")
+        if name not in self.rates[at]:
+            raise KeyError(f"No rate {name!r} at stage {at!r}; there are {list(self.rates[at])}.")
+        return self.rates[at][name]
+
+    def summary(self) -> pd.DataFrame:
+        """One line per rate, one column per stage, as ``value [low, high] (n)``."""
+        import pandas as pd
+
+        names = list(dict.fromkeys(n for s in self.stages for n in self.rates.get(s, {})))
+        data = {s: [str(self.rates[s][n]) if n in self.rates.get(s, {}) else "" for n in names] for s in self.stages}
+        return pd.DataFrame(data, index=pd.Index(names, name="rate"))
+
+    def to_frame(self) -> pd.DataFrame:
+        """One line per prompt and stage, with the generated text and its class."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(r) for r in self.rows])
+
+    def answers(self, group: Group = "heldout") -> pd.DataFrame:
+        """The generated texts side by side: one line per prompt, one column per stage."""
+        frame = self.to_frame()
+        frame = frame[frame.group == group]
+        wide = frame.pivot_table(index=["fact_id", "prompt"], columns="stage", values="text", aggfunc="first", sort=False)
+        return wide[[s for s in self.stages if s in wide.columns]].reset_index().rename_axis(columns=None)
+
+    def plot(self, **options: Any) -> go.Figure:
+        """Rates by stage with their intervals (see ``workbench.plots.rates_figure``)."""
+        from workbench.plots import rates_figure
+
+        return rates_figure(self, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values (NaN as null)."""
+        from workbench.store import report_to_dict
+
+        return report_to_dict(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report as one JSON file, atomically. Returns the path."""
+        from workbench.store import save_report
+
+        return save_report(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> EvalReport:
+        """Read a report written by ``save``."""
+        from workbench.store import load_report
+
+        return load_report(path)

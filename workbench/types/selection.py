@@ -1,0 +1,354 @@
+"""Components of a transformer and selections of them: what an edit may touch.
+
+A component is written the way the field writes it (``L23H4``). It names entries of *gate sites*, the vectors that IA3
+(Liu et al. 2022, arXiv 2205.05638) multiplies. Site names follow TransformerLens:
+
+=======  ==========================================  ==================
+site     the vector                                  its length
+=======  ==========================================  ==================
+``z``    input of the attention output projection    n_heads * d_head
+``post`` input of the MLP output projection          d_mlp
+``q``    output of the query projection              n_heads * d_head
+``k``    output of the key projection                n_kv_heads * d_head
+``v``    output of the value projection              n_kv_heads * d_head
+``gate`` output of the MLP's gate projection         d_mlp
+``up``   output of the MLP's up projection           d_mlp
+=======  ==========================================  ==================
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+Site = Literal["z", "post", "q", "k", "v", "gate", "up"]
+SITES: tuple[Site, ...] = get_args(Site)
+Kind = Literal["H", "MLP", "N", "ATTN", "Q", "K", "V", "KV", "GATEUP"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+INDEXED: tuple[Kind, ...] = ("H", "N", "Q", "K", "V", "KV")
+KIND_NAMES: dict[Kind, str] = {
+    "H": "query head",
+    "MLP": "MLP (all neurons)",
+    "N": "MLP neuron",
+    "ATTN": "attention layer (q, k, v and o)",
+    "Q": "query projection of a head",
+    "K": "key projection of a key-value group",
+    "V": "value projection of a key-value group",
+    "KV": "key-value group",
+    "GATEUP": "MLP gate and up projections",
+}
+_PATTERN = re.compile(r"L(\d+)(?:(MLP|ATTN|GATEUP)|(KV|H|N|Q|K|V)(\d+))")
+_EXAMPLES = "L23H4, L13MLP, L13N207, L9ATTN, L9Q4, L9K1, L9V1, L9KV1, L9GATEUP"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The sizes of a decoder that decide which components exist."""
+
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    d_mlp: int
+    d_model: int
+    d_vocab: int
+
+    def site_size(self, site: Site) -> int:
+        """Length of the vector at a gate site."""
+        if site in ("z", "q"):
+            return self.n_heads * self.d_head
+        if site in ("k", "v"):
+            return self.n_kv_heads * self.d_head
+        return self.d_mlp
+
+    def group_of(self, head: int) -> int:
+        """The key-value group that a query head reads (GQA)."""
+        return head // (self.n_heads // self.n_kv_heads)
+
+    def heads_of(self, group: int) -> tuple[int, ...]:
+        """The query heads that share a key-value group."""
+        size = self.n_heads // self.n_kv_heads
+        return tuple(range(group * size, (group + 1) * size))
+
+
+class HasShape(Protocol):
+    """Anything with a ``shape``, such as a ``LoadedModel``."""
+
+    @property
+    def shape(self) -> ModelShape: ...
+
+
+def shape_of(model: HasShape | ModelShape) -> ModelShape:
+    """The shape of a model, or the shape itself."""
+    return model if isinstance(model, ModelShape) else model.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One part of a model that can be selected. ``str()`` and ``parse`` are inverse to each other.
+
+    Args:
+        layer: Layer index from 0.
+        kind: ``H`` query head, ``MLP`` all neurons, ``N`` one neuron, ``ATTN`` q, k, v and o of the layer, ``Q`` / ``K``
+            / ``V`` one projection of a head or group, ``KV`` both of a group, ``GATEUP`` the MLP's gate and up
+            projections.
+        index: Head, group or neuron index for the kinds that have one, else None.
+
+    Raises:
+        ValueError: A negative number, an index where the kind has none, or none where it needs one.
+    """
+
+    layer: int
+    kind: Kind
+    index: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"Unknown component kind {self.kind!r}; allowed are {KINDS}.")
+        if self.layer < 0 or (self.index is not None and self.index < 0):
+            raise ValueError(f"Layer and index start at 0, got layer {self.layer}, index {self.index}.")
+        if (self.kind in INDEXED) != (self.index is not None):
+            need = "needs an index" if self.kind in INDEXED else "takes no index"
+            raise ValueError(f"A component of kind {self.kind!r} {need}, got {self.index!r}. Examples: {_EXAMPLES}.")
+
+    def __str__(self) -> str:
+        return f"L{self.layer}{self.kind}{'' if self.index is None else self.index}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    @classmethod
+    def parse(cls, text: str | Component) -> Component:
+        """Read a component such as ``"L23H4"``.
+
+        Raises:
+            ValueError: The text is not a component; the message lists examples.
+        """
+        if isinstance(text, Component):
+            return text
+        match = _PATTERN.fullmatch(text.strip()) if isinstance(text, str) else None
+        if match is None:
+            raise ValueError(f"{text!r} is not a component. Write one like these: {_EXAMPLES}.")
+        layer, bare, indexed, index = match.groups()
+        return cls(int(layer), bare or indexed, None if bare else int(index))
+
+    def slices(self, shape: ModelShape) -> dict[Site, range]:
+        """The entries of each gate site that the component stands for.
+
+        Raises:
+            ValueError: The model has no such component.
+        """
+        self.check(shape)
+        i, d = self.index or 0, shape.d_head
+        head = range(i * d, (i + 1) * d)
+        if self.kind == "H":
+            return {"z": head}
+        if self.kind == "N":
+            return {"post": range(i, i + 1)}
+        if self.kind == "MLP":
+            return {"post": range(shape.d_mlp)}
+        if self.kind == "GATEUP":
+            return {"gate": range(shape.d_mlp), "up": range(shape.d_mlp)}
+        if self.kind == "Q":
+            return {"q": head}
+        if self.kind == "K":
+            return {"k": head}
+        if self.kind == "V":
+            return {"v": head}
+        if self.kind == "KV":
+            return {"k": head, "v": head}
+        return {site: range(shape.site_size(site)) for site in ("q", "k", "v", "z")}
+
+    def check(self, shape: ModelShape) -> None:
+        """Raise a ValueError that names the allowed range when the model has no such component."""
+        if self.layer >= shape.n_layers:
+            raise ValueError(
+                f"{self} does not exist: the model has {shape.n_layers} layers (L0 to L{shape.n_layers - 1})."
+            )
+        limit = {"H": shape.n_heads, "Q": shape.n_heads, "N": shape.d_mlp}.get(self.kind)
+        if self.kind in ("K", "V", "KV"):
+            limit = shape.n_kv_heads
+        if self.index is None or limit is None or self.index < limit:
+            return
+        if self.kind in ("K", "V", "KV") and self.index < shape.n_heads:
+            group = shape.group_of(self.index)
+            raise ValueError(
+                f"{self} does not exist: the model has {shape.n_heads} query heads but only {limit} key-value groups "
+                f"(0 to {limit - 1}). Query head {self.index} reads group {group}: write L{self.layer}{self.kind}{group} "
+                f"for the group (shared by query heads {', '.join(map(str, shape.heads_of(group)))}), or "
+                f"L{self.layer}H{self.index} for the query head."
+            )
+        raise ValueError(f"{self} does not exist: {KIND_NAMES[self.kind]} indices run from 0 to {limit - 1}.")
+
+    def require_head(self, shape: ModelShape) -> int:
+        """The query head's index, for functions about one query head.
+
+        Raises:
+            ValueError: The component is something else; for a key-value group the message names the query heads that
+                share it.
+        """
+        self.check(shape)
+        if self.kind in ("H", "Q") and self.index is not None:
+            return self.index
+        if self.kind in ("K", "V", "KV") and self.index is not None:
+            heads = ", ".join(f"L{self.layer}H{h}" for h in shape.heads_of(self.index))
+            raise ValueError(
+                f"{self} is a key-value group, not a query head: it is shared by {heads}. Pick one of these heads."
+            )
+        raise ValueError(f"{self} is not a query head but {KIND_NAMES[self.kind]}; write a head such as L{self.layer}H0.")
+
+
+def _sort_key(component: Component) -> tuple[int, int, int]:
+    return component.layer, KINDS.index(component.kind), component.index or 0
+
+
+class Selection(Set[Component]):
+    """An ordered, immutable set of components. ``|``, ``&``, ``-`` and ``^`` keep the order of first appearance.
+
+    >>> Selection.parse("L23H4 L13MLP")
+    Selection('L23H4 L13MLP')
+    """
+
+    __slots__ = ("_components",)
+
+    def __init__(self, components: Iterable[Component | str] | str = ()) -> None:
+        if isinstance(components, str):
+            components = re.split(r"[\s,]+", components.strip()) if components.strip() else ()
+        self._components = dict.fromkeys(Component.parse(c) for c in components)
+
+    @classmethod
+    def parse(cls, text: str) -> Selection:
+        """Read components separated by spaces or commas.
+
+        Raises:
+            ValueError: A part is not a component.
+        """
+        return cls(text)
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Component]) -> Selection:  # used by collections.abc.Set
+        return cls(it)
+
+    def __contains__(self, item: object) -> bool:
+        try:
+            return Component.parse(item) in self._components  # type: ignore[arg-type]
+        except ValueError:
+            return False
+
+    def __iter__(self) -> Iterator[Component]:
+        return iter(self._components)
+
+    def __len__(self) -> int:
+        return len(self._components)
+
+    def __or__(self, other: Iterable[Any]) -> Selection:  # Set's version would accept foreign items
+        return Selection([*self, *Selection(other)])
+
+    def __and__(self, other: Iterable[Any]) -> Selection:
+        keep = Selection(other)
+        return Selection(c for c in self if c in keep)
+
+    def __sub__(self, other: Iterable[Any]) -> Selection:
+        drop = Selection(other)
+        return Selection(c for c in self if c not in drop)
+
+    def __xor__(self, other: Iterable[Any]) -> Selection:
+        return (self - other) | (Selection(other) - self)
+
+    def __hash__(self) -> int:
+        return self._hash()
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self))
+
+    def __repr__(self) -> str:
+        return f"Selection({str(self)!r})"
+
+    def sorted(self) -> Selection:
+        """The same components by layer, kind and index."""
+        return Selection(sorted(self, key=_sort_key))
+
+    def to_json(self) -> str:
+        """A JSON list of component names."""
+        return json.dumps([str(c) for c in self])
+
+    @classmethod
+    def from_json(cls, text: str) -> Selection:
+        """The inverse of ``to_json``.
+
+        Raises:
+            ValueError: Not a JSON list of component names.
+        """
+        data = json.loads(text)
+        if not isinstance(data, list):
+            raise ValueError(f"Expected a JSON list of component names, got {type(data).__name__}.")
+        return cls(data)
+
+    def entries(self, model: HasShape | ModelShape) -> dict[tuple[int, Site], tuple[int, ...]]:
+        """The sorted gate entries by (layer, site), each counted once however many components cover it.
+
+        Raises:
+            ValueError: The model lacks a component.
+        """
+        shape = shape_of(model)
+        found: dict[tuple[int, Site], set[int]] = {}
+        for component in self:
+            for site, span in component.slices(shape).items():
+                found.setdefault((component.layer, site), set()).update(span)
+        return {key: tuple(sorted(found[key])) for key in sorted(found, key=lambda k: (k[0], SITES.index(k[1])))}
+
+    def n_parameters(self, model: HasShape | ModelShape) -> int:
+        """How many gates an edit of this selection trains."""
+        return sum(map(len, self.entries(model).values()))
+
+    def random_like(
+        self,
+        model: HasShape | ModelShape,
+        *,
+        seed: int = 0,
+        where: Literal["same-layers", "anywhere"] = "same-layers",
+        exclude_self: bool = True,
+    ) -> Selection:
+        """A random selection with the same number of components of each kind: the control for this one.
+
+        Args:
+            model: The model (or its shape).
+            seed: Two calls with one seed agree.
+            where: ``"same-layers"`` keeps the number per layer as well; ``"anywhere"`` draws from all layers.
+            exclude_self: Never draw a component of this selection.
+
+        Raises:
+            ValueError: There are not enough other components to draw from.
+        """
+        shape = shape_of(model)
+        rng = random.Random(seed)
+        wanted: dict[tuple[Kind, int | None], int] = {}
+        for c in self:
+            c.check(shape)
+            key = (c.kind, c.layer if where == "same-layers" else None)
+            wanted[key] = wanted.get(key, 0) + 1
+        drawn: list[Component] = []
+        for (kind, layer), n in wanted.items():
+            layers = range(shape.n_layers) if layer is None else (layer,)
+            free = [c for at in layers for c in all_components(shape, kind, at) if not (exclude_self and c in self)]
+            if len(free) < n:
+                raise ValueError(
+                    f"Cannot draw {n} other components of kind {kind!r} from {'layer ' + str(layer) if layer is not None else 'the model'}:"
+                    f" only {len(free)} are left. Use where='anywhere' or exclude_self=False."
+                )
+            drawn += rng.sample(free, n)
+        return Selection(drawn).sorted()
+
+
+def all_components(model: HasShape | ModelShape, kind: Kind, layer: int | None = None) -> list[Component]:
+    """Every component of a kind, of one layer or of the whole model, in order."""
+    shape = shape_of(model)
+    layers = range(shape.n_layers) if layer is None else (layer,)
+    if kind not in INDEXED:
+        return [Component(at, kind) for at in layers]
+    n = {"H": shape.n_heads, "Q": shape.n_heads, "N": shape.d_mlp}.get(kind, shape.n_kv_heads)
+    return [Component(at, kind, i) for at in layers for i in range(n)]
