@@ -310,7 +310,7 @@ class Selection(Set[Component]):
         model: HasShape | ModelShape,
         *,
         seed: int = 0,
-        where: Literal["same-layers", "anywhere"] = "same-layers",
+        where: Literal["same-layers", "anywhere"] = "anywhere",
         exclude_self: bool = True,
     ) -> Selection:
         """A random selection with the same number of components of each kind: the control for this one.
@@ -318,7 +318,8 @@ class Selection(Set[Component]):
         Args:
             model: The model (or its shape).
             seed: Two calls with one seed agree.
-            where: ``"same-layers"`` keeps the number per layer as well; ``"anywhere"`` draws from all layers.
+            where: ``"anywhere"`` draws from all layers; ``"same-layers"`` keeps the number per layer as well (impossible
+                for kinds with one component a layer, such as a whole MLP).
             exclude_self: Never draw a component of this selection.
 
         Raises:
