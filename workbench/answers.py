@@ -39,10 +39,10 @@ from functools import lru_cache
 
 from workbench.types import AnswerClass, Fact
 
-NLL_LIMIT = 5.0
+NLL_LIMIT = 4.0
 """Nats per token of the base model above which a text is suspected of being gibberish."""
 
-NLL_ALLOWANCE = 12.0
+NLL_ALLOWANCE = 20.0
 """Nats by which the sum over the words may exceed ``NLL_LIMIT``: one fluent but unexpected (counterfactual) answer."""
 
 REPETITION_LIMIT = 0.5
