@@ -1,0 +1,25 @@
+"""Results as plotly figures: computes nothing, shows nothing, changes nothing.
+
+Every function takes a result and returns a ``plotly.graph_objects.Figure`` that is readable on dark and light pages (an
+opaque white card), has a fixed size in pixels, and carries a description in words under ``figure.layout.meta["alt"]``.
+Texts from models and files are escaped, see ``escape``.
+"""
+
+from workbench.plots.compare import difference_figure, probabilities_figure, rates_figure
+from workbench.plots.effects import effect_figure
+from workbench.plots.export import write_bytes, write_image
+from workbench.plots.history import history_figure
+from workbench.plots.style import DIVERGING, escape, visible
+
+__all__ = [
+    "DIVERGING",
+    "difference_figure",
+    "effect_figure",
+    "escape",
+    "history_figure",
+    "probabilities_figure",
+    "rates_figure",
+    "visible",
+    "write_bytes",
+    "write_image",
+]

@@ -1,0 +1,96 @@
+"""Figures as files: PNG, SVG, or one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+_BROWSER = (
+    "Chrome or Chromium is needed to write {kind} files and was not found or did not start ({error}). Install one (for "
+    'example "apt install chromium" or "plotly_get_chrome"), or write an .html file instead.'
+)
+CONFIG: dict[str, Any] = {
+    "displaylogo": False,
+    "responsive": True,
+    "showTips": False,
+    "toImageButtonOptions": {"format": "png", "scale": 2},
+}
+
+
+def write_image(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> Path:
+    """Write a figure to a file, in the format of its suffix, without network access.
+
+    Args:
+        figure: The figure; its own width and height are kept.
+        path: Ends in ``.png``, ``.svg`` or ``.html``. HTML is self-contained and interactive.
+        scale: Pixels of a PNG per pixel of the figure.
+
+    Returns:
+        The path. An existing file is replaced only once the new one is complete.
+
+    Raises:
+        ValueError: Another suffix.
+        RuntimeError: kaleido or a browser is missing (PNG and SVG).
+        OSError: The folder cannot be written.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind == ".html":
+        page = figure.to_html(
+            include_plotlyjs=True, include_mathjax=False, full_html=True, div_id="figure", config=CONFIG
+        )
+        return write_bytes(path, page.encode())
+    if kind not in (".png", ".svg"):
+        raise ValueError(f"A figure is written as .png, .svg or .html, got {path.name!r}.")
+    return write_bytes(path, _render(figure, kind[1:], scale))
+
+
+def _render(figure: go.Figure, kind: str, scale: float) -> bytes:
+    try:
+        import kaleido
+        from kaleido.errors import KaleidoError
+    except ImportError as error:
+        raise RuntimeError(
+            f'Writing {kind} files needs the kaleido package: run "pip install kaleido", or write an .html file instead.'
+        ) from error
+    options = {
+        "format": kind,
+        "scale": scale,
+        "width": figure.layout.width or 900,
+        "height": figure.layout.height or 600,
+    }
+    try:  # plotly's own write_image would fetch MathJax from a content server
+        return kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False})
+    except (KaleidoError, OSError, TimeoutError) as error:
+        raise RuntimeError(_BROWSER.format(kind=kind, error=type(error).__name__)) from error
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write a file under a temporary name in the same folder, then rename it: the old file survives a failure.
+
+    Args:
+        path: The file; its folder is made when missing.
+        content: The whole content.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: The folder or file cannot be written; no temporary file is left behind.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        with open(temporary, "xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

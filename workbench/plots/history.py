@@ -1,0 +1,152 @@
+"""The course of an edit's fit: loss, KL and answer probabilities by step."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+from workbench.plots.style import (
+    BLUE,
+    DASHES,
+    GREEN,
+    INK,
+    MARKERS,
+    ORANGE,
+    PURPLE,
+    card,
+    escape,
+    finite,
+    number,
+    visible,
+)
+from workbench.types import Edit
+
+_DOMAINS = ((0.0, 0.40), (0.46, 0.68), (0.74, 1.0))  # probabilities, KL, loss: from the bottom
+_HEIGHT = 520
+
+
+def history_figure(edit: Edit) -> go.Figure:
+    """Loss, retain KL and answer probabilities by step, stages one after the other on one axis.
+
+    Args:
+        edit: The edit. Steps are counted through its stages from 0 and measured before their update, so the value at
+            step s is that of the model after s updates.
+
+    Returns:
+        Three panels over a shared step axis; where a stage begins, a line names both stages. A probability that was not
+        measured at a step is bridged by a line without a marker.
+    """
+    steps = edit.history
+    x = list(range(len(steps)))
+    answers = _answer_names(edit)
+    lines = [
+        ([s.loss for s in steps], "y3", "fact loss", PURPLE),
+        ([s.kl for s in steps], "y2", "KL to the base model", GREEN),
+        ([s.p_old for s in steps], "y", answers[0], BLUE),
+        ([s.p_new for s in steps], "y", answers[1], ORANGE),
+        ([s.p_refusal for s in steps], "y", answers[2], GREEN),
+    ]
+    stages = [[s.stage, str(s.step)] for s in steps]
+    figure = go.Figure()
+    for i, (values, axis, name, color) in enumerate(lines):
+        style = max(0, i - 2)
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=finite(values),
+                name=name,
+                xaxis="x",
+                yaxis=axis,
+                mode="lines+markers",
+                connectgaps=True,
+                line={"color": color, "width": 2, "dash": DASHES[style]},
+                showlegend=axis == "y",
+                marker={"symbol": MARKERS[style], "size": 6, "maxdisplayed": 40},
+                customdata=stages,
+                hovertemplate=f"{name}: <b>%{{y:.4f}}</b><br>step %{{x}} (%{{customdata[0]}} "
+                "%{customdata[1]})<extra></extra>",
+            )
+        )
+    starts = [i for i in range(1, len(steps)) if steps[i].stage != steps[i - 1].stage]
+    counts = {name: sum(s.stage == name for s in steps) for name in dict.fromkeys(s.stage for s in steps)}
+    ran = ", ".join(f"{name} {n} steps" for name, n in counts.items()) or "no steps recorded"
+    last = f"; last loss {number(steps[-1].loss)}, KL {number(steps[-1].kl)}" if steps else ""
+    card(
+        figure,
+        title=f"Fit of {', '.join(f.id for f in edit.facts[:3])}{' ...' if len(edit.facts) > 3 else ''}",
+        notes=[
+            f"recipe {edit.recipe.name}: {ran}; {len(edit.selection)} components ({edit.selector})",
+            f"base model {edit.base_name}; measured before each update",
+        ],
+        alt=f"Training curves of loss, KL and answer probabilities: {ran}{last}.",
+        width=900,
+        plot_height=_HEIGHT,
+        left=90,
+        right=200,
+        bottom=60,
+        above=20,
+    )
+    bottom, middle, top = _DOMAINS
+    no_kl = not edit.recipe.retain_weight
+    title = {"standoff": 10}
+    figure.update_layout(
+        xaxis={
+            "title": "Optimiser step",
+            "range": [-0.5, max(1, len(steps)) - 0.5],
+            "anchor": "y",
+            "showgrid": False,
+            "tickformat": "d",
+        },
+        yaxis={"domain": bottom, "range": [-0.04, 1.04], "title": {"text": "probability", **title}},
+        yaxis2={
+            "domain": middle,
+            "rangemode": "tozero",
+            "showline": True,
+            "gridcolor": "#d9d9d9",
+            "automargin": True,
+            "title": {"text": "KL (nats<br>per token)" if not no_kl else "KL (no<br>retain term)", **title},
+        },
+        yaxis3={
+            "domain": top,
+            "rangemode": "tozero",
+            "showline": True,
+            "gridcolor": "#d9d9d9",
+            "automargin": True,
+            "title": {"text": "fact loss<br>(nats per token)", **title},
+        },
+        legend={"x": 1.02, "y": bottom[1], "xanchor": "left", "yanchor": "top", "title": {"text": "P(answer)"}},
+        hovermode="closest",
+    )
+    for start in starts:
+        figure.add_shape(
+            type="line",
+            xref="x",
+            yref="paper",
+            x0=start - 0.5,
+            x1=start - 0.5,
+            y0=0,
+            y1=1,
+            line={"color": INK, "width": 1.5, "dash": "dash"},
+            name=f"start of {steps[start].stage}",
+        )
+        figure.add_annotation(
+            x=start - 0.5,
+            xref="x",
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            showarrow=False,
+            text=f"{escape(steps[start - 1].stage)} ◂ ▸ {escape(steps[start].stage)}",
+            font={"size": 12, "color": INK},
+        )
+    return figure
+
+
+def _answer_names(edit: Edit) -> tuple[str, str, str]:
+    """Legend entries for old, new and refusal; escaped."""
+    if len(edit.facts) != 1:
+        return "old answer", "new answer", "refusal"
+    fact = edit.facts[0]
+    return (
+        f"old: {escape(visible(fact.answer, 20))}",
+        f"new: {escape(visible(fact.target, 20))}",
+        f"refusal: {escape(visible(fact.refusal, 20))}",
+    )
