@@ -100,11 +100,10 @@ def rates_figure(report: EvalReport) -> go.Figure:
         )
     everywhere = [n for n in names if stages and all(n in absent[s] for s in stages)]
     parts = [", ".join(everywhere)] if everywhere else []
-    parts += [
-        f"{', '.join(n for n in absent[s] if n not in everywhere)} ({s})"
-        for s in stages
-        if set(absent[s]) - {*everywhere}
-    ]
+    for stage in stages:
+        only_here = [n for n in absent[stage] if n not in everywhere]
+        if only_here:
+            parts.append(f"{', '.join(only_here)} ({stage})")
     facts = f"{', '.join(report.facts[:3])}{' ...' if len(report.facts) > 3 else ''}" or "no facts named"
     notes = [f"{facts}; {len(report.rows)} answers, greedy free generation; bars: 95% interval"]
     notes += [f"Not shown, no value: {'; '.join(parts)}."] if parts else []
@@ -204,14 +203,12 @@ def probabilities_figure(probabilities: Mapping[str, Mapping[str, float]]) -> go
         )
     labels = [textwrap.wrap(visible(a, 60), 20) for a in answers]
     ticks = ["<br>".join(map(escape, lines)) for lines in labels]
-    said = "; ".join(
-        f"{s}: " + ", ".join(f"{a} {number(p)}" for a, p in row.items()) for s, row in probabilities.items()
-    )
+    said = "; ".join(f"{s}: {', '.join(f'{a} {number(p)}' for a, p in r.items())}" for s, r in probabilities.items())
     per_group = max(130, 52 * len(probabilities))
     card(
         figure,
         title="Answer probabilities",
-        notes=["; ".join(map(visible, probabilities))],
+        notes=[],
         above=20,
         alt=f"Bars of answer probabilities; {said}.",
         width=max(520, per_group * len(answers) + 200),
@@ -260,10 +257,11 @@ def difference_figure(before: EffectMap, after: EffectMap) -> go.Figure:
     maps = (before, after, delta)
     panels = [panel(m) for m in maps]
     none = "not computed for a difference"
-    custom = [[[*cell[:2], none] for cell in row] for row in panels[2].customdata]
+    custom = [[[*cell[:2], none, cell[3]] for cell in row] for row in panels[2].customdata]
     panels[2] = replace(panels[2], customdata=custom)
     rows, columns = panels[0].size
     stacked = columns > 24
+    same = bool((delta.values == 0).all())
     limits = limit_of(before, after), limit_of(delta)
     unit = scale_title(before)
     if stacked:
@@ -297,6 +295,7 @@ def difference_figure(before: EffectMap, after: EffectMap) -> go.Figure:
             f"before: {describe(before)[-1]}; after: {describe(after)[-1]}",
             *describe(before)[:-1],
             *(["* and bracket: subject tokens."] if panels[0].marked else []),
+            *(["The two maps are equal in every cell."] if same else []),
         ],
         alt=f"Three heat maps of {rows} layers by {columns} {before.axes[1]}s. Before: {extremes(before)}. "
         f"After: {extremes(after)}. Difference: {extremes(delta)}.",

@@ -164,10 +164,15 @@ def panel(effect: EffectMap) -> Panel:
     errors = effect.stderr.tolist() if effect.stderr is not None else None
     rows, columns = effect.values.shape
     custom = [
-        [[layers[r], full[c], number(errors[r][c], 4) if errors else f"none, n = {effect.n}"] for c in range(columns)]
+        [
+            [layers[r], full[c], number(errors[r][c], 4) if errors else f"none, n = {effect.n}", str(c)]
+            for c in range(columns)
+        ]
         for r in range(rows)
     ]
-    place = "position %{x}: <b>%{customdata[1]}</b>" if column == "position" else "head <b>%{customdata[1]}</b>"
+    place = (
+        "position %{customdata[3]}: <b>%{customdata[1]}</b>" if column == "position" else "head <b>%{customdata[1]}</b>"
+    )
     noun = "token" if len(effect.prompts) <= 1 else "role"
     x_title = {"position": f"Position ({noun})", "head": "Query head"}[column]
     return Panel(
@@ -411,6 +416,7 @@ def _bars(effect: EffectMap, title: str | None, zlim: float | None) -> go.Figure
         notes=notes,
         width=width,
         plot_height=300,
+        left=95,
         alt=f"Bars: {heading(effect, title)}, {len(values)} layers, {effect.metric}; {extremes(effect)}.",
     )
     figure.update_xaxes(

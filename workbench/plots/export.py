@@ -55,16 +55,12 @@ def _render(figure: go.Figure, kind: str, scale: float) -> bytes:
         from kaleido.errors import KaleidoError
     except ImportError as error:
         raise RuntimeError(
-            f'Writing {kind} files needs the kaleido package: run "pip install kaleido", or write an .html file instead.'
+            f'Writing {kind} files needs kaleido: run "pip install kaleido", or write an .html file instead.'
         ) from error
-    options = {
-        "format": kind,
-        "scale": scale,
-        "width": figure.layout.width or 900,
-        "height": figure.layout.height or 600,
-    }
+    content: dict[str, Any] = figure.to_dict()
+    size = {"width": content["layout"].get("width", 900), "height": content["layout"].get("height", 600)}
     try:  # plotly's own write_image would fetch MathJax from a content server
-        return kaleido.calc_fig_sync(figure.to_dict(), opts=options, kopts={"mathjax": False})
+        return kaleido.calc_fig_sync(content, opts={"format": kind, "scale": scale, **size}, kopts={"mathjax": False})
     except (KaleidoError, OSError, TimeoutError) as error:
         raise RuntimeError(_BROWSER.format(kind=kind, error=type(error).__name__)) from error
 
