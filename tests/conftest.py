@@ -7,10 +7,26 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+from jaxtyping import install_import_hook
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# The same examples every time, and no failure because the machine was busy.
+hypothesis.settings.register_profile("workbench", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("workbench")
+
+# Shapes and types of the modules that annotate shapes are checked at every call in the tests.
+PACKAGE = Path(__file__).parents[1] / "workbench"
+SHAPED = [
+    ".".join(("workbench", *path.relative_to(PACKAGE).with_suffix("").parts))
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "from jaxtyping import" in path.read_text(encoding="utf-8")
+]
+if SHAPED:
+    install_import_hook(SHAPED, "beartype.beartype")
 
 CHROMIUM = Path("/usr/bin/chromium")
 # Kept in the notebooks, not compared: pictures carry unrounded numbers (the tables beside them are compared), and

@@ -15,7 +15,8 @@ PACKAGE = ROOT / "workbench"
 
 BASE = {"types", "data", "store"}
 MODEL = BASE | {"models", "architecture", "bundled"}
-TEXT = MODEL | {"answers", "generation", "prompts", "facts"}
+RUN = MODEL | {"resume", "provenance"}
+TEXT = RUN | {"answers", "generation", "prompts", "facts"}
 COMPUTE = TEXT | {"tracing", "editing", "evaluation"}
 
 # What each part may import from the package when it is imported itself. An import inside a function is free: that is
@@ -29,9 +30,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bundled": BASE,
     "architecture": BASE,
     "models": MODEL,
+    "resume": MODEL,
+    "provenance": MODEL,
     "answers": BASE,
-    "generation": MODEL | {"answers"},
-    "prompts": MODEL | {"answers", "generation"},
+    "generation": RUN | {"answers"},
+    "prompts": RUN | {"answers", "generation"},
     "facts": TEXT,
     "tracing": TEXT,
     "editing": TEXT | {"tracing"},  # the default selector attributes
