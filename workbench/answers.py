@@ -45,7 +45,7 @@ NLL_LIMIT = 4.0
 NLL_ALLOWANCE = 20.0
 """Nats by which the sum over the words may exceed ``NLL_LIMIT``: one fluent but unexpected (counterfactual) answer."""
 
-REPETITION_LIMIT = 0.5
+REPETITION_LIMIT = 0.38
 """Share of the text inside loops above which it is gibberish."""
 
 MIN_LOOP_WORDS = 12
@@ -180,17 +180,17 @@ def too_surprising(text: str, nll: float) -> bool:
 def repetition(text: str) -> float:
     """How far a text repeats itself, from 0 (not at all) to 1 (one unit over and over); the largest of
 
-    - the share of the words inside one loop: a unit that follows itself, three rounds or more, together at least
+    - the share of the words inside one loop: a unit that follows itself, 2.5 rounds or more, together at least
       ``MIN_LOOP_WORDS`` words ("I'm not sure." said three times is none), or one word five times;
-    - the share of the characters inside one loop of units up to 8, at least 12 long ("!!!!!!!!!!!!", blank lines);
+    - the share of the characters inside one loop of units up to 8, at least 24 long, or one of them 12 times;
     - from 24 words on, the share of word 4-grams that occurred before;
     - from 12 words on, how far the share of distinct words falls below 0.6 (d / 0.6 subtracted from 1).
 
     Case and punctuation do not matter, except among characters. Of long texts the last 400 words or characters count.
     """
-    words = _WORD.findall(_flat(text).casefold())[-400:]
+    words = [w.strip("'") for w in _WORD.findall(_flat(text).casefold())][-400:]
     chars = re.sub(r"[^\S\n]+", "", text)[-400:]
-    scores = [_loop_share(words, len(words) // 3, MIN_LOOP_WORDS, 5), _loop_share(chars, 8, 12, 12)]
+    scores = [_loop_share(words, len(words) * 2 // 5, MIN_LOOP_WORDS, 5), _loop_share(chars, 8, 24, 12)]
     if len(words) >= 24:
         grams = list(zip(words, words[1:], words[2:], words[3:], strict=False))
         scores.append(1 - len(set(grams)) / len(grams))
@@ -201,11 +201,11 @@ def repetition(text: str) -> float:
 
 
 def _loop_share(items: Sequence[str], longest: int, shortest: int, rounds: int) -> float:
-    """Share of the items that the longest loop covers, over all unit lengths up to ``longest``: three rounds and at
+    """Share of the items that the longest loop covers, over all unit lengths up to ``longest``: 2.5 rounds and at
     least ``shortest`` items, or a unit of one item in ``rounds`` rounds."""
     best = 0
     for period in range(1, longest + 1):
-        need = rounds if period == 1 else max(3 * period, shortest)
+        need = rounds if period == 1 else max((5 * period + 1) // 2, shortest)
         run = 0
         for i in range(period, len(items)):
             run = run + 1 if items[i] == items[i - period] else 0
@@ -276,7 +276,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 def _is_symbol(flat: str, start: int, end: int) -> bool:
     """Whether an exactly spelled name is used as a name: always for long ones, see the module for short ones."""
-    name, before, after = flat[start:end], flat[:start][-40:], flat[end : end + 40]
+    name, before, after = flat[start:end], flat[max(0, start - 40) : start], flat[end : end + 40]
     if len(name) == 1:
         if re.match(r"-\w|'(?!s\b)[^\W_]", after) or re.search(r"\w-$|\d\s?$|(?i:\bvitamin |\bspecial )$", before):
             return False

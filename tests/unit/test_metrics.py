@@ -1,0 +1,210 @@
+"""Rates, intervals and formulas against values computed by hand or by slower, plainer code."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from workbench.evaluation.metrics import (
+    bootstrap,
+    harmonic_mean,
+    ngram_entropy,
+    paired_difference,
+    share,
+    spearman,
+    wilson,
+)
+
+floats = st.floats(-100, 100)
+bits = st.lists(st.booleans(), min_size=1, max_size=6)
+
+
+def test_wilson_by_hand() -> None:
+    """8 of 10: the textbook interval; 0 of 10: [0, z^2 / (n + z^2)]."""
+    rate = wilson(8, 10)
+    assert (rate.value, rate.n, rate.method, rate.clusters) == (0.8, 10, "wilson", 1)
+    assert rate.low == pytest.approx(0.490162, abs=1e-6)
+    assert rate.high == pytest.approx(0.943318, abs=1e-6)
+    zero = wilson(0, 10)
+    assert zero.low == 0.0
+    assert zero.high == pytest.approx(1.959964**2 / (10 + 1.959964**2), abs=1e-6)
+    assert wilson(10, 10).high == 1.0
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_wilson_contains_its_estimate(a: int, b: int) -> None:
+    rate = wilson(min(a, b), max(a, b))
+    if rate.n:
+        assert 0 <= rate.low <= rate.value <= rate.high <= 1
+        assert rate.high - rate.low > 0
+    else:
+        assert math.isnan(rate.value)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(-1, 3), (4, 3)])
+def test_wilson_refuses_impossible_counts(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="between 0 and n"):
+        wilson(successes, n)
+
+
+def test_nothing_to_count_is_nan() -> None:
+    rates = [wilson(0, 0), share([]), bootstrap({}), bootstrap({"a": []}), paired_difference({}, {})]
+    for rate in rates:
+        assert rate.n == 0
+        assert all(math.isnan(v) for v in (rate.value, rate.low, rate.high))
+
+
+def test_bootstrap_weighs_rows() -> None:
+    """(1 + 1 + 1 + 0) / 4, though the mean of the cluster means is 0.5; resamples are 0, 3/4 or 1 only."""
+    rate = bootstrap({"a": [1, 1, 1], "b": [0]})
+    assert (rate.value, rate.n, rate.clusters, rate.method) == (0.75, 4, 2, "bootstrap")
+    assert (rate.low, rate.high) == (0.0, 1.0)
+
+
+def test_bootstrap_draws_clusters_not_rows() -> None:
+    """Ten identical rows in each of four clusters carry four units of information, not forty."""
+    clustered = bootstrap({i: [float(i % 2)] * 10 for i in range(4)})
+    single = bootstrap({(i, j): [float(i % 2)] for i in range(4) for j in range(10)})
+    assert clustered.high - clustered.low > 2 * (single.high - single.low)
+
+
+def test_bootstrap_matches_the_normal_interval() -> None:
+    """200 single-row clusters, half ones: 0.5 +- 1.96 sqrt(0.25 / 200)."""
+    rate = bootstrap({i: [float(i % 2)] for i in range(200)}, resamples=4000)
+    assert rate.low == pytest.approx(0.5 - 1.96 * math.sqrt(0.25 / 200), abs=0.01)
+    assert rate.high == pytest.approx(0.5 + 1.96 * math.sqrt(0.25 / 200), abs=0.01)
+
+
+def test_bootstrap_is_seeded() -> None:
+    values = {i: [math.sin(i), math.sqrt(i)] for i in range(20)}
+    assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
+    assert bootstrap(values, seed=3) != bootstrap(values, seed=4)
+
+
+def test_one_cluster_is_wilson() -> None:
+    assert bootstrap({"a": [1, 0, 1]}) == wilson(2, 3)
+    assert share([("a", True), ("a", False), ("a", True)]) == wilson(2, 3)
+
+
+def test_one_cluster_of_numbers_resamples_rows() -> None:
+    rate = bootstrap({"a": [0.1, 0.2, 0.6]})
+    assert rate.value == pytest.approx(0.3)
+    assert 0.1 <= rate.low < 0.3 < rate.high <= 0.6
+
+
+def test_equal_clusters_do_not_pretend_to_be_certain() -> None:
+    """Five facts, all right on all eight questions: as wide as 5 of 5, not as 40 of 40, and not of zero width."""
+    rate = share([(f, True) for f in range(5) for _ in range(8)])
+    assert (rate.value, rate.n, rate.clusters, rate.method) == (1.0, 40, 5, "wilson")
+    assert rate.low == pytest.approx(wilson(5, 5).low)
+    half = bootstrap({i: [0, 1] for i in range(4)})
+    assert (half.low, half.high) == (wilson(2, 4).low, wilson(2, 4).high)
+    number = bootstrap({i: [0.25] for i in range(4)})
+    assert number.value == 0.25
+    assert math.isnan(number.low)
+
+
+def test_paired_difference_by_hand() -> None:
+    rate = paired_difference({"a": [1, 1], "b": [0.5]}, {"a": [0, 1], "b": [0.25]})
+    assert rate.value == pytest.approx(1.25 / 3)
+    assert rate.low == pytest.approx(0.25)
+    assert rate.high == pytest.approx(0.5)
+
+
+def test_pairing_narrows() -> None:
+    """Facts differ widely, the difference hardly: the paired interval is the narrow one."""
+    b = {i: [10.0 * i] for i in range(12)}
+    a = {i: [10.0 * i + 1 + 0.01 * (i % 3)] for i in range(12)}
+    rate = paired_difference(a, b)
+    assert 1.0 <= rate.low <= rate.value <= rate.high <= 1.02
+
+
+@pytest.mark.parametrize(("x", "y", "sign"), [(1, 1, 0), (1, 0, 1), (0, 1, -1)])
+def test_equal_differences_keep_a_width(x: int, y: int, sign: int) -> None:
+    """u = upper Wilson bound of 0 of 6: no difference -> [-u, u]; always +1 -> [1 - 2u, 1]; always -1 mirrored."""
+    u = wilson(0, 6).high
+    rate = paired_difference({i: [x] for i in range(6)}, {i: [y] for i in range(6)})
+    expected = {0: (-u, u), 1: (1 - 2 * u, 1), -1: (-1, -1 + 2 * u)}[sign]
+    assert rate.value == sign
+    assert (rate.low, rate.high) == pytest.approx(expected)
+
+
+def test_paired_difference_refuses_unpaired_rows() -> None:
+    with pytest.raises(ValueError, match="same clusters"):
+        paired_difference({"a": [1]}, {"b": [1]})
+    with pytest.raises(ValueError, match="paired"):
+        paired_difference({"a": [1]}, {"a": [1, 0]})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_unmeasured_values_are_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        bootstrap({"a": [1.0, bad]})
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.integers(0, 9), st.lists(floats, min_size=1, max_size=5), min_size=1, max_size=6))
+def test_bootstrap_contains_its_estimate(values: dict[int, list[float]]) -> None:
+    rate = bootstrap(values, resamples=50)
+    rows = [v for vs in values.values() for v in vs]
+    assert rate.value == pytest.approx(sum(rows) / len(rows), abs=1e-9)
+    if not math.isnan(rate.low):
+        assert rate.low <= rate.value <= rate.high
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(st.integers(0, 9), bits, min_size=1, max_size=6))
+def test_a_share_always_has_a_width(groups: dict[int, list[bool]]) -> None:
+    rate = share([(k, b) for k, bs in groups.items() for b in bs], resamples=200)
+    assert 0 <= rate.low <= rate.value <= rate.high <= 1
+    assert rate.clusters == len(groups)
+    if rate.method == "wilson":
+        assert rate.low < rate.high
+
+
+def test_ngram_entropy_by_hand() -> None:
+    """a b a b c: bigrams ab 2, ba 1, bc 1 -> 1.5 bits; trigrams aba, bab, abc -> log2 3."""
+    assert ngram_entropy("a b a b c") == pytest.approx(2 / 3 * 1.5 + 4 / 3 * math.log2(3))
+    assert ngram_entropy("a b a b c", weights=(1.0, 0.0)) == pytest.approx(1.5)
+    assert ngram_entropy("a a a a a") == 0.0
+    assert math.isnan(ngram_entropy("a b"))
+
+
+@given(st.text(alphabet="ab c\n", max_size=40))
+def test_ngram_entropy_is_bounded(text: str) -> None:
+    n = len(text.split())
+    if n >= 3:
+        assert 0 <= ngram_entropy(text) <= 2 / 3 * math.log2(n - 1) + 4 / 3 * math.log2(max(1, n - 2)) + 1e-9
+
+
+def test_harmonic_mean_by_hand() -> None:
+    assert harmonic_mean([1.0, 0.5, 0.25]) == pytest.approx(3 / 7)
+    assert harmonic_mean([1.0, 0.0]) == 0.0
+    assert math.isnan(harmonic_mean([]))
+    assert math.isnan(harmonic_mean([1.0, math.nan]))
+    with pytest.raises(ValueError, match="0 or more"):
+        harmonic_mean([1.0, -0.1])
+
+
+def test_spearman_by_hand() -> None:
+    """Ranks 1 2 3 4 against 1 3 2 4: 1 - 6 * 2 / (4 * 15) = 0.8; ties at their mean rank."""
+    assert spearman([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
+    assert spearman([1, 2, 3], [9, 4, 1]) == pytest.approx(-1)
+    assert spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(math.sqrt(3) / 2)
+    assert math.isnan(spearman([1, 1], [1, 2]))
+    assert math.isnan(spearman([1], [1]))
+    with pytest.raises(ValueError, match="one length"):
+        spearman([1, 2], [1])
+
+
+@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50)), min_size=2, max_size=20))
+def test_spearman_sees_only_order(pairs: list[tuple[int, int]]) -> None:
+    x, y = [a for a, _ in pairs], [b for _, b in pairs]
+    plain, bent = spearman(x, y), spearman([v**3 for v in x], y)
+    assert math.isnan(plain) == math.isnan(bent)
+    if not math.isnan(plain):
+        assert bent == pytest.approx(plain, abs=1e-12)
+        assert spearman(y, x) == pytest.approx(plain, abs=1e-12)
