@@ -57,6 +57,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: 4px 20px; list-style: none; paddin
 .scroll { overflow-x: auto; max-width: 100%; margin: 0 0 20px; }
 .scroll.frame { border: 1px solid var(--line); border-radius: 6px; }
 figure { margin: 0 0 24px; }
+figure .scroll { margin: 0; }
 .plot { background: #ffffff; min-height: 200px; }
 figcaption { color: var(--muted); font-size: 0.875rem; max-width: 100ch; margin-top: 6px; }
 table { border-collapse: collapse; font-size: 0.9375rem; font-variant-numeric: tabular-nums; }

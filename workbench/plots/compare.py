@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import plotly.graph_objects as go
+
 from workbench.plots.effects import (
     color_axis,
     describe,

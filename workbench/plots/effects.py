@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
+
 from workbench.plots.style import (
     COLORSCALE,
     GREY,
@@ -328,12 +329,8 @@ def _heat_map(effect: EffectMap, title: str | None, zlim: float | None, group_si
     figure = go.Figure(content.trace(coloraxis="coloraxis"))
     notes = describe(effect) + _clipped(effect, zlim)
     if content.marked:
-        notes.append(
-            "* and bracket: subject tokens. Grey: no value."
-            if None in sum(content.z, [])
-            else "* and bracket: subject tokens."
-        )
-    elif None in sum(content.z, []):
+        notes.append("* and bracket: subject tokens.")
+    if any(None in row for row in content.z):
         notes.append("Grey: no value.")
     if group_size is not None:
         notes.append(f"Lines part the key-value groups of {group_size} query heads each.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import plotly.graph_objects as go
+
 from workbench.plots.style import (
     BLUE,
     DASHES,

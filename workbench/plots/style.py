@@ -116,8 +116,8 @@ def card(
         bottom, left, right: Margins, pixels.
         above: Room between the notes and the plotting area, pixels.
     """
-    title_lines = textwrap.wrap(title, max(20, int((width - 40) / 8.6))) or [""]
-    note_lines = [line for note in notes for line in textwrap.wrap(note, max(30, int((width - 40) / 6.3)))]
+    title_lines = textwrap.wrap(title, max(20, min(72, int((width - 40) / 8.6)))) or [""]
+    note_lines = [line for note in notes for line in textwrap.wrap(note, max(30, min(100, int((width - 40) / 6.3))))]
     top = 16 + _TITLE_LINE * len(title_lines) + _SUBTITLE_LINE * len(note_lines) + 8 + above
     heading: dict[str, Any] = {
         "text": "<br>".join(map(escape, title_lines)),
