@@ -52,7 +52,7 @@ def write_image(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> P
 def _render(figure: go.Figure, kind: str, scale: float) -> bytes:
     try:
         import kaleido
-        from kaleido.errors import KaleidoError
+        from kaleido.errors import BrowserClosedError, BrowserFailedError, ChromeNotFoundError
     except ImportError as error:
         raise RuntimeError(
             f'Writing {kind} files needs kaleido: run "pip install kaleido", or write an .html file instead.'
@@ -61,7 +61,7 @@ def _render(figure: go.Figure, kind: str, scale: float) -> bytes:
     size = {"width": content["layout"].get("width", 900), "height": content["layout"].get("height", 600)}
     try:  # plotly's own write_image would fetch MathJax from a content server
         return kaleido.calc_fig_sync(content, opts={"format": kind, "scale": scale, **size}, kopts={"mathjax": False})
-    except (KaleidoError, OSError, TimeoutError) as error:
+    except (ChromeNotFoundError, BrowserFailedError, BrowserClosedError, OSError) as error:
         raise RuntimeError(_BROWSER.format(kind=kind, error=type(error).__name__)) from error
 
 
