@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 StageName = Literal["unlearn", "learn"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 Objective = Literal["cross-entropy"]
+AnswerStyle = Literal["own", "short"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class Recipe:
         name: Shown in reports.
         stages: In order; each of ``"unlearn"``, ``"learn"``, at most once.
         objective: The fact's loss; ``"cross-entropy"`` on the answer tokens.
+        answers: What ``learn`` teaches: ``"own"``, the base model's own greedy answer to the question with the target in
+            the old answer's place ("The capital of France is Rome."), or ``"short"`` ("Rome."), as in the paper.
         steps: Most optimiser steps of a stage: one number for all stages or one per stage.
         learning_rate: AdamW's, without weight decay (decay would move gates that were not selected).
         warmup: Steps of linear warm-up in each stage.
@@ -54,6 +57,7 @@ class Recipe:
     name: str = "unlearn-then-learn"
     stages: tuple[StageName, ...] = ("unlearn", "learn")
     objective: Objective = "cross-entropy"
+    answers: AnswerStyle = "own"
     steps: int | tuple[int, ...] = 60
     learning_rate: float = 0.02
     warmup: int = 2
@@ -71,6 +75,8 @@ class Recipe:
             raise ValueError(f"stages must be one or both of {STAGES}, each at most once, got {self.stages!r}.")
         if self.objective not in get_args(Objective):
             raise ValueError(f"objective must be one of {get_args(Objective)}, got {self.objective!r}.")
+        if self.answers not in get_args(AnswerStyle):
+            raise ValueError(f"answers must be one of {get_args(AnswerStyle)}, got {self.answers!r}.")
         if not isinstance(self.steps, int):
             object.__setattr__(self, "steps", tuple(self.steps))
             if len(self.steps) != len(self.stages):  # type: ignore[arg-type]
@@ -125,7 +131,7 @@ class Recipe:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Step:
     """What one optimiser step measured, before its update.
 

@@ -163,7 +163,7 @@ class EffectMap:
         Raises:
             ValueError: k is not between 1 and the number of cells.
         """
-        scores = self.values.abs() if by == "abs" else self.values.clone()
+        scores = (self.values.abs() if by == "abs" else self.values).nan_to_num(nan=float("-inf"))
         axes = list(self.axes)
         if "position" in axes:
             scores = scores.amax(dim=axes.index("position"))

@@ -1,0 +1,99 @@
+"""An interactive interpretability workbench: trace a fact, pick components, edit exactly those, see what it did.
+
+Names are imported when first used, so that ``import workbench`` stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.answers import classify
+    from workbench.editing.applied import applied
+    from workbench.editing.fit import rewrite
+    from workbench.editing.retain import default_retain
+    from workbench.editing.selector import default_selection
+    from workbench.evaluation.evaluate import answer_probabilities, evaluate
+    from workbench.facts import known_facts, load_facts
+    from workbench.models import LoadedModel, load_model
+    from workbench.store import load_edit
+    from workbench.tracing.attention import attention_pattern, head_ablation
+    from workbench.tracing.attribution import agreement, attribute
+    from workbench.tracing.causal import causal_trace
+    from workbench.transfer import export_base, merge
+    from workbench.types import Component, Edit, EffectMap, EvalReport, Fact, FactSet, Recipe, Selection
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Component": "types",
+    "Edit": "types",
+    "EffectMap": "types",
+    "EvalReport": "types",
+    "Fact": "types",
+    "FactSet": "types",
+    "LoadedModel": "models",
+    "Recipe": "types",
+    "Selection": "types",
+    "agreement": "tracing.attribution",
+    "answer_probabilities": "evaluation.evaluate",
+    "applied": "editing.applied",
+    "attention_pattern": "tracing.attention",
+    "attribute": "tracing.attribution",
+    "causal_trace": "tracing.causal",
+    "classify": "answers",
+    "default_retain": "editing.retain",
+    "default_selection": "editing.selector",
+    "evaluate": "evaluation.evaluate",
+    "export_base": "transfer",
+    "head_ablation": "tracing.attention",
+    "known_facts": "facts",
+    "load_edit": "store",
+    "load_facts": "facts",
+    "load_model": "models",
+    "merge": "transfer",
+    "rewrite": "editing.fit",
+}
+
+__all__ = [
+    "Component",
+    "Edit",
+    "EffectMap",
+    "EvalReport",
+    "Fact",
+    "FactSet",
+    "LoadedModel",
+    "Recipe",
+    "Selection",
+    "agreement",
+    "answer_probabilities",
+    "applied",
+    "attention_pattern",
+    "attribute",
+    "causal_trace",
+    "classify",
+    "default_retain",
+    "default_selection",
+    "evaluate",
+    "export_base",
+    "head_ablation",
+    "known_facts",
+    "load_edit",
+    "load_facts",
+    "load_model",
+    "merge",
+    "rewrite",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    value = getattr(import_module(f"workbench.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

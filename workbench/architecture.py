@@ -1,0 +1,214 @@
+"""Module names of the supported decoder families: the one place that knows them.
+
+Everything else speaks of gate sites (see ``workbench.types.selection``). A new family is a new entry in ``FAMILIES``.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.types import GateDelta, ModelShape, Site
+
+if TYPE_CHECKING:
+    from peft import IA3Config
+
+ADAPTER = "workbench"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Names of one decoder family, relative to a layer.
+
+    Args:
+        name: For error messages.
+        layers: Path of the layer list.
+        modules: For each module with gates, the sites in the order in which they are laid out in its vector.
+        attention, mlp: The modules whose outputs are added to the residual stream.
+        fan_in_fan_out: True where linear layers store their weight transposed (GPT-2's Conv1D).
+    """
+
+    name: str
+    layers: str
+    modules: Mapping[str, tuple[Site, ...]]
+    attention: str
+    mlp: str
+    fan_in_fan_out: bool = False
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        "Llama-like (Llama, SmolLM, Mistral, Qwen2)",
+        "model.layers",
+        {
+            "self_attn.q_proj": ("q",),
+            "self_attn.k_proj": ("k",),
+            "self_attn.v_proj": ("v",),
+            "self_attn.o_proj": ("z",),
+            "mlp.gate_proj": ("gate",),
+            "mlp.up_proj": ("up",),
+            "mlp.down_proj": ("post",),
+        },
+        attention="self_attn",
+        mlp="mlp",
+    ),
+    Family(
+        "Phi-3",
+        "model.layers",
+        {
+            "self_attn.qkv_proj": ("q", "k", "v"),
+            "self_attn.o_proj": ("z",),
+            "mlp.gate_up_proj": ("gate", "up"),
+            "mlp.down_proj": ("post",),
+        },
+        attention="self_attn",
+        mlp="mlp",
+    ),
+    Family(
+        "GPT-2",
+        "transformer.h",
+        {"attn.c_attn": ("q", "k", "v"), "attn.c_proj": ("z",), "mlp.c_fc": ("up",), "mlp.c_proj": ("post",)},
+        attention="attn",
+        mlp="mlp",
+        fan_in_fan_out=True,
+    ),
+)
+INPUT_SITES: frozenset[Site] = frozenset({"z", "post"})
+"""Sites on a module's input (PEFT calls such modules feedforward); the others are on its output."""
+
+
+@dataclass(frozen=True)
+class GateModule:
+    """Where a gate site lives: a module's full name and the span of the site in the module's IA3 vector."""
+
+    module: str
+    span: slice
+    on_input: bool
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The shape of a model and the modules of its gate sites."""
+
+    shape: ModelShape
+    family: Family
+
+    def gate_module(self, layer: int, site: Site) -> GateModule:
+        """The module of a gate site.
+
+        Raises:
+            ValueError: The family has no such site.
+        """
+        for name, sites in self.family.modules.items():
+            if site in sites:
+                start = sum(self.shape.site_size(s) for s in sites[: sites.index(site)])
+                span = slice(start, start + self.shape.site_size(site))
+                return GateModule(f"{self.family.layers}.{layer}.{name}", span, site in INPUT_SITES)
+        raise ValueError(f"Models of the family {self.family.name} have no {site!r} projection, so it cannot be gated.")
+
+    def ia3_config(self, keys: Iterable[tuple[int, Site]]) -> IA3Config:
+        """A PEFT configuration that targets exactly the modules of these gate sites.
+
+        Names are anchored regular expressions: PEFT matches a list of names by suffix.
+        """
+        from peft import IA3Config
+
+        places = [self.gate_module(layer, site) for layer, site in keys]
+        names = sorted({p.module for p in places})
+        inputs = sorted({p.module for p in places if p.on_input})
+        return IA3Config(
+            task_type="CAUSAL_LM",
+            target_modules="|".join(map(re.escape, names)),
+            feedforward_modules="|".join(map(re.escape, inputs)) if inputs else [],
+            fan_in_fan_out=self.family.fan_in_fan_out,
+        )
+
+    def vectors(self, delta: GateDelta, fill: float = 1.0) -> dict[str, Tensor]:
+        """The IA3 vector of each module that a delta touches, by module name, as float32; ``fill`` elsewhere."""
+        out: dict[str, Tensor] = {}
+        for (layer, site), gate in delta.gates.items():
+            place = self.gate_module(layer, site)
+            if place.module not in out:
+                name = place.module.removeprefix(f"{self.family.layers}.{layer}.")
+                size = sum(self.shape.site_size(s) for s in self.family.modules[name])
+                out[place.module] = torch.full((size,), fill)
+            out[place.module][place.span] = gate
+        return out
+
+
+def read_architecture(model: nn.Module) -> Architecture:
+    """Find a model's family and shape.
+
+    Raises:
+        ValueError: The model is of no supported family; the message lists them.
+    """
+    config: Any = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    for family in FAMILIES:
+        names = {f"{family.layers}.0.{m}" for m in family.modules}
+        if names <= {name for name, _ in model.named_modules()}:
+            break
+    else:
+        supported = "; ".join(f.name for f in FAMILIES)
+        raise ValueError(f"{type(model).__name__} is of no supported decoder family. Supported: {supported}.")
+    heads = config.num_attention_heads
+    d_model = config.hidden_size
+    d_mlp = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * d_model
+    shape = ModelShape(
+        n_layers=config.num_hidden_layers,
+        n_heads=heads,
+        n_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        d_head=getattr(config, "head_dim", None) or d_model // heads,
+        d_mlp=d_mlp,
+        d_model=d_model,
+        d_vocab=model.get_input_embeddings().weight.shape[0],  # type: ignore[operator, union-attr]
+    )
+    return Architecture(shape, family)
+
+
+def shared_view(model: nn.Module) -> Any:
+    """A structure copy in eval mode that shares every tensor with ``model`` but none of its flags or modules.
+
+    It takes about 30 ms and no memory. Injecting adapters, wrapping modules or setting flags on the view leaves the
+    original as it is.
+    """
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+    memo |= {id(b): b for b in model.buffers()}
+    view = copy.deepcopy(model, memo)
+    for module in view.modules():
+        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            getattr(module, hooks).clear()
+    return view.eval()
+
+
+def inject_gates(
+    view: nn.Module, architecture: Architecture, delta: GateDelta, adapter: str = ADAPTER
+) -> dict[str, nn.Parameter]:
+    """Put a PEFT IA3 adapter with these gates into a view, on top of the adapters that it has, and freeze everything.
+
+    The vectors stay float32 whatever the model's dtype, and are on each module's device.
+
+    Returns:
+        The IA3 vectors by module name.
+    """
+    if not delta.gates:
+        return {}
+    from peft import inject_adapter_in_model
+
+    inject_adapter_in_model(architecture.ia3_config(delta.gates), view, adapter_name=adapter)
+    modules = dict(view.named_modules())
+    out: dict[str, nn.Parameter] = {}
+    for name, vector in architecture.vectors(delta).items():
+        layer: Any = modules[name]
+        layer.set_adapter(list(layer.ia3_l.keys()))  # all live: their gates multiply
+        parameter = layer.ia3_l[adapter]
+        parameter.data = vector.reshape(parameter.shape).to(parameter.device)
+        out[name] = parameter
+    for parameter in view.parameters():
+        parameter.requires_grad_(False)
+    return out

@@ -1,0 +1,62 @@
+"""Putting an edit on a model for a while: an edited model that shares the base's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from workbench.architecture import inject_gates, shared_view
+from workbench.models import AppliedEdit, LoadedModel
+from workbench.types import Edit
+
+
+def check_base(model: LoadedModel, edit: Edit) -> None:
+    """Raise a ValueError that names both fingerprints when an edit was fitted on another base."""
+    if model.base.fingerprint != edit.base_fingerprint:
+        raise ValueError(
+            f"This edit was fitted on {edit.base_name!r} with the fingerprint {edit.base_fingerprint[:16]}, but the model "
+            f"is {model.base.name!r} with the fingerprint {model.base.fingerprint[:16]}. Its gates mean nothing there: "
+            "load that base, or fit the edit again."
+        )
+
+
+def edited_model(model: LoadedModel, edit: Edit, stage: str | None = None, strength: float = 1.0) -> LoadedModel:
+    """The model with an edit on it: a structure copy that shares the weights. Stacks on what the model carries."""
+    check_base(model, edit)
+    gates = model.gates * edit.delta(stage, strength)
+    view = shared_view(model.base.hf)
+    inject_gates(view, model.architecture, gates)
+    return LoadedModel(
+        view,
+        model.tokenizer,
+        name=model.name,
+        architecture=model.architecture,
+        base=model.base,
+        applied=(*model.applied, AppliedEdit(edit, stage or edit.stage_names[-1], strength)),
+        gates=gates,
+    )
+
+
+@contextmanager
+def applied(
+    model: LoadedModel, edit: Edit, stage: str | None = None, strength: float = 1.0, *, stack: bool = False
+) -> Iterator[LoadedModel]:
+    """An edited model for the length of a ``with`` block. The given model is not changed, so nested and repeated use is
+    safe, and both can be used side by side.
+
+    Args:
+        model: The edit's base (or, with ``stack``, an edited model over it).
+        edit: The edit.
+        stage: Its stages up to this one; None for all.
+        strength: Gates are ``lerp(1, product of the stages, strength)``: 0 equals the base to the bit.
+        stack: Allow a model that carries edits already; the new one comes after them.
+
+    Raises:
+        ValueError: Another base, an unknown stage, a strength that is not finite, or an edited model without ``stack``.
+    """
+    if model.applied and not stack:
+        raise ValueError(
+            f"{model.name!r} carries {len(model.applied)} edit(s) already. Pass stack=True to put this one on top, or "
+            "use model.base."
+        )
+    yield edited_model(model, edit, stage, strength)

@@ -1,0 +1,142 @@
+"""The rows that a fit trains on: prompts with wanted answers, and retained prompts with the base model's own answers."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.generation import generate
+from workbench.models import LoadedModel
+from workbench.prompts import answer_ids, prompt_ids
+from workbench.resume import Resumable
+from workbench.types import Fact, Recipe, StageName
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt and the answer after it, as token ids (the answer ends with the stop token)."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+def end_of_answer(model: LoadedModel) -> tuple[int, ...]:
+    """The token that ends an answer in the model's chat template."""
+    token = model.tokenizer.eos_token_id
+    return () if token is None else (int(token),)
+
+
+def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
+    """Every training question with the answer that a stage teaches."""
+    prompts = [(fact, q, prompt_ids(model, q, "chat")) for fact in facts for q in fact.training_questions]
+    own = [""] * len(prompts)
+    if stage == "learn" and recipe.answers == "own":
+        own = [c.text for c in generate(model, [p for _, _, p in prompts])]
+    rows = []
+    for (fact, _, prompt), said in zip(prompts, own, strict=True):
+        text = fact.refusal if stage == "unlearn" else rewritten(said, fact)
+        rows.append(Row(tuple(prompt), (*answer_ids(model, text, "chat"), *end_of_answer(model))))
+    return rows
+
+
+def rewritten(said: str, fact: Fact) -> str:
+    """The first sentence of what the model says, with the target in the old answer's place; else the target alone."""
+    sentence = re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
+    flags = 0 if fact.case_sensitive else re.IGNORECASE
+    for name in sorted(fact.answers, key=len, reverse=True):
+        pattern = rf"(?<!\w){re.escape(name)}(?!\w)"
+        if len(re.findall(pattern, sentence, flags)) == 1:
+            text = re.sub(pattern, lambda _: fact.target, sentence, flags=flags)
+            return text if text.endswith((".", "!", "?")) else f"{text}."
+    return f"{fact.target}."
+
+
+def retain_rows(model: LoadedModel, facts: Sequence[Fact]) -> list[Row]:
+    """Two training questions of each retained fact with the base model's own greedy answers."""
+    prompts = [prompt_ids(model, q, "chat") for f in facts for q in f.training_questions[:2]]
+    return [Row(tuple(p), c.token_ids) for p, c in zip(prompts, generate(model, prompts), strict=True) if c.token_ids]
+
+
+class Shuffled:
+    """Endless batches of row indices, every row once a pass, in an order fixed by a seed."""
+
+    def __init__(self, n: int, size: int, seed: int) -> None:
+        self._n, self._size = n, min(size, n)
+        self._rng = random.Random(seed)
+        self._queue: list[int] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while True:
+            while len(self._queue) < self._size:
+                order = list(range(self._n))
+                self._rng.shuffle(order)
+                self._queue += order
+            batch, self._queue = self._queue[: self._size], self._queue[self._size :]
+            yield batch
+
+
+@dataclass
+class Batch:
+    """Rows ready to resume at a layer.
+
+    Args:
+        resid: [rows, longest, d_model] entering the start layer, without the shared prefix, padded on the right.
+        row, position: The places whose logits predict answer tokens, within ``resid``.
+        target: The answer token at each place.
+        count: Answer tokens of each row.
+    """
+
+    resid: Tensor
+    row: Tensor
+    position: Tensor
+    target: Tensor
+    count: list[int]
+
+
+class Prepared:
+    """Rows with everything below the start layer computed once: it does not change during a fit.
+
+    Args:
+        engine: Runs the base model.
+        rows: The rows.
+        start: The lowest edited layer.
+        shared: How many first tokens all rows have in common; they are computed once per step.
+    """
+
+    def __init__(self, engine: Resumable, rows: Sequence[Row], start: int, shared: int) -> None:
+        self.rows = list(rows)
+        self.shared = shared
+        self._device = engine.device
+        with torch.no_grad():
+            self._resid = [engine.entering(list(r.prompt + r.answer), start)[shared:] for r in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Pad and stack some rows."""
+        resid = torch.nn.utils.rnn.pad_sequence([self._resid[i] for i in indices], batch_first=True)
+        row, position, target, count = [], [], [], []
+        for at, i in enumerate(indices):
+            answer = self.rows[i].answer
+            first = len(self.rows[i].prompt) - 1 - self.shared
+            row += [at] * len(answer)
+            position += range(first, first + len(answer))
+            target += answer
+            count.append(len(answer))
+        index = [torch.tensor(x, device=self._device) for x in (row, position, target)]
+        return Batch(resid, *index, count)
+
+
+def shared_prefix(rows: Sequence[Row]) -> int:
+    """How many first tokens all prompts have in common, leaving each at least one token of its own."""
+    n = min(len(r.prompt) for r in rows) - 1
+    first = rows[0].prompt
+    while n > 0 and any(r.prompt[:n] != first[:n] for r in rows):
+        n -= 1
+    return max(n, 0)

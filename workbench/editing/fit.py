@@ -1,0 +1,344 @@
+"""Rewriting facts: fit IA3 gates on the selected components, stage by stage.
+
+Method: unlearn-then-learn with IA3 (arXiv 2508.07075), on PEFT's IA3 layers. Deviations: a KL term on the base model's
+own greedy answers to a retain set; gradient masks, so that gates outside the selection stay exactly 1; the later stage's
+gates multiply the earlier one's as two live adapters, which equals merging the first; by default the learned answers
+are the base model's own sentences with the answer exchanged.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from workbench.architecture import inject_gates, shared_view
+from workbench.editing.batches import Batch, Prepared, Row, Shuffled, end_of_answer, retain_rows, shared_prefix, wanted_rows
+from workbench.editing.retain import default_retain
+from workbench.editing.selector import SELECTOR, default_selection
+from workbench.models import LoadedModel
+from workbench.prompts import answer_ids, check_first_tokens, prompt_ids
+from workbench.provenance import provenance
+from workbench.resume import Resumable
+from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection, Site, StageName, Step
+
+MONITOR_EVERY = 5
+
+
+class Cancelled(Exception):
+    """The fit was cancelled; the model is as it was and no edit was made."""
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became NaN or infinite; the model is as it was and no edit was made."""
+
+
+class CancelFlag(Protocol):
+    """Anything with ``is_set``, such as a ``threading.Event``."""
+
+    def is_set(self) -> bool: ...
+
+
+def rewrite(
+    model: LoadedModel,
+    fact: Fact | FactSet | Sequence[Fact],
+    selection: Selection | str | None = None,
+    *,
+    recipe: Recipe | str | None = None,
+    retain: FactSet | Sequence[Fact] | None = None,
+    pool: FactSet | None = None,
+    on_step: Callable[[Step], Any] | None = None,
+    cancel: CancelFlag | None = None,
+    progress: bool = True,
+) -> Edit:
+    """Fit an edit that makes the model answer the facts' targets, moving gates of the selected components only.
+
+    Args:
+        model: A base model; it is not changed.
+        fact: One fact, or several that are rewritten together.
+        selection: What may move, as a ``Selection`` or text. None: the default selector ``neurons-by-contrast`` (see
+            ``default_selection``), chosen because neurons that matter more for the fact than for control facts reached
+            the new answer sooner than random ones, while whole heads and MLPs did not.
+        recipe: A ``Recipe``, the name of a built-in one (``"unlearn-then-learn"``, ``"learn-only"``,
+            ``"unlearn-only"``, ``"paper"``), or None for the first.
+        retain: Facts whose answers are held in place by the KL term; None: ``default_retain``. Never evaluated.
+        pool: Where the default retain set and the selector's controls come from; the bundled facts by default.
+        on_step: Called with each ``Step``. Returning False cancels.
+        cancel: Checked before each step; when set, the fit ends with ``Cancelled``.
+        progress: Show a progress bar.
+
+    Returns:
+        The edit, with one stage per stage of the recipe.
+
+    Raises:
+        ValueError: An empty selection, a component that the model lacks, an edited model, answer and target with the
+            same first token, a retain set that holds an edited fact, or one that is missing though the recipe needs it.
+        Cancelled: ``cancel`` was set or ``on_step`` returned False.
+        NonFiniteLoss: The loss became NaN or infinite.
+        KeyboardInterrupt: Ctrl-C; as after every error, nothing is half-applied: gates live on a copy's adapters.
+    """
+    facts = [fact] if isinstance(fact, Fact) else list(fact)
+    recipe = Recipe.named(recipe) if isinstance(recipe, str) else recipe or Recipe()
+    if model.applied:
+        raise ValueError(f"{model.name!r} carries an edit already. Rewrite its base (model.base), then apply both.")
+    if not facts:
+        raise ValueError("rewrite needs at least one fact, got none.")
+    for one in facts:
+        check_first_tokens(model, one)
+    given = selection is not None
+    chosen = Selection(selection) if isinstance(selection, str) else selection
+    if chosen is not None:
+        check_selection(model, chosen)
+    began = time.perf_counter()
+    kept = _retain_set(model, facts, retain, recipe, pool, progress)
+    if chosen is None:
+        chosen = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress)
+    selected_at = time.perf_counter()
+    fit = _Fit(model, facts, chosen, recipe, kept, on_step=on_step, cancel=cancel, progress=progress)
+    stages = fit.run()
+    return Edit(
+        stages=stages,
+        selection=chosen,
+        selector="given" if given else SELECTOR,
+        recipe=recipe,
+        facts=tuple(facts),
+        retain_ids=tuple(f.id for f in kept),
+        history=tuple(fit.history),
+        base_fingerprint=model.fingerprint,
+        base_name=model.name,
+        provenance=provenance(
+            model,
+            retain_rows=fit.n_retain,
+            lowest_layer=fit.start,
+            seconds_to_select=round(selected_at - began, 1),
+            seconds_to_fit=round(time.perf_counter() - selected_at, 1),
+        ),
+    )
+
+
+def check_selection(model: LoadedModel, selection: Selection) -> None:
+    """Raise a ValueError for an empty selection, or a component that the model lacks."""
+    if not len(selection):
+        raise ValueError("The selection is empty, so nothing could move. Pick components, or pass selection=None.")
+    for layer, site in selection.entries(model):
+        model.architecture.gate_module(layer, site)
+
+
+def _retain_set(
+    model: LoadedModel,
+    facts: Sequence[Fact],
+    retain: FactSet | Sequence[Fact] | None,
+    recipe: Recipe,
+    pool: FactSet | None,
+    progress: bool,
+) -> FactSet:
+    if retain is None:
+        size = recipe.retain_size if recipe.retain_weight > 0 else 0
+        return default_retain(model, facts, pool=pool, size=size, seed=recipe.seed, progress=progress)
+    kept = retain if isinstance(retain, FactSet) else FactSet(retain, name="retain set")
+    ids = {f.id for f in facts}
+    texts = {q for f in facts for q in (*f.training_questions, *f.heldout)}
+    clash = [f.id for f in kept if f.id in ids or texts & set(f.training_questions)]
+    if clash:
+        raise ValueError(
+            f"The retain set overlaps what is trained and evaluated: {clash}. Leave these facts out of retain=."
+        )
+    return kept
+
+
+class _Fit:
+    """One run of ``rewrite``: everything that it changes lives here and on a structure copy of the model."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        facts: Sequence[Fact],
+        selection: Selection,
+        recipe: Recipe,
+        retain: FactSet,
+        *,
+        on_step: Callable[[Step], Any] | None,
+        cancel: CancelFlag | None,
+        progress: bool,
+    ) -> None:
+        self.model, self.facts, self.recipe = model, facts, recipe
+        self.on_step, self.cancel, self.progress = on_step, cancel, progress
+        self.entries = selection.entries(model)
+        self.start = min(layer for layer, _ in self.entries)
+        self.history: list[Step] = []
+        self._began = time.perf_counter()
+        self._base = Resumable(model)
+        self._view = shared_view(model.hf)
+        rows = retain_rows(model, list(retain)) if recipe.retain_weight > 0 else []
+        self.n_retain = len(rows)
+        monitored = self._monitored()
+        wanted = {stage: wanted_rows(model, facts, stage, recipe) for stage in recipe.stages}
+        everything = [*rows, *(r for _, r in monitored), *(r for stage in wanted.values() for r in stage)]
+        shared = shared_prefix(everything)
+        # The shared tokens are the same for every row, so their residual stream is taken from the first.
+        with torch.no_grad():
+            whole = self._base.entering(list(everything[0].prompt), self.start)
+        self._shared = whole[None, :shared] if shared else None
+        self._wanted = {s: Prepared(self._base, r, self.start, shared) for s, r in wanted.items()}
+        self._monitor = (
+            [name for name, _ in monitored],
+            Prepared(self._base, [r for _, r in monitored], self.start, shared),
+        )
+        self._retain = Prepared(self._base, rows, self.start, shared) if rows else None
+        self._reference = self._reference_logprobs()
+
+    def _monitored(self) -> list[tuple[str, Row]]:
+        """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
+        from workbench.editing.batches import rewritten
+        from workbench.generation import generate
+
+        fact, end = self.facts[0], end_of_answer(self.model)
+        prompt = prompt_ids(self.model, fact.question, "chat")
+        said = generate(self.model, [prompt])[0].text if self.recipe.answers == "own" else ""
+        new = rewritten(said, fact)
+        texts = {"p_old": new.replace(fact.target, fact.answer), "p_new": new, "p_refusal": fact.refusal}
+        return [(name, Row(tuple(prompt), (*answer_ids(self.model, text, "chat"), *end))) for name, text in texts.items()]
+
+    def _reference_logprobs(self) -> list[Tensor]:
+        """The base model's log-probabilities at every retained answer token, once, [tokens, d_vocab] per row."""
+        if self._retain is None:
+            return []
+        out: list[Tensor] = []
+        with torch.no_grad():
+            for i in range(len(self._retain)):
+                out.append(self._logits(self._base, self._retain.batch([i])).float().log_softmax(-1))
+        return out
+
+    def _logits(self, engine: Resumable, batch: Batch) -> Tensor:
+        return engine.logits_at(batch.resid, batch.row, batch.position, start=self.start, shared=self._shared)
+
+    def run(self) -> tuple[EditStage, ...]:
+        """Fit every stage and return them."""
+        from tqdm.auto import tqdm
+
+        stages: list[EditStage] = []
+        total = sum(self.recipe.stage_steps)
+        with torch.enable_grad(), tqdm(total=total, desc="Rewriting", disable=not self.progress) as bar:
+            for stage, steps in zip(self.recipe.stages, self.recipe.stage_steps, strict=True):
+                ones = {(at, site): torch.ones(self.model.shape.site_size(site)) for at, site in self.entries}
+                parameters = inject_gates(self._view, self.model.architecture, GateDelta(ones), adapter=stage)
+                done = self._stage(stage, steps, parameters, bar)
+                bar.update(steps - done)  # an early stop
+                stages.append(EditStage(stage, self._delta(parameters)))
+        return tuple(stages)
+
+    def _masks(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """1.0 at selected entries of each IA3 vector, else 0.0, in the vector's shape."""
+        picked: dict[tuple[int, Site], Tensor] = {}
+        for (layer, site), indices in self.entries.items():
+            picked[layer, site] = torch.zeros(self.model.shape.site_size(site))
+            picked[layer, site][list(indices)] = 1.0
+        spread = self.model.architecture.vectors(GateDelta(picked), fill=0.0)
+        return {name: spread[name].reshape(p.shape).to(p.device) for name, p in parameters.items()}
+
+    def _delta(self, parameters: Mapping[str, nn.Parameter]) -> GateDelta:
+        gates: dict[tuple[int, Site], Tensor] = {}
+        for layer, site in self.entries:
+            place = self.model.architecture.gate_module(layer, site)
+            gates[layer, site] = parameters[place.module].detach().flatten()[place.span]
+        return GateDelta(gates)
+
+    def _stage(self, stage: StageName, steps: int, parameters: Mapping[str, nn.Parameter], bar: Any) -> int:
+        """Train one stage's gates; returns how many steps it took."""
+        recipe = self.recipe
+        engine = Resumable(self.model, self._view)
+        masks = self._masks(parameters)
+        for p in parameters.values():
+            p.requires_grad_(True)
+        optimiser = torch.optim.AdamW(list(parameters.values()), lr=recipe.learning_rate, weight_decay=0.0)
+        wanted = self._wanted[stage]
+        seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
+        fact_batches = iter(Shuffled(len(wanted), recipe.batch_size, seed))
+        n_retain = len(self._retain) if self._retain is not None else 0
+        retain_batches = iter(Shuffled(n_retain, recipe.retain_batch_size, seed + 1)) if n_retain else None
+        confidence: dict[int, float] = {}
+        done = 0
+        try:
+            for step in range(steps):
+                if self.cancel is not None and self.cancel.is_set():
+                    raise Cancelled(f"Cancelled in stage {stage!r} before step {step}; the model is as it was.")
+                chosen = next(fact_batches)
+                loss, per_row = self._answer_loss(engine, wanted.batch(chosen))
+                confidence.update(zip(chosen, per_row, strict=True))
+                kl = self._kl(engine, next(retain_batches)) if retain_batches is not None else loss.new_zeros(())
+                total = loss + recipe.retain_weight * kl
+                if not bool(torch.isfinite(total)):
+                    raise NonFiniteLoss(
+                        f"The loss is {float(loss.detach())!r} and the KL {float(kl.detach())!r} at step {step} of stage "
+                        f"{stage!r}. Lower learning_rate (now {recipe.learning_rate}); the model is as it was."
+                    )
+                monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}
+                self._record(Step(stage, step, float(loss.detach()), float(kl.detach()), **monitored), bar)
+                enough = recipe.early_stop is not None and len(confidence) == len(wanted)
+                if enough and min(confidence.values()) >= recipe.early_stop:  # type: ignore[operator]
+                    break
+                optimiser.zero_grad(set_to_none=True)
+                total.backward()
+                self._update(optimiser, parameters, masks, step)
+                done = step + 1
+                bar.update()
+        finally:
+            for p in parameters.values():
+                p.requires_grad_(False)
+        self._record(Step(stage, done, *self._last(stage), **self._measure(engine)), None)
+        return done
+
+    def _update(
+        self,
+        optimiser: torch.optim.Optimizer,
+        parameters: Mapping[str, nn.Parameter],
+        masks: Mapping[str, Tensor],
+        step: int,
+    ) -> None:
+        recipe = self.recipe
+        for name, p in parameters.items():
+            if p.grad is not None:
+                p.grad.mul_(masks[name])  # an exact zero gradient keeps AdamW's step at exactly zero
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / (recipe.warmup + 1))
+        optimiser.step()
+        if recipe.max_gate is not None:
+            with torch.no_grad():
+                for p in parameters.values():
+                    p.clamp_(2 - recipe.max_gate, recipe.max_gate)
+
+    def _last(self, stage: StageName) -> tuple[float, float]:
+        last = self.history[-1]
+        return (last.loss, last.kl) if last.stage == stage else (float("nan"), 0.0)
+
+    def _record(self, step: Step, bar: Any) -> None:
+        self.history.append(step)
+        if bar is not None:
+            bar.set_postfix(stage=step.stage, loss=f"{step.loss:.2f}", kl=f"{step.kl:.3f}", refresh=False)
+        if self.on_step is not None and self.on_step(step) is False:
+            raise Cancelled(f"Cancelled by on_step in stage {step.stage!r} at step {step.step}; the model is as it was.")
+
+    def _answer_loss(self, engine: Resumable, batch: Batch) -> tuple[Tensor, list[float]]:
+        """Mean cross-entropy of the rows (nats per token), and each row's geometric mean probability."""
+        logits = self._logits(engine, batch).float()
+        tokens = nn.functional.cross_entropy(logits, batch.target, reduction="none")
+        rows = [part.mean() for part in tokens.split(batch.count)]
+        return torch.stack(rows).mean(), [float((-r.detach()).exp()) for r in rows]
+
+    def _kl(self, engine: Resumable, chosen: list[int]) -> Tensor:
+        """Mean KL(base || edited) over the answer tokens of some retained rows, nats per token."""
+        assert self._retain is not None
+        batch = self._retain.batch(chosen)
+        edited = self._logits(engine, batch).float().log_softmax(-1)
+        reference = torch.cat([self._reference[i] for i in chosen])
+        return nn.functional.kl_div(edited, reference, reduction="none", log_target=True).sum(-1).mean()
+
+    def _measure(self, engine: Resumable) -> dict[str, float]:
+        names, prepared = self._monitor
+        with torch.no_grad():
+            _, values = self._answer_loss(engine, prepared.batch(range(len(names))))
+        return {**dict(zip(names, values, strict=True)), "seconds": time.perf_counter() - self._began}

@@ -1,0 +1,28 @@
+"""The built-in recipes. Their settings were tuned on dev facts only (``benchmarks/tune.py``)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from workbench.types import Recipe
+
+DEFAULT = Recipe()
+
+RECIPES: dict[str, Recipe] = {
+    "unlearn-then-learn": DEFAULT,
+    "learn-only": replace(DEFAULT, name="learn-only", stages=("learn",), steps=sum(DEFAULT.stage_steps)),
+    "unlearn-only": replace(DEFAULT, name="unlearn-only", stages=("unlearn",), steps=DEFAULT.stage_steps[0]),
+    # arXiv 2508.07075: learning rate 5e-5, 50 epochs over 20 questions at batch 1, no retain term, short answers.
+    "paper": Recipe(
+        name="paper",
+        answers="short",
+        steps=1000,
+        learning_rate=5e-5,
+        warmup=0,
+        batch_size=1,
+        retain_weight=0.0,
+        retain_size=0,
+        early_stop=None,
+    ),
+}
+"""By name: the default; one stage with as many steps in total; stage 1 alone; the paper's settings."""

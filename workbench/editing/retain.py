@@ -1,0 +1,63 @@
+"""The retain set: facts whose answers an edit must leave as they are, kept apart from everything that is evaluated."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from workbench.facts import known_facts, load_facts
+from workbench.models import LoadedModel
+from workbench.types import Fact, FactSet
+
+
+def default_retain(
+    model: LoadedModel,
+    facts: Sequence[Fact],
+    *,
+    pool: FactSet | None = None,
+    size: int = 40,
+    seed: int = 0,
+    progress: bool = True,
+) -> FactSet:
+    """Known facts of the pool with the role ``"retain"``: neighbours of the edited facts first, then the other relations
+    in turn, so that every relation has its share.
+
+    Args:
+        model: The base model.
+        facts: The edited facts; they and other facts about their subjects in the same relation are left out.
+        pool: Where to choose from; the bundled facts by default.
+        size: At most so many. At most half are neighbours.
+        seed: Of the choice.
+        progress: Show a progress bar if knowledge has to be measured.
+
+    Raises:
+        ValueError: The pool has no known fact with the role "retain" though ``size`` is not 0.
+    """
+    if size == 0:
+        return FactSet(name="no retain set")
+    pool = load_facts() if pool is None else pool
+    edited = {f.id for f in facts}
+    subjects = {(f.relation, f.subject) for f in facts}
+    candidates = pool.filter(
+        lambda f: f.role == "retain" and f.id not in edited and (f.relation, f.subject) not in subjects
+    )
+    known = list(known_facts(model, candidates, progress=progress)) if len(candidates) else []
+    if not known:
+        raise ValueError(
+            f"The pool {pool.name!r} has no fact with role='retain' that the model knows, so nothing would hold other "
+            "knowledge in place. Give retain=[...] or another pool=, or use a recipe with retain_weight=0."
+        )
+    rng = random.Random(seed)
+    rng.shuffle(known)
+    relations = {f.relation for f in facts}
+    near = [f for f in known if f.relation in relations][: size // 2]
+    queues: dict[str, list[Fact]] = {}
+    for fact in known:
+        if fact not in near:
+            queues.setdefault(fact.relation, []).append(fact)
+    far: list[Fact] = []
+    while len(near) + len(far) < size and any(queues.values()):
+        for queue in queues.values():
+            if queue and len(near) + len(far) < size:
+                far.append(queue.pop(0))
+    return FactSet([*near, *far], name=f"retain set from {pool.name}")

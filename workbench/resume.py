@@ -1,0 +1,220 @@
+"""Record a forward pass, and resume it at a layer with some states replaced.
+
+What precedes a change need not be computed again: layers below the first changed one are skipped by starting at its
+recorded residual stream, and tokens before the first changed one by giving their keys and values. Both are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from workbench.architecture import shared_view
+from workbench.models import LoadedModel
+
+HookSite = Literal["resid", "attn", "mlp", "z", "post"]
+"""``resid``: the residual stream entering a layer; ``attn``, ``mlp``: what a layer adds to it; ``z``, ``post``: inputs of
+the attention and MLP output projections (before the gates of an edited model)."""
+Change = Callable[[Tensor], Tensor]
+KeysValues = list[tuple[Tensor, Tensor]]
+
+
+class _Stop(Exception):
+    """Ends a forward pass early."""
+
+
+@dataclass
+class Recording:
+    """States of one forward pass, by (site, layer), and the logits of the last position, [rows, d_vocab]."""
+
+    logits: Tensor
+    states: dict[tuple[HookSite, int], Tensor] = field(default_factory=dict)
+
+
+class Resumable:
+    """A view of a model whose forward pass can start at any layer and after any prefix.
+
+    Args:
+        model: A base or edited model; it is not changed, and no weights are copied.
+        view: A view of the model to run, with adapters of its own; by default a fresh one.
+    """
+
+    def __init__(self, model: LoadedModel, view: Any = None) -> None:
+        self.n_layers = model.shape.n_layers
+        self.device = model.device
+        self._view: Any = shared_view(model.runner) if view is None else view
+        self._family = model.architecture.family
+        self._architecture = model.architecture
+        path, _, name = self._family.layers.rpartition(".")
+        self._parent: Any = self._view.get_submodule(path)
+        self._list_name = name
+        self._layers = list(getattr(self._parent, name))
+        self._modules = dict(self._view.named_modules())
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """The residual stream entering layer 0 (token embeddings, and learned positions where there are any),
+        [rows, tokens, d_model]."""
+        return self._entering(ids, 0)
+
+    def entering(self, ids: Sequence[int], layer: int) -> Tensor:
+        """The residual stream of one text entering a layer, [tokens, d_model]."""
+        return self._entering(torch.tensor([ids]), layer)[0]
+
+    def _entering(self, ids: Tensor, layer: int) -> Tensor:
+        caught: list[Tensor] = []
+
+        def catch(value: Tensor) -> Tensor:
+            caught.append(value)
+            raise _Stop
+
+        with self._changed({("resid", layer): catch}), suppress(_Stop):
+            self._view(input_ids=ids.to(self.device), use_cache=False)
+        return caught[0]
+
+    def keys_values(self, ids: Tensor) -> KeysValues | None:
+        """Keys and values of a prefix, by layer, each [1, kv heads, tokens, d_head]; None for an empty prefix."""
+        if ids.shape[1] == 0:
+            return None
+        cache = self._view(input_ids=ids.to(self.device), use_cache=True, logits_to_keep=1).past_key_values
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+    def _module(self, site: HookSite, layer: int) -> tuple[nn.Module, bool]:
+        """The module that carries a site, and whether the site is its input."""
+        if site == "resid":
+            return self._layers[layer], True
+        if site == "attn":
+            return self._layers[layer].get_submodule(self._family.attention), False
+        if site == "mlp":
+            return self._layers[layer].get_submodule(self._family.mlp), False
+        return self._modules[self._architecture.gate_module(layer, site).module], True
+
+    @contextmanager
+    def _changed(self, changes: Mapping[tuple[HookSite, int], Change]) -> Iterator[None]:
+        handles = []
+        try:
+            for (site, layer), change in changes.items():
+                module, on_input = self._module(site, layer)
+                if on_input:
+                    handles.append(module.register_forward_pre_hook(_input_hook(change)))
+                else:
+                    handles.append(module.register_forward_hook(_output_hook(change)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @contextmanager
+    def _from_layer(self, start: int, resid: Tensor) -> Iterator[None]:
+        """Skip the layers below ``start`` and feed ``resid`` to it, whatever the model does to embeddings before."""
+        setattr(self._parent, self._list_name, nn.ModuleList(self._layers[start:]))
+        handle = self._layers[start].register_forward_pre_hook(_input_hook(lambda _: resid))
+        try:
+            yield
+        finally:
+            handle.remove()
+            setattr(self._parent, self._list_name, nn.ModuleList(self._layers))
+
+    def run(
+        self,
+        resid: Tensor,
+        *,
+        start: int = 0,
+        prefix: KeysValues | None = None,
+        changes: Mapping[tuple[HookSite, int], Change] | None = None,
+    ) -> Tensor:
+        """Resume at layer ``start``.
+
+        Args:
+            resid: The residual stream entering layer ``start``, [rows, tokens, d_model].
+            start: First layer to compute.
+            prefix: Keys and values of the tokens before, shared by all rows.
+            changes: Functions that replace states on the way, by (site, layer).
+
+        Returns:
+            Logits of the last position, [rows, d_vocab].
+        """
+        with self._from_layer(start, resid), self._changed(changes or {}):
+            options = _past(prefix, resid.shape[0])
+            return self._view(inputs_embeds=resid, logits_to_keep=1, **options).logits[:, -1]
+
+    def logits_at(
+        self, resid: Tensor, rows: Tensor, positions: Tensor, *, start: int, shared: Tensor | None = None
+    ) -> Tensor:
+        """Logits at chosen places, for rows that are padded on the right and share their first tokens.
+
+        Args:
+            resid: The residual stream entering layer ``start``, [rows, tokens, d_model], without the shared tokens.
+            rows, positions: The places, counted within ``resid``.
+            start: First layer to compute.
+            shared: The residual stream of the shared tokens, [1, shared tokens, d_model]; computed once for all rows.
+
+        Returns:
+            [places, d_vocab], with gradients if enabled.
+        """
+        prefix = None
+        if shared is not None:
+            from transformers import DynamicCache
+
+            with self._from_layer(start, shared):
+                cache = self._parent(inputs_embeds=shared, use_cache=True, past_key_values=DynamicCache())
+            done = [(layer.keys, layer.values) for layer in cache.past_key_values.layers[start:]]
+            unused = tuple(torch.zeros_like(t) for t in done[0])
+            prefix = [unused] * start + done
+        with self._from_layer(start, resid):
+            hidden = self._parent(inputs_embeds=resid, **_past(prefix, resid.shape[0])).last_hidden_state
+        return self._view.get_output_embeddings()(hidden[rows, positions])
+
+    def record(
+        self,
+        resid: Tensor,
+        sites: tuple[HookSite, ...],
+        *,
+        prefix: KeysValues | None = None,
+    ) -> Recording:
+        """Run from the embeddings and keep states of the sites at every layer. With gradients enabled and ``resid``
+        requiring them, the kept states are part of the graph."""
+        states: dict[tuple[HookSite, int], Tensor] = {}
+
+        def keeper(key: tuple[HookSite, int]) -> Change:
+            def keep(value: Tensor) -> Tensor:
+                states[key] = value
+                return value
+
+            return keep
+
+        changes = {(site, layer): keeper((site, layer)) for site in sites for layer in range(self.n_layers)}
+        logits = self.run(resid, prefix=prefix, changes=changes)
+        return Recording(logits, states)
+
+
+def _past(prefix: Sequence[tuple[Tensor, Tensor]] | None, rows: int) -> dict[str, Any]:
+    """Forward options that put a shared prefix before every row."""
+    if prefix is None:
+        return {"use_cache": False}
+    from transformers import DynamicCache
+
+    expanded = [(k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in prefix]
+    return {"use_cache": True, "past_key_values": DynamicCache(expanded)}
+
+
+def _input_hook(change: Change) -> Callable[..., Any]:
+    def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (change(args[0]), *args[1:])
+
+    return hook
+
+
+def _output_hook(change: Change) -> Callable[..., Any]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (change(output[0]), *output[1:])
+        return change(output)
+
+    return hook
+
+

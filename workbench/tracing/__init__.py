@@ -1,0 +1,1 @@
+"""Where a fact lives: restoration traces and attribution."""

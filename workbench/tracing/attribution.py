@@ -1,0 +1,231 @@
+"""Attribution of one answer to every head, MLP or neuron.
+
+* ``attribution``: attribution patching (Nanda 2023; Syed et al. 2310.10348): two forwards and one backward, first order.
+* ``patching``: each component's clean activation put into the corrupted run, one at a time: exact, slow.
+* ``dla``: direct logit attribution: what a component writes, through the final norm, onto the answer direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from workbench.facts import load_facts
+from workbench.models import LoadedModel
+from workbench.provenance import provenance
+from workbench.resume import Change, HookSite, Resumable
+from workbench.tracing.causal import TOKENS_A_BATCH
+from workbench.tracing.corruption import Corruption, Metric, Setup, check_choices, set_up
+from workbench.tracing.dla import direct_effects
+from workbench.tracing.roles import mean_and_error
+from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
+
+AttributionUnit = Literal["head", "mlp", "neuron"]
+Method = Literal["attribution", "patching", "dla"]
+UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post"}
+
+
+def attribute(
+    model: LoadedModel,
+    fact: Fact | FactSet | Sequence[Fact],
+    unit: AttributionUnit = "head",
+    *,
+    method: Method = "attribution",
+    contrast: FactSet | Sequence[Fact] | None = None,
+    corruption: Corruption = "noise",
+    metric: Metric = "logit_diff",
+    form: Form | None = None,
+    token: Literal["answer", "target"] = "answer",
+    partner: Fact | None = None,
+    pool: FactSet | None = None,
+    samples: int = 4,
+    noise: float = 3.0,
+    seed: int = 0,
+    progress: bool = True,
+) -> EffectMap:
+    """How much each head, MLP or neuron supports the answer, summed over positions.
+
+    ``attribution`` and ``patching`` estimate the same quantity: the metric's change when the component's clean
+    activation replaces the corrupted one at all positions. ``agreement`` compares the two by rank.
+
+    Args:
+        model: A base or edited model; it is not changed. Activations are those before an edited model's gates, and
+            their effects include the gates.
+        fact: One fact, or several (cells are means over facts).
+        unit: ``"head"`` (query heads), ``"mlp"`` or ``"neuron"``.
+        method: See the module's docstring. ``"patching"`` of all neurons is refused: it takes a forward for each.
+        contrast: Control facts: the mean of their maps is subtracted. With neurons this is the best selector that we
+            measured: what is left is specific to the fact.
+        corruption, form, token, partner, pool, noise, seed, progress: As in ``causal_trace``.
+        metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates.
+        samples: Noise samples; the effects are means over them.
+
+    Returns:
+        ``values`` [layer, head], [layer] or [layer, neuron], in units of the metric.
+
+    Raises:
+        ValueError: An unknown unit or method, or as ``causal_trace``.
+    """
+    if unit not in get_args(AttributionUnit):
+        raise ValueError(f"unit must be one of {get_args(AttributionUnit)}, got {unit!r}.")
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}.")
+    if method == "patching" and unit == "neuron":
+        n = model.shape.n_layers * model.shape.d_mlp
+        raise ValueError(f"Patching each of {n} neurons takes {n} forward passes; use method='attribution'.")
+    check_choices(corruption, metric)
+    facts = [fact] if isinstance(fact, Fact) else list(fact)
+    controls = list(contrast or ())
+    if not facts:
+        raise ValueError("attribute needs at least one fact, got none.")
+    overlap = {f.id for f in facts} & {f.id for f in controls}
+    if overlap:
+        raise ValueError(f"contrast must not hold the attributed facts themselves, got {sorted(overlap)}.")
+    if partner is not None and len(facts) + len(controls) > 1:
+        raise ValueError("partner= is for one fact without contrast; leave it out for several.")
+    pool = load_facts() if pool is None else pool
+    settings: dict[str, Any] = {
+        "corruption": corruption,
+        "metric": metric,
+        "form": form,
+        "token": token,
+        "samples": samples,
+        "noise": noise,
+        "seed": seed,
+    }
+
+    from tqdm.auto import tqdm
+
+    engine = Resumable(model)
+    values: list[Tensor] = []
+    prompts: list[TracedPrompt] = []
+    clean: list[float] = []
+    corrupted: list[float] = []
+    name = f"Attributing to {unit}s"
+    with tqdm(total=len(facts) + len(controls), desc=name, disable=not progress or len(facts) + len(controls) == 1) as bar:
+        for one in [*facts, *controls]:
+            setup = set_up(model, engine, one, partner=partner, pool=pool, positions=None, **settings)
+            if method == "attribution":
+                effect, baseline, reference = _by_gradient(model, engine, setup, unit)
+            elif method == "patching":
+                effect, baseline, reference = _by_patching(model, engine, setup, unit)
+            else:
+                effect, reference = direct_effects(model, setup.prompt, unit)
+                baseline = float("nan")
+            values.append(effect)
+            prompts.append(setup.prompt)
+            clean.append(reference)
+            corrupted.append(baseline)
+            bar.update()
+    n = len(facts)
+    mean, error = mean_and_error(torch.stack(values[:n]))
+    if controls:
+        mean = mean - torch.stack(values[n:]).mean(0)
+    axes = ("layer",) if unit == "mlp" else ("layer", unit)
+    labels = {"layer": tuple(f"L{i}" for i in range(model.shape.n_layers))}
+    if unit != "mlp":
+        labels[unit] = tuple(f"{'H' if unit == 'head' else 'N'}{i}" for i in range(mean.shape[1]))
+    return EffectMap(
+        values=mean,
+        axes=axes,
+        labels=labels,
+        unit=unit,
+        metric=metric if method != "dla" else "logit_diff",
+        method=method + (" - controls" if controls else ""),
+        clean=sum(clean[:n]) / n,
+        corrupted=None if method == "dla" else sum(corrupted[:n]) / n,
+        stderr=error,
+        n=n,
+        per_fact=torch.stack(values[:n]) if n > 1 else None,
+        prompts=tuple(prompts[:n]),
+        provenance=provenance(
+            model, unit=unit, method=method, facts=[f.id for f in facts], contrast=[f.id for f in controls], **settings
+        ),
+    )
+
+
+def agreement(first: EffectMap, second: EffectMap) -> float:
+    """Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
+
+    Raises:
+        ValueError: The maps have different shapes.
+    """
+    from workbench.evaluation.metrics import spearman
+
+    if first.values.shape != second.values.shape:
+        raise ValueError(f"The maps differ in shape: {tuple(first.values.shape)} and {tuple(second.values.shape)}.")
+    return spearman(first.values.flatten().tolist(), second.values.flatten().tolist())
+
+
+def _by_gradient(
+    model: LoadedModel, engine: Resumable, setup: Setup, unit: AttributionUnit
+) -> tuple[Tensor, float, float]:
+    """First-order effects [layer, ...], corrupted and clean metric."""
+    site = UNIT_SITE[unit]
+    with torch.no_grad():
+        clean = engine.record(setup.clean, (site,), prefix=setup.prefix)
+    with torch.enable_grad():
+        # Parameters are frozen, so the graph has to start at the residual stream.
+        start = setup.corrupted.detach().clone().requires_grad_(True)
+        run = engine.record(start, (site,), prefix=setup.prefix)
+        measured = setup.measure(run.logits)
+        states = [run.states[site, layer] for layer in range(engine.n_layers)]
+        gradients = torch.autograd.grad(measured.sum(), states)
+    rows = []
+    for layer, (state, gradient) in enumerate(zip(states, gradients, strict=True)):
+        product = ((clean.states[site, layer] - state.detach()) * gradient).float().sum(1).mean(0)
+        rows.append(_per_unit(product, model, unit))
+    return torch.stack(rows).cpu(), float(measured.detach().mean()), float(setup.measure(clean.logits))
+
+
+def _per_unit(vector: Tensor, model: LoadedModel, unit: AttributionUnit) -> Tensor:
+    """Sum a site's vector over each unit's entries."""
+    if unit == "head":
+        return vector.view(model.shape.n_heads, -1).sum(-1)
+    return vector if unit == "neuron" else vector.sum()
+
+
+def _by_patching(
+    model: LoadedModel, engine: Resumable, setup: Setup, unit: AttributionUnit
+) -> tuple[Tensor, float, float]:
+    """Exact effects [layer, ...] by one resumed forward per component, in batches; corrupted and clean metric."""
+    site = UNIT_SITE[unit]
+    d_head = model.shape.d_head
+    with torch.no_grad():
+        clean = engine.record(setup.clean, (site,), prefix=setup.prefix)
+        corrupted = engine.record(setup.corrupted, ("resid",), prefix=setup.prefix)
+        baseline = setup.measure(corrupted.logits)
+        samples, tokens = setup.corrupted.shape[:2]
+        count = model.shape.n_heads if unit == "head" else 1
+        rows = []
+        for layer in range(engine.n_layers):
+            index, row = torch.meshgrid(torch.arange(count), torch.arange(samples), indexing="ij")
+            index, row = index.flatten(), row.flatten()
+            effect = torch.zeros(count)
+            size = max(1, TOKENS_A_BATCH // tokens)
+            for part, of in zip(index.split(size), row.split(size), strict=True):
+                change = _replace_heads(clean.states[site, layer], part, d_head if unit == "head" else None)
+                start = corrupted.states["resid", layer][of]
+                logits = engine.run(start, start=layer, prefix=setup.prefix, changes={(site, layer): change})
+                difference = (setup.measure(logits) - baseline[of]).float().cpu() / samples
+                effect.index_add_(0, part, difference)
+            rows.append(effect if unit == "head" else effect[0])
+    return torch.stack(rows), float(baseline.mean()), float(setup.measure(clean.logits))
+
+
+def _replace_heads(clean: Tensor, heads: Tensor, d_head: int | None) -> Change:
+    """Put the clean state of head ``heads[i]`` (or, without ``d_head``, the whole state) into row i, at all positions."""
+
+    def replace(value: Tensor) -> Tensor:
+        if d_head is None:
+            return clean.expand_as(value)
+        value = value.clone()
+        for i, head in enumerate(heads.tolist()):
+            span = slice(head * d_head, (head + 1) * d_head)
+            value[i, :, span] = clean[0, :, span]
+        return value
+
+    return replace

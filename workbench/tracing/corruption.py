@@ -1,0 +1,128 @@
+"""Corrupted runs: the same prompt with the subject made unreadable (noise) or replaced (swap)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from workbench.facts import known_ids
+from workbench.models import LoadedModel
+from workbench.prompts import swapped, traced_prompt
+from workbench.resume import KeysValues, Resumable
+from workbench.types import Fact, FactSet, Form, TracedPrompt
+
+Corruption = Literal["noise", "swap"]
+Metric = Literal["probability", "logit_diff"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One fact's clean and corrupted inputs, cut to the tokens that differ and those after them.
+
+    Args:
+        prompt: The traced text; with a swap its ``other_id`` is the partner's answer.
+        start: First corrupted position; before it both runs are the same, so every effect there is exactly 0.
+        prefix: Keys and values of the tokens before ``start``.
+        clean: Residual stream entering layer 0, [1, tokens from start, d_model].
+        corrupted: The same with the corruption, [samples, tokens from start, d_model].
+        metric: What is measured at the last position.
+    """
+
+    prompt: TracedPrompt
+    start: int
+    prefix: KeysValues | None
+    clean: Tensor
+    corrupted: Tensor
+    metric: Metric
+
+    def measure(self, logits: Tensor) -> Tensor:
+        """The metric of each row of last-position logits [rows, d_vocab]: a probability, or a difference of logits."""
+        logits = logits.float()
+        if self.metric == "probability":
+            return logits.softmax(-1)[:, self.prompt.answer_id]
+        if self.prompt.other_id is None:
+            raise ValueError("logit_diff needs a second token to compare with.")
+        return logits[:, self.prompt.answer_id] - logits[:, self.prompt.other_id]
+
+
+def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: FactSet) -> TracedPrompt:
+    """The prompt with the first subject of the pool swapped in that fits, facts known to the model first.
+
+    Raises:
+        ValueError: None fits; the message says how to give one.
+    """
+    known = known_ids(model.base, pool)
+    for partner in sorted(pool.neighbours(fact), key=lambda f: f.id not in known):
+        try:
+            return swapped(model.base, fact, prompt, partner)
+        except ValueError:  # another token length or the same answer: try the next
+            continue
+    raise ValueError(
+        f"No fact of the relation {fact.relation!r} in the pool has a subject of as many tokens as {fact.subject!r} and "
+        "another answer. Give one with partner=Fact(...), another pool=, or use corruption='noise'."
+    )
+
+
+def check_choices(corruption: str, metric: str) -> None:
+    """Raise a ValueError for an unknown corruption or metric."""
+    if corruption not in get_args(Corruption):
+        raise ValueError(f"corruption must be one of {get_args(Corruption)}, got {corruption!r}.")
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric must be one of {get_args(Metric)}, got {metric!r}.")
+
+
+def set_up(
+    model: LoadedModel,
+    engine: Resumable,
+    fact: Fact,
+    *,
+    corruption: Corruption,
+    metric: Metric,
+    form: Form | None,
+    token: Literal["answer", "target"],
+    partner: Fact | None,
+    pool: FactSet,
+    samples: int,
+    noise: float,
+    positions: Sequence[int] | None,
+    seed: int,
+) -> Setup:
+    """Build the clean and the corrupted input of a fact. Arguments as in ``causal_trace``."""
+    prompt = traced_prompt(model, fact, form=form, token=token)
+    if corruption == "swap":
+        if positions is not None:
+            raise ValueError("positions= chooses where noise goes; a swap always replaces the subject.")
+        new = swapped(model.base, fact, prompt, partner) if partner else choose_partner(model, fact, prompt, pool)
+        ids = torch.tensor([prompt.token_ids, new.token_ids])
+        start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
+        clean, corrupted = engine.embed(ids)[:, start:].split(1)
+        prompt = _with_partner(prompt, new)
+    else:
+        if samples < 1 or noise <= 0:
+            raise ValueError(f"noise needs samples >= 1 and noise > 0, got samples={samples!r}, noise={noise!r}.")
+        where = sorted(set(prompt.subject if positions is None else positions))
+        if not where or where[0] < 0 or where[-1] > prompt.position:
+            raise ValueError(f"positions must be within 0 to {prompt.position}, got {positions!r}.")
+        start = where[0]
+        clean = engine.embed(torch.tensor([prompt.token_ids]))[:, start:]
+        sigma = noise * model.hf.get_input_embeddings().weight.float().std().item()
+        generator = torch.Generator().manual_seed(seed)
+        draw = torch.randn(samples, len(where), clean.shape[-1], generator=generator) * sigma
+        corrupted = clean.repeat(samples, 1, 1)
+        corrupted[:, [w - start for w in where]] += draw.to(clean)
+    prefix = engine.keys_values(torch.tensor([prompt.token_ids[:start]], dtype=torch.long))
+    return Setup(prompt, start, prefix, clean, corrupted, metric)
+
+
+def _with_partner(prompt: TracedPrompt, new: TracedPrompt) -> TracedPrompt:
+    return replace(
+        prompt,
+        other_id=new.other_id,
+        other_token=new.other_token,
+        partner=new.partner,
+        partner_text=new.partner_text,
+    )
