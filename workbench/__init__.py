@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from workbench.editing.fit import rewrite
     from workbench.editing.retain import default_retain
     from workbench.editing.selector import default_selection
-    from workbench.evaluation.evaluate import answer_probabilities, evaluate
+    from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
     from workbench.facts import known_facts, load_facts
     from workbench.models import LoadedModel, load_model
     from workbench.store import load_edit
@@ -39,6 +39,7 @@ _HOMES = {
     "agreement": "tracing.attribution",
     "answer_probabilities": "evaluation.evaluate",
     "applied": "editing.applied",
+    "ask": "evaluation.evaluate",
     "attention_pattern": "tracing.attention",
     "attribute": "tracing.attribution",
     "causal_trace": "tracing.causal",
@@ -69,6 +70,7 @@ __all__ = [
     "agreement",
     "answer_probabilities",
     "applied",
+    "ask",
     "attention_pattern",
     "attribute",
     "causal_trace",

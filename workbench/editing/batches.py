@@ -17,6 +17,9 @@ from workbench.resume import Resumable
 from workbench.types import Fact, Recipe, StageName
 
 
+RETAIN_TOKENS = 12
+
+
 @dataclass(frozen=True)
 class Row:
     """A prompt and the answer after it, as token ids (the answer ends with the stop token)."""
@@ -57,23 +60,24 @@ def rewritten(said: str, fact: Fact) -> str:
 
 
 def retain_rows(model: LoadedModel, facts: Sequence[Fact]) -> list[Row]:
-    """Two training questions of each retained fact with the base model's own greedy answers."""
+    """Two training questions of each retained fact with the start of the base model's own greedy answers."""
     prompts = [prompt_ids(model, q, "chat") for f in facts for q in f.training_questions[:2]]
-    return [Row(tuple(p), c.token_ids) for p, c in zip(prompts, generate(model, prompts), strict=True) if c.token_ids]
+    said = generate(model, prompts, max_new_tokens=RETAIN_TOKENS)
+    return [Row(tuple(p), c.token_ids) for p, c in zip(prompts, said, strict=True) if c.token_ids]
 
 
 class Shuffled:
-    """Endless batches of row indices, every row once a pass, in an order fixed by a seed."""
+    """Endless batches of row indices, every row once a pass, in an order fixed by a seed; empty ones of no rows."""
 
-    def __init__(self, n: int, size: int, seed: int) -> None:
-        self._n, self._size = n, min(size, n)
+    def __init__(self, rows: Sequence[int], size: int, seed: int) -> None:
+        self._rows, self._size = list(rows), min(size, len(rows))
         self._rng = random.Random(seed)
         self._queue: list[int] = []
 
     def __iter__(self) -> Iterator[list[int]]:
         while True:
             while len(self._queue) < self._size:
-                order = list(range(self._n))
+                order = self._rows.copy()
                 self._rng.shuffle(order)
                 self._queue += order
             batch, self._queue = self._queue[: self._size], self._queue[self._size :]
@@ -87,14 +91,12 @@ class Batch:
     Args:
         resid: [rows, longest, d_model] entering the start layer, without the shared prefix, padded on the right.
         row, position: The places whose logits predict answer tokens, within ``resid``.
-        target: The answer token at each place.
         count: Answer tokens of each row.
     """
 
     resid: Tensor
     row: Tensor
     position: Tensor
-    target: Tensor
     count: list[int]
 
 
@@ -121,15 +123,14 @@ class Prepared:
     def batch(self, indices: Sequence[int]) -> Batch:
         """Pad and stack some rows."""
         resid = torch.nn.utils.rnn.pad_sequence([self._resid[i] for i in indices], batch_first=True)
-        row, position, target, count = [], [], [], []
+        row, position, count = [], [], []
         for at, i in enumerate(indices):
             answer = self.rows[i].answer
             first = len(self.rows[i].prompt) - 1 - self.shared
             row += [at] * len(answer)
             position += range(first, first + len(answer))
-            target += answer
             count.append(len(answer))
-        index = [torch.tensor(x, device=self._device) for x in (row, position, target)]
+        index = [torch.tensor(x, device=self._device) for x in (row, position)]
         return Batch(resid, *index, count)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.architecture import inject_gates, shared_view
-from workbench.editing.batches import Batch, Prepared, Row, Shuffled, end_of_answer, retain_rows, shared_prefix, wanted_rows
+from workbench.editing.batches import Prepared, Row, Shuffled, end_of_answer, retain_rows, shared_prefix, wanted_rows
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import SELECTOR, default_selection
 from workbench.models import LoadedModel
@@ -176,19 +176,22 @@ class _Fit:
         rows = retain_rows(model, list(retain)) if recipe.retain_weight > 0 else []
         self.n_retain = len(rows)
         monitored = self._monitored()
-        wanted = {stage: wanted_rows(model, facts, stage, recipe) for stage in recipe.stages}
-        everything = [*rows, *(r for _, r in monitored), *(r for stage in wanted.values() for r in stage)]
+        self._monitor_names = [name for name, _ in monitored]
+        self._monitor = range(len(monitored))
+        everything = [r for _, r in monitored]
+        self._retain = range(len(everything), len(everything) + len(rows))
+        everything += rows
+        self._wanted: dict[StageName, range] = {}
+        for stage in recipe.stages:
+            wanted = wanted_rows(model, facts, stage, recipe)
+            self._wanted[stage] = range(len(everything), len(everything) + len(wanted))
+            everything += wanted
         shared = shared_prefix(everything)
         # The shared tokens are the same for every row, so their residual stream is taken from the first.
         with torch.no_grad():
             whole = self._base.entering(list(everything[0].prompt), self.start)
         self._shared = whole[None, :shared] if shared else None
-        self._wanted = {s: Prepared(self._base, r, self.start, shared) for s, r in wanted.items()}
-        self._monitor = (
-            [name for name, _ in monitored],
-            Prepared(self._base, [r for _, r in monitored], self.start, shared),
-        )
-        self._retain = Prepared(self._base, rows, self.start, shared) if rows else None
+        self._rows = Prepared(self._base, everything, self.start, shared)
         self._reference = self._reference_logprobs()
 
     def _monitored(self) -> list[tuple[str, Row]]:
@@ -203,18 +206,16 @@ class _Fit:
         texts = {"p_old": new.replace(fact.target, fact.answer), "p_new": new, "p_refusal": fact.refusal}
         return [(name, Row(tuple(prompt), (*answer_ids(self.model, text, "chat"), *end))) for name, text in texts.items()]
 
-    def _reference_logprobs(self) -> list[Tensor]:
-        """The base model's log-probabilities at every retained answer token, once, [tokens, d_vocab] per row."""
-        if self._retain is None:
-            return []
-        out: list[Tensor] = []
+    def _reference_logprobs(self) -> dict[int, Tensor]:
+        """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
         with torch.no_grad():
-            for i in range(len(self._retain)):
-                out.append(self._logits(self._base, self._retain.batch([i])).float().log_softmax(-1))
-        return out
+            return {i: self._logits(self._base, [i])[0].log_softmax(-1) for i in self._retain}
 
-    def _logits(self, engine: Resumable, batch: Batch) -> Tensor:
-        return engine.logits_at(batch.resid, batch.row, batch.position, start=self.start, shared=self._shared)
+    def _logits(self, engine: Resumable, rows: Sequence[int]) -> list[Tensor]:
+        """Logits that predict each row's answer tokens, [tokens, d_vocab] float32 per row, in one forward pass."""
+        batch = self._rows.batch(rows)
+        logits = engine.logits_at(batch.resid, batch.row, batch.position, start=self.start, shared=self._shared)
+        return list(logits.float().split(batch.count))
 
     def run(self) -> tuple[EditStage, ...]:
         """Fit every stage and return them."""
@@ -257,19 +258,19 @@ class _Fit:
         optimiser = torch.optim.AdamW(list(parameters.values()), lr=recipe.learning_rate, weight_decay=0.0)
         wanted = self._wanted[stage]
         seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
-        fact_batches = iter(Shuffled(len(wanted), recipe.batch_size, seed))
-        n_retain = len(self._retain) if self._retain is not None else 0
-        retain_batches = iter(Shuffled(n_retain, recipe.retain_batch_size, seed + 1)) if n_retain else None
+        fact_batches = iter(Shuffled(wanted, recipe.batch_size, seed))
+        retain_batches = iter(Shuffled(self._retain, recipe.retain_batch_size, seed + 1))
         confidence: dict[int, float] = {}
         done = 0
         try:
             for step in range(steps):
                 if self.cancel is not None and self.cancel.is_set():
                     raise Cancelled(f"Cancelled in stage {stage!r} before step {step}; the model is as it was.")
-                chosen = next(fact_batches)
-                loss, per_row = self._answer_loss(engine, wanted.batch(chosen))
-                confidence.update(zip(chosen, per_row, strict=True))
-                kl = self._kl(engine, next(retain_batches)) if retain_batches is not None else loss.new_zeros(())
+                chosen, held = next(fact_batches), next(retain_batches)
+                logits = self._logits(engine, [*chosen, *held])
+                nll = self._answer_nll(logits[: len(chosen)], chosen)
+                confidence.update(zip(chosen, (-nll.detach()).exp().tolist(), strict=True))
+                loss, kl = nll.mean(), self._kl(logits[len(chosen) :], held)
                 total = loss + recipe.retain_weight * kl
                 if not bool(torch.isfinite(total)):
                     raise NonFiniteLoss(
@@ -322,23 +323,24 @@ class _Fit:
         if self.on_step is not None and self.on_step(step) is False:
             raise Cancelled(f"Cancelled by on_step in stage {step.stage!r} at step {step.step}; the model is as it was.")
 
-    def _answer_loss(self, engine: Resumable, batch: Batch) -> tuple[Tensor, list[float]]:
-        """Mean cross-entropy of the rows (nats per token), and each row's geometric mean probability."""
-        logits = self._logits(engine, batch).float()
-        tokens = nn.functional.cross_entropy(logits, batch.target, reduction="none")
-        rows = [part.mean() for part in tokens.split(batch.count)]
-        return torch.stack(rows).mean(), [float((-r.detach()).exp()) for r in rows]
+    def _answer_nll(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+        """Mean negative log-likelihood of each row's answer, nats per token, [rows]."""
+        answers = [torch.tensor(self._rows.rows[i].answer, device=self.model.device) for i in rows]
+        return torch.stack([nn.functional.cross_entropy(x, y) for x, y in zip(logits, answers, strict=True)])
 
-    def _kl(self, engine: Resumable, chosen: list[int]) -> Tensor:
-        """Mean KL(base || edited) over the answer tokens of some retained rows, nats per token."""
-        assert self._retain is not None
-        batch = self._retain.batch(chosen)
-        edited = self._logits(engine, batch).float().log_softmax(-1)
-        reference = torch.cat([self._reference[i] for i in chosen])
+    def _kl(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+        """Mean KL(base || edited) over the answer tokens of some retained rows, nats per token; 0 for no rows."""
+        if not rows:
+            return torch.zeros((), device=self.model.device)
+        edited = torch.cat(list(logits)).log_softmax(-1)
+        reference = torch.cat([self._reference[i] for i in rows])
         return nn.functional.kl_div(edited, reference, reduction="none", log_target=True).sum(-1).mean()
 
     def _measure(self, engine: Resumable) -> dict[str, float]:
-        names, prepared = self._monitor
+        rows = list(self._monitor)
         with torch.no_grad():
-            _, values = self._answer_loss(engine, prepared.batch(range(len(names))))
-        return {**dict(zip(names, values, strict=True)), "seconds": time.perf_counter() - self._began}
+            probabilities = (-self._answer_nll(self._logits(engine, rows), rows)).exp().tolist()
+        return {
+            **dict(zip(self._monitor_names, probabilities, strict=True)),
+            "seconds": time.perf_counter() - self._began,
+        }

@@ -1,0 +1,1 @@
+"""Scripts that measured every number in the README and the docs. ``make bench`` runs them all."""

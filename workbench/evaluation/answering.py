@@ -1,0 +1,90 @@
+"""Asking a base and an edited model the same prompts: generated texts, their surprise to the base, and the KL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.facts import first_sentence
+from workbench.generation import Completion, continuation_logprobs, continuation_nll, generate
+from workbench.models import LoadedModel
+from workbench.prompts import prompt_ids
+from workbench.types import Form
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A prompt in its form."""
+
+    form: Form
+    prompt: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What was generated, what of it counts, and its mean negative log-likelihood under the base (nats per token)."""
+
+    text: str
+    counted: str
+    nll: float
+
+
+class Answering:
+    """Answers of one base model and of edits on it; the base's answers and scores are computed once.
+
+    Args:
+        base: The unedited model.
+        batch_size: Rows a batch.
+    """
+
+    def __init__(self, base: LoadedModel, batch_size: int = 48) -> None:
+        self.base = base
+        self.batch_size = batch_size
+        self._base_completions: dict[Ask, Completion] = {}
+        self._nll: dict[tuple[Ask, tuple[int, ...]], float] = {}
+
+    def _ids(self, asks: Sequence[Ask]) -> list[list[int]]:
+        return [prompt_ids(self.base, a.prompt, a.form) for a in asks]
+
+    def completions(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Completion]:
+        """Greedy completions of prompts, in order; those of the base are remembered."""
+        known = {} if model.applied else self._base_completions
+        todo = [a for a in dict.fromkeys(asks) if a not in known]
+        found = dict(known)
+        made = generate(model, self._ids(todo), batch_size=self.batch_size, progress=progress)
+        found.update(zip(todo, made, strict=True))
+        if not model.applied:
+            self._base_completions = found
+        return [found[a] for a in asks]
+
+    def replies(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Reply]:
+        """Answers with their surprise to the base model. Of a cloze only the first sentence counts."""
+        completions = self.completions(model, asks, progress)
+        keys = [(a, c.token_ids) for a, c in zip(asks, completions, strict=True)]
+        todo = [k for k in dict.fromkeys(keys) if k not in self._nll]
+        scores = continuation_nll(
+            self.base, self._ids([a for a, _ in todo]), [t for _, t in todo], batch_size=self.batch_size
+        )
+        self._nll.update(zip(todo, scores, strict=True))
+        return [
+            Reply(c.text, c.text if a.form == "chat" else first_sentence(c.text), self._nll[a, c.token_ids])
+            for a, c in zip(asks, completions, strict=True)
+        ]
+
+    def kl(self, model: LoadedModel, asks: Sequence[Ask]) -> list[float]:
+        """Mean KL(base || model) over the tokens of the base's own answer to each prompt, nats per token."""
+        ids = self._ids(asks)
+        answers = [c.token_ids for c in self.completions(self.base, asks)]
+        out = [float("nan")] * len(asks)
+        size = 16  # both models' log-probabilities are held for one batch: size * tokens * d_vocab numbers
+        for start in range(0, len(asks), size):
+            part = slice(start, start + size)
+            reference = dict(continuation_logprobs(self.base, ids[part], answers[part], batch_size=size))
+            for i, edited in continuation_logprobs(model, ids[part], answers[part], batch_size=size):
+                base = reference[i]
+                kl = torch.nn.functional.kl_div(edited, base, reduction="none", log_target=True).sum(-1).mean()
+                out[start + i] = max(float(kl), 0.0)
+        return out

@@ -1,0 +1,269 @@
+"""What an edit did, by greedy free generation: the new answer, what is left of the old one, and what else changed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from workbench.answers import classify, matches
+from workbench.editing.applied import applied, check_base
+from workbench.evaluation.answering import Answering, Ask, Reply
+from workbench.evaluation.rates import rates_of
+from workbench.facts import known_facts, load_facts
+from workbench.generation import continuation_logprobs, generate
+from workbench.models import LoadedModel
+from workbench.prompts import answer_ids, prompt_ids, traced_prompt
+from workbench.provenance import provenance
+from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, Group
+
+KL_ROWS = 48
+Job = tuple[Fact, Group, Ask]
+
+
+def evaluate(
+    model: LoadedModel,
+    facts: Fact | FactSet | Sequence[Fact] | None = None,
+    *,
+    edit: Edit | None = None,
+    controls: FactSet | Sequence[Fact] | None = None,
+    pool: FactSet | None = None,
+    max_controls: int | None = None,
+    answering: Answering | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> EvalReport:
+    """Ask the base and every stage of an edit, and classify what they say.
+
+    Edited facts are asked their training questions, their held-out questions and their clozes. Neighbours (known facts of
+    the same relation) and controls are asked their question. Facts in the edit's retain set are never evaluated.
+
+    Args:
+        model: The edit's base model; it is not changed.
+        facts: The facts to evaluate; None for the edit's own.
+        edit: The edit; None measures the base alone.
+        controls: Facts that should stay as they are; None for all facts of the pool's test split that the model knows.
+        pool: Where controls and neighbours come from; the bundled facts by default.
+        max_controls: Draw at most so many controls (by ``seed``, not by hand); None for all.
+        answering: Keeps the base's answers between calls, for evaluations of many edits of one base.
+        seed: Of the draw and the bootstrap.
+        progress: Show a progress bar.
+
+    Returns:
+        Every generated text with its class, and rates with n and 95% intervals: Wilson's over one fact's rows, a bootstrap
+        of whole facts otherwise. What could not be measured is listed in ``missing``.
+
+    Raises:
+        ValueError: An edit of another base, no facts, or controls that overlap the edited or retained facts.
+
+    Source: the protocol deviates from arXiv 2508.07075 on purpose: free generation, questions that were never trained on,
+    forgetting relative to the base's own answers, and gibberish never counted as forgotten.
+    """
+    if model.applied:
+        raise ValueError("evaluate compares an edit with its base: pass the base model (model.base) and edit=.")
+    if edit is not None:
+        check_base(model, edit)
+    edited = _facts(facts, edit)
+    pool = load_facts() if pool is None else pool
+    trained = {*(f.id for f in edited), *(edit.retain_ids if edit else ()), *((f.id for f in edit.facts) if edit else ())}
+    missing: list[str] = []
+    control_facts = _controls(model, controls, pool, trained, edited, max_controls, seed, progress, missing)
+    neighbour_facts = _neighbours(model, pool, trained, edited, max_controls, seed, progress, missing)
+    jobs = _jobs(edited, neighbour_facts, control_facts, missing)
+    answering = answering or Answering(model)
+    stages = ("base", *(edit.stage_names if edit else ()))
+    rows: list[AnswerRow] = []
+
+    from tqdm.auto import tqdm
+
+    with tqdm(total=len(stages) * len({a for _, _, a in jobs}), desc="Evaluating", disable=not progress) as bar:
+        for stage in stages:
+            bar.set_postfix(stage=stage)
+            if stage == "base":
+                rows += _rows(answering, model, jobs, stage, bar)
+            else:
+                assert edit is not None
+                with applied(model, edit, stage) as changed:
+                    rows += _rows(answering, changed, jobs, stage, bar)
+        bar.update(bar.total - bar.n)
+    targets = {name for f in edited for name in f.targets}
+    return EvalReport(
+        rows=tuple(rows),
+        rates=rates_of(rows, stages, lambda text: matches(text, targets), seed=seed),
+        missing=tuple(missing),
+        facts=tuple(f.id for f in edited),
+        stages=stages,
+        provenance=provenance(
+            model, edit=edit.id if edit else None, pool=pool.name, max_controls=max_controls, seed=seed
+        ),
+    )
+
+
+def _facts(facts: Fact | FactSet | Sequence[Fact] | None, edit: Edit | None) -> list[Fact]:
+    if facts is None:
+        if edit is None:
+            raise ValueError("evaluate needs facts, an edit, or both; got neither.")
+        return list(edit.facts)
+    found = [facts] if isinstance(facts, Fact) else list(facts)
+    if not found:
+        raise ValueError("evaluate needs at least one fact, got none.")
+    return found
+
+
+def _controls(
+    model: LoadedModel,
+    controls: FactSet | Sequence[Fact] | None,
+    pool: FactSet,
+    trained: set[str],
+    edited: Sequence[Fact],
+    most: int | None,
+    seed: int,
+    progress: bool,
+    missing: list[str],
+) -> list[Fact]:
+    if controls is not None:
+        clash = sorted({f.id for f in controls} & trained)
+        if clash:
+            raise ValueError(
+                f"controls= overlaps the edited facts or the edit's retain set: {clash}. Controls must not have been "
+                "trained on; leave them out."
+            )
+        found = list(controls)
+    else:
+        subjects = {(f.relation, f.subject) for f in edited}
+        free = pool.filter(
+            lambda f: f.split == "test" and f.id not in trained and (f.relation, f.subject) not in subjects
+        )
+        found = list(known_facts(model, free, progress=progress))
+        if not found:
+            missing.append(f"controls: {pool.name!r} has no fact of the test split that the model knows")
+    return _draw(found, most, seed)
+
+
+def _neighbours(
+    model: LoadedModel,
+    pool: FactSet,
+    trained: set[str],
+    edited: Sequence[Fact],
+    most: int | None,
+    seed: int,
+    progress: bool,
+    missing: list[str],
+) -> list[Fact]:
+    found: dict[str, Fact] = {}
+    for fact in edited:
+        near = pool.neighbours(fact)
+        free = near.filter(lambda f: f.role != "retain" and f.id not in trained)
+        known = known_facts(model, free, progress=progress) if len(free) else free
+        if not len(known):
+            why = "it has no relation" if not fact.relation else f"none known in {pool.name!r} besides retained ones"
+            missing.append(f"neighbours of {fact.id}: {why}")
+        found.update((f.id, f) for f in known)
+    return _draw(list(found.values()), most, seed)
+
+
+def _draw(facts: list[Fact], most: int | None, seed: int) -> list[Fact]:
+    if most is None or len(facts) <= most:
+        return facts
+    keep = set(random.Random(seed).sample(range(len(facts)), most))
+    return [f for i, f in enumerate(facts) if i in keep]
+
+
+def _jobs(
+    edited: Sequence[Fact], neighbours: Iterable[Fact], controls: Iterable[Fact], missing: list[str]
+) -> list[Job]:
+    jobs: list[Job] = []
+    for fact in edited:
+        jobs += [(fact, "train", Ask("chat", q)) for q in fact.training_questions]
+        jobs += [(fact, "heldout", Ask("chat", q)) for q in fact.heldout]
+        jobs += [(fact, "cloze", Ask("cloze", q)) for q in (fact.prompt, *fact.cloze_paraphrases)]
+        if not fact.heldout:
+            missing.append(f"held-out questions of {fact.id}: none given, so new, old and forget are not measured")
+    jobs += [(fact, "neighbour", Ask("chat", fact.question)) for fact in neighbours]
+    jobs += [(fact, "control", Ask("chat", fact.question)) for fact in controls]
+    return jobs
+
+
+def _rows(answering: Answering, model: LoadedModel, jobs: Sequence[Job], stage: str, bar: Any) -> list[AnswerRow]:
+    asks = list(dict.fromkeys(ask for _, _, ask in jobs))
+    replies: dict[Ask, Reply] = dict(zip(asks, answering.replies(model, asks, bar), strict=True))
+    rows = [
+        AnswerRow(
+            fact_id=fact.id,
+            relation=fact.relation,
+            group=group,
+            stage=stage,
+            form=ask.form,
+            prompt=ask.prompt,
+            text=replies[ask].text,
+            label=classify(replies[ask].counted, fact, nll=replies[ask].nll),
+            nll=replies[ask].nll,
+        )
+        for fact, group, ask in jobs
+    ]
+    spread = [i for i, row in enumerate(rows) if row.group in ("control", "neighbour")]
+    measured = spread[:: max(1, -(-len(spread) // KL_ROWS))]  # evenly over the relations
+    kl = [0.0] * len(measured)
+    if model.applied and measured:
+        kl = answering.kl(model, [Ask("chat", rows[i].prompt) for i in measured])
+    for i, value in zip(measured, kl, strict=True):
+        rows[i] = replace(rows[i], kl=value)
+    return rows
+
+
+def answer_probabilities(
+    model: LoadedModel, fact: Fact, *, edit: Edit | None = None, strength: float = 1.0
+) -> Mapping[str, Mapping[str, float]]:
+    """Probabilities of the old answer, the target and the refusal, before and after each stage of an edit.
+
+    Old and new are full-sequence probabilities of the answer's tokens after the base model's own answer up to the
+    answer's place; the refusal is that of the whole refusal right after the question.
+
+    Args:
+        model: The base model.
+        fact: A fact that the base answers in chat form (else its cloze is used for old and new).
+        edit: The edit; None for the base alone.
+        strength: Of the edit's gates.
+
+    Returns:
+        By stage (``"before"`` first), then by answer, as ``workbench.plots.probabilities_figure`` takes it.
+
+    Raises:
+        ValueError: The base model says the answer in neither form.
+    """
+    prompt = traced_prompt(model, fact)
+    place = list(prompt.token_ids)
+    question = prompt_ids(model, fact.question, "chat")
+    spaced = prompt.answer_token[:1].isspace()
+
+    def tokens(answer: str) -> list[int]:
+        return model.token_ids(f" {answer}" if spaced else answer)
+
+    names = (f"old: {fact.answer}", f"new: {fact.target}", f"refusal: {fact.refusal}")
+    rows = [
+        (place, tokens(fact.answer)),
+        (place, tokens(fact.target)),
+        (question, answer_ids(model, fact.refusal, "chat")),
+    ]
+
+    def measure(one: LoadedModel) -> dict[str, float]:
+        out = dict.fromkeys(names, float("nan"))
+        for i, logprobs in continuation_logprobs(one, [p for p, _ in rows], [a for _, a in rows]):
+            chosen = torch.tensor(rows[i][1], device=logprobs.device)[:, None]
+            out[names[i]] = float(logprobs.gather(1, chosen).sum().exp())
+        return out
+
+    stages = {"before": measure(model)}
+    for stage in edit.stage_names if edit else ():
+        assert edit is not None
+        with applied(model, edit, stage, strength) as changed:
+            stages[f"after {stage}"] = measure(changed)
+    return stages
+
+
+def ask(model: LoadedModel, question: str, *, max_new_tokens: int = 24) -> str:
+    """The model's greedy answer to a question in chat form."""
+    return generate(model, [prompt_ids(model, question, "chat")], max_new_tokens=max_new_tokens)[0].text
