@@ -79,7 +79,7 @@ def _randomise(model: nn.Module, seed: int) -> Any:
 
 
 def tiny_llama(seed: int = 0, *, bias: bool = False, tied: bool = True, n_layers: int = 3, **options: Any) -> Any:
-    """Llama: 6 heads of width 8 in 2 key-value groups, d_model 40, d_mlp 56. Plain HF model.
+    """Llama: 6 heads of width 8 in 2 key-value groups, d_model 42, d_mlp 56. Plain HF model.
 
     Args:
         seed: Of the weights.
@@ -89,7 +89,7 @@ def tiny_llama(seed: int = 0, *, bias: bool = False, tied: bool = True, n_layers
         options: Further ``LlamaConfig`` settings.
     """
     sizes = {
-        "hidden_size": 40,
+        "hidden_size": 42,
         "intermediate_size": 56,
         "num_attention_heads": 6,
         "num_key_value_heads": 2,
