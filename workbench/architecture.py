@@ -129,15 +129,32 @@ class Architecture:
             fan_in_fan_out=self.family.fan_in_fan_out,
         )
 
+    def describe(self, keys: Iterable[tuple[int, Site]]) -> dict[str, Any]:
+        """Modules and spans of gate sites as plain JSON values, for an edit to be exported without its model at hand.
+
+        Returns:
+            ``fan_in_fan_out``, and ``sites``: for each its layer, site, module, the start of its span in the module's
+            IA3 vector, that vector's size, and whether it multiplies the module's input.
+        """
+        sites: list[dict[str, Any]] = []
+        for layer, site in keys:
+            place = self.gate_module(layer, site)
+            where = {"layer": layer, "site": site, "module": place.module, "start": place.span.start}
+            sites.append({**where, "size": self._vector_size(place.module), "on_input": place.on_input})
+        return {"fan_in_fan_out": self.family.fan_in_fan_out, "sites": sites}
+
+    def _vector_size(self, module: str) -> int:
+        """Length of a module's IA3 vector."""
+        name = module.removeprefix(f"{self.family.layers}.").partition(".")[2]
+        return sum(self.shape.site_size(site) for site in self.family.modules[name])
+
     def vectors(self, delta: GateDelta, fill: float = 1.0) -> dict[str, Tensor]:
         """The IA3 vector of each module that a delta touches, by module name, as float32; ``fill`` elsewhere."""
         out: dict[str, Tensor] = {}
         for (layer, site), gate in delta.gates.items():
             place = self.gate_module(layer, site)
             if place.module not in out:
-                name = place.module.removeprefix(f"{self.family.layers}.{layer}.")
-                size = sum(self.shape.site_size(s) for s in self.family.modules[name])
-                out[place.module] = torch.full((size,), fill)
+                out[place.module] = torch.full((self._vector_size(place.module),), fill)
             out[place.module][place.span] = gate
         return out
 

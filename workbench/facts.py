@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workbench.answers import is_known_answer
+from workbench.atomic import write_bytes
 from workbench.bundled import cache_folder
 from workbench.generation import generate
 from workbench.models import LoadedModel
@@ -180,16 +179,8 @@ def committed_table_path(fingerprint: str) -> Path:
 
 def write_table(path: Path, model: LoadedModel, answers: dict[str, dict[str, Any]]) -> None:
     """Write a table of known facts, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = {"version": TABLE_VERSION, "fingerprint": model.fingerprint, "model": model.name, "answers": answers}
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(data, file, ensure_ascii=False, indent=0, sort_keys=True)
-            file.write("\n")
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_bytes(path, (json.dumps(data, ensure_ascii=False, indent=0, sort_keys=True) + "\n").encode())
 
 
 def _cache_path(model: LoadedModel) -> Path:

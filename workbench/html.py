@@ -20,7 +20,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from workbench.plots import write_bytes
+from workbench.atomic import write_bytes
 from workbench.plots.export import CONFIG
 
 

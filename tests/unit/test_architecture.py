@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "workbench"
 
-BASE = {"types", "data", "store"}
+BASE = {"types", "data", "store", "atomic"}
 MODEL = BASE | {"models", "architecture", "bundled"}
 RUN = MODEL | {"resume", "provenance"}
 TEXT = RUN | {"answers", "generation", "prompts", "facts"}
@@ -24,9 +24,10 @@ COMPUTE = TEXT | {"tracing", "editing", "evaluation"}
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "data": set(),
-    "store": {"types"},
-    "plots": {"types"},
-    "html": {"types", "plots"},
+    "atomic": set(),
+    "store": {"types", "atomic"},
+    "plots": {"types", "atomic"},
+    "html": {"types", "plots", "atomic"},
     "bundled": BASE,
     "architecture": BASE,
     "models": MODEL,
@@ -40,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracing": TEXT,
     "editing": TEXT | {"tracing"},  # the default selector attributes
     "evaluation": COMPUTE,
+    "transfer": COMPUTE,
     "widgets": COMPUTE | {"plots"},
     "demo": COMPUTE | {"plots", "html"},
     "cli": COMPUTE | {"plots", "html", "demo"},

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
+
+from workbench.atomic import write_bytes
 
 _BROWSER = (
     "Chrome or Chromium is needed to write {kind} files and was not found or did not start ({error}). Install one (for "
@@ -63,30 +63,3 @@ def _render(figure: go.Figure, kind: str, scale: float) -> bytes:
         return kaleido.calc_fig_sync(content, opts={"format": kind, "scale": scale, **size}, kopts={"mathjax": False})
     except (ChromeNotFoundError, BrowserFailedError, BrowserClosedError, OSError) as error:
         raise RuntimeError(_BROWSER.format(kind=kind, error=type(error).__name__)) from error
-
-
-def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Write a file under a temporary name in the same folder, then rename it: the old file survives a failure.
-
-    Args:
-        path: The file; its folder is made when missing.
-        content: The whole content.
-
-    Returns:
-        The path.
-
-    Raises:
-        OSError: The folder or file cannot be written; no temporary file is left behind.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with open(temporary, "xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -286,8 +286,9 @@ class Edit:
         ``peft.PeftModel.from_pretrained(base, path)`` loads it without this package. Returns the folder.
 
         Raises:
-            ValueError: The edit has no such stage.
+            ValueError: The edit has no such stage, or does not say the module names of its base.
+            FileExistsError: There is something else of that name already.
         """
-        from workbench.store import save_peft
+        from workbench.transfer import save_peft
 
         return save_peft(self, path, stage=stage)
