@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from workbench.facts import known_facts, load_facts
     from workbench.models import LoadedModel, load_model
     from workbench.store import load_edit
-    from workbench.tracing.attention import attention_pattern, head_ablation
+    from workbench.tracing.ablation import ablate, attention_pattern
     from workbench.tracing.attribution import agreement, attribute
     from workbench.tracing.causal import causal_trace
     from workbench.transfer import export_base, merge
-    from workbench.types import Component, Edit, EffectMap, EvalReport, Fact, FactSet, Recipe, Selection
+    from workbench.types import Ablation, Component, Edit, EffectMap, EvalReport, Fact, FactSet, Recipe, Selection
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Ablation": "types",
     "Component": "types",
     "Edit": "types",
     "EffectMap": "types",
@@ -36,11 +37,12 @@ _HOMES = {
     "LoadedModel": "models",
     "Recipe": "types",
     "Selection": "types",
+    "ablate": "tracing.ablation",
     "agreement": "tracing.attribution",
     "answer_probabilities": "evaluation.evaluate",
     "applied": "editing.applied",
     "ask": "evaluation.evaluate",
-    "attention_pattern": "tracing.attention",
+    "attention_pattern": "tracing.ablation",
     "attribute": "tracing.attribution",
     "causal_trace": "tracing.causal",
     "classify": "answers",
@@ -48,7 +50,6 @@ _HOMES = {
     "default_selection": "editing.selector",
     "evaluate": "evaluation.evaluate",
     "export_base": "transfer",
-    "head_ablation": "tracing.attention",
     "known_facts": "facts",
     "load_edit": "store",
     "load_facts": "facts",
@@ -58,6 +59,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Ablation",
     "Component",
     "Edit",
     "EffectMap",
@@ -67,6 +69,7 @@ __all__ = [
     "LoadedModel",
     "Recipe",
     "Selection",
+    "ablate",
     "agreement",
     "answer_probabilities",
     "applied",
@@ -79,7 +82,6 @@ __all__ = [
     "default_selection",
     "evaluate",
     "export_base",
-    "head_ablation",
     "known_facts",
     "load_edit",
     "load_facts",

@@ -1,7 +1,7 @@
 """Frozen result types: no files, no models. Everything else in the package imports from here."""
 
 from workbench.types.edit import STAGES, Edit, EditStage, GateDelta, Recipe, StageName, Step
-from workbench.types.effect import EffectMap, Form, TracedPrompt, Unit
+from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
 from workbench.types.report import ANSWER_CLASSES, GROUPS, AnswerClass, AnswerRow, EvalReport, Group, Rate
 from workbench.types.selection import (
@@ -21,6 +21,7 @@ __all__ = [
     "GROUPS",
     "SITES",
     "STAGES",
+    "Ablation",
     "AnswerClass",
     "AnswerRow",
     "Component",

@@ -65,6 +65,29 @@ class TracedPrompt:
         return len(self.token_ids) - 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """A metric with and without some components.
+
+    Args:
+        selection: What was set to zero.
+        metric: ``"probability"`` or ``"logit_diff"``.
+        clean, ablated: The metric without and with the ablation.
+        prompt: The text.
+    """
+
+    selection: Selection
+    metric: str
+    clean: float
+    ablated: float
+    prompt: TracedPrompt
+
+    @property
+    def effect(self) -> float:
+        """What the ablation takes away: clean minus ablated."""
+        return self.clean - self.ablated
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EffectMap:
     """An effect for each place of a model, on the CPU, with everything needed to read it.

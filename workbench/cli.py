@@ -1,0 +1,91 @@
+"""The command line: ``workbench facts | demo | lab``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status. Expected errors are printed in one line, without a traceback."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except (ValueError, KeyError, OSError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"workbench: {message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("workbench: interrupted; nothing was changed.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="workbench", description="Trace, edit and honestly evaluate facts in a model.")
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    facts = commands.add_parser("facts", help="list the bundled facts and which the bundled model knows")
+    facts.add_argument("--relation", help="only this relation")
+    facts.add_argument("--known", action="store_true", help="only facts known in chat form")
+    facts.set_defaults(run=_facts)
+
+    demo = commands.add_parser("demo", help="trace, edit and evaluate one fact; write a report")
+    demo.add_argument("--fact", default="france-capital", help="a fact id (default: %(default)s)")
+    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write (default: %(default)s)")
+    demo.add_argument("--recipe", default="unlearn-then-learn", help="a built-in recipe (default: %(default)s)")
+    demo.add_argument("--max-controls", type=int, help="draw at most so many control facts (default: all)")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.set_defaults(run=_demo)
+
+    lab = commands.add_parser("lab", help="start JupyterLab on the notebooks", add_help=False)
+    lab.set_defaults(run=_lab)
+    lab.add_argument("options", nargs=argparse.REMAINDER, help="passed on to jupyter lab")
+    return parser
+
+
+def _facts(args: argparse.Namespace) -> int:
+    from workbench.facts import FORMS, fact_key, known_table, load_facts
+    from workbench.models import load_model
+
+    pool = load_facts()
+    shown = pool.filter(relation=args.relation) if args.relation else pool
+    table = known_table(load_model())
+    counts = dict.fromkeys(FORMS, 0)
+    print(f"{'id':36s} {'chat':5s}{'cloze':6s} {'split':5s} {'role':8s} answer -> target")
+    for fact in shown:
+        known = {form: bool(table.get(fact_key(fact, form), {}).get("known")) for form in FORMS}
+        for form in FORMS:
+            counts[form] += known[form]
+        if args.known and not known["chat"]:
+            continue
+        marks = "".join(f"{'yes' if known[form] else '-':{width}s}" for form, width in (("chat", 5), ("cloze", 6)))
+        print(f"{fact.id:36s} {marks} {fact.split or '-':5s} {fact.role or '-':8s} {fact.answer} -> {fact.target}")
+    print(f"{len(shown)} facts; known: {counts['chat']} in chat form, {counts['cloze']} in cloze form.")
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from workbench.demo import run_demo
+
+    run_demo(args.fact, args.out, recipe=args.recipe, max_controls=args.max_controls, seed=args.seed)
+    return 0
+
+
+def _lab(args: argparse.Namespace) -> int:
+    from workbench.models import load_model
+
+    load_model()  # converts the bundled model now, with a progress bar, rather than in the first cell
+    notebooks = Path(__file__).resolve().parent.parent / "notebooks"
+    folder = notebooks if notebooks.is_dir() else Path.cwd()
+    command = [sys.executable, "-m", "jupyterlab", str(folder), *args.options]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # JupyterLab refuses to start as root without it
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The whole loop without a browser: trace, attribute, select, unlearn, learn, evaluate, save, report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from workbench.atomic import write_text
+from workbench.editing.fit import rewrite
+from workbench.editing.selector import default_selection
+from workbench.evaluation.evaluate import answer_probabilities, evaluate
+from workbench.facts import load_facts
+from workbench.html import Code, write_html_report
+from workbench.models import load_model
+from workbench.plots import probabilities_figure
+from workbench.store import json_text
+from workbench.tracing.attribution import attribute
+from workbench.tracing.causal import causal_trace
+from workbench.types import Edit, EvalReport, Fact, Recipe
+
+RATE_NAMES = {
+    "new": "new answer, held-out questions",
+    "old": "old answer still there, held-out",
+    "forget": "forgotten, of what the base answered",
+    "cloze_new": "new answer, clozes",
+    "control": "controls still right",
+    "neighbour": "neighbours still right",
+    "bleed": "new answer where it does not belong",
+    "gibberish": "gibberish above the base's",
+    "kl": "KL to the base on controls (nats per token)",
+}
+
+
+def rates_table(report: EvalReport) -> pd.DataFrame:
+    """The report's rates in words, one column per stage."""
+    table = report.summary().loc[list(RATE_NAMES)]
+    return table.rename(index=RATE_NAMES).rename_axis("rate (95% interval, n)")
+
+
+def code_for(fact: Fact, recipe: Recipe, max_controls: int | None) -> str:
+    """The Python that repeats the demo."""
+    return (
+        "import workbench as wb\n\n"
+        "model = wb.load_model()\n"
+        f"fact = wb.load_facts()[{fact.id!r}]\n"
+        "trace = wb.causal_trace(model, fact, corruption='swap', metric='logit_diff')\n"
+        f"edit = wb.rewrite(model, fact, recipe=wb.Recipe.named({recipe.name!r}, seed={recipe.seed}))\n"
+        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls})\n"
+    )
+
+
+def run_demo(
+    fact_id: str, out: Path, *, recipe: str = "unlearn-then-learn", max_controls: int | None = None, seed: int = 0
+) -> EvalReport:
+    """Run the loop on the bundled model and write ``edit/``, ``report.json`` and ``report.html`` into a folder.
+
+    Args:
+        fact_id: A bundled fact that the model knows.
+        out: The folder; made if it is not there.
+        recipe: A built-in recipe's name.
+        max_controls: Draw at most so many controls; None for all.
+        seed: Of the fit and the draw.
+
+    Raises:
+        KeyError: An unknown fact id, with near matches.
+        ValueError: The model does not know the fact.
+    """
+    fact = load_facts()[fact_id]
+    settings = Recipe.named(recipe, seed=seed)
+    model = load_model()
+    print(model)
+    print(f"Fact {fact.id}: {fact.question} {fact.answer} -> {fact.target}\n")
+    began = time.perf_counter()
+    trace = causal_trace(model, fact, corruption="swap", metric="logit_diff")
+    heads = attribute(model, fact, unit="head")
+    neurons = attribute(model, fact, unit="neuron")
+    selection = default_selection(model, fact, seed=seed)
+    edit = rewrite(model, fact, selection, recipe=settings)
+    probabilities = answer_probabilities(model, fact, edit=edit)
+    report = evaluate(model, edit=edit, max_controls=max_controls, seed=seed)
+    seconds = time.perf_counter() - began
+
+    table = rates_table(report)
+    print(f"\n{table.to_string()}\n")
+    for line in report.missing:
+        print(f"Not measured: {line}.")
+    answers = report.answers()
+    print(answers.drop(columns="fact_id").to_string(index=False, max_colwidth=60))
+    out.mkdir(parents=True, exist_ok=True)
+    edit.save(out / "edit")
+    write_text(out / "report.json", json_text(_summary(edit, report, probabilities)))
+    write_html_report(
+        out / "report.html",
+        title=f"{fact.subject}: {fact.answer} to {fact.target}",
+        sections=[
+            ("The fact", [f"{fact.question} The model says {fact.answer}; the edit teaches {fact.target}.", repr(model)]),
+            ("Where it is", [trace.plot(), heads.plot(), neurons.plot()]),
+            ("The edit", [repr(edit), edit.plot(), probabilities_figure(probabilities)]),
+            ("What it did", [table.reset_index(), report.plot()]),
+            ("What was said, held-out questions", [answers]),
+            ("What was not measured", list(report.missing) or ["Nothing is missing."]),
+            ("The same in Python", [Code(code_for(fact, settings, max_controls))]),
+        ],
+    )
+    print(f"\n{seconds:.0f} s. Wrote {out / 'edit'}, {out / 'report.json'} and {out / 'report.html'}.")
+    return report
+
+
+def _summary(edit: Edit, report: EvalReport, probabilities: Any) -> dict[str, Any]:
+    return {
+        "fact": edit.facts[0].to_dict(),
+        "recipe": edit.recipe.to_dict(),
+        "selection": str(edit.selection),
+        "probabilities": probabilities,
+        "report": report.to_dict(),
+        "provenance": edit.provenance,
+    }

@@ -1,0 +1,91 @@
+"""Looking at single heads: where one attends, and what the answer loses without some components."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from workbench.models import LoadedModel
+from workbench.prompts import traced_prompt
+from workbench.resume import Change, HookSite, Resumable
+from workbench.tracing.corruption import Metric, Setup, check_choices
+from workbench.types import Ablation, Component, Fact, Form, Selection
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def ablate(
+    model: LoadedModel,
+    fact: Fact,
+    selection: Selection | str,
+    *,
+    metric: Metric = "logit_diff",
+    form: Form | None = None,
+) -> Ablation:
+    """The metric with the outputs of some heads, MLPs or neurons set to zero at all positions: a necessity check.
+
+    Args:
+        model: A base or edited model; it is not changed.
+        fact: The fact.
+        selection: Query heads, MLPs or neurons (components with entries at the sites ``z`` and ``post`` only).
+        metric: ``"logit_diff"`` (answer minus target) or ``"probability"`` of the answer.
+        form: As in ``causal_trace``.
+
+    Raises:
+        ValueError: An empty selection, or a component that is not an output (a key-value group, say).
+    """
+    check_choices("noise", metric)
+    chosen = Selection(selection) if isinstance(selection, str) else selection
+    if not len(chosen):
+        raise ValueError("The selection is empty: there is nothing to ablate.")
+    for component in chosen:
+        if component.kind in ("K", "V", "KV"):
+            component.require_head(model.shape)
+        if component.kind not in ("H", "MLP", "N"):
+            raise ValueError(f"{component} cannot be ablated here: choose heads (L23H4), MLPs (L13MLP) or neurons (L13N207).")
+    prompt = traced_prompt(model, fact, form=form)
+    engine = Resumable(model)
+    with torch.no_grad():
+        resid = engine.embed(torch.tensor([prompt.token_ids]))
+        setup = Setup(prompt, 0, None, resid, resid, metric)
+        changes: dict[tuple[HookSite, int], Change] = {
+            (site, layer): _zero(list(indices))  # type: ignore[misc]
+            for (layer, site), indices in chosen.entries(model).items()
+        }
+        clean, ablated = setup.measure(engine.run(resid)), setup.measure(engine.run(resid, changes=changes))
+    return Ablation(selection=chosen, metric=metric, clean=float(clean), ablated=float(ablated), prompt=prompt)
+
+
+def _zero(indices: list[int]) -> Change:
+    def zero(value: Tensor) -> Tensor:
+        value = value.clone()
+        value[..., indices] = 0
+        return value
+
+    return zero
+
+
+def attention_pattern(
+    model: LoadedModel, fact: Fact, head: Component | str, *, form: Form | None = None
+) -> pd.DataFrame:
+    """Attention weights of one query head on the traced text: rows are queries, columns keys, both labelled
+    ``"position token"``; each row sums to 1.
+
+    Raises:
+        ValueError: The component is not a query head. A key-value group is shared by several (GQA); the message names
+            them.
+    """
+    import pandas as pd
+
+    component = Component.parse(head)
+    index = component.require_head(model.shape)
+    prompt = traced_prompt(model, fact, form=form)
+    name = f"blocks.{component.layer}.attn.hook_pattern"
+    with torch.no_grad():
+        ids = torch.tensor([prompt.token_ids], device=model.device)
+        _, cache = model.bridge.run_with_cache(ids, names_filter=lambda n: n == name)
+    labels = [f"{i} {token}" for i, token in enumerate(prompt.tokens)]
+    return pd.DataFrame(cache[name][0, index].float().cpu().numpy(), index=labels, columns=labels)
