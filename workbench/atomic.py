@@ -1,7 +1,7 @@
 """Files and folders that appear whole or not at all: written under a temporary name beside the target, then renamed.
 
-What was there before stays until the new one is complete and on the disk, whatever ends the write: a full disk, an error,
-or an interrupt.
+What was there before stays until the new one is complete and on the disk, whatever ends the write: a full disk, an
+error, or an interrupt.
 """
 
 from __future__ import annotations

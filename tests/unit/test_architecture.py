@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "workbench"
 
-BASE = {"types", "data", "store", "atomic"}
+BASE = {"types", "data", "store", "atomic", "sealed"}
 MODEL = BASE | {"models", "architecture", "bundled"}
 RUN = MODEL | {"resume", "provenance"}
 TEXT = RUN | {"answers", "generation", "prompts", "facts"}
@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "data": set(),
     "atomic": set(),
-    "store": {"types", "atomic"},
+    "sealed": set(),
+    "store": {"types", "atomic", "sealed"},
     "plots": {"types", "atomic"},
     "html": {"types", "plots", "atomic"},
     "bundled": BASE,

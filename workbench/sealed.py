@@ -1,0 +1,122 @@
+"""Sealed JSON documents: what they are, a schema version, a checksum, and fields that come back exactly.
+
+A document is ``{"kind": "workbench-edit", "schema_version": 1, "sha256": of the fields, **fields}``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError
+
+Kind = Literal["workbench-edit", "workbench-effect-map", "workbench-report"]
+VERSIONS: dict[Kind, int] = {"workbench-edit": 1, "workbench-effect-map": 1, "workbench-report": 1}
+"""The schema version that is written, and the only one that is read."""
+AGAIN = "Take it from a copy, or make it again."
+
+
+def seal(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with these fields, as plain JSON values.
+
+    Raises:
+        ValueError: A field holds something that JSON cannot; the message says where.
+    """
+    plain = {k: _plain(v, k) for k, v in fields.items()}
+    return {"kind": kind, "schema_version": VERSIONS[kind], "sha256": _fields_sha256(plain), **plain}
+
+
+def unseal(kind: Kind, document: Any, where: str | Path) -> dict[str, Any]:
+    """The fields of a document of this kind.
+
+    Args:
+        kind: What it must be.
+        document: What was parsed.
+        where: Its source, for messages.
+
+    Raises:
+        ValueError: It is of another kind or schema version, or was changed after it was sealed.
+    """
+    found = document.get("kind") if isinstance(document, Mapping) else None
+    if found != kind:
+        what = f"a {found}" if found in list(VERSIONS) else "nothing that this package wrote, or damaged"
+        raise ValueError(f"{where} is not a {kind}: it is {what}.")
+    version = document.get("schema_version")
+    if version != VERSIONS[kind]:
+        raise ValueError(
+            f"{where} has the schema version {version!r}, but this version of circuit-workbench reads version "
+            f"{VERSIONS[kind]}. Load it with the version of circuit-workbench that wrote it, or a newer one."
+        )
+    fields = {k: v for k, v in document.items() if k not in ("kind", "schema_version", "sha256")}
+    if _fields_sha256(fields) != document.get("sha256"):
+        raise ValueError(f"{where} was damaged or edited after it was saved: it fails its own checksum. {AGAIN}")
+    return _exact(fields)
+
+
+@contextmanager
+def naming(where: str | Path) -> Iterator[None]:
+    """Turn what a malformed file causes into one ValueError that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+        detail = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{where} cannot be read: {detail} {AGAIN}") from error
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A value as JSON has it: tuples as lists, NaN and infinities as ``{"__float__": "nan"}``."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"__float__": str(float(value))}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, Mapping) and all(isinstance(k, str) for k in value):
+        return {k: _plain(v, f"{where}.{k}") for k, v in value.items()}
+    raise ValueError(
+        f"{where} is {value!r} of the type {type(value).__name__}, which JSON cannot hold. Make it text, numbers, "
+        "lists, or dictionaries with text keys."
+    )
+
+
+def _exact(value: Any) -> Any:
+    """The inverse of ``_plain``."""
+    if isinstance(value, list):
+        return [_exact(v) for v in value]
+    if isinstance(value, dict):
+        if value.keys() == {"__float__"}:
+            return float(value["__float__"])
+        return {k: _exact(v) for k, v in value.items()}
+    return value
+
+
+def dump(document: Mapping[str, Any]) -> bytes:
+    """A document as the bytes of a readable JSON file (strict JSON: no NaN)."""
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
+    return (text + "\n").encode("utf-8", "surrogatepass")
+
+
+def parse(content: bytes, where: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: It is not JSON; the message names the file.
+    """
+    try:
+        return json.loads(content.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is damaged or cut short ({error}). {AGAIN}") from error
+
+
+def _fields_sha256(fields: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
+
+
+def sha256(content: bytes) -> str:
+    """Checksum in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
