@@ -1,6 +1,6 @@
 """Measure which bundled facts the bundled model knows and write the table that the package ships.
 
-    python -m benchmarks.known_table
+python -m benchmarks.known_table
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Compare recipes and selectors on dev facts; the defaults were chosen with this, never on test facts.
 
-    python -m benchmarks.tune --facts 6 --configs default lr0.05 ...
+python -m benchmarks.tune --facts 6 --configs default lr0.05 ...
 """
 
 from __future__ import annotations
@@ -76,11 +76,29 @@ def main() -> None:
             with args.out.open("a") as file:
                 file.write(json.dumps({"config": name, "fact": fact.id, **result}) + "\n")
             r = result["rates"]
-            shown = {k: round(r[f"learn.{k}"], 2) for k in ("new", "old", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish")}
+            shown = {
+                k: round(r[f"learn.{k}"], 2)
+                for k in ("new", "old", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish")
+            }
             shown["kl"] = round(r["learn.kl"], 3)
-            print(f"{name:12s} {fact.id:28s} {shown} {result['steps']} {time.perf_counter() - began:.0f}s fit "
-                  f"{result['seconds']['seconds_to_fit']}s", flush=True)
-        means = {k: round(bootstrap({i: [f["rates"][f"learn.{k}"]] for i, f in enumerate(found) if f["rates"][f"learn.{k}"] == f["rates"][f"learn.{k}"]}).value, 3) for k in ("new", "forget", "control", "neighbour")}
+            print(
+                f"{name:12s} {fact.id:28s} {shown} {result['steps']} {time.perf_counter() - began:.0f}s fit "
+                f"{result['seconds']['seconds_to_fit']}s",
+                flush=True,
+            )
+        means = {
+            k: round(
+                bootstrap(
+                    {
+                        i: [f["rates"][f"learn.{k}"]]
+                        for i, f in enumerate(found)
+                        if f["rates"][f"learn.{k}"] == f["rates"][f"learn.{k}"]
+                    }
+                ).value,
+                3,
+            )
+            for k in ("new", "forget", "control", "neighbour")
+        }
         print(f"== {name}: {means}", flush=True)
 
 

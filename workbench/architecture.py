@@ -159,7 +159,7 @@ class Architecture:
         return out
 
 
-def read_architecture(model: nn.Module) -> Architecture:
+def read_architecture(model: Any) -> Architecture:
     """Find a model's family and shape.
 
     Raises:

@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="workbench", description="Trace, edit and honestly evaluate facts in a model.")
+    parser = argparse.ArgumentParser(
+        prog="workbench", description="Trace, edit and honestly evaluate facts in a model."
+    )
     commands = parser.add_subparsers(required=True, metavar="command")
 
     facts = commands.add_parser("facts", help="list the bundled facts and which the bundled model knows")

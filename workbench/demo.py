@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from workbench.atomic import write_text
+from workbench.atomic import write_bytes
 from workbench.editing.fit import rewrite
 from workbench.editing.selector import default_selection
 from workbench.evaluation.evaluate import answer_probabilities, evaluate
@@ -16,7 +17,6 @@ from workbench.facts import load_facts
 from workbench.html import Code, write_html_report
 from workbench.models import load_model
 from workbench.plots import probabilities_figure
-from workbench.store import json_text
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit, EvalReport, Fact, Recipe
@@ -91,12 +91,16 @@ def run_demo(
     print(answers.drop(columns="fact_id").to_string(index=False, max_colwidth=60))
     out.mkdir(parents=True, exist_ok=True)
     edit.save(out / "edit")
-    write_text(out / "report.json", json_text(_summary(edit, report, probabilities)))
+    summary = json.dumps(_summary(edit, report, probabilities), ensure_ascii=False, indent=1)
+    write_bytes(out / "report.json", summary.encode())
     write_html_report(
         out / "report.html",
         title=f"{fact.subject}: {fact.answer} to {fact.target}",
         sections=[
-            ("The fact", [f"{fact.question} The model says {fact.answer}; the edit teaches {fact.target}.", repr(model)]),
+            (
+                "The fact",
+                [f"{fact.question} The model says {fact.answer}; the edit teaches {fact.target}.", repr(model)],
+            ),
             ("Where it is", [trace.plot(), heads.plot(), neurons.plot()]),
             ("The edit", [repr(edit), edit.plot(), probabilities_figure(probabilities)]),
             ("What it did", [table.reset_index(), report.plot()]),

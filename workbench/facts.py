@@ -100,7 +100,7 @@ def measure_known(
     from tqdm.auto import tqdm
 
     out: dict[str, dict[str, Any]] = {}
-    jobs = [(fact, form) for form in forms for fact in facts]
+    jobs: list[tuple[Fact, Form]] = [(fact, form) for form in forms for fact in facts]
     with tqdm(total=len(jobs), desc="Asking what the model knows", disable=not progress or not jobs) as bar:
         prompts = [prompt_ids(model, f.question if form == "chat" else f.prompt, form) for f, form in jobs]
         for (fact, form), completion in zip(jobs, generate(model, prompts, progress=bar), strict=True):
@@ -132,7 +132,7 @@ def known_facts(
         facts: The facts; the bundled ones by default.
         form: Keep facts known in this form, or in ``"any"``.
         progress: Show a progress bar.
-        use_cache: Use the committed table of the bundled model and the cache on disk (keyed by the model's fingerprint).
+        use_cache: Use the committed table of the bundled model and the cache on disk, keyed by its fingerprint.
 
     Raises:
         ValueError: An unknown form.

@@ -1,4 +1,4 @@
-"""Greedy generation and teacher-forced scoring, batched by length. Prompts are token ids, so nothing is added to them."""
+"""Greedy generation and teacher-forced scoring, batched by length. Prompts are token ids, nothing is added to them."""
 
 from __future__ import annotations
 

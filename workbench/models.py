@@ -99,7 +99,7 @@ class LoadedModel:
 
     @property
     def bridge(self) -> Any:
-        """A TransformerLens ``TransformerBridge`` over a structure copy that shares the weights; built when first asked.
+        """A TransformerLens ``TransformerBridge`` over a structure copy that shares the weights; built when asked.
 
         It prepends the BOS token to strings by default: pass token ids.
         """
@@ -149,7 +149,7 @@ def _hash_tensors(state: dict[str, Tensor]) -> str:
         seen.add(key)
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
         data = tensor.detach().to("cpu").contiguous().flatten()
-        digest.update(data.view(torch.uint8).numpy())
+        digest.update(data.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

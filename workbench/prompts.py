@@ -75,8 +75,8 @@ def check_first_tokens(model: LoadedModel, fact: Fact) -> None:
         if old == new:
             token = model.tokenizer.decode([old])
             raise ValueError(
-                f"Fact {fact.id!r}: the answer {fact.answer!r} and the target {fact.target!r} start with the same token "
-                f"{token!r}, so their first tokens cannot be told apart. Choose another target."
+                f"Fact {fact.id!r}: the answer {fact.answer!r} and the target {fact.target!r} start with the same "
+                f"token {token!r}, so their first tokens cannot be told apart. Choose another target."
             )
 
 
@@ -226,7 +226,7 @@ def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact)
     other = first_token(model, partner.answer, space=spaced)
     if other == prompt.answer_id:
         raise ValueError(
-            f"The partner {partner.id!r} has an answer with the same first token {prompt.answer_token!r}; choose another."
+            f"The partner {partner.id!r} has an answer with the same first token {prompt.answer_token!r}; take another."
         )
     decode = model.tokenizer.decode
     return replace(

@@ -18,8 +18,8 @@ from workbench.architecture import shared_view
 from workbench.models import LoadedModel
 
 HookSite = Literal["resid", "attn", "mlp", "z", "post"]
-"""``resid``: the residual stream entering a layer; ``attn``, ``mlp``: what a layer adds to it; ``z``, ``post``: inputs of
-the attention and MLP output projections (before the gates of an edited model)."""
+"""``resid``: the residual stream entering a layer; ``attn``, ``mlp``: what a layer adds to it; ``z``, ``post``: inputs
+of the attention and MLP output projections (before the gates of an edited model)."""
 Change = Callable[[Tensor], Tensor]
 KeysValues = list[tuple[Tensor, Tensor]]
 
@@ -163,7 +163,7 @@ class Resumable:
             with self._from_layer(start, shared):
                 cache = self._parent(inputs_embeds=shared, use_cache=True, past_key_values=DynamicCache())
             done = [(layer.keys, layer.values) for layer in cache.past_key_values.layers[start:]]
-            unused = tuple(torch.zeros_like(t) for t in done[0])
+            unused = (torch.zeros_like(done[0][0]), torch.zeros_like(done[0][1]))
             prefix = [unused] * start + done
         with self._from_layer(start, resid):
             hidden = self._parent(inputs_embeds=resid, **_past(prefix, resid.shape[0])).last_hidden_state
@@ -187,7 +187,8 @@ class Resumable:
 
             return keep
 
-        changes = {(site, layer): keeper((site, layer)) for site in sites for layer in range(self.n_layers)}
+        places: list[tuple[HookSite, int]] = [(site, layer) for site in sites for layer in range(self.n_layers)]
+        changes = {place: keeper(place) for place in places}
         logits = self.run(resid, prefix=prefix, changes=changes)
         return Recording(logits, states)
 
@@ -216,5 +217,3 @@ def _output_hook(change: Change) -> Callable[..., Any]:
         return change(output)
 
     return hook
-
-

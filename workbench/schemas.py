@@ -173,7 +173,11 @@ def _known_1000(record: Record, records: list[Record]) -> Fact:
 def _zsre(record: Record, _: list[Record]) -> Fact:
     question = (record.get("src") or record["prompt"]).strip()
     truth = record.get("answers") or record.get("ground_truth") or record.get("pred") or ""
-    answers = [truth] if isinstance(truth, str) else [a for item in truth for a in (item if isinstance(item, list) else [item])]
+    answers = (
+        [truth]
+        if isinstance(truth, str)
+        else [a for item in truth for a in (item if isinstance(item, list) else [item])]
+    )
     target = record.get("alt") or record["target_new"]
     target = target[0] if isinstance(target, list) else target
     rephrased = record.get("rephrase") or record.get("rephrase_prompt") or []

@@ -33,8 +33,8 @@ _OTHER_NOTE = "The licence is the base model's own."
 def save_peft(edit: Edit, path: str | Path, *, stage: str | None = None) -> Path:
     """Write one PEFT IA3 adapter that does what the stages of an edit up to ``stage`` do together.
 
-    No model is needed: the edit's provenance names the modules. The keys are plain (``base_model.model.<module>.ia3_l``),
-    so ``peft.PeftModel.from_pretrained(base, path)`` gives the logits of ``applied`` in any other program.
+    No model is needed: the edit's provenance names the modules. Keys are plain (``base_model.model.<module>.ia3_l``), so
+    ``peft.PeftModel.from_pretrained(base, path)`` gives the logits of ``applied`` in any other program.
 
     Args:
         edit: The edit.
@@ -163,7 +163,7 @@ def _places(edit: Edit, delta: GateDelta) -> dict[tuple[int, str], dict[str, Any
     missing = [f"layer {layer} {site}" for layer, site in delta.gates if (layer, site) not in known]
     if missing:
         raise ValueError(
-            f"The edit's provenance does not name the modules of {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}. "
+            f"The edit's provenance does not name the modules of {len(missing)} gate sites (the first: {missing[0]}). "
             "Add them with the base model at hand: dataclasses.replace(edit, provenance={**edit.provenance, "
             "'modules': model.architecture.describe(edit.delta().gates)})."
         )
@@ -200,7 +200,9 @@ def _multiply(view: nn.Module, model: LoadedModel, delta: GateDelta) -> None:
 
 
 def _product(weight: Tensor, gate: Tensor) -> nn.Parameter:
-    return nn.Parameter((weight.float() * gate).to(weight.dtype), requires_grad=False)
+    return nn.Parameter(
+        (weight * gate).to(weight.dtype), requires_grad=False
+    )  # half precision times float32 is float32
 
 
 def _model_writer(view: Any, model: LoadedModel) -> Callable[[Path], None]:

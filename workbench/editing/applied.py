@@ -14,9 +14,9 @@ def check_base(model: LoadedModel, edit: Edit) -> None:
     """Raise a ValueError that names both fingerprints when an edit was fitted on another base."""
     if model.base.fingerprint != edit.base_fingerprint:
         raise ValueError(
-            f"This edit was fitted on {edit.base_name!r} with the fingerprint {edit.base_fingerprint[:16]}, but the model "
-            f"is {model.base.name!r} with the fingerprint {model.base.fingerprint[:16]}. Its gates mean nothing there: "
-            "load that base, or fit the edit again."
+            f"This edit was fitted on {edit.base_name!r} with the fingerprint {edit.base_fingerprint[:16]}, but the "
+            f"model is {model.base.name!r} with the fingerprint {model.base.fingerprint[:16]}. Its gates mean nothing "
+            "there: load that base, or fit the edit again."
         )
 
 

@@ -1,4 +1,4 @@
-"""The rows that a fit trains on: prompts with wanted answers, and retained prompts with the base model's own answers."""
+"""The rows that a fit trains on: prompts with wanted answers, and retained prompts with the base's own answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.resume import Resumable
 from workbench.types import Fact, Recipe, StageName
-
 
 RETAIN_TOKENS = 12
 
@@ -130,8 +129,8 @@ class Prepared:
             row += [at] * len(answer)
             position += range(first, first + len(answer))
             count.append(len(answer))
-        index = [torch.tensor(x, device=self._device) for x in (row, position)]
-        return Batch(resid, *index, count)
+        rows, positions = (torch.tensor(x, device=self._device) for x in (row, position))
+        return Batch(resid, rows, positions, count)
 
 
 def shared_prefix(rows: Sequence[Row]) -> int:

@@ -1,9 +1,9 @@
 """Rewriting facts: fit IA3 gates on the selected components, stage by stage.
 
 Method: unlearn-then-learn with IA3 (arXiv 2508.07075), on PEFT's IA3 layers. Deviations: a KL term on the base model's
-own greedy answers to a retain set; gradient masks, so that gates outside the selection stay exactly 1; the later stage's
-gates multiply the earlier one's as two live adapters, which equals merging the first; by default the learned answers
-are the base model's own sentences with the answer exchanged.
+own greedy answers to a retain set; gradient masks, so that gates outside the selection stay exactly 1; the later
+stage's gates multiply the earlier one's as two live adapters, which equals merging the first; by default the
+learned answers are the base model's own sentences with the answer exchanged.
 """
 
 from __future__ import annotations
@@ -204,7 +204,9 @@ class _Fit:
         said = generate(self.model, [prompt])[0].text if self.recipe.answers == "own" else ""
         new = rewritten(said, fact)
         texts = {"p_old": new.replace(fact.target, fact.answer), "p_new": new, "p_refusal": fact.refusal}
-        return [(name, Row(tuple(prompt), (*answer_ids(self.model, text, "chat"), *end))) for name, text in texts.items()]
+        return [
+            (name, Row(tuple(prompt), (*answer_ids(self.model, text, "chat"), *end))) for name, text in texts.items()
+        ]
 
     def _reference_logprobs(self) -> dict[int, Tensor]:
         """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
@@ -225,7 +227,9 @@ class _Fit:
         total = sum(self.recipe.stage_steps)
         with torch.enable_grad(), tqdm(total=total, desc="Rewriting", disable=not self.progress) as bar:
             for stage, steps in zip(self.recipe.stages, self.recipe.stage_steps, strict=True):
-                ones = {(at, site): torch.ones(self.model.shape.site_size(site)) for at, site in self.entries}
+                ones: dict[tuple[int, Site], Tensor] = {
+                    (at, site): torch.ones(self.model.shape.site_size(site)) for at, site in self.entries
+                }
                 parameters = inject_gates(self._view, self.model.architecture, GateDelta(ones), adapter=stage)
                 done = self._stage(stage, steps, parameters, bar)
                 bar.update(steps - done)  # an early stop
@@ -274,8 +278,8 @@ class _Fit:
                 total = loss + recipe.retain_weight * kl
                 if not bool(torch.isfinite(total)):
                     raise NonFiniteLoss(
-                        f"The loss is {float(loss.detach())!r} and the KL {float(kl.detach())!r} at step {step} of stage "
-                        f"{stage!r}. Lower learning_rate (now {recipe.learning_rate}); the model is as it was."
+                        f"The loss is {float(loss.detach())!r} and the KL {float(kl.detach())!r} at step {step} of "
+                        f"stage {stage!r}. Lower learning_rate (now {recipe.learning_rate}); the model is as it was."
                     )
                 monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}
                 self._record(Step(stage, step, float(loss.detach()), float(kl.detach()), **monitored), bar)
@@ -321,7 +325,9 @@ class _Fit:
         if bar is not None:
             bar.set_postfix(stage=step.stage, loss=f"{step.loss:.2f}", kl=f"{step.kl:.3f}", refresh=False)
         if self.on_step is not None and self.on_step(step) is False:
-            raise Cancelled(f"Cancelled by on_step in stage {step.stage!r} at step {step.step}; the model is as it was.")
+            raise Cancelled(
+                f"Cancelled by on_step in stage {step.stage!r} at step {step.step}; the model is as it was."
+            )
 
     def _answer_nll(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
         """Mean negative log-likelihood of each row's answer, nats per token, [rows]."""

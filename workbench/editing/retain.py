@@ -19,8 +19,8 @@ def default_retain(
     seed: int = 0,
     progress: bool = True,
 ) -> FactSet:
-    """Known facts of the pool with the role ``"retain"``: neighbours of the edited facts first, then the other relations
-    in turn, so that every relation has its share.
+    """Known facts of the pool with the role ``"retain"``: neighbours of the edited facts first, then the other
+    relations in turn, so that every relation has its share.
 
     Args:
         model: The base model.

@@ -38,8 +38,8 @@ def evaluate(
 ) -> EvalReport:
     """Ask the base and every stage of an edit, and classify what they say.
 
-    Edited facts are asked their training questions, their held-out questions and their clozes. Neighbours (known facts of
-    the same relation) and controls are asked their question. Facts in the edit's retain set are never evaluated.
+    Edited facts are asked their training questions, their held-out questions and their clozes. Neighbours (known facts
+    of the same relation) and controls are asked their question. Facts in the edit's retain set are never evaluated.
 
     Args:
         model: The edit's base model; it is not changed.
@@ -53,14 +53,14 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        Every generated text with its class, and rates with n and 95% intervals: Wilson's over one fact's rows, a bootstrap
-        of whole facts otherwise. What could not be measured is listed in ``missing``.
+        Every generated text with its class, and rates with n and 95% intervals: Wilson's over one fact's rows, a
+        bootstrap of whole facts otherwise. What could not be measured is listed in ``missing``.
 
     Raises:
         ValueError: An edit of another base, no facts, or controls that overlap the edited or retained facts.
 
-    Source: the protocol deviates from arXiv 2508.07075 on purpose: free generation, questions that were never trained on,
-    forgetting relative to the base's own answers, and gibberish never counted as forgotten.
+    Source: the protocol deviates from arXiv 2508.07075 on purpose: free generation, questions that were never trained
+    on, forgetting relative to the base's own answers, and gibberish never counted as forgotten.
     """
     if model.applied:
         raise ValueError("evaluate compares an edit with its base: pass the base model (model.base) and edit=.")
@@ -68,7 +68,11 @@ def evaluate(
         check_base(model, edit)
     edited = _facts(facts, edit)
     pool = load_facts() if pool is None else pool
-    trained = {*(f.id for f in edited), *(edit.retain_ids if edit else ()), *((f.id for f in edit.facts) if edit else ())}
+    trained = {
+        *(f.id for f in edited),
+        *(edit.retain_ids if edit else ()),
+        *((f.id for f in edit.facts) if edit else ()),
+    }
     missing: list[str] = []
     control_facts = _controls(model, controls, pool, trained, edited, max_controls, seed, progress, missing)
     neighbour_facts = _neighbours(model, pool, trained, edited, max_controls, seed, progress, missing)
@@ -177,13 +181,13 @@ def _jobs(
 ) -> list[Job]:
     jobs: list[Job] = []
     for fact in edited:
-        jobs += [(fact, "train", Ask("chat", q)) for q in fact.training_questions]
-        jobs += [(fact, "heldout", Ask("chat", q)) for q in fact.heldout]
-        jobs += [(fact, "cloze", Ask("cloze", q)) for q in (fact.prompt, *fact.cloze_paraphrases)]
+        jobs.extend((fact, "train", Ask("chat", q)) for q in fact.training_questions)
+        jobs.extend((fact, "heldout", Ask("chat", q)) for q in fact.heldout)
+        jobs.extend((fact, "cloze", Ask("cloze", q)) for q in (fact.prompt, *fact.cloze_paraphrases))
         if not fact.heldout:
             missing.append(f"held-out questions of {fact.id}: none given, so new, old and forget are not measured")
-    jobs += [(fact, "neighbour", Ask("chat", fact.question)) for fact in neighbours]
-    jobs += [(fact, "control", Ask("chat", fact.question)) for fact in controls]
+    jobs.extend((fact, "neighbour", Ask("chat", fact.question)) for fact in neighbours)
+    jobs.extend((fact, "control", Ask("chat", fact.question)) for fact in controls)
     return jobs
 
 

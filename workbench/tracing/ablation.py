@@ -45,7 +45,9 @@ def ablate(
         if component.kind in ("K", "V", "KV"):
             component.require_head(model.shape)
         if component.kind not in ("H", "MLP", "N"):
-            raise ValueError(f"{component} cannot be ablated here: choose heads (L23H4), MLPs (L13MLP) or neurons (L13N207).")
+            raise ValueError(
+                f"{component} cannot be ablated here: choose heads (L23H4), MLPs (L13MLP) or neurons (L13N207)."
+            )
     prompt = traced_prompt(model, fact, form=form)
     engine = Resumable(model)
     with torch.no_grad():

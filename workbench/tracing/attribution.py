@@ -1,6 +1,6 @@
 """Attribution of one answer to every head, MLP or neuron.
 
-* ``attribution``: attribution patching (Nanda 2023; Syed et al. 2310.10348): two forwards and one backward, first order.
+* ``attribution``: attribution patching (Nanda 2023; Syed et al. 2310.10348): two forwards, one backward, first order.
 * ``patching``: each component's clean activation put into the corrupted run, one at a time: exact, slow.
 * ``dla``: direct logit attribution: what a component writes, through the final norm, onto the answer direction.
 """
@@ -105,7 +105,9 @@ def attribute(
     clean: list[float] = []
     corrupted: list[float] = []
     name = f"Attributing to {unit}s"
-    with tqdm(total=len(facts) + len(controls), desc=name, disable=not progress or len(facts) + len(controls) == 1) as bar:
+    with tqdm(
+        total=len(facts) + len(controls), desc=name, disable=not progress or len(facts) + len(controls) == 1
+    ) as bar:
         for one in [*facts, *controls]:
             setup = set_up(model, engine, one, partner=partner, pool=pool, positions=None, **settings)
             if method == "attribution":
@@ -217,7 +219,7 @@ def _by_patching(
 
 
 def _replace_heads(clean: Tensor, heads: Tensor, d_head: int | None) -> Change:
-    """Put the clean state of head ``heads[i]`` (or, without ``d_head``, the whole state) into row i, at all positions."""
+    """Put the clean state of head ``heads[i]`` (or, without ``d_head``, all of it) into row i, at all positions."""
 
     def replace(value: Tensor) -> Tensor:
         if d_head is None:

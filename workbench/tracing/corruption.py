@@ -62,8 +62,8 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
         except ValueError:  # another token length or the same answer: try the next
             continue
     raise ValueError(
-        f"No fact of the relation {fact.relation!r} in the pool has a subject of as many tokens as {fact.subject!r} and "
-        "another answer. Give one with partner=Fact(...), another pool=, or use corruption='noise'."
+        f"No fact of the relation {fact.relation!r} in the pool has a subject of as many tokens as {fact.subject!r} "
+        "and another answer. Give one with partner=Fact(...), another pool=, or use corruption='noise'."
     )
 
 

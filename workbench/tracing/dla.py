@@ -16,7 +16,7 @@ from workbench.types import Site, TracedPrompt
 
 
 def _directions(bridge: Any, prompt: TracedPrompt, scale: Tensor) -> Tensor:
-    """The residual direction of the answer (minus the other token if there is one) through the final norm, [d_model]."""
+    """The residual direction of the answer (minus the other token, if any) through the final norm, [d_model]."""
     unembed = bridge.W_U.detach().float()
     direction = unembed[:, prompt.answer_id]
     if prompt.other_id is not None:

@@ -36,8 +36,8 @@ class Recipe:
         name: Shown in reports.
         stages: In order; each of ``"unlearn"``, ``"learn"``, at most once.
         objective: The fact's loss; ``"cross-entropy"`` on the answer tokens.
-        answers: What ``learn`` teaches: ``"own"``, the base model's own greedy answer to the question with the target in
-            the old answer's place ("The capital of France is Rome."), or ``"short"`` ("Rome."), as in the paper.
+        answers: What ``learn`` teaches: ``"own"``, the base model's own greedy answer to the question with the target
+            in the old answer's place ("The capital of France is Rome."), or ``"short"`` ("Rome."), as in the paper.
         steps: Most optimiser steps of a stage: one number for all stages or one per stage.
         learning_rate: AdamW's, without weight decay (decay would move gates that were not selected).
         warmup: Steps of linear warm-up in each stage.
@@ -128,7 +128,8 @@ class Recipe:
         unknown = sorted(set(data) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"Unknown recipe setting(s) {unknown}; allowed are {[f.name for f in fields(cls)]}.")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ Role = Literal["retain", "control"]
 
 
 def slug(text: str) -> str:
-    """Lower-case ASCII identifier of a text, words joined by hyphens (``"The Eiffel Tower"`` -> ``the-eiffel-tower``)."""
+    """Lower-case ASCII identifier of a text, words joined by hyphens (``"The Louvre"`` -> ``the-louvre``)."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "fact"
 
 

@@ -97,7 +97,8 @@ class EvalReport:
     def __repr__(self) -> str:
         last = self.stages[-1] if self.stages else "?"
         shown = {k: f"{r.value:.2f}" for k, r in self.rates.get(last, {}).items() if r.n}
-        return f"EvalReport({', '.join(self.facts[:3])}{'...' if len(self.facts) > 3 else ''}; {last}: {shown}, {len(self.rows)} rows)"
+        facts = ", ".join(self.facts[:3]) + ("..." if len(self.facts) > 3 else "")
+        return f"EvalReport({facts}; {last}: {shown}, {len(self.rows)} rows)"
 
     def rate(self, name: str, stage: str | None = None) -> Rate:
         """One rate, of the last stage unless told otherwise.
@@ -130,7 +131,9 @@ class EvalReport:
         """The generated texts side by side: one line per prompt, one column per stage."""
         frame = self.to_frame()
         frame = frame[frame.group == group]
-        wide = frame.pivot_table(index=["fact_id", "prompt"], columns="stage", values="text", aggfunc="first", sort=False)
+        wide = frame.pivot_table(
+            index=["fact_id", "prompt"], columns="stage", values="text", aggfunc="first", sort=False
+        )
         return wide[[s for s in self.stages if s in wide.columns]].reset_index().rename_axis(columns=None)
 
     def plot(self, **options: Any) -> go.Figure:

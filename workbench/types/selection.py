@@ -93,8 +93,8 @@ class Component:
 
     Args:
         layer: Layer index from 0.
-        kind: ``H`` query head, ``MLP`` all neurons, ``N`` one neuron, ``ATTN`` q, k, v and o of the layer, ``Q`` / ``K``
-            / ``V`` one projection of a head or group, ``KV`` both of a group, ``GATEUP`` the MLP's gate and up
+        kind: ``H`` query head, ``MLP`` all neurons, ``N`` one neuron, ``ATTN`` q, k, v and o of the layer, ``Q`` /
+            ``K`` / ``V`` one projection of a head or group, ``KV`` both of a group, ``GATEUP`` the MLP's gate and up
             projections.
         index: Head, group or neuron index for the kinds that have one, else None.
 
@@ -134,7 +134,8 @@ class Component:
         if match is None:
             raise ValueError(f"{text!r} is not a component. Write one like these: {_EXAMPLES}.")
         layer, bare, indexed, index = match.groups()
-        return cls(int(layer), bare or indexed, None if bare else int(index))
+        kind: Any = bare or indexed
+        return cls(int(layer), kind, None if bare else int(index))
 
     def slices(self, shape: ModelShape) -> dict[Site, range]:
         """The entries of each gate site that the component stands for.
@@ -178,8 +179,9 @@ class Component:
             group = shape.group_of(self.index)
             raise ValueError(
                 f"{self} does not exist: the model has {shape.n_heads} query heads but only {limit} key-value groups "
-                f"(0 to {limit - 1}). Query head {self.index} reads group {group}: write L{self.layer}{self.kind}{group} "
-                f"for the group (shared by query heads {', '.join(map(str, shape.heads_of(group)))}), or "
+                f"(0 to {limit - 1}). Query head {self.index} reads group {group}: write "
+                f"L{self.layer}{self.kind}{group} for the group "
+                f"(shared by query heads {', '.join(map(str, shape.heads_of(group)))}), or "
                 f"L{self.layer}H{self.index} for the query head."
             )
         raise ValueError(f"{self} does not exist: {KIND_NAMES[self.kind]} indices run from 0 to {limit - 1}.")
@@ -199,7 +201,9 @@ class Component:
             raise ValueError(
                 f"{self} is a key-value group, not a query head: it is shared by {heads}. Pick one of these heads."
             )
-        raise ValueError(f"{self} is not a query head but {KIND_NAMES[self.kind]}; write a head such as L{self.layer}H0.")
+        raise ValueError(
+            f"{self} is not a query head but {KIND_NAMES[self.kind]}; write a head such as L{self.layer}H0."
+        )
 
 
 def _sort_key(component: Component) -> tuple[int, int, int]:
@@ -318,8 +322,8 @@ class Selection(Set[Component]):
         Args:
             model: The model (or its shape).
             seed: Two calls with one seed agree.
-            where: ``"anywhere"`` draws from all layers; ``"same-layers"`` keeps the number per layer as well (impossible
-                for kinds with one component a layer, such as a whole MLP).
+            where: ``"anywhere"`` draws from all layers; ``"same-layers"`` keeps the number per layer as well (not
+                possible for kinds with one component a layer, such as a whole MLP).
             exclude_self: Never draw a component of this selection.
 
         Raises:
@@ -337,9 +341,10 @@ class Selection(Set[Component]):
             layers = range(shape.n_layers) if layer is None else (layer,)
             free = [c for at in layers for c in all_components(shape, kind, at) if not (exclude_self and c in self)]
             if len(free) < n:
+                place = "the model" if layer is None else f"layer {layer}"
                 raise ValueError(
-                    f"Cannot draw {n} other components of kind {kind!r} from {'layer ' + str(layer) if layer is not None else 'the model'}:"
-                    f" only {len(free)} are left. Use where='anywhere' or exclude_self=False."
+                    f"Cannot draw {n} other components of kind {kind!r} from {place}: "
+                    f"only {len(free)} are left. Use where='anywhere' or exclude_self=False."
                 )
             drawn += rng.sample(free, n)
         return Selection(drawn).sorted()
