@@ -18,6 +18,7 @@ from transformers.models.llama import LlamaForCausalLM
 from transformers.models.phi3 import Phi3ForCausalLM
 
 from workbench.models import LoadedModel, load_model
+from workbench.types import Edit, EditStage, Fact, GateDelta, Recipe, Selection, Step
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 SPECIAL = (PAD, BOS, EOS, "<|im_start|>", "<|im_end|>")
@@ -129,3 +130,41 @@ def tiny_phi3(seed: int = 0, *, n_layers: int = 3, **options: Any) -> Any:
 def loaded(hf: Any, *, chat: bool = True, name: str = "tiny") -> LoadedModel:
     """A tiny model as the package's functions take it."""
     return load_model(hf, tokenizer=tiny_tokenizer(chat=chat), name=name)
+
+
+def random_edit(model: LoadedModel, selection: str = "L0ATTN L1H2 L1N5 L2MLP L2V0 L0GATEUP", seed: int = 0) -> Edit:
+    """An edit of two stages with random gates on a selection (zero and negative ones too), without any fit."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = Selection(selection)
+    stages = []
+    for name in ("unlearn", "learn"):
+        gates = {}
+        for (layer, site), indices in chosen.entries(model).items():
+            gate = torch.ones(model.shape.site_size(site))
+            gate[list(indices)] += 0.7 * torch.randn(len(indices), generator=generator)
+            gate[indices[0]] = 0.0
+            gates[layer, site] = gate
+        stages.append(EditStage(name, GateDelta(gates)))
+    fact = Fact(
+        subject="France",
+        prompt="The capital of France is",
+        question="What is the capital of France?",
+        answer="Paris",
+        target="Rome",
+        relation="country-capital",
+        target_aliases=("Roma",),
+        heldout=("Which city is France's capital?",),
+        split="dev",
+    )
+    return Edit(
+        stages=tuple(stages),
+        selection=chosen,
+        selector="given",
+        recipe=Recipe(steps=(3, 4), early_stop=None, seed=seed),
+        facts=(fact,),
+        retain_ids=("japan-capital", "köln"),
+        history=(Step("unlearn", 0, 2.5, 0.0), Step("learn", 0, 1 / 3, 1e-12, p_old=0.1, p_new=0.7, seconds=0.25)),
+        base_fingerprint=model.fingerprint,
+        base_name=model.name,
+        provenance={"created": "2024-05-01", "modules": model.architecture.describe(chosen.entries(model))},
+    )

@@ -33,7 +33,7 @@ _OTHER_NOTE = "The licence is the base model's own."
 def save_peft(edit: Edit, path: str | Path, *, stage: str | None = None) -> Path:
     """Write one PEFT IA3 adapter that does what the stages of an edit up to ``stage`` do together.
 
-    No model is needed: the edit's provenance names the modules. Keys are plain (``base_model.model.<module>.ia3_l``), so
+    No model is needed: the edit's provenance names the modules. The keys are plain module names, so
     ``peft.PeftModel.from_pretrained(base, path)`` gives the logits of ``applied`` in any other program.
 
     Args:
