@@ -1,0 +1,383 @@
+"""Facts, sets of facts, the bundled set, and the committed table of what the bundled model knows."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import tiny_llama
+from tests.tiny_facts import capital, capitals, knowing
+from workbench.facts import (
+    FORMS,
+    committed_table_path,
+    fact_key,
+    first_sentence,
+    known_facts,
+    known_table,
+    load_facts,
+    measure_known,
+)
+from workbench.types import Fact, FactSet, slug
+
+FRANCE = {
+    "subject": "France",
+    "prompt": "The capital of France is",
+    "question": "What is the capital of France?",
+    "answer": "Paris",
+    "target": "Rome",
+}
+TABLES = Path(__file__).parents[2] / "workbench" / "data" / "known"
+
+
+def test_five_fields_are_enough() -> None:
+    fact = Fact(**FRANCE)
+    assert fact.id == "france"
+    assert fact.training_questions == ("What is the capital of France?",)
+    assert fact.answers == ("Paris",)
+    assert fact.targets == ("Rome",)
+    assert fact.refusal
+    assert fact.split is fact.role is None
+    assert Fact.from_dict(fact.to_dict()) == fact
+    assert json.loads(json.dumps(fact.to_dict())) == fact.to_dict()
+
+
+def test_ids_come_from_subject_and_relation() -> None:
+    assert Fact(**FRANCE, relation="country-capital").id == "france-country-capital"
+    assert slug("The Eiffel Tower!") == "the-eiffel-tower"
+    assert slug("東京") == "fact"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"subject": "Spain"}, "subject 'Spain' is not in the prompt 'The capital of France is'"),
+        ({"subject": "france"}, "not in the prompt.*same case"),
+        ({"answer": " Paris"}, "Fact.answer is ' Paris': a space at either end.*Write 'Paris'"),
+        ({"answer": "Paris "}, "Fact.answer is 'Paris '"),
+        ({"answer": "\nParis"}, "Fact.answer"),
+        ({"answer": ""}, "Fact.answer is empty"),
+        ({"answer": "  "}, "Fact.answer is empty"),
+        ({"target": ""}, "Fact.target is empty"),
+        ({"target": " Rome"}, "Fact.target is ' Rome'"),
+        ({"prompt": "The capital of France is "}, "Fact.prompt is .*space"),
+        ({"question": " "}, "Fact.question is empty"),
+        ({"subject": ""}, "Fact.subject is empty"),
+        ({"refusal": ""}, "Fact.refusal is empty"),
+        ({"target": "Paris"}, "Answer and target are both 'Paris'"),
+        ({"target": "paris"}, "Answer and target are both"),
+        ({"split": "train"}, r"Fact.split must be one of \('dev', 'test'\) or None, got 'train'"),
+        ({"role": "neighbour"}, "Fact.role must be one of"),
+        ({"heldout": (FRANCE["question"],)}, "Held-out questions must not be training questions.*What is the capital"),
+        ({"heldout": ("Q?",), "paraphrases": ("Q?",)}, r"these are both: \['Q\?'\]"),
+    ],
+)
+def test_bad_facts(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Fact(**{**FRANCE, **change})
+
+
+def test_values_of_a_wrong_type() -> None:
+    with pytest.raises(TypeError, match="Fact.answer must be a string, got 3"):
+        Fact(**{**FRANCE, "answer": 3})  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"Fact.heldout must be a list of strings, got the string 'Q\?'"):
+        Fact(**FRANCE, heldout="Q?")  # type: ignore[arg-type]
+
+
+def test_from_dict_names_missing_and_unknown_fields() -> None:
+    with pytest.raises(ValueError, match=r"missing: \['answer', 'target'\]"):
+        Fact.from_dict({k: FRANCE[k] for k in ("subject", "prompt", "question")})
+    with pytest.raises(ValueError, match=r"Unknown field\(s\) \['anwser'\] in a fact; allowed are"):
+        Fact.from_dict({**FRANCE, "anwser": "Paris"})
+
+
+def test_lookups() -> None:
+    facts = capitals()
+    assert facts["spain-capital"].answer == "Madrid"
+    assert facts[0] is facts["france-capital"]
+    assert facts[-1].subject == "Japan"
+    assert facts[1:3].ids == ("italy-capital", "spain-capital")
+    assert isinstance(facts[1:3], FactSet)
+    assert "spain-capital" in facts
+    assert facts[2] in facts
+    assert "spain" not in facts
+    assert facts.relations == ("capital",)
+    assert list(facts.to_frame().id) == list(facts.ids)
+
+
+def test_an_unknown_id_shows_near_matches() -> None:
+    with pytest.raises(KeyError, match=r"No fact with the id 'frence-capital' among the 5.*'france-capital'"):
+        capitals()["frence-capital"]
+    with pytest.raises(KeyError) as caught:
+        capitals()["zzzzzzzz"]
+    assert "Did you mean" not in str(caught.value)
+    with pytest.raises(KeyError, match="Did you mean 'france-capital'"):
+        capitals().filter(ids=["france-capitl"])
+
+
+def test_ids_are_unique() -> None:
+    fact = capitals()[0]
+    with pytest.raises(ValueError, match=r"more than once: \['france-capital'\]"):
+        FactSet([fact, fact])
+
+
+def test_filter() -> None:
+    facts = capitals()
+    assert facts.filter(split="test", role="retain").ids == ("germany-capital", "japan-capital")
+    assert facts.filter(lambda f: "a" in f.answer, exclude=["france-capital"]).ids == ("spain-capital",)
+    assert facts.filter(ids=["japan-capital", "italy-capital"]).ids == ("italy-capital", "japan-capital")
+    assert facts.filter(relation="capital").ids == facts.ids
+    with pytest.raises(ValueError, match=r"No relation 'author' in 'capitals'; there are \['capital'\]"):
+        facts.filter(relation="author")
+
+
+def test_adding_sets_keeps_each_fact_once() -> None:
+    facts = capitals()
+    assert (facts[:2] + facts[1:4]).ids == facts.ids[:4]
+
+
+def test_neighbours_leave_out_those_whose_answer_is_the_target() -> None:
+    facts = capitals()
+    france = facts["france-capital"]  # its target is Rome, Italy's answer
+    assert facts.neighbours(france).ids == ("spain-capital", "germany-capital", "japan-capital")
+
+
+def test_neighbours_know_aliases_subjects_and_relations() -> None:
+    france = capital("France", "Paris", "Rome", target_aliases=("Roma",))
+    roma = capital("Italy", "ROMA", "Madrid")
+    again = capital("France", "Paris", "Berlin", id="france-again")
+    other = capital("Japan", "Tokyo", "Paris", relation="city")
+    assert FactSet([france, roma, again, other]).neighbours(france).ids == ()
+    lone = Fact(**FRANCE)
+    assert FactSet([lone, Fact(**FRANCE, id="b")]).neighbours(lone).ids == ()
+
+
+# The bundled set
+
+
+def normal(text: str) -> str:
+    return re.sub(r"\W+", " ", text).strip().casefold()
+
+
+def test_size_of_the_bundled_set(facts: FactSet) -> None:
+    assert len(facts) >= 400
+    assert len(facts.relations) >= 12
+    assert load_facts() is facts or load_facts().ids == facts.ids
+    assert "france-capital" in facts
+    assert facts["france-capital"].answer == "Paris"
+    assert facts["france-capital"].target == "Rome"
+
+
+def test_every_bundled_fact_is_complete(facts: FactSet) -> None:
+    for f in facts:
+        assert len(f.training_questions) >= 8, f.id
+        assert len(f.heldout) >= 8, f.id
+        assert len(f.cloze_paraphrases) >= 2, f.id
+        assert f.relation, f.id
+        assert f.split in ("dev", "test"), f.id
+        assert f.role in ("retain", "control"), f.id
+        assert f.refusal.startswith("I am not sure"), f.id
+        everything = (*f.training_questions, *f.heldout, f.prompt, *f.cloze_paraphrases)
+        assert len({normal(q) for q in everything}) == len(everything), f"{f.id} asks one thing twice"
+        assert "{" not in "".join((*everything, f.refusal)), f.id
+
+
+def test_the_subject_is_in_every_question(facts: FactSet) -> None:
+    for f in facts:
+        for text in (*f.training_questions, *f.heldout, f.prompt, *f.cloze_paraphrases, f.refusal):
+            assert f.subject in text, (f.id, text)
+
+
+def test_no_bundled_text_gives_its_answer_away(facts: FactSet) -> None:
+    """Besides the subject, no question holds the answer or the target."""
+    for f in facts:
+        for text in (*f.training_questions, *f.heldout, f.prompt, *f.cloze_paraphrases):
+            rest = text.replace(f.subject, " ")
+            for name in (*f.answers, *f.targets):
+                assert not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", rest), (f.id, name, text)
+
+
+def test_bundled_answers_and_targets_are_different(facts: FactSet) -> None:
+    for f in facts:
+        old, new = ({name.casefold() for name in names} for names in (f.answers, f.targets))
+        assert not old & new, f.id
+        assert f.subject.casefold() not in new, f.id
+
+
+def test_bundled_targets_are_of_the_answers_type(facts: FactSet) -> None:
+    """A target is mostly another fact's answer of the same relation."""
+    for relation in facts.relations:
+        group = facts.filter(relation=relation)
+        answers = {a.casefold() for f in group for a in f.answers}
+        share = sum(f.target.casefold() in answers for f in group) / len(group)
+        assert share >= 0.5, relation
+
+
+def test_one_subject_has_one_fact_a_relation(facts: FactSet) -> None:
+    counts = Counter((f.relation, f.subject) for f in facts)
+    assert max(counts.values()) == 1
+    assert len(set(facts.ids)) == len(facts)
+
+
+def test_heldout_templates_are_trained_on_for_no_fact(facts: FactSet) -> None:
+    """Not only for the same fact: as a template, with the subject cut out."""
+
+    def template(fact: Fact, text: str) -> str:
+        return normal(text.replace(fact.subject, "{}"))
+
+    trained = {template(f, q) for f in facts for q in f.training_questions}
+    held = {template(f, q) for f in facts for q in f.heldout}
+    assert not trained & held
+    assert not {normal(q) for f in facts for q in f.training_questions} & {normal(q) for f in facts for q in f.heldout}
+
+
+def test_retained_facts_are_dev_facts_and_both_kinds_are_many(facts: FactSet) -> None:
+    """Controls come from the test split, so nothing that may be retained is among them."""
+    counts = Counter((f.split, f.role) for f in facts)
+    assert set(counts) == {("dev", "retain"), ("dev", "control"), ("test", "control")}
+    assert len(facts.filter(split="test").relations) >= 12
+    assert len(facts.filter(split="dev")) >= 20
+    assert len(facts.filter(role="retain").relations) >= 8
+    assert len(facts.filter(role="retain")) >= 40
+
+
+def test_bundled_neighbours_never_have_the_target_as_answer(facts: FactSet) -> None:
+    for f in random.Random(0).sample(list(facts), 40):
+        for other in facts.neighbours(f):
+            assert not {a.casefold() for a in other.answers} & {t.casefold() for t in f.targets}
+            assert other.relation == f.relation
+
+
+# What a model knows
+
+
+def tables() -> list[dict[str, Any]]:
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(TABLES.glob("*.json"))]
+
+
+def test_the_committed_table_covers_all_facts(facts: FactSet) -> None:
+    (table,) = tables()
+    assert committed_table_path(table["fingerprint"]).is_file()
+    expected = {fact_key(f, form) for f in facts for form in FORMS}
+    assert set(table["answers"]) == expected
+    for fact in facts:
+        for form in FORMS:
+            entry = table["answers"][fact_key(fact, form)]
+            assert (entry["id"], entry["form"]) == (fact.id, form)
+
+
+def test_the_bundled_model_knows_enough(facts: FactSet) -> None:
+    (table,) = tables()
+    for form in FORMS:
+        known = {e["id"] for e in table["answers"].values() if e["form"] == form and e["known"]}
+        assert len(known) >= 100, form
+    chat = {e["id"] for e in table["answers"].values() if e["form"] == "chat" and e["known"]}
+    controls = facts.filter(split="test", role="control", ids=chat)
+    assert len(controls) >= 40
+
+
+def test_the_key_changes_with_everything_that_the_answer_depends_on() -> None:
+    fact = capital("France", "Paris", "Rome")
+    keys = {fact_key(fact, "chat"), fact_key(fact, "cloze")}
+    for change in (
+        {"question": "Capital of France?"},
+        {"answer": "Lyon"},
+        {"answer_aliases": ("Lutetia",)},
+        {"target": "Milan"},
+        {"case_sensitive": True},
+    ):
+        keys.add(fact_key(capital("France", **{"answer": "Paris", "target": "Rome", **change}), "chat"))
+    assert len(keys) == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "counted"),
+    [
+        (" Paris. It is large.", "Paris"),
+        ("Paris\nRome", "Paris"),
+        ("Paris! Or so", "Paris"),
+        ("Paris; Rome", "Paris"),
+        ("St. Petersburg", "St"),
+        ("Paris", "Paris"),
+        ("", ""),
+    ],
+)
+def test_what_counts_of_a_cloze(text: str, counted: str) -> None:
+    assert first_sentence(text) == counted
+
+
+def test_known_facts_of_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows what it was set up to know; the second call reads the cache."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    taught = capitals()
+    model = knowing(tiny_llama(tied=False), taught[:3])
+    known = known_facts(model, taught, progress=False)
+    assert known.ids == taught.ids[:3]
+    assert known.forms == {i: ("chat", "cloze") for i in taught.ids[:3]}
+    assert len(known_table(model)) == 10
+
+    def no_asking(*args: Any, **options: Any) -> None:
+        raise AssertionError("the cache was not used")
+
+    monkeypatch.setattr("workbench.facts.measure_known", no_asking)
+    assert known_facts(model, taught, form="any", progress=False).ids == known.ids
+    with pytest.raises(AssertionError):
+        known_facts(model, taught, use_cache=False, progress=False)
+
+
+def test_the_cache_belongs_to_one_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    taught = capitals()
+    known_facts(knowing(tiny_llama(tied=False), taught), taught, progress=False)
+    assert known_table(knowing(tiny_llama(seed=1, tied=False), taught)) == {}
+
+
+LATER = pytest.mark.xfail(strict=True, reason="known_table and _write_cache expect a JSON object in UTF-8")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        '{"version": 1}',
+        pytest.param("[]", marks=LATER),
+        pytest.param("null", marks=LATER),
+        pytest.param("\xff", marks=LATER),
+    ],
+)
+def test_a_damaged_cache_is_measured_again(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    taught = capitals()
+    model = knowing(tiny_llama(tied=False), taught)
+    path = tmp_path / "known" / f"{model.fingerprint}.json"
+    path.parent.mkdir()
+    path.write_bytes(damage.encode("latin-1"))
+    assert known_facts(model, taught, progress=False).ids == taught.ids
+
+
+def test_known_facts_refuses_an_unknown_form() -> None:
+    with pytest.raises(ValueError, match="form must be one of .*'chat', 'cloze', 'any'.*got 'plain'"):
+        known_facts(None, form="plain")  # type: ignore[arg-type]
+
+
+@pytest.mark.model
+def test_the_table_is_the_bundled_models(model: Any) -> None:
+    (table,) = tables()
+    assert table["fingerprint"] == model.fingerprint
+
+
+@pytest.mark.model
+def test_a_sample_of_the_table_measured_again(model: Any, facts: FactSet) -> None:
+    """Padding changes logits by about 1e-4, which may flip one near tie."""
+    sample = random.Random(0).sample(list(facts), 24)
+    again = measure_known(model, sample, progress=False)
+    (table,) = tables()
+    flips = [entry for key, entry in again.items() if entry["known"] != table["answers"][key]["known"]]
+    assert len(again) == 48
+    assert len(flips) <= 1, flips
