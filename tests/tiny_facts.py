@@ -1,17 +1,19 @@
 """Capitals that a tiny model really knows, so that whole functions can be tested without the bundled model.
 
-``knowing`` sets a random model's output embeddings so that, greedily, it says the answer of each fact and then stops, in
-cloze and in chat form. Everything below the output embeddings stays random.
+``knowing`` sets a random model's output embeddings so that it says the answer of each fact and then stops, greedily,
+in cloze and in chat form. Everything below the output embeddings stays random.
 """
 
 from __future__ import annotations
 
+import tempfile
+from functools import lru_cache
 from typing import Any
 
 import torch
 
-from tests.tiny import loaded
-from workbench.models import LoadedModel
+from tests.tiny import tiny_tokenizer
+from workbench.models import LoadedModel, load_model
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.types import Fact, FactSet
 
@@ -23,6 +25,16 @@ ROWS = (
     ("Germany", "Berlin", "Tokyo", "test", "retain"),
     ("Japan", "Tokyo", "Paris", "test", "retain"),
 )
+
+
+@lru_cache
+def tokenizer_from_files(*, chat: bool = True) -> Any:
+    """The tiny tokenizer, saved and loaded again, as users have theirs."""
+    from transformers import AutoTokenizer
+
+    folder = tempfile.mkdtemp()  # TransformerLens reads it again
+    tiny_tokenizer(chat=chat).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def capital(subject: str, answer: str, target: str, split: Any = None, role: Any = None, **more: Any) -> Fact:
@@ -49,8 +61,8 @@ def capitals() -> FactSet:
 
 
 def teach(hf: Any, model: LoadedModel, places: list[tuple[list[int], int]], logit: float = 14.0) -> None:
-    """Set output embeddings so that after each text (token ids) the given token has this logit, and the other tokens that
-    are taught have 0. There must be fewer texts than the model is wide."""
+    """Set output embeddings so that after each text (token ids) the given token has this logit, and the other tokens
+    that are taught have 0. There must be fewer texts than the model is wide."""
     states = []
     with torch.no_grad():
         for ids, _ in places:
@@ -62,16 +74,16 @@ def teach(hf: Any, model: LoadedModel, places: list[tuple[list[int], int]], logi
         output[taught] = rows.to(output.dtype)
 
 
-def knowing(hf: Any, facts: FactSet | None = None, *, chat: bool = True, **options: Any) -> LoadedModel:
+def knowing(hf: Any, facts: FactSet | None = None, *, chat: bool = True, name: str = "tiny") -> LoadedModel:
     """A tiny HF model (with untied output embeddings) as a loaded model that knows the facts' answers in both forms.
 
     Args:
         hf: Changed in place.
         facts: By default ``capitals()``.
         chat: Whether the tokenizer has a chat template.
-        options: For ``tests.tiny.loaded``.
+        name: What it is called in results.
     """
-    model = loaded(hf, chat=chat, **options)
+    model = load_model(hf, tokenizer=tokenizer_from_files(chat=chat), name=name)
     places = []
     for fact in capitals() if facts is None else facts:
         for form, text in (("cloze", fact.prompt), ("chat", fact.question)):

@@ -65,7 +65,7 @@ def test_ties_keep_the_order_of_the_model() -> None:
 def test_top_of_some_layers() -> None:
     assert str(HEADS.top(2, layers=range(1))) == "L0H2 L0H0"
     assert str(HEADS.top(3, layers=range(1, 2))) == "L1H0 L1H1 L1H2"
-    with pytest.raises(ValueError, match="k must be a whole number from 1 to 3"):
+    with pytest.raises(ValueError, match=r"k must be a whole number from 1 to 3"):
         HEADS.top(4, layers=range(1, 2))
 
 
@@ -80,13 +80,13 @@ def test_nan_is_never_ranked(by: Any) -> None:
     holes = effect_map([[NAN, -5.0, NAN], [2.0, NAN, -0.2]])
     assert NAN not in [holes.values[c.layer, c.index] for c in holes.top(3, by=by)]
     assert set(holes.top(3, by=by)) == {Component(0, "H", 1), Component(1, "H", 0), Component(1, "H", 2)}
-    with pytest.raises(ValueError, match="from 1 to 3"):
+    with pytest.raises(ValueError, match=r"from 1 to 3"):
         holes.top(4, by=by)
 
 
 @pytest.mark.xfail(strict=True, raises=IndexError, reason="EffectMap.top does not check layers=")
 def test_a_layer_that_the_map_lacks_is_refused() -> None:
-    with pytest.raises(ValueError, match="layer"):
+    with pytest.raises(ValueError, match=r"layer"):
         HEADS.top(1, layers=range(1, 3))
 
 
@@ -95,7 +95,7 @@ def test_positions_are_reduced_to_their_maximum_once() -> None:
     mlp = effect_map(values, "position", unit="mlp", labels={"layer": ("L0", "L1", "L2"), "position": tuple("abcd")})
     assert str(mlp.top(3)) == "L0MLP L2MLP L1MLP"
     assert str(mlp.top(1, by="abs")) == "L1MLP"
-    with pytest.raises(ValueError, match="from 1 to 3"):
+    with pytest.raises(ValueError, match=r"from 1 to 3"):
         mlp.top(4)
     attention = effect_map(values, "position", unit="attn")
     assert str(attention.top(2)) == "L0ATTN L2ATTN"
@@ -143,9 +143,9 @@ def test_to_frame_without_positions_or_errors() -> None:
 
 
 def test_labels_must_fit() -> None:
-    with pytest.raises(ValueError, match="Axis 'head' has 3 entries but 2 labels"):
+    with pytest.raises(ValueError, match=r"Axis 'head' has 3 entries but 2 labels"):
         effect_map([[1.0, 2.0, 3.0]], labels={"layer": ("L0",), "head": ("H0", "H1")})
-    with pytest.raises(ValueError, match="Axis 'head' has 3 entries but 0 labels"):
+    with pytest.raises(ValueError, match=r"Axis 'head' has 3 entries but 0 labels"):
         effect_map([[1.0, 2.0, 3.0]], labels={"layer": ("L0",)})
     with pytest.raises(ValueError, match=r"values of shape \(1, 3\) do not fit the axes \('layer',\)"):
         effect_map([[1.0, 2.0, 3.0]], axes=("layer",))

@@ -83,7 +83,7 @@ def test_bad_facts(change: dict[str, Any], message: str) -> None:
 
 
 def test_values_of_a_wrong_type() -> None:
-    with pytest.raises(TypeError, match="Fact.answer must be a string, got 3"):
+    with pytest.raises(TypeError, match=r"Fact.answer must be a string, got 3"):
         Fact(**{**FRANCE, "answer": 3})  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"Fact.heldout must be a list of strings, got the string 'Q\?'"):
         Fact(**FRANCE, heldout="Q?")  # type: ignore[arg-type]
@@ -116,7 +116,7 @@ def test_an_unknown_id_shows_near_matches() -> None:
     with pytest.raises(KeyError) as caught:
         capitals()["zzzzzzzz"]
     assert "Did you mean" not in str(caught.value)
-    with pytest.raises(KeyError, match="Did you mean 'france-capital'"):
+    with pytest.raises(KeyError, match=r"Did you mean 'france-capital'"):
         capitals().filter(ids=["france-capitl"])
 
 
@@ -362,7 +362,7 @@ def test_a_damaged_cache_is_measured_again(damage: str, tmp_path: Path, monkeypa
 
 
 def test_known_facts_refuses_an_unknown_form() -> None:
-    with pytest.raises(ValueError, match="form must be one of .*'chat', 'cloze', 'any'.*got 'plain'"):
+    with pytest.raises(ValueError, match=r"form must be one of .*'chat', 'cloze', 'any'.*got 'plain'"):
         known_facts(None, form="plain")  # type: ignore[arg-type]
 
 

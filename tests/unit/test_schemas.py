@@ -113,7 +113,7 @@ def test_json_list(tmp_path: Path) -> None:
     path.write_text("\ufeff" + json.dumps([FRANCE, SPAIN]), encoding="utf-8")
     assert read_facts(path).ids == ("france", "es")
     path.write_text(json.dumps({"facts": [FRANCE]}))
-    with pytest.raises(ValueError, match="must hold a JSON list of records, got dict"):
+    with pytest.raises(ValueError, match=r"must hold a JSON list of records, got dict"):
         read_facts(path)
 
 
@@ -179,7 +179,7 @@ def test_known_1000(tmp_path: Path) -> None:
     assert kenya.prompt == "Kenya is in the continent of"
     assert beats.target in ("Antarctica", "Africa")  # alone in its relation
     path.write_text(json.dumps(KNOWN_1000[:1]))
-    with pytest.raises(ValueError, match="record 1.*no other attribute in the file"):
+    with pytest.raises(ValueError, match=r"record 1.*no other attribute in the file"):
         read_facts(path)
 
 
@@ -220,7 +220,7 @@ def test_schemas_are_recognised(record: dict[str, Any], schema: str) -> None:
 def test_an_unknown_schema_shows_the_fields(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"No known schema has the fields \['a', 'b'\]. A fact needs subject, prompt"):
         read_facts(jsonl(tmp_path / "x.jsonl", {"a": 1, "b": 2}))
-    with pytest.raises(ValueError, match="schema must be one of .*got 'rome'"):
+    with pytest.raises(ValueError, match=r"schema must be one of .*got 'rome'"):
         read_facts(jsonl(tmp_path / "x.jsonl", FRANCE), schema="rome")  # type: ignore[arg-type]
 
 
@@ -243,10 +243,10 @@ def test_an_invalid_record_is_named_or_skipped(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "x.jsonl", FRANCE, {**FRANCE, "subject": "Spain"}, SPAIN)
     with pytest.raises(ValueError, match=r"x.jsonl, record 2 \(workbench\): The subject 'Spain'.*on_error='skip'"):
         read_facts(path)
-    with pytest.warns(UserWarning, match="Skipped: .*record 2"):
+    with pytest.warns(UserWarning, match=r"Skipped: .*record 2"):
         facts = read_facts(path, on_error="skip")
     assert facts.ids == ("france", "es")
-    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match=r"on_error must be 'raise' or 'skip'"):
         read_facts(path, on_error="ignore")  # type: ignore[arg-type]
 
 
@@ -284,9 +284,9 @@ def test_a_later_record_that_does_not_fit(good: Any, bad: Any, reason: str, tmp_
 )
 def test_null_where_a_text_is_wanted_is_an_invalid_record(good: Any, bad: Any, tmp_path: Path) -> None:
     path = jsonl(tmp_path / "x.jsonl", good, bad, *KNOWN_1000[2:] if "attribute" in good else ())
-    with pytest.raises(ValueError, match="record 2"):
+    with pytest.raises(ValueError, match=r"record 2"):
         read_facts(path)
-    with pytest.warns(UserWarning, match="record 2"):
+    with pytest.warns(UserWarning, match=r"record 2"):
         assert len(read_facts(path, on_error="skip")) >= 1
 
 
@@ -304,10 +304,10 @@ def test_a_number_that_is_taken_already(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_there_empty_or_of_another_kind(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="There is no file .*none.jsonl"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file .*none.jsonl"):
         read_facts(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(ValueError, match="has no records"):
+    with pytest.raises(ValueError, match=r"has no records"):
         read_facts(tmp_path / "empty.jsonl")
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(ValueError, match=r"from .jsonl, .json or .csv files, got 'x.txt'"):

@@ -63,25 +63,25 @@ def test_every_way_of_writing(text: str, expected: Component) -> None:
     "text", ["", "H4", "L4", "L4X2", "l4h2", "L4H", "L-1H2", "L4H-2", "L4MLP3", "L4ATTN1", "L4 H2", "L4H2.5", 7, None]
 )
 def test_bad_texts_show_examples(text: object) -> None:
-    with pytest.raises(ValueError, match="is not a component.*L23H4, L13MLP"):
+    with pytest.raises(ValueError, match=r"is not a component.*L23H4, L13MLP"):
         Component.parse(text)  # type: ignore[arg-type]
 
 
 def test_one_bad_part_spoils_a_selection() -> None:
-    with pytest.raises(ValueError, match="'L3Z1' is not a component"):
+    with pytest.raises(ValueError, match=r"'L3Z1' is not a component"):
         Selection.parse("L1H1 L3Z1")
 
 
 def test_bad_components() -> None:
-    with pytest.raises(ValueError, match="start at 0"):
+    with pytest.raises(ValueError, match=r"start at 0"):
         Component(-1, "MLP")
-    with pytest.raises(ValueError, match="start at 0"):
+    with pytest.raises(ValueError, match=r"start at 0"):
         Component(0, "H", -1)
-    with pytest.raises(ValueError, match="'H' needs an index"):
+    with pytest.raises(ValueError, match=r"'H' needs an index"):
         Component(0, "H")
-    with pytest.raises(ValueError, match="'MLP' takes no index"):
+    with pytest.raises(ValueError, match=r"'MLP' takes no index"):
         Component(0, "MLP", 2)
-    with pytest.raises(ValueError, match="Unknown component kind 'X'"):
+    with pytest.raises(ValueError, match=r"Unknown component kind 'X'"):
         Component(0, "X", 2)  # type: ignore[arg-type]
 
 
@@ -123,12 +123,12 @@ def test_require_head() -> None:
     assert Component.parse("L1H4").require_head(SHAPE) == 4
     assert Component.parse("L1Q5").require_head(SHAPE) == 5
     for text in ("L1K1", "L1V1", "L1KV1"):
-        with pytest.raises(ValueError, match=f"{text} is a key-value group.*shared by L1H3, L1H4, L1H5"):
+        with pytest.raises(ValueError, match=rf"{text} is a key-value group.*shared by L1H3, L1H4, L1H5"):
             Component.parse(text).require_head(SHAPE)
     for text in ("L1MLP", "L1N3", "L1ATTN", "L1GATEUP"):
-        with pytest.raises(ValueError, match=f"{text} is not a query head"):
+        with pytest.raises(ValueError, match=rf"{text} is not a query head"):
             Component.parse(text).require_head(SHAPE)
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match=r"does not exist"):
         Component.parse("L1H6").require_head(SHAPE)
 
 
@@ -149,7 +149,7 @@ def test_set_operators_keep_the_order_of_first_appearance() -> None:
 def test_operators_take_texts_and_refuse_strangers() -> None:
     assert str(Selection("L2H1") | ["L0MLP"]) == "L2H1 L0MLP"
     assert str(Selection("L2H1") | "L0MLP") == "L2H1 L0MLP"
-    with pytest.raises(ValueError, match="not a component"):
+    with pytest.raises(ValueError, match=r"not a component"):
         Selection("L2H1") | [3]
 
 
@@ -167,9 +167,9 @@ def test_membership_and_size() -> None:
 
 def test_json_is_a_plain_list() -> None:
     assert Selection("L2H1 L0MLP").to_json() == '["L2H1", "L0MLP"]'
-    with pytest.raises(ValueError, match="Expected a JSON list of component names, got dict"):
+    with pytest.raises(ValueError, match=r"Expected a JSON list of component names, got dict"):
         Selection.from_json('{"L2H1": 1}')
-    with pytest.raises(ValueError, match="not a component"):
+    with pytest.raises(ValueError, match=r"not a component"):
         Selection.from_json("[1, 2]")
     with pytest.raises(ValueError):
         Selection.from_json("L2H1")
@@ -253,9 +253,9 @@ def test_random_controls_may_include_the_selection_when_asked() -> None:
 
 
 def test_not_enough_to_draw_from() -> None:
-    with pytest.raises(ValueError, match="Cannot draw 2 other components of kind 'MLP'.*only 1 are left"):
+    with pytest.raises(ValueError, match=r"Cannot draw 2 other components of kind 'MLP'.*only 1 are left"):
         Selection("L0MLP L1MLP").random_like(SHAPE)
-    with pytest.raises(ValueError, match="kind 'MLP' from layer 0: only 0 are left. Use where='anywhere'"):
+    with pytest.raises(ValueError, match=r"kind 'MLP' from layer 0: only 0 are left. Use where='anywhere'"):
         Selection("L0MLP").random_like(SHAPE, where="same-layers")
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match=r"does not exist"):
         Selection("L0H6").random_like(SHAPE)

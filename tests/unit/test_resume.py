@@ -1,0 +1,290 @@
+"""Resuming a forward pass at a layer and after a prefix equals the plain Hugging Face forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_tokenizer
+from workbench.models import LoadedModel, load_model
+from workbench.resume import Resumable
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: tiny_llama(bias=True),
+    "gpt2": tiny_gpt2,
+    "phi3": tiny_phi3,
+}
+FAMILIES = pytest.mark.parametrize("family", MAKERS)
+IDS = torch.randint(5, N_VOCAB, (2, 9), generator=torch.Generator().manual_seed(0))
+TOKENS = IDS.shape[1]
+MODULES: dict[str, dict[str, tuple[str, bool]]] = {
+    "llama": {
+        "resid": ("model.layers.{}", True),
+        "attn": ("model.layers.{}.self_attn", False),
+        "mlp": ("model.layers.{}.mlp", False),
+        "z": ("model.layers.{}.self_attn.o_proj", True),
+        "post": ("model.layers.{}.mlp.down_proj", True),
+    },
+    "gpt2": {
+        "resid": ("transformer.h.{}", True),
+        "attn": ("transformer.h.{}.attn", False),
+        "mlp": ("transformer.h.{}.mlp", False),
+        "z": ("transformer.h.{}.attn.c_proj", True),
+        "post": ("transformer.h.{}.mlp.c_proj", True),
+    },
+}
+MODULES["phi3"] = MODULES["llama"]
+
+
+@lru_cache
+def made(family: str) -> tuple[LoadedModel, Resumable, Tensor]:
+    """A tiny model, its engine and the plain forward's logits."""
+    model = loaded(MAKERS[family]())
+    with torch.no_grad():
+        return model, Resumable(model), model.hf(IDS).logits
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
+
+
+def plain(hf: Any, ids: Tensor, hooks: dict[str, tuple[bool, Callable[[Tensor], Tensor]]]) -> Tensor:
+    """All logits of the plain model with changes at module inputs (True) or outputs, by plain hooks."""
+    handles = []
+    for name, (on_input, change) in hooks.items():
+        module = hf.get_submodule(name)
+        if on_input:
+            handles.append(module.register_forward_pre_hook(lambda m, args, c=change: (c(args[0]), *args[1:])))
+        else:
+            handles.append(
+                module.register_forward_hook(
+                    lambda m, args, out, c=change: (c(out[0]), *out[1:]) if isinstance(out, tuple) else c(out)
+                )
+            )
+    try:
+        return hf(ids).logits
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@FAMILIES
+@settings(max_examples=25)
+@given(start=st.integers(0, 2), length=st.integers(0, TOKENS - 1))
+def test_any_start_layer_and_prefix(family: str, start: int, length: int) -> None:
+    _, engine, logits = made(family)
+    with torch.no_grad():
+        prefix = engine.keys_values(IDS[:1, :length])
+        resid = engine.entering(IDS[0].tolist(), start)[None, length:]
+        close(engine.run(resid, start=start, prefix=prefix), logits[:1, -1])
+
+
+@FAMILIES
+def test_several_rows_share_a_prefix(family: str) -> None:
+    model, engine, _ = made(family)
+    ids = IDS.clone()
+    ids[1, :4] = ids[0, :4]
+    with torch.no_grad():
+        prefix = engine.keys_values(ids[:1, :4])
+        resid = torch.stack([engine.entering(row.tolist(), 1)[4:] for row in ids])
+        close(engine.run(resid, start=1, prefix=prefix), model.hf(ids).logits[:, -1])
+
+
+@FAMILIES
+def test_an_empty_prefix_is_none(family: str) -> None:
+    _, engine, _ = made(family)
+    assert engine.keys_values(IDS[:1, :0]) is None
+
+
+@FAMILIES
+def test_embed_and_entering_are_the_hidden_states(family: str) -> None:
+    model, engine, _ = made(family)
+    with torch.no_grad():
+        states = model.hf(IDS, output_hidden_states=True).hidden_states
+        close(engine.embed(IDS), states[0])
+        for layer in range(3):
+            close(engine.entering(IDS[1].tolist(), layer), states[layer][1])
+
+
+@FAMILIES
+def test_a_run_leaves_the_engine_as_it_was(family: str) -> None:
+    _, engine, logits = made(family)
+    with torch.no_grad():
+        resid = engine.entering(IDS[0].tolist(), 2)[None]
+
+        def fail(value: Tensor) -> Tensor:
+            raise RuntimeError("in the middle")
+
+        with pytest.raises(RuntimeError, match="in the middle"):
+            engine.run(resid, start=2, changes={("mlp", 2): fail})
+        close(engine.run(engine.embed(IDS)), logits[:, -1])
+
+
+@FAMILIES
+@pytest.mark.parametrize("site", ["resid", "attn", "mlp", "z", "post"])
+@pytest.mark.parametrize("layer", [0, 2])
+def test_a_change_at_any_site_equals_a_plain_hook(family: str, site: Any, layer: int) -> None:
+    model, engine, logits = made(family)
+
+    def some_entries(value: Tensor) -> Tensor:
+        value = value.clone()
+        value[:, -2:, ::3] = 2 * value[:, -2:, ::3] - 0.5
+        return value
+
+    name, on_input = MODULES[family][site]
+    with torch.no_grad():
+        expected = plain(model.hf, IDS, {name.format(layer): (on_input, some_entries)})[:, -1]
+        assert (expected - logits[:, -1]).abs().max() > 1e-3  # the change matters
+        close(engine.run(engine.embed(IDS), changes={(site, layer): some_entries}), expected)
+        resid = torch.stack([engine.entering(row.tolist(), layer) for row in IDS])
+        close(engine.run(resid, start=layer, changes={(site, layer): some_entries}), expected)
+
+
+@FAMILIES
+def test_several_changes_and_a_prefix_at_once(family: str) -> None:
+    """Both runs change only positions after the prefix."""
+    model, engine, _ = made(family)
+    names = MODULES[family]
+
+    def scaled(by: float) -> Callable[[Tensor], Tensor]:
+        def change(value: Tensor) -> Tensor:
+            value = value.clone()
+            value[:, -3:] *= by
+            return value
+
+        return change
+
+    with torch.no_grad():
+        expected = plain(
+            model.hf,
+            IDS[:1],
+            {names["mlp"][0].format(1): (False, scaled(0.5)), names["z"][0].format(2): (True, scaled(-1.0))},
+        )[:, -1]
+        prefix = engine.keys_values(IDS[:1, :5])
+        resid = engine.entering(IDS[0].tolist(), 1)[None, 5:]
+        changes = {("mlp", 1): scaled(0.5), ("z", 2): scaled(-1.0)}
+        close(engine.run(resid, start=1, prefix=prefix, changes=changes), expected)  # type: ignore[arg-type]
+
+
+@FAMILIES
+def test_record_keeps_the_plain_states(family: str) -> None:
+    model, engine, logits = made(family)
+    sites = ("resid", "attn", "mlp", "z", "post")
+    kept: dict[tuple[str, int], Tensor] = {}
+
+    def keeper(key: tuple[str, int]) -> Callable[[Tensor], Tensor]:
+        def keep(value: Tensor) -> Tensor:
+            kept[key] = value
+            return value
+
+        return keep
+
+    hooks = {
+        MODULES[family][site][0].format(layer): (MODULES[family][site][1], keeper((site, layer)))
+        for site in ("resid", "z", "post")
+        for layer in range(3)
+    }
+    with torch.no_grad():
+        plain(model.hf, IDS, hooks)
+        outputs = {
+            MODULES[family][site][0].format(layer): (False, keeper((site, layer)))
+            for site in ("attn", "mlp")
+            for layer in range(3)
+        }
+        plain(model.hf, IDS, outputs)
+        recording = engine.record(engine.embed(IDS), sites)  # type: ignore[arg-type]
+    close(recording.logits, logits[:, -1])
+    assert set(recording.states) == set(kept)
+    for key, state in kept.items():
+        close(recording.states[key], state)  # type: ignore[index]
+
+
+def plain_from(hf: Any, family: str, ids: Tensor, layer: int, resid: Tensor) -> Tensor:
+    """The plain forward with the residual stream entering a layer replaced, as a function of it."""
+    return plain(hf, ids, {MODULES[family]["resid"][0].format(layer): (True, lambda _: resid)})
+
+
+@FAMILIES
+@pytest.mark.parametrize("start", [0, 1, 2])
+@pytest.mark.parametrize("shared", [0, 1, 4])
+def test_logits_at_places_with_a_shared_prefix(family: str, start: int, shared: int) -> None:
+    """Rows of 9 and 7 tokens that share their first ones; values and gradients against the plain forward."""
+    model, engine, _ = made(family)
+    ids = IDS.clone()
+    ids[1, :4] = ids[0, :4]
+    texts = [ids[0].tolist(), ids[1, :7].tolist()]
+    places = [(0, 8), (0, 5), (1, 6), (1, 4)]
+    with torch.no_grad():
+        whole = [engine.entering(text, start) for text in texts]
+    weights = torch.linspace(-1, 1, len(places) * N_VOCAB).view(len(places), -1)
+
+    padded = torch.nn.utils.rnn.pad_sequence([w[shared:] for w in whole], batch_first=True).requires_grad_(True)
+    prefix = whole[0][None, :shared] if shared else None
+    rows, positions = torch.tensor([r for r, _ in places]), torch.tensor([p - shared for _, p in places])
+    got = engine.logits_at(padded, rows, positions, start=start, shared=prefix)
+    (gradient,) = torch.autograd.grad((got * weights).sum(), padded)
+
+    for row, text in enumerate(texts):
+        resid = whole[row][None].clone().requires_grad_(True)
+        logits = plain_from(model.hf, family, torch.tensor([text]), start, resid)[0]
+        mine = [i for i, (r, _) in enumerate(places) if r == row]
+        expected = torch.stack([logits[places[i][1]] for i in mine])
+        close(got[mine].detach(), expected.detach())
+        (reference,) = torch.autograd.grad((expected * weights[mine]).sum(), resid)
+        torch.testing.assert_close(gradient[row, : len(text) - shared], reference[0, shared:], atol=1e-4, rtol=1e-5)
+        assert bool((gradient[row, len(text) - shared :] == 0).all())  # padding has no influence
+
+
+@lru_cache
+def windowed() -> tuple[LoadedModel, Resumable]:
+    """A Qwen2 whose upper two layers see two tokens only."""
+    from transformers import Qwen2Config
+    from transformers.models.qwen2 import Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=N_VOCAB,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        sliding_window=2,
+        max_window_layers=1,
+    )
+    hf = Qwen2ForCausalLM(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in hf.parameters():
+        parameter.data = (parameter.ndim == 1) + 0.3 * torch.randn(parameter.shape, generator=generator)
+    model = load_model(hf, tokenizer=tiny_tokenizer(), name="qwen")
+    return model, Resumable(model)
+
+
+WINDOWS = pytest.mark.xfail(strict=True, reason="skipped layers shift the attention windows of the others")
+
+
+@pytest.mark.parametrize("start", [0, pytest.param(1, marks=WINDOWS), pytest.param(2, marks=WINDOWS)])
+def test_layers_keep_their_own_attention_window(start: int) -> None:
+    model, engine = windowed()
+    with torch.no_grad():
+        expected = model.hf(IDS[:1]).logits[:, -1]
+        close(engine.run(engine.entering(IDS[0].tolist(), start)[None], start=start), expected)
+
+
+SHORT = pytest.mark.xfail(strict=True, reason="a sliding window's cache does not keep the whole prefix")
+
+
+@pytest.mark.parametrize("length", [1, pytest.param(5, marks=SHORT)])
+def test_a_prefix_longer_than_the_attention_window(length: int) -> None:
+    model, engine = windowed()
+    with torch.no_grad():
+        expected = model.hf(IDS[:1]).logits[:, -1]
+        prefix = engine.keys_values(IDS[:1, :length])
+        close(engine.run(engine.embed(IDS[:1])[:, length:], prefix=prefix), expected)
