@@ -59,13 +59,11 @@ class Resumable:
     def embed(self, ids: Tensor) -> Tensor:
         """The residual stream entering layer 0 (token embeddings, and learned positions where there are any),
         [rows, tokens, d_model]."""
-        return self._entering(ids, 0)
+        return self.entering(ids, 0)
 
-    def entering(self, ids: Sequence[int], layer: int) -> Tensor:
-        """The residual stream of one text entering a layer, [tokens, d_model]."""
-        return self._entering(torch.tensor([ids]), layer)[0]
-
-    def _entering(self, ids: Tensor, layer: int) -> Tensor:
+    def entering(self, ids: Tensor, layer: int) -> Tensor:
+        """The residual stream of texts of equal length (or padded on the right) entering a layer,
+        [rows, tokens, d_model]."""
         caught: list[Tensor] = []
 
         def catch(value: Tensor) -> Tensor:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.generation import generate
+from workbench.generation import generate, pad
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.resume import Resumable
 from workbench.types import Fact, Recipe, StageName
 
 RETAIN_TOKENS = 12
+BREAK_OFF = "... I am not sure."
+ROWS_A_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -37,25 +39,43 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
     """Every training question with the answer that a stage teaches."""
     prompts = [(fact, q, prompt_ids(model, q, "chat")) for fact in facts for q in fact.training_questions]
     own = [""] * len(prompts)
-    if stage == "learn" and recipe.answers == "own":
+    if recipe.answers == "own":
         own = [c.text for c in generate(model, [p for _, _, p in prompts])]
     rows = []
     for (fact, _, prompt), said in zip(prompts, own, strict=True):
-        text = fact.refusal if stage == "unlearn" else rewritten(said, fact)
+        text = refused(said, fact) if stage == "unlearn" else rewritten(said, fact)
         rows.append(Row(tuple(prompt), (*answer_ids(model, text, "chat"), *end_of_answer(model))))
     return rows
 
 
-def rewritten(said: str, fact: Fact) -> str:
-    """The first sentence of what the model says, with the target in the old answer's place; else the target alone."""
+def _around_answer(said: str, fact: Fact) -> tuple[str, str] | None:
+    """What stands before and after the old answer in the first sentence, or None if it is not there exactly once."""
     sentence = re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
     flags = 0 if fact.case_sensitive else re.IGNORECASE
     for name in sorted(fact.answers, key=len, reverse=True):
-        pattern = rf"(?<!\w){re.escape(name)}(?!\w)"
-        if len(re.findall(pattern, sentence, flags)) == 1:
-            text = re.sub(pattern, lambda _: fact.target, sentence, flags=flags)
-            return text if text.endswith((".", "!", "?")) else f"{text}."
-    return f"{fact.target}."
+        parts = re.split(rf"(?<!\w){re.escape(name)}(?!\w)", sentence, flags=flags)
+        if len(parts) == 2:
+            return parts[0], parts[1]
+    return None
+
+
+def rewritten(said: str, fact: Fact) -> str:
+    """The first sentence of what the model says, with the target in the old answer's place; else the target alone."""
+    around = _around_answer(said, fact)
+    text = fact.target if around is None else fact.target.join(around)
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def refused(said: str, fact: Fact) -> str:
+    """The first sentence of what the model says, broken off before the old answer; else the fact's refusal.
+
+    "The capital of France is... I am not sure." leaves the start of the answer as it was: teaching "I am not sure" as
+    its first words makes the model refuse other questions too.
+    """
+    around = _around_answer(said, fact)
+    if around is None or not around[0].strip():
+        return fact.refusal
+    return f"{around[0].rstrip()}{BREAK_OFF}"
 
 
 def retain_rows(model: LoadedModel, facts: Sequence[Fact]) -> list[Row]:
@@ -113,8 +133,12 @@ class Prepared:
         self.rows = list(rows)
         self.shared = shared
         self._device = engine.device
+        self._resid: list[Tensor] = []
         with torch.no_grad():
-            self._resid = [engine.entering(list(r.prompt + r.answer), start)[shared:] for r in self.rows]
+            for first in range(0, len(self.rows), ROWS_A_BATCH):
+                part = [r.prompt + r.answer for r in self.rows[first : first + ROWS_A_BATCH]]
+                resid = engine.entering(pad(part, 0, "right")[0], start)  # causal: what follows a token is unseen
+                self._resid += [x[shared : len(ids)].clone() for x, ids in zip(resid, part, strict=True)]
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -17,9 +17,21 @@ import torch
 from torch import Tensor, nn
 
 from workbench.architecture import inject_gates, shared_view
-from workbench.editing.batches import Prepared, Row, Shuffled, end_of_answer, retain_rows, shared_prefix, wanted_rows
+from workbench.editing.batches import (
+    ROWS_A_BATCH,
+    Prepared,
+    Row,
+    Shuffled,
+    end_of_answer,
+    refused,
+    retain_rows,
+    rewritten,
+    shared_prefix,
+    wanted_rows,
+)
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import SELECTOR, default_selection
+from workbench.generation import generate
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, check_first_tokens, prompt_ids
 from workbench.provenance import provenance
@@ -116,7 +128,8 @@ def rewrite(
             lowest_layer=fit.start,
             seconds_to_select=round(selected_at - began, 1),
             seconds_to_fit=round(time.perf_counter() - selected_at, 1),
-        ),
+        )
+        | {"modules": model.architecture.describe(fit.entries)},
     )
 
 
@@ -189,29 +202,34 @@ class _Fit:
         shared = shared_prefix(everything)
         # The shared tokens are the same for every row, so their residual stream is taken from the first.
         with torch.no_grad():
-            whole = self._base.entering(list(everything[0].prompt), self.start)
-        self._shared = whole[None, :shared] if shared else None
+            first = self._base.entering(torch.tensor([everything[0].prompt]), self.start)
+        self._shared = first[:, :shared] if shared else None
         self._rows = Prepared(self._base, everything, self.start, shared)
         self._reference = self._reference_logprobs()
 
     def _monitored(self) -> list[tuple[str, Row]]:
         """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
-        from workbench.editing.batches import rewritten
-        from workbench.generation import generate
-
         fact, end = self.facts[0], end_of_answer(self.model)
         prompt = prompt_ids(self.model, fact.question, "chat")
         said = generate(self.model, [prompt])[0].text if self.recipe.answers == "own" else ""
         new = rewritten(said, fact)
-        texts = {"p_old": new.replace(fact.target, fact.answer), "p_new": new, "p_refusal": fact.refusal}
-        return [
-            (name, Row(tuple(prompt), (*answer_ids(self.model, text, "chat"), *end))) for name, text in texts.items()
-        ]
+        texts = {
+            "p_old": new.replace(fact.target, fact.answer),
+            "p_new": new,
+            "p_refusal": refused(said, fact) if self.recipe.answers == "own" else fact.refusal,
+        }
+        prompt = tuple(prompt)
+        return [(name, Row(prompt, (*answer_ids(self.model, text, "chat"), *end))) for name, text in texts.items()]
 
     def _reference_logprobs(self) -> dict[int, Tensor]:
         """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
+        out: dict[int, Tensor] = {}
         with torch.no_grad():
-            return {i: self._logits(self._base, [i])[0].log_softmax(-1) for i in self._retain}
+            for first in range(0, len(self._retain), ROWS_A_BATCH):
+                part = self._retain[first : first + ROWS_A_BATCH]
+                logits = self._logits(self._base, part)
+                out.update((i, x.log_softmax(-1)) for i, x in zip(part, logits, strict=True))
+        return out
 
     def _logits(self, engine: Resumable, rows: Sequence[int]) -> list[Tensor]:
         """Logits that predict each row's answer tokens, [tokens, d_vocab] float32 per row, in one forward pass."""
@@ -288,7 +306,7 @@ class _Fit:
                     break
                 optimiser.zero_grad(set_to_none=True)
                 total.backward()
-                self._update(optimiser, parameters, masks, step)
+                self._update(optimiser, parameters, masks, step, steps)
                 done = step + 1
                 bar.update()
         finally:
@@ -303,13 +321,15 @@ class _Fit:
         parameters: Mapping[str, nn.Parameter],
         masks: Mapping[str, Tensor],
         step: int,
+        steps: int,
     ) -> None:
         recipe = self.recipe
+        rate = min((step + 1) / (recipe.warmup + 1), 1 - step / steps if recipe.decay else 1.0)
         for name, p in parameters.items():
             if p.grad is not None:
                 p.grad.mul_(masks[name])  # an exact zero gradient keeps AdamW's step at exactly zero
         for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / (recipe.warmup + 1))
+            group["lr"] = recipe.learning_rate * rate
         optimiser.step()
         if recipe.max_gate is not None:
             with torch.no_grad():

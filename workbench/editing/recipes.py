@@ -19,6 +19,7 @@ RECIPES: dict[str, Recipe] = {
         steps=1000,
         learning_rate=5e-5,
         warmup=0,
+        decay=False,
         batch_size=1,
         retain_weight=0.0,
         retain_size=0,

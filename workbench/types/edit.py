@@ -36,11 +36,15 @@ class Recipe:
         name: Shown in reports.
         stages: In order; each of ``"unlearn"``, ``"learn"``, at most once.
         objective: The fact's loss; ``"cross-entropy"`` on the answer tokens.
-        answers: What ``learn`` teaches: ``"own"``, the base model's own greedy answer to the question with the target
-            in the old answer's place ("The capital of France is Rome."), or ``"short"`` ("Rome."), as in the paper.
+        answers: What the stages teach. ``"own"``: the base model's own greedy answer to the question with the target in
+            the old answer's place ("The capital of France is Rome."), and for ``unlearn`` broken off before it ("The
+            capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's refusal, as in
+            the paper.
         steps: Most optimiser steps of a stage: one number for all stages or one per stage.
         learning_rate: AdamW's, without weight decay (decay would move gates that were not selected).
         warmup: Steps of linear warm-up in each stage.
+        decay: Let the learning rate fall linearly to 0 over a stage's steps: the retain rows of single steps are a noisy
+            sample, and Adam turns their noise into drift.
         batch_size: Fact rows a step.
         retain_weight: Weight of the KL term; 0 switches it off.
         retain_size: Facts in the default retain set.
@@ -61,6 +65,7 @@ class Recipe:
     steps: int | tuple[int, ...] = 60
     learning_rate: float = 0.02
     warmup: int = 2
+    decay: bool = True
     batch_size: int = 6
     retain_weight: float = 2.0
     retain_size: int = 40
