@@ -36,10 +36,10 @@ class Recipe:
         name: Shown in reports.
         stages: In order; each of ``"unlearn"``, ``"learn"``, at most once.
         objective: The fact's loss; ``"cross-entropy"`` on the answer tokens.
-        answers: What the stages teach. ``"own"``: the base model's own greedy answer to the question with the target in
-            the old answer's place ("The capital of France is Rome."), and for ``unlearn`` broken off before it ("The
-            capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's refusal, as in
-            the paper.
+        answers: What the stages teach. ``"own"``: the base model's own greedy answer to the question with the target
+            in the old answer's place ("The capital of France is Rome."), and for ``unlearn`` broken off before it
+            ("The capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's refusal,
+            as in the paper.
         steps: Most optimiser steps of a stage: one number for all stages or one per stage.
         learning_rate: AdamW's, without weight decay (decay would move gates that were not selected).
         warmup: Steps of linear warm-up in each stage.
