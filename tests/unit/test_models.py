@@ -417,7 +417,7 @@ def test_every_public_function_that_takes_a_model_is_listed() -> None:
     assert {name for name in takes_model if f"wb.{name}(" not in source} == set()
 
 
-UNREADY = {"to_peft": pytest.mark.xfail(strict=True, reason="rewrite does not put the modules' names down")}
+UNREADY = {"to_peft": pytest.mark.xfail(strict=True, reason="rewrite's provenance lacks 'modules' at its top level")}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=UNREADY.get(name, ())) for name in CALLS])

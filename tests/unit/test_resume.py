@@ -82,7 +82,7 @@ def test_any_start_layer_and_prefix(family: str, start: int, length: int) -> Non
     _, engine, logits = made(family)
     with torch.no_grad():
         prefix = engine.keys_values(IDS[:1, :length])
-        resid = engine.entering(IDS[0].tolist(), start)[None, length:]
+        resid = engine.entering(IDS[:1], start)[:, length:]
         close(engine.run(resid, start=start, prefix=prefix), logits[:1, -1])
 
 
@@ -93,7 +93,7 @@ def test_several_rows_share_a_prefix(family: str) -> None:
     ids[1, :4] = ids[0, :4]
     with torch.no_grad():
         prefix = engine.keys_values(ids[:1, :4])
-        resid = torch.stack([engine.entering(row.tolist(), 1)[4:] for row in ids])
+        resid = engine.entering(ids, 1)[:, 4:]
         close(engine.run(resid, start=1, prefix=prefix), model.hf(ids).logits[:, -1])
 
 
@@ -110,14 +110,14 @@ def test_embed_and_entering_are_the_hidden_states(family: str) -> None:
         states = model.hf(IDS, output_hidden_states=True).hidden_states
         close(engine.embed(IDS), states[0])
         for layer in range(3):
-            close(engine.entering(IDS[1].tolist(), layer), states[layer][1])
+            close(engine.entering(IDS, layer), states[layer])
 
 
 @FAMILIES
 def test_a_run_leaves_the_engine_as_it_was(family: str) -> None:
     _, engine, logits = made(family)
     with torch.no_grad():
-        resid = engine.entering(IDS[0].tolist(), 2)[None]
+        resid = engine.entering(IDS[:1], 2)
 
         def fail(value: Tensor) -> Tensor:
             raise RuntimeError("in the middle")
@@ -143,7 +143,7 @@ def test_a_change_at_any_site_equals_a_plain_hook(family: str, site: Any, layer:
         expected = plain(model.hf, IDS, {name.format(layer): (on_input, some_entries)})[:, -1]
         assert (expected - logits[:, -1]).abs().max() > 1e-3  # the change matters
         close(engine.run(engine.embed(IDS), changes={(site, layer): some_entries}), expected)
-        resid = torch.stack([engine.entering(row.tolist(), layer) for row in IDS])
+        resid = engine.entering(IDS, layer)
         close(engine.run(resid, start=layer, changes={(site, layer): some_entries}), expected)
 
 
@@ -168,7 +168,7 @@ def test_several_changes_and_a_prefix_at_once(family: str) -> None:
             {names["mlp"][0].format(1): (False, scaled(0.5)), names["z"][0].format(2): (True, scaled(-1.0))},
         )[:, -1]
         prefix = engine.keys_values(IDS[:1, :5])
-        resid = engine.entering(IDS[0].tolist(), 1)[None, 5:]
+        resid = engine.entering(IDS[:1], 1)[:, 5:]
         changes = {("mlp", 1): scaled(0.5), ("z", 2): scaled(-1.0)}
         close(engine.run(resid, start=1, prefix=prefix, changes=changes), expected)  # type: ignore[arg-type]
 
@@ -222,7 +222,7 @@ def test_logits_at_places_with_a_shared_prefix(family: str, start: int, shared: 
     texts = [ids[0].tolist(), ids[1, :7].tolist()]
     places = [(0, 8), (0, 5), (1, 6), (1, 4)]
     with torch.no_grad():
-        whole = [engine.entering(text, start) for text in texts]
+        whole = [engine.entering(torch.tensor([text]), start)[0] for text in texts]
     weights = torch.linspace(-1, 1, len(places) * N_VOCAB).view(len(places), -1)
 
     padded = torch.nn.utils.rnn.pad_sequence([w[shared:] for w in whole], batch_first=True).requires_grad_(True)
@@ -275,7 +275,7 @@ def test_layers_keep_their_own_attention_window(start: int) -> None:
     model, engine = windowed()
     with torch.no_grad():
         expected = model.hf(IDS[:1]).logits[:, -1]
-        close(engine.run(engine.entering(IDS[0].tolist(), start)[None], start=start), expected)
+        close(engine.run(engine.entering(IDS[:1], start), start=start), expected)
 
 
 SHORT = pytest.mark.xfail(strict=True, reason="a sliding window's cache does not keep the whole prefix")
