@@ -29,6 +29,7 @@ from workbench.editing.batches import (
     shared_prefix,
     wanted_rows,
 )
+from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import SELECTOR, default_selection
 from workbench.generation import generate
@@ -39,6 +40,7 @@ from workbench.resume import Resumable
 from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection, Site, StageName, Step
 
 MONITOR_EVERY = 5
+FISHER_ROWS = 48
 
 
 class Cancelled(Exception):
@@ -206,6 +208,7 @@ class _Fit:
         self._shared = first[:, :shared] if shared else None
         self._rows = Prepared(self._base, everything, self.start, shared)
         self._reference = self._reference_logprobs()
+        self._fisher: dict[str, Tensor] | None = None
 
     def _monitored(self) -> list[tuple[str, Row]]:
         """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
@@ -277,7 +280,7 @@ class _Fit:
         masks = self._masks(parameters)
         for p in parameters.values():
             p.requires_grad_(True)
-        optimiser = torch.optim.AdamW(list(parameters.values()), lr=recipe.learning_rate, weight_decay=0.0)
+        optimiser = self._optimiser(engine, parameters, masks)
         wanted = self._wanted[stage]
         seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
         fact_batches = iter(Shuffled(wanted, recipe.batch_size, seed))
@@ -304,9 +307,14 @@ class _Fit:
                 enough = recipe.early_stop is not None and len(confidence) == len(wanted)
                 if enough and min(confidence.values()) >= recipe.early_stop:  # type: ignore[operator]
                     break
-                optimiser.zero_grad(set_to_none=True)
+                for p in parameters.values():
+                    p.grad = None
                 total.backward()
-                self._update(optimiser, parameters, masks, step, steps)
+                for name, p in parameters.items():
+                    p.grad.mul_(masks[name])  # an exact zero gradient keeps every update at exactly zero
+                warm = (step + 1) / (recipe.warmup + 1)
+                optimiser.step(recipe.learning_rate * min(warm, 1 - step / steps if recipe.decay else 1.0))
+                self._clamp(parameters)
                 done = step + 1
                 bar.update()
         finally:
@@ -315,26 +323,35 @@ class _Fit:
         self._record(Step(stage, done, *self._last(stage), **self._measure(engine)), None)
         return done
 
-    def _update(
-        self,
-        optimiser: torch.optim.Optimizer,
-        parameters: Mapping[str, nn.Parameter],
-        masks: Mapping[str, Tensor],
-        step: int,
-        steps: int,
-    ) -> None:
-        recipe = self.recipe
-        rate = min((step + 1) / (recipe.warmup + 1), 1 - step / steps if recipe.decay else 1.0)
-        for name, p in parameters.items():
-            if p.grad is not None:
-                p.grad.mul_(masks[name])  # an exact zero gradient keeps AdamW's step at exactly zero
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * rate
-        optimiser.step()
-        if recipe.max_gate is not None:
+    def _optimiser(
+        self, engine: Resumable, parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]
+    ) -> Optimiser:
+        if self.recipe.optimiser == "adam":
+            return Adam(parameters)
+        if self._fisher is None:
+            self._fisher = self._sensitivity(engine, parameters)
+        return NaturalGradient(parameters, self._fisher, masks)
+
+    def _sensitivity(self, engine: Resumable, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+        """Diagonal Fisher information of each gate on the retained rows: the mean over rows of the squared gradient of
+        the log-likelihood of answer tokens drawn from the base model's own distribution (nats squared)."""
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        fisher = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        rows = list(self._retain)[:: max(1, len(self._retain) // FISHER_ROWS)]
+        for row in rows:
+            drawn = torch.multinomial(self._reference[row].exp().cpu(), 1, generator=generator)
+            logits = self._logits(engine, [row])[0]
+            loss = nn.functional.cross_entropy(logits, drawn[:, 0].to(logits.device), reduction="sum")
+            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            for name, gradient in zip(parameters, gradients, strict=True):
+                fisher[name] += gradient**2 / len(rows)
+        return fisher
+
+    def _clamp(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        if self.recipe.max_gate is not None:
             with torch.no_grad():
                 for p in parameters.values():
-                    p.clamp_(2 - recipe.max_gate, recipe.max_gate)
+                    p.clamp_(2 - self.recipe.max_gate, self.recipe.max_gate)
 
     def _last(self, stage: StageName) -> tuple[float, float]:
         last = self.history[-1]

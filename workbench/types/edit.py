@@ -21,6 +21,7 @@ StageName = Literal["unlearn", "learn"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 Objective = Literal["cross-entropy"]
 AnswerStyle = Literal["own", "short"]
+Optimiser = Literal["natural", "adam"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +39,14 @@ class Recipe:
         objective: The fact's loss; ``"cross-entropy"`` on the answer tokens.
         answers: What the stages teach. ``"own"``: the base model's own greedy answer to the question with the target
             in the old answer's place ("The capital of France is Rome."), and for ``unlearn`` broken off before it
-            ("The capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's refusal,
-            as in the paper.
+            ("The capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's
+            refusal, as in the paper.
         steps: Most optimiser steps of a stage: one number for all stages or one per stage.
-        learning_rate: AdamW's, without weight decay (decay would move gates that were not selected).
+        optimiser: ``"natural"`` (see ``workbench.editing.optimisers``) or ``"adam"``, as in the paper.
+        learning_rate: Length of a natural-gradient step in the norm of the Fisher information, or AdamW's rate.
         warmup: Steps of linear warm-up in each stage.
-        decay: Let the learning rate fall linearly to 0 over a stage's steps: the retain rows of single steps are a noisy
-            sample, and Adam turns their noise into drift.
+        decay: Let the learning rate fall linearly to 0 over a stage's steps: the retain rows of single steps are a
+            noisy sample, and Adam turns their noise into drift.
         batch_size: Fact rows a step.
         retain_weight: Weight of the KL term; 0 switches it off.
         retain_size: Facts in the default retain set.
@@ -63,6 +65,7 @@ class Recipe:
     objective: Objective = "cross-entropy"
     answers: AnswerStyle = "own"
     steps: int | tuple[int, ...] = 60
+    optimiser: Optimiser = "natural"
     learning_rate: float = 0.02
     warmup: int = 2
     decay: bool = True
