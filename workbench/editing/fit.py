@@ -152,7 +152,7 @@ def _retain_set(
     progress: bool,
 ) -> FactSet:
     if retain is None:
-        size = recipe.retain_size if recipe.retain_weight > 0 else 0
+        size = recipe.retain_size if recipe.uses_retain else 0
         return default_retain(model, facts, pool=pool, size=size, seed=recipe.seed, progress=progress)
     kept = retain if isinstance(retain, FactSet) else FactSet(retain, name="retain set")
     ids = {f.id for f in facts}
@@ -188,7 +188,12 @@ class _Fit:
         self._began = time.perf_counter()
         self._base = Resumable(model)
         self._view = shared_view(model.hf)
-        rows = retain_rows(model, list(retain)) if recipe.retain_weight > 0 else []
+        rows = retain_rows(model, list(retain)) if recipe.uses_retain else []
+        if recipe.optimiser == "natural" and not rows:
+            raise ValueError(
+                "optimiser='natural' weighs every move by what retained answers need, but the retain set is empty. Give "
+                "retain=[...] (or a pool with role='retain'), or use a recipe with optimiser='adam'."
+            )
         self.n_retain = len(rows)
         monitored = self._monitored()
         self._monitor_names = [name for name, _ in monitored]
@@ -284,7 +289,8 @@ class _Fit:
         wanted = self._wanted[stage]
         seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
         fact_batches = iter(Shuffled(wanted, recipe.batch_size, seed))
-        retain_batches = iter(Shuffled(self._retain, recipe.retain_batch_size, seed + 1))
+        held_rows = self._retain if recipe.retain_weight > 0 else ()
+        retain_batches = iter(Shuffled(held_rows, recipe.retain_batch_size, seed + 1))
         confidence: dict[int, float] = {}
         done = 0
         try:

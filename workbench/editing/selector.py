@@ -10,7 +10,7 @@ from workbench.models import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.types import Fact, FactSet, Selection
 
-NEURONS = 400
+NEURONS = 2000
 CONTROLS = 12
 LOWEST_LAYER = 0.27
 """Share of the depth below which no neuron is taken (layer 8 of 30)."""

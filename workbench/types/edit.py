@@ -64,16 +64,16 @@ class Recipe:
     stages: tuple[StageName, ...] = ("unlearn", "learn")
     objective: Objective = "cross-entropy"
     answers: AnswerStyle = "own"
-    steps: int | tuple[int, ...] = 60
+    steps: int | tuple[int, ...] = 24
     optimiser: Optimiser = "natural"
-    learning_rate: float = 0.02
+    learning_rate: float = 0.05
     warmup: int = 2
     decay: bool = True
-    batch_size: int = 6
-    retain_weight: float = 2.0
-    retain_size: int = 40
+    batch_size: int = 5
+    retain_weight: float = 4.0
+    retain_size: int = 60
     retain_batch_size: int = 10
-    early_stop: float | None = 0.9
+    early_stop: float | None = 0.95
     max_gate: float | None = None
     seed: int = 0
 
@@ -85,6 +85,8 @@ class Recipe:
             raise ValueError(f"objective must be one of {get_args(Objective)}, got {self.objective!r}.")
         if self.answers not in get_args(AnswerStyle):
             raise ValueError(f"answers must be one of {get_args(AnswerStyle)}, got {self.answers!r}.")
+        if self.optimiser not in get_args(Optimiser):
+            raise ValueError(f"optimiser must be one of {get_args(Optimiser)}, got {self.optimiser!r}.")
         if not isinstance(self.steps, int):
             object.__setattr__(self, "steps", tuple(self.steps))
             if len(self.steps) != len(self.stages):  # type: ignore[arg-type]
@@ -108,6 +110,11 @@ class Recipe:
     def stage_steps(self) -> tuple[int, ...]:
         """Most steps of each stage."""
         return (self.steps,) * len(self.stages) if isinstance(self.steps, int) else tuple(self.steps)
+
+    @property
+    def uses_retain(self) -> bool:
+        """Whether the fit needs retained answers: for the KL term, or to measure the natural gradient's norm."""
+        return self.retain_weight > 0 or self.optimiser == "natural"
 
     @classmethod
     def named(cls, name: str, **changes: Any) -> Recipe:

@@ -1,0 +1,107 @@
+"""How well the default edit does: france-capital, and ten test facts of five relations drawn by seed.
+
+    python -m benchmarks.edit_quality [--facts 10] [--relations 5] [--max-controls 80]
+
+The facts of the published table are test facts; the defaults were tuned on dev facts (``benchmarks/tune.py``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import workbench as wb
+from workbench.evaluation.answering import Answering
+from workbench.evaluation.metrics import bootstrap
+from workbench.types import AnswerRow, Rate
+
+SHOWN = ("new", "old", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish", "kl")
+
+
+def draw_facts(known: wb.FactSet, n: int, relations: int, seed: int) -> list[wb.Fact]:
+    """Known test facts by seed: ``relations`` relations that have enough known facts, the same number of each."""
+    rng = random.Random(seed)
+    each = -(-n // relations)
+    rich = [r for r in known.relations if len(known.filter(relation=r)) >= each + 3]
+    chosen = rng.sample(sorted(rich), relations)
+    return [f for r in chosen for f in rng.sample(list(known.filter(relation=r)), each)][:n]
+
+
+def measure(
+    model: wb.LoadedModel, fact: wb.Fact, answering: Answering, max_controls: int | None, seed: int
+) -> dict[str, Any]:
+    """Default selection and recipe on one fact, evaluated on held-out questions, neighbours and test controls."""
+    edit = wb.rewrite(model, fact, recipe=wb.Recipe(seed=seed), progress=False)
+    report = wb.evaluate(model, edit=edit, max_controls=max_controls, answering=answering, seed=seed, progress=False)
+    settings = edit.provenance["settings"]
+    return {
+        "fact": fact.id,
+        "report": report,
+        "steps": {s: max(h.step for h in edit.history if h.stage == s) for s in edit.stage_names},
+        "seconds_to_select": settings["seconds_to_select"],
+        "seconds_to_fit": settings["seconds_to_fit"],
+    }
+
+
+def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
+    """A rate over edits: mean of the edits' values, bootstrap over edits."""
+    values = {r["fact"]: [r["report"].rate(name).value] for r in results if r["report"].rate(name).n}
+    return bootstrap(values)
+
+
+def line(name: str, rates: dict[str, Rate]) -> str:
+    """One row of the Markdown table."""
+    return f"| {name} | " + " | ".join(str(rates[k]) for k in SHOWN) + " |"
+
+
+def main() -> None:
+    """Run, print a Markdown table, write ``out/bench/edit_quality.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--facts", type=int, default=10)
+    parser.add_argument("--relations", type=int, default=5)
+    parser.add_argument("--max-controls", type=int, default=80, help="drawn by seed from all known test facts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/bench/edit_quality.json"))
+    args = parser.parse_args()
+    model, facts = wb.load_model(), wb.load_facts()
+    answering = Answering(model)
+    known = wb.known_facts(model, facts.filter(split="test"))
+    drawn = draw_facts(known, args.facts, args.relations, args.seed)
+    results = []
+    print("| fact | " + " | ".join(SHOWN) + " |\n|" + "---|" * (len(SHOWN) + 1), flush=True)
+    for fact in [facts["france-capital"], *drawn]:
+        controls = None if fact.id == "france-capital" else args.max_controls
+        result = measure(model, fact, answering, controls, args.seed)
+        results.append(result)
+        print(line(fact.id, dict(result["report"].rates["learn"])), flush=True)
+        print(f"<!-- steps {result['steps']}, {result['seconds_to_fit']} s for both stages -->", flush=True)
+    ten = results[1:]
+    summary = {k: over_facts(ten, k) for k in SHOWN}
+    print(line(f"mean of {len(ten)} facts", summary))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {k: v for k, v in r.items() if k != "report"}
+        | {"rates": {s: {k: vars_of(x) for k, x in rs.items()} for s, rs in r["report"].rates.items()}}
+        | {"heldout": [text_of(row) for row in r["report"].rows if row.group == "heldout"]}
+        for r in results
+    ]
+    data = {"arguments": {k: str(v) for k, v in vars(args).items()}, "model": model.fingerprint, "facts": rows}
+    args.out.write_text(json.dumps(data | {"mean": {k: vars_of(v) for k, v in summary.items()}}, indent=1))
+
+
+def vars_of(rate: Rate) -> dict[str, Any]:
+    """A rate as plain values."""
+    return {"value": rate.value, "n": rate.n, "low": rate.low, "high": rate.high, "method": rate.method}
+
+
+def text_of(row: AnswerRow) -> dict[str, str]:
+    """What was said."""
+    return {"stage": row.stage, "prompt": row.prompt, "text": row.text, "label": row.label}
+
+
+if __name__ == "__main__":
+    main()
