@@ -11,11 +11,13 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from transformers import LlamaConfig
+from transformers.models.llama import LlamaForCausalLM
 
-from tests.tiny import tiny_tokenizer
+from tests.tiny import N_VOCAB, tiny_tokenizer
 from workbench.models import LoadedModel, load_model
 from workbench.prompts import answer_ids, prompt_ids
-from workbench.types import Fact, FactSet
+from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection
 
 ROWS = (
     # subject, answer, target, split, role: every name is one token, with or without a space before it
@@ -93,3 +95,72 @@ def knowing(hf: Any, facts: FactSet | None = None, *, chat: bool = True, name: s
             places += [(ids, said[0]), ([*ids, *said], model.tokenizer.eos_token_id)]
     teach(hf, model, places)
     return model
+
+
+def by_hand(tokens: int = 5) -> LoadedModel:
+    """A model whose numbers can be worked out with a pencil: it says Paris for France and Madrid for Spain.
+
+    d_model 8, three layers of two heads in one key-value group, every weight 0 but those of one path. Every token's
+    embedding is e0, France's is e0 + e1, Spain's is e0 - e1. Queries and keys are 0, so attention averages over the
+    tokens so far. RMSNorm makes e0 + e1 to (2, 2, 0, ...): its root mean square is sqrt(2 / 8) = 1/2. In layer 1 the
+    value projection reads e1, and the output projection of head 0 writes ``tokens`` / 2 times the average of it into
+    e2: at the last of so many tokens +1 for France and -1 for Spain. The final norm makes e0 +- e2 to (2, 0, +-2, ...),
+    and the output embeddings are 2 e2 for Paris and -2 e2 for Madrid: logits +-4 and -+4, and 0 for all other tokens.
+    """
+    config = LlamaConfig(
+        vocab_size=N_VOCAB,
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+        rms_norm_eps=1e-12,
+        tie_word_embeddings=False,
+        eos_token_id=4,
+    )
+    hf = LlamaForCausalLM(config).eval().requires_grad_(False)
+    tokenizer = tokenizer_from_files()
+
+    def token(text: str) -> int:
+        (only,) = tokenizer(text)["input_ids"]
+        return only
+
+    for name, parameter in hf.named_parameters():
+        parameter.fill_(1.0 if "norm" in name else 0.0)
+    table = hf.get_input_embeddings().weight
+    table[:, 0] = 1
+    table[token(" France"), 1] = 1
+    table[token(" Spain"), 1] = -1
+    hf.model.layers[1].self_attn.v_proj.weight[3, 1] = 1
+    hf.model.layers[1].self_attn.o_proj.weight[2, 3] = tokens / 2
+    hf.lm_head.weight[token(" Paris"), 2] = 2
+    hf.lm_head.weight[token(" Madrid"), 2] = -2
+    return load_model(hf, tokenizer=tokenizer, name="by hand")
+
+
+def edit_of(model: LoadedModel, *stages: dict[tuple[int, Any], torch.Tensor], fact: Fact | None = None) -> Edit:
+    """An edit with given gates: one stage is ``learn``, two are ``unlearn`` and ``learn``."""
+    names = ("unlearn", "learn")[-len(stages) :]
+    return Edit(
+        stages=tuple(EditStage(n, GateDelta(gates)) for n, gates in zip(names, stages, strict=True)),  # type: ignore[arg-type]
+        selection=Selection("L0MLP"),
+        selector="given",
+        recipe=Recipe(stages=names),  # type: ignore[arg-type]
+        facts=(fact or capitals()[0],),
+        retain_ids=(),
+        history=(),
+        base_fingerprint=model.fingerprint,
+        base_name=model.name,
+    )
+
+
+def some_gates(model: LoadedModel, *keys: tuple[int, Any], seed: int = 0) -> dict[tuple[int, Any], torch.Tensor]:
+    """Random gates around 1, with some zero and some negative ones, for (layer, site) keys."""
+    generator = torch.Generator().manual_seed(seed)
+    out = {}
+    for key in keys:
+        gate = 1 + 0.5 * torch.randn(model.shape.site_size(key[1]), generator=generator)
+        gate[0], gate[1] = 0.0, -1.0
+        out[key] = gate
+    return out

@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig
-from transformers.models.llama import LlamaForCausalLM
 
 from tests.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3
-from tests.tiny_facts import capital, capitals, knowing, tokenizer_from_files
-from workbench.models import LoadedModel, load_model
+from tests.tiny_facts import by_hand, capital, capitals, knowing
+from workbench.models import LoadedModel
 from workbench.prompts import swapped, traced_prompt
 from workbench.tracing.causal import causal_trace, default_window
 from workbench.tracing.roles import ROLES, by_role, mean_and_error, role_of
@@ -286,50 +284,10 @@ def test_restoring_everything_that_was_corrupted_brings_the_answer_back() -> Non
     assert not found.values[:, :position].any()  # tokens before the subject do not see it
 
 
-# A model solved by hand
-#
-# d_model 8, three layers, every weight 0 but those of one path. Every token's embedding is e0, the subject France's is
-# e0 + e1, Spain's is e0 - e1. Queries and keys are 0, so attention averages over the tokens so far. RMSNorm makes
-# e0 + e1 to (2, 2, 0, ...) (its root mean square is sqrt(2 / 8) = 1/2). In layer 1 the value projection reads e1, and
-# the output projection of head 0 writes T / 2 times it into e2, T being the number of tokens: +1 for France and -1 for
-# Spain at the last of T tokens. The final norm makes e0 +- e2 to (2, 0, +-2, ...), and the output embeddings are
-# 2 e2 for Paris and -2 e2 for Madrid: logits +-4 and -+4, and 0 for every other token.
+# A model solved by hand (see tests.tiny_facts.by_hand)
 
 T = 5
 PARIS, MADRID = 4.0, -4.0
-
-
-def by_hand() -> LoadedModel:
-    config = LlamaConfig(
-        vocab_size=N_VOCAB,
-        hidden_size=8,
-        intermediate_size=12,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=4,
-        rms_norm_eps=1e-12,
-        tie_word_embeddings=False,
-        eos_token_id=4,
-    )
-    hf = LlamaForCausalLM(config).eval().requires_grad_(False)
-    tokenizer = tokenizer_from_files()
-
-    def token(text: str) -> int:
-        (only,) = tokenizer(text)["input_ids"]
-        return only
-
-    for name, parameter in hf.named_parameters():
-        parameter.fill_(1.0 if "norm" in name else 0.0)
-    table = hf.get_input_embeddings().weight
-    table[:, 0] = 1
-    table[token(" France"), 1] = 1
-    table[token(" Spain"), 1] = -1
-    hf.model.layers[1].self_attn.v_proj.weight[3, 1] = 1
-    hf.model.layers[1].self_attn.o_proj.weight[2, 3] = T / 2
-    hf.lm_head.weight[token(" Paris"), 2] = 2
-    hf.lm_head.weight[token(" Madrid"), 2] = -2
-    return load_model(hf, tokenizer=tokenizer, name="by hand")
 
 
 def hand_trace(site: Any = "resid", **options: Any) -> EffectMap:
