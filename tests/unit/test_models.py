@@ -417,10 +417,7 @@ def test_every_public_function_that_takes_a_model_is_listed() -> None:
     assert {name for name in takes_model if f"wb.{name}(" not in source} == set()
 
 
-UNREADY = {"to_peft": pytest.mark.xfail(strict=True, reason="rewrite's provenance lacks 'modules' at its top level")}
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=UNREADY.get(name, ())) for name in CALLS])
+@pytest.mark.parametrize("name", CALLS)
 def test_a_public_call_leaves_the_model_as_it_was(name: str, tmp_path: Path) -> None:
     """The model comes in train mode, with dropout, gradients, trainable weights and a hook of its user."""
     hf = tiny_llama(tied=False, attention_dropout=0.5)
