@@ -1,0 +1,123 @@
+"""The main job on the bundled model, with a recipe too short to be good: trace, attribute, select, edit, evaluate."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import workbench as wb
+
+pytestmark = pytest.mark.model
+
+
+def weights(model: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.hf.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def fact(facts: Any) -> Any:
+    return facts["france-capital"]
+
+
+@pytest.fixture(scope="module")
+def untouched(model: Any) -> Iterator[None]:
+    """The whole module leaves the model as it found it."""
+    before = weights(model)
+    modules = [(name, id(module), module.training) for name, module in model.hf.named_modules()]
+    yield
+    assert weights(model) == before
+    assert [(name, id(module), module.training) for name, module in model.hf.named_modules()] == modules
+
+
+@pytest.fixture(scope="module")
+def edit(model: Any, fact: Any, facts: Any, untouched: None) -> Any:
+    known = wb.known_facts(model, facts.filter(role="retain"), progress=False)
+    retain = list(known)[:6]
+    selection = wb.default_selection(model, fact, k=200, progress=False)
+    assert len(selection) == 200
+    assert selection.n_parameters(model) == 200
+    recipe = wb.Recipe.named("learn-only", steps=12, retain_batch_size=4, seed=0)
+    return wb.rewrite(model, fact, selection, recipe=recipe, retain=retain, progress=False)
+
+
+def test_the_edit_moves_the_selection_and_nothing_else(edit: Any, model: Any) -> None:
+    entries = edit.selection.entries(model)
+    (stage,) = edit.stages
+    assert stage.name == "learn"
+    assert 0 < edit.delta().n_moved() <= 200
+    for key, gate in stage.delta.gates.items():
+        others = torch.ones(len(gate), dtype=torch.bool)
+        others[list(entries[key])] = False
+        assert bool((gate[others] == 1).all())
+
+
+def test_the_new_answer_becomes_likelier(edit: Any, model: Any, fact: Any) -> None:
+    found = wb.answer_probabilities(model, fact, edit=edit)
+    old, new = "old: Paris", "new: Rome"
+    assert found["before"][old] > 0.5 > found["before"][new]
+    assert found["after learn"][new] > 10 * found["before"][new]
+    assert found["after learn"][old] < found["before"][old]
+
+
+def test_evaluation(edit: Any, model: Any, tmp_path: Path) -> None:
+    report = wb.evaluate(model, edit=edit, max_controls=6, progress=False)
+    assert report.stages == ("base", "learn")
+    base = {name: report.rate(name, "base") for name in ("old", "new", "control", "neighbour", "forget")}
+    assert base["old"].value >= 0.75
+    assert base["old"].n >= 8
+    assert base["new"].value == 0
+    assert base["control"].value == base["neighbour"].value == 1
+    assert base["control"].n == 6
+    assert base["forget"].value == 0
+    assert report.rate("train_new").value > report.rate("train_new", "base").value
+    assert report.rate("control").n == 6
+    assert not {r.fact_id for r in report.rows} & set(edit.retain_ids)
+    assert all(r.text for r in report.rows)
+    assert report.missing == ()
+    saved = report.save(tmp_path / "report.json")
+    again = wb.EvalReport.load(saved)
+    assert again.to_dict() == report.to_dict()
+    assert again.rows == report.rows
+
+
+def test_save_load_and_strength(edit: Any, model: Any, tmp_path: Path) -> None:
+    again = wb.load_edit(edit.save(tmp_path / "edit"))
+    assert again.id == edit.id
+    assert again.history == edit.history
+    assert again.facts == edit.facts
+    ids = torch.tensor([model.token_ids("The capital of France is")])
+    with torch.no_grad():
+        base = model.hf(ids).logits
+        with wb.applied(model, again, strength=0.0) as off, wb.applied(model, again) as on:
+            assert torch.equal(off.hf(ids).logits, base)
+            assert not torch.equal(on.hf(ids).logits, base)
+
+
+def test_the_fact_is_where_it_should_be(model: Any, fact: Any, untouched: None) -> None:
+    """Early layers carry the fact at the subject, late ones at the last token; TRAPS and METHODS name head L23H4."""
+    trace = wb.causal_trace(model, fact, form="cloze", samples=3, progress=False)
+    (subject,) = trace.subject
+    last = trace.prompts[0].position
+    assert trace.clean > 0.5 > trace.corrupted
+    assert trace.values[3, subject] > 0.5 * (trace.clean - trace.corrupted)
+    assert trace.values[28, last] > 0.5 * (trace.clean - trace.corrupted)
+    assert trace.values[28, subject].abs() < 0.05
+    heads = wb.attribute(model, fact, "head", corruption="swap", form="cloze", progress=False)
+    assert "L23H4" in heads.top(5)
+    assert wb.ablate(model, fact, "L23H4", form="cloze").effect > 0
+    pattern = wb.attention_pattern(model, fact, "L23H4", form="cloze")
+    assert pattern.iloc[last, subject] > 0.1
+    assert pattern.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
+    agreement = wb.agreement(
+        heads, wb.attribute(model, fact, "head", corruption="swap", form="cloze", seed=0, progress=False)
+    )
+    assert agreement == pytest.approx(1)
