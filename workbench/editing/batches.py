@@ -79,8 +79,9 @@ def refused(said: str, fact: Fact) -> str:
 
 
 def retain_rows(model: LoadedModel, facts: Sequence[Fact]) -> list[Row]:
-    """Two training questions of each retained fact with the start of the base model's own greedy answers."""
-    prompts = [prompt_ids(model, q, "chat") for f in facts for q in f.training_questions[:2]]
+    """A training question of each retained fact, the wordings in turn, with the start of the base's own answer."""
+    questions = [f.training_questions[i % len(f.training_questions)] for i, f in enumerate(facts)]
+    prompts = [prompt_ids(model, q, "chat") for q in questions]
     said = generate(model, prompts, max_new_tokens=RETAIN_TOKENS)
     return [Row(tuple(p), c.token_ids) for p, c in zip(prompts, said, strict=True) if c.token_ids]
 

@@ -40,7 +40,7 @@ from workbench.resume import Resumable
 from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection, Site, StageName, Step
 
 MONITOR_EVERY = 5
-FISHER_ROWS = 48
+FISHER_ROWS = 40
 
 
 class Cancelled(Exception):
@@ -191,8 +191,8 @@ class _Fit:
         rows = retain_rows(model, list(retain)) if recipe.uses_retain else []
         if recipe.optimiser == "natural" and not rows:
             raise ValueError(
-                "optimiser='natural' weighs every move by what retained answers need, but the retain set is empty. Give "
-                "retain=[...] (or a pool with role='retain'), or use a recipe with optimiser='adam'."
+                "optimiser='natural' weighs every move by what retained answers need, but the retain set is empty. "
+                "Give retain=[...] (or a pool with role='retain'), or use a recipe with optimiser='adam'."
             )
         self.n_retain = len(rows)
         monitored = self._monitored()
@@ -317,6 +317,7 @@ class _Fit:
                     p.grad = None
                 total.backward()
                 for name, p in parameters.items():
+                    assert p.grad is not None
                     p.grad.mul_(masks[name])  # an exact zero gradient keeps every update at exactly zero
                 warm = (step + 1) / (recipe.warmup + 1)
                 optimiser.step(recipe.learning_rate * min(warm, 1 - step / steps if recipe.decay else 1.0))
@@ -343,7 +344,7 @@ class _Fit:
         the log-likelihood of answer tokens drawn from the base model's own distribution (nats squared)."""
         generator = torch.Generator().manual_seed(self.recipe.seed)
         fisher = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        rows = list(self._retain)[:: max(1, len(self._retain) // FISHER_ROWS)]
+        rows = list(self._retain)[:: max(1, -(-len(self._retain) // FISHER_ROWS))]
         for row in rows:
             drawn = torch.multinomial(self._reference[row].exp().cpu(), 1, generator=generator)
             logits = self._logits(engine, [row])[0]

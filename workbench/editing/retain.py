@@ -15,7 +15,7 @@ def default_retain(
     facts: Sequence[Fact],
     *,
     pool: FactSet | None = None,
-    size: int = 60,
+    size: int = 80,
     seed: int = 0,
     progress: bool = True,
 ) -> FactSet:
@@ -45,7 +45,8 @@ def default_retain(
     if not known:
         raise ValueError(
             f"The pool {pool.name!r} has no fact with role='retain' that the model knows, so nothing would hold other "
-            "knowledge in place. Give retain=[...] or another pool=, or use a recipe with retain_weight=0, optimiser='adam'."
+            "knowledge in place. Give retain=[...] or another pool=, or use a recipe with retain_weight=0 "
+            "and optimiser='adam'."
         )
     rng = random.Random(seed)
     rng.shuffle(known)

@@ -71,7 +71,7 @@ class Recipe:
     decay: bool = True
     batch_size: int = 5
     retain_weight: float = 4.0
-    retain_size: int = 60
+    retain_size: int = 80
     retain_batch_size: int = 10
     early_stop: float | None = 0.95
     max_gate: float | None = None
