@@ -1,6 +1,6 @@
 """Draw the pictures of the README from a real trace and a real edit.
 
-    python -m benchmarks.pictures
+python -m benchmarks.pictures
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,10 @@ class Architecture:
                 span = slice(start, start + self.shape.site_size(site))
                 return GateModule(f"{self.family.layers}.{layer}.{name}", span, site in INPUT_SITES)
         raise ValueError(f"Models of the family {self.family.name} have no {site!r} projection, so it cannot be gated.")
+
+    def is_fused(self, site: Site) -> bool:
+        """Whether a site shares its module with others (fused q, k and v, or gate and up)."""
+        return any(site in sites and len(sites) > 1 for sites in self.family.modules.values())
 
     def ia3_config(self, keys: Iterable[tuple[int, Site]]) -> IA3Config:
         """A PEFT configuration that targets exactly the modules of these gate sites.
@@ -217,7 +222,10 @@ def inject_gates(
         return {}
     from peft import inject_adapter_in_model
 
-    inject_adapter_in_model(architecture.ia3_config(delta.gates), view, adapter_name=adapter)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PEFT draws the vectors, which are overwritten below, and warns of the second stage's adapter, which is meant.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(architecture.ia3_config(delta.gates), view, adapter_name=adapter)
     modules = dict(view.named_modules())
     out: dict[str, nn.Parameter] = {}
     for name, vector in architecture.vectors(delta).items():
@@ -229,3 +237,14 @@ def inject_gates(
     for parameter in view.parameters():
         parameter.requires_grad_(False)
     return out
+
+
+def fold_gates(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None:
+    """Multiply gates on modules' outputs into copies of the modules' weights, for what takes fused weights apart."""
+    for name, vector in architecture.vectors(delta).items():
+        module: Any = view.get_submodule(name)
+        gate = vector.to(module.weight)
+        scale = gate if architecture.family.fan_in_fan_out else gate[:, None]
+        module.weight = nn.Parameter(module.weight * scale, requires_grad=False)
+        if getattr(module, "bias", None) is not None:
+            module.bias = nn.Parameter(module.bias * gate, requires_grad=False)

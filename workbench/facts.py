@@ -165,9 +165,10 @@ def known_table(model: LoadedModel) -> dict[str, dict[str, Any]]:
         if path.is_file():
             try:
                 data = json.loads(path.read_text(encoding="utf-8"))
-            except json.JSONDecodeError:
+            except ValueError:  # not JSON, or not text
                 continue  # a damaged cache entry is measured again
-            if data.get("version") == TABLE_VERSION and data.get("fingerprint") == model.fingerprint:
+            found = (data.get("version"), data.get("fingerprint")) if isinstance(data, dict) else None
+            if found == (TABLE_VERSION, model.fingerprint):
                 table.update(data["answers"])
     return table
 
@@ -192,7 +193,8 @@ def _write_cache(model: LoadedModel, measured: dict[str, dict[str, Any]]) -> Non
     old: dict[str, dict[str, Any]] = {}
     if path.is_file():
         try:
-            old = json.loads(path.read_text(encoding="utf-8")).get("answers", {})
-        except json.JSONDecodeError:
-            old = {}
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            data = {}
+        old = data.get("answers", {}) if isinstance(data, dict) else {}
     write_table(path, model, {**old, **measured})

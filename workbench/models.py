@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.architecture import Architecture, inject_gates, read_architecture, shared_view
+from workbench.architecture import Architecture, fold_gates, inject_gates, read_architecture, shared_view
 from workbench.bundled import NAME, bundled_file, load_gguf
 from workbench.types import Edit, GateDelta, ModelShape
 
@@ -58,7 +59,7 @@ class LoadedModel:
         self._gates = gates
         self._bridge: Any = None
         self._runner: Any = None
-        self._fingerprint: tuple[tuple[int, ...], str] | None = None
+        self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
 
     @property
     def base(self) -> LoadedModel:
@@ -107,8 +108,14 @@ class LoadedModel:
             from transformer_lens.model_bridge import TransformerBridge
 
             view = shared_view(self.base.hf)
-            inject_gates(view, self.architecture, self.gates)
-            self._bridge = TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=self.tokenizer)
+            fused = {k: g for k, g in self.gates.gates.items() if self.architecture.is_fused(k[1])}
+            plain = {k: g for k, g in self.gates.gates.items() if k not in fused}
+            inject_gates(view, self.architecture, GateDelta(plain))
+            fold_gates(view, self.architecture, GateDelta(fused))
+            tokenizer = copy.deepcopy(self.tokenizer)
+            # With these, TransformerLens takes it as it is; else it would load its files again, perhaps from the hub.
+            tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
+            self._bridge = TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=tokenizer)
         return self._bridge
 
     @property
@@ -121,7 +128,7 @@ class LoadedModel:
                 digest.update(f"{a.edit.id}|{a.stage}|{a.strength!r}".encode())
             return digest.hexdigest()
         state = dict(sorted(self.hf.state_dict(keep_vars=True).items()))
-        versions = tuple(t._version for t in state.values())
+        versions = tuple((t.data_ptr(), t._version) for t in state.values())
         if self._fingerprint is None or self._fingerprint[0] != versions:
             self._fingerprint = (versions, _hash_tensors(state))
         return self._fingerprint[1]
@@ -197,7 +204,9 @@ def load_model(
     else:
         hf, own = _from_pretrained(source, tokenizer, dtype, trust_remote_code)
         label = Path(source).name if Path(source).is_dir() else str(source)
-    if tokenizer is not None and not isinstance(tokenizer, (str, Path)):
+    if isinstance(tokenizer, (str, Path)):
+        own = _tokenizer(tokenizer, trust_remote_code)
+    elif tokenizer is not None:
         own = tokenizer
     hf = hf.to(device=device, dtype=dtype or torch.float32).eval()
     for parameter in hf.parameters():
@@ -219,6 +228,16 @@ def _from_memory(hf: nn.Module, tokenizer: Any, device: Any, dtype: Any, name: s
     return LoadedModel(hf, tokenizer, name=str(label))
 
 
+def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    local = Path(source).is_dir()
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot load a tokenizer from {str(source)!r}: {error}") from error
+
+
 def _from_pretrained(source: str | Path, tokenizer: Any, dtype: Any, trust_remote_code: bool) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -228,8 +247,7 @@ def _from_pretrained(source: str | Path, tokenizer: Any, dtype: Any, trust_remot
     options = {"local_files_only": local, "trust_remote_code": trust_remote_code}
     try:
         hf = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or torch.float32, **options)
-        where = tokenizer if isinstance(tokenizer, (str, Path)) else source
-        own = None if tokenizer is not None and where is source else AutoTokenizer.from_pretrained(where, **options)
+        own = AutoTokenizer.from_pretrained(source, **options) if tokenizer is None else None
     except (OSError, ValueError) as error:
         kind = "folder" if local else "hub id (there is no folder of that name)"
         raise ValueError(f"Cannot load {str(source)!r} as a {kind}: {error}") from error

@@ -154,10 +154,14 @@ def _build(
     found = completion.token_ids[at]
     if not decode([found]).strip():
         raise ValueError(f"Fact {fact.id!r}: the traced token {decode([found])!r} is a bare space.")
-    spaced = decode([found])[:1].isspace() or (at > 0 and decode([completion.token_ids[at - 1]])[-1:].isspace())
+    spaced = decode([found])[:1].isspace()
     target = first_token(model, fact.target, space=spaced)
     if target == found:
         check_first_tokens(model, fact)
+        raise ValueError(
+            f"Fact {fact.id!r}: the model's answer and the target {fact.target!r} start with the same token "
+            f"{decode([found])!r}, so their first tokens cannot be told apart. Choose another target."
+        )
     full = [*ids, *completion.token_ids[:at]]
     answer, other = (found, target) if token == "answer" else (target, found)
     return TracedPrompt(

@@ -24,6 +24,13 @@ Change = Callable[[Tensor], Tensor]
 KeysValues = list[tuple[Tensor, Tensor]]
 
 
+class _Skipped(nn.Module):
+    """Stands for a layer that is not computed."""
+
+    def forward(self, hidden: Tensor, *args: Any, **options: Any) -> Tensor:
+        return hidden
+
+
 class _Stop(Exception):
     """Ends a forward pass early."""
 
@@ -78,7 +85,11 @@ class Resumable:
         """Keys and values of a prefix, by layer, each [1, kv heads, tokens, d_head]; None for an empty prefix."""
         if ids.shape[1] == 0:
             return None
-        cache = self._view(input_ids=ids.to(self.device), use_cache=True, logits_to_keep=1).past_key_values
+        from transformers import DynamicCache
+
+        # A cache without the model's configuration keeps every token, whatever a layer's attention window.
+        cache = DynamicCache()
+        self._view(input_ids=ids.to(self.device), use_cache=True, past_key_values=cache, logits_to_keep=1)
         return [(layer.keys, layer.values) for layer in cache.layers]
 
     def _module(self, site: HookSite, layer: int) -> tuple[nn.Module, bool]:
@@ -109,7 +120,9 @@ class Resumable:
     @contextmanager
     def _from_layer(self, start: int, resid: Tensor) -> Iterator[None]:
         """Skip the layers below ``start`` and feed ``resid`` to it, whatever the model does to embeddings before."""
-        setattr(self._parent, self._list_name, nn.ModuleList(self._layers[start:]))
+        # As many layers as before: Qwen2 picks each layer's attention mask by its place in the list.
+        skipped = [_Skipped() for _ in range(start)]
+        setattr(self._parent, self._list_name, nn.ModuleList([*skipped, *self._layers[start:]]))
         handle = self._layers[start].register_forward_pre_hook(_input_hook(lambda _: resid))
         try:
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import warnings
 from collections.abc import Callable, Iterable
@@ -47,7 +48,7 @@ def read_facts(
     for number, record in enumerate(records, 1):
         try:
             facts.append(convert(record, records))
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             reason = f"missing field {error}" if isinstance(error, KeyError) else str(error)
             message = f"{path}, record {number} ({kind}): {reason}"
             if on_error == "raise":
@@ -81,15 +82,18 @@ def _records(path: Path) -> list[Record]:
     suffix = path.suffix.lower()
     text = path.read_text(encoding="utf-8-sig")
     if suffix == ".csv":
-        return [_from_csv(row) for row in csv.DictReader(text.splitlines())]
+        return [_from_csv(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
     if suffix == ".json":
-        data = json.loads(text)
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).") from error
         if not isinstance(data, list):
             raise ValueError(f"{path} must hold a JSON list of records, got {type(data).__name__}.")
         return data
     if suffix == ".jsonl":
         out = []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
                     out.append(json.loads(line))
@@ -115,13 +119,17 @@ def _from_csv(row: dict[str, str | None]) -> Record:
 
 def _unique(facts: Iterable[Fact]) -> list[Fact]:
     """Give repeated ids a number, so that a data set with two edits of one subject can be read."""
-    seen: dict[str, int] = {}
+    facts = list(facts)
+    own = {fact.id for fact in facts}
+    taken: set[str] = set()
     out = []
     for fact in facts:
-        seen[fact.id] = seen.get(fact.id, 0) + 1
-        if seen[fact.id] > 1:
-            fact = Fact.from_dict(fact.to_dict() | {"id": f"{fact.id}-{seen[fact.id]}"})
-        out.append(fact)
+        name, number = fact.id, 1
+        while name in taken or (number > 1 and name in own):
+            number += 1
+            name = f"{fact.id}-{number}"
+        taken.add(name)
+        out.append(fact if number == 1 else Fact.from_dict(fact.to_dict() | {"id": name}))
     return out
 
 

@@ -113,15 +113,7 @@ def test_the_bridge_of_an_edited_model_computes_the_same(family: str) -> None:
 
 @pytest.mark.parametrize(
     ("family", "site"),
-    [
-        pytest.param(
-            family,
-            site,
-            marks=pytest.mark.xfail(strict=True, reason="TransformerLens takes a fused projection's weights apart"),
-        )
-        for family, sites in FUSED.items()
-        for site in sites
-    ],
+    [(family, site) for family, sites in FUSED.items() for site in sites],
 )
 def test_the_bridge_of_an_edited_model_with_fused_projections(family: str, site: Any) -> None:
     model = tiny(family)

@@ -412,7 +412,6 @@ def test_the_traced_text_ends_before_the_answers_first_token(monkeypatch: pytest
     assert {prompt.tokens[i] for i in prompt.subject} == {" France"}
 
 
-@pytest.mark.xfail(strict=True, reason="_build takes a line break before the answer for a space inside it")
 def test_the_target_is_spelled_as_the_answer_after_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
     said(monkeypatch, "The city is\nParis.")
     prompt = traced_prompt(tiny(), FRANCE, form="chat")
@@ -420,7 +419,6 @@ def test_the_target_is_spelled_as_the_answer_after_a_line_break(monkeypatch: pyt
     assert prompt.other_token == "Rome"
 
 
-@pytest.mark.xfail(strict=True, reason="_build compares an alias with the target only if the answer collides too")
 def test_an_alias_that_starts_as_the_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the logit difference would be 0 everywhere."""
     said(monkeypatch, "The capital of France is Rome Paris.")

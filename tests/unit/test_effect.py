@@ -84,7 +84,6 @@ def test_nan_is_never_ranked(by: Any) -> None:
         holes.top(4, by=by)
 
 
-@pytest.mark.xfail(strict=True, raises=IndexError, reason="EffectMap.top does not check layers=")
 def test_a_layer_that_the_map_lacks_is_refused() -> None:
     with pytest.raises(ValueError, match=r"layer"):
         HEADS.top(1, layers=range(1, 3))

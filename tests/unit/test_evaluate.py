@@ -121,7 +121,7 @@ EXPECTED: dict[str, dict[str, tuple[float, int]]] = {
         "neighbour": (1, 2),
         "gibberish": (0, N_ROWS),
         "bleed": (0, 4),  # the base names Rome for the Louvre, so that does not count
-        "kl": (0, 5),
+        "kl": (math.nan, 0),  # not measured: it would be 0
     },
     "unlearn": {
         "new": (1 / 4, 4),
@@ -159,7 +159,7 @@ def test_every_rate_by_hand(stage: str) -> None:
     assert set(report.rates[stage]) == set(EXPECTED[stage])
     for name, (expected, n) in EXPECTED[stage].items():
         rate = report.rates[stage][name]
-        assert (rate.value, rate.n) == (pytest.approx(expected), n), name
+        assert (rate.value, rate.n) == (pytest.approx(expected, nan_ok=True), n), name
         if not math.isnan(rate.low):
             assert rate.low <= rate.value + 1e-12, name
             assert rate.value <= rate.high + 1e-12, name
@@ -201,7 +201,7 @@ def test_rows_keep_text_class_and_group() -> None:
     assert by_key["Q1?", "learn"].nll == 1.0
     assert by_key["Q1?", "learn"].kl is None
     assert by_key["Where is Prado?", "learn"].kl == 0.25
-    assert by_key["Where is Prado?", "base"].kl == 0
+    assert by_key["Where is Prado?", "base"].kl is None
 
 
 @pytest.mark.usefixtures("script")
@@ -302,7 +302,6 @@ def test_controls_must_not_have_been_trained_on() -> None:
         run(edit=edit, controls=[POOL["Prado-place"], FRANCE, POOL["Louvre-place"]])
 
 
-@pytest.mark.xfail(strict=True, reason="evaluate does not look for retained facts among facts=")
 def test_a_retained_fact_cannot_be_evaluated_as_an_edited_one(script: dict[str, tuple[str, str, str]]) -> None:
     for text in ("What city is the capital of Spain?", "Where is the capital of Spain?", "The capital of Spain is"):
         script[text] = ("Madrid", "Madrid", "Madrid")

@@ -278,7 +278,6 @@ def test_the_callers_random_state_does_not_matter() -> None:
     assert same(a, fitted(optimiser="natural"))
 
 
-@pytest.mark.xfail(strict=True, reason="PEFT draws numbers for each new adapter before they are overwritten")
 def test_the_callers_random_state_is_kept() -> None:
     before = torch.get_rng_state()
     fitted(optimiser="natural")

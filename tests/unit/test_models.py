@@ -130,12 +130,10 @@ def test_a_tokenizer_of_ones_own(folder: Path, tmp_path: Path) -> None:
     assert load_model(folder, tokenizer=tmp_path / "tokenizer").chat_template is None
 
 
-@pytest.mark.xfail(strict=True, reason="_from_pretrained takes the same object for no tokenizer at all")
 def test_the_folder_itself_as_the_tokenizers(folder: Path) -> None:
     assert load_model(folder, tokenizer=folder).token_ids("Paris")
 
 
-@pytest.mark.xfail(strict=True, reason="load_model leaves out a tokenizer folder for .gguf files")
 def test_a_tokenizer_folder_for_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_tokenizer(chat=False).save_pretrained(tmp_path / "tokenizer")
     monkeypatch.setattr("workbench.models.load_gguf", lambda path: (tiny_llama(), tiny_tokenizer()))
@@ -277,7 +275,6 @@ def test_a_change_is_noticed_after_the_fingerprint_was_read() -> None:
     assert model.fingerprint == before
 
 
-@pytest.mark.xfail(strict=True, reason="only the tensors' versions are compared, not the tensors")
 def test_a_replaced_parameter_is_noticed() -> None:
     hf = tiny_llama()
     model = loaded(hf)
@@ -312,7 +309,6 @@ def test_the_bridge_computes_the_same(make: Callable[[], Any]) -> None:
     assert model.bridge is model.bridge
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="TransformerLens loads the tokenizer's files again")
 def test_a_bridge_with_a_tokenizer_that_was_never_saved() -> None:
     assert loaded(tiny_llama()).bridge.cfg.n_layers == 3
 
@@ -321,7 +317,6 @@ def tokenizer_state(tokenizer: Any) -> tuple[Any, ...]:
     return (dict(tokenizer.special_tokens_map), tokenizer.padding_side, len(tokenizer), dict(tokenizer.init_kwargs))
 
 
-@pytest.mark.xfail(strict=True, reason="TransformerLens sets missing special tokens on the tokenizer that it is given")
 def test_a_bridge_leaves_the_tokenizer_as_it_was() -> None:
     """A tokenizer without BOS token, as Qwen's."""
     tokenizer = copy.deepcopy(tokenizer_from_files())

@@ -135,7 +135,6 @@ def test_csv(tmp_path: Path) -> None:
     assert potassium.relation == "x"
 
 
-@pytest.mark.xfail(strict=True, reason="_records splits a CSV file into lines before it is parsed")
 def test_a_line_break_inside_a_csv_cell_stays(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text(
@@ -145,7 +144,6 @@ def test_a_line_break_inside_a_csv_cell_stays(tmp_path: Path) -> None:
     assert read_facts(path)[0].question == "Think first.\nWhat is the capital of France?"
 
 
-@pytest.mark.xfail(strict=True, reason="_records uses str.splitlines, which also splits there")
 @pytest.mark.parametrize("separator", ["\u2028", "\u0085"])
 def test_a_unicode_line_separator_inside_a_json_line_stays(separator: str, tmp_path: Path) -> None:
     """JSON allows U+2028 and U+0085 unescaped; only a newline ends a record."""
@@ -231,7 +229,6 @@ def test_broken_json_names_the_line(tmp_path: Path) -> None:
         read_facts(path)
 
 
-@pytest.mark.xfail(strict=True, reason="only .jsonl files name the file and line of broken JSON")
 def test_broken_json_file_names_the_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('[\n{"subject": }\n]')
@@ -272,7 +269,6 @@ def test_a_later_record_that_does_not_fit(good: Any, bad: Any, reason: str, tmp_
         read_facts(path)
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="read_facts does not expect an AttributeError")
 @pytest.mark.parametrize(
     ("good", "bad"),
     [
@@ -297,7 +293,6 @@ def test_repeated_ids_get_a_number(tmp_path: Path) -> None:
     assert [f.target for f in facts] == ["Rome", "Madrid", "Berlin"]
 
 
-@pytest.mark.xfail(strict=True, reason="_unique does not look at ids that are taken")
 def test_a_number_that_is_taken_already(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "x.jsonl", {**FRANCE, "id": "a"}, {**FRANCE, "id": "a"}, {**FRANCE, "id": "a-2"})
     assert len(set(read_facts(path).ids)) == 3

@@ -67,6 +67,11 @@ def evaluate(
     if edit is not None:
         check_base(model, edit)
     edited = _facts(facts, edit)
+    retained = sorted({f.id for f in edited} & set(edit.retain_ids if edit else ()))
+    if retained:
+        raise ValueError(
+            f"facts= holds facts of the edit's retain set: {retained}. Retained facts are never evaluated."
+        )
     pool = load_facts() if pool is None else pool
     trained = {
         *(f.id for f in edited),
@@ -208,13 +213,12 @@ def _rows(answering: Answering, model: LoadedModel, jobs: Sequence[Job], stage: 
         )
         for fact, group, ask in jobs
     ]
-    spread = [i for i, row in enumerate(rows) if row.group in ("control", "neighbour")]
-    measured = spread[:: max(1, -(-len(spread) // KL_ROWS))]  # evenly over the relations
-    kl = [0.0] * len(measured)
-    if model.applied and measured:
+    if model.applied:
+        spread = [i for i, row in enumerate(rows) if row.group in ("control", "neighbour")]
+        measured = spread[:: max(1, -(-len(spread) // KL_ROWS))]  # evenly over the relations
         kl = answering.kl(model, [Ask("chat", rows[i].prompt) for i in measured])
-    for i, value in zip(measured, kl, strict=True):
-        rows[i] = replace(rows[i], kl=value)
+        for i, value in zip(measured, kl, strict=True):
+            rows[i] = replace(rows[i], kl=value)
     return rows
 
 

@@ -192,6 +192,9 @@ class EffectMap:
             scores = scores.amax(dim=axes.index("position"))
             axes.remove("position")
         if layers is not None:
+            n_layers = scores.shape[0]
+            if not all(0 <= layer < n_layers for layer in layers):
+                raise ValueError(f"layers must be within the map's 0 to {n_layers - 1}, got {layers!r}.")
             keep = torch.zeros(scores.shape[0], dtype=torch.bool)
             keep[list(layers)] = True
             scores = scores.masked_fill(~keep.view(-1, *[1] * (scores.ndim - 1)), float("-inf"))
