@@ -1,25 +1,30 @@
-"""Draw the pictures of the README from a real trace and a real edit.
+"""Write the README's pictures from the figures that notebook 01 stored when it was executed.
 
-python -m benchmarks.pictures
+    python -m benchmarks.pictures
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import workbench as wb
+import nbformat
+import plotly.graph_objects as go
+
 from workbench.plots import write_image
+
+PICTURES = {"trace.plot()": "trace.png", "report.plot()": "rates.png"}
 
 
 def main() -> None:
-    """Write ``docs/images/trace.png`` and ``docs/images/edit.png``."""
-    model, fact = wb.load_model(), wb.load_facts()["france-capital"]
-    folder = Path("docs/images")
-    folder.mkdir(parents=True, exist_ok=True)
-    trace = wb.causal_trace(model, fact, corruption="swap", metric="logit_diff")
-    write_image(trace.plot(title="Where is “the capital of France is Paris”?"), folder / "trace.png", scale=1.0)
-    edit = wb.rewrite(model, fact)
-    write_image(edit.plot(), folder / "edit.png", scale=1.0)
+    """Write ``docs/images/*.png``."""
+    notebook = nbformat.read("notebooks/01_quickstart.ipynb", as_version=4)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            figure = output.get("data", {}).get("application/vnd.plotly.v1+json")
+            name = PICTURES.get(cell.source.splitlines()[-1])
+            if figure and name:
+                drawn = go.Figure(data=figure["data"], layout=figure["layout"])
+                print(write_image(drawn, Path("docs/images") / name, scale=1.0))
 
 
 if __name__ == "__main__":
