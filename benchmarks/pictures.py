@@ -1,6 +1,6 @@
 """Write the README's pictures from the figures that notebook 01 stored when it was executed.
 
-    python -m benchmarks.pictures
+python -m benchmarks.pictures
 """
 
 from __future__ import annotations
