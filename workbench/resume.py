@@ -88,7 +88,7 @@ class Resumable:
         from transformers import DynamicCache
 
         # A cache without the model's configuration keeps every token, whatever a layer's attention window.
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         self._view(input_ids=ids.to(self.device), use_cache=True, past_key_values=cache, logits_to_keep=1)
         return [(layer.keys, layer.values) for layer in cache.layers]
 
