@@ -22,6 +22,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 Objective = Literal["cross-entropy"]
 AnswerStyle = Literal["own", "short"]
 Optimiser = Literal["natural", "adam"]
+DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 15, "learn": 25}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Recipe:
             in the old answer's place ("The capital of France is Rome."), and for ``unlearn`` broken off before it
             ("The capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's
             refusal, as in the paper.
-        steps: Most optimiser steps of a stage: one number for all stages or one per stage.
+        steps: Most optimiser steps of a stage: one number for all stages, one per stage, or None for ``DEFAULT_STEPS``.
         optimiser: ``"natural"`` (see ``workbench.editing.optimisers``) or ``"adam"``, as in the paper.
         learning_rate: Length of a natural-gradient step in the norm of the Fisher information, or AdamW's rate.
         warmup: Steps of linear warm-up in each stage.
@@ -64,7 +65,7 @@ class Recipe:
     stages: tuple[StageName, ...] = ("unlearn", "learn")
     objective: Objective = "cross-entropy"
     answers: AnswerStyle = "own"
-    steps: int | tuple[int, ...] = 24
+    steps: int | tuple[int, ...] | None = None
     optimiser: Optimiser = "natural"
     learning_rate: float = 0.05
     warmup: int = 2
@@ -72,8 +73,8 @@ class Recipe:
     batch_size: int = 5
     retain_weight: float = 4.0
     retain_size: int = 80
-    retain_batch_size: int = 10
-    early_stop: float | None = 0.95
+    retain_batch_size: int = 12
+    early_stop: float | None = 0.9
     max_gate: float | None = None
     seed: int = 0
 
@@ -87,7 +88,7 @@ class Recipe:
             raise ValueError(f"answers must be one of {get_args(AnswerStyle)}, got {self.answers!r}.")
         if self.optimiser not in get_args(Optimiser):
             raise ValueError(f"optimiser must be one of {get_args(Optimiser)}, got {self.optimiser!r}.")
-        if not isinstance(self.steps, int):
+        if self.steps is not None and not isinstance(self.steps, int):
             object.__setattr__(self, "steps", tuple(self.steps))
             if len(self.steps) != len(self.stages):  # type: ignore[arg-type]
                 raise ValueError(f"steps has {self.steps!r} for the stages {self.stages}; give one number per stage.")
@@ -109,6 +110,8 @@ class Recipe:
     @property
     def stage_steps(self) -> tuple[int, ...]:
         """Most steps of each stage."""
+        if self.steps is None:
+            return tuple(DEFAULT_STEPS[stage] for stage in self.stages)
         return (self.steps,) * len(self.stages) if isinstance(self.steps, int) else tuple(self.steps)
 
     @property
