@@ -12,7 +12,10 @@ from pathlib import Path
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Expected errors are printed in one line, without a traceback."""
     parser = _parser()
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.run is not _lab:
+        parser.error(f"unrecognised arguments: {' '.join(rest)}")
+    args.options = rest
     try:
         return args.run(args)
     except (ValueError, KeyError, OSError) as error:
@@ -43,9 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
 
-    lab = commands.add_parser("lab", help="start JupyterLab on the notebooks", add_help=False)
+    lab = commands.add_parser("lab", help="start JupyterLab on the notebooks; further options are passed on to it")
     lab.set_defaults(run=_lab)
-    lab.add_argument("options", nargs=argparse.REMAINDER, help="passed on to jupyter lab")
     return parser
 
 
@@ -87,6 +89,7 @@ def _lab(args: argparse.Namespace) -> int:
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # JupyterLab refuses to start as root without it
     os.execv(sys.executable, command)
+    return 0
 
 
 if __name__ == "__main__":
