@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from workbench.generation import Completion, generate
 from workbench.models import LoadedModel
@@ -243,15 +243,3 @@ def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact)
         partner=partner.id,
         partner_text=decode(ids),
     )
-
-
-def describe_prompt(prompt: TracedPrompt) -> dict[str, Any]:
-    """What a result stores about a prompt, as plain JSON values."""
-    return {
-        "form": prompt.form,
-        "prefix": prompt.prefix,
-        "token": prompt.answer_token,
-        "token_id": prompt.answer_id,
-        "position": prompt.position,
-        "partner": prompt.partner,
-    }

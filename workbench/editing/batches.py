@@ -141,9 +141,6 @@ class Prepared:
                 resid = engine.entering(pad(part, 0, "right")[0], start)  # causal: what follows a token is unseen
                 self._resid += [x[shared : len(ids)].clone() for x, ids in zip(resid, part, strict=True)]
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def batch(self, indices: Sequence[int]) -> Batch:
         """Pad and stack some rows."""
         resid = torch.nn.utils.rnn.pad_sequence([self._resid[i] for i in indices], batch_first=True)

@@ -36,8 +36,8 @@ class NaturalGradient:
     norm.
 
     A gate that other answers depend on (large F) moves little; one that only this fact uses moves freely. With
-    v = momentum of g / (F + damping), a step is - rate * v / sqrt(sum F v^2 + damping), so ``rate`` is the length of a
-    step in square roots of twice the nats of KL per retained answer that it alone would cost.
+    v = momentum of g / (F + damping), a step is - rate * v / sqrt(sum (F + damping) v^2), so ``rate`` is the length of
+    a step in square roots of twice the nats of KL per retained answer that it alone would cost.
 
     Args:
         parameters: By name.

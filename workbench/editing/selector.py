@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from workbench.facts import known_facts, load_facts
 from workbench.models import LoadedModel
+from workbench.prompts import traced_prompt
 from workbench.tracing.attribution import attribute
 from workbench.types import Fact, FactSet, Selection
 
@@ -57,8 +58,6 @@ def default_selection(
 
 def traceable(model: LoadedModel, facts: Sequence[Fact], n: int) -> list[Fact]:
     """The first n facts that can be traced (the base's own answer contains the fact's)."""
-    from workbench.prompts import traced_prompt
-
     out: list[Fact] = []
     for fact in facts:
         if len(out) == n:

@@ -202,13 +202,8 @@ class EffectMap:
         if not isinstance(k, int) or not 1 <= k <= available:
             raise ValueError(f"k must be a whole number from 1 to {available} for this map, got {k!r}.")
         order = scores.flatten().argsort(descending=True, stable=True)[:k]
-        shape = scores.shape
         picked: list[Component] = []
-        for flat in order.tolist():
-            index: list[int] = []
-            for size in reversed(shape):
-                index.insert(0, flat % size)
-                flat //= size
+        for index in torch.stack(torch.unravel_index(order, scores.shape), dim=1).tolist():
             full = [index[axes.index(a)] if a in axes else 0 for a in self.axes]
             picked += self.components(tuple(full))
         return Selection(picked)
