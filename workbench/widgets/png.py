@@ -1,0 +1,214 @@
+"""A heat map as PNG bytes, from numpy and zlib alone: what a notebook shows where no widget can run.
+
+Text is drawn with a 5 x 7 dot font that covers printable ASCII and a few signs; letters with accents lose them, and
+any other character becomes a box. The picture is always on white, so that it can be read on any page.
+"""
+
+from __future__ import annotations
+
+import struct
+import unicodedata
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+
+# Five columns of seven dots for each character from the space on; the lowest bit is the top dot.
+_FONT = (
+    "0000000000 00005F0000 0007000700 147F147F14 242A7F2A12 2313086462 3649562050 0005030000 001C224100 0041221C00 "
+    "2A1C7F1C2A 08083E0808 0050300000 0808080808 0060600000 2010080402 3E5149453E 00427F4000 4261514946 2141454B31 "
+    "1814127F10 2745454539 3C4A494930 0171090503 3649494936 064949291E 0036360000 0056360000 0008142241 1414141414 "
+    "4122140800 0201590906 3E415D594E 7C1211127C 7F49494936 3E41414122 7F4141413E 7F49494941 7F09090901 3E41415173 "
+    "7F0808087F 00417F4100 2040413F01 7F08142241 7F40404040 7F021C027F 7F0408107F 3E4141413E 7F09090906 3E4151215E "
+    "7F09192946 2649494932 03017F0103 3F4040403F 1F2040201F 3F4038403F 6314081463 0304780403 6159494D43 007F414100 "
+    "0204081020 0041417F00 0402010204 4040404040 0001020400 2054545478 7F48444438 3844444428 384444287F 3854545418 "
+    "00087E0902 0C5252523E 7F08040478 00447D4000 2040403D00 7F10284400 00417F4000 7C04780478 7C08040478 3844444438 "
+    "7C14141408 081414187C 7C08040408 4854545424 04043F4424 3C4040207C 1C2040201C 3C4030403C 4428102844 0C5050503C "
+    "4464544C44 0008364100 00007F0000 0041360800 0201020402"
+).split()
+_GLYPHS = {chr(32 + i): bytes.fromhex(code) for i, code in enumerate(_FONT)} | {
+    "·": bytes.fromhex("0000080000"),
+    "…": bytes.fromhex("4000400040"),
+    "×": bytes.fromhex("2214081422"),
+    "−": bytes.fromhex("0808080808"),
+    "–": bytes.fromhex("0808080808"),
+}
+_BOX = bytes.fromhex("7F4141417F")
+_SCALE = 2  # pixels of a dot
+_ADVANCE, _TALL = 6 * _SCALE, 7 * _SCALE
+_LONGEST = 48  # characters of a label
+_INK, _MUTED, _PAPER, _HATCH = (26, 26, 26), (80, 80, 80), (255, 255, 255), (150, 150, 150)
+# As in plots/style.py: ColorBrewer RdBu, blue for negative.
+_COLORS = np.array(
+    [
+        [5, 48, 97],
+        [33, 102, 172],
+        [67, 147, 195],
+        [146, 197, 222],
+        [209, 229, 240],
+        [255, 255, 255],
+        [253, 219, 199],
+        [244, 165, 130],
+        [214, 96, 77],
+        [178, 24, 43],
+        [103, 0, 31],
+    ],
+    dtype=float,
+)
+
+
+def heat_map_png(
+    values: np.ndarray,
+    *,
+    rows: Sequence[str],
+    cols: Sequence[str],
+    title: str = "",
+    row_title: str = "",
+    col_title: str = "",
+    unit: str = "",
+    limit: float = 1.0,
+    groups: Sequence[int] = (),
+    marked: Sequence[int] = (),
+    selected: Sequence[Sequence[int]] = (),
+) -> bytes:
+    """Draw a heat map.
+
+    Args:
+        values: Rows x columns; NaN is hatched.
+        rows, cols: Labels.
+        title, row_title, col_title, unit: Texts around the map.
+        limit: The colours span ``-limit`` to ``limit``.
+        groups: Columns before which a thick line is drawn.
+        marked: Columns whose label gets a star and a line.
+        selected: Cells, outlined.
+
+    Returns:
+        An RGB picture, 8 bits a channel.
+    """
+    n_rows, n_cols = values.shape
+    wide, high = max(2, min(28, 900 // n_cols)), max(4, min(20, 560 // n_rows))
+    names = [f"*{_cut(text)}" if c in set(marked) else _cut(text) for c, text in enumerate(cols)]
+    across = max(map(len, names)) * _ADVANCE <= wide  # labels fit side by side
+    every = 1 if across else step(_TALL + 4, wide)
+    shown = [_cut(text) for text in rows[:: step(_TALL + 2, high)]]
+    left = 12 + (_TALL + 8 if row_title else 0) + max(map(len, shown)) * _ADVANCE + 6
+    top = 10 + (_TALL + 12 if title else 0)
+    map_w, map_h = wide * n_cols, high * n_rows
+    label_h = _TALL if across else max(len(text) for text in names[::every]) * _ADVANCE
+    bar_y = top + map_h + 10 + label_h + (_TALL + 10 if col_title else 0) + 14
+    ticks = [_number(-limit), "0", _number(limit) + (f" {unit}" if unit else "")]
+    image_w = 12 + max(left + max(map_w, 240 + len(ticks[2]) * _ADVANCE), 12 + len(title) * _ADVANCE)
+    image = np.full((bar_y + 14 + _TALL + 14, image_w, 3), _PAPER, dtype=np.uint8)
+
+    if title:
+        _text(image, 12, 10, title)
+    # The map: colours, hatching, group lines, selection.
+    area = image[top : top + map_h, left : left + map_w]
+    area[:] = np.repeat(np.repeat(_colors(values / limit), high, axis=0), wide, axis=1)
+    y, x = np.mgrid[:map_h, :map_w]
+    hatched = np.repeat(np.repeat(np.isnan(values), high, axis=0), wide, axis=1)
+    area[hatched] = _PAPER
+    area[hatched & ((x + y) % 6 < 2)] = _HATCH
+    for c in groups:
+        if c:
+            image[top - 5 : top + map_h + 5, left + c * wide - 1 : left + c * wide + 2] = _INK
+    _frame(image, left - 1, top - 1, map_w + 2, map_h + 2, _INK)
+    for r, c in selected:
+        _frame(image, left + c * wide, top + r * high, wide, high, _INK)
+        if wide >= 8 and high >= 8:
+            _frame(image, left + c * wide + 1, top + r * high + 1, wide - 2, high - 2, _PAPER)
+            image[top + r * high + 2 : top + r * high + 6, left + (c + 1) * wide - 6 : left + (c + 1) * wide - 2] = _INK
+    # Labels.
+    for i, text in enumerate(shown):
+        r = i * step(_TALL + 2, high)
+        _text(image, left - 6 - len(text) * _ADVANCE, top + r * high + (high - _TALL) // 2, text, _MUTED)
+    for c in range(0, n_cols, every):
+        text, middle = names[c], left + c * wide + wide // 2
+        if across:
+            _text(image, middle - len(text) * _ADVANCE // 2, top + map_h + 8, text, _MUTED)
+        else:
+            dots = np.rot90(_dots(text))
+            _stamp(image, middle - _TALL // 2, top + map_h + 8, dots, _INK if c in marked else _MUTED)
+    for c in marked:
+        image[top + map_h + 2 : top + map_h + 5, left + c * wide : left + (c + 1) * wide] = _INK
+    if row_title:
+        dots = np.rot90(_dots(row_title))
+        _stamp(image, 10, max(0, top + (map_h - dots.shape[0]) // 2), dots, _INK)
+    if col_title:
+        _text(image, left, top + map_h + 14 + label_h, col_title)
+    # The colour bar: 200 pixels with its ends and zero.
+    image[bar_y : bar_y + 12, left : left + 200] = _colors(np.linspace(-1, 1, 200)[None])
+    _frame(image, left - 1, bar_y - 1, 202, 14, _INK)
+    for text, x0 in zip(ticks, (left, left + 100 - _ADVANCE // 2, left + 200 - len(_number(limit)) * _ADVANCE // 2), strict=True):
+        _text(image, x0, bar_y + 18, text, _MUTED)
+    return _encode(image)
+
+
+def step(needed: float, size: float) -> int:
+    """Label every n-th cell, so that labels of ``needed`` pixels do not touch when a cell has ``size``: 1, 2, 5, 10 ..."""
+    n = 1
+    while n * size < needed:
+        n = n * 5 // 2 if str(n)[0] == "2" else n * 2
+    return n
+
+
+def _colors(scaled: np.ndarray) -> np.ndarray:
+    """RGB of values from -1 to 1; NaN is white."""
+    at = (np.clip(np.nan_to_num(scaled), -1, 1) + 1) / 2 * (len(_COLORS) - 1)
+    stops = np.arange(len(_COLORS))
+    return np.stack([np.interp(at, stops, _COLORS[:, i]) for i in range(3)], axis=-1).round().astype(np.uint8)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _glyph(char: str) -> bytes:
+    plain = char if char in _GLYPHS else unicodedata.normalize("NFKD", char)[:1]
+    return _GLYPHS.get(plain, _BOX)
+
+
+def _dots(text: str) -> np.ndarray:
+    """A text as a mask of pixels: 7 dots high, 6 dots for each character."""
+    columns = np.frombuffer(b"".join(_glyph(char) + b"\0" for char in text), dtype=np.uint8)
+    mask = (columns[None, :] >> np.arange(7)[:, None] & 1).astype(bool)
+    return np.repeat(np.repeat(mask, _SCALE, axis=0), _SCALE, axis=1)
+
+
+def _text(image: np.ndarray, x: int, y: int, text: str, color: tuple[int, int, int] = _INK) -> None:
+    if text:
+        _stamp(image, x, y, _dots(text), color)
+
+
+def _stamp(image: np.ndarray, x: int, y: int, mask: np.ndarray, color: tuple[int, int, int]) -> None:
+    """Colour the pixels under a mask; what falls outside the picture is left out."""
+    x0, y0 = max(x, 0), max(y, 0)
+    part = mask[y0 - y :, x0 - x :][: max(0, image.shape[0] - y0), : max(0, image.shape[1] - x0)]
+    image[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]][part] = color
+
+
+def _frame(image: np.ndarray, x: int, y: int, width: int, height: int, color: tuple[int, int, int]) -> None:
+    image[y, x : x + width] = image[y + height - 1, x : x + width] = color
+    image[y : y + height, x] = image[y : y + height, x + width - 1] = color
+
+
+def _encode(image: np.ndarray) -> bytes:
+    """The PNG file format: a signature and chunks of length, name, content and checksum."""
+    height, width, _ = image.shape
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    lines = np.zeros((height, 1 + width * 3), dtype=np.uint8)  # each line starts with its filter: none
+    lines[:, 1:] = image.reshape(height, -1)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(lines.tobytes(), 6))
+        + chunk(b"IEND", b"")
+    )
