@@ -1,0 +1,340 @@
+"""EditPanel: choose a recipe, run it in the background, watch it, and read what the edit did.
+
+Run is ``rewrite`` followed by ``evaluate`` with the settings shown and nothing else. No number is computed here: an
+edit that was clicked equals the same edit from a script to the bit, and ``panel.code`` is that script.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import traitlets
+from ipywidgets import HTML, Button, Dropdown, HBox, VBox
+
+from workbench.models import LoadedModel
+from workbench.types import Edit, EvalReport, Fact, FactSet, Recipe, Selection, Step
+from workbench.widgets import edit_views, markup
+from workbench.widgets.card import text_card_png
+from workbench.widgets.code import edit_code
+from workbench.widgets.edit_job import fit_and_evaluate
+from workbench.widgets.job import Job
+from workbench.widgets.recipe_controls import STYLE, WRAP, RecipeControls
+
+SECONDS_BETWEEN_DRAWINGS = 0.2
+
+
+class EditPanel(VBox):
+    """Run an edit and its evaluation from a cell.
+
+    Args:
+        model: A base model; it is not changed.
+        fact: One fact, or several that are rewritten together. ``panel.fact = other`` changes it.
+        selection_source: What may move: None (the default selector), a ``Selection``, its text, or anything with a
+            ``selection``, such as a ``CircuitPicker``, whose selection is read when Run is pressed.
+        pool: Where the retain set, controls and neighbours come from; the bundled facts by default.
+        recipe: What the controls show first: a ``Recipe``, the name of a built-in one, or None for the first.
+        max_controls: Draw at most so many controls in the evaluation; None for all.
+
+    Raises:
+        ValueError: No fact, an unknown recipe, or a selection that cannot be read.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        fact: Fact | FactSet | Sequence[Fact],
+        selection_source: Any = None,
+        *,
+        pool: FactSet | None = None,
+        recipe: Recipe | str | None = None,
+        max_controls: int | None = 40,
+    ) -> None:
+        self._model, self._pool, self._max_controls = model, pool, max_controls
+        self._facts = _fact_set(fact)
+        self._source: Any = None
+        self._lock = threading.RLock()  # the job's thread and the kernel's both write here
+        self._busy = self._refreshing = False
+        self._ran: str | None = None
+        self._job: Job[EvalReport] | None = None
+        self._edit: Edit | None = None
+        self._report: EvalReport | None = None
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[EditPanel], object]] = []
+        self._history: list[Step] = []
+        self._first_step_at = self._drawn_at = 0.0
+
+        self._heading = HTML(markup.STYLE + edit_views.heading(self._facts))
+        self._alert, self._progress, self._charts, self._results, self._code = (HTML() for _ in range(5))
+        self._train = Dropdown(description="Train", style=STYLE, layout={"width": "420px"})
+        self._controls = RecipeControls(recipe)
+        self._run = Button(description="Run", icon="play", tooltip="Fit the edit, then evaluate it, in the background")
+        self._run.style.font_weight = "bold"
+        self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop at the next step", disabled=True)
+        buttons = HBox([self._run, self._cancel, self._progress], layout=WRAP)
+        shown = (self._heading, self._train, self._controls, buttons)
+        super().__init__([*shown, self._alert, self._charts, self._results, self._code])
+        self.add_class("wb-panel")
+        self.selection_source = selection_source
+        self._train.observe(lambda _: self._settings_changed(), names="value")
+        self._controls.on_change(self._settings_changed)
+        self._run.on_click(lambda _: self.run())
+        self._cancel.on_click(lambda _: self.cancel())
+
+    # What it holds
+
+    def __repr__(self) -> str:
+        state = self._job.state if self._job is not None else "not run"
+        return f"EditPanel({', '.join(self._facts.ids[:3])}: {self._controls.name}, {state})"
+
+    @property
+    def fact(self) -> Fact | FactSet:
+        """The fact, or the facts. Setting it empties the panel; refused with a RuntimeError while an edit runs."""
+        return self._facts[0] if len(self._facts) == 1 else self._facts
+
+    @fact.setter
+    def fact(self, fact: Fact | FactSet | Sequence[Fact]) -> None:
+        with self._lock:
+            if self._busy:
+                message = "An edit is running on the fact shown. Cancel it or wait, then choose another fact."
+                self._alert.value = markup.alert(message, "info")
+                raise RuntimeError(message)
+            self._facts = _fact_set(fact)
+            self._heading.value = markup.STYLE + edit_views.heading(self._facts)
+            self._job = None
+            self._clear()
+            self._show_code()
+
+    @property
+    def selection_source(self) -> Any:
+        """Where the selection comes from. Settable."""
+        return self._source
+
+    @selection_source.setter
+    def selection_source(self, source: Any) -> None:
+        source = Selection(source) if isinstance(source, str) else source
+        if source is not None and not isinstance(source, Selection) and not hasattr(source, "selection"):
+            raise ValueError(
+                "selection_source must be None, a Selection, its text, or something with a .selection such as a "
+                f"CircuitPicker, got {type(source).__name__}."
+            )
+        self._source = source
+        tell: Any = getattr(source, "on_change", None)
+        if isinstance(source, traitlets.HasTraits) and source.has_trait("selection"):
+            source.observe(lambda _: self.refresh(), names="selection")
+        elif callable(tell):
+            tell(lambda *_: self.refresh())
+        self.refresh()
+        self._train.value = "default" if source is None else "picked"
+
+    @property
+    def selection(self) -> Selection | None:
+        """What Run would train: the picked components, or None for the default selector."""
+        return None if self._train.value == "default" else _selection_of(self._source)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as the controls say it. Settable.
+
+        Raises:
+            ValueError: On reading, a setting that is out of range.
+        """
+        return self._controls.recipe
+
+    @recipe.setter
+    def recipe(self, recipe: Recipe) -> None:
+        self._controls.recipe = recipe
+
+    @property
+    def job(self) -> Job[EvalReport] | None:
+        """The last run; ``panel.job.wait()`` waits for its report and raises its error again."""
+        return self._job
+
+    @property
+    def running(self) -> bool:
+        """Whether an edit or its evaluation is going on."""
+        return self._busy
+
+    @property
+    def edit(self) -> Edit | None:
+        """The fitted edit, as soon as the fit is done."""
+        return self._edit
+
+    @property
+    def report(self) -> EvalReport | None:
+        """The evaluation of the edit."""
+        return self._report
+
+    @property
+    def error(self) -> BaseException | None:
+        """What went wrong last, else None. A cancelled run is no error."""
+        return self._error
+
+    @property
+    def code(self) -> str:
+        """Python that repeats the last run; before it, and after a setting was changed, what Run would do."""
+        if self._ran is not None:
+            return self._ran
+        try:
+            return self._code_for(self.selection, self.recipe)
+        except ValueError as error:
+            return f"# These settings do not work: {error}\n"
+
+    # What it does
+
+    def run(self) -> Job[EvalReport]:
+        """Start the edit and its evaluation in the background. While one is going, this only says so.
+
+        Returns:
+            The job: the new one, or the one that is going. Wrong settings make it fail at once.
+        """
+        with self._lock:
+            if self._busy and self._job is not None:
+                message = "An edit is running already; this click changed nothing. Wait for it, or cancel it first."
+                self._alert.value = markup.alert(message, "info")
+                return self._job
+            self._clear()
+            self._set_busy(True)
+            self._job = Job(self._order(), on_done=self._ended)
+            return self._job
+
+    def cancel(self) -> None:
+        """Ask the running edit to stop at its next step. No effect when none runs."""
+        with self._lock:
+            if self._busy and self._job is not None:
+                self._job.cancel()
+                self._cancel.disabled = True
+                self._say("Cancelling: it stops at the next step.")
+
+    def on_done(self, callback: Callable[[EditPanel], object]) -> None:
+        """Call ``callback(panel)`` after each run that ended well, in the background thread."""
+        self._callbacks.append(callback)
+
+    def refresh(self) -> None:
+        """Show how many gates the source's selection has. Called by itself where the source tells of its changes."""
+        with self._lock:
+            chosen, options = str(self._train.value), [("Default selector: neurons by contrast", "default")]
+            if self._source is not None:
+                words = edit_views.picked_words(self._source, _selection_of(self._source), self._model)
+                options.insert(0, (words, "picked"))
+            self._refreshing = True
+            with self._train.hold_sync():
+                self._train.options = options
+                self._train.value = chosen if chosen in dict(options).values() else options[0][1]
+            self._refreshing = False
+            self._settings_changed()
+
+    def _order(self) -> Callable[[threading.Event], EvalReport]:
+        """What the job does, with the settings of this moment; wrong ones raise in the job."""
+        try:
+            selection, recipe = self.selection, self.recipe
+            self._ran = self._code_for(selection, recipe)
+        except ValueError as error:
+            return partial(_raise, error)
+        self._show_code()
+        self._say("Preparing: retained answers, and what to train. No step yet.")
+        order = partial(fit_and_evaluate, self._model, self._facts, selection, recipe)
+        on_step, on_edit = partial(self._step, recipe), self._fitted
+        options: dict[str, Any] = {"pool": self._pool, "max_controls": self._max_controls, "say": self._say}
+        return lambda cancel: order(cancel=cancel, on_step=on_step, on_edit=on_edit, **options)
+
+    # From the job's thread
+
+    def _step(self, recipe: Recipe, step: Step) -> None:
+        now = time.perf_counter()
+        if not self._history:
+            self._first_step_at = now
+        self._history.append(step)
+        if now - self._drawn_at < SECONDS_BETWEEN_DRAWINGS:
+            return
+        self._drawn_at = now
+        with self._lock:
+            self._charts.value = edit_views.fit_charts(self._history, recipe, self._facts)
+            if self._job is not None and not self._job.cancelling:
+                self._progress.value = edit_views.fit_progress(self._history, recipe, now - self._first_step_at)
+
+    def _fitted(self, edit: Edit) -> None:
+        with self._lock:
+            self._edit = edit
+            self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
+            self._say("Fitted. Looking for facts to compare with.")
+
+    def _ended(self, job: Job[EvalReport]) -> None:
+        with self._lock:
+            self._set_busy(False)
+            self._say(f"{job.state} after {edit_views.duration(job.seconds)}")
+            self._report = job.result
+            if job.state == "failed":
+                self._fail(job.error)
+            elif job.state == "cancelled":
+                self._alert.value = markup.alert(job.error, "info")
+            elif self._edit is not None and self._report is not None:
+                self._alert.value = markup.alert(edit_views.edit_summary(self._edit), "done")
+                self._results.value = edit_views.results(self._report)
+        for callback in self._callbacks if job.state == "done" else ():
+            try:
+                callback(self)
+            except Exception as error:
+                self._fail(error)
+                raise
+
+    # What it shows
+
+    def _say(self, message: str) -> None:
+        with self._lock:
+            self._progress.value = markup.block(markup.text(message))
+
+    def _fail(self, error: BaseException | None) -> None:
+        self._error = error
+        self._alert.value = markup.alert(f"{type(error).__name__}: {error}")
+
+    def _clear(self) -> None:
+        self._edit = self._report = self._error = self._ran = None
+        self._history = []
+        for area in (self._alert, self._progress, self._charts, self._results):
+            area.value = ""
+
+    def _set_busy(self, busy: bool) -> None:
+        self._busy = busy
+        self._run.disabled, self._cancel.disabled, self._train.disabled = busy, not busy, busy
+        self._controls.enable(not busy)
+
+    def _settings_changed(self) -> None:
+        if not (self._busy or self._refreshing):
+            self._ran = None
+            self._show_code()
+
+    def _code_for(self, selection: Selection | None, recipe: Recipe) -> str:
+        return edit_code(self._model, self._facts, selection, recipe, pool=self._pool, max_controls=self._max_controls)
+
+    def _show_code(self) -> None:
+        self._code.value = markup.code(self.code)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        fact: Fact = next(iter(self._facts))
+        lines = [fact.question, f"{fact.answer} -> {fact.target}", f"Recipe: {self._controls.name}"]
+        picture = text_card_png("Edit panel", [*lines, "Run this cell to use the panel."])
+        return {
+            **(super()._repr_mimebundle_(**kwargs) or {}),
+            "text/plain": repr(self),
+            "image/png": base64.b64encode(picture).decode("ascii"),
+        }
+
+
+def _fact_set(fact: Fact | FactSet | Sequence[Fact]) -> FactSet:
+    facts = FactSet([fact] if isinstance(fact, Fact) else fact, name="edited facts")
+    if not len(facts):
+        raise ValueError("EditPanel needs at least one fact, got none.")
+    return facts
+
+
+def _selection_of(source: Any) -> Selection:
+    return source if isinstance(source, Selection) else Selection(source.selection)
+
+
+def _raise(error: Exception, cancel: threading.Event) -> EvalReport:
+    raise error

@@ -1,0 +1,140 @@
+"""What an edit panel shows, as markup: the course of a fit while it runs, and the evaluation after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from workbench.models import LoadedModel
+from workbench.plots.style import visible
+from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Selection, Step
+from workbench.widgets import markup
+
+RATES: dict[str, str] = {
+    "new": "new answer, held-out questions",
+    "old": "old answer still there, held-out",
+    "refusal": "refusal, held-out",
+    "forget": "forgotten, of what the base answered",
+    "train_new": "new answer, training questions",
+    "cloze_new": "new answer, clozes",
+    "control": "controls still right",
+    "neighbour": "neighbours still right",
+    "bleed": "new answer where it does not belong",
+    "gibberish": "gibberish above the base's",
+    "kl": "KL to the base on controls (nats per token)",
+}
+
+
+def stage_words(stage: str) -> str:
+    """``"base"`` as "before", a stage as "after unlearn"."""
+    return "before" if stage == "base" else f"after {stage}"
+
+
+def heading(facts: Sequence[Fact]) -> str:
+    """What is edited."""
+    first = facts[0]
+    if len(facts) == 1:
+        return markup.title(f"Edit: {first.subject}, {first.answer} → {first.target}", first.question)
+    pairs = "; ".join(f"{f.subject}: {f.answer} → {f.target}" for f in facts[:4])
+    return markup.title(f"Edit: {len(facts)} facts together", pairs + ("; ..." if len(facts) > 4 else ""))
+
+
+def picked_words(source: object, selection: Selection, model: LoadedModel) -> str:
+    """A selection's size, for the choice of what to train."""
+    name = "Given selection" if isinstance(source, Selection) else "Picked components"
+    if not len(selection):
+        return f"{name} (none yet)"
+    try:
+        return f"{name} ({len(selection)}: {selection.n_parameters(model):,} gates)"
+    except ValueError:  # Run says which component the model lacks
+        return f"{name} ({len(selection)})"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    whole = math.ceil(seconds)
+    return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60} s"
+
+
+def fit_progress(history: Sequence[Step], recipe: Recipe, seconds: float) -> str:
+    """How far a running fit is, and the time left at the speed so far.
+
+    Args:
+        history: The steps so far.
+        recipe: Of the fit.
+        seconds: Since the first step was reported.
+    """
+    total, last = sum(recipe.stage_steps), history[-1]
+    stages = list(recipe.stages)
+    at = stages.index(last.stage)
+    done = sum(recipe.stage_steps[:at]) + last.step
+    taken = len(history) - 1
+    left = f", at most {duration(seconds / taken * (total - done))} left" if taken else ""
+    return markup.progress(done, total, f"{last.stage}: step {last.step} of {recipe.stage_steps[at]}{left}")
+
+
+def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -> str:
+    """Loss, KL and answer probabilities by step, over the steps that the recipe allows."""
+    x_max = sum(recipe.stage_steps) + len(recipe.stages) - 1
+    borders = {
+        float(i): f"▸ {step.stage}" for i, step in enumerate(history) if i == 0 or history[i - 1].stage != step.stage
+    }
+    fact = facts[0]
+    whose = f", {visible(fact.subject, 16)}" if len(facts) > 1 else ""
+    kl = "Retain KL to the base (nats per token)" if recipe.retain_weight else "KL: no retain term in this recipe"
+    answers = {
+        f"old: {fact.answer}": [(float(i), s.p_old) for i, s in enumerate(history)],
+        f"new: {fact.target}": [(float(i), s.p_new) for i, s in enumerate(history)],
+        "refusal": [(float(i), s.p_refusal) for i, s in enumerate(history)],
+    }
+    return markup.charts(
+        markup.line_chart(
+            answers, f"P(answer) after the question{whose}", x_max=x_max, y_max=1.0, borders=borders, x_label="step"
+        ),
+        markup.line_chart(
+            {"loss": [(float(i), s.loss) for i, s in enumerate(history)]},
+            "Loss of the wanted answer (nats per token)",
+            x_max=x_max,
+            borders=borders,
+        ),
+        markup.line_chart({"KL": [(float(i), s.kl) for i, s in enumerate(history)]}, kl, x_max=x_max, borders=borders),
+    )
+
+
+def edit_summary(edit: Edit) -> str:
+    """What was fitted, in a line."""
+    counts = ", ".join(f"{s}: {sum(h.stage == s for h in edit.history) - 1} steps" for s in edit.stage_names)
+    how = "picked" if edit.selector == "given" else f"chosen by {edit.selector}"
+    return (
+        f"{counts}. {len(edit.selection)} components {how}, {edit.delta().n_moved()} gates moved, "
+        f"the farthest by {edit.delta().largest_move():.3g}."
+    )
+
+
+def results(report: EvalReport) -> str:
+    """Rates with n and interval, then the generated texts side by side with their class, then what is missing."""
+    heads = [stage_words(s) for s in report.stages]
+    rates = [
+        [words, *(str(report.rates[s][name]) if name in report.rates[s] else "" for s in report.stages)]
+        for name, words in RATES.items()
+        if any(name in report.rates[s] for s in report.stages)
+    ]
+    parts = [
+        markup.table(["rate [95% interval] (n)", *heads], rates, "Evaluation"),
+        _texts(report, "heldout", "What it says to held-out questions (never trained on)")
+        or _texts(report, "train", "What it says to training questions (the fact has no held-out ones)"),
+    ]
+    parts += [markup.alert(f"Not measured: {line}.", "info") for line in report.missing]
+    return "".join(parts)
+
+
+def _texts(report: EvalReport, group: Group, caption: str) -> str:
+    rows = {(r.fact_id, r.prompt, r.stage): r for r in report.rows if r.group == group}
+    prompts = dict.fromkeys((fact, prompt) for fact, prompt, _ in rows)
+    several = len(report.facts) > 1
+    lines = []
+    for fact, prompt in prompts:
+        said = [rows.get((fact, prompt, s)) for s in report.stages]
+        cells = [markup.tagged(r.label, r.text) if r is not None else "" for r in said]
+        lines.append([f"{fact}: {prompt}" if several else prompt, *cells])
+    return markup.table(["question", *map(stage_words, report.stages)], lines, caption) if lines else ""
