@@ -1,0 +1,171 @@
+"""The panels' HTML: what comes in is shown and never run, and the pieces are well formed and named."""
+
+from __future__ import annotations
+
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workbench.widgets import markup
+
+EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script>\' onload="alert(3)'
+TAGS = {
+    "div", "p", "b", "span", "table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "li", "details", "summary",
+    "pre", "code", "progress", "figure", "svg", "g", "title", "text", "rect", "line", "path", "circle",
+}  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """Collects tags, attributes and text, and checks that tags close in order."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.said = ""
+        self.open: list[str] = []
+        self.feed(source)
+        self.close()
+        assert not self.open, f"not closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.said += data
+
+    def named(self, name: str) -> list[str | None]:
+        return [value for key, value in self.attributes if key == name]
+
+
+def harmless(source: str) -> Reader:
+    """Only known elements, no handlers and no addresses: nothing in it can run or fetch."""
+    read = Reader(source)
+    assert set(read.tags) <= TAGS, set(read.tags) - TAGS
+    assert not [name for name, _ in read.attributes if name.startswith("on") or name in ("src", "href")]
+    return read
+
+
+def everything(evil: str) -> dict[str, str]:
+    """Each piece with the text in every place that takes one."""
+    return {
+        "text": markup.text(evil),
+        "title": markup.title(evil, evil),
+        "alert": markup.alert(evil),
+        "tagged": markup.tagged(evil, evil).html,
+        "table": markup.table([evil, evil], [[evil, evil], [markup.tag(evil), 1.5]], evil),
+        "tokens": markup.tokens([evil, " a"], subject=[0], traced=1),
+        "code": markup.code(evil, evil),
+        "progress": markup.progress(3, 10, markup.Markup(markup.text(evil))),
+        "bars": markup.bars({evil: 0.5, "b": None}, evil),
+        "line_chart": markup.line_chart({evil: [(0, 0.1), (1, 0.5)], "b": []}, evil, x_label=evil, borders={1.0: evil}),
+    }
+
+
+@pytest.mark.parametrize("piece", list(everything("x")))
+def test_untrusted_text_is_shown_and_never_run(piece: str) -> None:
+    read = harmless(everything(EVIL)[piece])
+    shown = read.said + " ".join(value or "" for _, value in read.attributes)
+    assert "onerror=alert(1)" in shown or "<img" in shown
+
+
+@given(st.text(max_size=40))
+def test_no_text_breaks_out(evil: str) -> None:
+    for source in everything(evil).values():
+        harmless(source)
+
+
+@given(st.text(max_size=60))
+def test_escaped_text_reads_as_it_was(raw: str) -> None:
+    clean = raw.replace("\0", "�").replace("\r\n", "\n").replace("\r", "\n")
+    assert Reader(markup.text(raw.replace("\r\n", "\n").replace("\r", "\n"))).said == clean
+
+
+def test_escaping_happens_once() -> None:
+    assert markup.text("a & b") == "a &amp; b"
+    assert markup.text(markup.Markup(markup.text("a & b"))) == "a &amp; b"
+    assert markup.text("\ud800\0") == "?�"
+
+
+def test_alerts_speak_by_role() -> None:
+    assert harmless(markup.alert("no")).named("role") == ["alert"]
+    assert harmless(markup.alert("well", "info")).named("role") == ["status"]
+    assert harmless(markup.alert("well", "done")).named("role") == ["status"]
+    assert markup.alert("") == markup.alert(None) == ""
+    assert harmless(markup.alert(ValueError("why"))).said == "Error: why"
+
+
+def test_a_table_names_its_rows_and_columns() -> None:
+    read = harmless(markup.table(["rate", "before"], [["new", 0], ["old", markup.tag("1")]], "Rates"))
+    assert read.named("scope") == ["col", "col", "row", "row"] and read.named("tabindex") == ["0"]
+    assert read.named("aria-label") == ["Rates"] and read.said == "Ratesratebeforenew0old1"
+
+
+def test_tokens_mark_subject_and_traced_token_in_words_too() -> None:
+    read = harmless(markup.tokens([" Eiffel", " Tower", "\n"], subject=range(2), traced=1))
+    assert read.named("title") == ["token 0, subject", "token 1, subject, traced", "token 2"]
+    assert "·Eiffel·Tower⏎" in read.said
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    read = harmless(markup.bars({"a": 1.0, "b": 0.5, "c": None, "d": math.nan, "e": 7.0}, "P"))
+    assert read.named("width") == ["180.0", "90.0", "0.0", "0.0", "180.0"]
+    assert read.named("aria-label") == ["P. a: 1.000; b: 0.500; c: n/a; d: n/a; e: 7.000"]
+
+
+def coordinates(source: str, series: int) -> list[tuple[float, float]]:
+    """The corners of a line."""
+    path = re.search(rf'wb-s{series}"><title>[^<]*</title><path d="M([^"]*)"', source)
+    assert path is not None
+    return [(float(x), float(y)) for x, y in (pair.split() for pair in path[1].split("L"))]
+
+
+def test_a_line_goes_where_its_points_are() -> None:
+    # The plot is 300 wide from 44, and 150 high from 40; the axes end at 10 and 1.
+    source = markup.line_chart({"a": [(0, 0.0), (5, None), (10, 1.0)], "b": [(5, 0.5)]}, "P", x_max=10, y_max=1)
+    assert coordinates(source, 0) == [(44, 190), (344, 40)], "the missing value is bridged"
+    assert coordinates(source, 1) == [(194, 115)]
+    said = harmless(source).named("aria-label")
+    assert said == ["P. a: last 1.000; b: last 0.500"]
+
+
+def test_an_axis_ends_at_a_round_number_above_the_data() -> None:
+    ends = {0.0123: 0.02, 3.1: 4, 4: 4, 9.9: 10, 12: 20, 0: 1}
+    for value, end in ends.items():
+        assert f">{end:g}</text>" in markup.line_chart({"a": [(0, value)]}, "x")
+
+
+def test_lines_differ_by_more_than_colour() -> None:
+    source = markup.line_chart({n: [(0, 0.1), (1, 0.2)] for n in "abcd"}, "x")
+    read = harmless(source)
+    assert len(set(read.named("stroke-dasharray"))) == 3, "the fourth is solid"
+    assert "circle" in read.tags and len({d for d in re.findall(r'wb-mark" d="M[^m]*(m[^"]*)"', source)}) == 3
+
+
+def test_labels_at_line_ends_do_not_touch() -> None:
+    source = markup.line_chart({n: [(0, 0.5), (1, 0.001 * i)] for i, n in enumerate("abcd")}, "x", y_max=1)
+    places = sorted(float(y) for y in re.findall(r'<text x="362\.0" y="([\d.]+)"', source))
+    assert len(places) == 4 and all(b - a >= 14.9 for a, b in zip(places, places[1:], strict=False))
+    assert places[-1] <= 40 + 150 + 8.1
+
+
+def test_a_chart_without_values_says_so() -> None:
+    assert harmless(markup.line_chart({"loss": []}, "L")).named("aria-label") == ["L. loss: no value yet"]
+
+
+def test_the_style_sheet_loads_nothing() -> None:
+    assert markup.STYLE.startswith("<style>") and markup.STYLE.endswith("</style>")
+    assert "url(" not in markup.STYLE and "@import" not in markup.STYLE and "<" not in markup.STYLE[7:-8]
