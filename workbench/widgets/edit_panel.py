@@ -266,7 +266,8 @@ class EditPanel(VBox):
     def _ended(self, job: Job[EvalReport]) -> None:
         with self._lock:
             self._set_busy(False)
-            self._say(f"{job.state} after {edit_views.duration(job.seconds)}")
+            took = f"{job.state} after {edit_views.duration(job.seconds)}"
+            self._progress.value = markup.block(markup.text(took))
             self._report = job.result
             if job.state == "failed":
                 self._fail(job.error)
@@ -286,7 +287,7 @@ class EditPanel(VBox):
 
     def _say(self, message: str) -> None:
         with self._lock:
-            self._progress.value = markup.block(markup.text(message))
+            self._progress.value = markup.progress(None, 1, message)
 
     def _fail(self, error: BaseException | None) -> None:
         self._error = error

@@ -125,11 +125,16 @@ def code(source: str, summary: object = "Code") -> str:
     )
 
 
-def progress(done: int, total: int, note: object) -> str:
-    """A progress bar with words beside it."""
-    return block(
-        f'<progress max="{max(1, int(total))}" value="{int(done)}" aria-label="Progress"></progress>{text(note)}'
-    )
+def progress(done: int | None, total: int, note: object) -> str:
+    """A progress bar with words beside it.
+
+    Args:
+        done: Of ``total``; None where it is not known how far it is: the bar then only moves.
+        total: All there is to do.
+        note: The words.
+    """
+    value = "" if done is None else f' value="{int(done)}"'
+    return block(f'<progress max="{max(1, int(total))}"{value} aria-label="Progress"></progress>{text(note)}')
 
 
 def charts(*figures: str) -> str:
@@ -186,9 +191,9 @@ def line_chart(
     xs = [x for points in kept.values() for x, _ in points]
     x_end = max(1.0, x_max, *xs)
     y_end = y_max or _round_up(max((y for points in kept.values() for _, y in points), default=1.0))
-    labels = {n: f"{visible(n, 22)} {number(points[-1][1], 2)}" for n, points in kept.items() if points}
+    labels = {n: f"{visible(n, 22)} {points[-1][1]:.3g}" for n, points in kept.items() if points}
     left, top, w, h = 44.0, 40.0, 300.0, 150.0
-    width = left + w + 22 + 6.6 * max((len(x) for x in labels.values()), default=10)
+    width = left + w + 22 + 6.6 * max([18, *map(len, labels.values())])
 
     def at(x: float, y: float) -> tuple[float, float]:
         return left + w * x / x_end, top + h * (1 - min(max(y, 0.0), y_end) / y_end)

@@ -1,0 +1,457 @@
+"""The edit panel through the messages a browser sends: what is clicked equals what is scripted, and states are true."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pytest
+import torch
+import traitlets
+
+import workbench
+from tests.tiny import tiny_llama
+from tests.tiny_facts import capital, capitals, knowing
+from tests.unit.test_markup import harmless
+from workbench.editing.fit import Cancelled, NonFiniteLoss, rewrite
+from workbench.evaluation.evaluate import evaluate
+from workbench.models import LoadedModel
+from workbench.types import AnswerRow, Edit, EvalReport, Rate, Recipe, Selection, Step
+from workbench.widgets import edit_job, edit_panel, edit_views
+from workbench.widgets.code import edit_code, recipe_code, selection_code
+from workbench.widgets.edit_panel import EditPanel
+
+FACTS = capitals()
+FRANCE, SPAIN = FACTS[0], FACTS[2]
+EVIL = "<img src=x onerror=alert(1)>"
+QUICK = Recipe(
+    name="quick", optimiser="adam", steps=(3, 4), learning_rate=0.05, batch_size=8, retain_batch_size=8, early_stop=None
+)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+@lru_cache
+def tiny() -> LoadedModel:
+    return knowing(tiny_llama(tied=False, bias=True), FACTS)
+
+
+def panel(source: Any = "L1MLP", fact: Any = FRANCE, **options: Any) -> EditPanel:
+    return EditPanel(tiny(), fact, source, **{"pool": FACTS, "recipe": QUICK, "max_controls": 1, **options})
+
+
+def message(widget: Any, data: dict[str, Any]) -> None:
+    """What the browser sends to a widget."""
+    content = {"comm_id": widget.comm.comm_id, "data": data}
+    widget.comm.handle_msg({"content": content, "buffers": [], "metadata": {}, "header": {}})
+
+
+def click(button: Any) -> None:
+    message(button, {"method": "custom", "content": {"event": "click"}})
+
+
+def enter(control: Any, **state: Any) -> None:
+    message(control, {"method": "update", "state": state, "buffer_paths": []})
+
+
+def control(shown: Any, description: str) -> Any:
+    """The control with this label."""
+    (found,) = (w for w in descendants(shown) if getattr(w, "description", None) == description)
+    return found
+
+
+def descendants(box: Any) -> list[Any]:
+    return [w for child in box.children for w in (child, *(descendants(child) if hasattr(child, "children") else ()))]
+
+
+def shown(box: Any) -> str:
+    """All the markup that the panel shows, checked to be harmless."""
+    parts = [w.value for w in descendants(box) if isinstance(w, ipywidgets.HTML)]
+    for part in parts:
+        harmless(part.replace(edit_panel.markup.STYLE, ""))
+    return "".join(part.replace(edit_panel.markup.STYLE, "") for part in parts)
+
+
+def until(true: Callable[[], Any], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "this never came true"
+        time.sleep(0.005)
+
+
+def same(a: Edit, b: Edit) -> bool:
+    """Equal to the bit."""
+    return a.stage_names == b.stage_names and all(
+        x.delta.gates.keys() == y.delta.gates.keys()
+        and all(torch.equal(x.delta.gates[k], y.delta.gates[k]) for k in x.delta.gates)
+        for x, y in zip(a.stages, b.stages, strict=True)
+    )
+
+
+class Picker(traitlets.HasTraits):
+    """Stands for a CircuitPicker."""
+
+    selection = traitlets.Any(Selection())
+
+
+class Held:
+    """In place of the fit: waits until it is let go or cancelled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go, self.calls = threading.Event(), 0
+        self.given: tuple[Any, ...] = ()
+        monkeypatch.setattr(edit_panel, "fit_and_evaluate", self)
+
+    def __call__(self, *given: Any, cancel: threading.Event, **options: Any) -> Any:
+        self.calls += 1
+        self.given = given
+        while not self.go.wait(0.005):
+            if cancel.is_set():
+                raise Cancelled("Cancelled here.")
+        return None
+
+
+# Clicked and scripted
+
+
+def test_clicked_equals_scripted_to_the_bit_and_so_does_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tiny().fingerprint
+    shown_panel = panel()
+    enter(control(shown_panel, "unlearn steps"), value=2)
+    enter(control(shown_panel, "learning rate"), value=0.03)
+    enter(control(shown_panel, "retain weight"), value=1.5)
+    enter(control(shown_panel, "seed"), value=7)
+    recipe = replace(QUICK, steps=(2, 4), learning_rate=0.03, retain_weight=1.5, seed=7)
+    assert shown_panel.recipe == recipe
+    click(control(shown_panel, "Run"))
+    assert shown_panel.job is not None
+    report = shown_panel.job.wait(60)
+
+    edit = rewrite(tiny(), FRANCE, "L1MLP", recipe=recipe, pool=FACTS, progress=False)
+    scripted = evaluate(tiny(), edit=edit, pool=FACTS, max_controls=1, progress=False)
+    assert shown_panel.edit is not None and same(shown_panel.edit, edit)
+    assert [(s.loss, s.kl, s.p_new) for s in shown_panel.edit.history] == [
+        (s.loss, s.kl, s.p_new) for s in edit.history
+    ]
+    assert shown_panel.report is report and report.rows == scripted.rows
+    assert shown_panel.error is None and shown_panel.job.state == "done" and tiny().fingerprint == before
+
+    monkeypatch.setattr(workbench, "load_model", lambda *args: tiny())
+    names: dict[str, Any] = {}
+    exec(shown_panel.code.replace("recipe=recipe", "progress=False, recipe=recipe"), names)
+    assert same(names["edit"], edit) and names["report"].rows == scripted.rows
+
+
+def test_what_is_seen_afterwards() -> None:
+    one = panel()
+    one.run().wait(60)
+    text = shown(one)
+    for words in (
+        "unlearn: 3 steps, learn: 4 steps",
+        "after unlearn",
+        "after learn",
+        "(n=",
+        "done after",
+        *FRANCE.heldout,
+    ):
+        assert words in text
+    assert text.count("<svg") == 3 and "▸ learn" in text
+    assert one.report is not None and str(one.report.rates["learn"]["control"]) in text
+    for row in one.report.rows:
+        assert row.group != "heldout" or row.text in text
+    assert not control(one, "Run").disabled and control(one, "Cancel").disabled
+
+
+def test_several_facts_at_once() -> None:
+    one = panel(fact=[FRANCE, SPAIN])
+    one.run().wait(60)
+    assert one.edit is not None and [f.id for f in one.edit.facts] == [FRANCE.id, SPAIN.id]
+    assert f"{SPAIN.id}: {SPAIN.heldout[0]}" in shown(one) and "2 facts together" in shown(one)
+    assert list(one.fact) == [FRANCE, SPAIN]  # type: ignore[arg-type]
+
+
+def test_whoever_wants_the_edit_is_called_with_the_panel() -> None:
+    one, seen = panel(), []
+    one.on_done(lambda p: seen.append((p.edit, p.report, p.running)))
+    one.run().wait(60)
+    assert seen == [(one.edit, one.report, False)] and one.edit is not None
+
+
+def test_an_error_in_such_a_callback_is_shown_and_raised() -> None:
+    def broken(_: EditPanel) -> None:
+        raise LookupError(f"no such view {EVIL}")
+
+    one = panel()
+    one.on_done(broken)
+    with pytest.raises(LookupError):
+        one.run().wait(60)
+    assert isinstance(one.error, LookupError) and 'role="alert"' in shown(one) and one.edit is not None
+
+
+# States
+
+
+def test_a_second_run_is_refused_politely(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, one = Held(monkeypatch), panel()
+    click(control(one, "Run"))
+    first = one.job
+    until(lambda: held.calls)
+    click(control(one, "Run"))  # a message that was on its way when the button was switched off
+    assert one.run() is first is one.job and held.calls == 1 and one.error is None and one.running
+    assert "running already" in shown(one) and 'role="status"' in shown(one)
+    assert control(one, "Run").disabled and control(one, "seed").disabled
+    held.go.set()
+    assert first is not None
+    first.wait(10)
+    assert not one.running and not control(one, "seed").disabled
+
+
+def test_cancelling_a_fit() -> None:
+    one = panel(recipe=replace(QUICK, steps=(90_000, 4)))
+    click(control(one, "Run"))
+    until(lambda: "<svg" in shown(one) and "left" in shown(one))
+    assert "unlearn: step" in shown(one) and "at most" in shown(one)
+    click(control(one, "Cancel"))
+    assert control(one, "Cancel").disabled
+    assert one.job is not None
+    with pytest.raises(Cancelled):
+        one.job.wait(20)
+    assert one.job.state == "cancelled" and one.error is None and one.edit is None and one.report is None
+    assert "Cancelled in stage" in shown(one) and not control(one, "Run").disabled
+    one.recipe = QUICK
+    assert one.run().wait(60) is one.report and one.report is not None, "and it runs again"
+
+
+def test_cancelling_the_evaluation_keeps_the_edit() -> None:
+    cancel, edits, said = threading.Event(), [], []
+
+    def fitted(edit: Edit) -> None:
+        edits.append(edit)
+        cancel.set()
+
+    with pytest.raises(Cancelled, match="edit is kept"):
+        edit_job.fit_and_evaluate(
+            tiny(), capitals()[:1], Selection("L1MLP"), QUICK, pool=FACTS, max_controls=1, cancel=cancel,
+            on_step=lambda step: None if step.stage == "unlearn" else False, on_edit=fitted, say=said.append,
+        )  # fmt: skip
+    assert len(edits) == 1 and not said, "what on_step returns cancels nothing"
+
+
+def test_a_failing_fit_is_shown_kept_and_raised_again() -> None:
+    one = panel("L0MLP L1MLP L2MLP")
+    enter(control(one, "learning rate"), value=3e37)
+    click(control(one, "Run"))
+    assert one.job is not None
+    with pytest.raises(NonFiniteLoss):
+        one.job.wait(60)
+    assert one.job.state == "failed" and isinstance(one.error, NonFiniteLoss) and one.error is one.job.error
+    assert 'role="alert"' in shown(one) and "NonFiniteLoss" in shown(one) and one.edit is None
+    enter(control(one, "learning rate"), value=0.05)
+    one.run().wait(60)
+    assert one.error is None and 'role="alert"' not in shown(one)
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "words"),
+    [
+        ("L99MLP", {}, "the model has"),
+        (Selection(), {}, "Nothing is picked"),
+        ("L1MLP", {"learning rate": 0.0}, "Recipe.learning_rate must be a positive number"),
+        ("L1MLP", {"learning rate": float("nan")}, "Recipe.learning_rate"),
+    ],
+)
+def test_wrong_settings_fail_at_once_and_say_why(source: Any, settings: dict[str, float], words: str) -> None:
+    one = panel(source)
+    for name, value in settings.items():
+        enter(control(one, name), value=value)
+    with pytest.raises(ValueError, match=words):
+        one.run().wait(10)
+    assert words in str(one.error) and 'role="alert"' in shown(one) and not one.running
+    assert one.code.startswith("# These settings do not work" if settings else "import")
+
+
+# What is trained
+
+
+def test_the_picked_components_are_read_when_run_is_pressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, picker = Held(monkeypatch), Picker()
+    held.go.set()
+    one = panel(picker)
+    train = control(one, "Train")
+    assert train.options[0][0] == "Picked components (none yet)" and train.value == "picked"
+    picker.selection = Selection("L1H0 L2MLP")
+    gates = picker.selection.n_parameters(tiny())
+    assert train.options[0][0] == f"Picked components (2: {gates} gates)" and train.value == "picked"
+    assert "selection = 'L1H0 L2MLP'" in one.code
+    click(control(one, "Run"))
+    assert one.job is not None
+    one.job.wait(10)
+    assert held.given[2] == Selection("L1H0 L2MLP")
+    enter(train, index=1)
+    assert one.selection is None and "selection = None  # None: the default selector" in one.code
+    one.run().wait(10)
+    assert held.given[2] is None
+
+
+def test_a_picker_that_is_not_made_of_traits(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Plain:
+        selection, told = Selection("L1H0"), None
+
+        def on_change(self, callback: Any) -> None:
+            self.told = callback
+
+    picker = Plain()
+    one = panel(picker)
+    picker.selection = Selection("L1H1")
+    assert picker.told is not None
+    picker.told()
+    assert one.selection == Selection("L1H1") and "L1H1" in shown(one)
+    with pytest.raises(ValueError, match="selection_source must be"):
+        one.selection_source = 3
+    one.selection_source = None
+    assert one.selection is None and len(control(one, "Train").options) == 1
+
+
+def test_the_recipes_and_their_settings() -> None:
+    one = panel(recipe="paper")
+    assert one.recipe == Recipe.named("paper") and "wb.Recipe.named('paper')" in one.code
+    recipes = control(one, "Recipe")
+    enter(recipes, index=list(recipes.options).index("learn-only"))
+    assert one.recipe == Recipe.named("learn-only")
+    assert control(one, "unlearn steps").layout.display == "none" and control(one, "learn steps").layout.display is None
+    enter(control(one, "learn steps"), value=9)
+    assert one.recipe.steps == 9 and "wb.Recipe.named('learn-only', steps=9)" in one.code
+    with pytest.raises(ValueError, match="Unknown recipe"):
+        panel(recipe="none such")
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [
+        ("unlearn steps", {"value": "many"}),
+        ("unlearn steps", {"value": None}),
+        ("learning rate", {"value": [1]}),
+        ("seed", {"value": {"a": 1}}),
+        ("Recipe", {"index": 99}),
+        ("Train", {"index": "first"}),
+    ],
+)
+def test_nonsense_from_the_browser_changes_nothing(name: str, state: dict[str, Any]) -> None:
+    one = panel()
+    before = one.recipe, one.selection, one.code
+    enter(control(one, name), **state)
+    assert (one.recipe, one.selection, one.code) == before
+
+
+def test_steps_stay_in_bounds() -> None:
+    one = panel()
+    enter(control(one, "learn steps"), value=-5)
+    assert one.recipe.stage_steps == (3, 1)
+    enter(control(one, "learn steps"), value=10**12)
+    assert one.recipe.stage_steps == (3, 100_000)
+
+
+# Facts, code, pictures
+
+
+def test_another_fact_empties_the_panel_but_not_while_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = panel()
+    one.run().wait(60)
+    one.fact = SPAIN
+    assert one.fact == SPAIN and one.edit is None and one.report is None and one.job is None
+    assert "Madrid" in shown(one) and "<svg" not in shown(one) and "spain-capital" in one.code
+    held = Held(monkeypatch)
+    job = one.run()
+    until(lambda: held.calls)
+    with pytest.raises(RuntimeError, match="Cancel it or wait"):
+        one.fact = FRANCE
+    assert one.fact == SPAIN and "Cancel it or wait" in shown(one)
+    held.go.set()
+    job.wait(10)
+    with pytest.raises(ValueError, match="at least one fact"):
+        one.fact = []
+
+
+def test_the_code_is_that_of_the_last_run_until_a_setting_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, picker = Held(monkeypatch), Picker(selection=Selection("L1H0"))
+    held.go.set()
+    one = panel(picker)
+    one.run().wait(10)
+    ran = one.code
+    assert "'L1H0'" in ran and "Code" in shown(one)
+    enter(control(one, "seed"), value=3)
+    assert one.code != ran and "seed=3" in one.code
+
+
+def test_a_bundled_fact_is_looked_up_and_another_written_out() -> None:
+    bundled = workbench.load_facts()["france-capital"]
+    code = edit_code(tiny(), [bundled], None, Recipe.named("learn-only", seed=3), max_controls=None)
+    assert "fact = facts['france-capital']\n" in code and "pool" not in code and "max_controls=None" in code
+    names: dict[str, Any] = {"wb": workbench}
+    own = replace(bundled, target='O\'Higgins "Ω"')
+    exec(
+        edit_code(tiny(), [own, bundled], None, Recipe()).split("selection =")[0].split("load_model('tiny')")[1], names
+    )
+    assert names["fact"] == [own, bundled]
+    assert eval(recipe_code(QUICK), names) == QUICK
+    many = Selection([f"L{i % 3}N{i}" for i in range(200)])
+    assert Selection(eval(selection_code(many))) == many and max(map(len, selection_code(many).splitlines())) < 110
+
+
+def test_untrusted_texts_are_shown_and_never_run() -> None:
+    evil = capital(EVIL, f"old {EVIL}", f"new {EVIL}", id=EVIL, refusal=EVIL)
+    one = panel(fact=evil)
+    assert "&lt;img" in shown(one)
+    one.run().wait(60)
+    assert "old &lt;img" in shown(one) and "<svg" in shown(one)
+    row = AnswerRow(
+        fact_id=EVIL, relation=EVIL, group="heldout", stage="base", form="chat", prompt=EVIL, text=EVIL, label="other",
+        nll=1.0,
+    )  # fmt: skip
+    rates = {s: {"new": Rate(0.5, 2, 0.1, 0.9, "wilson")} for s in ("base", "learn")}
+    for facts in ((EVIL,), (EVIL, "b")):
+        report = EvalReport(rows=(row,), rates=rates, missing=(EVIL,), facts=facts, stages=("base", "learn"))
+        read = harmless(edit_views.results(report))
+        assert read.said.count(EVIL) >= 3 and "0.50 [0.10, 0.90] (n=2)" in read.said
+    history = [Step("unlearn", 0, 1.0, 0.1, 0.9, 0.1, 0.0), Step("learn", 0, 2.0, 0.2, 0.8, 0.2, 0.1)]
+    harmless(edit_views.fit_charts(history, Recipe(), [evil]))
+    harmless(edit_views.fit_progress(history, Recipe(), 1.0))
+
+
+def test_time_left_is_that_of_the_steps_left_at_the_speed_so_far() -> None:
+    history = [Step("unlearn", i, 1.0, 0.0) for i in range(3)]  # two steps in 3 s; 10 + 20 in all
+    read = harmless(edit_views.fit_progress(history, Recipe(steps=(10, 20)), 3.0))
+    assert "unlearn: step 2 of 10, at most 42 s left" in read.said and read.named("value") == ["2"]
+    assert edit_views.duration(89.2) == "1 min 30 s" and edit_views.duration(61) == "61 s"
+
+
+def test_drawing_is_at_most_five_times_a_second() -> None:
+    one, drawn = panel(), []
+    one._charts.observe(lambda change: drawn.append(change), names="value")
+    for i in range(400):
+        one._step(QUICK, Step("unlearn", i, float(i), 0.0))
+    assert len(drawn) == 1 and len(one._history) == 400
+
+
+def test_a_picture_and_a_fixed_text_where_no_widget_can_run() -> None:
+    bundle = panel()._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
+    assert bundle["text/plain"] == "EditPanel(france-capital: quick, not run)" == repr(panel())
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert panel()._repr_mimebundle_()["image/png"] == bundle["image/png"]
+
+
+def test_every_control_has_a_name() -> None:
+    for widget in descendants(panel()):
+        if not isinstance(widget, ipywidgets.HTML | ipywidgets.Box):
+            assert widget.description
