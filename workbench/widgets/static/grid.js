@@ -210,7 +210,7 @@ class HeatGridView {
     // The margins depend on the labels, the labels on the width of a cell, the width of a cell on the margins: twice is enough.
     for (let round = 0; round < 2; round++) {
       const room = (this.width || 800) - this.left - this.right - 4;
-      const fits = clamp(room / nCols, 1.5, nCols === 1 ? 60 : 32);
+      const fits = clamp(room / nCols, 1, nCols === 1 ? 60 : 32);
       this.cellWidth = this.model.get("cell_width") || (fits > 4 ? Math.floor(fits) : fits);
       const across = niceStep(longest + 6, this.cellWidth);
       this.rotated = across > 1 && !numbers;
