@@ -144,3 +144,41 @@ def continuation_nll(
         token = torch.tensor(continuations[i], device=logprobs.device)[:, None]
         out[i] = -float(logprobs.gather(1, token).mean())
     return out
+
+
+def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+    """Full-sequence probability of each continuation after its prompt, for a few rows of (prompt, continuation).
+
+    What all rows begin with is computed once, and the last token of a row never. Equal to ``continuation_logprobs`` up
+    to rounding, at about a third of the cost for answers to one question.
+    """
+    from transformers import DynamicCache
+
+    texts = [[*prompt, *continuation][:-1] for prompt, continuation in rows]
+    shared = 0
+    while all(shared < len(p) - 1 for p, _ in rows) and len({t[shared] for t in texts}) == 1:
+        shared += 1
+    ids, _ = pad([t[shared:] for t in texts], pad_token(model), "right")  # causal: nothing looks at the padding
+    options: dict[str, Any] = {"use_cache": False}
+    with torch.inference_mode():
+        if shared:
+            cache: Any = DynamicCache()  # without the configuration it keeps every token, whatever the window
+            first = torch.tensor([texts[0][:shared]], device=model.device)
+            model.runner(input_ids=first, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            past = [
+                (layer.keys.expand(len(rows), -1, -1, -1), layer.values.expand(len(rows), -1, -1, -1))
+                for layer in cache.layers
+            ]
+            options = {"use_cache": True, "past_key_values": DynamicCache(past)}
+        keep = ids.shape[1] - min(len(p) - 1 - shared for p, _ in rows)
+        mask = torch.ones(len(rows), shared + ids.shape[1], dtype=torch.long, device=model.device)
+        logits = model.runner(
+            input_ids=ids.to(model.device), attention_mask=mask, logits_to_keep=keep, **options
+        ).logits
+        out: list[float] = []
+        for row, (prompt, continuation) in enumerate(rows):
+            start = len(prompt) - 1 - shared - (ids.shape[1] - keep)
+            logprobs = logits[row, start : start + len(continuation)].float().log_softmax(-1)
+            chosen = torch.tensor(continuation, device=logprobs.device)[:, None]
+            out.append(float(logprobs.gather(1, chosen).sum().exp()))
+    return out

@@ -6,19 +6,18 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-
-import torch
+from weakref import WeakKeyDictionary
 
 from workbench.answers import classify, matches
 from workbench.editing.applied import applied, check_base
 from workbench.evaluation.answering import Answering, Ask, Reply
 from workbench.evaluation.rates import rates_of
 from workbench.facts import known_facts, load_facts
-from workbench.generation import continuation_logprobs, generate
+from workbench.generation import continuation_probabilities, generate
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids, traced_prompt
 from workbench.provenance import provenance
-from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, Group
+from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, Group, TracedPrompt
 
 KL_ROWS = 48
 Job = tuple[Fact, Group, Ask]
@@ -242,7 +241,7 @@ def answer_probabilities(
     Raises:
         ValueError: The base model says the answer in neither form.
     """
-    prompt = traced_prompt(model, fact)
+    prompt = _base_prompt(model, fact)
     place = list(prompt.token_ids)
     question = prompt_ids(model, fact.question, "chat")
     spaced = prompt.answer_token[:1].isspace()
@@ -258,11 +257,7 @@ def answer_probabilities(
     ]
 
     def measure(one: LoadedModel) -> dict[str, float]:
-        out = dict.fromkeys(names, float("nan"))
-        for i, logprobs in continuation_logprobs(one, [p for p, _ in rows], [a for _, a in rows]):
-            chosen = torch.tensor(rows[i][1], device=logprobs.device)[:, None]
-            out[names[i]] = float(logprobs.gather(1, chosen).sum().exp())
-        return out
+        return dict(zip(names, continuation_probabilities(one, rows), strict=True))
 
     stages = {"before": measure(model)}
     for stage in edit.stage_names if edit else ():
@@ -270,6 +265,18 @@ def answer_probabilities(
         with applied(model, edit, stage, strength) as changed:
             stages[f"after {stage}"] = measure(changed)
     return stages
+
+
+_PROMPTS: WeakKeyDictionary[LoadedModel, dict[tuple[str, Fact], TracedPrompt]] = WeakKeyDictionary()
+
+
+def _base_prompt(model: LoadedModel, fact: Fact) -> TracedPrompt:
+    """``traced_prompt``, remembered: the base's own answer does not depend on an edit's strength."""
+    found = _PROMPTS.setdefault(model.base, {})
+    key = (model.base.fingerprint, fact)
+    if key not in found:
+        found[key] = traced_prompt(model, fact)
+    return found[key]
 
 
 def ask(model: LoadedModel, question: str, *, max_new_tokens: int = 24) -> str:
