@@ -21,12 +21,16 @@ from typing import Any
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, sync_playwright
 
 TOKEN = "e2e"
 START = 90  # seconds until JupyterLab must answer
 SETTINGS = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+        "doNotDisturbMode": True,
+    },
     "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
@@ -76,14 +80,16 @@ class Notebook:
         self.page.wait_for_function(
             """(path) => window.jupyterapp && [...jupyterapp.shell.widgets('main')].some((one) => one.context
             && one.context.path === path && one.context.isReady && one.context.sessionContext.session
-            && one.context.sessionContext.session.kernel && one.context.sessionContext.session.kernel.status === 'idle')""",
+            && one.context.sessionContext.session.kernel?.status === 'idle')""",
             arg=self.path,
             timeout=60_000,
         )
 
     def command(self, name: str, **arguments: Any) -> None:
         """Run a command of JupyterLab and wait for its end."""
-        self.page.evaluate("([name, args]) => jupyterapp.commands.execute(name, args).then(() => null)", [name, arguments])
+        self.page.evaluate(
+            "([name, args]) => jupyterapp.commands.execute(name, args).then(() => null)", [name, arguments]
+        )
 
     def run_all(self) -> None:
         """Run all cells; a cell that raises fails the test."""
@@ -138,6 +144,7 @@ class Notebook:
         self.command("apputils:change-theme", theme=name)
         light = "true" if "Light" in name else "false"
         self.page.wait_for_function("(light) => document.body.dataset.jpThemeLight === light", arg=light)
+        self.page.wait_for_selector("#jupyterlab-splash", state="detached")  # it would catch the pointer
 
     def output(self, index: int = 0) -> Locator:
         """The output area of a cell, counted among the cells that have one."""
@@ -166,7 +173,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}"]
-    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True"]
+    command += [
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={TOKEN}",
+        "--LabApp.expose_app_in_browser=True",
+    ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # refused otherwise
     log = home / "log"
@@ -214,8 +225,12 @@ def context(browser: Browser, lab: Lab) -> Iterator[BrowserContext]:
 
     def watch(page: Page) -> None:
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("dialog", refuse)
         page.on("websocket", lambda socket: note(socket.url))
+
+    def refuse(dialog: Dialog) -> None:
+        errors.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
 
     def note(url: str) -> None:
         if not url.startswith(allowed):
@@ -269,7 +284,9 @@ def run_notebook(page: Page, lab: Lab, write_notebook: Any) -> Any:
 
 
 def _api(lab: Lab, path: str, method: str = "GET") -> Any:
-    request = urllib.request.Request(f"{lab.url}/api/{path}", method=method, headers={"Authorization": f"token {TOKEN}"})
+    request = urllib.request.Request(
+        f"{lab.url}/api/{path}", method=method, headers={"Authorization": f"token {TOKEN}"}
+    )
     with urllib.request.urlopen(request, timeout=30) as answer:
         text = answer.read()
     return json.loads(text) if text else None

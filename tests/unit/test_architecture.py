@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "editing": TEXT | {"tracing"},  # the default selector attributes
     "evaluation": COMPUTE,
     "transfer": COMPUTE,
-    "widgets": COMPUTE | {"plots"},
+    "widgets": COMPUTE | {"plots", "html", "transfer"},
     "demo": COMPUTE | {"plots", "html"},
     "cli": COMPUTE | {"plots", "html", "demo"},
     "__main__": {"cli"},

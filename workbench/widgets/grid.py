@@ -9,19 +9,17 @@ The drawing is ``static/grid.js``; ``png.py`` draws the same map where no browse
 from __future__ import annotations
 
 import base64
-import math
-import operator
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import numpy as np
-import torch
 import traitlets
 from IPython.display import Image
 from traitlets import TraitError
 
+from workbench.widgets.grid_state import alt_text, as_values, checked_cell, checked_cells, picture_state, short
 from workbench.widgets.png import heat_map_png
 
 Cell = tuple[int, int]
@@ -73,7 +71,9 @@ class HeatGrid(anywidget.AnyWidget):
     cell_height = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     selectable = traitlets.Bool(True).tag(sync=True)
     disabled = traitlets.Bool(False, help="shown, but not to be picked from now").tag(sync=True)
-    selected = traitlets.Any(help="[[row, column], ...], row by row; assign a new list to change it").tag(sync=True)
+    selected: Any = traitlets.Instance(
+        object, help="[[row, column], ...], row by row; assign a new list to change it"
+    ).tag(sync=True)
     ack = traitlets.Int(0, help="the last pick that Python has answered").tag(sync=True)
     problem = traitlets.Unicode(help="why the last pick was refused or failed").tag(sync=True)
     cursor = traitlets.Any(None, help="[row, column] or None; both sides write it").tag(sync=True)
@@ -83,7 +83,9 @@ class HeatGrid(anywidget.AnyWidget):
     # Written by the browser.
     hover = traitlets.Any(None, help="[row, column] or None").tag(sync=True, echo_update=False)
     picked = traitlets.List(help="the browser's pick; always empty in Python").tag(sync=True, echo_update=False)
-    seq = traitlets.Int(0, help="the number of the browser's pick; always 0 in Python").tag(sync=True, echo_update=False)
+    seq = traitlets.Int(0, help="the number of the browser's pick; always 0 in Python").tag(
+        sync=True, echo_update=False
+    )
 
     def __init__(
         self,
@@ -106,9 +108,9 @@ class HeatGrid(anywidget.AnyWidget):
     ) -> None:
         self.error: Exception | None = None
         self._pick_callbacks: list[Callable[[list[Cell]], object]] = []
-        array = _array(values)
+        array = as_values(values)
         super().__init__(
-            **_picture(array, rows, cols, groups, marked, limit, descriptions),
+            **picture_state(array, rows, cols, groups, marked, limit, descriptions),
             title=title,
             row_title=row_title,
             col_title=col_title,
@@ -116,7 +118,7 @@ class HeatGrid(anywidget.AnyWidget):
             selectable=selectable,
             kind=kind,
             cell_height=height / len(rows) if height else 0.0,
-            alt=alt if alt is not None else _alt(title, array.shape, row_title, col_title),
+            alt=alt if alt is not None else alt_text(title, array.shape, row_title, col_title),
         )
 
     @property
@@ -147,9 +149,9 @@ class HeatGrid(anywidget.AnyWidget):
         Raises:
             ValueError: As in the constructor. Nothing has changed then.
         """
-        array = _array(values)
+        array = as_values(values)
         same = list(array.shape) == self.shape
-        state = _picture(
+        state = picture_state(
             array,
             self.rows if rows is None else rows,
             self.cols if cols is None else cols,
@@ -159,7 +161,7 @@ class HeatGrid(anywidget.AnyWidget):
             (self.descriptions or None if same else None) if descriptions is None else descriptions,
         )
         kept = [[r, c] for r, c in self.selected if r < array.shape[0] and c < array.shape[1]]
-        automatic = self.alt == _alt(self.title, self.shape, self.row_title, self.col_title)
+        automatic = self.alt == alt_text(self.title, self.shape, self.row_title, self.col_title)
         with self.hold_sync():
             self.selected = kept  # first: it must be valid for the old size and for the new one
             self.cursor = self.cursor if same else None
@@ -168,7 +170,7 @@ class HeatGrid(anywidget.AnyWidget):
             for name, value in state.items():
                 setattr(self, name, value)
             if automatic:
-                self.alt = _alt(self.title, self.shape, self.row_title, self.col_title)
+                self.alt = alt_text(self.title, self.shape, self.row_title, self.col_title)
 
     def on_pick(self, callback: Callable[[list[Cell]], object]) -> None:
         """Call ``callback(cells)`` whenever the browser has changed the selection; never after a change from Python.
@@ -234,8 +236,10 @@ class HeatGrid(anywidget.AnyWidget):
                 self.send_state("selected")
         try:
             if foreign := sorted(set(state) - FROM_BROWSER):
-                raise TraitError(f"{', '.join(foreign)}: only Python sets this; the browser may set {set(FROM_BROWSER)}.")
-            if "hover" in state and _cell(state["hover"], self.shape) != self.hover:
+                raise TraitError(
+                    f"{', '.join(foreign)}: only Python sets this; the browser may set {set(FROM_BROWSER)}."
+                )
+            if "hover" in state and checked_cell(state["hover"], self.shape) != self.hover:
                 self._clear_tip()
             with self.hold_sync():
                 super().set_state(state)
@@ -249,7 +253,7 @@ class HeatGrid(anywidget.AnyWidget):
             try:
                 if seq is not None and (type(seq) is not int or not 0 < seq <= MAX_SEQ):
                     seq, received = None, seq
-                    raise TraitError(f"seq must be an integer from 1 to 2**53, not {_short(received)}.")
+                    raise TraitError(f"seq must be an integer from 1 to 2**53, not {short(received)}.")
                 if self.disabled or not self.selectable:
                     raise TraitError("This map cannot be picked now.")
                 self.selected = cells
@@ -278,107 +282,13 @@ class HeatGrid(anywidget.AnyWidget):
 
     @traitlets.validate("selected")
     def _valid_selected(self, proposal: Any) -> list[list[int]]:
-        return _cells(proposal["value"], self.shape)
+        return checked_cells(proposal["value"], self.shape)
 
     @traitlets.validate("cursor", "hover", "tip_for")
     def _valid_cell(self, proposal: Any) -> list[int] | None:
-        return _cell(proposal["value"], self.shape)
+        return checked_cell(proposal["value"], self.shape)
 
     @traitlets.observe("tip", "pattern")
     def _tip_is_for_the_hovered_cell(self, change: Any) -> None:
         if change["new"]:
             self.tip_for = self.hover
-
-
-def _array(values: Any) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().float().cpu().numpy()
-    with np.errstate(over="ignore"):
-        array = np.asarray(values, dtype="<f4")
-    if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(f"values must be rows x columns and not empty, not of shape {array.shape}.")
-    if np.isinf(array).any():
-        raise ValueError(f"values hold {int(np.isinf(array).sum())} infinite numbers; use NaN for 'no value'.")
-    return array
-
-
-def _picture(
-    array: np.ndarray,
-    rows: Sequence[object],
-    cols: Sequence[object],
-    groups: Iterable[int],
-    marked: Iterable[int],
-    limit: float | None,
-    descriptions: Sequence[Sequence[str]] | None,
-) -> dict[str, Any]:
-    """The traits that describe the picture, checked."""
-    n_rows, n_cols = array.shape
-    for name, labels, n in (("rows", rows, n_rows), ("cols", cols, n_cols)):
-        if len(labels) != n:
-            raise ValueError(f"{name} has {len(labels)} labels, but values of shape {array.shape} need {n}.")
-    columns = {"groups": sorted(set(groups)), "marked": sorted(set(marked))}
-    for name, indices in columns.items():
-        if outside := [i for i in indices if not 0 <= i < n_cols]:
-            raise ValueError(f"{name} names columns {outside}, allowed are 0 to {n_cols - 1}.")
-    names = [[_line(text) for text in row] for row in descriptions or ()]
-    if names and [len(row) for row in names] != [n_cols] * n_rows:
-        raise ValueError(f"descriptions must be {n_rows} rows of {n_cols} texts, like the values.")
-    if limit is None:
-        limit = float(np.nanmax(np.abs(array))) if not np.isnan(array).all() else 0.0
-        limit = limit or 1.0  # all zero: neutral on any scale
-    if not (math.isfinite(limit) and limit > 0):
-        raise ValueError(f"limit must be positive and finite, not {limit}.")
-    return {
-        "data": array.tobytes(),
-        "shape": [n_rows, n_cols],
-        "rows": [_line(label) for label in rows],
-        "cols": [_line(label) for label in cols],
-        "descriptions": names,
-        "limit": float(limit),
-        **columns,
-    }
-
-
-def _line(text: object) -> str:
-    """One line of text: a canvas draws no line breaks."""
-    return str(text).replace("\r", "␍").replace("\n", "⏎").replace("\t", "⇥")
-
-
-def _alt(title: str, shape: Sequence[int], row_title: str, col_title: str) -> str:
-    axes = " by ".join(name for name in (row_title, col_title) if name)
-    return f"{title or 'Heat map'}: {shape[0]} x {shape[1]}" + (f", {axes}" if axes else "")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _cell(value: Any, shape: Sequence[int]) -> list[int] | None:
-    """A cell as ``[row, column]``, or None."""
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or len(value) != 2 or any(isinstance(i, bool) for i in value):
-        raise TraitError(f"A cell is [row, column] with two integers, not {_short(value)}.")
-    try:
-        row, col = (operator.index(i) for i in value)
-    except TypeError:
-        raise TraitError(f"A cell is [row, column] with two integers, not {_short(value)}.") from None
-    if not (0 <= row < shape[0] and 0 <= col < shape[1]):
-        raise TraitError(f"Cell {_short([row, col])} is outside this map of {shape[0]} x {shape[1]}.")
-    return [row, col]
-
-
-def _cells(value: Any, shape: Sequence[int]) -> list[list[int]]:
-    """Distinct cells in row-major order."""
-    if not isinstance(value, list | tuple | set | frozenset):
-        raise TraitError(f"selected must be a list of [row, column], not {_short(value)}.")
-    if len(value) > shape[0] * shape[1]:
-        raise TraitError(f"selected has {len(value)} cells; this map has only {shape[0] * shape[1]}.")
-    cells = sorted(_cell(one, shape) or [] for one in value)
-    if [] in cells:
-        raise TraitError("A cell is [row, column] with two integers, not None.")
-    for first, second in zip(cells, cells[1:], strict=False):
-        if first == second:
-            raise TraitError(f"Cell {first} is listed twice.")
-    return cells

@@ -31,24 +31,26 @@ class HeatGridView {
     this.lastHover = 0;
     this.frame = 0;
     this.listeners = [];
-    this.listen(["data", "shape", "rows", "cols", "limit", "unit", "row_title", "col_title", "groups", "marked", "cell_width", "cell_height"], () => this.redraw(true));
-    this.listen(["selected", "ack", "seq", "picked"], () => this.answered());
-    this.listen(["cursor", "selectable", "disabled", "kind"], () => this.redraw(false));
-    this.listen(["title", "alt", "problem", "descriptions"], () => this.texts());
-    this.listen(["tip", "tip_for", "pattern"], () => this.fillTip());
-    // Connected again: send what could not be sent before.
-    this.listen([], () => this.pending() && (model.save_changes(), this.waitForAnswer()), "comm_live_update");
+    this.listenTo(["data", "shape", "rows", "cols", "limit", "unit", "row_title", "col_title", "groups", "marked", "cell_width", "cell_height"], () => this.redraw(true));
+    this.listenTo(["selected", "ack", "seq", "picked"], () => this.answered());
+    this.listenTo(["cursor", "selectable", "disabled", "kind"], () => this.redraw(false));
+    this.listenTo(["title", "alt", "problem", "descriptions"], () => this.texts());
+    this.listenTo(["tip", "tip_for", "pattern"], () => this.fillTip());
+    // anywidget hides whether the model is connected; its layout is a model of its own, which says so.
+    this.line = model.get("layout");
+    this.onLine = () => this.lineChanged();
+    if (this.line && this.line.on) this.line.on("comm_live_update", this.onLine);
     this.sizes = new ResizeObserver(() => this.root.clientWidth !== this.width && this.redraw(true));
     this.sizes.observe(this.root);
     this.themes = new MutationObserver(() => this.redraw(true));
     this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
     this.texts();
     this.draw(true);
-    if (this.pending()) this.waitForAnswer();
+    this.lineChanged();
   }
 
-  listen(names, callback, event) {
-    for (const name of event ? [event] : names.map((one) => `change:${one}`)) {
+  listenTo(names, callback) {
+    for (const name of names.map((one) => `change:${one}`)) {
       this.model.on(name, callback);
       this.listeners.push([name, callback]);
     }
@@ -56,6 +58,7 @@ class HeatGridView {
 
   destroy() {
     for (const [name, callback] of this.listeners) this.model.off(name, callback);
+    if (this.line && this.line.off) this.line.off("comm_live_update", this.onLine);
     this.sizes.disconnect();
     this.themes.disconnect();
     cancelAnimationFrame(this.frame);
@@ -75,8 +78,7 @@ class HeatGridView {
       return node;
     };
     this.make = make;
-    // Without this attribute JupyterLab takes the keys a and b for "insert a cell".
-    this.root = make(el, "div", "hg-root", { "data-lm-suppress-shortcuts": "true" });
+    this.root = make(el, "div", "hg-root");
     this.title = make(this.root, "div", "hg-title");
     this.badge = make(this.root, "div", "hg-badge");
     this.badge.textContent = "Not connected to a kernel: run the cell again to pick here.";
@@ -87,6 +89,7 @@ class HeatGridView {
     this.picture = make(this.stage, "canvas", "hg-picture", { "aria-hidden": "true" });
     this.marks = make(this.stage, "canvas", "hg-marks", { "aria-hidden": "true" });
     this.cells = make(this.stage, "div", "hg-cells", { role: "grid", tabindex: "0", "aria-multiselectable": "true" });
+    this.cells.setAttribute("data-lm-suppress-shortcuts", "true"); // or the keys a and b insert cells into the notebook
     this.row = make(this.cells, "div", "hg-hidden", { role: "row" });
     this.cell = make(this.row, "div", "", { role: "gridcell", id: `${this.id}-cell` });
     this.status = make(this.root, "div", "hg-status", { role: "status" });
@@ -123,7 +126,14 @@ class HeatGridView {
   }
 
   connected() {
-    return !this.root.closest(".jupyter-widgets-disconnected");
+    return !this.line || this.line.comm_live !== false;
+  }
+
+  lineChanged() {
+    this.badge.hidden = this.connected();
+    if (!this.pending()) return;
+    if (this.connected()) this.save(); // what could not be sent before
+    this.waitForAnswer();
   }
 
   pick(mask) {
@@ -131,9 +141,14 @@ class HeatGridView {
     for (let i = 0; i < mask.length; i++) if (mask[i]) cells.push([Math.floor(i / this.nCols), i % this.nCols]);
     this.model.set("picked", cells);
     this.model.set("seq", Math.max(this.model.get("seq"), this.model.get("ack")) + 1);
-    this.model.save_changes();
+    this.save();
     this.waitForAnswer();
     this.redraw(false);
+  }
+
+  // One message for all that a click changes: the next one is held back until Python has dealt with this one.
+  save() {
+    queueMicrotask(() => this.model.save_changes());
   }
 
   waitForAnswer() {
@@ -634,7 +649,7 @@ class HeatGridView {
   setCursor(cell) {
     if (same(this.cursor(), cell)) return this.redraw(false);
     this.model.set("cursor", cell);
-    this.model.save_changes();
+    this.save();
   }
 
   setHover(cell) {
@@ -645,7 +660,7 @@ class HeatGridView {
     const send = () => {
       this.lastHover = performance.now();
       this.model.set("hover", cell);
-      this.model.save_changes();
+      this.save();
     };
     const wait = this.lastHover + HOVER_EVERY - performance.now();
     if (wait <= 0) send();
