@@ -75,7 +75,7 @@ class EditPanel(VBox):
         self._run = Button(description="Run", icon="play", tooltip="Fit the edit, then evaluate it, in the background")
         self._run.style.font_weight = "bold"
         self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop at the next step", disabled=True)
-        buttons = HBox([self._run, self._cancel, self._progress], layout=WRAP)
+        buttons = HBox([self._run, self._cancel, self._progress], layout={**WRAP, "align_items": "center"})
         shown = (self._heading, self._train, self._controls, buttons)
         super().__init__([*shown, self._alert, self._charts, self._results, self._code])
         self.add_class("wb-panel")
