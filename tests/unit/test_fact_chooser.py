@@ -1,0 +1,174 @@
+"""FactChooser: the list and its marks, a fact of one's own, and the traced text."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import tiny_llama
+from tests.tiny_facts import capital, capitals, knowing
+from workbench.facts import known_facts
+from workbench.models import LoadedModel
+from workbench.prompts import traced_prompt
+from workbench.types import Fact
+from workbench.widgets.facts import FactChooser, default_question
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@lru_cache
+def tiny() -> LoadedModel:
+    return knowing(tiny_llama(tied=False), capitals())
+
+
+@pytest.fixture
+def chooser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FactChooser:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    unknown = capital("Peru", "Lima", "Rome")
+    known_facts(tiny(), [*capitals(), unknown], progress=False)
+    return FactChooser(tiny(), [*capitals(), unknown])
+
+
+def write(chooser: FactChooser, **texts: str) -> None:
+    for name, box in chooser._inputs.items():
+        box.value = texts.get(name, "")
+    chooser._use.click()
+
+
+def listed(chooser: FactChooser) -> list[Any]:
+    return [value for _, value in chooser._list.options]
+
+
+def test_marks_are_words_from_what_is_on_record(chooser: FactChooser) -> None:
+    marks = {value: label for label, value in chooser._list.options}
+    assert "[✓ known: chat + cloze]" in marks["france-capital"]
+    assert "[✗ not known]" in marks["peru-capital"]
+    assert chooser._ask.layout.display == "none"
+
+
+def test_what_was_not_asked_is_marked_so_until_it_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    chooser = FactChooser(tiny(), capitals()[:2])
+    assert all("[? not asked]" in label for label, _ in chooser._list.options)
+    chooser._ask.click()
+    assert chooser.job is not None
+    chooser.job.wait(60)
+    assert all("[✓ known: chat + cloze]" in label for label, _ in chooser._list.options)
+
+
+def test_search_relation_and_known_only(chooser: FactChooser) -> None:
+    before = chooser.fact
+    chooser._search.value = "ROME what"
+    assert listed(chooser) == ["france-capital", "italy-capital", "peru-capital"]
+    chooser._known_only.value = True
+    assert listed(chooser) == ["france-capital", "italy-capital"]
+    chooser._search.value = "no such"
+    assert listed(chooser) == []
+    assert chooser.fact is before
+    assert "No fact matches" in chooser._count.value
+
+
+def test_a_click_in_the_list_chooses_and_tells(chooser: FactChooser) -> None:
+    told: list[Fact] = []
+    chooser.on_fact(told.append)
+    chooser._list.set_state({"index": 2})
+    assert [f.id for f in told] == ["spain-capital"]
+    chooser._search.value = "italy"  # filtering chooses nothing
+    assert len(told) == 1
+    chooser.fact = "japan-capital"
+    assert [f.id for f in told] == ["spain-capital", "japan-capital"]
+    assert chooser._list.value == "japan-capital", "the filters are cleared where they would hide it"
+    chooser.fact = "japan-capital"
+    assert len(told) == 2
+
+
+def test_the_traced_text_is_traced_prompts(chooser: FactChooser) -> None:
+    assert chooser.job is not None
+    chooser.job.wait(60)
+    assert chooser.prompt == traced_prompt(tiny(), chooser.fact)
+    html = chooser._shown.value
+    assert html.count("<li") == len(chooser.prompt.tokens) + 1
+    assert "wb-traced" in html
+    assert "wb-subject" in html
+
+
+def test_a_fact_the_model_does_not_know_shows_what_it_says(chooser: FactChooser) -> None:
+    chooser.fact = "peru-capital"
+    assert chooser.job is not None
+    with pytest.raises(ValueError, match="does not contain 'Lima'"):
+        chooser.job.wait(60)
+    assert "does not contain" in str(chooser.error)
+    assert 'role="alert"' in chooser._alert.value
+
+
+def test_a_written_fact_without_a_question(chooser: FactChooser) -> None:
+    write(chooser, subject="France", prompt="The capital of France is", answer="Paris", target="Madrid")
+    assert chooser.error is None
+    assert chooser.fact.question == default_question("The capital of France is")
+    assert chooser.fact.target == "Madrid"
+    assert chooser._list.value is None
+    namespace: dict[str, Any] = {}
+    code = chooser.code
+    exec(code[code.index("fact = ") : code.index("\n\nfrom")], {"wb": __import__("workbench")}, namespace)
+    assert namespace["fact"] == chooser.fact
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"subject": "Spain"}, "is not in the prompt"),
+        ({"answer": " "}, "Fact.answer is empty"),
+        ({"target": "Paris"}, "Answer and target are both"),
+        ({"target": "Paris Rome"}, "start with the same token"),
+        ({"prompt": "The capital of France is "}, "a space at either end"),
+    ],
+)
+def test_what_is_wrong_with_a_written_fact_is_said(chooser: FactChooser, texts: dict[str, str], message: str) -> None:
+    before = chooser.fact
+    good = {"subject": "France", "prompt": "The capital of France is", "answer": "Paris", "target": "Rome"}
+    write(chooser, **{**good, **texts})
+    assert message in str(chooser.error)
+    assert 'role="alert"' in chooser._alert.value
+    assert chooser.fact is before
+
+
+def test_an_id_that_is_taken_gets_another(chooser: FactChooser) -> None:
+    texts = {"subject": "France", "prompt": "The capital of France is", "answer": "Paris", "target": "Tokyo"}
+    write(chooser, **texts, relation="capital")
+    assert chooser.fact.id == "france-capital-new"
+
+
+def test_texts_are_shown_not_run(chooser: FactChooser) -> None:
+    write(chooser, subject=EVIL, prompt=f"The capital of {EVIL} is", answer="Paris", target="Rome")
+    assert chooser.job is not None
+    with pytest.raises(ValueError, match="does not contain"):
+        chooser.job.wait(60)
+    shown = chooser._shown.value + chooser._alert.value + chooser._code.value
+    assert EVIL not in shown
+    assert "&lt;img" in shown
+
+
+def test_an_error_of_a_callback_is_shown(chooser: FactChooser) -> None:
+    def fail(fact: Fact) -> None:
+        raise KeyError("broken")
+
+    chooser.on_fact(fail)
+    chooser.fact = "spain-capital"
+    assert isinstance(chooser.error, KeyError)
+    assert "broken" in chooser._alert.value
+
+
+def test_wrong_values() -> None:
+    with pytest.raises(KeyError, match="france-capitol"):
+        FactChooser(tiny(), capitals(), value="france-capitol")
+    with pytest.raises(ValueError, match="at least one fact"):
+        FactChooser(tiny(), [])
+
+
+def test_it_shows_where_widgets_are_not_drawn(chooser: FactChooser) -> None:
+    bundle = chooser._repr_mimebundle_()
+    assert bundle["text/plain"] == "FactChooser(france-capital: Paris -> Rome, 6 facts)"
+    assert bundle["image/png"]
