@@ -1,0 +1,321 @@
+"""CompareView: maps before and after an edit and their difference, answer probabilities by strength, and free prompts.
+
+The maps and the answers to a prompt are computed in the background (``compare_maps``, ``ask``). The slider is one call
+of ``answer_probabilities`` a step; the front end sends the newest value once the last one is answered.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from typing import Any, get_args
+
+from ipywidgets import HTML, Button, Dropdown, FloatSlider, HBox, VBox
+
+from workbench.editing.applied import applied, check_base
+from workbench.evaluation.evaluate import answer_probabilities
+from workbench.evaluation.maps import MapComparison, compare_maps
+from workbench.models import LoadedModel
+from workbench.tracing.corruption import Corruption
+from workbench.types import Edit, EffectMap, Fact, FactSet
+from workbench.widgets import markup
+from workbench.widgets.ask_all import AskAll
+from workbench.widgets.card import text_card_png
+from workbench.widgets.compare_code import compare_code
+from workbench.widgets.grid import HeatGrid
+from workbench.widgets.job import Job
+from workbench.widgets.map_triple import MapTriple
+
+SITES = (
+    ("Trace: residual stream", "resid"),
+    ("Trace: MLPs", "mlp"),
+    ("Trace: attention", "attn"),
+    ("Attention heads", "head"),
+)
+TOKENS = (("Old answer", "answer"), ("New answer", "target"))
+_WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
+_STYLE = {"description_width": "72px"}
+
+
+class CompareView(VBox):
+    """What an edit changed, side by side.
+
+    Args:
+        model: The edit's base; it is not changed.
+        edit: The edit. ``view.edit = other`` shows another one.
+        fact: What to trace and whose answers to follow; the edit's first fact by default. Settable.
+        pool: Where swap partners come from; the bundled facts by default.
+        edit_code: Python that makes ``edit`` from ``model``, for ``.code``, such as ``edit = wb.load_edit("folder")``;
+            None for the rewrite that made it.
+
+    Raises:
+        ValueError: An edited model, or an edit of another base.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        edit: Edit,
+        *,
+        fact: Fact | None = None,
+        pool: FactSet | None = None,
+        edit_code: str | None = None,
+    ) -> None:
+        if model.applied:
+            raise ValueError("CompareView compares an edit with its base: pass the base model (model.base).")
+        check_base(model, edit)
+        self._model, self._pool, self._edit_code = model, pool, edit_code
+        self._lock = threading.RLock()
+        self._job: Job[Any] | None = None
+        self._error: BaseException | None = None
+        self._result: MapComparison | None = None
+        self._probabilities: dict[str, float] = {}
+        self._before: dict[tuple[Any, ...], EffectMap] = {}
+        self._loading = False
+
+        self._heading, self._alert, self._status, self._bars, self._code = (HTML() for _ in range(5))
+        self._site = Dropdown(description="Map", options=SITES, style=_STYLE)
+        self._stage = Dropdown(description="After", options=edit.stage_names, style=_STYLE, layout={"width": "190px"})
+        self._corruption = Dropdown(
+            description="Corruption", options=get_args(Corruption), style=_STYLE, layout={"width": "190px"}
+        )
+        self._token = Dropdown(description="Traced", options=TOKENS, style=_STYLE, layout={"width": "210px"})
+        self._start = Button(description="Compare", icon="columns", tooltip="Compute both maps in the background")
+        self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop after the map going on", disabled=True)
+        self._maps = MapTriple()
+        self._strength = FloatSlider(
+            description="Strength", min=0, max=1, step=0.05, value=1, style=_STYLE, layout={"width": "min(100%, 480px)"}
+        )
+        self._asker = AskAll()
+        super().__init__(
+            [
+                self._heading,
+                HBox([self._site, self._stage, self._corruption, self._token], layout=_WRAP),
+                HBox([self._start, self._cancel, self._status], layout=_WRAP),
+                self._alert,
+                self._maps,
+                self._strength,
+                self._bars,
+                self._asker,
+                self._code,
+            ]
+        )
+        self.add_class("wb-panel")
+        for control in (self._site, self._corruption, self._token):
+            control.observe(lambda _: self._show_code(), names="value")
+        self._strength.observe(lambda _: self._show_probabilities(), names="value")
+        self._stage.observe(lambda _: self._show_probabilities(), names="value")
+        self._start.on_click(lambda _: self.compare())
+        self._cancel.on_click(lambda _: self.cancel())
+        self._asker.on_answer(self._answered)
+        self._load(edit, fact)
+
+    def __repr__(self) -> str:
+        return f"CompareView({self._fact.id}: {self._fact.answer} -> {self._fact.target}, {self._stage.value})"
+
+    @property
+    def edit(self) -> Edit:
+        """The edit. Settable: empties the maps and answers."""
+        return self._edit
+
+    @edit.setter
+    def edit(self, edit: Edit) -> None:
+        self.show(edit)
+
+    @property
+    def fact(self) -> Fact:
+        """The fact that is traced. Settable."""
+        return self._fact
+
+    @fact.setter
+    def fact(self, fact: Fact) -> None:
+        self._load(self._edit, fact)
+
+    @property
+    def strength(self) -> float:
+        """Of the edit's gates, 0 to 1. Settable."""
+        return self._strength.value
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
+        self._strength.value = strength
+
+    @property
+    def stage(self) -> str:
+        """After which stage. Settable."""
+        return str(self._stage.value)
+
+    @stage.setter
+    def stage(self, stage: str) -> None:
+        self._stage.value = stage
+
+    @property
+    def job(self) -> Job[MapComparison] | None:
+        """The last comparison of maps; ``view.job.wait()`` waits for it and raises its error again."""
+        return self._job
+
+    @property
+    def asking(self) -> Job[dict[str, str]] | None:
+        """The last question's job; its result holds the answers by model."""
+        return self._asker.job
+
+    @property
+    def result(self) -> MapComparison | None:
+        """The maps shown."""
+        return self._result
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The probabilities shown, by answer."""
+        return dict(self._probabilities)
+
+    @property
+    def grids(self) -> tuple[HeatGrid, ...]:
+        """The maps shown: before, after, after minus before."""
+        return self._maps.grids
+
+    @property
+    def error(self) -> BaseException | None:
+        """What went wrong last, else None."""
+        return self._error
+
+    @property
+    def code(self) -> str:
+        """Python that repeats what is shown."""
+        return compare_code(
+            self._model,
+            self._edit,
+            self._fact,
+            edit_lines=self._edit_code,
+            pool=self._pool,
+            options={"site": self._site.value, "stage": self._stage.value, **self._measured()},
+            strength=self._strength.value,
+            question=self._asker.asked,
+        )
+
+    def show(self, edit: Edit, *, fact: Fact | None = None, edit_code: str | None = None) -> None:
+        """Show another edit of the same base; ``edit_code`` as in the constructor.
+
+        Raises:
+            ValueError: It was fitted on another base. Nothing has changed then.
+        """
+        check_base(self._model, edit)
+        self._edit_code = edit_code
+        self._load(edit, fact)
+
+    def compare(self) -> Job[MapComparison]:
+        """Compute the chosen map before and after, in the background. While one is going, this only says so."""
+        with self._lock:
+            if self._job is not None and self._job.running:
+                self._alert.value = markup.alert("A comparison is running already; wait for it or cancel it.", "info")
+                return self._job
+            self._fail(None)
+            model, edit, fact, pool = self._model, self._edit, self._fact, self._pool
+            site: Any = self._site.value
+            stage, measured = self.stage, self._measured()
+            key = (fact, site, *measured.values())
+            before = self._before.get(key)
+
+            def work(cancel: threading.Event) -> MapComparison:
+                return compare_maps(
+                    model,
+                    edit,
+                    fact,
+                    site=site,
+                    stage=stage,
+                    pool=pool,
+                    before=before,
+                    cancel=cancel,
+                    progress=False,
+                    **measured,
+                )
+
+            def done(job: Job[MapComparison]) -> None:
+                with self._lock:
+                    self._start.disabled, self._cancel.disabled = False, True
+                    self._status.value = markup.block(markup.text(f"{job.state} after {job.seconds:.1f} s"))
+                    if job.state == "failed":
+                        self._fail(job.error)
+                    if job.result is not None and self._edit is edit and self._fact == fact:
+                        self._before[key] = job.result.before
+                        self._maps.show(job.result)
+                        self._result = job.result
+
+            self._start.disabled, self._cancel.disabled = True, False
+            self._status.value = markup.block("Computing: the notebook stays usable.")
+            self._job = Job(work, on_done=done)
+            return self._job
+
+    def cancel(self) -> None:
+        """Ask the comparison to stop after the map that is going on."""
+        if self._job is not None and self._job.running:
+            self._job.cancel()
+            self._cancel.disabled = True
+            self._status.value = markup.block("Cancelling: it stops after the map that is going on.")
+
+    def ask(self, question: str | None = None) -> Job[dict[str, str]] | None:
+        """Ask the base and each stage at full strength, in the background; None for the question in the box."""
+        return self._asker.ask(question)
+
+    # What it shows
+
+    def _answered(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._fail(error)
+            self._show_code()
+
+    def _measured(self) -> dict[str, Any]:
+        return {"corruption": self._corruption.value, "token": self._token.value}
+
+    def _load(self, edit: Edit, fact: Fact | None) -> None:
+        with self._lock:
+            self._edit, self._fact = edit, edit.facts[0] if fact is None else fact
+            self._result, self._status.value = None, ""
+            self._maps.show(None)
+            self._asker.show(self._model, edit, self._fact.question)
+            if self._job is not None:
+                self._job.cancel()
+            self._loading = True
+            try:
+                self._stage.options = edit.stage_names
+                self._stage.value = edit.stage_names[-1]
+                # A swap is one run where noise is ten, but it needs a fact of the same relation.
+                self._corruption.value = "swap" if self._fact.relation else "noise"
+            finally:
+                self._loading = False
+            note = f"edit of {', '.join(f.id for f in edit.facts[:3])}; form, prefix and corruption are the base's own"
+            words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
+            self._heading.value = markup.STYLE + markup.title(f"Before and after: {words}", note)
+            self._show_probabilities()
+
+    def _show_probabilities(self) -> None:
+        if self._loading:
+            return
+        with self._lock:
+            self._fail(None)
+            self._show_code()
+            stage, strength = self._stage.value, self._strength.value
+            try:
+                with applied(self._model, self._edit, stage, strength) as edited:
+                    self._probabilities = dict(answer_probabilities(edited, self._fact)["before"])
+            except ValueError as error:
+                self._probabilities, self._bars.value = {}, ""
+                self._fail(error)
+                return
+            self._bars.value = markup.bars(self._probabilities, f"P(answer) after {stage} at strength {strength:.2f}")
+
+    def _show_code(self) -> None:
+        self._code.value = markup.code(self.code)
+
+    def _fail(self, error: BaseException | None) -> None:
+        self._error = error
+        self._alert.value = markup.alert(f"{type(error).__name__}: {error}" if error else None)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        if self.grids:
+            picture = self.grids[-1].to_png()
+        else:
+            lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
+            picture = text_card_png("CompareView", [*lines, "Run this cell to use the panel."])
+        image = base64.b64encode(picture).decode("ascii")
+        return {**(super()._repr_mimebundle_(**kwargs) or {}), "text/plain": repr(self), "image/png": image}

@@ -1,0 +1,61 @@
+"""The Python that repeats what a CompareView shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workbench.models import LoadedModel
+from workbench.types import Edit, Fact, FactSet
+from workbench.widgets.code import fact_code, facts_code, recipe_code, selection_code, start_code
+
+
+def compare_code(
+    model: LoadedModel,
+    edit: Edit,
+    fact: Fact,
+    *,
+    edit_lines: str | None,
+    pool: FactSet | None,
+    options: Mapping[str, Any],
+    strength: float,
+    question: str | None,
+) -> str:
+    """The maps, the probabilities at one strength and the answers to one question.
+
+    Args:
+        model, edit, fact, pool: As in ``CompareView``.
+        edit_lines: Lines that make ``edit``; None for the rewrite that made it.
+        options: Of ``compare_maps``; with the stage.
+        strength: Of the edit.
+        question: The last one that was answered, or None.
+    """
+    defined = facts_code(edit.facts, pool)
+    more = ", pool=pool" if "\npool = " in defined else ""
+    if edit_lines is None:
+        chosen = None if edit.selector != "given" else edit.selection
+        edit_lines = (
+            f"selection = {selection_code(chosen)}\n"
+            f"recipe = {recipe_code(edit.recipe)}\n"
+            f"edit = wb.rewrite(model, fact, selection, recipe=recipe{more})\n"
+        )
+    stage = options["stage"]
+    settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    shown = fact_code(fact)
+    load = "facts = wb.load_facts()\n" if shown.startswith("facts[") and "facts = " not in defined else ""
+    lines = (
+        f"{start_code(model)}{load}{defined}{edit_lines.rstrip()}\n\n"
+        "from workbench.evaluation.maps import compare_maps\n\n"
+        f"traced = {shown}\n"
+        f"maps = compare_maps(model, edit, traced, {settings}{more})\n"
+        f"with wb.applied(model, edit, {stage!r}, strength={strength!r}) as edited:\n"
+        '    probabilities = wb.answer_probabilities(edited, traced)["before"]\n'
+    )
+    if question is not None:
+        lines += f'question = {question!r}\nanswers = {{"base": wb.ask(model, question)}}\n'
+        for name in edit.stage_names:
+            lines += (
+                f"with wb.applied(model, edit, {name!r}) as edited:\n"
+                f"    answers[{'after ' + name!r}] = wb.ask(edited, question)\n"
+            )
+    return lines
