@@ -1,0 +1,271 @@
+"""CompareView: the maps, the slider and the answers are those of the public functions, for the base's own text."""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import tiny_llama
+from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from workbench.editing.applied import applied
+from workbench.editing.fit import Cancelled
+from workbench.evaluation import evaluate as evaluation
+from workbench.evaluation.evaluate import answer_probabilities, ask
+from workbench.evaluation.maps import MAP_SITES, compare_maps
+from workbench.generation import continuation_logprobs, continuation_probabilities
+from workbench.models import LoadedModel
+from workbench.tracing.attribution import attribute
+from workbench.tracing.causal import causal_trace
+from workbench.types import Edit
+from workbench.widgets.compare import CompareView
+
+FACT = capitals()[0]
+
+
+@lru_cache
+def tiny() -> LoadedModel:
+    return knowing(tiny_llama(tied=False), capitals())
+
+
+@lru_cache
+def edit() -> Edit:
+    return edit_of(tiny(), some_gates(tiny(), (1, "post")), some_gates(tiny(), (0, "z"), seed=1))
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+def view(**options: Any) -> CompareView:
+    return CompareView(tiny(), edit(), pool=capitals(), **options)
+
+
+@pytest.mark.parametrize("site", MAP_SITES)
+def test_maps_are_those_of_the_tracing_functions(site: Any) -> None:
+    options: dict[str, Any] = {"corruption": "swap", "pool": capitals(), "progress": False}
+    found = compare_maps(tiny(), edit(), site=site, stage="unlearn", **options)
+
+    def direct(model: LoadedModel) -> torch.Tensor:
+        if site == "head":
+            return attribute(model, FACT, "head", **options).values
+        return causal_trace(model, FACT, site, **options).values
+
+    before = direct(tiny())
+    with applied(tiny(), edit(), "unlearn") as edited:
+        after = direct(edited)
+    assert torch.equal(found.before.values, before)
+    assert torch.equal(found.after.values, after)
+    assert torch.equal(found.difference.values, after - before)
+    assert found.before.prompts == found.after.prompts
+    assert found.limit == max(float(v.abs().max()) for v in (before, after, after - before))
+    assert not torch.equal(before, after)
+
+
+def test_wrong_options_of_compare_maps() -> None:
+    with pytest.raises(ValueError, match="site must be one of"):
+        compare_maps(tiny(), edit(), site="heads")  # type: ignore[arg-type]
+    other = knowing(tiny_llama(1, tied=False), capitals())
+    with pytest.raises(ValueError, match="fitted on"):
+        compare_maps(other, edit())
+    options: dict[str, Any] = {"pool": capitals(), "progress": False}
+    before = compare_maps(tiny(), edit(), **options).before
+    with pytest.raises(ValueError, match="another text"):
+        compare_maps(tiny(), edit(), site="mlp", before=before, **options)
+
+
+@pytest.mark.parametrize("continuations", [(" Paris", " Rome Madrid", " I am not sure."), (" Paris",), (" a", " a")])
+def test_probabilities_with_a_shared_question_equal_those_without(continuations: tuple[str, ...]) -> None:
+    model = tiny()
+    question = model.token_ids("What is the capital of France?")
+    rows = [
+        (question + model.token_ids(" The capital of") * (i % 2), model.token_ids(c))
+        for i, c in enumerate(continuations)
+    ]
+    rows.append((model.token_ids("Where"), model.token_ids(" is the city")))
+    for part in (rows, rows[:-1]):
+        slow = [0.0] * len(part)
+        for i, logprobs in continuation_logprobs(model, [p for p, _ in part], [c for _, c in part]):
+            slow[i] = float(logprobs.gather(1, torch.tensor(part[i][1])[:, None]).sum().exp())
+        assert continuation_probabilities(model, part) == pytest.approx(slow, rel=1e-4)
+
+
+def test_three_linked_maps_on_one_scale() -> None:
+    panel = view()
+    panel.stage = "unlearn"
+    panel._start.click()
+    assert panel.job is not None
+    result = panel.job.wait(60)
+    assert panel.result is result
+    first = result.before.subject[0]
+    maps = (result.before, result.after, result.difference)
+    for grid, effect in zip(panel.grids, maps, strict=True):
+        np.testing.assert_array_equal(grid.values, effect.values[:, first:].numpy())
+        assert grid.limit == pytest.approx(result.limit)
+        assert not grid.selectable
+        assert grid.marked[0] == 0
+        assert (effect.values[:, :first] == 0).all()
+    panel.grids[1].set_state({"cursor": [2, 1]})
+    assert [g.cursor for g in panel.grids] == [[2, 1]] * 3
+    assert "swapped with" in panel._maps._note.value
+
+
+def test_heads_and_the_map_before_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = view()
+    panel._site.value = "head"
+    first = panel.compare().wait(60)
+    assert panel.grids[0].shape == [3, 6]
+    panel.stage = "unlearn"
+    second = panel.compare().wait(60)
+    assert second.before is first.before
+    assert not torch.equal(first.after.values, second.after.values)
+
+
+def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from workbench.widgets import compare as module
+
+    going, go = threading.Event(), threading.Event()
+    real = module.compare_maps
+
+    def slow(*args: Any, **options: Any) -> Any:
+        going.set()
+        go.wait(30)
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, "compare_maps", slow)
+    panel = view()
+    job = panel.compare()
+    going.wait(30)
+    assert panel.compare() is job
+    assert "running already" in panel._alert.value
+    panel._cancel.click()
+    go.set()
+    with pytest.raises(Cancelled):
+        job.wait(60)
+    assert panel.error is None
+    assert panel.grids == ()
+    assert (panel._start.disabled, panel._cancel.disabled) == (False, True)
+
+
+def test_an_error_of_the_trace_is_shown_and_raised_again() -> None:
+    panel = CompareView(tiny(), edit(), pool=capitals()[:1])
+    job = panel.compare()
+    with pytest.raises(ValueError, match="No fact of the relation"):
+        job.wait(60)
+    assert panel.error is job.error
+    assert 'role="alert"' in panel._alert.value
+    panel._corruption.value = "noise"
+    panel.compare().wait(60)
+    assert panel.error is None
+
+
+@pytest.mark.parametrize("stage", ["unlearn", "learn"])
+def test_the_slider_shows_answer_probabilities(stage: str) -> None:
+    panel = view()
+    panel.stage = stage
+    for strength in (0.0, 0.35, 1.0):
+        panel._strength.set_state({"value": strength})
+        with applied(tiny(), edit(), stage, strength) as edited:
+            assert panel.probabilities == dict(answer_probabilities(edited, FACT)["before"])
+        assert f"strength {strength:.2f}" in panel._bars.value
+    at_once = answer_probabilities(tiny(), FACT, edit=edit())[f"after {stage}"]
+    assert panel.probabilities == pytest.approx(dict(at_once))
+
+
+def test_the_base_writes_the_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    real = evaluation.traced_prompt
+    monkeypatch.setattr(evaluation, "traced_prompt", lambda *a, **k: calls.append(a) or real(*a, **k))
+    monkeypatch.setattr(evaluation, "_PROMPTS", {})
+    panel = view()
+    for strength in (0.2, 0.4, 0.6):
+        panel.strength = strength
+    assert len(calls) == 1
+
+
+def test_a_question_is_asked_of_base_and_stages() -> None:
+    panel = view()
+    job = panel.ask("What is the capital of Spain?")
+    assert job is not None
+    answers = job.wait(60)
+    assert list(answers) == ["base", "after unlearn", "after learn"]
+    assert answers["base"] == ask(tiny(), "What is the capital of Spain?") == "Madrid"
+    with applied(tiny(), edit(), "learn") as edited:
+        assert answers["after learn"] == ask(edited, "What is the capital of Spain?")
+    assert "Madrid" in panel._asker._answers.value
+    assert panel.ask("  ") is None
+    assert "empty" in str(panel.error)
+
+
+def test_another_edit_empties_the_panel_and_one_of_another_base_is_refused() -> None:
+    panel = view()
+    panel.compare().wait(60)
+    one_stage = edit_of(tiny(), some_gates(tiny(), (2, "post")), fact=capitals()[1])
+    panel.edit = one_stage
+    assert panel.grids == ()
+    assert panel.result is None
+    assert panel.fact.id == "italy-capital"
+    assert panel.stage == "learn"
+    other = knowing(tiny_llama(1, tied=False), capitals())
+    with pytest.raises(ValueError, match="fitted on"):
+        panel.edit = edit_of(other, some_gates(other, (2, "post")))
+    assert panel.edit is one_stage
+
+
+def test_the_code_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = view(edit_code="edit = THE_EDIT")
+    panel._site.value, panel.strength = "head", 0.4
+    panel.compare().wait(60)
+    job = panel.ask("What is the capital of Japan?")
+    assert job is not None
+    answers = job.wait(60)
+    import workbench as wb
+
+    monkeypatch.setattr(wb, "load_model", lambda *a, **k: tiny())
+    namespace: dict[str, Any] = {"THE_EDIT": edit()}
+    exec(panel.code, namespace)
+    assert panel.result is not None
+    assert torch.equal(namespace["maps"].difference.values, panel.result.difference.values)
+    assert dict(namespace["probabilities"]) == panel.probabilities
+    assert namespace["answers"] == answers
+
+
+def test_without_given_code_the_rewrite_is_written_out() -> None:
+    code = view().code
+    ast.parse(code)
+    assert "edit = wb.rewrite(model, fact, selection, recipe=recipe, pool=pool)" in code
+    assert "selection = 'L0MLP'" in code
+
+
+def test_texts_are_shown_not_run() -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    fact = capital("France", "Paris", evil)
+    panel = CompareView(tiny(), edit_of(tiny(), some_gates(tiny(), (1, "post")), fact=fact))
+    job = panel.ask(f"{evil} What?")
+    assert job is not None
+    job.wait(60)
+    areas = (panel._heading, panel._bars, panel._asker._answers, panel._code)
+    for area in areas:
+        assert evil not in area.value
+        assert "&lt;img" in area.value
+
+
+def test_an_edited_model_is_refused() -> None:
+    with applied(tiny(), edit()) as edited, pytest.raises(ValueError, match="pass the base model"):
+        CompareView(edited, edit())
+
+
+def test_it_shows_where_widgets_are_not_drawn() -> None:
+    panel = view()
+    assert repr(panel) == "CompareView(france-capital: Paris -> Rome, learn)"
+    card = panel._repr_mimebundle_()["image/png"]
+    panel.compare().wait(60)
+    assert panel._repr_mimebundle_()["image/png"] != card
