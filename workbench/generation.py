@@ -154,7 +154,8 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
     """
     from transformers import DynamicCache
 
-    texts = [[*prompt, *continuation][:-1] for prompt, continuation in rows]
+    given = [(*prompt, *continuation)[:-1] for prompt, continuation in rows]
+    texts = list(dict.fromkeys(given))  # answers of one token after one prompt are the same text
     shared = 0
     while all(shared < len(p) - 1 for p, _ in rows) and len({t[shared] for t in texts}) == 1:
         shared += 1
@@ -166,19 +167,19 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
             first = torch.tensor([texts[0][:shared]], device=model.device)
             model.runner(input_ids=first, past_key_values=cache, use_cache=True, logits_to_keep=1)
             past = [
-                (layer.keys.expand(len(rows), -1, -1, -1), layer.values.expand(len(rows), -1, -1, -1))
+                (layer.keys.expand(len(texts), -1, -1, -1), layer.values.expand(len(texts), -1, -1, -1))
                 for layer in cache.layers
             ]
             options = {"use_cache": True, "past_key_values": DynamicCache(past)}
         keep = ids.shape[1] - min(len(p) - 1 - shared for p, _ in rows)
-        mask = torch.ones(len(rows), shared + ids.shape[1], dtype=torch.long, device=model.device)
+        mask = torch.ones(len(texts), shared + ids.shape[1], dtype=torch.long, device=model.device)
         logits = model.runner(
             input_ids=ids.to(model.device), attention_mask=mask, logits_to_keep=keep, **options
         ).logits
         out: list[float] = []
-        for row, (prompt, continuation) in enumerate(rows):
+        for text, (prompt, continuation) in zip(given, rows, strict=True):
             start = len(prompt) - 1 - shared - (ids.shape[1] - keep)
-            logprobs = logits[row, start : start + len(continuation)].float().log_softmax(-1)
+            logprobs = logits[texts.index(text), start : start + len(continuation)].float().log_softmax(-1)
             chosen = torch.tensor(continuation, device=logprobs.device)[:, None]
             out.append(float(logprobs.gather(1, chosen).sum().exp()))
     return out
