@@ -135,10 +135,10 @@ def coordinates(source: str, series: int) -> list[tuple[float, float]]:
 
 
 def test_a_line_goes_where_its_points_are() -> None:
-    # The plot is 300 wide from 44, and 150 high from 40; the axes end at 10 and 1.
+    # The plot is 300 wide from 56, and 150 high from 40; the axes end at 10 and 1.
     source = markup.line_chart({"a": [(0, 0.0), (5, None), (10, 1.0)], "b": [(5, 0.5)]}, "P", x_max=10, y_max=1)
-    assert coordinates(source, 0) == [(44, 190), (344, 40)], "the missing value is bridged"
-    assert coordinates(source, 1) == [(194, 115)]
+    assert coordinates(source, 0) == [(56, 190), (356, 40)], "the missing value is bridged"
+    assert coordinates(source, 1) == [(206, 115)]
     said = harmless(source).named("aria-label")
     assert said == ["P. a: last 1.000; b: last 0.500"]
 
@@ -158,7 +158,7 @@ def test_lines_differ_by_more_than_colour() -> None:
 
 def test_labels_at_line_ends_do_not_touch() -> None:
     source = markup.line_chart({n: [(0, 0.5), (1, 0.001 * i)] for i, n in enumerate("abcd")}, "x", y_max=1)
-    places = sorted(float(y) for y in re.findall(r'<text x="362\.0" y="([\d.]+)"', source))
+    places = sorted(float(y) for y in re.findall(r'<text x="374\.0" y="([\d.]+)"', source))
     assert len(places) == 4 and all(b - a >= 14.9 for a, b in pairwise(places))
     assert places[-1] <= 40 + 150 + 8.1
 

@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import traitlets
-from ipywidgets import HTML, Button, Dropdown, HBox, VBox
+from ipywidgets import HTML, Button, HBox, VBox
 
 from workbench.models import LoadedModel
 from workbench.types import Edit, EvalReport, Fact, FactSet, Recipe, Selection, Step
@@ -23,7 +22,8 @@ from workbench.widgets.card import text_card_png
 from workbench.widgets.code import edit_code
 from workbench.widgets.edit_job import fit_and_evaluate
 from workbench.widgets.job import Job
-from workbench.widgets.recipe_controls import STYLE, WRAP, RecipeControls
+from workbench.widgets.recipe_controls import WRAP, RecipeControls
+from workbench.widgets.train_choice import TrainChoice
 
 SECONDS_BETWEEN_DRAWINGS = 0.2
 
@@ -56,9 +56,8 @@ class EditPanel(VBox):
     ) -> None:
         self._model, self._pool, self._max_controls = model, pool, max_controls
         self._facts = _fact_set(fact)
-        self._source: Any = None
         self._lock = threading.RLock()  # the job's thread and the kernel's both write here
-        self._busy = self._refreshing = False
+        self._busy = False
         self._ran: str | None = None
         self._job: Job[EvalReport] | None = None
         self._edit: Edit | None = None
@@ -70,7 +69,7 @@ class EditPanel(VBox):
 
         self._heading = HTML(markup.STYLE + edit_views.heading(self._facts))
         self._alert, self._progress, self._charts, self._results, self._code = (HTML() for _ in range(5))
-        self._train = Dropdown(description="Train", style=STYLE, layout={"width": "420px"})
+        self._train = TrainChoice(model, selection_source)
         self._controls = RecipeControls(recipe)
         self._run = Button(description="Run", icon="play", tooltip="Fit the edit, then evaluate it, in the background")
         self._run.style.font_weight = "bold"
@@ -79,8 +78,8 @@ class EditPanel(VBox):
         shown = (self._heading, self._train, self._controls, buttons)
         super().__init__([*shown, self._alert, self._charts, self._results, self._code])
         self.add_class("wb-panel")
-        self.selection_source = selection_source
-        self._train.observe(lambda _: self._settings_changed(), names="value")
+        self._show_code()
+        self._train.on_change(self._settings_changed)
         self._controls.on_change(self._settings_changed)
         self._run.on_click(lambda _: self.run())
         self._cancel.on_click(lambda _: self.cancel())
@@ -112,29 +111,16 @@ class EditPanel(VBox):
     @property
     def selection_source(self) -> Any:
         """Where the selection comes from. Settable."""
-        return self._source
+        return self._train.source
 
     @selection_source.setter
     def selection_source(self, source: Any) -> None:
-        source = Selection(source) if isinstance(source, str) else source
-        if source is not None and not isinstance(source, Selection) and not hasattr(source, "selection"):
-            raise ValueError(
-                "selection_source must be None, a Selection, its text, or something with a .selection such as a "
-                f"CircuitPicker, got {type(source).__name__}."
-            )
-        self._source = source
-        tell: Any = getattr(source, "on_change", None)
-        if isinstance(source, traitlets.HasTraits) and source.has_trait("selection"):
-            source.observe(lambda _: self.refresh(), names="selection")
-        elif callable(tell):
-            tell(lambda *_: self.refresh())
-        self.refresh()
-        self._train.value = "default" if source is None else "picked"
+        self._train.source = source
 
     @property
     def selection(self) -> Selection | None:
         """What Run would train: the picked components, or None for the default selector."""
-        return None if self._train.value == "default" else _selection_of(self._source)
+        return self._train.selection
 
     @property
     def recipe(self) -> Recipe:
@@ -217,16 +203,7 @@ class EditPanel(VBox):
     def refresh(self) -> None:
         """Show how many gates the source's selection has. Called by itself where the source tells of its changes."""
         with self._lock:
-            chosen, options = str(self._train.value), [("Default selector: neurons by contrast", "default")]
-            if self._source is not None:
-                words = edit_views.picked_words(self._source, _selection_of(self._source), self._model)
-                options.insert(0, (words, "picked"))
-            self._refreshing = True
-            with self._train.hold_sync():
-                self._train.options = options
-                self._train.value = chosen if chosen in dict(options).values() else options[0][1]
-            self._refreshing = False
-            self._settings_changed()
+            self._train.refresh()
 
     def _order(self) -> Callable[[threading.Event], EvalReport]:
         """What the job does, with the settings of this moment; wrong ones raise in the job."""
@@ -301,11 +278,12 @@ class EditPanel(VBox):
 
     def _set_busy(self, busy: bool) -> None:
         self._busy = busy
-        self._run.disabled, self._cancel.disabled, self._train.disabled = busy, not busy, busy
+        self._run.disabled, self._cancel.disabled = busy, not busy
+        self._train.enable(not busy)
         self._controls.enable(not busy)
 
     def _settings_changed(self) -> None:
-        if not (self._busy or self._refreshing):
+        if not self._busy:
             self._ran = None
             self._show_code()
 
@@ -331,10 +309,6 @@ def _fact_set(fact: Fact | FactSet | Sequence[Fact]) -> FactSet:
     if not len(facts):
         raise ValueError("EditPanel needs at least one fact, got none.")
     return facts
-
-
-def _selection_of(source: Any) -> Selection:
-    return source if isinstance(source, Selection) else Selection(source.selection)
 
 
 def _raise(error: Exception, cancel: threading.Event) -> EvalReport:

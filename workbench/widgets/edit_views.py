@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from workbench.models import LoadedModel
 from workbench.plots.style import visible
-from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Selection, Step
+from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Step
 from workbench.widgets import markup
 
 RATES: dict[str, str] = {
@@ -37,17 +36,6 @@ def heading(facts: Sequence[Fact]) -> str:
         return markup.title(f"Edit: {first.subject}, {first.answer} → {first.target}", first.question)
     pairs = "; ".join(f"{f.subject}: {f.answer} → {f.target}" for f in facts[:4])
     return markup.title(f"Edit: {len(facts)} facts together", pairs + ("; ..." if len(facts) > 4 else ""))
-
-
-def picked_words(source: object, selection: Selection, model: LoadedModel) -> str:
-    """A selection's size, for the choice of what to train."""
-    name = "Given selection" if isinstance(source, Selection) else "Picked components"
-    if not len(selection):
-        return f"{name} (none yet)"
-    try:
-        return f"{name} ({len(selection)}: {selection.n_parameters(model):,} gates)"
-    except ValueError:  # Run says which component the model lacks
-        return f"{name} ({len(selection)})"
 
 
 def duration(seconds: float) -> str:

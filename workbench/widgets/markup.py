@@ -192,7 +192,7 @@ def line_chart(
     x_end = max(1.0, x_max, *xs)
     y_end = y_max or _round_up(max((y for points in kept.values() for _, y in points), default=1.0))
     labels = {n: f"{visible(n, 22)} {points[-1][1]:.3g}" for n, points in kept.items() if points}
-    left, top, w, h = 44.0, 40.0, 300.0, 150.0
+    left, top, w, h = 56.0, 40.0, 300.0, 150.0
     width = left + w + 22 + 6.6 * max([18, *map(len, labels.values())])
 
     def at(x: float, y: float) -> tuple[float, float]:
