@@ -33,6 +33,7 @@ FIELDS = {
     "relation": ("Relation", "optional: country-capital"),
 }
 _WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
+_COLUMN = {"flex": "1 1 400px", "min_width": "0", "max_width": "720px", "margin": "0 16px 0 0"}
 _STYLE = {"description_width": "72px"}
 
 
@@ -75,18 +76,18 @@ class FactChooser(VBox):
         self._relation = Dropdown(description="Relation", options=[ALL, *pool.relations], style=_STYLE)
         self._known_only = Checkbox(description="Known only", indent=False)
         self._ask = Button(description="Ask the model", tooltip="Measure which facts it knows; in the background")
-        self._list = Select(description="Facts", rows=9, style=_STYLE, layout={"width": "min(100%, 720px)"})
+        self._list = Select(description="Facts", rows=9, style=_STYLE, layout={"width": "auto"})
         self._count, self._alert, self._shown, self._code = (HTML() for _ in range(4))
         self._inputs: dict[str, Any] = {
             name: (Combobox if name == "relation" else Text)(
-                description=label, placeholder=example, style=_STYLE, layout={"width": "min(100%, 460px)"}
+                description=label, placeholder=example, style=_STYLE, layout={"width": "auto"}
             )
             for name, (label, example) in FIELDS.items()
         }
         self._inputs["relation"].options = tuple(filter(None, pool.relations))
         self._use = Button(description="Use this fact", tooltip="Check the fact written here and choose it")
         form = VBox([HTML(markup.title("Or write a new one")), *self._inputs.values(), self._use])
-        form.layout.margin = "0 0 0 16px"
+        form.layout = _COLUMN
         super().__init__(
             [
                 HTML(markup.STYLE + markup.title("Fact")),
@@ -97,7 +98,8 @@ class FactChooser(VBox):
                                 HBox([self._search, self._relation, self._known_only], layout=_WRAP),
                                 self._list,
                                 HBox([self._count, self._ask], layout=_WRAP),
-                            ]
+                            ],
+                            layout=_COLUMN,
                         ),
                         form,
                     ],

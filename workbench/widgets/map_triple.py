@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import traitlets
-from ipywidgets import HTML, HBox, Layout, VBox
+from ipywidgets import HTML, GridBox, VBox
 
 from workbench.evaluation.maps import MapComparison
 from workbench.widgets import markup
 from workbench.widgets.grid import HeatGrid
+
+_COLUMNS = "repeat(auto-fit, minmax(min(100%, 280px), 1fr))"  # all of one width, also where the third wraps
 
 
 class MapTriple(VBox):
     """Shows a ``MapComparison``; empty at first."""
 
     def __init__(self) -> None:
-        self._note, self._row = HTML(), HBox(layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        self._note, self._row = HTML(), GridBox(layout={"grid_template_columns": _COLUMNS})
         self.grids: tuple[HeatGrid, ...] = ()
         super().__init__([self._note, self._row])
 
@@ -47,7 +49,7 @@ class MapTriple(VBox):
         )
         for other in self.grids[1:]:
             traitlets.link((self.grids[0], "cursor"), (other, "cursor"))
-        self._row.children = [VBox([g], layout=Layout(flex="1 1 320px", max_width="620px")) for g in self.grids]
+        self._row.children = self.grids
         self._note.value = markup.block(markup.text(_words(result, first)))
 
 
