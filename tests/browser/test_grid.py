@@ -348,6 +348,7 @@ def test_themes_and_accessibility(run_notebook: Run, page: Page, theme: str) -> 
     expect(page.locator(".hg-tip")).to_be_visible()
     notebook.execute("grid.problem = 'A problem, shown'")
     expect(page.locator(".hg-problem")).to_be_visible()
+    expect(page.get_by_role("grid", name="Heads: 30 x 9, Layer by Head")).to_be_visible()
     found = Axe().run(page, context=".hg-root")
     assert found.violations_count == 0, found.generate_report()
 
