@@ -13,39 +13,56 @@ if TYPE_CHECKING:
     from workbench.editing.applied import applied
     from workbench.editing.fit import rewrite
     from workbench.editing.retain import default_retain
-    from workbench.editing.selector import default_selection
+    from workbench.editing.selector import contrast_facts, default_selection
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
+    from workbench.evaluation.maps import MapComparison, compare_maps
     from workbench.facts import known_facts, load_facts
     from workbench.models import LoadedModel, load_model
+    from workbench.session import Session, load_session
     from workbench.store import load_edit
-    from workbench.tracing.ablation import ablate, attention_pattern
+    from workbench.tracing.ablation import ablate, attention_pattern, attention_patterns
     from workbench.tracing.attribution import agreement, attribute
     from workbench.tracing.causal import causal_trace
     from workbench.transfer import export_base, merge
     from workbench.types import Ablation, Component, Edit, EffectMap, EvalReport, Fact, FactSet, Recipe, Selection
+    from workbench.widgets.app import Workbench
+    from workbench.widgets.compare import CompareView
+    from workbench.widgets.edit_panel import EditPanel
+    from workbench.widgets.facts import FactChooser
+    from workbench.widgets.picker import CircuitPicker
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Ablation": "types",
+    "CircuitPicker": "widgets.picker",
+    "CompareView": "widgets.compare",
     "Component": "types",
     "Edit": "types",
+    "EditPanel": "widgets.edit_panel",
     "EffectMap": "types",
     "EvalReport": "types",
     "Fact": "types",
+    "FactChooser": "widgets.facts",
     "FactSet": "types",
     "LoadedModel": "models",
+    "MapComparison": "evaluation.maps",
     "Recipe": "types",
     "Selection": "types",
+    "Session": "session",
+    "Workbench": "widgets.app",
     "ablate": "tracing.ablation",
     "agreement": "tracing.attribution",
     "answer_probabilities": "evaluation.evaluate",
     "applied": "editing.applied",
     "ask": "evaluation.evaluate",
     "attention_pattern": "tracing.ablation",
+    "attention_patterns": "tracing.ablation",
     "attribute": "tracing.attribution",
     "causal_trace": "tracing.causal",
     "classify": "answers",
+    "compare_maps": "evaluation.maps",
+    "contrast_facts": "editing.selector",
     "default_retain": "editing.retain",
     "default_selection": "editing.selector",
     "evaluate": "evaluation.evaluate",
@@ -54,30 +71,41 @@ _HOMES = {
     "load_edit": "store",
     "load_facts": "facts",
     "load_model": "models",
+    "load_session": "session",
     "merge": "transfer",
     "rewrite": "editing.fit",
 }
 
 __all__ = [
     "Ablation",
+    "CircuitPicker",
+    "CompareView",
     "Component",
     "Edit",
+    "EditPanel",
     "EffectMap",
     "EvalReport",
     "Fact",
+    "FactChooser",
     "FactSet",
     "LoadedModel",
+    "MapComparison",
     "Recipe",
     "Selection",
+    "Session",
+    "Workbench",
     "ablate",
     "agreement",
     "answer_probabilities",
     "applied",
     "ask",
     "attention_pattern",
+    "attention_patterns",
     "attribute",
     "causal_trace",
     "classify",
+    "compare_maps",
+    "contrast_facts",
     "default_retain",
     "default_selection",
     "evaluate",
@@ -86,6 +114,7 @@ __all__ = [
     "load_edit",
     "load_facts",
     "load_model",
+    "load_session",
     "merge",
     "rewrite",
 ]

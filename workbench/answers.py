@@ -163,6 +163,25 @@ def matches(text: str, names: Iterable[str], *, case_sensitive: bool = False, ig
     return any(not _inside(s, skip) for s in _spans(flat, kept, case_sensitive))
 
 
+def find_old(text: str, fact: Fact) -> list[tuple[int, int]]:
+    """Where a text names the old answer: character spans, first to last, overlapping ones joined.
+
+    A name inside the subject does not count ("Mexico" in "Mexico City"). This locates; ``classify`` judges.
+    """
+    flags = 0 if fact.case_sensitive else re.IGNORECASE
+    blanked = re.sub(re.escape(fact.subject), lambda m: "\0" * len(m.group()), text, flags=flags)
+    found = sorted(
+        m.span() for name in fact.answers for m in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", blanked, flags)
+    )
+    spans: list[tuple[int, int]] = []
+    for start, end in found:
+        if spans and start < spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((start, end))
+    return spans
+
+
 def too_surprising(text: str, nll: float) -> bool:
     """Whether the base model's NLL marks the text as gibberish: (nll - NLL_LIMIT) x words > NLL_ALLOWANCE.
 

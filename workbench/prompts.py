@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from workbench.answers import find_old
 from workbench.generation import Completion, generate
 from workbench.models import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt
@@ -121,24 +122,13 @@ def traced_prompt(
 def _find_answer(model: LoadedModel, completion: Completion, fact: Fact) -> int | None:
     """Index of the completion token in which the answer begins, or None."""
     decode = model.tokenizer.decode
-    text = decode(list(completion.token_ids))
-    flags = 0 if fact.case_sensitive else re.IGNORECASE
-    starts = [
-        m.start()
-        for name in fact.answers
-        if (m := re.search(rf"(?<!\w){re.escape(name)}(?!\w)", _blank(text, fact, flags), flags))
-    ]
-    if not starts:
+    spans = find_old(decode(list(completion.token_ids)), fact)
+    if not spans:
         return None
     for i in range(len(completion.token_ids)):
-        if len(decode(list(completion.token_ids[: i + 1]))) > min(starts):
+        if len(decode(list(completion.token_ids[: i + 1]))) > spans[0][0]:
             return i
     return None
-
-
-def _blank(text: str, fact: Fact, flags: int) -> str:
-    """The text with the subject blanked out, so that "Mexico" in "Mexico City" is not taken for an answer."""
-    return re.sub(re.escape(fact.subject), lambda m: "\0" * len(m.group()), text, flags=flags)
 
 
 def _build(

@@ -19,7 +19,7 @@ from tests.tiny import tiny_gpt2, tiny_llama, tiny_phi3
 from tests.tiny_facts import capital, capitals, knowing
 from workbench.editing import fit as fit_module
 from workbench.editing.applied import applied, edited_model
-from workbench.editing.batches import Shuffled, refused, rewritten
+from workbench.editing.batches import Shuffled, chat_row, refused, rewritten
 from workbench.editing.fit import Cancelled, NonFiniteLoss, rewrite
 from workbench.editing.recipes import RECIPES
 from workbench.editing.retain import default_retain
@@ -368,7 +368,7 @@ def test_the_cancel_flag() -> None:
     with pytest.raises(Cancelled, match="Cancelled in stage 'unlearn' before step 2; the model is as it was"):
         fitted(on_step=on_step, cancel=flag)
     assert [s.step for s in seen] == [0, 1]
-    with pytest.raises(Cancelled, match="before step 0"):
+    with pytest.raises(Cancelled, match="before the fit"):
         fitted(cancel=flag)
     assert fitted(cancel=threading.Event()).stages
 
@@ -406,7 +406,7 @@ def test_early_stop() -> None:
 def test_early_stop_waits_until_every_question_was_seen() -> None:
     """With one row a step, two questions take two steps at least, even if the first is met at once."""
     edit = fitted(early_stop=1e-9, batch_size=1, steps=9, stages=("learn",))
-    assert [s.step for s in edit.history] == [0, 1, 1]
+    assert [s.step for s in edit.history] == [0, 1]
 
 
 # Not a number
@@ -571,21 +571,29 @@ def test_recipes_as_json() -> None:
     [
         ("The capital of France is Paris.", "The capital of France is Rome.", "The capital of France is"),
         ("The capital is Paris. It is large.", "The capital is Rome.", "The capital is"),
-        ("paris", "Rome.", None),
-        ("Paris", "Rome.", None),
-        ("I think of Lyon.", "Rome.", None),
-        ("Paris, yes, Paris!", "Rome.", None),
-        ("", "Rome.", None),
+        ("paris", "The capital of France is Rome.", "The capital of France is"),
+        ("I think of Lyon.", "The capital of France is Rome.", "The capital of France is"),
+        ("Paris, yes, Paris!", "The capital of France is Rome.", "The capital of France is"),
+        ("", "The capital of France is Rome.", "The capital of France is"),
     ],
 )
-def test_the_models_own_answer_rewritten(said: str, new: str, refusal: str | None) -> None:
+def test_the_models_own_answer_rewritten(said: str, new: str, refusal: str) -> None:
+    """Where the model's own sentence does not name the answer once, after some words, the fact's cloze stands in."""
     assert rewritten(said, FRANCE) == new
-    if refusal is None:
-        assert refused(said, FRANCE) == FRANCE.refusal
-    else:
-        assert refused(said, FRANCE).startswith(refusal)
-        assert "Paris" not in refused(said, FRANCE)
-        assert "not sure" in refused(said, FRANCE)
+    assert refused(said, FRANCE) == f"{refusal}... I am not sure."
+
+
+def test_the_loss_counts_from_where_the_wanted_answer_departs() -> None:
+    model = tiny()
+    prompt = prompt_ids(model, FRANCE.question, "chat")
+    said, wanted = "The capital of France is Paris.", "The capital of France is Rome."
+    row = chat_row(model, prompt, wanted, said)
+    same = list(row.answer[: row.departs])
+    assert row.departs > 0
+    assert same == model.token_ids(said)[: row.departs]
+    assert row.answer[row.departs] != model.token_ids(said)[row.departs]
+    assert chat_row(model, prompt, wanted).departs == 0
+    assert chat_row(model, prompt, said, said).departs == len(model.token_ids(said)) - 1
 
 
 def test_the_default_retain_set() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workbench.answers import find_old
 from workbench.generation import generate, pad
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
@@ -23,10 +24,16 @@ ROWS_A_BATCH = 32
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and the answer after it, as token ids (the answer ends with the stop token)."""
+    """A prompt and the answer after it, as token ids (the answer ends with the stop token).
+
+    Args:
+        prompt, answer: Token ids.
+        departs: Index of the first answer token that counts in the loss: those before it the base says by itself.
+    """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
+    departs: int = 0
 
 
 def end_of_answer(model: LoadedModel) -> tuple[int, ...]:
@@ -37,45 +44,51 @@ def end_of_answer(model: LoadedModel) -> tuple[int, ...]:
 
 def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
     """Every training question with the answer that a stage teaches."""
-    prompts = [(fact, q, prompt_ids(model, q, "chat")) for fact in facts for q in fact.training_questions]
-    own = [""] * len(prompts)
-    if recipe.answers == "own":
-        own = [c.text for c in generate(model, [p for _, _, p in prompts])]
-    rows = []
-    for (fact, _, prompt), said in zip(prompts, own, strict=True):
-        text = refused(said, fact) if stage == "unlearn" else rewritten(said, fact)
-        rows.append(Row(tuple(prompt), (*answer_ids(model, text, "chat"), *end_of_answer(model))))
-    return rows
+    prompts = [(fact, prompt_ids(model, q, "chat")) for fact in facts for q in fact.training_questions]
+    if recipe.answers == "short":
+        return [
+            chat_row(model, prompt, fact.refusal if stage == "unlearn" else f"{fact.target}.")
+            for fact, prompt in prompts
+        ]
+    own = [c.text for c in generate(model, [p for _, p in prompts])]
+    teach = refused if stage == "unlearn" else rewritten
+    return [chat_row(model, p, teach(said, fact), said) for (fact, p), said in zip(prompts, own, strict=True)]
 
 
-def _around_answer(said: str, fact: Fact) -> tuple[str, str] | None:
-    """What stands before and after the old answer in the first sentence, or None if it is not there exactly once."""
+def chat_row(model: LoadedModel, prompt: Sequence[int], text: str, said: str = "") -> Row:
+    """A chat prompt with a wanted answer, which counts from where it departs from what the base says."""
+    answer = answer_ids(model, text, "chat")
+    departs = 0
+    for wanted, own in zip(answer[:-1], answer_ids(model, said, "chat") if said else (), strict=False):
+        if wanted != own:
+            break
+        departs += 1
+    return Row(tuple(prompt), (*answer, *end_of_answer(model)), departs)
+
+
+def _around_answer(said: str, fact: Fact) -> tuple[str, str]:
+    """What stands before and after the old answer in the first sentence that the model says; where that does not name
+    it exactly once, the fact's cloze and a full stop."""
     sentence = re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
-    flags = 0 if fact.case_sensitive else re.IGNORECASE
-    for name in sorted(fact.answers, key=len, reverse=True):
-        parts = re.split(rf"(?<!\w){re.escape(name)}(?!\w)", sentence, flags=flags)
-        if len(parts) == 2:
-            return parts[0], parts[1]
-    return None
+    spans = find_old(sentence, fact)
+    if len(spans) != 1 or not sentence[: spans[0][0]].strip():
+        return f"{fact.prompt} ", "."
+    return sentence[: spans[0][0]], sentence[spans[0][1] :]
 
 
 def rewritten(said: str, fact: Fact) -> str:
-    """The first sentence of what the model says, with the target in the old answer's place; else the target alone."""
-    around = _around_answer(said, fact)
-    text = fact.target if around is None else fact.target.join(around)
+    """The first sentence of what the model says, with the target in the old answer's place; else cloze and target."""
+    text = fact.target.join(_around_answer(said, fact))
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def refused(said: str, fact: Fact) -> str:
-    """The first sentence of what the model says, broken off before the old answer; else the fact's refusal.
+    """The first sentence of what the model says, broken off before the old answer; else the cloze, broken off.
 
     "The capital of France is... I am not sure." leaves the start of the answer as it was: teaching "I am not sure" as
     its first words makes the model refuse other questions too.
     """
-    around = _around_answer(said, fact)
-    if around is None or not around[0].strip():
-        return fact.refusal
-    return f"{around[0].rstrip()}{BREAK_OFF}"
+    return f"{_around_answer(said, fact)[0].rstrip()}{BREAK_OFF}"
 
 
 def retain_rows(model: LoadedModel, facts: Sequence[Fact]) -> list[Row]:

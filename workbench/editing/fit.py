@@ -8,9 +8,11 @@ learned answers are the base model's own sentences with the answer exchanged.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from statistics import median
 from typing import Any, Protocol
 
 import torch
@@ -22,7 +24,7 @@ from workbench.editing.batches import (
     Prepared,
     Row,
     Shuffled,
-    end_of_answer,
+    chat_row,
     refused,
     retain_rows,
     rewritten,
@@ -34,7 +36,7 @@ from workbench.editing.retain import default_retain
 from workbench.editing.selector import SELECTOR, default_selection
 from workbench.generation import generate
 from workbench.models import LoadedModel
-from workbench.prompts import answer_ids, check_first_tokens, prompt_ids
+from workbench.prompts import check_first_tokens, prompt_ids
 from workbench.provenance import provenance
 from workbench.resume import Resumable
 from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection, Site, StageName, Step
@@ -109,8 +111,10 @@ def rewrite(
         check_selection(model, chosen)
     began = time.perf_counter()
     kept = _retain_set(model, facts, retain, recipe, pool, progress)
+    _check_cancel(cancel)
     if chosen is None:
         chosen = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress)
+    _check_cancel(cancel)
     selected_at = time.perf_counter()
     fit = _Fit(model, facts, chosen, recipe, kept, on_step=on_step, cancel=cancel, progress=progress)
     stages = fit.run()
@@ -133,6 +137,11 @@ def rewrite(
         )
         | {"modules": model.architecture.describe(fit.entries)},
     )
+
+
+def _check_cancel(cancel: CancelFlag | None, when: str = "before the fit") -> None:
+    if cancel is not None and cancel.is_set():
+        raise Cancelled(f"Cancelled {when}; the model is as it was.")
 
 
 def check_selection(model: LoadedModel, selection: Selection) -> None:
@@ -217,17 +226,16 @@ class _Fit:
 
     def _monitored(self) -> list[tuple[str, Row]]:
         """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
-        fact, end = self.facts[0], end_of_answer(self.model)
+        fact, own = self.facts[0], self.recipe.answers == "own"
         prompt = prompt_ids(self.model, fact.question, "chat")
-        said = generate(self.model, [prompt])[0].text if self.recipe.answers == "own" else ""
-        new = rewritten(said, fact)
+        said = generate(self.model, [prompt])[0].text if own else ""
+        new = rewritten(said, fact) if own else f"{fact.target}."
         texts = {
             "p_old": new.replace(fact.target, fact.answer),
             "p_new": new,
-            "p_refusal": refused(said, fact) if self.recipe.answers == "own" else fact.refusal,
+            "p_refusal": refused(said, fact) if own else fact.refusal,
         }
-        prompt = tuple(prompt)
-        return [(name, Row(prompt, (*answer_ids(self.model, text, "chat"), *end))) for name, text in texts.items()]
+        return [(name, chat_row(self.model, prompt, text)) for name, text in texts.items()]
 
     def _reference_logprobs(self) -> dict[int, Tensor]:
         """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
@@ -292,11 +300,10 @@ class _Fit:
         held_rows = self._retain if recipe.retain_weight > 0 else ()
         retain_batches = iter(Shuffled(held_rows, recipe.retain_batch_size, seed + 1))
         confidence: dict[int, float] = {}
-        done = 0
+        done, latest = 0, (math.nan, math.nan)
         try:
             for step in range(steps):
-                if self.cancel is not None and self.cancel.is_set():
-                    raise Cancelled(f"Cancelled in stage {stage!r} before step {step}; the model is as it was.")
+                _check_cancel(self.cancel, f"in stage {stage!r} before step {step}")
                 chosen, held = next(fact_batches), next(retain_batches)
                 logits = self._logits(engine, [*chosen, *held])
                 nll = self._answer_nll(logits[: len(chosen)], chosen)
@@ -308,11 +315,13 @@ class _Fit:
                         f"The loss is {float(loss.detach())!r} and the KL {float(kl.detach())!r} at step {step} of "
                         f"stage {stage!r}. Lower learning_rate (now {recipe.learning_rate}); the model is as it was."
                     )
-                monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}
-                self._record(Step(stage, step, float(loss.detach()), float(kl.detach()), **monitored), bar)
-                enough = recipe.early_stop is not None and len(confidence) == len(wanted)
-                if enough and min(confidence.values()) >= recipe.early_stop:  # type: ignore[operator]
+                latest = float(loss.detach()), float(kl.detach())
+                seen_all = len(confidence) == len(wanted)
+                enough = recipe.early_stop is not None and seen_all and median(confidence.values()) >= recipe.early_stop
+                if enough:
                     break
+                monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}
+                self._record(Step(stage, step, *latest, **monitored), bar)
                 for p in parameters.values():
                     p.grad = None
                 total.backward()
@@ -327,7 +336,7 @@ class _Fit:
         finally:
             for p in parameters.values():
                 p.requires_grad_(False)
-        self._record(Step(stage, done, *self._last(stage), **self._measure(engine)), None)
+        self._record(Step(stage, done, *latest, **self._measure(engine)), None)
         return done
 
     def _optimiser(
@@ -360,10 +369,6 @@ class _Fit:
                 for p in parameters.values():
                     p.clamp_(2 - self.recipe.max_gate, self.recipe.max_gate)
 
-    def _last(self, stage: StageName) -> tuple[float, float]:
-        last = self.history[-1]
-        return (last.loss, last.kl) if last.stage == stage else (float("nan"), 0.0)
-
     def _record(self, step: Step, bar: Any) -> None:
         self.history.append(step)
         if bar is not None:
@@ -374,9 +379,13 @@ class _Fit:
             )
 
     def _answer_nll(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
-        """Mean negative log-likelihood of each row's answer, nats per token, [rows]."""
-        answers = [torch.tensor(self._rows.rows[i].answer, device=self.model.device) for i in rows]
-        return torch.stack([nn.functional.cross_entropy(x, y) for x, y in zip(logits, answers, strict=True)])
+        """Mean negative log-likelihood of each row's answer from where it departs, nats per token, [rows]."""
+        found = []
+        for x, i in zip(logits, rows, strict=True):
+            one = self._rows.rows[i]
+            wanted = torch.tensor(one.answer[one.departs :], device=self.model.device)
+            found.append(nn.functional.cross_entropy(x[one.departs :], wanted))
+        return torch.stack(found)
 
     def _kl(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
         """Mean KL(base || edited) over the answer tokens of some retained rows, nats per token; 0 for no rows."""

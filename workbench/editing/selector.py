@@ -46,14 +46,29 @@ def default_selection(
     """
     facts = [fact] if isinstance(fact, Fact) else list(fact)
     pool = load_facts() if pool is None else pool
-    ids = {f.id for f in facts}
-    candidates = pool.filter(lambda f: f.role == "retain" and f.id not in ids)
-    controls = list(known_facts(model, candidates, progress=progress)) if len(candidates) else []
-    random.Random(seed).shuffle(controls)
-    usable = traceable(model, controls, CONTROLS)
+    usable = contrast_facts(model, facts, pool=pool, seed=seed, progress=progress)
     effect = attribute(model, facts, unit="neuron", contrast=usable, seed=seed, pool=pool, progress=progress)
     lowest = round(model.shape.n_layers * LOWEST_LAYER)
     return effect.top(k, layers=range(lowest, model.shape.n_layers))
+
+
+def contrast_facts(
+    model: LoadedModel,
+    fact: Fact | Sequence[Fact],
+    *,
+    pool: FactSet | None = None,
+    n: int = CONTROLS,
+    seed: int = 0,
+    progress: bool = True,
+) -> FactSet:
+    """Control facts whose mean attribution the default selector subtracts: retain-role facts of the pool that the
+    model knows and that can be traced, in an order drawn by seed. Arguments as in ``default_selection``; at most n."""
+    ids = {f.id for f in ([fact] if isinstance(fact, Fact) else fact)}
+    pool = load_facts() if pool is None else pool
+    candidates = pool.filter(lambda f: f.role == "retain" and f.id not in ids)
+    controls = list(known_facts(model, candidates, progress=progress)) if len(candidates) else []
+    random.Random(seed).shuffle(controls)
+    return FactSet(traceable(model, controls, n), name="contrast facts")
 
 
 def traceable(model: LoadedModel, facts: Sequence[Fact], n: int) -> list[Fact]:

@@ -11,7 +11,7 @@ from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
 from workbench.resume import Change, HookSite, Resumable
 from workbench.tracing.corruption import Metric, Setup, check_choices
-from workbench.types import Ablation, Component, Fact, Form, Selection
+from workbench.types import Ablation, Component, Fact, Form, Selection, TracedPrompt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +70,23 @@ def _zero(indices: list[int]) -> Change:
     return zero
 
 
+def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = None) -> tuple[Tensor, TracedPrompt]:
+    """Attention weights of every query head on the traced text, in one forward pass.
+
+    Returns:
+        Weights [layer, head, query, key] on the CPU, each row summing to 1; and the traced text.
+
+    Raises:
+        ValueError: As ``causal_trace``: the base model does not say the fact's answer.
+    """
+    prompt = traced_prompt(model, fact, form=form)
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.shape.n_layers)]
+    with torch.no_grad():
+        ids = torch.tensor([prompt.token_ids], device=model.device)
+        _, cache = model.bridge.run_with_cache(ids, names_filter=set(names).__contains__)
+    return torch.stack([cache[name][0].float().cpu() for name in names]), prompt
+
+
 def attention_pattern(
     model: LoadedModel, fact: Fact, head: Component | str, *, form: Form | None = None
 ) -> pd.DataFrame:
@@ -84,10 +101,6 @@ def attention_pattern(
 
     component = Component.parse(head)
     index = component.require_head(model.shape)
-    prompt = traced_prompt(model, fact, form=form)
-    name = f"blocks.{component.layer}.attn.hook_pattern"
-    with torch.no_grad():
-        ids = torch.tensor([prompt.token_ids], device=model.device)
-        _, cache = model.bridge.run_with_cache(ids, names_filter=lambda n: n == name)
+    weights, prompt = attention_patterns(model, fact, form=form)
     labels = [f"{i} {token}" for i, token in enumerate(prompt.tokens)]
-    return pd.DataFrame(cache[name][0, index].float().cpu().numpy(), index=labels, columns=labels)
+    return pd.DataFrame(weights[component.layer, index].numpy(), index=labels, columns=labels)

@@ -32,7 +32,9 @@ class Recipe:
     Each stage trains its own IA3 gates, starting from 1, on top of the stages before it. ``unlearn`` teaches the
     fact's refusal, ``learn`` its target (arXiv 2508.07075). The loss of a step is
 
-        cross-entropy of the wanted answer (nats per token) + retain_weight * KL(base || edited) on retained answers.
+        cross-entropy of the wanted answer (nats per token) + retain_weight * KL(base || edited) on retained answers,
+
+    the first counted from the token at which the wanted answer departs from what the base says by itself.
 
     Args:
         name: Shown in reports.
@@ -52,8 +54,8 @@ class Recipe:
         retain_weight: Weight of the KL term; 0 switches it off.
         retain_size: Facts in the default retain set.
         retain_batch_size: Retain rows a step.
-        early_stop: A stage ends once the wanted answer's probability (geometric mean over its tokens, lowest over the
-            training questions of the last pass) reaches this; None runs all steps.
+        early_stop: A stage ends once the wanted answer's probability (geometric mean over the tokens that the base does
+            not say by itself, median over the training questions of the last pass) reaches this; None runs all steps.
         max_gate: Gates are kept within [2 - max_gate, max_gate] after each step; None leaves them free.
         seed: Order of the batches. Two runs with one seed on one machine agree exactly.
 

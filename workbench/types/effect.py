@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -186,6 +188,33 @@ class EffectMap:
         Raises:
             ValueError: k is not between 1 and the number of cells.
         """
+        scores, axes = self._scores(by, layers)
+        available = int(torch.isfinite(scores).sum())
+        if not isinstance(k, int) or not 1 <= k <= available:
+            raise ValueError(f"k must be a whole number from 1 to {available} for this map, got {k!r}.")
+        return self._picked(scores, axes, scores.flatten().argsort(descending=True, stable=True)[:k])
+
+    def above(
+        self, threshold: float, *, by: Literal["value", "abs"] = "value", layers: range | None = None
+    ) -> Selection:
+        """The components of all cells of at least this effect, largest first; maybe none.
+
+        Args:
+            threshold: In units of the metric.
+            by, layers: As in ``top``.
+
+        Raises:
+            ValueError: The threshold is not a finite number.
+        """
+        if not math.isfinite(threshold):
+            raise ValueError(f"threshold must be a finite number in units of {self.metric}, got {threshold!r}.")
+        scores, axes = self._scores(by, layers)
+        flat = scores.flatten()
+        order = flat.argsort(descending=True, stable=True)
+        return self._picked(scores, axes, order[: int((flat >= threshold).sum())])
+
+    def _scores(self, by: str, layers: range | None) -> tuple[Tensor, list[str]]:
+        """What cells are ranked by, with the position axis reduced and other layers at minus infinity; its axes."""
         scores = (self.values.abs() if by == "abs" else self.values).nan_to_num(nan=float("-inf"))
         axes = list(self.axes)
         if "position" in axes:
@@ -198,10 +227,10 @@ class EffectMap:
             keep = torch.zeros(scores.shape[0], dtype=torch.bool)
             keep[list(layers)] = True
             scores = scores.masked_fill(~keep.view(-1, *[1] * (scores.ndim - 1)), float("-inf"))
-        available = int(torch.isfinite(scores).sum())
-        if not isinstance(k, int) or not 1 <= k <= available:
-            raise ValueError(f"k must be a whole number from 1 to {available} for this map, got {k!r}.")
-        order = scores.flatten().argsort(descending=True, stable=True)[:k]
+        return scores, axes
+
+    def _picked(self, scores: Tensor, axes: Sequence[str], order: Tensor) -> Selection:
+        """The components of some cells of the scores, given as flat indices."""
         picked: list[Component] = []
         for index in torch.stack(torch.unravel_index(order, scores.shape), dim=1).tolist():
             full = [index[axes.index(a)] if a in axes else 0 for a in self.axes]

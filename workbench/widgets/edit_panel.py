@@ -196,6 +196,23 @@ class EditPanel(VBox):
                 self._cancel.disabled = True
                 self._say("Cancelling: it stops at the next step.")
 
+    def show(self, edit: Edit | None, report: EvalReport | None) -> None:
+        """Show an edit that was fitted before, and its evaluation.
+
+        Raises:
+            RuntimeError: An edit is running.
+        """
+        with self._lock:
+            if edit is not None:
+                self.fact = edit.facts
+                self.recipe = edit.recipe
+            self._edit, self._report = edit, report
+            if edit is not None:
+                self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
+                self._alert.value = markup.alert(edit_views.edit_summary(edit), "done")
+            if report is not None:
+                self._results.value = edit_views.results(report)
+
     def on_done(self, callback: Callable[[EditPanel], object]) -> None:
         """Call ``callback(panel)`` after each run that ended well, in the background thread."""
         self._callbacks.append(callback)

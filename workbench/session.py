@@ -1,0 +1,101 @@
+"""A session in a folder: the fact, its maps, the selection, the edit and its evaluation.
+
+The folder holds the files that ``store`` writes (``maps/*.safetensors``, ``edit/``, ``report.json``) and
+``session.json``, which names them. It appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from workbench.atomic import new_folder, write_bytes
+from workbench.sealed import AGAIN, dump, naming, parse, seal, unseal
+from workbench.store import load_edit, load_effect_map, load_report, save_edit, save_effect_map, save_report
+from workbench.types import Edit, EffectMap, EvalReport, Fact, Selection
+
+SESSION_FILE = "session.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """What a researcher has so far.
+
+    Args:
+        fact: The fact.
+        fingerprint: Of the base model.
+        model_name: Its name.
+        selection: What is picked.
+        maps: Effect maps by name.
+        edit: The edit, if one was fitted.
+        report: Its evaluation, if there is one.
+    """
+
+    fact: Fact
+    fingerprint: str
+    model_name: str
+    selection: Selection = field(default_factory=Selection)
+    maps: Mapping[str, EffectMap] = field(default_factory=dict)
+    edit: Edit | None = None
+    report: EvalReport | None = None
+
+    def save(self, path: str | Path) -> Path:
+        """Write the session to a folder; a session that is there already is replaced once the new one is complete.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FileExistsError: There is a file of that name, or a folder with something else in it.
+            OSError: The folder cannot be written; what was there is as it was.
+        """
+        fields = {
+            "fact": self.fact.to_dict(),
+            "fingerprint": self.fingerprint,
+            "model_name": self.model_name,
+            "selection": [str(c) for c in self.selection],
+            "maps": list(self.maps),
+            "edit": self.edit is not None,
+            "report": self.report is not None,
+        }
+        with new_folder(path, _is_session) as folder:
+            (folder / "maps").mkdir()
+            for name, effect in self.maps.items():
+                save_effect_map(effect, folder / "maps" / f"{name}.safetensors")
+            if self.edit is not None:
+                save_edit(self.edit, folder / "edit")
+            if self.report is not None:
+                save_report(self.report, folder / "report.json")
+            write_bytes(folder / SESSION_FILE, dump(seal("workbench-session", fields)))
+        return Path(path)
+
+
+def load_session(path: str | Path) -> Session:
+    """Read a session written by ``Session.save``.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It is not a session, of another schema version, incomplete or damaged; the message says which.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no folder {path}. A session is the folder that Session.save wrote.")
+    if not _is_session(path):
+        raise ValueError(f"{path} is not a saved session: it has no {SESSION_FILE}. {AGAIN}")
+    file = path / SESSION_FILE
+    fields = unseal("workbench-session", parse(file.read_bytes(), file), file)
+    with naming(path):
+        return Session(
+            fact=Fact.from_dict(fields["fact"]),
+            fingerprint=fields["fingerprint"],
+            model_name=fields["model_name"],
+            selection=Selection(fields["selection"]),
+            maps={name: load_effect_map(path / "maps" / f"{name}.safetensors") for name in fields["maps"]},
+            edit=load_edit(path / "edit") if fields["edit"] else None,
+            report=load_report(path / "report.json") if fields["report"] else None,
+        )
+
+
+def _is_session(folder: Path) -> bool:
+    return (folder / SESSION_FILE).is_file()

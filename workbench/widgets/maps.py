@@ -1,0 +1,156 @@
+"""The maps that a CircuitPicker shows: which public call makes each, and which cells stand for which components."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, cast, get_args
+
+from workbench.editing.selector import contrast_facts
+from workbench.models import LoadedModel
+from workbench.plots.style import visible
+from workbench.tracing.attribution import AttributionUnit, attribute
+from workbench.tracing.causal import TraceSite, causal_trace
+from workbench.tracing.corruption import Corruption
+from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
+from workbench.widgets.grid import HeatGrid
+
+MapName = Literal["heads", "mlps", "neurons", "resid", "mlp", "attn"]
+MAPS: tuple[MapName, ...] = get_args(MapName)
+TITLES: dict[MapName, str] = {
+    "heads": "Heads",
+    "mlps": "MLPs",
+    "neurons": "Neurons",
+    "resid": "Trace: residual stream",
+    "mlp": "Trace: MLP output",
+    "attn": "Trace: attention output",
+}
+UNITS: dict[str, AttributionUnit] = {"heads": "head", "mlps": "mlp", "neurons": "neuron"}
+NEURON_ROWS, NEURON_COLUMNS = 4, 15
+Cells = list[list[int]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the maps are made of.
+
+    Args:
+        model: A base or edited model.
+        facts: One fact or several.
+        corruption, form: As in ``causal_trace``.
+        pool: Where swap partners and contrast facts come from; None for the bundled facts.
+    """
+
+    model: LoadedModel
+    facts: tuple[Fact, ...]
+    corruption: Corruption
+    form: Form | None
+    pool: FactSet | None
+
+    def compute(self, name: MapName) -> EffectMap:
+        """Make one map, with the public call that ``expression`` writes."""
+        fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
+        options: dict[str, Any] = {
+            "corruption": self.corruption,
+            "form": self.form,
+            "pool": self.pool,
+            "progress": False,
+        }
+        if name in UNITS:
+            call = partial(attribute, self.model, fact, UNITS[name], **options)
+            if name != "neurons":
+                return call()
+            return call(contrast=contrast_facts(self.model.base, fact, pool=self.pool, progress=False))
+        return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", **options)
+
+    def expression(self, name: MapName) -> str:
+        """The Python of that call, on ``model`` and ``fact``."""
+        options = f"corruption={self.corruption!r}"
+        options += f", form={self.form!r}" * (self.form is not None) + ", pool=pool" * (self.pool is not None)
+        if name in UNITS:
+            if name == "neurons":
+                options += f", contrast=wb.contrast_facts(model, fact{', pool=pool' * (self.pool is not None)})"
+            return f'wb.attribute(model, fact, "{UNITS[name]}", {options})'
+        return f'wb.causal_trace(model, fact, "{name}", metric="logit_diff", {options})'
+
+
+def grid_state(effect: EffectMap, name: MapName, model: LoadedModel) -> dict[str, Any]:
+    """Values and labels of a whole-model map, as ``HeatGrid`` takes them."""
+    rows = effect.labels["layer"]
+    values, columns = effect.values, ("MLP",)
+    state: dict[str, Any] = {}
+    if name == "mlps":
+        values = values.unsqueeze(1)
+    else:
+        columns = effect.labels[effect.axes[1]]
+    if name == "heads":
+        size = model.shape.n_heads // model.shape.n_kv_heads
+        state["groups"] = list(range(size, model.shape.n_heads, size)) if size > 1 else []
+    elif name != "mlps":
+        columns = tuple(visible(token) for token in columns)
+        state["marked"] = list(effect.subject)
+    return {"values": values, "rows": rows, "cols": columns, **state}
+
+
+def ranked_neurons(effect: EffectMap, layer: int) -> list[Component]:
+    """The neurons of one layer with the largest effects, largest first: as many as the drill-down shows."""
+    n = min(NEURON_ROWS * NEURON_COLUMNS, effect.values.shape[1])
+    return [Component(layer, "N", int(i)) for i in effect.values[layer].argsort(descending=True, stable=True)[:n]]
+
+
+def neuron_state(effect: EffectMap, neurons: list[Component]) -> dict[str, Any]:
+    """The drill-down's values and labels, by rank along the rows."""
+    width = min(NEURON_COLUMNS, len(neurons))
+    neurons = neurons[: len(neurons) // width * width]
+    values = effect.values[[c.layer for c in neurons], [c.index or 0 for c in neurons]].reshape(-1, width)
+    names = [[str(c) for c in neurons[i : i + width]] for i in range(0, len(neurons), width)]
+    return {
+        "values": values,
+        "rows": [f"{i * width + 1}-{(i + 1) * width}" for i in range(len(names))],
+        "cols": [f"+{i}" for i in range(width)],
+        "descriptions": names,
+    }
+
+
+def cells_of(selection: Selection, name: MapName, grid: HeatGrid, neurons: list[Component]) -> Cells:
+    """The cells of a grid whose components are all selected. In a trace that is a layer's whole row."""
+    if name == "neurons":
+        width = grid.shape[1]
+        return [[i // width, i % width] for i, c in enumerate(neurons[: width * grid.shape[0]]) if c in selection]
+    if name == "heads":
+        return [[c.layer, c.index or 0] for c in selection if c.kind == "H"]
+    rows = [row for row in range(grid.shape[0]) if all(c in selection for c in row_components(name, row))]
+    return [[row, column] for row in rows for column in range(grid.shape[1])]
+
+
+def row_components(name: MapName, layer: int) -> tuple[Component, ...]:
+    """What a layer's row stands for in a trace or in the map of MLPs (see ``EffectMap.components``)."""
+    if name in ("mlps", "mlp"):
+        return (Component(layer, "MLP"),)
+    if name == "attn":
+        return (Component(layer, "ATTN"),)
+    return (Component(layer, "ATTN"), Component(layer, "MLP"))
+
+
+def picked(
+    selection: Selection,
+    name: MapName,
+    before: Cells,
+    after: Iterable[tuple[int, int]],
+    neurons: list[Component],
+    width: int,
+) -> Selection:
+    """The selection after a pick in a grid: components of cells that came are added, of cells that went removed."""
+    old, new = {(r, c) for r, c in before}, set(after)
+
+    def components(cell: tuple[int, int]) -> tuple[Component, ...]:
+        if name == "heads":
+            return (Component(cell[0], "H", cell[1]),)
+        if name == "neurons":
+            return (neurons[cell[0] * width + cell[1]],)
+        return row_components(name, cell[0])
+
+    added = Selection(c for cell in sorted(new - old) for c in components(cell))
+    removed = Selection(c for cell in sorted(old - new) for c in components(cell))
+    return (selection - removed) | added
