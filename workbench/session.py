@@ -6,6 +6,7 @@ The folder holds the files that ``store`` writes (``maps/*.safetensors``, ``edit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from workbench.store import load_edit, load_effect_map, load_report, save_edit, 
 from workbench.types import Edit, EffectMap, EvalReport, Fact, Selection
 
 SESSION_FILE = "session.json"
+PARTS = {SESSION_FILE, "maps", "edit", "report.json"}
+_MAP_NAME = re.compile(r"[\w-]{1,60}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,9 @@ class Session:
         maps: Effect maps by name.
         edit: The edit, if one was fitted.
         report: Its evaluation, if there is one.
+
+    Raises:
+        ValueError: A map's name that cannot be a file's, or an edit or a map of another base model.
     """
 
     fact: Fact
@@ -39,6 +45,17 @@ class Session:
     maps: Mapping[str, EffectMap] = field(default_factory=dict)
     edit: Edit | None = None
     report: EvalReport | None = None
+
+    def __post_init__(self) -> None:
+        if unfit := [name for name in self.maps if not _MAP_NAME.fullmatch(name)]:
+            raise ValueError(f"The maps {unfit} cannot be files of that name. Use letters, digits, _ and - only.")
+        bases = {f"the map {name!r}": effect.provenance.get("fingerprint") for name, effect in self.maps.items()}
+        if self.edit is not None:
+            bases["the edit"] = self.edit.base_fingerprint
+        if other := [what for what, base in bases.items() if base is not None and base != self.fingerprint]:
+            raise ValueError(
+                f"The session is of the model {self.fingerprint[:16]}, but {', '.join(other)} is of another."
+            )
 
     def save(self, path: str | Path) -> Path:
         """Write the session to a folder; a session that is there already is replaced once the new one is complete.
@@ -81,21 +98,28 @@ def load_session(path: str | Path) -> Session:
     path = Path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no folder {path}. A session is the folder that Session.save wrote.")
-    if not _is_session(path):
-        raise ValueError(f"{path} is not a saved session: it has no {SESSION_FILE}. {AGAIN}")
     file = path / SESSION_FILE
+    if not file.is_file():
+        raise ValueError(f"{path} is not a saved session: it has no {SESSION_FILE}. {AGAIN}")
     fields = unseal("workbench-session", parse(file.read_bytes(), file), file)
-    with naming(path):
-        return Session(
-            fact=Fact.from_dict(fields["fact"]),
-            fingerprint=fields["fingerprint"],
-            model_name=fields["model_name"],
-            selection=Selection(fields["selection"]),
-            maps={name: load_effect_map(path / "maps" / f"{name}.safetensors") for name in fields["maps"]},
-            edit=load_edit(path / "edit") if fields["edit"] else None,
-            report=load_report(path / "report.json") if fields["report"] else None,
-        )
+    try:
+        with naming(path):
+            return Session(
+                fact=Fact.from_dict(fields["fact"]),
+                fingerprint=fields["fingerprint"],
+                model_name=fields["model_name"],
+                selection=Selection(fields["selection"]),
+                maps={name: load_effect_map(path / "maps" / f"{name}.safetensors") for name in fields["maps"]},
+                edit=load_edit(path / "edit") if fields["edit"] else None,
+                report=load_report(path / "report.json") if fields["report"] else None,
+            )
+    except FileNotFoundError as error:
+        raise ValueError(f"The session {path} is incomplete: {error} {AGAIN}") from error
 
 
 def _is_session(folder: Path) -> bool:
-    return (folder / SESSION_FILE).is_file()
+    """Whether a folder holds a session of ours (damaged ones too) and nothing else."""
+    if {p.name for p in folder.iterdir()} - PARTS or not (folder / SESSION_FILE).is_file():
+        return False
+    with (folder / SESSION_FILE).open("rb") as file:
+        return b'"workbench-session"' in file.read(200)

@@ -6,16 +6,21 @@ Each tab is a panel that also stands alone; this file only connects them.
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ipywidgets import HTML, Button, HBox, Tab, Text, VBox
 
+from workbench.editing.applied import check_base
+from workbench.editing.fit import check_selection
 from workbench.facts import load_facts
 from workbench.models import LoadedModel
 from workbench.session import Session, load_session
-from workbench.types import Fact, FactSet
+from workbench.types import Edit, Fact, FactSet
 from workbench.widgets import markup
+from workbench.widgets.app_code import session_code, workbench_code
+from workbench.widgets.card import text_card_png
 from workbench.widgets.compare import CompareView
 from workbench.widgets.edit_panel import EditPanel
 from workbench.widgets.facts import FactChooser
@@ -44,13 +49,13 @@ class Workbench(VBox):
         if model.applied:
             raise ValueError("Workbench edits a base model: pass the base (model.base).")
         self.model, self.facts = model, load_facts() if facts is None else facts
-        pool = facts
         self.error: BaseException | None = None
+        self._pool, self._opened = facts, None
         self.chooser = FactChooser(model, self.facts, value=fact)
-        self.picker = CircuitPicker(model, self.chooser.fact, pool=pool, compute=False)
-        self.editor = EditPanel(model, self.chooser.fact, self.picker, pool=pool)
+        self._fact: Fact = self.chooser.fact
+        self.picker = CircuitPicker(model, self._fact, pool=facts, compute=False)
+        self.editor = EditPanel(model, self._fact, self.picker, pool=facts)
         self.comparison: CompareView | None = None
-        self._pool = pool
         self._nothing = HTML(markup.STYLE + markup.alert("Run an edit first, or open a saved session.", "info"))
         self._tabs = Tab([self.chooser, self.picker, self.editor, self._nothing], titles=TABS)
         self._folder = Text(description="Folder", value="my-session", style={"description_width": "initial"})
@@ -58,30 +63,33 @@ class Workbench(VBox):
             description="Save", icon="save", tooltip="Save fact, maps, selection, edit and report there"
         )
         self._open = Button(description="Open", icon="folder-open", tooltip="Open a saved session from there")
-        self._alert = HTML()
-        super().__init__([self._tabs, HBox([self._folder, self._save, self._open], layout=_WRAP), self._alert])
+        self._alert, self._code = HTML(), HTML()
+        self._show_script = Button(description="Whole script", icon="code", tooltip="Python that repeats all of this")
+        row = HBox([self._folder, self._save, self._open, self._show_script], layout=_WRAP)
+        super().__init__([self._tabs, row, self._alert, self._code])
         self.add_class("wb-panel")
         self.chooser.on_fact(self._fact_chosen)
         self.editor.on_done(self._edited)
         self._tabs.observe(lambda change: self._tab_shown(change["new"]), names="selected_index")
-        self._save.on_click(lambda _: self._try(lambda: self.save_session(self._folder.value)))
-        self._open.on_click(lambda _: self._try(lambda: self.open_session(self._folder.value)))
+        self._save.on_click(lambda _: self._try(self._save_clicked))
+        self._open.on_click(lambda _: self._try(self._open_clicked))
+        self._show_script.on_click(lambda _: self._toggle_code())
 
     def __repr__(self) -> str:
-        return f"Workbench({self.chooser.fact.id}, {len(self.facts)} facts)"
+        return f"Workbench({self._fact.id}, {len(self.facts)} facts)"
 
     @property
     def code(self) -> str:
-        """Python that repeats what was clicked: the maps and the selection, the edit, the comparison."""
-        parts = {"circuit": self.picker.code, "edit": self.editor.code}
-        if self.comparison is not None:
-            parts["comparison"] = self.comparison.code
-        return "\n".join(f"# The {name}\n{code}" for name, code in parts.items())
+        """Python that repeats what was clicked: the maps and the selection, the edit, the comparison. One script, for a
+        fresh kernel."""
+        return workbench_code(
+            self.model, self._fact, self._pool, self.picker, self.editor, self.comparison, self._opened
+        )
 
     def save_session(self, folder: str | Path) -> Path:
         """Write fact, maps, selection, edit and report to a folder. Raises as ``Session.save``."""
         session = Session(
-            fact=self.chooser.fact,
+            fact=self._fact,
             fingerprint=self.model.fingerprint,
             model_name=self.model.name,
             selection=self.picker.selection,
@@ -98,29 +106,44 @@ class Workbench(VBox):
             ValueError: It is of another base model; and as ``load_session``. Nothing changes then.
             RuntimeError: An edit is running.
         """
-        session = load_session(_named(folder))
+        path = _named(folder)
+        session = load_session(path)
         if session.fingerprint != self.model.fingerprint:
             raise ValueError(
-                f"The session {folder} is of the base {session.model_name!r} ({session.fingerprint[:16]}), and this is "
+                f"The session {path} is of the base {session.model_name!r} ({session.fingerprint[:16]}), and this is "
                 f"{self.model.name!r} ({self.model.fingerprint[:16]}). Load that model."
             )
+        if session.edit is not None:
+            check_base(self.model, session.edit)
+        if len(session.selection):
+            check_selection(self.model, session.selection)
         if self.editor.running:
             raise RuntimeError("An edit is running. Cancel it or wait, then open the session.")
+        self._fact, self._opened = session.fact, (str(path), session)
         self.chooser.fact = session.fact
         self.picker.show(session.fact, session.maps)
         self.picker.selection = session.selection
-        self.editor.show(session.edit, session.report)
-        if session.edit is not None:
-            self._compare(session, f"edit = wb.load_edit({str(_named(folder) / 'edit')!r})\n")
+        code = session_code(str(path))
+        self.editor.fact = session.fact
+        self.editor.show(session.edit, session.report, edit_code=code)
+        self._compare(session.edit, code)
+        self._tab_shown(self._tabs.selected_index)
         return session
 
+    # What the panels tell each other
+
     def _fact_chosen(self, fact: Fact) -> None:
-        if self.editor.running:
-            self._say("An edit is running on the fact before; it goes on, and the edit tab keeps that fact.", "info")
-        elif self.editor.fact != fact:
-            self.editor.fact = fact
-        if self.picker.fact != fact:
-            self.picker.fact = fact
+        if fact == self._fact:
+            return
+        if self.editor.running:  # all tabs are about one fact
+            self.chooser.fact = self._fact
+            self._say(f"An edit of {self._fact.id} is running. Cancel it or wait, then choose another fact.", "info")
+            return
+        self._fact = fact
+        self._say("")
+        self.editor.fact = fact
+        self.picker.fact = fact
+        self._compare(None)
         self._tab_shown(self._tabs.selected_index)
 
     def _tab_shown(self, index: int | None) -> None:
@@ -129,18 +152,39 @@ class Workbench(VBox):
             self.picker.compute()
 
     def _edited(self, panel: EditPanel) -> None:
-        self._compare(panel, None)
-        self._say("The edit is done: its comparison is in the last tab.", "done")
+        self._compare(panel.edit)
+        self._say(f"The edit of {self._fact.id} is done. {TABS[COMPARE]} shows what it changed.", "done")
 
-    def _compare(self, result: EditPanel | Session, edit_code: str | None) -> None:
-        assert result.edit is not None
-        if self.comparison is None:
-            self.comparison = CompareView(self.model, result.edit, pool=self._pool, edit_code=edit_code)
-            self._tabs.children = (*self._tabs.children[:COMPARE], self.comparison)
+    def _compare(self, edit: Edit | None, edit_code: str | None = None) -> None:
+        """Fill the last tab with an edit, or empty it."""
+        if edit is None:
+            if self.comparison is not None:
+                self.comparison.cancel()
+            self.comparison = None
+        elif self.comparison is None:
+            self.comparison = CompareView(self.model, edit, pool=self._pool, edit_code=edit_code)
         else:
-            self.comparison.show(result.edit, edit_code=edit_code)
+            self.comparison.show(edit, edit_code=edit_code)
+        shown = self._nothing if self.comparison is None else self.comparison
+        if self._tabs.children[COMPARE] is not shown:
+            self._tabs.children = (*self._tabs.children[:COMPARE], shown)
 
-    def _try(self, action: Any) -> None:
+    # The row below
+
+    def _save_clicked(self) -> str:
+        return f"Saved in {self.save_session(self._folder.value).resolve()}"
+
+    def _open_clicked(self) -> str:
+        session = self.open_session(self._folder.value)
+        edit = "no edit" if session.edit is None else "its edit"
+        return f"Opened {session.fact.id}: {len(session.maps)} maps, {len(session.selection)} picked, {edit}."
+
+    def _toggle_code(self) -> None:
+        """As it is now; a second click hides it."""
+        script = markup.code(self.code, "Whole script").replace("<details>", "<details open>", 1)
+        self._code.value = "" if self._code.value else script
+
+    def _try(self, action: Callable[[], str]) -> None:
         try:
             done = action()
         except (ValueError, OSError, RuntimeError) as error:
@@ -148,17 +192,23 @@ class Workbench(VBox):
             self._say(f"{error}", "error")
         else:
             self.error = None
-            self._say(f"Saved: {done}" if isinstance(done, Path) else "Opened.", "done")
+            self._say(done, "done")
 
-    def _say(self, message: str, kind: markup.Kind) -> None:
+    def _say(self, message: str, kind: markup.Kind = "info") -> None:
         self._alert.value = markup.alert(message, kind)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return {
             **(super()._repr_mimebundle_(**kwargs) or {}),
             "text/plain": repr(self),
-            "image/png": base64.b64encode(self.picker.heads.to_png()).decode("ascii"),
+            "image/png": base64.b64encode(self._picture()).decode("ascii"),
         }
+
+    def _picture(self) -> bytes:
+        if "heads" in self.picker.maps:
+            return self.picker.heads.to_png()
+        lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}", "Run this cell to use it."]
+        return text_card_png("Workbench", lines)
 
 
 def _named(folder: str | Path) -> Path:

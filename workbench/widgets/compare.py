@@ -21,7 +21,8 @@ from workbench.types import Edit, EffectMap, Fact, FactSet
 from workbench.widgets import markup
 from workbench.widgets.ask_all import AskAll
 from workbench.widgets.card import text_card_png
-from workbench.widgets.compare_code import compare_code
+from workbench.widgets.code import facts_code
+from workbench.widgets.compare_code import compare_code, shown_code
 from workbench.widgets.grid import HeatGrid
 from workbench.widgets.job import Job
 from workbench.widgets.map_triple import MapTriple
@@ -91,7 +92,7 @@ class CompareView(VBox):
             [
                 self._heading,
                 HBox([self._site, self._stage, self._corruption, self._token], layout=_WRAP),
-                HBox([self._start, self._cancel, self._status], layout=_WRAP),
+                HBox([self._start, self._cancel, self._status], layout={**_WRAP, "align_items": "center"}),
                 self._alert,
                 self._maps,
                 self._strength,
@@ -182,16 +183,14 @@ class CompareView(VBox):
     @property
     def code(self) -> str:
         """Python that repeats what is shown."""
-        return compare_code(
-            self._model,
-            self._edit,
-            self._fact,
-            edit_lines=self._edit_code,
-            pool=self._pool,
-            options={"site": self._site.value, "stage": self._stage.value, **self._measured()},
-            strength=self._strength.value,
-            question=self._asker.asked,
-        )
+        given: Any = {"edit_lines": self._edit_code, "pool": self._pool}
+        return compare_code(self._model, self._edit, self._fact, **given, **self._shown_now())
+
+    @property
+    def shown_code(self) -> str:
+        """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
+        more = ", pool=pool" if "\npool = " in facts_code(self._edit.facts, self._pool) else ""
+        return shown_code(self._edit, self._fact, more=more, **self._shown_now())
 
     def show(self, edit: Edit, *, fact: Fact | None = None, edit_code: str | None = None) -> None:
         """Show another edit of the same base; ``edit_code`` as in the constructor.
@@ -240,6 +239,7 @@ class CompareView(VBox):
                         self._before[key] = job.result.before
                         self._maps.show(job.result)
                         self._result = job.result
+                        self._show_code()
 
             self._start.disabled, self._cancel.disabled = True, False
             self._status.value = markup.block("Computing: the notebook stays usable.")
@@ -263,6 +263,14 @@ class CompareView(VBox):
         with self._lock:
             self._fail(error)
             self._show_code()
+
+    def _shown_now(self) -> dict[str, Any]:
+        return {
+            "options": {"site": self._site.value, "stage": self._stage.value, **self._measured()},
+            "strength": self._strength.value,
+            "question": self._asker.asked,
+            "with_maps": self._result is not None,
+        }
 
     def _measured(self) -> dict[str, Any]:
         return {"corruption": self._corruption.value, "token": self._token.value}

@@ -20,6 +20,7 @@ def compare_code(
     options: Mapping[str, Any],
     strength: float,
     question: str | None,
+    with_maps: bool,
 ) -> str:
     """The maps, the probabilities at one strength and the answers to one question.
 
@@ -29,6 +30,7 @@ def compare_code(
         options: Of ``compare_maps``; with the stage.
         strength: Of the edit.
         question: The last one that was answered, or None.
+        with_maps: Whether maps were computed.
     """
     defined = facts_code(edit.facts, pool)
     more = ", pool=pool" if "\npool = " in defined else ""
@@ -39,15 +41,29 @@ def compare_code(
             f"recipe = {recipe_code(edit.recipe)}\n"
             f"edit = wb.rewrite(model, fact, selection, recipe=recipe{more})\n"
         )
+    shown = shown_code(
+        edit, fact, more=more, options=options, strength=strength, question=question, with_maps=with_maps
+    )
+    load = "facts = wb.load_facts()\n" if "= facts[" in shown and "facts = " not in defined else ""
+    return f"{start_code(model)}{load}{defined}{edit_lines.rstrip()}\n\n{shown}"
+
+
+def shown_code(
+    edit: Edit,
+    fact: Fact,
+    *,
+    more: str,
+    options: Mapping[str, Any],
+    strength: float,
+    question: str | None,
+    with_maps: bool,
+) -> str:
+    """The part of ``compare_code`` that uses ``model``, ``edit`` and ``facts``; ``more`` are further arguments."""
     stage = options["stage"]
     settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    shown = fact_code(fact)
-    load = "facts = wb.load_facts()\n" if shown.startswith("facts[") and "facts = " not in defined else ""
+    maps = f"maps = wb.compare_maps(model, edit, traced, {settings}{more})\n" * with_maps
     lines = (
-        f"{start_code(model)}{load}{defined}{edit_lines.rstrip()}\n\n"
-        "from workbench.evaluation.maps import compare_maps\n\n"
-        f"traced = {shown}\n"
-        f"maps = compare_maps(model, edit, traced, {settings}{more})\n"
+        f"traced = {fact_code(fact)}\n{maps}"
         f"with wb.applied(model, edit, {stage!r}, strength={strength!r}) as edited:\n"
         '    probabilities = wb.answer_probabilities(edited, traced)["before"]\n'
     )

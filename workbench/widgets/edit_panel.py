@@ -19,7 +19,8 @@ from workbench.models import LoadedModel
 from workbench.types import Edit, EvalReport, Fact, FactSet, Recipe, Selection, Step
 from workbench.widgets import edit_views, markup
 from workbench.widgets.card import text_card_png
-from workbench.widgets.code import edit_code
+from workbench.widgets.code import edit_code as code_of_edit
+from workbench.widgets.code import facts_code, start_code
 from workbench.widgets.edit_job import fit_and_evaluate
 from workbench.widgets.job import Job
 from workbench.widgets.recipe_controls import WRAP, RecipeControls
@@ -196,22 +197,28 @@ class EditPanel(VBox):
                 self._cancel.disabled = True
                 self._say("Cancelling: it stops at the next step.")
 
-    def show(self, edit: Edit | None, report: EvalReport | None) -> None:
-        """Show an edit that was fitted before, and its evaluation.
+    def show(self, edit: Edit | None, report: EvalReport | None, *, edit_code: str | None = None) -> None:
+        """Show an edit that was fitted before, and its evaluation; None empties the panel.
+
+        Args:
+            edit, report: What is shown.
+            edit_code: Python that makes ``edit`` and ``report``, for ``.code``; None for what Run would do.
 
         Raises:
             RuntimeError: An edit is running.
         """
         with self._lock:
-            if edit is not None:
-                self.fact = edit.facts
-                self.recipe = edit.recipe
+            self.fact = self._facts if edit is None else edit.facts
+            if edit is None:
+                return
+            self.recipe = edit.recipe
             self._edit, self._report = edit, report
-            if edit is not None:
-                self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
-                self._alert.value = markup.alert(edit_views.edit_summary(edit), "done")
-            if report is not None:
-                self._results.value = edit_views.results(report)
+            self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
+            self._alert.value = markup.alert(edit_views.edit_summary(edit), "done")
+            self._results.value = edit_views.results(report) if report is not None else ""
+            if edit_code is not None:
+                self._ran = f"{start_code(self._model)}{facts_code(self._facts, self._pool)}{edit_code}"
+            self._show_code()
 
     def on_done(self, callback: Callable[[EditPanel], object]) -> None:
         """Call ``callback(panel)`` after each run that ended well, in the background thread."""
@@ -305,7 +312,9 @@ class EditPanel(VBox):
             self._show_code()
 
     def _code_for(self, selection: Selection | None, recipe: Recipe) -> str:
-        return edit_code(self._model, self._facts, selection, recipe, pool=self._pool, max_controls=self._max_controls)
+        return code_of_edit(
+            self._model, self._facts, selection, recipe, pool=self._pool, max_controls=self._max_controls
+        )
 
     def _show_code(self) -> None:
         self._code.value = markup.code(self.code)

@@ -77,7 +77,12 @@ def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -
     }
     return markup.charts(
         markup.line_chart(
-            answers, f"P(answer) after the question{whose}", x_max=x_max, y_max=1.0, borders=borders, x_label="step"
+            answers,
+            f"P(answer) per token (geometric mean){whose}",
+            x_max=x_max,
+            y_max=1.0,
+            borders=borders,
+            x_label="step",
         ),
         markup.line_chart(
             {"loss": [(float(i), s.loss) for i, s in enumerate(history)]},

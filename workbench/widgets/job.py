@@ -3,12 +3,18 @@
 With ipykernel 7.4 a click waits for a running cell, so nothing long may run in a cell or in a callback. Whether
 gradients are recorded is a setting of each thread: it is set here, so that the same call gives the same numbers from a
 widget and from a script.
+
+A daemon thread that is still in the middle of a computation when the interpreter ends makes C++ abort ("terminate
+called without an active exception"). So what still runs then is cancelled and waited for, a short time.
 """
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Generic, Literal, TypeVar
 
@@ -18,6 +24,10 @@ from workbench.editing.fit import Cancelled
 
 State = Literal["running", "done", "failed", "cancelled"]
 T = TypeVar("T")
+SECONDS_AT_EXIT = 5.0
+"""Most seconds that the end of the interpreter waits for all jobs."""
+
+_running: weakref.WeakSet[Job] = weakref.WeakSet()
 
 
 class Job(Generic[T]):
@@ -41,6 +51,7 @@ class Job(Generic[T]):
         self._result: T | None = None
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="workbench-job", daemon=True)
+        _running.add(self)
         self._thread.start()
 
     def __repr__(self) -> str:
@@ -116,8 +127,23 @@ class Job(Generic[T]):
             self._state, self._error = "failed", error
         finally:
             self._ended.set()
+            _running.discard(self)
 
     def _end(self, state: State, result: T | None = None, error: BaseException | None = None) -> None:
         self._seconds = time.perf_counter() - self._began
         self._result, self._error = result, error
         self._state = state
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Cancel what runs; what does not look at its event in time gets ``Cancelled`` at its next Python instruction."""
+    threads = [job._thread for job in _running]
+    for job in list(_running):
+        job.cancel()
+    deadline = time.monotonic() + SECONDS_AT_EXIT
+    for thread in threads:
+        thread.join(0.5)
+        if thread.is_alive() and thread.ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Cancelled))
+            thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,51 @@
+"""The one script that repeats what was clicked in a Workbench: model and facts once, then each panel's part."""
+
+from __future__ import annotations
+
+import re
+
+from workbench.models import LoadedModel
+from workbench.session import Session
+from workbench.types import Fact, FactSet
+from workbench.widgets.code import facts_code, selection_code, start_code
+from workbench.widgets.compare import CompareView
+from workbench.widgets.edit_panel import EditPanel
+from workbench.widgets.picker import CircuitPicker
+
+
+def session_code(folder: str) -> str:
+    """Lines that take ``edit`` and ``report`` from a saved session."""
+    return f"session = wb.load_session({folder!r})\nedit, report = session.edit, session.report\n"
+
+
+def workbench_code(
+    model: LoadedModel,
+    fact: Fact,
+    pool: FactSet | None,
+    picker: CircuitPicker,
+    editor: EditPanel,
+    comparison: CompareView | None,
+    opened: tuple[str, Session] | None,
+) -> str:
+    """The panels' own scripts without the beginning that they share.
+
+    Args:
+        model, fact, pool: What all panels have in common.
+        picker, editor, comparison: The panels. The edit's part is there once an edit was run or opened.
+        opened: The session that was opened and its folder: maps that came from it are read from there.
+    """
+    head = f"{start_code(model)}{facts_code([fact], pool)}"
+    circuit = picker.code.removeprefix(head)
+    from_session = [n for n, effect in opened[1].maps.items() if picker.maps.get(n) is effect] if opened else []
+    for name in from_session:
+        circuit = re.sub(
+            rf"(?m)^((?:trace_)?{name}) = .*$", lambda found, n=name: f"{found[1]} = session.maps[{n!r}]", circuit
+        )
+    load = f"session = wb.load_session({opened[0]!r})\n" if opened and from_session else ""
+    parts = [head, f"\n# The circuit\n{load}{circuit}"]
+    if editor.edit is not None:
+        edit = editor.code.removeprefix(head).removeprefix(f"selection = {selection_code(picker.selection)}\n")
+        parts.append(f"\n# The edit\n{edit.removeprefix(load)}")
+        if comparison is not None and comparison.edit is editor.edit:
+            parts.append(f"\n# Before and after\n{comparison.shown_code}")
+    return "".join(parts)
