@@ -243,7 +243,11 @@ class HeatGridView {
     this.mapWidth = this.cellWidth * nCols;
     this.mapHeight = this.cellHeight * nRows;
     const unit = this.model.get("unit");
-    const barRoom = BAR.width + measure(`${formatNumber(this.model.get("limit"))} ${unit}`) + 12;
+    const limit = formatNumber(this.model.get("limit"));
+    const unitRoom = unit ? measure(unit) + 12 : 4;
+    const least = Math.max(90, 2 * Math.ceil(measure(`-${limit}`)) + 24); // the numbers below it must not touch
+    this.barWidth = Math.max(Math.floor(Math.min(BAR.width, this.mapWidth, (this.width || 800) - this.left - unitRoom)), least);
+    const barRoom = this.barWidth + unitRoom;
     const width = Math.ceil(this.left + Math.max(this.mapWidth + this.right, barRoom));
     const height = Math.ceil(this.top + this.mapHeight + 6 + this.labelHeight + (this.model.get("col_title") ? FONT + 8 : 4));
     const ratio = window.devicePixelRatio || 1;
@@ -313,27 +317,27 @@ class HeatGridView {
     const x0 = this.left;
     const limit = this.model.get("limit");
     const unit = this.model.get("unit");
-    for (let i = 0; i < BAR.width; i++) {
-      const [r, g, b] = this.colors((2 * i) / (BAR.width - 1) - 1);
+    for (let i = 0; i < this.barWidth; i++) {
+      const [r, g, b] = this.colors((2 * i) / (this.barWidth - 1) - 1);
       ctx.fillStyle = `rgb(${r},${g},${b})`;
       ctx.fillRect(x0 + i, 4, 1, BAR.height);
     }
     ctx.strokeStyle = this.muted;
     ctx.lineWidth = 1;
-    ctx.strokeRect(x0 - 0.5, 3.5, BAR.width + 1, BAR.height + 1);
+    ctx.strokeRect(x0 - 0.5, 3.5, this.barWidth + 1, BAR.height + 1);
     ctx.fillStyle = this.muted;
     ctx.font = this.font(false);
     ctx.textBaseline = "top";
     for (const part of [0, 0.25, 0.5, 0.75, 1]) {
-      const x = x0 + part * BAR.width;
-      ctx.fillRect(Math.min(x, x0 + BAR.width - 0.5) - 0.5, 4 + BAR.height, 1, 4);
+      const x = x0 + part * this.barWidth;
+      ctx.fillRect(Math.min(x, x0 + this.barWidth - 0.5) - 0.5, 4 + BAR.height, 1, 4);
       if (part % 0.5) continue;
       const text = formatNumber((2 * part - 1) * limit);
       ctx.textAlign = part === 0 ? "left" : part === 1 ? "right" : "center";
       ctx.fillText(text, x, 19);
     }
     ctx.textAlign = "left";
-    if (unit) ctx.fillText(unit, x0 + BAR.width + 6, 19);
+    if (unit) ctx.fillText(unit, x0 + this.barWidth + 6, 19);
   }
 
   drawLabels(ctx) {
