@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, cast, get_args
 
 from workbench.editing.selector import contrast_facts
@@ -49,28 +48,28 @@ class Sources:
     pool: FactSet | None
 
     def compute(self, name: MapName) -> EffectMap:
-        """Make one map, with the public call that ``expression`` writes."""
+        """Make one map, with the public call that ``expression`` writes.
+
+        Neurons are those of the default selector: corrupted by noise, since not every control fact has a swap partner.
+        """
         fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
-        options: dict[str, Any] = {
-            "corruption": self.corruption,
-            "form": self.form,
-            "pool": self.pool,
-            "progress": False,
-        }
+        options: dict[str, Any] = {"form": self.form, "pool": self.pool, "progress": False}
+        if name == "neurons":
+            contrast = contrast_facts(self.model.base, fact, pool=self.pool, progress=False)
+            return attribute(self.model, fact, "neuron", contrast=contrast, **options)
+        options["corruption"] = self.corruption
         if name in UNITS:
-            call = partial(attribute, self.model, fact, UNITS[name], **options)
-            if name != "neurons":
-                return call()
-            return call(contrast=contrast_facts(self.model.base, fact, pool=self.pool, progress=False))
+            return attribute(self.model, fact, UNITS[name], **options)
         return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", **options)
 
     def expression(self, name: MapName) -> str:
         """The Python of that call, on ``model`` and ``fact``."""
-        options = f"corruption={self.corruption!r}"
-        options += f", form={self.form!r}" * (self.form is not None) + ", pool=pool" * (self.pool is not None)
+        pool = ", pool=pool" * (self.pool is not None)
+        more = f", form={self.form!r}" * (self.form is not None) + pool
+        if name == "neurons":
+            return f'wb.attribute(model, fact, "neuron", contrast=wb.contrast_facts(model, fact{pool}){more})'
+        options = f"corruption={self.corruption!r}{more}"
         if name in UNITS:
-            if name == "neurons":
-                options += f", contrast=wb.contrast_facts(model, fact{', pool=pool' * (self.pool is not None)})"
             return f'wb.attribute(model, fact, "{UNITS[name]}", {options})'
         return f'wb.causal_trace(model, fact, "{name}", metric="logit_diff", {options})'
 
@@ -88,9 +87,18 @@ def grid_state(effect: EffectMap, name: MapName, model: LoadedModel) -> dict[str
         size = model.shape.n_heads // model.shape.n_kv_heads
         state["groups"] = list(range(size, model.shape.n_heads, size)) if size > 1 else []
     elif name != "mlps":
-        columns = tuple(visible(token) for token in columns)
-        state["marked"] = list(effect.subject)
+        start = left_out(effect)
+        values, columns = values[:, start:], tuple(visible(token) for token in columns[start:])
+        state["marked"] = [i - start for i in effect.subject]
     return {"values": values, "rows": rows, "cols": columns, **state}
+
+
+def left_out(effect: EffectMap) -> int:
+    """How many tokens a trace of one text does not show: those before the subject, where every effect is exactly 0."""
+    if len(effect.prompts) != 1 or not effect.subject:
+        return 0
+    first = effect.values.abs().amax(0).nonzero()
+    return min([int(effect.subject[0]), *first[:1, 0].tolist()])
 
 
 def ranked_neurons(effect: EffectMap, layer: int) -> list[Component]:

@@ -20,12 +20,13 @@ CHIPS = 24
 _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
-def size_words(model: LoadedModel, selection: Selection) -> str:
-    """How many components, gates and what share of the model's parameters."""
+def size_words(model: LoadedModel, selection: Selection, parameters: int) -> str:
+    """How many components and gates, and the gates as a share of the model's parameters."""
     gates = selection.n_parameters(model)
-    share = gates / sum(p.numel() for p in model.hf.parameters())
     parts = "component" if len(selection) == 1 else "components"
-    return f"{len(selection):,} {parts}, {gates:,} trainable gates, {share:.2g} of the model's parameters"
+    number = "gate" if gates == 1 else "gates"
+    share = f"{100 * gates / parameters:.2g}% of the model's {parameters:,} parameters"
+    return f"{len(selection):,} {parts}, {gates:,} trainable {number} ({share})"
 
 
 class SelectionBar(VBox):
@@ -34,10 +35,18 @@ class SelectionBar(VBox):
     Args:
         model: The model whose components they are.
         on_change: Called with the new selection after every change, wherever it came from.
+        on_error: Called with the error of an action, None for an action that went well.
     """
 
-    def __init__(self, model: LoadedModel, on_change: Callable[[Selection], object]) -> None:
-        self._model, self._on_change = model, on_change
+    def __init__(
+        self,
+        model: LoadedModel,
+        on_change: Callable[[Selection], object],
+        on_error: Callable[[Exception | None], object] | None = None,
+    ) -> None:
+        self.error: Exception | None = None
+        self._model, self._on_change, self._on_error = model, on_change, on_error
+        self._parameters = sum(p.numel() for p in model.hf.parameters())
         self._history = History(Selection())
         self._draws = 0
         self._words = HTML()
@@ -75,6 +84,7 @@ class SelectionBar(VBox):
             check_selection(self._model, new)
         if list(new) != list(self._history.now):
             self._history.push(new)
+            self.error, self._problem.value = None, ""
             self._changed()
 
     def undo(self) -> None:
@@ -109,12 +119,16 @@ class SelectionBar(VBox):
 
     def _show(self) -> None:
         chosen = self.selection
-        words = size_words(self._model, chosen) if len(chosen) else "Nothing selected: click cells of the maps"
+        words = (
+            size_words(self._model, chosen, self._parameters)
+            if len(chosen)
+            else "Nothing selected: click cells of the maps"
+        )
         self._words.value = markup.block(f'<span role="status">{markup.text(words)}</span>')
-        self._problem.value = ""
         names = [str(component) for component, _ in zip(chosen, self._chips, strict=False)]
         for chip, name in zip(self._chips, names + [""] * (CHIPS - len(names)), strict=True):
-            chip.description, chip.tooltip = f"{name} ×" * bool(name), f"Remove {name}" * bool(name)
+            with chip.hold_sync():  # one message a chip
+                chip.description, chip.tooltip = f"{name} ×" * bool(name), f"Remove {name}" * bool(name)
             chip.layout.display = None if name else "none"
         rest = len(chosen) - len(names)
         self._more.value = markup.block(markup.text(f"and {rest:,} more")) if rest else ""
@@ -130,13 +144,19 @@ class SelectionBar(VBox):
         chip = Button(layout={"width": "auto", "display": "none"})
 
         def remove() -> None:
-            self.selection = self.selection - Selection([list(self.selection)[place]])
+            chosen = list(self.selection)
+            if place < len(chosen):  # a second click may come before the chip is gone
+                self.selection = Selection(chosen[:place] + chosen[place + 1 :])
 
         chip.on_click(lambda _: self._try(remove))
         return chip
 
     def _try(self, action: Callable[[], object]) -> None:
+        error: Exception | None = None
         try:
             action()
-        except ValueError as error:
-            self._problem.value = markup.alert(error)
+        except Exception as problem:  # would vanish in the log console
+            error = problem
+        self.error, self._problem.value = error, markup.alert(error)
+        if self._on_error is not None:
+            self._on_error(error)

@@ -1,0 +1,221 @@
+"""LinkedMaps: a fact's trace, heads and MLPs side by side, the neurons of one layer below, with linked cursors.
+
+It shows effect maps and a selection, and says what was picked; it computes nothing and holds no selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from ipywidgets import Dropdown, HBox, ToggleButtons, VBox
+
+from workbench.models import LoadedModel
+from workbench.types import Component, EffectMap, Selection
+from workbench.widgets.grid import Cell, HeatGrid
+from workbench.widgets.map_words import tip
+from workbench.widgets.maps import TITLES, MapName, cells_of, grid_state, left_out, neuron_state, picked, ranked_neurons
+
+SITES: dict[str, MapName] = {"Residual": "resid", "MLP": "mlp", "Attention": "attn"}
+CELL_HEIGHT = 15  # pixels in all three maps, so that a layer is at the same height in each
+TALLEST = 48  # layers at that height
+STYLE = {"description_width": "initial", "button_width": "90px"}
+
+
+class LinkedMaps(VBox):
+    """The grids of a ``CircuitPicker``. ``site`` chooses the trace and is placed by the picker.
+
+    Args:
+        model: Gives the number of layers and heads.
+        on_pick: Called with a function from the selection before to the one after a pick in the browser.
+        on_site: Called after another trace site was chosen.
+        on_hover: Called when the pointer comes to a head.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        on_pick: Callable[[Callable[[Selection], Selection]], object],
+        on_site: Callable[[], object],
+        on_hover: Callable[[], object],
+    ) -> None:
+        self._model, self._on_pick, self._on_hover = model, on_pick, on_hover
+        self._effects: dict[str, EffectMap] = {}
+        self._selection = Selection()
+        self._listed: list[Component] = []
+        self._tokens: Sequence[str] = ()
+        self._patterns: torch.Tensor | None = None
+        self._linking = False
+        layers = [f"L{i}" for i in range(model.shape.n_layers)]
+
+        def grid(rows: Sequence[str], columns: Sequence[str], name: MapName, kind: str, column: str = "") -> HeatGrid:
+            return HeatGrid(
+                torch.full((len(rows), len(columns)), float("nan")),
+                rows=rows,
+                cols=columns,
+                title=TITLES[name],
+                row_title="Rank" if name == "neurons" else "Layer",
+                col_title=column,
+                kind=kind,
+                height=CELL_HEIGHT * len(rows) if len(rows) <= TALLEST and name != "neurons" else None,
+            )
+
+        self.trace = grid(layers, ["…"], "resid", "cell", "Token")
+        self.heads = grid(layers, [f"H{i}" for i in range(model.shape.n_heads)], "heads", "head", "Head")
+        self.mlps = grid(layers, ["MLP"], "mlps", "MLP")
+        self.neurons = grid(["…"], ["…"], "neurons", "neuron", "Place in the row")
+        for one, basis in ((self.trace, 240), (self.heads, 210), (self.mlps, 186)):
+            one.layout.flex, one.layout.min_width = f"{basis} 1 {basis}px", f"{min(basis, 186)}px"
+            self._bound(one)
+        self.site = ToggleButtons(
+            options=list(SITES.items()),
+            description="Trace site",
+            style=STYLE,
+            layout={"width": "max-content", "margin": "2px"},
+        )
+        self.layer = Dropdown(description="Neurons of", options=[(n, i) for i, n in enumerate(layers)], style=STYLE)
+        row = HBox([self.trace, self.heads, self.mlps], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        super().__init__([row, self.layer, self.neurons])
+        for one in (self.trace, self.heads, self.mlps, self.neurons):
+            one.on_pick(partial(self._picked, one))
+            one.observe(partial(self._hovered, one), names="hover")
+            if one is not self.neurons:
+                one.observe(partial(self._cursor_moved, one), names="cursor")
+        self.site.observe(lambda _: on_site(), names="value")
+        self.layer.observe(lambda _: self._show_neurons(), names="value")
+
+    @property
+    def trace_name(self) -> MapName:
+        """The trace that is chosen."""
+        return cast(MapName, self.site.value)
+
+    def named(self) -> dict[MapName, HeatGrid]:
+        """The grids by the map that each shows."""
+        return {self.trace_name: self.trace, "heads": self.heads, "mlps": self.mlps, "neurons": self.neurons}
+
+    def show(self, name: MapName, effect: EffectMap) -> None:
+        """Show a map; a trace of another site only becomes ready."""
+        self._effects[name] = effect
+        if name == "neurons":
+            strongest = int(effect.values.nan_to_num(nan=float("-inf")).amax(1).argmax())
+            if self.layer.value != strongest:
+                self.layer.value = strongest  # which shows them
+            else:
+                self._show_neurons()
+        elif (grid := self.named().get(name)) is not None:
+            n = left_out(effect) if grid is self.trace else 0
+            with grid.hold_sync():
+                grid.title = f"{TITLES[name]} ({effect.method})"
+                if grid is self.trace:
+                    grid.col_title = "Token, from the subject on" if n else "Token"
+                grid.unit = _unit(effect)
+                grid.selected = []
+                grid.set_values(**grid_state(effect, name, self._model))
+                self._bound(grid)
+                grid.selected = cells_of(self._selection, name, grid, self._listed)
+
+    def clear(self) -> None:
+        """Forget the maps and the patterns."""
+        self._effects, self._patterns, self._listed = {}, None, []
+        for name in self.named():
+            self.blank(name, "")
+
+    def blank(self, name: MapName, why: str) -> None:
+        """Say at a map that is not there why it is not, and show no values."""
+        grid = self.named().get(name)
+        if grid is None or name in self._effects:
+            return
+        with grid.hold_sync():
+            grid.title = TITLES[name] + (f": {why}" if why else "")
+            if not all(value != value for value in grid.values.flat):
+                grid.selected = []
+                grid.set_values(torch.full(tuple(grid.shape), float("nan")))
+                grid.selected = cells_of(self._selection, name, grid, self._listed)
+
+    def mark(self, selection: Selection) -> None:
+        """Show a selection in all grids."""
+        self._selection = selection
+        for name, grid in self.named().items():
+            grid.selected = cells_of(selection, name, grid, self._listed)
+
+    def set_patterns(self, tokens: Sequence[str], weights: torch.Tensor) -> None:
+        """Attention weights [layer, head, query, key] of the traced text, for the heads' tooltip."""
+        self._tokens, self._patterns = tokens, weights
+        self._hovered(self.heads, {"new": self.heads.hover})
+
+    @property
+    def has_patterns(self) -> bool:
+        """Whether the heads' tooltip has what it needs."""
+        return self._patterns is not None
+
+    def _bound(self, grid: HeatGrid) -> None:
+        """No wider than its cells can get: the next map follows without a gap."""
+        grid.layout.max_width = f"{max(190, 32 * grid.shape[1] + 80)}px"
+
+    def _name(self, grid: HeatGrid) -> MapName:
+        return next(name for name, one in self.named().items() if one is grid)
+
+    def _picked(self, grid: HeatGrid, cells: list[Cell]) -> None:
+        name = self._name(grid)
+        listed, width = self._listed, grid.shape[1]
+
+        def change(selection: Selection) -> Selection:
+            return picked(selection, name, cells_of(selection, name, grid, listed), cells, listed, width)
+
+        self._on_pick(change)
+        grid.selected = cells_of(self._selection, name, grid, self._listed)  # also where nothing has changed
+
+    def _cursor_moved(self, grid: HeatGrid, change: Any) -> None:
+        """The layer under the cursor is the same in all; a layer of the MLPs' map leads to its neurons."""
+        if change["new"] is None or self._linking:
+            return
+        row, self._linking = change["new"][0], True
+        try:
+            for other in (self.trace, self.heads, self.mlps):
+                if other is not grid and (other.cursor is None or other.cursor[0] != row):
+                    other.cursor = [row, min(0 if other.cursor is None else other.cursor[1], other.shape[1] - 1)]
+            if grid is self.mlps:
+                self.layer.value = row
+        finally:
+            self._linking = False
+
+    def _hovered(self, grid: HeatGrid, change: Any) -> None:
+        if (cell := change["new"]) is None:
+            return
+        row, column = cell
+        name = self._name(grid)
+        effect = self._effects.get(name)
+        if effect is None:
+            return
+        if name == "heads" and self._patterns is not None:
+            weights = self._patterns[row, column, -1].tolist()
+            text = "\n".join(filter(None, [tip(name, effect, row, column), "Where the last token attends:"]))
+            grid.show_tip(cell, text, {"tokens": list(self._tokens), "weights": weights})
+            return
+        if name == "neurons":
+            place = self._listed[row * grid.shape[1] + column]
+            row, column = place.layer, place.index or 0
+        elif grid is self.trace:
+            column += left_out(effect)
+        if text := tip(name, effect, row, column):
+            grid.show_tip(cell, text)
+        if name == "heads":
+            self._on_hover()
+
+    def _show_neurons(self) -> None:
+        effect, layer = self._effects.get("neurons"), cast(int, self.layer.value)
+        if effect is None:
+            return
+        self._listed = ranked_neurons(effect, layer)
+        with self.neurons.hold_sync():
+            self.neurons.selected = []
+            self.neurons.title = f"Neurons of L{layer}: the {len(self._listed)} largest effects ({effect.method})"
+            self.neurons.unit = _unit(effect)
+            self.neurons.set_values(limit=float(effect.values.abs().max()) or 1.0, **neuron_state(effect, self._listed))
+            self.neurons.selected = cells_of(self._selection, "neurons", self.neurons, self._listed)
+
+
+def _unit(effect: EffectMap) -> str:
+    return "logits" if effect.metric == "logit_diff" else effect.metric
