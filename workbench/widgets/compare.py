@@ -10,7 +10,7 @@ import base64
 import threading
 from typing import Any, get_args
 
-from ipywidgets import HTML, Button, Dropdown, FloatSlider, HBox, VBox
+from ipywidgets import HTML, Button, Dropdown, HBox, VBox
 
 from workbench.editing.applied import applied, check_base
 from workbench.evaluation.evaluate import answer_probabilities
@@ -26,6 +26,7 @@ from workbench.widgets.compare_code import compare_code, shown_code
 from workbench.widgets.grid import HeatGrid
 from workbench.widgets.job import Job
 from workbench.widgets.map_triple import MapTriple
+from workbench.widgets.slider import Slider
 
 SITES = (
     ("Trace: residual stream", "resid"),
@@ -84,9 +85,7 @@ class CompareView(VBox):
         self._start = Button(description="Compare", icon="columns", tooltip="Compute both maps in the background")
         self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop after the map going on", disabled=True)
         self._maps = MapTriple()
-        self._strength = FloatSlider(
-            description="Strength", min=0, max=1, step=0.05, value=1, style=_STYLE, layout={"width": "min(100%, 480px)"}
-        )
+        self._strength = Slider("Strength")
         self._asker = AskAll()
         super().__init__(
             [

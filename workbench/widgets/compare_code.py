@@ -63,7 +63,7 @@ def shown_code(
     settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
     maps = f"maps = wb.compare_maps(model, edit, traced, {settings}{more})\n" * with_maps
     lines = (
-        f"traced = {fact_code(fact)}\n{maps}"
+        f"traced = {'fact' if [fact] == list(edit.facts) else fact_code(fact)}\n{maps}"
         f"with wb.applied(model, edit, {stage!r}, strength={strength!r}) as edited:\n"
         '    probabilities = wb.answer_probabilities(edited, traced)["before"]\n'
     )
