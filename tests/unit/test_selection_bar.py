@@ -1,0 +1,173 @@
+"""SelectionBar and History: what a researcher clicks, what the bar shows, and what Python holds agree."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.tiny import tiny_llama
+from tests.tiny_facts import knowing
+from workbench.models import LoadedModel
+from workbench.types import Component, Selection
+from workbench.widgets.history import LONGEST, History
+from workbench.widgets.selection_bar import CHIPS, SelectionBar
+
+
+@lru_cache
+def tiny() -> LoadedModel:
+    return knowing(tiny_llama(tied=False))
+
+
+def bar(**options: Any) -> tuple[SelectionBar, list[Selection]]:
+    calls: list[Selection] = []
+    return SelectionBar(tiny(), calls.append, **options), calls
+
+
+def click(button: Any) -> None:
+    """What the browser sends."""
+    content = {"comm_id": button.comm.comm_id, "data": {"method": "custom", "content": {"event": "click"}}}
+    button.comm.handle_msg({"content": content, "buffers": [], "metadata": {}, "header": {}})
+
+
+def chips(shown: SelectionBar) -> list[str]:
+    """The chips that are visible."""
+    return [chip.description for chip in shown._chips if chip.layout.display != "none"]
+
+
+def enabled(shown: SelectionBar) -> set[str]:
+    return {name for name, button in shown._buttons.items() if not button.disabled}
+
+
+@given(st.lists(st.one_of(st.integers(0, 9), st.sampled_from(["undo", "redo"])), max_size=40))
+def test_history_is_a_list_with_a_place_in_it(steps: list[Any]) -> None:
+    history, past, future = History(-1), [-1], []
+    for step in steps:
+        if step == "undo":
+            history.undo()
+            if len(past) > 1:
+                future.append(past.pop())
+        elif step == "redo":
+            history.redo()
+            if future:
+                past.append(future.pop())
+        else:
+            history.push(step)
+            past, future = [*past, step], []
+        assert (history.now, history.can_undo, history.can_redo) == (past[-1], len(past) > 1, bool(future))
+
+
+def test_history_forgets_the_oldest() -> None:
+    history = History(0)
+    for i in range(1, LONGEST + 5):
+        history.push(i)
+    while history.can_undo:
+        history.undo()
+    assert history.now == 5
+
+
+def test_chips_words_and_size_follow_the_selection() -> None:
+    shown, calls = bar()
+    assert chips(shown) == [] and "Nothing selected" in shown._words.value and enabled(shown) == set()
+    shown.selection = "L1H2 L0MLP"
+    assert chips(shown) == ["L1H2 ×", "L0MLP ×"] and calls == [Selection("L1H2 L0MLP")]
+    shape = tiny().shape
+    gates = shape.d_head + shape.d_mlp
+    assert f"2 components, {gates:,} trainable gates" in shown._words.value
+    share = 100 * gates / sum(p.numel() for p in tiny().hf.parameters())
+    assert f"{share:.2g}% of the model" in shown._words.value
+    assert enabled(shown) == {"Undo", "Clear", "Invert", "Random control"}
+    shown.selection = "L1N3"
+    assert "1 component, 1 trainable gate (" in shown._words.value
+
+
+def test_a_chip_removes_its_component_and_undo_brings_it_back_in_its_place() -> None:
+    shown, calls = bar()
+    shown.selection = "L1H2 L0MLP L0H1"
+    click(shown._chips[1])
+    assert list(shown.selection) == [Component(1, "H", 2), Component(0, "H", 1)] == list(calls[-1])
+    assert chips(shown) == ["L1H2 ×", "L0H1 ×"] and shown._chips[1].tooltip == "Remove L0H1"
+    click(shown._chips[5])  # a second click on a chip that is gone
+    assert len(shown.selection) == 2 and shown.error is None
+    click(shown._buttons["Undo"])
+    assert chips(shown) == ["L1H2 ×", "L0MLP ×", "L0H1 ×"]
+    click(shown._buttons["Redo"])
+    assert chips(shown) == ["L1H2 ×", "L0H1 ×"] and "Redo" not in enabled(shown)
+
+
+def test_more_components_than_chips() -> None:
+    shown, _ = bar()
+    shown.selection = Selection(Component(0, "N", i) for i in range(CHIPS + 3))
+    assert len(chips(shown)) == CHIPS and "and 3 more" in shown._more.value
+    click(shown._chips[0])
+    assert len(chips(shown)) == CHIPS and "and 2 more" in shown._more.value
+    assert chips(shown)[-1] == f"L0N{CHIPS} ×"
+
+
+def test_clear_invert_and_random_control() -> None:
+    shown, _ = bar()
+    shape = tiny().shape
+    shown.selection = "L0H1 L1MLP"
+    click(shown._buttons["Invert"])
+    heads = {Component(i, "H", h) for i in range(shape.n_layers) for h in range(shape.n_heads)} - {Component(0, "H", 1)}
+    assert set(shown.selection) == heads | {Component(i, "MLP") for i in range(shape.n_layers) if i != 1}
+    click(shown._buttons["Undo"])
+    draws = []
+    for _ in range(2):
+        before = set(shown.selection)
+        click(shown._buttons["Random control"])
+        drawn = set(shown.selection)
+        assert sorted(c.kind for c in drawn) == ["H", "MLP"] and not drawn & before
+        draws.append(drawn)
+        click(shown._buttons["Undo"])
+    assert draws[0] != draws[1] or shape.n_heads * shape.n_layers < 3
+    click(shown._buttons["Clear"])
+    assert len(shown.selection) == 0 and enabled(shown) == {"Undo"}
+
+
+def test_what_cannot_be_is_shown_and_kept_and_changes_nothing() -> None:
+    errors: list[Any] = []
+    shown, calls = bar(on_error=errors.append)
+    shape = tiny().shape
+    shown.selection = everything = Selection(
+        Component(i, "H", h) for i in range(shape.n_layers) for h in range(shape.n_heads)
+    )
+    click(shown._buttons["Random control"])
+    assert isinstance(shown.error, ValueError) and errors == [shown.error]
+    assert 'role="alert"' in shown._problem.value and str(len(everything)) in shown._problem.value
+    assert shown.selection == everything and len(calls) == 1
+    click(shown._buttons["Clear"])
+    assert shown.error is None and shown._problem.value == "" and errors[-1] is None
+    for wrong, message in (("L9H0", "does not exist"), ("nonsense", "not a component"), ("L0K3", "key-value groups")):
+        with pytest.raises(ValueError, match=message):
+            shown.selection = wrong
+    assert len(shown.selection) == 0 and len(calls) == 2
+
+
+def test_an_error_of_who_listens_is_shown_and_kept() -> None:
+    shown = SelectionBar(tiny(), lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        shown.selection = "L0H1"
+    click(shown._chips[0])
+    assert isinstance(shown.error, ZeroDivisionError) and "division by zero" in shown._problem.value
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(st.sampled_from(["undo", "redo", "clear", "invert", "random", "L0H1", "L1MLP L0H2", "chip"]), max_size=15)
+)
+def test_what_is_shown_is_what_is_held(steps: list[str]) -> None:
+    shown, calls = bar()
+    buttons = {"undo": "Undo", "redo": "Redo", "clear": "Clear", "invert": "Invert", "random": "Random control"}
+    for step in steps:
+        if step == "chip":
+            click(shown._chips[0])
+        elif step in buttons:
+            click(shown._buttons[buttons[step]])
+        else:
+            shown.selection = step
+        assert chips(shown) == [f"{c} ×" for c in shown.selection][:CHIPS]
+        assert not calls or calls[-1] == shown.selection
