@@ -65,6 +65,8 @@ class Workbench(VBox):
         self._open = Button(description="Open", icon="folder-open", tooltip="Open a saved session from there")
         self._alert, self._code = HTML(), HTML()
         self._show_script = Button(description="Whole script", icon="code", tooltip="Python that repeats all of this")
+        for button in (self._save, self._open, self._show_script):
+            button.layout.width = "auto"
         row = HBox([self._folder, self._save, self._open, self._show_script], layout=_WRAP)
         super().__init__([self._tabs, row, self._alert, self._code])
         self.add_class("wb-panel")
