@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from workbench.editing.selector import contrast_facts
+from workbench.facts import load_facts
 from workbench.models import LoadedModel
 from workbench.plots.style import visible
 from workbench.tracing.attribution import AttributionUnit, attribute
@@ -39,6 +40,8 @@ class Sources:
         facts: One fact or several.
         corruption, form: As in ``causal_trace``.
         pool: Where swap partners and contrast facts come from; None for the bundled facts.
+        partner: The swap's partner for one fact. None lets the first map choose it; then all maps and the code share
+            it, since the choice prefers facts that are known by then.
     """
 
     model: LoadedModel
@@ -46,6 +49,19 @@ class Sources:
     corruption: Corruption
     form: Form | None
     pool: FactSet | None
+    partner: Fact | None = None
+
+    def with_partner_of(self, effect: EffectMap) -> Sources:
+        """The same, with the partner that a map of one fact has taken."""
+        if self.partner is not None or self.corruption != "swap" or len(self.facts) != 1 or effect.unit == "neuron":
+            return self
+        name, pool = effect.prompts[0].partner if effect.prompts else None, self.pool or load_facts()
+        return replace(self, partner=next((f for f in pool if f.id == name), None))
+
+    @property
+    def own_pool(self) -> bool:
+        """Whether the pool is not the bundled set, so that the code must give it."""
+        return self.pool is not None and list(self.pool) != list(load_facts())
 
     def compute(self, name: MapName) -> EffectMap:
         """Make one map, with the public call that ``expression`` writes.
@@ -57,21 +73,27 @@ class Sources:
         if name == "neurons":
             contrast = contrast_facts(self.model.base, fact, pool=self.pool, progress=False)
             return attribute(self.model, fact, "neuron", contrast=contrast, **options)
-        options["corruption"] = self.corruption
+        options |= {"corruption": self.corruption, "partner": self.partner}
         if name in UNITS:
             return attribute(self.model, fact, UNITS[name], **options)
         return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", **options)
 
     def expression(self, name: MapName) -> str:
         """The Python of that call, on ``model`` and ``fact``."""
-        pool = ", pool=pool" * (self.pool is not None)
+        pool = ", pool=pool" * self.own_pool
         more = f", form={self.form!r}" * (self.form is not None) + pool
         if name == "neurons":
             return f'wb.attribute(model, fact, "neuron", contrast=wb.contrast_facts(model, fact{pool}){more})'
-        options = f"corruption={self.corruption!r}{more}"
+        options = f"corruption={self.corruption!r}{', partner=partner' * (self.partner is not None)}{more}"
         if name in UNITS:
             return f'wb.attribute(model, fact, "{UNITS[name]}", {options})'
         return f'wb.causal_trace(model, fact, "{name}", metric="logit_diff", {options})'
+
+    def partner_code(self) -> str:
+        """The line that defines the partner, if there is one."""
+        if self.partner is None:
+            return ""
+        return f"partner = {'pool' if self.own_pool else 'wb.load_facts()'}[{self.partner.id!r}]\n"
 
 
 def grid_state(effect: EffectMap, name: MapName, model: LoadedModel) -> dict[str, Any]:

@@ -163,12 +163,12 @@ class CircuitPicker(VBox):
         start = start_code(self._sources.model)
         if self._sources.model.applied:
             start = "import workbench as wb\n\nmodel = ...  # the edited model that this picker was given\n"
-        given = facts_code(self._sources.facts, self._sources.pool)
-        lines = [f"{_variable(m)} = {self._sources.expression(m)}\n" for m in MAPS if m in self.maps]
-        made = self._made[1] if self._made and self._made[0] == list(self.selection) else None
-        return (
-            f"{start}{given}{''.join(lines)}selection = {made or f'wb.Selection({selection_code(self.selection)})'}\n"
-        )
+        given = facts_code(self._sources.facts, self._sources.pool) + self._sources.partner_code()
+        maps = "".join(f"{_variable(m)} = {self._sources.expression(m)}\n" for m in MAPS if m in self.maps)
+        made = f"wb.Selection({selection_code(self.selection)})"
+        if self._made is not None and self._made[0] == list(self.selection):
+            made = self._made[1]
+        return f"{start}{given}{maps}selection = {made}\n"
 
     # What it does
 
@@ -190,17 +190,21 @@ class CircuitPicker(VBox):
         with self._lock:
             items: list[tuple[str, Callable[[], Any]]] = []
             for name in names or FIRST:
-                items.append((name, partial(self._sources.compute, name)))
+                items.append((name, partial(self._make, name)))
                 if name == "heads":
                     items += self._pattern_items()
-            return self._queue.add(items)
+            job = self._queue.add(items)
+            self._say(None)
+            return job
 
     def show(self, fact: Fact | FactSet | Sequence[Fact], maps: Mapping[str, EffectMap]) -> None:
         """Show a fact with maps that were computed before; the selection stays."""
         with self._lock:
-            self._sources = replace(self._sources, facts=_facts(fact))
             self._queue.clear()
             self.maps = {name: maps[name] for name in MAPS if name in maps}
+            self._sources = replace(self._sources, facts=_facts(fact), partner=None)
+            for effect in self.maps.values():
+                self._sources = self._sources.with_partner_of(effect)
             self._made = None
             self._say(None)
             self._linked.clear()
@@ -321,12 +325,17 @@ class CircuitPicker(VBox):
         if items := self._pattern_items():
             self._queue.add(items)
 
+    def _make(self, name: MapName) -> EffectMap:
+        """With the settings of now: when they change, what waits is dropped."""
+        return self._sources.compute(name)
+
     def _computed(self, name: str, result: Any) -> None:
         if name == PATTERNS:
             weights, prompt = result
             self._linked.set_patterns(prompt.tokens, weights)
             return
         self.maps[name] = result
+        self._sources = self._sources.with_partner_of(result)
         self._linked.show(cast(MapName, name), result)
         self._notes.value = notes(self.maps)
         self._show_code()
