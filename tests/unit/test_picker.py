@@ -419,9 +419,9 @@ def test_a_fact_without_a_partner_says_how_to_go_on_and_noise_does() -> None:
 
 
 def test_the_bundled_facts_as_pool_need_no_code() -> None:
-    for pool, given in ((None, False), (wb.load_facts(), False), (FACTS, True)):
+    for pool, written in ((None, False), (wb.load_facts(), False), (FACTS, True)):
         shown = fresh(pool=pool)
-        assert ("pool=pool" in shown.code) == ("\npool = " in shown.code) == given
+        assert ("pool=pool" in shown.code) == ("\npool = " in shown.code) == written
 
 
 class Held:
