@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -110,3 +112,15 @@ def test_the_thread_does_not_keep_the_process() -> None:
     job = Job(until_cancelled)
     assert any(t.daemon and t.name == "workbench-job" for t in threading.enumerate())
     job.cancel()
+
+
+@pytest.mark.parametrize("body", ["cancel.wait(60)", "while True: torch.ones(300, 300) @ torch.ones(300, 300)"])
+def test_the_interpreter_ends_quietly_while_a_job_runs(body: str) -> None:
+    code = (
+        "import time, torch\nfrom workbench.widgets.job import Job\n\ndef work(cancel):\n"
+        f"    {body}\n\njob = Job(work)\ntime.sleep(0.3)\nassert job.running\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert time.monotonic() - began < 60, "whether it looks at its event or not"

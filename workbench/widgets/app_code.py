@@ -43,8 +43,8 @@ def workbench_code(
         )
     load = f"session = wb.load_session({opened[0]!r})\n" if opened and from_session else ""
     parts = [head, f"\n# The circuit\n{load}{circuit}"]
-    if editor.edit is not None:
-        edit = editor.code.removeprefix(head).removeprefix(f"selection = {selection_code(picker.selection)}\n")
+    if editor.edit_code is not None:
+        edit = editor.edit_code.removeprefix(head).removeprefix(f"selection = {selection_code(picker.selection)}\n")
         parts.append(f"\n# The edit\n{edit.removeprefix(load)}")
         if comparison is not None and comparison.edit is editor.edit:
             parts.append(f"\n# Before and after\n{comparison.shown_code}")

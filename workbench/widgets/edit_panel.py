@@ -59,7 +59,8 @@ class EditPanel(VBox):
         self._facts = _fact_set(fact)
         self._lock = threading.RLock()  # the job's thread and the kernel's both write here
         self._busy = False
-        self._ran: str | None = None
+        self._ran: str | None = None  # the code of the last run, until a setting changes
+        self._made_by: str | None = None  # the code of the edit that is shown
         self._job: Job[EvalReport] | None = None
         self._edit: Edit | None = None
         self._report: EvalReport | None = None
@@ -171,6 +172,11 @@ class EditPanel(VBox):
         except ValueError as error:
             return f"# These settings do not work: {error}\n"
 
+    @property
+    def edit_code(self) -> str | None:
+        """Python that makes the edit that is shown, and its report; settings that were changed since do not matter."""
+        return self._made_by
+
     # What it does
 
     def run(self) -> Job[EvalReport]:
@@ -218,6 +224,7 @@ class EditPanel(VBox):
             self._results.value = edit_views.results(report) if report is not None else ""
             if edit_code is not None:
                 self._ran = f"{start_code(self._model)}{facts_code(self._facts, self._pool)}{edit_code}"
+            self._made_by = self._ran
             self._show_code()
 
     def on_done(self, callback: Callable[[EditPanel], object]) -> None:
@@ -260,7 +267,7 @@ class EditPanel(VBox):
 
     def _fitted(self, edit: Edit) -> None:
         with self._lock:
-            self._edit = edit
+            self._edit, self._made_by = edit, self._ran
             self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
             self._say("Fitted. Looking for facts to compare with.")
 
@@ -295,7 +302,7 @@ class EditPanel(VBox):
         self._alert.value = markup.alert(f"{type(error).__name__}: {error}")
 
     def _clear(self) -> None:
-        self._edit = self._report = self._error = self._ran = None
+        self._edit = self._report = self._error = self._ran = self._made_by = None
         self._history = []
         for area in (self._alert, self._progress, self._charts, self._results):
             area.value = ""

@@ -1,0 +1,333 @@
+"""The workbench through the messages a browser sends: all tabs are about one fact, and one script repeats it all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import workbench
+from tests.tiny import tiny_llama
+from tests.tiny_facts import capital, capitals, knowing
+from tests.unit.test_edit_panel import EVIL, QUICK, Held, click, control, enter, same, shown, tiny, until
+from workbench.editing.applied import applied
+from workbench.evaluation.evaluate import answer_probabilities
+from workbench.session import load_session
+from workbench.tracing.attribution import attribute
+from workbench.types import Selection
+from workbench.widgets import app as module
+from workbench.widgets.app import CIRCUIT, COMPARE, EDIT, FACT, Workbench
+from workbench.widgets.maps import MapName
+
+FACTS = capitals()
+FRANCE, SPAIN = FACTS[0], FACTS[2]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def bench(*maps: MapName, selection: str = "L1H4 L1MLP") -> Workbench:
+    """A workbench that shows these maps, with a quick recipe."""
+    one = Workbench(tiny(), FACTS, fact="france-capital")
+    one.editor.recipe = QUICK
+    if maps:
+        one.picker.compute(*maps).wait(60)
+    one.picker.selection = selection
+    return one
+
+
+def go_to(one: Workbench, tab: int) -> None:
+    enter(one._tabs, selected_index=tab)
+
+
+def run(one: Workbench) -> None:
+    click(control(one.editor, "Run"))
+    assert one.editor.job is not None
+    one.editor.job.wait(60)
+
+
+def said(one: Workbench) -> str:
+    """The line below the tabs."""
+    return one._alert.value
+
+
+# One fact in all tabs
+
+
+def test_choosing_a_fact_changes_every_tab() -> None:
+    one = bench("heads")
+    run(one)
+    assert one.comparison is not None and one._tabs.children[COMPARE] is one.comparison
+    enter(one.chooser._list, index=FACTS.ids.index("spain-capital"))
+    assert one.chooser.fact == one.picker.fact == one.editor.fact == SPAIN
+    assert one.picker.maps == {} and one.editor.edit is None
+    assert one.comparison is None and "Run an edit first" in one._tabs.children[COMPARE].value
+    assert list(one.picker.selection) == list(Selection("L1H4 L1MLP")), "what is picked stays"
+    assert repr(one) == "Workbench(spain-capital, 5 facts)"
+
+
+def test_maps_are_computed_when_somebody_looks() -> None:
+    one = bench()
+    assert one.picker.job is None
+    go_to(one, EDIT)
+    assert one.picker.job is None
+    go_to(one, CIRCUIT)
+    job = one.picker.job
+    assert job is not None
+    job.wait(120)
+    assert set(one.picker.maps) >= {"heads", "mlps", "resid"}
+    go_to(one, FACT)
+    go_to(one, CIRCUIT)
+    assert one.picker.job is job, "and not again"
+    one.chooser.fact = "spain-capital"
+    assert one.picker.job is not job, "another fact, with the maps in sight"
+    one.picker.job.wait(120)
+    assert torch.equal(
+        one.picker.maps["heads"].values,
+        attribute(tiny(), SPAIN, "head", corruption="swap", pool=FACTS, progress=False).values,
+    )
+
+
+def test_no_other_fact_while_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, one = Held(monkeypatch), bench()
+    click(control(one.editor, "Run"))
+    until(lambda: held.calls)
+    enter(one.chooser._list, index=FACTS.ids.index("spain-capital"))
+    assert one.chooser.fact == one.picker.fact == one.editor.fact == FRANCE
+    assert one.chooser._list.value == "france-capital" and "Cancel it or wait" in said(one)
+    one.save_session("now")
+    with pytest.raises(RuntimeError, match="An edit is running"):
+        one.open_session("now")
+    held.go.set()
+
+
+def test_the_last_tab_follows_the_last_edit() -> None:
+    one = bench()
+    go_to(one, COMPARE)
+    assert "Run an edit first" in one._tabs.children[COMPARE].value
+    run(one)
+    view = one.comparison
+    assert view is not None and view.edit is one.editor.edit and "is done" in said(one)
+    enter(control(one.editor, "seed"), value=5)
+    run(one)
+    assert one.comparison is view and view.edit is one.editor.edit
+
+
+# The script
+
+
+def executed(code: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(workbench, "load_model", lambda *_: tiny())
+    names: dict[str, Any] = {}
+    exec(code, names)
+    return names
+
+
+def test_one_script_repeats_everything_that_was_clicked(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bench("heads", "mlps")
+    one.picker.top("heads", 2)
+    run(one)
+    assert one.comparison is not None
+    one.comparison.strength = 0.35
+    one.comparison._site.value = "mlp"
+    one.comparison.compare().wait(60)
+    one.comparison.ask("What is the capital of Spain?").wait(60)  # type: ignore[union-attr]
+    code = one.code
+    assert [code.count(part) for part in ("load_model(", "import ", "fact = ", "selection = ", "edit = ")] == [1] * 5
+    names = executed(code, monkeypatch)
+    for name in ("heads", "mlps"):
+        assert torch.equal(names[name].values, one.picker.maps[name].values)
+    assert names["selection"] == one.picker.selection
+    assert one.editor.edit is not None and same(names["edit"], one.editor.edit)
+    assert one.editor.report is not None and names["report"].rows == one.editor.report.rows
+    assert one.comparison.result is not None
+    assert torch.equal(names["maps"].difference.values, one.comparison.result.difference.values)
+    assert dict(names["probabilities"]) == one.comparison.probabilities
+    assert names["answers"]["base"] == "Madrid"
+
+
+def test_the_script_has_only_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bench("heads")
+    assert "rewrite" not in one.code and "applied" not in one.code
+    assert executed(one.code, monkeypatch)["selection"] == one.picker.selection
+    run(one)
+    assert "compare_maps" not in one.code, "nobody asked for these maps"
+    one.picker.selection = "L0MLP"  # after the edit, which was of another selection
+    names = executed(one.code, monkeypatch)
+    assert one.editor.edit is not None and same(names["edit"], one.editor.edit)
+    assert names["edit"].selection == Selection("L1H4 L1MLP")
+
+
+def test_the_button_shows_the_script() -> None:
+    one = bench("heads")
+    button = control(one, "Whole script")
+    click(button)
+    assert "<details open>" in one._code.value and "wb.attribute" in shown(one)
+    click(button)
+    assert one._code.value == ""
+
+
+# Sessions
+
+
+def saved(folder: str = "mine") -> Workbench:
+    one = bench("heads")
+    run(one)
+    enter(control(one, "Folder"), value=folder)
+    click(control(one, "Save"))
+    assert one.error is None and f"Saved in {Path(folder).resolve()}" in said(one)
+    return one
+
+
+@pytest.mark.parametrize("tab", [FACT, CIRCUIT])
+def test_saved_and_opened_is_the_same(tab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = saved(), Workbench(tiny(), FACTS, fact="spain-capital")
+    if tab == CIRCUIT:
+        monkeypatch.setattr(new.picker, "compute", lambda *_: pytest.fail("the maps are in the session"))
+        new.picker.maps = {"heads": old.picker.maps["heads"]}
+    go_to(new, tab)
+    enter(control(new, "Folder"), value="mine")
+    click(control(new, "Open"))
+    assert new.error is None and "Opened france-capital: 1 maps, 2 picked, its edit." in said(new)
+    assert new.chooser.fact == new.picker.fact == new.editor.fact == FRANCE
+    assert new.picker.selection == old.picker.selection
+    assert torch.equal(new.picker.maps["heads"].values, old.picker.maps["heads"].values)
+    assert new.editor.edit is not None and old.editor.edit is not None and same(new.editor.edit, old.editor.edit)
+    assert new.editor.report is not None and old.editor.report is not None
+    assert new.editor.report.rows == old.editor.report.rows and new.editor.recipe == QUICK
+    assert "Evaluation" in shown(new.editor) and "<svg" in shown(new.editor)
+    assert new.comparison is not None and old.comparison is not None
+    assert new.comparison.probabilities == old.comparison.probabilities
+
+
+def test_after_opening_the_script_reads_the_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = saved(), Workbench(tiny(), FACTS, fact="spain-capital")
+    new.open_session("mine")
+    new.comparison.strength = 0.5  # type: ignore[union-attr]
+    assert "rewrite" not in new.code and "attribute" not in new.code
+    names = executed(new.code, monkeypatch)
+    assert old.editor.edit is not None and same(names["edit"], old.editor.edit)
+    assert torch.equal(names["heads"].values, old.picker.maps["heads"].values)
+    with applied(tiny(), old.editor.edit, "learn", 0.5) as edited:
+        assert dict(names["probabilities"]) == dict(answer_probabilities(edited, FRANCE)["before"])
+    assert same(executed(new.editor.code, monkeypatch)["edit"], old.editor.edit)
+    assert same(executed(new.comparison.code, monkeypatch)["edit"], old.editor.edit)  # type: ignore[union-attr]
+    run(new)
+    assert "rewrite" in new.code, "a new run is a new edit"
+    new.chooser.fact = "spain-capital"
+    assert "session" not in new.code
+
+
+def test_a_session_without_an_edit_empties_the_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench("heads", selection="L2MLP").save_session("plain")
+    one = saved()
+    one.open_session("plain")
+    assert one.editor.edit is None and one.comparison is None and "<svg" not in shown(one.editor)
+    assert one.picker.selection == Selection("L2MLP")
+
+
+def state(one: Workbench) -> tuple[Any, ...]:
+    edit, report = one.editor.edit, one.editor.report
+    return (one.chooser.fact, one.picker.fact, one.editor.fact, one.picker.selection, dict(one.picker.maps), edit,
+            report, one.comparison, one.code)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("  ", "Give the folder a name"),
+        ("nowhere", "There is no folder"),
+        (".", "not a saved session"),
+        ("stranger", "Load that model"),
+        ("damaged", "damaged"),
+        ("version", "schema version"),
+        ("file", "There is no folder"),
+    ],
+)
+def test_what_cannot_be_opened_is_said_and_changes_nothing(folder: str, words: str) -> None:
+    one = saved()
+    Path("file").write_text("x")
+    for copy in ("damaged", "version"):
+        one.save_session(copy)
+    gates = Path("damaged/edit/gates.safetensors")
+    gates.write_bytes(gates.read_bytes()[:-8])
+    document = Path("version/session.json")
+    document.write_text(document.read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    stranger = knowing(tiny_llama(1, tied=False), FACTS)
+    Workbench(stranger, FACTS, fact="spain-capital").save_session("stranger")
+    before = state(one)
+    enter(control(one, "Folder"), value=folder)
+    click(control(one, "Open"))
+    assert words in str(one.error) and 'role="alert"' in said(one) and state(one) == before
+    with pytest.raises((ValueError, OSError), match=words):
+        one.open_session(folder)
+    enter(control(one, "Folder"), value="mine")
+    click(control(one, "Open"))
+    assert one.error is None and 'role="alert"' not in said(one)
+
+
+@pytest.mark.parametrize(("folder", "words"), [("", "Give the folder a name"), ("file", "is a file"), ("own", "else")])
+def test_what_cannot_be_saved_is_said(folder: str, words: str) -> None:
+    one = bench("heads")
+    Path("file").write_text("x")
+    Path("own").mkdir()
+    Path("own/thesis.md").write_text("x")
+    enter(control(one, "Folder"), value=folder)
+    click(control(one, "Save"))
+    assert words in str(one.error) and 'role="alert"' in said(one)
+    assert Path("own/thesis.md").read_text() == Path("file").read_text() == "x"
+
+
+def test_a_selection_that_the_model_lacks_is_refused_before_anything_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = saved()
+    session = replace(load_session("mine"), selection=Selection("L99MLP"))
+    before = state(one)
+    monkeypatch.setattr(module, "load_session", lambda _: session)
+    with pytest.raises(ValueError, match="L99MLP"):
+        one.open_session("mine")
+    assert state(one) == before
+
+
+# The rest
+
+
+def test_wrong_arguments() -> None:
+    one = saved()
+    assert one.editor.edit is not None
+    with applied(tiny(), one.editor.edit) as edited, pytest.raises(ValueError, match=r"model\.base"):
+        Workbench(edited, FACTS)
+    with pytest.raises(KeyError):
+        Workbench(tiny(), FACTS, fact="no-such-fact")
+    with pytest.raises(ValueError, match="at least one fact"):
+        Workbench(tiny(), workbench.FactSet())
+
+
+def test_the_model_is_not_changed() -> None:
+    before = tiny().fingerprint
+    saved()
+    assert tiny().fingerprint == before
+
+
+def test_texts_are_shown_not_run() -> None:
+    evil = capital("France", f"Paris {EVIL}", EVIL, id="evil")
+    one = Workbench(tiny(), workbench.FactSet([evil, *FACTS]), fact="evil")
+    enter(control(one, "Folder"), value=f"{EVIL}\0")
+    click(control(one, "Open"))
+    assert one.error is not None and "&lt;img" in shown(one)
+
+
+def test_it_shows_where_widgets_are_not_drawn() -> None:
+    one = bench()
+    card = one._repr_mimebundle_()
+    assert (
+        card["text/plain"] == "Workbench(france-capital, 5 facts)"
+        and "application/vnd.jupyter.widget-view+json" in card
+    )
+    one.picker.compute("heads").wait(60)
+    assert one._repr_mimebundle_()["image/png"] != card["image/png"]
