@@ -222,8 +222,8 @@ class HeatGridView {
     const numbers = this.colLabels.every((text) => /^\D{0,2}\d+$/.test(text));
     this.left = Math.ceil(rowWidth + 10 + (this.model.get("row_title") ? FONT + 8 : 0));
     this.right = 14;
-    // The margins depend on the labels, the labels on the width of a cell, the width of a cell on the margins: twice is enough.
-    for (let round = 0; round < 2; round++) {
+    // The margins depend on the labels, the labels on the width of a cell, the width of a cell on the margins: it settles quickly.
+    for (let round = 0; round < 5; round++) {
       const room = (this.width || 800) - this.left - this.right - 4;
       const fits = clamp(room / nCols, 1, nCols === 1 ? 60 : 32);
       this.cellWidth = this.model.get("cell_width") || (fits > 4 ? Math.floor(fits) : fits);
