@@ -152,7 +152,7 @@ class LinkedMaps(VBox):
 
     def _bound(self, grid: HeatGrid) -> None:
         """No wider than its cells can get: the next map follows without a gap."""
-        grid.layout.max_width = f"{max(190, 32 * grid.shape[1] + 80)}px"
+        grid.layout.max_width = f"{max(190, 32 * grid.shape[1] + 130)}px"
 
     def _name(self, grid: HeatGrid) -> MapName:
         return next(name for name, one in self.named().items() if one is grid)
