@@ -246,7 +246,7 @@ class HeatGridView {
     const limit = formatNumber(this.model.get("limit"));
     const unitRoom = unit ? measure(unit) + 12 : 4;
     const least = Math.max(90, 2 * Math.ceil(measure(`-${limit}`)) + 24); // the numbers below it must not touch
-    this.barWidth = Math.max(Math.floor(Math.min(BAR.width, this.mapWidth, (this.width || 800) - this.left - unitRoom)), least);
+    this.barWidth = Math.max(Math.floor(Math.min(BAR.width, this.mapWidth, (this.width || 800) - this.left - unitRoom - 4)), least);
     const barRoom = this.barWidth + unitRoom;
     const width = Math.ceil(this.left + Math.max(this.mapWidth + this.right, barRoom));
     const height = Math.ceil(this.top + this.mapHeight + 6 + this.labelHeight + (this.model.get("col_title") ? FONT + 8 : 4));
