@@ -66,8 +66,8 @@ class LinkedMaps(VBox):
         self.heads = grid(layers, [f"H{i}" for i in range(model.shape.n_heads)], "heads", "head", "Head")
         self.mlps = grid(layers, ["MLP"], "mlps", "MLP")
         self.neurons = grid(["…"], ["…"], "neurons", "neuron", "Place in the row")
-        for one, basis in ((self.trace, 240), (self.heads, 210), (self.mlps, 186)):
-            one.layout.flex, one.layout.min_width = f"{basis} 1 {basis}px", f"{min(basis, 186)}px"
+        for one, basis in ((self.trace, 270), (self.heads, 194), (self.mlps, 186)):
+            one.layout.flex, one.layout.min_width = f"{basis} 1 {basis}px", f"{basis}px"
             self._bound(one)
         self.site = ToggleButtons(
             options=list(SITES.items()),
