@@ -150,6 +150,15 @@ class CompareView(VBox):
         self._stage.value = stage
 
     @property
+    def site(self) -> str:
+        """Which map: ``"resid"``, ``"mlp"``, ``"attn"`` or ``"head"``. Settable."""
+        return str(self._site.value)
+
+    @site.setter
+    def site(self, site: str) -> None:
+        self._site.value = site
+
+    @property
     def job(self) -> Job[MapComparison] | None:
         """The last comparison of maps; ``view.job.wait()`` waits for it and raises its error again."""
         return self._job

@@ -1,0 +1,88 @@
+"""Pictures of the panels for the README: a real JupyterLab in headless Chromium, light and dark.
+
+python -m benchmarks.screenshots [folder]
+
+Needs Chromium and the bundled model; takes some minutes. Writes ``docs/images/panel-*.png``.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from playwright.sync_api import Page, sync_playwright
+
+from tests.browser.conftest import CHROMIUM_ARGS, Lab, Notebook, serve
+
+CHROMIUM = "/usr/bin/chromium"
+THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
+SIZE = {"width": 1500, "height": 1400}
+MOST_BYTES = 1_500_000
+# All maps, then an edit of a few steps: what is shown is the panel, not a result.
+CELL = """import workbench as wb
+
+model = wb.load_model()
+app = wb.Workbench(model, fact="france-capital")
+app.picker.compute().wait()
+app.picker.top("heads", 4)
+app.picker.selection = app.picker.selection | wb.Selection("L13MLP")
+app.editor.recipe = wb.Recipe(steps=(8, 16), retain_size=16)
+app.editor.run().wait()
+app.comparison.site = "head"
+app.comparison.compare().wait()
+app.comparison.strength = 0.75
+app.comparison.ask("What is the capital of France?").wait()
+app"""
+TABS = {"fact": "1 Fact", "circuit": "2 Circuit", "edit": "3 Edit", "compare": "4 Compare"}
+
+
+def main(folder: Path) -> None:
+    """Write the pictures, and say how large they are together."""
+    with tempfile.TemporaryDirectory() as temporary:
+        home, notebooks = Path(temporary, "home"), Path(temporary, "notebooks")
+        home.mkdir()
+        notebooks.mkdir()
+        notebook = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(CELL)],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        )
+        nbformat.write(notebook, notebooks / "workbench.ipynb")
+        with serve(home, notebooks) as lab, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+            pictures = take(browser.new_page(viewport=SIZE), lab, folder)
+            browser.close()
+    total = sum(path.stat().st_size for path in pictures)
+    print(f"{len(pictures)} pictures, {total / 1000:.0f} kB")
+    if total > MOST_BYTES:
+        raise SystemExit(f"Too large together: at most {MOST_BYTES / 1000:.0f} kB.")
+
+
+def take(page: Page, lab: Lab, folder: Path) -> list[Path]:
+    """Run the notebook once and photograph each tab in each theme."""
+    page.set_default_timeout(1_200_000)
+    notebook = Notebook(page, lab, "workbench.ipynb")
+    notebook.open()
+    notebook.command("application:toggle-left-area")
+    notebook.run_all()
+    panel, pictures = page.locator(".wb-panel").first, []
+    for theme, full_name in THEMES.items():
+        notebook.theme(full_name)
+        for name, tab in TABS.items():
+            page.get_by_role("tab", name=tab).click()
+            page.wait_for_timeout(1500)  # the maps are drawn
+            panel.scroll_into_view_if_needed()
+            box = panel.bounding_box()
+            assert box is not None
+            # What fits on a screen: the texts of an evaluation go on for pages.
+            clip = {**box, "height": min(box["height"], 1150.0)}
+            path = folder / f"panel-{name}-{theme}.png"
+            page.screenshot(path=path, clip=clip)  # type: ignore[arg-type]
+            pictures.append(path)
+            print(path)
+    return pictures
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/images"))

@@ -1,0 +1,245 @@
+"""The workbench in a real JupyterLab, on the bundled model: what the user sees, and what Python holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import Lab, Notebook
+
+pytestmark = [pytest.mark.browser, pytest.mark.model]
+
+Run = Callable[..., Notebook]
+
+# Few and short facts, so that a fit and its evaluation take seconds; their ids are those of the bundled ones.
+FACTS = """
+from dataclasses import replace
+import workbench as wb
+model = wb.load_model()
+everything = wb.load_facts()
+names = ("france-capital", "germany-capital", "italy-capital", "spain-capital")
+short = [replace(everything[i], paraphrases=everything[i].paraphrases[:1], heldout=everything[i].heldout[:1],
+                 cloze_paraphrases=()) for i in names]
+animals = everything.filter(relation="animal-class", split="dev", role="retain")[:3]
+facts = wb.FactSet([*short, *animals], name="few")
+"""
+APP = f"""{FACTS}
+app = wb.Workbench(model, facts, fact="germany-capital")
+app.editor.recipe = wb.Recipe(retain_size=2, retain_batch_size=2, batch_size=2)
+app
+"""
+OPENED = f"""{FACTS}
+app = wb.Workbench(model, facts, fact="germany-capital")
+app
+"""
+
+
+def panel(page: Page) -> Locator:
+    """The whole workbench."""
+    return page.locator(".wb-panel").first
+
+
+def go_to(page: Page, tab: str) -> None:
+    panel(page).get_by_role("tab", name=tab).click()
+
+
+def press(page: Page, name: str) -> None:
+    """Click the button of this name that is in sight."""
+    panel(page).get_by_role("button", name=name, exact=True).locator("visible=true").click()
+
+
+def fill(page: Page, label: str, value: str) -> None:
+    """Type into a field and leave it."""
+    field = panel(page).get_by_label(label, exact=True).locator("visible=true")
+    field.fill(value)
+    field.press("Tab")
+
+
+def sees(page: Page, text: str, seconds: float = 60) -> None:
+    expect(panel(page).get_by_text(text).locator("visible=true").first).to_be_visible(timeout=1000 * seconds)
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page, context=".wb-panel").response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
+
+
+def drawn(page: Page) -> int:
+    """How many maps in sight have colours, which those without values do not have."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('canvas.hg-picture')].filter((canvas) => {
+          if (canvas.offsetWidth < 20) return false;
+          const { data } = canvas.getContext('2d').getImageData(0, canvas.height / 4, canvas.width, canvas.height / 2);
+          let coloured = 0;
+          for (let i = 0; i < data.length; i += 4)
+            coloured += Math.max(data[i], data[i + 1], data[i + 2]) - Math.min(data[i], data[i + 1], data[i + 2]) > 30;
+          return coloured > 50;
+        }).length"""
+    )
+
+
+def cut(page: Page) -> list[str]:
+    """What is in sight and wider than its place."""
+    return page.evaluate(
+        """() => {
+        const root = document.querySelector('.wb-panel');
+        const right = root.closest('.jp-OutputArea-output').getBoundingClientRect().right + 1;
+        const wide = (one) => one.offsetParent && !one.closest('.wb-scroll') && !one.closest('.hg-tip');
+        return [...root.querySelectorAll('*')].filter((one) => wide(one) && one.getBoundingClientRect().right > right)
+        .map((one) => `${one.className} ${one.textContent.slice(0, 40)}`); }"""
+    )
+
+
+def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
+    """Another fact, its circuit, an edit to its end while a cell answers, the comparison, and the saved session."""
+    notebook = run_notebook(APP, "'still here'")
+    # Another fact
+    fill(page, "Search", "france par")
+    expect(panel(page).get_by_label("Facts").locator("option")).to_have_count(1)
+    panel(page).get_by_label("Facts").select_option(index=0)
+    sees(page, "The capital of France is Paris")
+    notebook.wait_for("[app.chooser.fact.id, app.picker.fact.id, app.editor.fact.id]", ["france-capital"] * 3)
+    sees(page, "Traced token: ' Paris'")
+
+    # Its circuit: only two maps, or the test takes minutes
+    notebook.execute("app.picker.compute('heads', 'mlps').wait(60)\napp.picker.selection = 'L23H4 L13MLP'")
+    go_to(page, "2 Circuit")
+    page.wait_for_function("() => [...document.querySelectorAll('.hg-cells')].some((one) => one.offsetWidth > 20)")
+    notebook.wait_for("app.picker.job.state", "done")
+    assert drawn(page) == 2 and not cut(page)
+    sees(page, "1 head selected")
+
+    # The edit
+    go_to(page, "3 Edit")
+    sees(page, "Edit: France, Paris → Rome")
+    fill(page, "unlearn steps", "1")
+    fill(page, "learn steps", "2")
+    notebook.wait_for("list(app.editor.recipe.stage_steps)", [1, 2])
+    press(page, "Run")
+    sees(page, "Preparing")
+    assert notebook.ask("app.editor.running") is True
+    before = page.locator(".jp-OutputArea-output pre", has_text="still here").count()
+    notebook.command("notebook:run-cell")  # the last cell: the notebook answers while the fit runs
+    assert before == 1 and notebook.ask("[app.editor.running, 6 * 7]") == [True, 42]
+    fill(page, "Folder", "while-it-runs")
+    press(page, "Open")
+    sees(page, "There is no folder")
+    sees(page, "The edit of france-capital is done", 180)
+    sees(page, "What it says to held-out questions")
+    held = notebook.ask("[app.editor.job.state, [str(c) for c in app.editor.edit.selection], app.editor.error]")
+    assert held == ["done", ["L23H4", "L13MLP"], None]
+    texts = notebook.ask("[r.text for r in app.editor.report.rows if r.group == 'heldout']")
+    cells = panel(page).locator("table").last.locator("td").all_inner_texts()
+    assert len(texts) == 3 and all(any(text.strip() in cell for cell in cells) for text in texts)
+    assert panel(page).locator("svg[role=img]:visible").count() == 3 and not cut(page)
+
+    # The comparison: the slider moves the bars, the base answers as before
+    go_to(page, "4 Compare")
+    bars = panel(page).locator("svg[aria-label^='P(answer) after learn']")
+    expect(bars).to_have_attribute("aria-label", re.compile("strength 1.00"))
+    full = notebook.ask("app.comparison.probabilities")
+    slider = panel(page).get_by_role("slider", name="Strength")
+    slider.focus()
+    slider.press("Home")
+    expect(bars).to_have_attribute("aria-label", re.compile("strength 0.00"))
+    notebook.wait_for("app.comparison.strength", 0.0)
+    none = notebook.ask("app.comparison.probabilities")
+    assert none != full
+    sees(page, f"{none['old: Paris']:.3f}")
+    panel(page).get_by_label("Map", exact=True).select_option(label="Attention heads")
+    press(page, "Compare")
+    sees(page, "done after", 120)
+    assert notebook.ask("app.comparison.error is None and len(app.comparison.grids)") == 3
+    expect(panel(page).get_by_text("After minus before")).to_be_visible()
+    assert drawn(page) == 3 and not cut(page)
+    fill(page, "Ask", "What is the capital of Italy?")
+    press(page, "Ask all")
+    expect(panel(page).locator("td", has_text="Rome").first).to_be_visible(timeout=60_000)
+    answers = notebook.ask("app.comparison.asking.wait(60)")
+    assert list(answers) == ["base", "after unlearn", "after learn"] and "Rome" in answers["base"]
+
+    # Save
+    fill(page, "Folder", "mine")
+    press(page, "Save")
+    sees(page, f"Saved in {lab.folder / 'mine'}")
+    assert (lab.folder / "mine" / "session.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def session(lab: Lab, model: Any) -> Path:
+    """A saved session, made without a browser: a fitted edit with its report, and a head map."""
+    names: dict[str, Any] = {}
+    exec(FACTS.replace("wb.load_model()", "None"), names)
+    import workbench as wb
+
+    facts, fact = names["facts"], names["short"][0]
+    recipe = wb.Recipe(steps=(1, 1), retain_size=2, retain_batch_size=2, batch_size=2)
+    edit = wb.rewrite(model, fact, "L23H4 L13MLP", recipe=recipe, pool=facts, progress=False)
+    saved = wb.Session(
+        fact=fact,
+        fingerprint=model.fingerprint,
+        model_name=model.name,
+        selection=wb.Selection("L23H4 L13MLP"),
+        maps={"heads": wb.attribute(model, fact, "head", corruption="swap", pool=facts, progress=False)},
+        edit=edit,
+        report=wb.evaluate(model, edit=edit, pool=facts, max_controls=1, progress=False),
+    )
+    return saved.save(lab.folder / "saved")
+
+
+def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page, session: Path) -> None:
+    """Opened, every tab is readable, without violations; its script is shown; reopened without a kernel it says so."""
+    notebook = run_notebook(OPENED)
+    fill(page, "Folder", "stranger")
+    press(page, "Open")
+    alert = panel(page).get_by_role("alert").locator("visible=true")
+    expect(alert).to_contain_text("There is no folder")
+    assert notebook.ask("[type(app.error).__name__, app.chooser.fact.id]") == ["FileNotFoundError", "germany-capital"]
+    fill(page, "Folder", "saved")
+    press(page, "Open")
+    sees(page, "Opened france-capital: 1 maps, 2 picked, its edit.")
+    assert alert.count() == 0
+    assert notebook.ask("[app.error, app.chooser.fact.id, str(app.picker.selection), app.editor.edit is not None]") == [
+        None, "france-capital", "L23H4 L13MLP", True,
+    ]  # fmt: skip
+    for theme, width in (("JupyterLab Light", 1100), ("JupyterLab Dark", 1900)):
+        notebook.theme(theme)
+        page.set_viewport_size({"width": width, "height": 1000})
+        for tab, text in (
+            ("1 Fact", "Or write a new one"),
+            ("2 Circuit", "What is the capital of France?"),
+            ("3 Edit", "What it says to held-out questions"),
+            ("4 Compare", "P(answer) after learn at strength 1.00"),
+        ):
+            go_to(page, tab)
+            sees(page, text)
+            assert not cut(page), (tab, width)
+            assert not violations(page), (tab, theme)
+            if tab == "2 Circuit":
+                assert drawn(page) == 1, "a map that came while its tab was hidden"
+    press(page, "Whole script")
+    sees(page, "session = wb.load_session('saved')")
+    assert "rewrite" not in notebook.ask("app.code")
+
+
+def test_cancel_and_a_refused_fact(run_notebook: Run, page: Page, session: Path) -> None:
+    notebook = run_notebook(OPENED.replace("\napp\n", "\napp.open_session('saved')\napp\n"))
+    go_to(page, "3 Edit")
+    fill(page, "unlearn steps", "9000")
+    press(page, "Run")
+    sees(page, "unlearn: step")
+    notebook.execute("app.chooser.fact = 'spain-capital'")
+    sees(page, "Cancel it or wait, then choose another fact.")
+    press(page, "Cancel")
+    sees(page, "Cancelled in stage 'unlearn'")
+    sees(page, "cancelled after")
+    assert notebook.ask("[app.editor.job.state, app.editor.edit, app.editor.error, app.chooser.fact.id]") == [
+        "cancelled", None, None, "france-capital",
+    ]  # fmt: skip
+    expect(panel(page).get_by_role("button", name="Run", exact=True)).to_be_enabled()
