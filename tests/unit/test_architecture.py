@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": {"types", "atomic", "sealed"},
     "plots": {"types", "atomic"},
     "html": {"types", "plots", "atomic"},
+    "session": {"types", "store", "atomic", "sealed"},
     "bundled": BASE,
     "architecture": BASE,
     "models": MODEL,
@@ -43,7 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "editing": TEXT | {"tracing"},  # the default selector attributes
     "evaluation": COMPUTE,
     "transfer": COMPUTE,
-    "widgets": COMPUTE | {"plots", "html", "transfer"},
+    "widgets": COMPUTE | {"plots", "html", "transfer", "session"},
     "demo": COMPUTE | {"plots", "html"},
     "cli": COMPUTE | {"plots", "html", "demo"},
     "__main__": {"cli"},
