@@ -279,6 +279,17 @@ def test_a_bad_pick_changes_nothing(cells: Any) -> None:
     assert names(shown.selection) == "L1H2"
 
 
+def test_a_pick_that_cannot_be_taken_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: Any, selection: Any) -> None:
+        raise ValueError("no gate here")
+
+    shown = fresh()
+    monkeypatch.setattr("workbench.widgets.selection_bar.check_selection", refuse)
+    pick(shown.heads, [1, 2])
+    assert "no gate here" in shown._alert.value and str(shown.error) == "no gate here"
+    assert shown.heads.selected == [] and len(shown.selection) == 0
+
+
 STEPS = st.one_of(
     st.tuples(st.sampled_from(["trace", "heads", "mlps", "neurons"]), st.integers(0, 500), st.integers(0, 500)),
     st.tuples(st.just("box"), st.integers(0, 500), st.integers(0, 500)),

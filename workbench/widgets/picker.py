@@ -369,11 +369,9 @@ class CircuitPicker(VBox):
                 self.compute(name)
 
     def _show_code(self) -> None:
-        if not self._open.value and not self._code.value:
-            return  # a click does not send what nobody sees
-        self._code.value = (
-            markup.block(f'<pre tabindex="0"><code>{markup.text(self.code)}</code></pre>') if self._open.value else ""
-        )
+        """Only while it is open: a click does not send what nobody sees."""
+        source = f'<pre tabindex="0"><code>{markup.text(self.code)}</code></pre>' if self._open.value else ""
+        self._code.value = markup.block(source) if source else ""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return {

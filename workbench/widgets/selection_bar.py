@@ -144,9 +144,8 @@ class SelectionBar(VBox):
         chip = Button(layout={"width": "auto", "display": "none"})
 
         def remove() -> None:
-            chosen = list(self.selection)
-            if place < len(chosen):  # a second click may come before the chip is gone
-                self.selection = Selection(chosen[:place] + chosen[place + 1 :])
+            chosen = list(self.selection)  # a second click may come when the chip is gone: then nothing changes
+            self.selection = Selection(chosen[:place] + chosen[place + 1 :])
 
         chip.on_click(lambda _: self._try(remove))
         return chip
