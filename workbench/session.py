@@ -97,7 +97,9 @@ def load_session(path: str | Path) -> Session:
     """
     path = Path(path)
     if not path.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.absolute()}. A session is the folder that Session.save wrote.")
+        raise FileNotFoundError(
+            f"There is no folder {path.absolute()}. A session is the folder that Session.save wrote."
+        )
     file = path / SESSION_FILE
     if not file.is_file():
         raise ValueError(f"{path} is not a saved session: it has no {SESSION_FILE}. {AGAIN}")
