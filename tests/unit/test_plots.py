@@ -399,7 +399,7 @@ def test_history_counts_steps_through_the_stages() -> None:
     assert list(old.y) == pytest.approx([0.8, None, 0.2, None, None])
     assert list(new.y) == [None, None, None, 0.0, 0.4]
     assert all(t.connectgaps for t in figure.data)
-    assert [t.name for t in (old, new, refusal)] == ["old: Paris", "new: Rome", "refusal: I am not sure."]
+    assert [t.name for t in (old, new, refusal)] == ["old: Paris", "new: Rome", "refusal"]
     assert len({t.line.dash for t in (old, new, refusal)}) == 3
     assert len({t.marker.symbol for t in (old, new, refusal)}) == 3
     assert {t.xaxis for t in figure.data} == {"x"}

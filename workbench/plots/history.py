@@ -78,10 +78,10 @@ def history_figure(edit: Edit) -> go.Figure:
             f"base model {edit.base_name}; measured before each update",
         ],
         alt=f"Training curves of loss, KL and answer probabilities: {ran}{last}.",
-        width=900,
+        width=820,
         plot_height=_HEIGHT,
         left=90,
-        right=200,
+        right=150,
         bottom=60,
         above=20,
     )
@@ -147,7 +147,7 @@ def _answer_names(edit: Edit) -> tuple[str, str, str]:
         return "old answer", "new answer", "refusal"
     fact = edit.facts[0]
     return (
-        f"old: {escape(visible(fact.answer, 20))}",
-        f"new: {escape(visible(fact.target, 20))}",
-        f"refusal: {escape(visible(fact.refusal, 20))}",
+        f"old: {escape(visible(fact.answer, 12))}",
+        f"new: {escape(visible(fact.target, 12))}",
+        "refusal",
     )
