@@ -155,7 +155,7 @@ class Workbench(VBox):
 
     def _edited(self, panel: EditPanel) -> None:
         self._compare(panel.edit)
-        self._say(f"The edit of {self._fact.id} is done. {TABS[COMPARE]} shows what it changed.", "done")
+        self._say(f'The edit of {self._fact.id} is done: see the tab "{TABS[COMPARE]}".', "done")
 
     def _compare(self, edit: Edit | None, edit_code: str | None = None) -> None:
         """Fill the last tab with an edit, or empty it."""
