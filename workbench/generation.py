@@ -150,7 +150,7 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
     """Full-sequence probability of each continuation after its prompt, for a few rows of (prompt, continuation).
 
     What all rows begin with is computed once, and the last token of a row never. Equal to ``continuation_logprobs`` up
-    to rounding, at about a third of the cost for answers to one question.
+    to rounding.
     """
     from transformers import DynamicCache
 
