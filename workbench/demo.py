@@ -20,23 +20,14 @@ from workbench.plots import probabilities_figure
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit, EvalReport, Fact, Recipe
+from workbench.types.report import RATE_NAMES
 
-RATE_NAMES = {
-    "new": "new answer, held-out questions",
-    "old": "old answer still there, held-out",
-    "forget": "forgotten, of what the base answered",
-    "cloze_new": "new answer, clozes",
-    "control": "controls still right",
-    "neighbour": "neighbours still right",
-    "bleed": "new answer where it does not belong",
-    "gibberish": "gibberish above the base's",
-    "kl": "KL to the base on controls (nats per token)",
-}
+SHOWN = [name for name in RATE_NAMES if name not in ("refusal", "train_new")]
 
 
 def rates_table(report: EvalReport) -> pd.DataFrame:
     """The report's rates in words, one column per stage."""
-    table = report.summary().loc[list(RATE_NAMES)]
+    table = report.summary().loc[SHOWN]
     return table.rename(index=RATE_NAMES).rename_axis("rate (95% interval, n)")
 
 

@@ -16,6 +16,21 @@ ANSWER_CLASSES: tuple[AnswerClass, ...] = get_args(AnswerClass)
 Group = Literal["train", "heldout", "cloze", "neighbour", "control"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
+RATE_NAMES: dict[str, str] = {
+    "new": "new answer, held-out questions",
+    "old": "old answer still there, held-out",
+    "refusal": "refusal, held-out",
+    "forget": "forgotten, of what the base answered",
+    "train_new": "new answer, training questions",
+    "cloze_new": "new answer, clozes",
+    "control": "controls still right",
+    "neighbour": "neighbours still right",
+    "bleed": "new answer where it does not belong",
+    "gibberish": "gibberish above the base's",
+    "kl": "KL to the base on controls (nats per token)",
+}
+"""What the rates of a report are, in words."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:

@@ -7,21 +7,8 @@ from collections.abc import Sequence
 
 from workbench.plots.style import visible
 from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Step
+from workbench.types.report import RATE_NAMES
 from workbench.widgets import markup
-
-RATES: dict[str, str] = {
-    "new": "new answer, held-out questions",
-    "old": "old answer still there, held-out",
-    "refusal": "refusal, held-out",
-    "forget": "forgotten, of what the base answered",
-    "train_new": "new answer, training questions",
-    "cloze_new": "new answer, clozes",
-    "control": "controls still right",
-    "neighbour": "neighbours still right",
-    "bleed": "new answer where it does not belong",
-    "gibberish": "gibberish above the base's",
-    "kl": "KL to the base on controls (nats per token)",
-}
 
 
 def stage_words(stage: str) -> str:
@@ -109,7 +96,7 @@ def results(report: EvalReport) -> str:
     heads = [stage_words(s) for s in report.stages]
     rates = [
         [words, *(str(report.rates[s][name]) if name in report.rates[s] else "" for s in report.stages)]
-        for name, words in RATES.items()
+        for name, words in RATE_NAMES.items()
         if any(name in report.rates[s] for s in report.stages)
     ]
     parts = [
