@@ -78,7 +78,8 @@ class AskAll(VBox):
             self._answers.value = ""
             if job.result is not None:
                 self.asked = text
-                self._answers.value = markup.table(list(job.result), [list(job.result.values())], text)
+                headers, row = ["question", *job.result], [text, *job.result.values()]
+                self._answers.value = markup.table(headers, [row], "What they answer")
             self._tell(job.error)
 
         self._button.disabled = True
