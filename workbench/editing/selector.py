@@ -9,7 +9,7 @@ from workbench.facts import known_facts, load_facts
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
 from workbench.tracing.attribution import attribute
-from workbench.types import Fact, FactSet, Selection
+from workbench.types import Fact, FactSet, Form, Selection
 
 NEURONS = 2000
 CONTROLS = 12
@@ -58,27 +58,31 @@ def contrast_facts(
     *,
     pool: FactSet | None = None,
     n: int = CONTROLS,
+    form: Form | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> FactSet:
     """Control facts whose mean attribution the default selector subtracts: retain-role facts of the pool that the
-    model knows and that can be traced, in an order drawn by seed. Arguments as in ``default_selection``; at most n."""
+    model knows and that can be traced, in an order drawn by seed. Arguments as in ``default_selection``; at most n.
+
+    With ``form``, only facts that can be traced in that form.
+    """
     ids = {f.id for f in ([fact] if isinstance(fact, Fact) else fact)}
     pool = load_facts() if pool is None else pool
     candidates = pool.filter(lambda f: f.role == "retain" and f.id not in ids)
     controls = list(known_facts(model, candidates, progress=progress)) if len(candidates) else []
     random.Random(seed).shuffle(controls)
-    return FactSet(traceable(model, controls, n), name="contrast facts")
+    return FactSet(traceable(model, controls, n, form), name="contrast facts")
 
 
-def traceable(model: LoadedModel, facts: Sequence[Fact], n: int) -> list[Fact]:
-    """The first n facts that can be traced (the base's own answer contains the fact's)."""
+def traceable(model: LoadedModel, facts: Sequence[Fact], n: int, form: Form | None = None) -> list[Fact]:
+    """The first n facts that can be traced in this form (the base's own answer contains the fact's)."""
     out: list[Fact] = []
     for fact in facts:
         if len(out) == n:
             break
         try:
-            traced_prompt(model, fact)
+            traced_prompt(model, fact, form=form)
         except ValueError:  # known with an alias that cannot be located, say: the next one will do
             continue
         out.append(fact)

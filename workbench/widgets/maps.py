@@ -71,7 +71,7 @@ class Sources:
         fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
         options: dict[str, Any] = {"form": self.form, "pool": self.pool, "progress": False}
         if name == "neurons":
-            contrast = contrast_facts(self.model.base, fact, pool=self.pool, progress=False)
+            contrast = contrast_facts(self.model.base, fact, form=self.form, pool=self.pool, progress=False)
             return attribute(self.model, fact, "neuron", contrast=contrast, **options)
         options |= {"corruption": self.corruption, "partner": self.partner}
         if name in UNITS:
@@ -83,7 +83,7 @@ class Sources:
         pool = ", pool=pool" * self.own_pool
         more = f", form={self.form!r}" * (self.form is not None) + pool
         if name == "neurons":
-            return f'wb.attribute(model, fact, "neuron", contrast=wb.contrast_facts(model, fact{pool}){more})'
+            return f'wb.attribute(model, fact, "neuron", contrast=wb.contrast_facts(model, fact{more}){more})'
         options = f"corruption={self.corruption!r}{', partner=partner' * (self.partner is not None)}{more}"
         if name in UNITS:
             return f'wb.attribute(model, fact, "{UNITS[name]}", {options})'
