@@ -14,7 +14,8 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Page, sync_playwright
 
-from tests.browser.conftest import CHROMIUM_ARGS, Lab, Notebook, serve
+from tests.browser.conftest import Lab, Notebook, serve
+from tests.conftest import CHROMIUM_ARGS
 
 CHROMIUM = "/usr/bin/chromium"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ if SHAPED:
     install_import_hook(SHAPED, "beartype.beartype")
 
 CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 # Kept in the notebooks, not compared: pictures carry unrounded numbers (the tables beside them are compared), and
 # warnings on stderr name paths.
 NOT_COMPARED = ("application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-state+json", "stderr")
@@ -57,6 +67,17 @@ def facts() -> Any:
 def chromium() -> Path:
     """Path of Chromium; `pytest_runtest_setup` has made sure that a test marked ``browser`` gets here only with one."""
     return CHROMIUM if CHROMIUM.exists() else Path(shutil.which("chromium") or CHROMIUM)
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: Path) -> Iterator[Any]:
+    """One headless Chromium for all tests: playwright's event loop lives in this thread, so there can be only one."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(chromium), args=CHROMIUM_ARGS)
+        yield browser
+        browser.close()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

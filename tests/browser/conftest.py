@@ -22,7 +22,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page
 
 TOKEN = "e2e"
 START = 90  # seconds until JupyterLab must answer
@@ -35,15 +35,6 @@ SETTINGS = {
     "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
-CHROMIUM_ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # Runs code in the notebook's kernel and returns what it prints.
 EXECUTE = """async ([path, code]) => {
   const widget = [...jupyterapp.shell.widgets('main')].find((one) => one.context && one.context.path === path);
@@ -209,15 +200,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """JupyterLab on an empty folder."""
     with serve(tmp_path_factory.mktemp("jupyter"), tmp_path_factory.mktemp("notebooks")) as running:
         yield running
-
-
-@pytest.fixture(scope="package")
-def browser(chromium: Path) -> Iterator[Browser]:
-    """One headless Chromium. Not for the whole session: playwright's event loop would be in the way of other tests."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(chromium), args=CHROMIUM_ARGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

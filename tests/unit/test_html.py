@@ -194,8 +194,7 @@ def test_other_items_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("scheme", "width", "ground"), [("light", 1100, 255), ("dark", 1900, 22)])
-def test_in_a_browser(tmp_path: Path, chromium: Path, scheme: Any, width: int, ground: int) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
+def test_in_a_browser(tmp_path: Path, browser: Any, scheme: Any, width: int, ground: int) -> None:
     import torch
 
     from workbench.plots import effect_figure
@@ -214,35 +213,31 @@ def test_in_a_browser(tmp_path: Path, chromium: Path, scheme: Any, width: int, g
     sections: list[Any] = [(evil, [evil, Code(evil), frame()]) for evil in EVIL]
     sections.append(("Figures", [effect_figure(effect, title=EVIL[0]), figure(EVIL[3]), figure()]))
     path = write_html_report(tmp_path / "r.html", title=EVIL[0], sections=sections)
-    flags = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    arguments = [*flags.split(), "--disable-component-update", "--disable-sync"]
     wrong: list[str] = []
     requests: list[str] = []
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=str(chromium), args=arguments)
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page.on("request", lambda r: requests.append(r.url))
-        page.on("pageerror", lambda e: wrong.append(str(e)))
-        page.on("console", lambda m: wrong.append(m.text))
-        page.on("dialog", lambda d: (wrong.append(d.message), d.dismiss()))
-        page.goto(path.as_uri())
-        page.locator("#figure-3 .xtick").first.wait_for(state="attached")  # the last figure is drawn
-        area = page.locator("#figure-1 .nsewdrag").first
-        area.scroll_into_view_if_needed()
-        box = area.bounding_box()
-        assert box is not None
-        hovers: list[str] = []
-        for column in range(4):
-            page.mouse.move(box["x"] + box["width"] * (column + 0.5) / 4, box["y"] + box["height"] * 0.9)
-            page.locator("#figure-1 .hoverlayer", has_text=f"position {column}:").wait_for(state="attached")
-            hovers.append(page.locator("#figure-1 .hoverlayer").text_content() or "")
-        ticks = page.locator("#figure-1 g.xtick").all_text_contents()
-        sizes = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-        color = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        focused = [page.keyboard.press("Tab") or page.evaluate("document.activeElement.tagName") for _ in range(7)]
-        elements = page.evaluate("document.querySelectorAll('img, a[href^=javascript]').length")
-        title = page.locator("#figure-1 .gtitle").text_content()
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.on("request", lambda r: requests.append(r.url))
+    page.on("pageerror", lambda e: wrong.append(str(e)))
+    page.on("console", lambda m: wrong.append(m.text))
+    page.on("dialog", lambda d: (wrong.append(d.message), d.dismiss()))
+    page.goto(path.as_uri())
+    page.locator("#figure-3 .xtick").first.wait_for(state="attached")  # the last figure is drawn
+    area = page.locator("#figure-1 .nsewdrag").first
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    hovers: list[str] = []
+    for column in range(4):
+        page.mouse.move(box["x"] + box["width"] * (column + 0.5) / 4, box["y"] + box["height"] * 0.9)
+        page.locator("#figure-1 .hoverlayer", has_text=f"position {column}:").wait_for(state="attached")
+        hovers.append(page.locator("#figure-1 .hoverlayer").text_content() or "")
+    ticks = page.locator("#figure-1 g.xtick").all_text_contents()
+    sizes = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    color = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    focused = [page.keyboard.press("Tab") or page.evaluate("document.activeElement.tagName") for _ in range(7)]
+    elements = page.evaluate("document.querySelectorAll('img, a[href^=javascript]').length")
+    title = page.locator("#figure-1 .gtitle").text_content()
+    page.close()
     assert requests == [path.as_uri()]
     assert wrong == []
     assert elements == 0
