@@ -15,9 +15,8 @@ import nbformat
 from playwright.sync_api import Page, sync_playwright
 
 from tests.browser.conftest import Lab, Notebook, serve
-from tests.conftest import CHROMIUM_ARGS
+from tests.conftest import CHROMIUM, CHROMIUM_ARGS
 
-CHROMIUM = "/usr/bin/chromium"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 SIZE = {"width": 1500, "height": 1400}
 MOST_BYTES = 1_500_000
@@ -51,7 +50,7 @@ def main(folder: Path) -> None:
         )
         nbformat.write(notebook, notebooks / "workbench.ipynb")
         with serve(home, notebooks) as lab, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGS)
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGS)
             pictures = take(browser.new_page(viewport=SIZE), lab, folder)
             browser.close()
     total = sum(path.stat().st_size for path in pictures)

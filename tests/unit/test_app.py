@@ -12,7 +12,8 @@ import torch
 import workbench
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, knowing
-from tests.unit.test_edit_panel import EVIL, QUICK, Held, click, control, enter, same, shown, tiny, until
+from tests.unit.test_edit_panel import EVIL, QUICK, Held, control, same, shown, tiny, until
+from tests.wire import click, enter
 from workbench.editing.applied import applied
 from workbench.evaluation.evaluate import answer_probabilities
 from workbench.session import load_session

@@ -20,6 +20,7 @@ import workbench
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, knowing
 from tests.unit.test_markup import harmless
+from tests.wire import click, enter
 from workbench.editing.fit import Cancelled, NonFiniteLoss, rewrite
 from workbench.evaluation.evaluate import evaluate
 from workbench.models import LoadedModel
@@ -48,20 +49,6 @@ def tiny() -> LoadedModel:
 
 def panel(source: Any = "L1MLP", fact: Any = FRANCE, **options: Any) -> EditPanel:
     return EditPanel(tiny(), fact, source, **{"pool": FACTS, "recipe": QUICK, "max_controls": 1, **options})
-
-
-def message(widget: Any, data: dict[str, Any]) -> None:
-    """What the browser sends to a widget."""
-    content = {"comm_id": widget.comm.comm_id, "data": data}
-    widget.comm.handle_msg({"content": content, "buffers": [], "metadata": {}, "header": {}})
-
-
-def click(button: Any) -> None:
-    message(button, {"method": "custom", "content": {"event": "click"}})
-
-
-def enter(control: Any, **state: Any) -> None:
-    message(control, {"method": "update", "state": state, "buffer_paths": []})
 
 
 def control(shown: Any, description: str) -> Any:

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from traitlets import TraitError
 
+from tests.wire import enter
 from workbench.widgets.grid import HeatGrid
 from workbench.widgets.png import _COLORS, _dots, heat_map_png, step
 
@@ -33,9 +34,7 @@ def make(values: Any = VALUES, **options: Any) -> HeatGrid:
 
 def message(grid: HeatGrid, state: dict[str, Any]) -> None:
     """What JupyterLab sends when the browser has changed traits."""
-    data = {"method": "update", "state": state, "buffer_paths": []}
-    content = {"comm_id": grid.comm.comm_id, "data": data}  # type: ignore[union-attr]
-    grid.comm.handle_msg({"content": content, "buffers": [], "metadata": {}, "header": {}})  # type: ignore[union-attr]
+    enter(grid, **state)
 
 
 def record(grid: HeatGrid) -> list[dict[str, Any]]:

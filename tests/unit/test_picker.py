@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import workbench as wb
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, knowing
+from tests.wire import click, enter
 from workbench.models import LoadedModel
 from workbench.tracing.ablation import attention_patterns
 from workbench.types import Component, EffectMap, Fact, FactSet, Selection
@@ -50,20 +51,6 @@ def fresh(maps: dict[str, EffectMap] | None = None, **options: Any) -> CircuitPi
     shown = CircuitPicker(tiny(), FRANCE, **{"pool": FACTS, "compute": False, **options})
     shown.show(FRANCE, ready() if maps is None else maps)
     return shown
-
-
-def message(widget: Any, data: dict[str, Any]) -> None:
-    """What the browser sends to a widget."""
-    content = {"comm_id": widget.comm.comm_id, "data": data}
-    widget.comm.handle_msg({"content": content, "buffers": [], "metadata": {}, "header": {}})
-
-
-def click(button: Any) -> None:
-    message(button, {"method": "custom", "content": {"event": "click"}})
-
-
-def enter(control: Any, **state: Any) -> None:
-    message(control, {"method": "update", "state": state, "buffer_paths": []})
 
 
 def pick(grid: Any, *cells: list[int]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import knowing
+from tests.wire import click
 from workbench.models import LoadedModel
 from workbench.types import Component, Selection
 from workbench.widgets.history import LONGEST, History
@@ -25,12 +26,6 @@ def tiny() -> LoadedModel:
 def bar(**options: Any) -> tuple[SelectionBar, list[Selection]]:
     calls: list[Selection] = []
     return SelectionBar(tiny(), calls.append, **options), calls
-
-
-def click(button: Any) -> None:
-    """What the browser sends."""
-    content = {"comm_id": button.comm.comm_id, "data": {"method": "custom", "content": {"event": "click"}}}
-    button.comm.handle_msg({"content": content, "buffers": [], "metadata": {}, "header": {}})
 
 
 def chips(shown: SelectionBar) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -79,8 +80,13 @@ def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = No
     Raises:
         ValueError: As ``causal_trace``: the base model does not say the fact's answer.
     """
+    return _patterns(model, fact, form, range(model.shape.n_layers))
+
+
+def _patterns(model: LoadedModel, fact: Fact, form: Form | None, layers: Sequence[int]) -> tuple[Tensor, TracedPrompt]:
+    """``attention_patterns`` of some layers."""
     prompt = traced_prompt(model, fact, form=form)
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in range(model.shape.n_layers)]
+    names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
     with torch.no_grad():
         ids = torch.tensor([prompt.token_ids], device=model.device)
         _, cache = model.bridge.run_with_cache(ids, names_filter=set(names).__contains__)
@@ -101,6 +107,6 @@ def attention_pattern(
 
     component = Component.parse(head)
     index = component.require_head(model.shape)
-    weights, prompt = attention_patterns(model, fact, form=form)
+    weights, prompt = _patterns(model, fact, form, [component.layer])
     labels = [f"{i} {token}" for i, token in enumerate(prompt.tokens)]
-    return pd.DataFrame(weights[component.layer, index].numpy(), index=labels, columns=labels)
+    return pd.DataFrame(weights[0, index].numpy(), index=labels, columns=labels)

@@ -5,7 +5,6 @@ Each tab is a panel that also stands alone; this file only connects them.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from workbench.widgets.compare import CompareView
 from workbench.widgets.edit_panel import EditPanel
 from workbench.widgets.facts import FactChooser
 from workbench.widgets.picker import CircuitPicker
+from workbench.widgets.png import with_picture
 
 TABS = ("1 Fact", "2 Circuit", "3 Edit", "4 Compare")
 FACT, CIRCUIT, EDIT, COMPARE = range(4)
@@ -200,11 +200,7 @@ class Workbench(VBox):
         self._alert.value = markup.alert(message, kind)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return {
-            **(super()._repr_mimebundle_(**kwargs) or {}),
-            "text/plain": repr(self),
-            "image/png": base64.b64encode(self._picture()).decode("ascii"),
-        }
+        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), self._picture())
 
     def _picture(self) -> bytes:
         if "heads" in self.picker.maps:

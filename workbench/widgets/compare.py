@@ -6,7 +6,6 @@ of ``answer_probabilities`` a step; the front end sends the newest value once th
 
 from __future__ import annotations
 
-import base64
 import threading
 from typing import Any, get_args
 
@@ -26,6 +25,7 @@ from workbench.widgets.compare_code import compare_code, shown_code
 from workbench.widgets.grid import HeatGrid
 from workbench.widgets.job import Job
 from workbench.widgets.map_triple import MapTriple
+from workbench.widgets.png import with_picture
 from workbench.widgets.slider import Slider
 
 SITES = (
@@ -333,5 +333,4 @@ class CompareView(VBox):
         else:
             lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
             picture = text_card_png("CompareView", [*lines, "Run this cell to use the panel."])
-        image = base64.b64encode(picture).decode("ascii")
-        return {**(super()._repr_mimebundle_(**kwargs) or {}), "text/plain": repr(self), "image/png": image}
+        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)

@@ -6,7 +6,6 @@ edit that was clicked equals the same edit from a script to the bit, and ``panel
 
 from __future__ import annotations
 
-import base64
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from workbench.widgets.code import edit_code as code_of_edit
 from workbench.widgets.code import facts_code, start_code
 from workbench.widgets.edit_job import fit_and_evaluate
 from workbench.widgets.job import Job
+from workbench.widgets.png import with_picture
 from workbench.widgets.recipe_controls import WRAP, RecipeControls
 from workbench.widgets.train_choice import TrainChoice
 
@@ -330,11 +330,7 @@ class EditPanel(VBox):
         fact: Fact = next(iter(self._facts))
         lines = [fact.question, f"{fact.answer} -> {fact.target}", f"Recipe: {self._controls.name}"]
         picture = text_card_png("Edit panel", [*lines, "Run this cell to use the panel."])
-        return {
-            **(super()._repr_mimebundle_(**kwargs) or {}),
-            "text/plain": repr(self),
-            "image/png": base64.b64encode(picture).decode("ascii"),
-        }
+        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)
 
 
 def _fact_set(fact: Fact | FactSet | Sequence[Fact]) -> FactSet:

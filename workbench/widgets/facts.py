@@ -6,7 +6,6 @@ the chosen fact is ``prompts.traced_prompt``; it takes a greedy answer of the ba
 
 from __future__ import annotations
 
-import base64
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from workbench.widgets import markup
 from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code, start_code
 from workbench.widgets.job import Job
+from workbench.widgets.png import with_picture
 
 ALL = "all relations"
 FIELDS = {
@@ -303,5 +303,5 @@ class FactChooser(VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         fact = self._fact
         lines = [fact.question, f"{fact.answer} -> {fact.target}", "Run this cell to use the panel."]
-        picture = base64.b64encode(text_card_png("FactChooser", lines)).decode("ascii")
-        return {**(super()._repr_mimebundle_(**kwargs) or {}), "text/plain": repr(self), "image/png": picture}
+        picture = text_card_png("FactChooser", lines)
+        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)

@@ -8,7 +8,6 @@ The drawing is ``static/grid.js``; ``png.py`` draws the same map where no browse
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from IPython.display import Image
 from traitlets import TraitError
 
 from workbench.widgets.grid_state import alt_text, as_values, checked_cell, checked_cells, picture_state, short
-from workbench.widgets.png import heat_map_png
+from workbench.widgets.png import heat_map_png, with_picture
 
 Cell = tuple[int, int]
 STATIC = Path(__file__).parent / "static"
@@ -219,11 +218,7 @@ class HeatGrid(anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {
-            **data,
-            "text/plain": repr(self),
-            "image/png": base64.b64encode(self.to_png()).decode("ascii"),
-        }, metadata
+        return with_picture(data, repr(self), self.to_png()), metadata
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Take a message from the browser. What is not valid changes nothing and is kept on ``.error``."""

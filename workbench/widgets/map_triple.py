@@ -8,6 +8,7 @@ from ipywidgets import HTML, GridBox, VBox
 from workbench.evaluation.maps import MapComparison
 from workbench.widgets import markup
 from workbench.widgets.grid import HeatGrid
+from workbench.widgets.maps import left_out
 
 _COLUMNS = "repeat(auto-fit, minmax(min(100%, 280px), 1fr))"  # all of one width, also where the third wraps
 
@@ -29,7 +30,7 @@ class MapTriple(VBox):
         if result is None:
             return
         before, axis = result.before, result.before.axes[1]
-        first = min(before.subject, default=0)
+        first = left_out(before)
         names = ("Before", f"After {result.stage}", "After minus before")
         maps = (before, result.after, result.difference)
         self.grids = tuple(

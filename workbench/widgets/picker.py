@@ -7,7 +7,6 @@ state for the attention and the MLP that read it), so the layer's whole row is m
 
 from __future__ import annotations
 
-import base64
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from workbench.widgets.linked_maps import SITES, STYLE, LinkedMaps
 from workbench.widgets.map_queue import MapQueue
 from workbench.widgets.map_words import notes
 from workbench.widgets.maps import MAPS, TITLES, MapName, Sources
+from workbench.widgets.png import with_picture
 from workbench.widgets.select_from import SelectFrom
 from workbench.widgets.selection_bar import SelectionBar
 
@@ -374,11 +374,7 @@ class CircuitPicker(VBox):
         self._code.value = markup.block(source) if source else ""
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return {
-            **(super()._repr_mimebundle_(**kwargs) or {}),
-            "text/plain": repr(self),
-            "image/png": base64.b64encode(self.heads.to_png()).decode("ascii"),
-        }
+        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), self.heads.to_png())
 
 
 def _facts(fact: Fact | FactSet | Sequence[Fact]) -> tuple[Fact, ...]:

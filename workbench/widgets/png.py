@@ -6,10 +6,12 @@ any other character becomes a box. The picture is always on white, so that it ca
 
 from __future__ import annotations
 
+import base64
 import struct
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +103,7 @@ def heat_map_png(
     image = np.full((bar_y + 14 + _TALL + 14, image_w, 3), _PAPER, dtype=np.uint8)
 
     if title:
-        _text(image, 12, 10, title)
+        draw_text(image, 12, 10, title)
     # The map: colours, hatching, group lines, selection.
     area = image[top : top + map_h, left : left + map_w]
     area[:] = np.repeat(np.repeat(_colors(values / limit), high, axis=0), wide, axis=1)
@@ -112,20 +114,20 @@ def heat_map_png(
     for c in groups:
         if c:
             image[top - 5 : top + map_h + 5, left + c * wide - 1 : left + c * wide + 2] = _INK
-    _frame(image, left - 1, top - 1, map_w + 2, map_h + 2, _INK)
+    draw_frame(image, left - 1, top - 1, map_w + 2, map_h + 2, _INK)
     for r, c in selected:
-        _frame(image, left + c * wide, top + r * high, wide, high, _INK)
+        draw_frame(image, left + c * wide, top + r * high, wide, high, _INK)
         if wide >= 8 and high >= 8:
-            _frame(image, left + c * wide + 1, top + r * high + 1, wide - 2, high - 2, _PAPER)
+            draw_frame(image, left + c * wide + 1, top + r * high + 1, wide - 2, high - 2, _PAPER)
             image[top + r * high + 2 : top + r * high + 6, left + (c + 1) * wide - 6 : left + (c + 1) * wide - 2] = _INK
     # Labels.
     for i, text in enumerate(shown):
         r = i * step(_TALL + 2, high)
-        _text(image, left - 6 - len(text) * _ADVANCE, top + r * high + (high - _TALL) // 2, text, _MUTED)
+        draw_text(image, left - 6 - len(text) * _ADVANCE, top + r * high + (high - _TALL) // 2, text, _MUTED)
     for c in range(0, n_cols, every):
         text, middle = names[c], left + c * wide + wide // 2
         if across:
-            _text(image, middle - len(text) * _ADVANCE // 2, top + map_h + 8, text, _MUTED)
+            draw_text(image, middle - len(text) * _ADVANCE // 2, top + map_h + 8, text, _MUTED)
         else:
             dots = np.rot90(_dots(text))
             _stamp(image, middle - _TALL // 2, top + map_h + 8, dots, _INK if c in marked else _MUTED)
@@ -135,15 +137,15 @@ def heat_map_png(
         dots = np.rot90(_dots(row_title))
         _stamp(image, 10, max(0, top + (map_h - dots.shape[0]) // 2), dots, _INK)
     if col_title:
-        _text(image, left, top + map_h + 14 + label_h, col_title)
+        draw_text(image, left, top + map_h + 14 + label_h, col_title)
     # The colour bar: 200 pixels with its ends and zero.
     image[bar_y : bar_y + 12, left : left + 200] = _colors(np.linspace(-1, 1, 200)[None])
-    _frame(image, left - 1, bar_y - 1, 202, 14, _INK)
+    draw_frame(image, left - 1, bar_y - 1, 202, 14, _INK)
     for text, x0 in zip(
         ticks, (left, left + 100 - _ADVANCE // 2, left + 200 - len(_number(limit)) * _ADVANCE // 2), strict=True
     ):
-        _text(image, x0, bar_y + 18, text, _MUTED)
-    return _encode(image)
+        draw_text(image, x0, bar_y + 18, text, _MUTED)
+    return encode(image)
 
 
 def step(needed: float, size: float) -> int:
@@ -181,7 +183,7 @@ def _dots(text: str) -> np.ndarray:
     return np.repeat(np.repeat(mask, _SCALE, axis=0), _SCALE, axis=1)
 
 
-def _text(image: np.ndarray, x: int, y: int, text: str, color: tuple[int, int, int] = _INK) -> None:
+def draw_text(image: np.ndarray, x: int, y: int, text: str, color: tuple[int, int, int] = _INK) -> None:
     if text:
         _stamp(image, x, y, _dots(text), color)
 
@@ -193,12 +195,12 @@ def _stamp(image: np.ndarray, x: int, y: int, mask: np.ndarray, color: tuple[int
     image[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]][part] = color
 
 
-def _frame(image: np.ndarray, x: int, y: int, width: int, height: int, color: tuple[int, int, int]) -> None:
+def draw_frame(image: np.ndarray, x: int, y: int, width: int, height: int, color: tuple[int, int, int]) -> None:
     image[y, x : x + width] = image[y + height - 1, x : x + width] = color
     image[y : y + height, x] = image[y : y + height, x + width - 1] = color
 
 
-def _encode(image: np.ndarray) -> bytes:
+def encode(image: np.ndarray) -> bytes:
     """The PNG file format: a signature and chunks of length, name, content and checksum."""
     height, width, _ = image.shape
 
@@ -214,3 +216,8 @@ def _encode(image: np.ndarray) -> bytes:
         + chunk(b"IDAT", zlib.compress(lines.tobytes(), 6))
         + chunk(b"IEND", b"")
     )
+
+
+def with_picture(bundle: Mapping[str, Any] | None, text: str, picture: bytes) -> dict[str, Any]:
+    """A widget's mime bundle with a fixed text and a PNG picture, for viewers that draw no widgets."""
+    return {**(bundle or {}), "text/plain": text, "image/png": base64.b64encode(picture).decode("ascii")}
