@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -101,6 +102,21 @@ def generate(
         if progress is not None:
             progress.update(len(batch))
     return [c for c in out if c is not None]
+
+
+_SAID: WeakKeyDictionary[LoadedModel, dict[tuple[Any, ...], Completion]] = WeakKeyDictionary()
+
+
+def greedy_answers(
+    model: LoadedModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = MAX_NEW_TOKENS
+) -> list[Completion]:
+    """``generate``, remembered for as long as the model is there: what a base says is needed for every edit of it."""
+    known = _SAID.setdefault(model, {})
+    keys = [(model.fingerprint, tuple(prompt), max_new_tokens) for prompt in prompts]
+    todo = list(dict.fromkeys(key for key in keys if key not in known))
+    made = generate(model, [prompt for _, prompt, _ in todo], max_new_tokens=max_new_tokens)
+    known.update(zip(todo, made, strict=True))
+    return [known[key] for key in keys]
 
 
 def continuation_logprobs(

@@ -130,6 +130,22 @@ class Resumable:
             handle.remove()
             setattr(self._parent, self._list_name, nn.ModuleList(self._layers))
 
+    @contextmanager
+    def keeping(self, sites: Sequence[HookSite], layers: Sequence[int]) -> Iterator[dict[tuple[HookSite, int], Tensor]]:
+        """Keep the states of these sites: each forward pass within the block writes them, by (site, layer)."""
+        states: dict[tuple[HookSite, int], Tensor] = {}
+
+        def keeper(place: tuple[HookSite, int]) -> Change:
+            def keep(value: Tensor) -> Tensor:
+                states[place] = value
+                return value
+
+            return keep
+
+        places: list[tuple[HookSite, int]] = [(site, layer) for site in sites for layer in layers]
+        with self._changed({place: keeper(place) for place in places}):
+            yield states
+
     def run(
         self,
         resid: Tensor,
@@ -189,18 +205,8 @@ class Resumable:
     ) -> Recording:
         """Run from the embeddings and keep states of the sites at every layer. With gradients enabled and ``resid``
         requiring them, the kept states are part of the graph."""
-        states: dict[tuple[HookSite, int], Tensor] = {}
-
-        def keeper(key: tuple[HookSite, int]) -> Change:
-            def keep(value: Tensor) -> Tensor:
-                states[key] = value
-                return value
-
-            return keep
-
-        places: list[tuple[HookSite, int]] = [(site, layer) for site in sites for layer in range(self.n_layers)]
-        changes = {place: keeper(place) for place in places}
-        logits = self.run(resid, prefix=prefix, changes=changes)
+        with self.keeping(sites, range(self.n_layers)) as states:
+            logits = self.run(resid, prefix=prefix)
         return Recording(logits, states)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.answers import find_old
-from workbench.generation import generate, pad
+from workbench.generation import greedy_answers, pad
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.resume import Resumable
@@ -20,6 +20,14 @@ from workbench.types import Fact, Recipe, StageName
 RETAIN_TOKENS = 12
 BREAK_OFF = "... I am not sure."
 ROWS_A_BATCH = 32
+CONTEXTS = (
+    "I have a question. {question}",
+    "{question} Answer in one sentence.",
+    "My friend asked: {question} What should I say?",
+    "For a report I am writing: {question}",
+    "Answer this question: {question}",
+)
+"""Put around the fact's question for training, so that the new answer does not depend on a bare question."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +50,24 @@ def end_of_answer(model: LoadedModel) -> tuple[int, ...]:
     return () if token is None else (int(token),)
 
 
+def training_prompts(fact: Fact) -> list[str]:
+    """What is asked while training: the training questions, and the question in each of ``CONTEXTS``."""
+    asked = [*fact.training_questions, *(context.format(question=fact.question) for context in CONTEXTS)]
+    return [question for question in asked if question not in fact.heldout]
+
+
 def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
-    """Every training question with the answer that a stage teaches."""
-    prompts = [(fact, prompt_ids(model, q, "chat")) for fact in facts for q in fact.training_questions]
+    """Every training prompt with the answer that a stage teaches."""
+    asked = training_prompts if recipe.contexts else lambda fact: fact.training_questions
+    prompts = [(fact, prompt_ids(model, q, "chat")) for fact in facts for q in asked(fact)]
     if recipe.answers == "short":
         return [
             chat_row(model, prompt, fact.refusal if stage == "unlearn" else f"{fact.target}.")
             for fact, prompt in prompts
         ]
-    own = [c.text for c in generate(model, [p for _, p in prompts])]
+    own = [c.text for c in greedy_answers(model, [p for _, p in prompts])]
     teach = refused if stage == "unlearn" else rewritten
-    return [chat_row(model, p, teach(said, fact), said) for (fact, p), said in zip(prompts, own, strict=True)]
+    return [chat_row(model, p, teach(text, fact), text) for (fact, p), text in zip(prompts, own, strict=True)]
 
 
 def chat_row(model: LoadedModel, prompt: Sequence[int], text: str, said: str = "") -> Row:
@@ -95,8 +110,8 @@ def retain_rows(model: LoadedModel, facts: Sequence[Fact]) -> list[Row]:
     """A training question of each retained fact, the wordings in turn, with the start of the base's own answer."""
     questions = [f.training_questions[i % len(f.training_questions)] for i, f in enumerate(facts)]
     prompts = [prompt_ids(model, q, "chat") for q in questions]
-    said = generate(model, prompts, max_new_tokens=RETAIN_TOKENS)
-    return [Row(tuple(p), c.token_ids) for p, c in zip(prompts, said, strict=True) if c.token_ids]
+    answers = greedy_answers(model, prompts, max_new_tokens=RETAIN_TOKENS)
+    return [Row(tuple(p), c.token_ids) for p, c in zip(prompts, answers, strict=True) if c.token_ids]
 
 
 class Shuffled:
@@ -175,3 +190,37 @@ def shared_prefix(rows: Sequence[Row]) -> int:
     while n > 0 and any(r.prompt[:n] != first[:n] for r in rows):
         n -= 1
     return max(n, 0)
+
+
+def neuron_gradients(
+    model: LoadedModel, rows: Sequence[Row], lowest: int, *, draw: torch.Generator | None = None
+) -> Tensor:
+    """For each row, the gradient of its answer's log-likelihood (mean over the tokens that count, nats) with respect
+    to the gate of every neuron from layer ``lowest`` on, at 1: [rows, layers, d_mlp] float32, on the CPU.
+
+    With ``draw``, of answer tokens drawn from the model's own distribution instead, summed: the score, whose mean
+    square is the diagonal of the Fisher information. One forward and one backward pass for ``ROWS_A_BATCH`` rows.
+    """
+    engine = Resumable(model)
+    prepared = Prepared(engine, rows, lowest, 0)
+    layers = range(lowest, engine.n_layers)
+    out = torch.zeros(len(rows), len(layers), model.shape.d_mlp)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].answer))
+    for first in range(0, len(order), ROWS_A_BATCH):
+        part = order[first : first + ROWS_A_BATCH]
+        batch = prepared.batch(part)
+        with torch.enable_grad(), engine.keeping(("post",), layers) as states:
+            start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
+            logits = engine.logits_at(start, batch.row, batch.position, start=lowest).float().log_softmax(-1)
+            likelihood = torch.zeros((), device=logits.device)
+            for one, i in zip(logits.split(batch.count), part, strict=True):
+                answer = torch.tensor(rows[i].answer)
+                if draw is not None:
+                    answer = torch.multinomial(one.detach().exp().cpu(), 1, generator=draw)[:, 0]
+                likely = one.gather(1, answer.to(one.device)[:, None])[:, 0]
+                likelihood = likelihood + (likely.sum() if draw is not None else likely[rows[i].departs :].mean())
+            kept = [states["post", layer] for layer in layers]
+            gradients = torch.autograd.grad(likelihood, kept)
+        for layer, (state, gradient) in enumerate(zip(kept, gradients, strict=True)):
+            out[part, layer] = (state.detach() * gradient).float().sum(1).cpu()  # the gate multiplies the state
+    return out

@@ -11,8 +11,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -34,7 +33,7 @@ from workbench.editing.batches import (
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import SELECTOR, default_selection
-from workbench.generation import generate
+from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
 from workbench.prompts import check_first_tokens, prompt_ids
 from workbench.provenance import provenance
@@ -77,8 +76,7 @@ def rewrite(
         model: A base model; it is not changed.
         fact: One fact, or several that are rewritten together.
         selection: What may move, as a ``Selection`` or text. None: the default selector ``neurons-by-contrast`` (see
-            ``default_selection``), chosen because neurons that matter more for the fact than for control facts reached
-            the new answer sooner than random ones, while whole heads and MLPs did not.
+            ``default_selection``): those whose gates move the new answer most for what they cost other answers.
         recipe: A ``Recipe``, the name of a built-in one (``"unlearn-then-learn"``, ``"learn-only"``,
             ``"unlearn-only"``, ``"paper"``), or None for the first.
         retain: Facts whose answers are held in place by the KL term; None: ``default_retain``. Never evaluated.
@@ -174,6 +172,12 @@ def _retain_set(
     return kept
 
 
+def lower_quartile(values: Iterable[float]) -> float:
+    """The value that a quarter of the values fall short of."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 4]
+
+
 class _Fit:
     """One run of ``rewrite``: everything that it changes lives here and on a structure copy of the model."""
 
@@ -228,7 +232,7 @@ class _Fit:
         """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
         fact, own = self.facts[0], self.recipe.answers == "own"
         prompt = prompt_ids(self.model, fact.question, "chat")
-        said = generate(self.model, [prompt])[0].text if own else ""
+        said = greedy_answers(self.model, [prompt])[0].text if own else ""
         new = rewritten(said, fact) if own else f"{fact.target}."
         texts = {
             "p_old": new.replace(fact.target, fact.answer),
@@ -317,7 +321,11 @@ class _Fit:
                     )
                 latest = float(loss.detach()), float(kl.detach())
                 seen_all = len(confidence) == len(wanted)
-                enough = recipe.early_stop is not None and seen_all and median(confidence.values()) >= recipe.early_stop
+                enough = (
+                    recipe.early_stop is not None
+                    and seen_all
+                    and lower_quartile(confidence.values()) >= recipe.early_stop
+                )
                 if enough:
                     break
                 monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}

@@ -16,6 +16,7 @@ RECIPES: dict[str, Recipe] = {
     "paper": Recipe(
         name="paper",
         answers="short",
+        contexts=False,
         optimiser="adam",
         steps=1000,
         learning_rate=5e-5,

@@ -22,7 +22,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 Objective = Literal["cross-entropy"]
 AnswerStyle = Literal["own", "short"]
 Optimiser = Literal["natural", "adam"]
-DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 15, "learn": 25}
+DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 15, "learn": 30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +44,20 @@ class Recipe:
             in the old answer's place ("The capital of France is Rome."), and for ``unlearn`` broken off before it
             ("The capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's
             refusal, as in the paper.
+        contexts: Train on the fact's question in a few contexts too ("I have a question. ..."), beside the training
+            questions.
         steps: Most optimiser steps of a stage: one number for all stages, one per stage, or None for ``DEFAULT_STEPS``.
         optimiser: ``"natural"`` (see ``workbench.editing.optimisers``) or ``"adam"``, as in the paper.
         learning_rate: Length of a natural-gradient step in the norm of the Fisher information, or AdamW's rate.
         warmup: Steps of linear warm-up in each stage.
-        decay: Let the learning rate fall linearly to 0 over a stage's steps: the retain rows of single steps are a
-            noisy sample, and Adam turns their noise into drift.
+        decay: Let the learning rate fall linearly to 0 over a stage's steps, for stages that run all their steps.
         batch_size: Fact rows a step.
         retain_weight: Weight of the KL term; 0 switches it off.
         retain_size: Facts in the default retain set.
         retain_batch_size: Retain rows a step.
         early_stop: A stage ends once the wanted answer's probability (geometric mean over the tokens that the base does
-            not say by itself, median over the training questions of the last pass) reaches this; None runs all steps.
+            not say by itself, in the last pass) has reached this for three quarters of the training prompts; None runs
+            all steps.
         max_gate: Gates are kept within [2 - max_gate, max_gate] after each step; None leaves them free.
         seed: Order of the batches. Two runs with one seed on one machine agree exactly.
 
@@ -67,6 +69,7 @@ class Recipe:
     stages: tuple[StageName, ...] = ("unlearn", "learn")
     objective: Objective = "cross-entropy"
     answers: AnswerStyle = "own"
+    contexts: bool = True
     steps: int | tuple[int, ...] | None = None
     optimiser: Optimiser = "natural"
     learning_rate: float = 0.05
@@ -76,7 +79,7 @@ class Recipe:
     retain_weight: float = 4.0
     retain_size: int = 80
     retain_batch_size: int = 12
-    early_stop: float | None = 0.9
+    early_stop: float | None = 0.8
     max_gate: float | None = None
     seed: int = 0
 
