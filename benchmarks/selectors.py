@@ -21,10 +21,11 @@ from torch import Tensor
 
 import workbench as wb
 from benchmarks.tune import dev_facts
-from workbench.editing.batches import neuron_gradients, retain_rows, wanted_rows
+from workbench.editing.batches import fisher_information, gate_gradients, retain_rows, wanted_rows
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import DAMPING, LOWEST_LAYER, NEURONS, RETAINED, gate_scores
 from workbench.evaluation.metrics import bootstrap
+from workbench.types import Component, Selection
 
 K = (500, NEURONS, 8000)
 
@@ -54,20 +55,21 @@ def main() -> None:
     model, facts = wb.load_model(), wb.load_facts()
     dev = facts.filter(split="dev")
     lowest = round(model.shape.n_layers * LOWEST_LAYER)
+    neurons = Selection([Component(at, "MLP") for at in range(lowest, model.shape.n_layers)]).entries(model)
     draw = torch.Generator().manual_seed(args.seed)
     others = list(wb.known_facts(model, dev.filter(role="control"), progress=False))
-    rows = [retain_rows(model, [f]) for f in others]
-    cost = neuron_gradients(model, [r for one in rows for r in one], lowest, draw=draw).flatten(1)
+    rows = [retain_rows(model, [f], [])[1] for f in others]
+    cost = gate_gradients(model, [r for one in rows for r in one], neurons, draw=draw)
     of = [f.id for f, one in zip(others, rows, strict=True) for _ in one]
     found: dict[str, dict[str, list[float]]] = {}
     for fact in dev_facts(model, facts, args.facts, args.seed):
         asked = replace(fact, question=fact.heldout[0], paraphrases=fact.heldout[1:], heldout=())
         recipe = wb.Recipe()
-        gain = neuron_gradients(model, wanted_rows(model, [fact], "learn", recipe), lowest).mean(0).flatten()
+        gain = gate_gradients(model, wanted_rows(model, [fact], "learn", recipe), neurons).mean(0)
         held = wanted_rows(model, [asked], "learn", replace(recipe, contexts=False))
-        held_gain = neuron_gradients(model, held, lowest).mean(0).flatten()
-        retained = retain_rows(model, list(default_retain(model, [fact], pool=dev, size=RETAINED, progress=False)))
-        fisher = neuron_gradients(model, retained, lowest, draw=draw).square().mean(0).flatten()
+        held_gain = gate_gradients(model, held, neurons).mean(0)
+        kept = list(default_retain(model, [fact], pool=dev, size=RETAINED, progress=False))
+        fisher = fisher_information(model, retain_rows(model, kept, [fact]), neurons, args.seed)
         contrast = wb.contrast_facts(model, fact, pool=dev, progress=False)
         effect = wb.attribute(model, fact, "neuron", contrast=contrast, pool=dev, progress=False)
         scores = {

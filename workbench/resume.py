@@ -6,7 +6,7 @@ recorded residual stream, and tokens before the first changed one by giving thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from workbench.architecture import shared_view
 from workbench.models import LoadedModel
 
-HookSite = Literal["resid", "attn", "mlp", "z", "post"]
+HookSite = Literal["resid", "attn", "mlp", "z", "post", "q", "k", "v", "gate", "up"]
 """``resid``: the residual stream entering a layer; ``attn``, ``mlp``: what a layer adds to it; ``z``, ``post``: inputs
-of the attention and MLP output projections (before the gates of an edited model)."""
+of the attention and MLP output projections (before the gates of an edited model); the others: outputs of their
+projections (all of a fused one, after the gates)."""
 Change = Callable[[Tensor], Tensor]
 KeysValues = list[tuple[Tensor, Tensor]]
 
@@ -100,7 +101,8 @@ class Resumable:
             return self._layers[layer].get_submodule(self._family.attention), False
         if site == "mlp":
             return self._layers[layer].get_submodule(self._family.mlp), False
-        return self._modules[self._architecture.gate_module(layer, site).module], True
+        place = self._architecture.gate_module(layer, site)
+        return self._modules[place.module], place.on_input
 
     @contextmanager
     def _changed(self, changes: Mapping[tuple[HookSite, int], Change]) -> Iterator[None]:
@@ -131,8 +133,8 @@ class Resumable:
             setattr(self._parent, self._list_name, nn.ModuleList(self._layers))
 
     @contextmanager
-    def keeping(self, sites: Sequence[HookSite], layers: Sequence[int]) -> Iterator[dict[tuple[HookSite, int], Tensor]]:
-        """Keep the states of these sites: each forward pass within the block writes them, by (site, layer)."""
+    def keeping(self, places: Iterable[tuple[HookSite, int]]) -> Iterator[dict[tuple[HookSite, int], Tensor]]:
+        """Keep the states of these places: each forward pass within the block writes them, by (site, layer)."""
         states: dict[tuple[HookSite, int], Tensor] = {}
 
         def keeper(place: tuple[HookSite, int]) -> Change:
@@ -142,7 +144,6 @@ class Resumable:
 
             return keep
 
-        places: list[tuple[HookSite, int]] = [(site, layer) for site in sites for layer in layers]
         with self._changed({place: keeper(place) for place in places}):
             yield states
 
@@ -205,7 +206,7 @@ class Resumable:
     ) -> Recording:
         """Run from the embeddings and keep states of the sites at every layer. With gradients enabled and ``resid``
         requiring them, the kept states are part of the graph."""
-        with self.keeping(sites, range(self.n_layers)) as states:
+        with self.keeping((site, layer) for site in sites for layer in range(self.n_layers)) as states:
             logits = self.run(resid, prefix=prefix)
         return Recording(logits, states)
 

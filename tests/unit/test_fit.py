@@ -24,8 +24,10 @@ from workbench.editing.batches import (
     Row,
     Shuffled,
     chat_row,
-    neuron_gradients,
+    fisher_information,
+    gate_gradients,
     refused,
+    retain_batches,
     retain_rows,
     rewritten,
     training_prompts,
@@ -638,56 +640,95 @@ def test_the_default_retain_set_takes_neighbours_first_then_each_relation_in_tur
 
 
 @FAMILIES
-def test_neuron_gradients_are_those_of_ia3_gates(family: str) -> None:
-    """Batched, from the residual stream, against autograd through PEFT's gates, one row at a time."""
+def test_gate_gradients_are_those_of_ia3_gates(family: str) -> None:
+    """Batched, from the residual stream, against autograd through PEFT's gates, one row at a time; every gate site."""
     model = tiny(family)
     rows = wanted_rows(model, [FRANCE], "learn", Recipe(answers="short"))[:3]
     rows[1] = replace(rows[1], departs=1)
-    found = neuron_gradients(model, rows, 1)
-    d_mlp, layers = model.shape.d_mlp, range(1, model.shape.n_layers)
-    assert found.shape == (3, len(layers), d_mlp)
+    picked = "L1H2 L2MLP L1N7 L2Q1 L2KV0" + ("" if family == "gpt2" else " L1GATEUP")
+    entries = Selection(picked).entries(model)
+    found = gate_gradients(model, rows, entries)
     for row, mine in zip(rows, found, strict=True):
         view = shared_view(model.hf)
-        gates = inject_gates(view, model.architecture, GateDelta({(at, "post"): torch.ones(d_mlp) for at in layers}))
+        ones = GateDelta({(at, site): torch.ones(model.shape.site_size(site)) for at, site in entries})
+        gates = inject_gates(view, model.architecture, ones)
         for gate in gates.values():
             gate.requires_grad_(True)
         ids = torch.tensor([row.prompt + row.answer])
         with torch.enable_grad():
             logprobs = view(input_ids=ids).logits[0, len(row.prompt) - 1 : -1].log_softmax(-1)
-            said = logprobs.gather(1, torch.tensor(row.answer)[:, None])[row.departs :, 0]
-            said.mean().backward()
-        for at, one in zip(layers, mine, strict=True):
-            expected = gates[model.architecture.gate_module(at, "post").module].grad
-            assert expected is not None
-            assert torch.allclose(one, expected.flatten(), atol=1e-6)
+            logprobs.gather(1, torch.tensor(row.answer)[:, None])[row.departs :, 0].mean().backward()
+        expected = []
+        for (layer, site), index in entries.items():
+            place = model.architecture.gate_module(layer, site)
+            gradient = gates[place.module].grad
+            assert gradient is not None
+            expected.append(gradient.flatten()[place.span][list(index)])
+        torch.testing.assert_close(mine, torch.cat(expected), atol=1e-6, rtol=1e-4)
+        assert float(mine.abs().max()) > 1e-4
 
 
 def test_scores_of_drawn_answers_have_mean_zero() -> None:
     """The expected gradient of the log-likelihood of an answer drawn from the model itself is zero."""
     model = loaded(tiny_llama())
-    row = Row((1, 2, 3), (0,))
-    draw = torch.Generator().manual_seed(0)
-    scores = neuron_gradients(model, [row] * 400, 0, draw=draw).flatten(1)
+    row, gates = Row((1, 2, 3), (0,)), Selection("L0MLP L2MLP").entries(model)
+    scores = gate_gradients(model, [row] * 400, gates, draw=torch.Generator().manual_seed(0))
     assert float(scores.std(0).max()) > 1e-3
     error = scores.std(0) / len(scores) ** 0.5
     assert float((scores.mean(0).abs() / (error + 1e-9)).max()) < 5
-    one = neuron_gradients(model, [row], 0, draw=torch.Generator().manual_seed(1))
-    assert not torch.equal(one[0], neuron_gradients(model, [row], 0)[0])
+    assert not torch.equal(scores[0], gate_gradients(model, [row], gates)[0])
 
 
 def test_scores_are_gain_over_the_root_of_fisher_information() -> None:
     model = tiny()
     pool = FactSet([*RETAIN, *(f for f in FACTS if f.role != "retain")])
-    gain = neuron_gradients(model, wanted_rows(model, [FRANCE], "learn", Recipe()), 1).mean(0).abs()
-    found = gate_scores(model, FRANCE, pool=pool, progress=False)
+    gates = Selection("L1MLP L2MLP").entries(model)
+    gain = gate_gradients(model, wanted_rows(model, [FRANCE], "learn", Recipe()), gates).mean(0).abs()
+    found = gate_scores(model, FRANCE, pool=pool, progress=False).flatten()
     cost = (gain / found).square()
-    assert not torch.allclose(found / gain, (found / gain).mean(), rtol=0.1)  # the cost differs between neurons
+    assert not torch.allclose(cost, cost.mean(), rtol=0.1)
     kept = default_retain(model, [FRANCE], pool=pool, progress=False)
-    draw = torch.Generator().manual_seed(0)
-    fisher = neuron_gradients(model, retain_rows(model, list(kept)), 1, draw=draw).square().mean(0)
-    assert torch.allclose(cost, fisher + DAMPING * fisher.mean(), rtol=1e-3)
+    kinds = retain_rows(model, list(kept), [FRANCE])
+    fisher = fisher_information(model, kinds, gates, seed=0)
+    torch.testing.assert_close(cost, fisher + DAMPING * fisher.mean(), rtol=1e-3, atol=0.0)
     none = FACTS.filter(lambda f: f.role != "retain")
-    assert torch.allclose(gate_scores(model, FRANCE, pool=none, progress=False), gain)
+    torch.testing.assert_close(gate_scores(model, FRANCE, pool=none, progress=False).flatten(), gain)
+
+
+def test_both_kinds_of_rows_count_equally_in_the_fisher_information() -> None:
+    model = loaded(tiny_llama())
+    gates = Selection("L1MLP").entries(model)
+    one, two = Row((1, 2, 3), (0, 5)), Row((4, 2), (6,))
+    draw = torch.Generator().manual_seed(3)
+    first = gate_gradients(model, [one], gates, draw=draw)[0].square()
+    rest = gate_gradients(model, [two] * 3, gates, draw=draw).square().mean(0)
+    torch.testing.assert_close(fisher_information(model, ([one], [two] * 3), gates, 3), (first + rest) / 2)
+    torch.testing.assert_close(fisher_information(model, ([one], []), gates, 3), first)
+
+
+def test_retain_batches_are_half_neighbours() -> None:
+    batches = retain_batches(range(4), range(10, 30), 6, seed=0)
+    for _ in range(5):
+        batch = next(batches)
+        assert sum(i < 4 for i in batch) == 3
+        assert len(set(batch)) == 6
+    assert len(next(retain_batches([], range(9), 6, 0))) == 6
+    assert len(next(retain_batches(range(9), [], 6, 0))) == 6
+    assert sorted(next(retain_batches([1], range(10, 30), 6, 0)))[0] == 1
+    assert len(next(retain_batches([1], range(10, 30), 6, 0))) == 6
+    assert next(retain_batches([], [], 6, 0)) == []
+
+
+def test_retain_rows_ask_neighbours_in_more_wordings() -> None:
+    model = tiny()
+    near, far = retain_rows(model, list(RETAIN), [FRANCE])
+    assert len(near) == len(RETAIN) and not far  # one question each is all that they have
+    worded = [replace(f, paraphrases=("Where?", "Who?", "What?")) for f in RETAIN]
+    near, far = retain_rows(model, worded, [FRANCE])
+    assert len({r.prompt for r in near}) > len(RETAIN)
+    other = [replace(f, relation="other") for f in worded]
+    near, far = retain_rows(model, other, [FRANCE])
+    assert not near and len(far) == len(RETAIN)
 
 
 def test_training_prompts_put_the_question_in_contexts_but_never_a_held_out_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +14,11 @@ from workbench.answers import find_old
 from workbench.generation import greedy_answers, pad
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
-from workbench.resume import Resumable
-from workbench.types import Fact, Recipe, StageName
+from workbench.resume import HookSite, Resumable
+from workbench.types import Fact, Recipe, Site, StageName
 
 RETAIN_TOKENS = 12
+NEAR_WORDINGS = 3
 BREAK_OFF = "... I am not sure."
 ROWS_A_BATCH = 32
 CONTEXTS = (
@@ -106,12 +107,38 @@ def refused(said: str, fact: Fact) -> str:
     return f"{_around_answer(said, fact)[0].rstrip()}{BREAK_OFF}"
 
 
-def retain_rows(model: LoadedModel, facts: Sequence[Fact]) -> list[Row]:
-    """A training question of each retained fact, the wordings in turn, with the start of the base's own answer."""
-    questions = [f.training_questions[i % len(f.training_questions)] for i, f in enumerate(facts)]
-    prompts = [prompt_ids(model, q, "chat") for q in questions]
+def retain_rows(model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact]) -> tuple[list[Row], list[Row]]:
+    """Training questions of retained facts with the start of the base's own answers: rows of neighbours (facts of an
+    edited fact's relation), ``NEAR_WORDINGS`` of each, and rows of the others, one of each, the wordings in turn.
+
+    Neighbours are kept apart because an edit harms them most, and there are few of them: a retain batch and the Fisher
+    information take half from each kind.
+    """
+    relations = {f.relation for f in edited if f.relation}
+    near = [f for f in retain if f.relation in relations]
+    far = [f for f in retain if f.relation not in relations]
+    return _own_rows(model, near, NEAR_WORDINGS), _own_rows(model, far, 1)
+
+
+def _own_rows(model: LoadedModel, facts: Sequence[Fact], wordings: int) -> list[Row]:
+    asked = [q for i, f in enumerate(facts) for q in _in_turn(f.training_questions, i, wordings)]
+    prompts = [prompt_ids(model, q, "chat") for q in asked]
     answers = greedy_answers(model, prompts, max_new_tokens=RETAIN_TOKENS)
     return [Row(tuple(p), c.token_ids) for p, c in zip(prompts, answers, strict=True) if c.token_ids]
+
+
+def _in_turn(questions: Sequence[str], start: int, n: int) -> list[str]:
+    """At most n different questions, spread over all from place ``start`` on."""
+    step = max(1, len(questions) // n)
+    return list(dict.fromkeys(questions[(start + k * step) % len(questions)] for k in range(n)))
+
+
+def retain_batches(near: Sequence[int], far: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of retain rows: half neighbours, half others, or all of the one kind that there is."""
+    n_near = min(len(near), size - size // 2) if far else size
+    ours, others = Shuffled(near, n_near, seed), Shuffled(far, size - n_near, seed + 1)
+    for one, other in zip(ours, others, strict=False):
+        yield [*one, *other]
 
 
 class Shuffled:
@@ -192,24 +219,36 @@ def shared_prefix(rows: Sequence[Row]) -> int:
     return max(n, 0)
 
 
-def neuron_gradients(
-    model: LoadedModel, rows: Sequence[Row], lowest: int, *, draw: torch.Generator | None = None
+def gate_gradients(
+    model: LoadedModel,
+    rows: Sequence[Row],
+    entries: Mapping[tuple[int, Site], Sequence[int]],
+    *,
+    draw: torch.Generator | None = None,
 ) -> Tensor:
     """For each row, the gradient of its answer's log-likelihood (mean over the tokens that count, nats) with respect
-    to the gate of every neuron from layer ``lowest`` on, at 1: [rows, layers, d_mlp] float32, on the CPU.
+    to gates at 1: [rows, gates] float32, on the CPU.
 
     With ``draw``, of answer tokens drawn from the model's own distribution instead, summed: the score, whose mean
-    square is the diagonal of the Fisher information. One forward and one backward pass for ``ROWS_A_BATCH`` rows.
+    outer product is the Fisher information. One forward and one backward pass for ``ROWS_A_BATCH`` rows.
+
+    Args:
+        model: A base model.
+        rows: Prompts and answers.
+        entries: The gates, as ``Selection.entries`` gives them; the columns are in their order.
+        draw: Draws the answers.
     """
     engine = Resumable(model)
+    lowest = min(layer for layer, _ in entries)
     prepared = Prepared(engine, rows, lowest, 0)
-    layers = range(lowest, engine.n_layers)
-    out = torch.zeros(len(rows), len(layers), model.shape.d_mlp)
+    places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
+    columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
+    out = torch.zeros(len(rows), sum(map(len, columns)))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].answer))
     for first in range(0, len(order), ROWS_A_BATCH):
         part = order[first : first + ROWS_A_BATCH]
         batch = prepared.batch(part)
-        with torch.enable_grad(), engine.keeping(("post",), layers) as states:
+        with torch.enable_grad(), engine.keeping(places) as states:
             start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
             logits = engine.logits_at(start, batch.row, batch.position, start=lowest).float().log_softmax(-1)
             likelihood = torch.zeros((), device=logits.device)
@@ -219,8 +258,30 @@ def neuron_gradients(
                     answer = torch.multinomial(one.detach().exp().cpu(), 1, generator=draw)[:, 0]
                 likely = one.gather(1, answer.to(one.device)[:, None])[:, 0]
                 likelihood = likelihood + (likely.sum() if draw is not None else likely[rows[i].departs :].mean())
-            kept = [states["post", layer] for layer in layers]
+            kept = [states[place] for place in places]
             gradients = torch.autograd.grad(likelihood, kept)
-        for layer, (state, gradient) in enumerate(zip(kept, gradients, strict=True)):
-            out[part, layer] = (state.detach() * gradient).float().sum(1).cpu()  # the gate multiplies the state
+        # A gate multiplies its state, so at 1 its gradient is the state's times the state.
+        found = [
+            (state.detach() * gradient).float().sum(1).cpu()[:, index]
+            for state, gradient, index in zip(kept, gradients, columns, strict=True)
+        ]
+        out[part] = torch.cat(found, 1)
     return out
+
+
+def fisher_information(
+    model: LoadedModel,
+    kinds: Sequence[Sequence[Row]],
+    entries: Mapping[tuple[int, Site], Sequence[int]],
+    seed: int,
+) -> Tensor:
+    """Diagonal Fisher information of gates on retained rows, each kind of rows that there is counting equally: [gates]
+    in nats squared. The columns are in the order of ``entries``; ``seed`` draws the answers."""
+    draw = torch.Generator().manual_seed(seed)
+    means = [gate_gradients(model, rows, entries, draw=draw).square().mean(0) for rows in kinds if rows]
+    return torch.stack(means).mean(0)
+
+
+def _start(model: LoadedModel, layer: int, site: Site) -> int:
+    """Where a site begins in the state of its (maybe fused) module."""
+    return model.architecture.gate_module(layer, site).span.start

@@ -24,7 +24,9 @@ from workbench.editing.batches import (
     Row,
     Shuffled,
     chat_row,
+    fisher_information,
     refused,
+    retain_batches,
     retain_rows,
     rewritten,
     shared_prefix,
@@ -41,7 +43,6 @@ from workbench.resume import Resumable
 from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection, Site, StageName, Step
 
 MONITOR_EVERY = 5
-FISHER_ROWS = 40
 
 
 class Cancelled(Exception):
@@ -201,7 +202,8 @@ class _Fit:
         self._began = time.perf_counter()
         self._base = Resumable(model)
         self._view = shared_view(model.hf)
-        rows = retain_rows(model, list(retain)) if recipe.uses_retain else []
+        near, far = retain_rows(model, list(retain), facts) if recipe.uses_retain else ([], [])
+        rows = [*near, *far]
         if recipe.optimiser == "natural" and not rows:
             raise ValueError(
                 "optimiser='natural' weighs every move by what retained answers need, but the retain set is empty. "
@@ -213,6 +215,7 @@ class _Fit:
         self._monitor = range(len(monitored))
         everything = [r for _, r in monitored]
         self._retain = range(len(everything), len(everything) + len(rows))
+        self._near, self._far = self._retain[: len(near)], self._retain[len(near) :]
         everything += rows
         self._wanted: dict[StageName, range] = {}
         for stage in recipe.stages:
@@ -226,7 +229,7 @@ class _Fit:
         self._shared = first[:, :shared] if shared else None
         self._rows = Prepared(self._base, everything, self.start, shared)
         self._reference = self._reference_logprobs()
-        self._fisher: dict[str, Tensor] | None = None
+        self._fisher: Tensor | None = None
 
     def _monitored(self) -> list[tuple[str, Row]]:
         """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
@@ -297,18 +300,18 @@ class _Fit:
         masks = self._masks(parameters)
         for p in parameters.values():
             p.requires_grad_(True)
-        optimiser = self._optimiser(engine, parameters, masks)
+        optimiser = self._optimiser(parameters)
         wanted = self._wanted[stage]
         seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
         fact_batches = iter(Shuffled(wanted, recipe.batch_size, seed))
-        held_rows = self._retain if recipe.retain_weight > 0 else ()
-        retain_batches = iter(Shuffled(held_rows, recipe.retain_batch_size, seed + 1))
+        near, far = (self._near, self._far) if recipe.retain_weight > 0 else ((), ())
+        held_batches = retain_batches(near, far, recipe.retain_batch_size, seed + 1)
         confidence: dict[int, float] = {}
         done, latest = 0, (math.nan, math.nan)
         try:
             for step in range(steps):
                 _check_cancel(self.cancel, f"in stage {stage!r} before step {step}")
-                chosen, held = next(fact_batches), next(retain_batches)
+                chosen, held = next(fact_batches), next(held_batches)
                 logits = self._logits(engine, [*chosen, *held])
                 nll = self._answer_nll(logits[: len(chosen)], chosen)
                 confidence.update(zip(chosen, (-nll.detach()).exp().tolist(), strict=True))
@@ -347,29 +350,17 @@ class _Fit:
         self._record(Step(stage, done, *latest, **self._measure(engine)), None)
         return done
 
-    def _optimiser(
-        self, engine: Resumable, parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]
-    ) -> Optimiser:
+    def _optimiser(self, parameters: Mapping[str, nn.Parameter]) -> Optimiser:
         if self.recipe.optimiser == "adam":
             return Adam(parameters)
         if self._fisher is None:
-            self._fisher = self._sensitivity(engine, parameters)
-        return NaturalGradient(parameters, self._fisher, masks)
-
-    def _sensitivity(self, engine: Resumable, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-        """Diagonal Fisher information of each gate on the retained rows: the mean over rows of the squared gradient of
-        the log-likelihood of answer tokens drawn from the base model's own distribution (nats squared)."""
-        generator = torch.Generator().manual_seed(self.recipe.seed)
-        fisher = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        rows = list(self._retain)[:: max(1, -(-len(self._retain) // FISHER_ROWS))]
-        for row in rows:
-            drawn = torch.multinomial(self._reference[row].exp().cpu(), 1, generator=generator)
-            logits = self._logits(engine, [row])[0]
-            loss = nn.functional.cross_entropy(logits, drawn[:, 0].to(logits.device), reduction="sum")
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
-            for name, gradient in zip(parameters, gradients, strict=True):
-                fisher[name] += gradient**2 / len(rows)
-        return fisher
+            kinds = [[self._rows.rows[i] for i in kind] for kind in (self._near, self._far)]
+            self._fisher = fisher_information(self.model, kinds, self.entries, self.recipe.seed)
+        places: list[tuple[nn.Parameter, Tensor]] = []
+        for (layer, site), indices in self.entries.items():
+            place = self.model.architecture.gate_module(layer, site)
+            places.append((parameters[place.module], torch.tensor(indices) + place.span.start))
+        return NaturalGradient(places, self._fisher)
 
     def _clamp(self, parameters: Mapping[str, nn.Parameter]) -> None:
         if self.recipe.max_gate is not None:

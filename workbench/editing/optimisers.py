@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -40,30 +40,31 @@ class NaturalGradient:
     a step in square roots of twice the nats of KL per retained answer that it alone would cost.
 
     Args:
-        parameters: By name.
-        fisher: Diagonal Fisher information of each, in nats squared.
-        masks: 1 at gates that may move.
+        places: Parameters and the flat indices of their gates that may move.
+        fisher: [gates] in nats squared, the gates in the order of ``places``.
 
     Source: Amari 1998 (natural gradient), Kirkpatrick et al. 2017 (1612.00796, Fisher information as importance); the
     normalised step is a trust region. This combination for IA3 gates is ours.
     """
 
-    def __init__(
-        self, parameters: Mapping[str, nn.Parameter], fisher: Mapping[str, Tensor], masks: Mapping[str, Tensor]
-    ) -> None:
-        self._parameters = parameters
-        picked = torch.cat([(fisher[n] * masks[n])[masks[n] > 0] for n in parameters])
-        damping = DAMPING * float(picked.mean()) + 1e-12
-        self._metric = {n: fisher[n] + damping for n in parameters}
-        self._velocity = {n: torch.zeros_like(p) for n, p in parameters.items()}
+    def __init__(self, places: Sequence[tuple[nn.Parameter, Tensor]], fisher: Tensor) -> None:
+        device = places[0][0].device
+        self._places = [(parameter, index.to(device)) for parameter, index in places]
+        self._metric = fisher.to(device) + DAMPING * float(fisher.mean()) + 1e-12
+        self._velocity = torch.zeros_like(self._metric)
 
     def step(self, rate: float) -> None:
         """One update of length ``rate`` in the norm of the damped Fisher information."""
-        length = 0.0
-        for name, p in self._parameters.items():
-            assert p.grad is not None
-            self._velocity[name] = MOMENTUM * self._velocity[name] + p.grad / self._metric[name]
-            length += float((self._metric[name] * self._velocity[name] ** 2).sum())
+        gradient = torch.cat([_gradient(parameter)[index] for parameter, index in self._places])
+        self._velocity = MOMENTUM * self._velocity + gradient / self._metric
+        length = float((self._metric * self._velocity**2).sum())
+        move = rate / max(length, 1e-24) ** 0.5 * self._velocity
         with torch.no_grad():
-            for name, p in self._parameters.items():
-                p -= rate / max(length, 1e-24) ** 0.5 * self._velocity[name]
+            parts = move.split([len(index) for _, index in self._places])
+            for (parameter, index), part in zip(self._places, parts, strict=True):
+                parameter.view(-1)[index] -= part
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad.flatten()

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workbench.editing.batches import neuron_gradients, retain_rows, wanted_rows
+from workbench.editing.batches import fisher_information, gate_gradients, retain_rows, wanted_rows
 from workbench.editing.retain import default_retain
 from workbench.facts import known_facts, load_facts
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
-from workbench.types import Component, Fact, FactSet, Form, Recipe, Selection
+from workbench.types import Component, Fact, FactSet, Form, Recipe, Selection, Site
 
 NEURONS = 2000
 CONTROLS = 12
@@ -38,10 +38,11 @@ def default_selection(
     most for what they cost other answers.
 
     A neuron's score is |d log P(new answer) / d gate|, averaged over the fact's training prompts, divided by the
-    square root of the gate's Fisher information on what the model says to retain-role facts of the pool (plus 0.1 of
-    its mean): to first order, the gain per square root of a nat of KL that moving this gate alone costs them. Several
-    facts: the root mean square of the first part over facts. Reconstructed from the natural gradient (Amari 1998) and
-    Fisher information as importance (Kirkpatrick et al. 2017, 1612.00796); ``benchmarks/selectors.py`` compares it.
+    square root of the gate's Fisher information on what the model says to retain-role facts of the pool, neighbours
+    and others counting equally (plus 0.1 of its mean): to first order, the gain per square root of a nat of KL that
+    moving this gate alone costs them. Several facts: the root mean square of the first part over facts. Built from
+    the natural gradient (Amari 1998) and Fisher information as importance (Kirkpatrick et al. 2017, 1612.00796);
+    ``benchmarks/selectors.py`` compares it with other scores.
 
     Args:
         model: The base model.
@@ -78,20 +79,22 @@ def gate_scores(
     facts = [fact] if isinstance(fact, Fact) else list(fact)
     if not facts:
         raise ValueError("default_selection needs at least one fact, got none.")
-    lowest = round(model.shape.n_layers * LOWEST_LAYER)
+    d_mlp, n_layers = model.shape.d_mlp, model.shape.n_layers
+    neurons: dict[tuple[int, Site], range] = {
+        (layer, "post"): range(d_mlp) for layer in range(round(n_layers * LOWEST_LAYER), n_layers)
+    }
     wanted = [
-        neuron_gradients(model, wanted_rows(model, [one], "learn", Recipe()), lowest).mean(0).square() for one in facts
+        gate_gradients(model, wanted_rows(model, [one], "learn", Recipe()), neurons).mean(0).square() for one in facts
     ]
     gain = torch.stack(wanted).mean(0).sqrt()
     pool = load_facts() if pool is None else pool
     ids = {f.id for f in facts}
     retained = pool.filter(lambda f: f.role == "retain" and f.id not in ids)
     if not len(retained) or not len(known_facts(model, retained, progress=progress)):
-        return gain
+        return gain.view(-1, d_mlp)
     kept = default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
-    draw = torch.Generator().manual_seed(seed)
-    fisher = neuron_gradients(model, retain_rows(model, list(kept)), lowest, draw=draw).square().mean(0)
-    return gain / (fisher + DAMPING * fisher.mean() + 1e-12).sqrt()
+    fisher = fisher_information(model, retain_rows(model, list(kept), facts), neurons, seed)
+    return (gain / (fisher + DAMPING * fisher.mean() + 1e-12).sqrt()).view(-1, d_mlp)
 
 
 def contrast_facts(

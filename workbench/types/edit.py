@@ -72,7 +72,7 @@ class Recipe:
     contexts: bool = True
     steps: int | tuple[int, ...] | None = None
     optimiser: Optimiser = "natural"
-    learning_rate: float = 0.05
+    learning_rate: float = 0.06
     warmup: int = 2
     decay: bool = True
     batch_size: int = 5
