@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench.prompts import check_first_tokens
 
 pytestmark = pytest.mark.model
 
@@ -120,3 +121,9 @@ def test_the_fact_is_where_it_should_be(model: Any, fact: Any, untouched: None) 
     assert pattern.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
     exact = wb.attribute(model, fact, "head", method="patching", corruption="swap", form="cloze", progress=False)
     assert wb.agreement(heads, exact) > 0.5
+
+
+def test_every_bundled_fact_can_be_edited(model: Any, facts: Any) -> None:
+    """Answer and target start with different tokens, which ``rewrite`` asks for."""
+    for one in facts:
+        check_first_tokens(model, one)

@@ -24,8 +24,6 @@ from workbench.editing.batches import (
     Row,
     Shuffled,
     chat_row,
-    fisher_information,
-    gate_gradients,
     refused,
     retain_batches,
     retain_rows,
@@ -37,6 +35,7 @@ from workbench.editing.fit import Cancelled, NonFiniteLoss, rewrite
 from workbench.editing.recipes import RECIPES
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import DAMPING, default_selection, gate_scores
+from workbench.editing.sensitivity import fisher_information, gate_gradients
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.types import Edit, FactSet, GateDelta, Recipe, Selection, Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,8 @@ from workbench.answers import find_old
 from workbench.generation import greedy_answers, pad
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
-from workbench.resume import HookSite, Resumable
-from workbench.types import Fact, Recipe, Site, StageName
+from workbench.resume import Resumable
+from workbench.types import Fact, Recipe, StageName
 
 RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
@@ -217,71 +217,3 @@ def shared_prefix(rows: Sequence[Row]) -> int:
     while n > 0 and any(r.prompt[:n] != first[:n] for r in rows):
         n -= 1
     return max(n, 0)
-
-
-def gate_gradients(
-    model: LoadedModel,
-    rows: Sequence[Row],
-    entries: Mapping[tuple[int, Site], Sequence[int]],
-    *,
-    draw: torch.Generator | None = None,
-) -> Tensor:
-    """For each row, the gradient of its answer's log-likelihood (mean over the tokens that count, nats) with respect
-    to gates at 1: [rows, gates] float32, on the CPU.
-
-    With ``draw``, of answer tokens drawn from the model's own distribution instead, summed: the score, whose mean
-    outer product is the Fisher information. One forward and one backward pass for ``ROWS_A_BATCH`` rows.
-
-    Args:
-        model: A base model.
-        rows: Prompts and answers.
-        entries: The gates, as ``Selection.entries`` gives them; the columns are in their order.
-        draw: Draws the answers.
-    """
-    engine = Resumable(model)
-    lowest = min(layer for layer, _ in entries)
-    prepared = Prepared(engine, rows, lowest, 0)
-    places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
-    columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
-    out = torch.zeros(len(rows), sum(map(len, columns)))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].answer))
-    for first in range(0, len(order), ROWS_A_BATCH):
-        part = order[first : first + ROWS_A_BATCH]
-        batch = prepared.batch(part)
-        with torch.enable_grad(), engine.keeping(places) as states:
-            start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
-            logits = engine.logits_at(start, batch.row, batch.position, start=lowest).float().log_softmax(-1)
-            likelihood = torch.zeros((), device=logits.device)
-            for one, i in zip(logits.split(batch.count), part, strict=True):
-                answer = torch.tensor(rows[i].answer)
-                if draw is not None:
-                    answer = torch.multinomial(one.detach().exp().cpu(), 1, generator=draw)[:, 0]
-                likely = one.gather(1, answer.to(one.device)[:, None])[:, 0]
-                likelihood = likelihood + (likely.sum() if draw is not None else likely[rows[i].departs :].mean())
-            kept = [states[place] for place in places]
-            gradients = torch.autograd.grad(likelihood, kept)
-        # A gate multiplies its state, so at 1 its gradient is the state's times the state.
-        found = [
-            (state.detach() * gradient).float().sum(1).cpu()[:, index]
-            for state, gradient, index in zip(kept, gradients, columns, strict=True)
-        ]
-        out[part] = torch.cat(found, 1)
-    return out
-
-
-def fisher_information(
-    model: LoadedModel,
-    kinds: Sequence[Sequence[Row]],
-    entries: Mapping[tuple[int, Site], Sequence[int]],
-    seed: int,
-) -> Tensor:
-    """Diagonal Fisher information of gates on retained rows, each kind of rows that there is counting equally: [gates]
-    in nats squared. The columns are in the order of ``entries``; ``seed`` draws the answers."""
-    draw = torch.Generator().manual_seed(seed)
-    means = [gate_gradients(model, rows, entries, draw=draw).square().mean(0) for rows in kinds if rows]
-    return torch.stack(means).mean(0)
-
-
-def _start(model: LoadedModel, layer: int, site: Site) -> int:
-    """Where a site begins in the state of its (maybe fused) module."""
-    return model.architecture.gate_module(layer, site).span.start

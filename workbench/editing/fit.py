@@ -24,7 +24,6 @@ from workbench.editing.batches import (
     Row,
     Shuffled,
     chat_row,
-    fisher_information,
     refused,
     retain_batches,
     retain_rows,
@@ -35,6 +34,7 @@ from workbench.editing.batches import (
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import SELECTOR, default_selection
+from workbench.editing.sensitivity import fisher_information
 from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
 from workbench.prompts import check_first_tokens, prompt_ids

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workbench.editing.batches import fisher_information, gate_gradients, retain_rows, wanted_rows
+from workbench.editing.batches import retain_rows, wanted_rows
 from workbench.editing.retain import default_retain
+from workbench.editing.sensitivity import fisher_information, gate_gradients
 from workbench.facts import known_facts, load_facts
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt

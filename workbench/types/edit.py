@@ -72,9 +72,9 @@ class Recipe:
     contexts: bool = True
     steps: int | tuple[int, ...] | None = None
     optimiser: Optimiser = "natural"
-    learning_rate: float = 0.06
+    learning_rate: float = 0.03
     warmup: int = 2
-    decay: bool = True
+    decay: bool = False
     batch_size: int = 5
     retain_weight: float = 4.0
     retain_size: int = 80
