@@ -134,17 +134,10 @@ class Resumable:
 
     @contextmanager
     def keeping(self, places: Iterable[tuple[HookSite, int]]) -> Iterator[dict[tuple[HookSite, int], Tensor]]:
-        """Keep the states of these places: each forward pass within the block writes them, by (site, layer)."""
+        """Keep the states of these places: each forward pass within the block writes them, by (site, layer). What a
+        resumed pass is given at its first layer is not seen here; ``record`` keeps that too."""
         states: dict[tuple[HookSite, int], Tensor] = {}
-
-        def keeper(place: tuple[HookSite, int]) -> Change:
-            def keep(value: Tensor) -> Tensor:
-                states[place] = value
-                return value
-
-            return keep
-
-        with self._changed({place: keeper(place) for place in places}):
+        with self._changed(_keepers(places, states)):
             yield states
 
     def run(
@@ -206,9 +199,25 @@ class Resumable:
     ) -> Recording:
         """Run from the embeddings and keep states of the sites at every layer. With gradients enabled and ``resid``
         requiring them, the kept states are part of the graph."""
-        with self.keeping((site, layer) for site in sites for layer in range(self.n_layers)) as states:
-            logits = self.run(resid, prefix=prefix)
+        states: dict[tuple[HookSite, int], Tensor] = {}
+        places: list[tuple[HookSite, int]] = [(site, layer) for site in sites for layer in range(self.n_layers)]
+        logits = self.run(resid, prefix=prefix, changes=_keepers(places, states))
         return Recording(logits, states)
+
+
+def _keepers(
+    places: Iterable[tuple[HookSite, int]], states: dict[tuple[HookSite, int], Tensor]
+) -> dict[tuple[HookSite, int], Change]:
+    """Changes that change nothing and write what they see."""
+
+    def keeper(place: tuple[HookSite, int]) -> Change:
+        def keep(value: Tensor) -> Tensor:
+            states[place] = value
+            return value
+
+        return keep
+
+    return {place: keeper(place) for place in places}
 
 
 def _past(prefix: Sequence[tuple[Tensor, Tensor]] | None, rows: int) -> dict[str, Any]:

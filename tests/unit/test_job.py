@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -88,7 +89,15 @@ def test_a_job_that_waits_for_itself_is_refused() -> None:
         box[0].wait(10)
 
 
-def test_ctrl_c_stops_the_waiting_and_not_the_job() -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_stops_the_waiting_and_not_the_job(interruptible: None) -> None:
     job = Job(until_cancelled)
     timer = threading.Timer(0.2, lambda: signal.raise_signal(signal.SIGINT))
     timer.start()
