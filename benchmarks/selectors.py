@@ -23,8 +23,8 @@ import workbench as wb
 from benchmarks.tune import dev_facts
 from workbench.editing.batches import retain_rows, wanted_rows
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import DAMPING, LOWEST_LAYER, NEURONS, RETAINED, gate_scores
-from workbench.editing.sensitivity import fisher_information, gate_gradients
+from workbench.editing.selector import LOWEST_LAYER, NEURONS, RETAINED, gate_scores
+from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.evaluation.metrics import bootstrap
 from workbench.types import Component, Selection
 

@@ -34,8 +34,8 @@ from workbench.editing.batches import (
 from workbench.editing.fit import Cancelled, NonFiniteLoss, rewrite
 from workbench.editing.recipes import RECIPES
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import DAMPING, default_selection, gate_scores
-from workbench.editing.sensitivity import fisher_information, gate_gradients
+from workbench.editing.selector import default_selection, gate_scores
+from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.types import Edit, FactSet, GateDelta, Recipe, Selection, Step

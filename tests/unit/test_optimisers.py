@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workbench.editing.optimisers import DAMPING, MOMENTUM, NaturalGradient
+from workbench.editing.optimisers import MOMENTUM, NaturalGradient
+from workbench.editing.sensitivity import DAMPING
 
 
 def setting() -> tuple[list[tuple[nn.Parameter, Tensor]], Tensor]:

@@ -8,7 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-DAMPING = 0.1
+from workbench.editing.sensitivity import damped
+
 MOMENTUM = 0.8
 
 
@@ -50,7 +51,7 @@ class NaturalGradient:
     def __init__(self, places: Sequence[tuple[nn.Parameter, Tensor]], fisher: Tensor) -> None:
         device = places[0][0].device
         self._places = [(parameter, index.to(device)) for parameter, index in places]
-        self._metric = fisher.to(device) + DAMPING * float(fisher.mean()) + 1e-12
+        self._metric = damped(fisher).to(device)
         self._velocity = torch.zeros_like(self._metric)
 
     def step(self, rate: float) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.editing.batches import retain_rows, wanted_rows
 from workbench.editing.retain import default_retain
-from workbench.editing.sensitivity import fisher_information, gate_gradients
+from workbench.editing.sensitivity import damped, fisher_information, gate_gradients
 from workbench.facts import known_facts, load_facts
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
@@ -19,8 +19,6 @@ from workbench.types import Component, Fact, FactSet, Form, Recipe, Selection, S
 NEURONS = 2000
 CONTROLS = 12
 RETAINED = 80
-DAMPING = 0.1
-"""Of the Fisher information, as a share of its mean."""
 LOWEST_LAYER = 0.27
 """Share of the depth below which no neuron is taken (layer 8 of 30)."""
 SELECTOR = "neurons-by-contrast"
@@ -95,7 +93,7 @@ def gate_scores(
         return gain.view(-1, d_mlp)
     kept = default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
     fisher = fisher_information(model, retain_rows(model, list(kept), facts), neurons, seed)
-    return (gain / (fisher + DAMPING * fisher.mean() + 1e-12).sqrt()).view(-1, d_mlp)
+    return (gain / damped(fisher).sqrt()).view(-1, d_mlp)
 
 
 def contrast_facts(

@@ -12,6 +12,8 @@ from workbench.models import LoadedModel
 from workbench.resume import HookSite, Resumable
 from workbench.types import Site
 
+DAMPING = 0.1
+
 
 def gate_gradients(
     model: LoadedModel,
@@ -74,6 +76,11 @@ def fisher_information(
     draw = torch.Generator().manual_seed(seed)
     means = [gate_gradients(model, rows, entries, draw=draw).square().mean(0) for rows in kinds if rows]
     return torch.stack(means).mean(0)
+
+
+def damped(fisher: Tensor) -> Tensor:
+    """Fisher information plus ``DAMPING`` times its mean, so that no gate seems free to move."""
+    return fisher + DAMPING * float(fisher.mean()) + 1e-12
 
 
 def _start(model: LoadedModel, layer: int, site: Site) -> int:

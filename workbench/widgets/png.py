@@ -184,6 +184,7 @@ def _dots(text: str) -> np.ndarray:
 
 
 def draw_text(image: np.ndarray, x: int, y: int, text: str, color: tuple[int, int, int] = _INK) -> None:
+    """Write a line of text into an image [height, width, 3] from its upper left corner (x, y); the rest is cut."""
     if text:
         _stamp(image, x, y, _dots(text), color)
 
@@ -196,6 +197,7 @@ def _stamp(image: np.ndarray, x: int, y: int, mask: np.ndarray, color: tuple[int
 
 
 def draw_frame(image: np.ndarray, x: int, y: int, width: int, height: int, color: tuple[int, int, int]) -> None:
+    """Draw a rectangle's outline, one pixel wide, into an image [height, width, 3]."""
     image[y, x : x + width] = image[y + height - 1, x : x + width] = color
     image[y : y + height, x] = image[y : y + height, x + width - 1] = color
 
