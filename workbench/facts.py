@@ -152,12 +152,6 @@ def known_facts(
     return FactSet(kept, name=f"{pool.name} known to {model.name}", forms={f.id: forms[f.id] for f in kept})
 
 
-def known_ids(model: LoadedModel, facts: Iterable[Fact]) -> frozenset[str]:
-    """Ids of facts that are already on record as known in some form; nothing is computed."""
-    table = known_table(model)
-    return frozenset(f.id for f in facts if any(table.get(fact_key(f, form), {}).get("known") for form in FORMS))
-
-
 def known_table(model: LoadedModel) -> dict[str, dict[str, Any]]:
     """What is on record for a model: the committed table if it is the bundled one, and the cache on disk."""
     table: dict[str, dict[str, Any]] = {}

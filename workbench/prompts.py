@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 from workbench.answers import find_old
-from workbench.generation import Completion, generate
+from workbench.generation import Completion, greedy_answers
 from workbench.models import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt
 
@@ -107,7 +107,7 @@ def traced_prompt(
     for candidate in ("chat", "cloze") if form is None else (form,):
         text = fact.question if candidate == "chat" else fact.prompt
         ids = prompt_ids(base, text, candidate)  # type: ignore[arg-type]
-        completion = generate(base, [ids])[0]
+        completion = greedy_answers(base, [ids])[0]
         texts[candidate] = completion.text
         at = _find_answer(base, completion, fact)
         if at is not None:

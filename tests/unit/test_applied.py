@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_phi3
 from tests.tiny_facts import capitals, edit_of, knowing, some_gates
-from workbench.editing.applied import applied
+from workbench.editing.applied import Dial, applied
 from workbench.models import LoadedModel
 from workbench.types import Edit, GateDelta
 
@@ -71,6 +71,30 @@ def test_strength_0_is_the_base_to_the_bit_in_half_precision() -> None:
         assert torch.equal(logits(edited.hf, model), logits(model.hf, model))
     with applied(model, two_stages(model)) as edited:
         assert not torch.equal(logits(edited.hf, model), logits(model.hf, model))
+
+
+@FAMILIES
+@pytest.mark.parametrize("stage", [None, "unlearn"])
+def test_a_turned_dial_is_the_edit_made_anew(family: str, stage: str | None) -> None:
+    model = tiny(family)
+    edit = two_stages(model)
+    dial = Dial(model, edit, stage)
+    for strength in (1.0, 0.3, 0.0, 1.0, -0.5):
+        turned = dial.at(strength)
+        with applied(model, edit, stage, strength) as anew:
+            assert turned.fingerprint == anew.fingerprint
+            assert torch.equal(logits(turned.hf, model), logits(anew.hf, model))
+        if strength == 0:
+            assert torch.equal(logits(turned.hf, model), logits(model.hf, model))
+
+
+def test_a_dial_keeps_its_place_at_a_bad_strength() -> None:
+    model = tiny()
+    dial = Dial(model, two_stages(model))
+    before = logits(dial.at(0.5).hf, model)
+    with pytest.raises(ValueError, match="finite"):
+        dial.at(float("nan"))
+    assert torch.equal(logits(dial._view, model), before)
 
 
 @FAMILIES

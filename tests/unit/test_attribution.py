@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.tiny import tiny_gpt2, tiny_llama, tiny_phi3
 from tests.tiny_facts import by_hand, capitals, edit_of, knowing, some_gates
-from workbench.editing.applied import applied, edited_model
+from workbench.editing.applied import Dial, applied
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
 from workbench.tracing.ablation import ablate, attention_pattern
@@ -292,7 +292,7 @@ def test_direct_effects_sum_to_the_logit_difference(family: str, edited: bool) -
     if edited:
         more: Any = ((2, "v"), (1, "k")) if family == "llama" else ()
         gates = some_gates(model, (0, "z"), (1, "z"), (1, "post"), (2, "post"), *more)
-        model = edited_model(model, edit_of(model, gates))
+        model = Dial(model, edit_of(model, gates)).at(1.0)
     options: dict[str, Any] = {"method": "dla", "form": "cloze", "pool": FACTS, "progress": False}
     heads = attribute(model, FRANCE, "head", **options)
     mlps = attribute(model, FRANCE, "mlp", **options)
@@ -314,7 +314,7 @@ def test_direct_effects_sum_to_the_logit_difference(family: str, edited: bool) -
 def test_head_outputs_sum_to_the_attention_output(family: str, edited: bool) -> None:
     model = knowing(MAKERS[family](), FACTS)
     if edited:
-        model = edited_model(model, edit_of(model, some_gates(model, (0, "z"), (1, "z"), (1, "post"))))
+        model = Dial(model, edit_of(model, some_gates(model, (0, "z"), (1, "z"), (1, "post")))).at(1.0)
     prompt = traced_prompt(model, FRANCE, form="cloze")
     for layer in range(3):
         heads, whole = head_outputs(model, prompt, layer)
@@ -336,7 +336,7 @@ def test_attribution_on_an_edited_model_is_the_slope_there() -> None:
     base = tiny()
     gates = some_gates(base, (1, "z"), (2, "post"))
     gates[1, "z"][:8] = 0
-    model = edited_model(base, edit_of(base, gates))
+    model = Dial(base, edit_of(base, gates)).at(1.0)
     found = attribute(model, FRANCE, **SWAP)
     plain = Plain(model, "llama")
     plain.answer, plain.other = (traced_prompt(base, f, form="cloze").answer_id for f in (FRANCE, SPAIN))

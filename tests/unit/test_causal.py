@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tests.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3
 from tests.tiny_facts import by_hand, capital, capitals, knowing
+from workbench.facts import known_facts
 from workbench.models import LoadedModel
 from workbench.prompts import swapped, traced_prompt
 from workbench.tracing.causal import causal_trace, default_window
@@ -397,7 +398,7 @@ def said(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
     ids = tuple(tiny().token_ids(text))
     monkeypatch.setattr(
-        "workbench.prompts.generate", lambda model, prompts, **_: [Completion(text, ids)] * len(prompts)
+        "workbench.prompts.greedy_answers", lambda model, prompts, **_: [Completion(text, ids)] * len(prompts)
     )
 
 
@@ -544,9 +545,24 @@ def test_no_swap_partner_says_how_to_give_one() -> None:
 
 
 def test_the_default_partner_is_a_known_neighbour_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only(known: str) -> None:
+        def fake(model: Any, facts: list[Fact], **options: Any) -> list[Fact]:
+            return [f for f in facts if f.id == known]
+
+        monkeypatch.setattr("workbench.tracing.corruption.known_facts", fake)
+
     assert trace(tiny(), corruption="swap").prompts[0].partner == "spain-capital"  # Rome is the target
-    monkeypatch.setattr("workbench.tracing.corruption.known_ids", lambda model, facts: frozenset({"japan-capital"}))
+    only("japan-capital")
     assert trace(tiny(), corruption="swap").prompts[0].partner == "japan-capital"
+    monkeypatch.setattr("workbench.tracing.corruption.PARTNERS_ASKED", 1)
+    assert trace(tiny(), corruption="swap").prompts[0].partner == "spain-capital"
+
+
+def test_the_default_partner_does_not_depend_on_what_was_measured_before() -> None:
+    model = tiny()
+    before = trace(model, corruption="swap").prompts[0].partner
+    known_facts(model, FACTS, form="any", progress=False)
+    assert trace(model, corruption="swap").prompts[0].partner == before
 
 
 def test_the_default_window() -> None:

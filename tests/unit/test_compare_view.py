@@ -6,6 +6,7 @@ import ast
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ import torch
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from workbench import generation
 from workbench.editing.applied import applied
 from workbench.editing.fit import Cancelled
-from workbench.evaluation import evaluate as evaluation
 from workbench.evaluation.evaluate import answer_probabilities, ask
 from workbench.evaluation.maps import MAP_SITES, compare_maps
 from workbench.generation import continuation_logprobs, continuation_probabilities
@@ -23,6 +24,7 @@ from workbench.models import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit
+from workbench.widgets import compare as compare_widget
 from workbench.widgets.compare import CompareView
 
 FACT = capitals()[0]
@@ -180,15 +182,22 @@ def test_the_slider_shows_answer_probabilities(stage: str) -> None:
     assert panel.probabilities == pytest.approx(dict(at_once))
 
 
-def test_the_base_writes_the_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Any] = []
-    real = evaluation.traced_prompt
-    monkeypatch.setattr(evaluation, "traced_prompt", lambda *a, **k: calls.append(a) or real(*a, **k))
-    monkeypatch.setattr(evaluation, "_PROMPTS", {})
+def test_the_base_writes_the_prompt_once_and_the_edited_model_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generated, made = [], []
+    real_generate, real_dial = generation.generate, compare_widget.Dial
+    monkeypatch.setattr(generation, "_SAID", WeakKeyDictionary())
+    monkeypatch.setattr(generation, "generate", lambda *a, **k: generated.append(a) or real_generate(*a, **k))
+    monkeypatch.setattr(compare_widget, "Dial", lambda *a: made.append(a) or real_dial(*a))
     panel = view()
     for strength in (0.2, 0.4, 0.6):
         panel.strength = strength
-    assert len(calls) == 1
+    assert sum(len(prompts) for _, prompts in generated) == 1
+    assert len(made) == 1
+    panel.stage = "unlearn"
+    panel.stage = "learn"
+    assert len(made) == 2
+    panel.edit = edit()
+    assert len(made) == 3
 
 
 def test_a_question_is_asked_of_base_and_stages() -> None:

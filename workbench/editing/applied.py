@@ -20,21 +20,46 @@ def check_base(model: LoadedModel, edit: Edit) -> None:
         )
 
 
-def edited_model(model: LoadedModel, edit: Edit, stage: str | None = None, strength: float = 1.0) -> LoadedModel:
-    """The model with an edit on it: a structure copy that shares the weights. Stacks on what the model carries."""
-    check_base(model, edit)
-    gates = model.gates * edit.delta(stage, strength)
-    view = shared_view(model.base.hf)
-    inject_gates(view, model.architecture, gates)
-    return LoadedModel(
-        view,
-        model.tokenizer,
-        name=model.name,
-        architecture=model.architecture,
-        base=model.base,
-        applied=(*model.applied, AppliedEdit(edit, stage or edit.stage_names[-1], strength)),
-        gates=gates,
-    )
+class Dial:
+    """An edited model whose strength can be turned: the gates are changed in place, where ``applied`` makes a model
+    anew.
+
+    Args:
+        model: The edit's base, or an edited model over it to stack on.
+        edit: The edit.
+        stage: Its stages up to this one; None for all.
+
+    Raises:
+        ValueError: Another base, or an unknown stage.
+    """
+
+    def __init__(self, model: LoadedModel, edit: Edit, stage: str | None = None) -> None:
+        check_base(model, edit)
+        self._model, self._edit, self._stage = model, edit, stage or edit.stage_names[-1]
+        gates = model.gates * edit.delta(stage)
+        self._view = shared_view(model.base.hf)
+        self._vectors = inject_gates(self._view, model.architecture, gates)
+
+    def at(self, strength: float) -> LoadedModel:
+        """The model at a strength (as for ``applied``). Models given before are turned to it as well.
+
+        Raises:
+            ValueError: A strength that is not finite.
+        """
+        model = self._model
+        gates = model.gates * self._edit.delta(self._stage, strength)
+        for name, vector in model.architecture.vectors(gates).items():
+            parameter = self._vectors[name]
+            parameter.data.copy_(vector.reshape(parameter.shape))
+        return LoadedModel(
+            self._view,
+            model.tokenizer,
+            name=model.name,
+            architecture=model.architecture,
+            base=model.base,
+            applied=(*model.applied, AppliedEdit(self._edit, self._stage, strength)),
+            gates=gates,
+        )
 
 
 @contextmanager
@@ -59,4 +84,4 @@ def applied(
             f"{model.name!r} carries {len(model.applied)} edit(s) already. Pass stack=True to put this one on top, or "
             "use model.base."
         )
-    yield edited_model(model, edit, stage, strength)
+    yield Dial(model, edit, stage).at(strength)

@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from workbench.answers import classify, matches
 from workbench.editing.applied import applied, check_base
@@ -17,7 +16,7 @@ from workbench.generation import continuation_probabilities, generate
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids, traced_prompt
 from workbench.provenance import provenance
-from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, Group, TracedPrompt
+from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, Group
 
 KL_ROWS = 48
 Job = tuple[Fact, Group, Ask]
@@ -241,7 +240,7 @@ def answer_probabilities(
     Raises:
         ValueError: The base model says the answer in neither form.
     """
-    prompt = _base_prompt(model, fact)
+    prompt = traced_prompt(model, fact)
     place = list(prompt.token_ids)
     question = prompt_ids(model, fact.question, "chat")
     spaced = prompt.answer_token[:1].isspace()
@@ -265,18 +264,6 @@ def answer_probabilities(
         with applied(model, edit, stage, strength) as changed:
             stages[f"after {stage}"] = measure(changed)
     return stages
-
-
-_PROMPTS: WeakKeyDictionary[LoadedModel, dict[tuple[str, Fact], TracedPrompt]] = WeakKeyDictionary()
-
-
-def _base_prompt(model: LoadedModel, fact: Fact) -> TracedPrompt:
-    """``traced_prompt``, remembered: the base's own answer does not depend on an edit's strength."""
-    found = _PROMPTS.setdefault(model.base, {})
-    key = (model.base.fingerprint, fact)
-    if key not in found:
-        found[key] = traced_prompt(model, fact)
-    return found[key]
 
 
 def ask(model: LoadedModel, question: str, *, max_new_tokens: int = 24) -> str:

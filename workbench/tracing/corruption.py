@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from workbench.facts import known_ids
+from workbench.facts import known_facts
 from workbench.models import LoadedModel
 from workbench.prompts import swapped, traced_prompt
 from workbench.resume import KeysValues, Resumable
@@ -17,6 +17,7 @@ from workbench.types import Fact, FactSet, Form, TracedPrompt
 
 Corruption = Literal["noise", "swap"]
 Metric = Literal["probability", "logit_diff"]
+PARTNERS_ASKED = 8
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,25 @@ class Setup:
 
 
 def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: FactSet) -> TracedPrompt:
-    """The prompt with the first subject of the pool swapped in that fits, facts known to the model first.
+    """The prompt with the first subject of the pool swapped in that fits and whose fact the base knows in some form;
+    the first that fits when the base knows none of the first ``PARTNERS_ASKED``.
 
     Raises:
         ValueError: None fits; the message says how to give one.
     """
-    known = known_ids(model.base, pool)
-    for partner in sorted(pool.neighbours(fact), key=lambda f: f.id not in known):
+    fitting: list[TracedPrompt] = []
+    for partner in pool.neighbours(fact):
         try:
-            return swapped(model.base, fact, prompt, partner)
+            found = swapped(model.base, fact, prompt, partner)
         except ValueError:  # another token length or the same answer: try the next
             continue
+        if len(known_facts(model.base, [partner], form="any", progress=False)):
+            return found
+        fitting.append(found)
+        if len(fitting) == PARTNERS_ASKED:
+            break
+    if fitting:
+        return fitting[0]
     raise ValueError(
         f"No fact of the relation {fact.relation!r} in the pool has a subject of as many tokens as {fact.subject!r} "
         "and another answer. Give one with partner=Fact(...), another pool=, or use corruption='noise'."

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from ipywidgets import HTML, Button, Dropdown, HBox, VBox
 
-from workbench.editing.applied import applied, check_base
+from workbench.editing.applied import Dial, check_base
 from workbench.evaluation.evaluate import answer_probabilities
 from workbench.evaluation.maps import MapComparison, compare_maps
 from workbench.models import LoadedModel
@@ -72,6 +72,7 @@ class CompareView(VBox):
         self._error: BaseException | None = None
         self._result: MapComparison | None = None
         self._probabilities: dict[str, float] = {}
+        self._dials: dict[str, Dial] = {}
         self._before: dict[tuple[Any, ...], EffectMap] = {}
         self._loading = False
 
@@ -286,7 +287,7 @@ class CompareView(VBox):
     def _load(self, edit: Edit, fact: Fact | None) -> None:
         with self._lock:
             self._edit, self._fact = edit, edit.facts[0] if fact is None else fact
-            self._result, self._status.value = None, ""
+            self._result, self._status.value, self._dials = None, "", {}
             self._maps.show(None)
             self._asker.show(self._model, edit, self._fact.question)
             if self._job is not None:
@@ -310,15 +311,21 @@ class CompareView(VBox):
         with self._lock:
             self._fail(None)
             self._show_code()
-            stage, strength = self._stage.value, self._strength.value
+            stage, strength = self.stage, self._strength.value
             try:
-                with applied(self._model, self._edit, stage, strength) as edited:
-                    self._probabilities = dict(answer_probabilities(edited, self._fact)["before"])
+                edited = self._dial(stage).at(strength)
+                self._probabilities = dict(answer_probabilities(edited, self._fact)["before"])
             except ValueError as error:
                 self._probabilities, self._bars.value = {}, ""
                 self._fail(error)
                 return
             self._bars.value = markup.bars(self._probabilities, f"P(answer) after {stage} at strength {strength:.2f}")
+
+    def _dial(self, stage: str) -> Dial:
+        """The edited model after a stage, made when first needed."""
+        if stage not in self._dials:
+            self._dials[stage] = Dial(self._model, self._edit, stage)
+        return self._dials[stage]
 
     def _show_code(self) -> None:
         self._code.value = markup.code(self.code)
