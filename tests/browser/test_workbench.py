@@ -209,6 +209,7 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
     for theme, width in (("JupyterLab Light", 1100), ("JupyterLab Dark", 1900)):
         notebook.theme(theme)
         page.set_viewport_size({"width": width, "height": 1000})
+        expect(page.locator(".wb-lost")).to_have_count(0)
         for tab, text in (
             ("1 Fact", "Or write a new one"),
             ("2 Circuit", "What is the capital of France?"),
@@ -235,6 +236,12 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
     Notebook(again, notebook.lab, notebook.path).open()
     sees(again, "1 head selected")
     expect(again.locator(".hg-badge:visible").first).to_be_visible()
+    lost = again.get_by_text("Not connected to a kernel: run the cell again to use this panel.")
+    expect(lost.locator("visible=true")).to_have_count(1)
+    go_to(again, "3 Edit")
+    expect(lost.locator("visible=true")).to_have_count(1)
+    expect(button(again, "Run")).to_have_css("opacity", "0.55")
+    assert not violations(again)
 
 
 def test_cancel_and_a_refused_fact(run_notebook: Run, page: Page, session: Path) -> None:

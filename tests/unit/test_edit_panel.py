@@ -27,6 +27,7 @@ from workbench.models import LoadedModel
 from workbench.types import AnswerRow, Edit, EvalReport, Rate, Recipe, Selection, Step
 from workbench.widgets import edit_job, edit_panel, edit_views
 from workbench.widgets.code import edit_code, recipe_code, selection_code
+from workbench.widgets.connection import Connection
 from workbench.widgets.edit_panel import EditPanel
 
 FACTS = capitals()
@@ -440,5 +441,5 @@ def test_a_picture_and_a_fixed_text_where_no_widget_can_run() -> None:
 
 def test_every_control_has_a_name() -> None:
     for widget in descendants(panel()):
-        if not isinstance(widget, ipywidgets.HTML | ipywidgets.Box):
+        if not isinstance(widget, ipywidgets.HTML | ipywidgets.Box | Connection):
             assert widget.description

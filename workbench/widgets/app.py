@@ -21,6 +21,7 @@ from workbench.widgets import markup
 from workbench.widgets.app_code import session_code, workbench_code
 from workbench.widgets.card import text_card_png
 from workbench.widgets.compare import CompareView
+from workbench.widgets.connection import Connection
 from workbench.widgets.edit_panel import EditPanel
 from workbench.widgets.facts import FactChooser
 from workbench.widgets.picker import CircuitPicker
@@ -68,7 +69,7 @@ class Workbench(VBox):
         for button in (self._save, self._open, self._show_script):
             button.layout.width = "auto"
         row = HBox([self._folder, self._save, self._open, self._show_script], layout=_WRAP)
-        super().__init__([self._tabs, row, self._alert, self._code])
+        super().__init__([Connection(), self._tabs, row, self._alert, self._code])
         self.add_class("wb-panel")
         self.chooser.on_fact(self._fact_chosen)
         self.editor.on_done(self._edited)

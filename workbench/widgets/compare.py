@@ -22,6 +22,7 @@ from workbench.widgets.ask_all import AskAll
 from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code
 from workbench.widgets.compare_code import compare_code, shown_code
+from workbench.widgets.connection import Connection
 from workbench.widgets.grid import HeatGrid
 from workbench.widgets.job import Job
 from workbench.widgets.map_triple import MapTriple
@@ -90,6 +91,7 @@ class CompareView(VBox):
         self._asker = AskAll()
         super().__init__(
             [
+                Connection(),
                 self._heading,
                 HBox([self._site, self._stage, self._corruption, self._token], layout=_WRAP),
                 HBox([self._start, self._cancel, self._status], layout={**_WRAP, "align_items": "center"}),

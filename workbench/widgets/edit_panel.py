@@ -20,6 +20,7 @@ from workbench.widgets import edit_views, markup
 from workbench.widgets.card import text_card_png
 from workbench.widgets.code import edit_code as code_of_edit
 from workbench.widgets.code import facts_code, start_code
+from workbench.widgets.connection import Connection
 from workbench.widgets.edit_job import fit_and_evaluate
 from workbench.widgets.job import Job
 from workbench.widgets.png import with_picture
@@ -77,7 +78,7 @@ class EditPanel(VBox):
         self._run.style.font_weight = "bold"
         self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop at the next step", disabled=True)
         buttons = HBox([self._run, self._cancel, self._progress], layout={**WRAP, "align_items": "center"})
-        shown = (self._heading, self._train, self._controls, buttons)
+        shown = (Connection(), self._heading, self._train, self._controls, buttons)
         super().__init__([*shown, self._alert, self._charts, self._results, self._code])
         self.add_class("wb-panel")
         self._show_code()

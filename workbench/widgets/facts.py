@@ -20,6 +20,7 @@ from workbench.types import Fact, FactSet, TracedPrompt
 from workbench.widgets import markup
 from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code, start_code
+from workbench.widgets.connection import Connection
 from workbench.widgets.job import Job
 from workbench.widgets.png import with_picture
 
@@ -90,6 +91,7 @@ class FactChooser(VBox):
         form.layout = _COLUMN
         super().__init__(
             [
+                Connection(),
                 HTML(markup.STYLE + markup.title("Fact")),
                 HBox(
                     [

@@ -23,6 +23,7 @@ from workbench.tracing.corruption import Corruption
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.widgets import markup
 from workbench.widgets.code import facts_code, selection_code, start_code
+from workbench.widgets.connection import Connection
 from workbench.widgets.job import Job
 from workbench.widgets.linked_maps import SITES, STYLE, LinkedMaps
 from workbench.widgets.map_queue import MapQueue
@@ -90,6 +91,7 @@ class CircuitPicker(VBox):
         self._open = ToggleButton(description="Code", icon="code", tooltip="The Python that repeats what was clicked")
         super().__init__(
             [
+                Connection(),
                 self._heading,
                 HBox([self._corruption, self._linked.site], layout={"flex_flow": "row wrap"}),
                 self._alert,
