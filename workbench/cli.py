@@ -8,6 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+LAB_SETTINGS = Path(__file__).resolve().parent / "data/jupyterlab"
+"""Defaults of JupyterLab for ``workbench lab``."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Expected errors are printed in one line, without a traceback."""
@@ -85,11 +88,21 @@ def _lab(args: argparse.Namespace) -> int:
     load_model()  # converts the bundled model now, with a progress bar, rather than in the first cell
     notebooks = Path(__file__).resolve().parent.parent / "notebooks"
     folder = notebooks if notebooks.is_dir() else Path.cwd()
-    command = [sys.executable, "-m", "jupyterlab", str(folder), *args.options]
+    command = [sys.executable, "-m", "jupyterlab", str(folder), *_lab_settings(), *args.options]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # JupyterLab refuses to start as root without it
     os.execv(sys.executable, command)
     return 0
+
+
+def _lab_settings() -> list[str]:
+    """Let widgets be saved with a notebook: opened again, it then shows them (not connected) instead of "model not
+    found". An environment with defaults of its own keeps those."""
+    from jupyterlab.commands import get_app_dir
+
+    if (Path(get_app_dir()) / "settings").is_dir():
+        return []
+    return [f"--LabApp.app_settings_dir={LAB_SETTINGS}"]
 
 
 if __name__ == "__main__":

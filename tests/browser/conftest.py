@@ -24,6 +24,8 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page
 
+from workbench.cli import LAB_SETTINGS
+
 TOKEN = "e2e"
 START = 90  # seconds until JupyterLab must answer
 SETTINGS = {
@@ -32,7 +34,6 @@ SETTINGS = {
         "checkForUpdates": False,
         "doNotDisturbMode": True,
     },
-    "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
 # Runs code in the notebook's kernel and returns what it prints.
@@ -167,6 +168,7 @@ def serve(home: Path, folder: Path) -> Iterator[Lab]:
         "--ServerApp.port_retries=0",
         f"--IdentityProvider.token={TOKEN}",
         "--LabApp.expose_app_in_browser=True",
+        f"--LabApp.app_settings_dir={LAB_SETTINGS}",  # as `workbench lab`: widgets are saved with a notebook
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # refused otherwise
