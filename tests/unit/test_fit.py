@@ -19,7 +19,7 @@ from tests.tiny import loaded, tiny_gpt2, tiny_llama, tiny_phi3
 from tests.tiny_facts import capital, capitals, knowing
 from workbench.architecture import inject_gates, shared_view
 from workbench.editing import fit as fit_module
-from workbench.editing.applied import applied, edited_model
+from workbench.editing.applied import Dial, applied
 from workbench.editing.batches import (
     Row,
     Shuffled,
@@ -70,7 +70,7 @@ def recipe(**changes: Any) -> Recipe:
         "steps": 3,
         "learning_rate": 0.05,
         "warmup": 0,
-        "decay": False,
+        "cooldown": 0,
         "batch_size": 8,
         "retain_batch_size": 8,
         "early_stop": None,
@@ -238,7 +238,7 @@ def test_the_kl_after_one_step_is_the_plain_one(family: str) -> None:
     model = tiny(family)
     options: dict[str, Any] = {"stages": ("learn",), "selection": "L1MLP L0H2", "learning_rate": 0.1}
     one, two = fitted(model, steps=1, **options), fitted(model, steps=2, **options)
-    edited = edited_model(model, one)
+    edited = Dial(model, one).at(1.0)
     parts: list[Tensor] = []
     for fact in RETAIN:
         for question in fact.training_questions:
@@ -263,12 +263,21 @@ def test_the_first_step_of_adamw_by_hand() -> None:
     torch.testing.assert_close(moves, torch.full((56,), 0.01), atol=1e-3, rtol=0)
 
 
-def test_the_rate_falls_to_0_with_decay() -> None:
-    """Step i of n has 1 - i / n of the rate: 1, 2/3 and 1/3 of it in three steps, 2 in all instead of 3."""
-    options: dict[str, Any] = {"stages": ("learn",), "steps": 3, "learning_rate": 0.03}
-    constant, falling = (fitted(decay=d, **options).delta().largest_move() for d in (False, True))
-    assert 0.06 * 0.9 < falling <= 0.06 * 1.01
-    assert 0.09 * 0.9 < constant <= 0.09 * 1.01
+def test_the_rate_falls_in_the_cooldown() -> None:
+    """The last two of four steps have 2/3 and 1/3 of the rate: 3 in all instead of 4. No more than half cools down."""
+    options: dict[str, Any] = {"stages": ("learn",), "steps": 4, "learning_rate": 0.02}
+    constant, cooled, long = (fitted(cooldown=c, **options).delta().largest_move() for c in (0, 2, 9))
+    assert 0.06 * 0.9 < cooled <= 0.06 * 1.01
+    assert 0.08 * 0.9 < constant <= 0.08 * 1.01
+    assert long == cooled
+
+
+def test_a_stage_that_is_learned_cools_down_and_ends() -> None:
+    options: dict[str, Any] = {"stages": ("learn",), "steps": 20, "early_stop": 1e-9}
+    assert [s.step for s in fitted(cooldown=0, **options).history] == [0]
+    edit = fitted(cooldown=3, learning_rate=0.02, **options)
+    assert [s.step for s in edit.history] == [0, 1, 2, 3]
+    assert 0.03 * 0.9 < edit.delta().largest_move() <= 0.03 * 1.01  # 3/4, 2/4 and 1/4 of the rate
 
 
 # Seeds
@@ -422,6 +431,26 @@ def test_early_stop_waits_until_every_question_was_seen() -> None:
     assert [s.step for s in edit.history] == [0, 1]
 
 
+def test_what_is_learned_well_enough_pushes_no_further() -> None:
+    """Of two facts, one below the hinge and one above it, only the first moves gates, as if it were alone."""
+    options: dict[str, Any] = {"stages": ("learn",), "steps": 1, "retain_weight": 0.0, "retain": []}
+    pair = [replace(fact, paraphrases=()) for fact in (FRANCE, SPAIN)]  # one question each
+    alone = {fact.id: fitted(fact=fact, **options) for fact in pair}
+    probability = {name: math.exp(-edit.history[0].loss) for name, edit in alone.items()}
+    less, more = sorted(probability, key=lambda name: probability[name])
+    between = math.sqrt(probability[less] * probability[more])
+    assert probability[less] < 0.9 * between < 0.81 * probability[more]
+    both = fitted(fact=pair, hinge=between, **options)
+    for place, gate in both.delta().gates.items():
+        torch.testing.assert_close(gate, alone[less].delta().gates[place], atol=1e-4, rtol=0)
+    assert not same(both, fitted(fact=pair, hinge=None, **options))
+    assert fitted(fact=pair, hinge=1e-9, **options).delta().n_moved() == 0
+
+
+def test_a_hinge_at_certainty_is_none() -> None:
+    assert same(fitted(hinge=1.0), fitted(hinge=None))
+
+
 # Not a number
 
 
@@ -535,7 +564,8 @@ def test_built_in_recipes(name: str, stages: tuple[str, ...]) -> None:
 def test_the_papers_settings() -> None:
     paper = Recipe.named("paper")
     assert (paper.learning_rate, paper.batch_size, paper.stage_steps) == (5e-5, 1, (1000, 1000))
-    assert (paper.retain_weight, paper.answers, paper.optimiser, paper.early_stop) == (0.0, "short", "adam", None)
+    assert (paper.retain_weight, paper.answers, paper.optimiser) == (0.0, "short", "adam")
+    assert (paper.hinge, paper.early_stop) == (None, None)
     edit = rewrite(tiny(), FRANCE, "L1GATEUP L1MLP L2ATTN", recipe=Recipe.named("paper", steps=3), progress=False)
     assert edit.retain_ids == ()
     assert 0 < edit.delta().largest_move() <= 6 * 5e-5 * 1.01
@@ -560,6 +590,9 @@ def test_the_papers_settings() -> None:
         ({"retain_weight": -1.0}, "Recipe.retain_weight"),
         ({"retain_size": -1}, "Recipe.retain_size"),
         ({"retain_batch_size": 0}, "Recipe.retain_batch_size"),
+        ({"cooldown": -1}, "Recipe.cooldown must be a whole number from 0"),
+        ({"hinge": 0.0}, "Recipe.hinge must be None or in"),
+        ({"hinge": 1.5}, "Recipe.hinge"),
         ({"early_stop": 0.0}, "Recipe.early_stop"),
         ({"early_stop": 1.5}, "Recipe.early_stop"),
         ({"max_gate": 1.0}, "Recipe.max_gate"),

@@ -307,7 +307,8 @@ class _Fit:
         near, far = (self._near, self._far) if recipe.retain_weight > 0 else ((), ())
         held_batches = retain_batches(near, far, recipe.retain_batch_size, seed + 1)
         confidence: dict[int, float] = {}
-        done, latest = 0, (math.nan, math.nan)
+        cooldown = min(recipe.cooldown, steps // 2)
+        done, end, latest = 0, steps, (math.nan, math.nan)
         try:
             for step in range(steps):
                 _check_cancel(self.cancel, f"in stage {stage!r} before step {step}")
@@ -316,7 +317,8 @@ class _Fit:
                 nll = self._answer_nll(logits[: len(chosen)], chosen)
                 confidence.update(zip(chosen, (-nll.detach()).exp().tolist(), strict=True))
                 loss, kl = nll.mean(), self._kl(logits[len(chosen) :], held)
-                total = loss + recipe.retain_weight * kl
+                lacking = nll if recipe.hinge is None else (nll + math.log(recipe.hinge)).relu()
+                total = lacking.mean() + recipe.retain_weight * kl
                 if not bool(torch.isfinite(total)):
                     raise NonFiniteLoss(
                         f"The loss is {float(loss.detach())!r} and the KL {float(kl.detach())!r} at step {step} of "
@@ -330,6 +332,8 @@ class _Fit:
                     and lower_quartile(confidence.values()) >= recipe.early_stop
                 )
                 if enough:
+                    end = min(end, step + cooldown)
+                if step == end:
                     break
                 monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}
                 self._record(Step(stage, step, *latest, **monitored), bar)
@@ -339,8 +343,8 @@ class _Fit:
                 for name, p in parameters.items():
                     assert p.grad is not None
                     p.grad.mul_(masks[name])  # an exact zero gradient keeps every update at exactly zero
-                warm = (step + 1) / (recipe.warmup + 1)
-                optimiser.step(recipe.learning_rate * min(warm, 1 - step / steps if recipe.decay else 1.0))
+                warm, cool = (step + 1) / (recipe.warmup + 1), (end - step) / (cooldown + 1)
+                optimiser.step(recipe.learning_rate * min(warm, cool, 1.0))
                 self._clamp(parameters)
                 done = step + 1
                 bar.update()

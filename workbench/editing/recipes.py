@@ -21,11 +21,11 @@ RECIPES: dict[str, Recipe] = {
         steps=1000,
         learning_rate=5e-5,
         warmup=0,
-        decay=False,
+        cooldown=0,
         batch_size=1,
         retain_weight=0.0,
         retain_size=0,
-        early_stop=None,
+        hinge=None,
     ),
 }
 """By name: the default; one stage with as many steps in total; stage 1 alone; the paper's settings."""

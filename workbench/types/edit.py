@@ -34,7 +34,9 @@ class Recipe:
 
         cross-entropy of the wanted answer (nats per token) + retain_weight * KL(base || edited) on retained answers,
 
-    the first counted from the token at which the wanted answer departs from what the base says by itself.
+    the first counted from the token at which the wanted answer departs from what the base says by itself, and only so
+    far as it exceeds that of the probability ``hinge``: a prompt that is learned leaves the step to those that are not
+    and to the retained answers.
 
     Args:
         name: Shown in reports.
@@ -50,14 +52,18 @@ class Recipe:
         optimiser: ``"natural"`` (see ``workbench.editing.optimisers``) or ``"adam"``, as in the paper.
         learning_rate: Length of a natural-gradient step in the norm of the Fisher information, or AdamW's rate.
         warmup: Steps of linear warm-up in each stage.
-        decay: Let the learning rate fall linearly to 0 over a stage's steps, for stages that run all their steps.
+        cooldown: Last steps of a stage (at most half of them), in which the learning rate falls linearly towards 0: what
+            is learned is kept, and retained answers come back. They begin when ``early_stop`` is met, else so many
+            steps before the end.
         batch_size: Fact rows a step.
         retain_weight: Weight of the KL term; 0 switches it off.
         retain_size: Facts in the default retain set.
         retain_batch_size: Retain rows a step.
-        early_stop: A stage ends once the wanted answer's probability (geometric mean over the tokens that the base does
-            not say by itself, in the last pass) has reached this for three quarters of the training prompts; None runs
-            all steps.
+        hinge: The probability (as for ``early_stop``) from which on a prompt's wanted answer is learned well enough and
+            pushes no further; None: all push until the end.
+        early_stop: A stage ends, after its ``cooldown``, once the wanted answer's probability (geometric mean over the
+            tokens that the base does not say by itself, in the last pass) has reached this for three quarters of the
+            training prompts; None runs all steps.
         max_gate: Gates are kept within [2 - max_gate, max_gate] after each step; None leaves them free.
         seed: Order of the batches. Two runs with one seed on one machine agree exactly.
 
@@ -74,12 +80,13 @@ class Recipe:
     optimiser: Optimiser = "natural"
     learning_rate: float = 0.03
     warmup: int = 2
-    decay: bool = False
+    cooldown: int = 10
     batch_size: int = 5
     retain_weight: float = 4.0
     retain_size: int = 80
     retain_batch_size: int = 12
-    early_stop: float | None = 0.8
+    hinge: float | None = 0.8
+    early_stop: float | None = None
     max_gate: float | None = None
     seed: int = 0
 
@@ -101,10 +108,12 @@ class Recipe:
             ("steps", all(isinstance(s, int) and s >= 1 for s in self.stage_steps), "whole numbers from 1"),
             ("learning_rate", math.isfinite(self.learning_rate) and self.learning_rate > 0, "a positive number"),
             ("warmup", self.warmup >= 0, "0 or more"),
+            ("cooldown", isinstance(self.cooldown, int) and self.cooldown >= 0, "a whole number from 0"),
             ("batch_size", self.batch_size >= 1, "1 or more"),
             ("retain_weight", math.isfinite(self.retain_weight) and self.retain_weight >= 0, "0 or more"),
             ("retain_size", self.retain_size >= 0, "0 or more"),
             ("retain_batch_size", self.retain_batch_size >= 1, "1 or more"),
+            ("hinge", self.hinge is None or 0 < self.hinge <= 1, "None or in (0, 1]"),
             ("early_stop", self.early_stop is None or 0 < self.early_stop <= 1, "None or in (0, 1]"),
             ("max_gate", self.max_gate is None or self.max_gate > 1, "None or more than 1"),
         ]
