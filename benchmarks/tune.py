@@ -23,6 +23,9 @@ CONFIGS: dict[str, Config] = {
     "default": {},
     "adam": {"optimiser": "adam", "learning_rate": 0.04},
     "short-answers": {"answers": "short"},
+    "no-hinge": {"hinge": None},
+    "no-cooldown": {"cooldown": 0},
+    "early-stop": {"early_stop": 0.8, "hinge": 0.9},
     "400-neurons": {"k": 400},
     "learn-only": {"recipe": "learn-only"},
 }
