@@ -32,6 +32,7 @@ class Family:
         layers: Path of the layer list.
         modules: For each module with gates, the sites in the order in which they are laid out in its vector.
         attention, mlp: The modules whose outputs are added to the residual stream.
+        norm: Path of the final norm, between the residual stream and the output embeddings.
         fan_in_fan_out: True where linear layers store their weight transposed (GPT-2's Conv1D).
     """
 
@@ -40,6 +41,7 @@ class Family:
     modules: Mapping[str, tuple[Site, ...]]
     attention: str
     mlp: str
+    norm: str = "model.norm"
     fan_in_fan_out: bool = False
 
 
@@ -77,6 +79,7 @@ FAMILIES: tuple[Family, ...] = (
         {"attn.c_attn": ("q", "k", "v"), "attn.c_proj": ("z",), "mlp.c_fc": ("up",), "mlp.c_proj": ("post",)},
         attention="attn",
         mlp="mlp",
+        norm="transformer.ln_f",
         fan_in_fan_out=True,
     ),
 )
