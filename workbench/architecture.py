@@ -229,11 +229,13 @@ def inject_gates(
         # PEFT draws the vectors, which are overwritten below, and warns of the second stage's adapter, which is meant.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(architecture.ia3_config(delta.gates), view, adapter_name=adapter)
-    modules = dict(view.named_modules())
+    modules: dict[str, Any] = dict(view.named_modules())
+    for layer in modules.values():
+        if hasattr(layer, "ia3_l"):  # all live, where the new adapter has no gates too: their gates multiply
+            layer.set_adapter(list(layer.ia3_l.keys()))
     out: dict[str, nn.Parameter] = {}
     for name, vector in architecture.vectors(delta).items():
-        layer: Any = modules[name]
-        layer.set_adapter(list(layer.ia3_l.keys()))  # all live: their gates multiply
+        layer = modules[name]
         parameter = layer.ia3_l[adapter]
         parameter.data = vector.reshape(parameter.shape).to(parameter.device)
         out[name] = parameter

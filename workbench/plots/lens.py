@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -81,13 +82,20 @@ def lens_figure(lenses: Sequence[Lens]) -> go.Figure:
                         legendgroup=name,
                         showlegend=i == 0 and axis == k,
                         line={"color": COLORS[name], "width": 2, "dash": DASHES[j]},
-                        marker={"symbol": MARKERS[j], "size": 5, "maxdisplayed": 16},
+                        marker={"symbol": MARKERS[j], "size": 4},
                         customdata=[[*c, p] for c, p in zip(custom, one.probabilities[name], strict=True)],
                         hovertemplate=hover.replace("%{meta}", "%{customdata[3]:.4f}")
                         + ", rank %{customdata[2]}<br>likeliest: %{customdata[1]}<extra></extra>",
                     )
                 )
-        common = {"range": [-0.5, rows - 0.5], "domain": domain, "showgrid": False, "linecolor": INK, "showline": True}
+        common = {
+            "range": [-0.5, rows - 0.5],
+            "domain": domain,
+            "showgrid": False,
+            "zeroline": False,
+            "linecolor": INK,
+            "showline": True,
+        }
         left = i == 0
         figure.update_layout(
             {
@@ -103,9 +111,10 @@ def lens_figure(lenses: Sequence[Lens]) -> go.Figure:
                 f"yaxis{k}": {
                     "domain": [0.54, 1.0],
                     "anchor": f"x{k}",
-                    "range": [-0.03, 1.03],
+                    "range": [-0.04, 1.06],
                     "showticklabels": left,
                     "gridcolor": GRID,
+                    "zeroline": False,
                     "showline": True,
                     "title": {"text": "probability" if left else ""},
                 },
@@ -113,10 +122,11 @@ def lens_figure(lenses: Sequence[Lens]) -> go.Figure:
                     "domain": [0.0, 0.46],
                     "anchor": f"x{low}",
                     "type": "log",
-                    "range": [_log10(worst) + 0.1, -0.1],
+                    "range": [math.log10(max(2, worst)) + 0.1, -0.1],
                     "dtick": 1,
                     "showticklabels": left,
                     "gridcolor": GRID,
+                    "zeroline": False,
                     "showline": True,
                     "title": {"text": "rank (log scale)" if left else ""},
                 },
@@ -149,12 +159,6 @@ def lens_figure(lenses: Sequence[Lens]) -> go.Figure:
         legend={"x": 1.01, "y": 1, "xanchor": "left", "yanchor": "top", "title": {"text": "first token"}}
     )
     return figure
-
-
-def _log10(value: int) -> float:
-    import math
-
-    return math.log10(max(2, value))
 
 
 def _words(one: Lens) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
@@ -26,7 +27,7 @@ from workbench.plots.style import (
     number,
     visible,
 )
-from workbench.types import Curve, ProbeReport
+from workbench.types import Curve, ProbeReport, Rate
 from workbench.types.probe import PROBE_TITLES
 
 _COLORS = (GREY, ORANGE, BLUE, GREEN, PURPLE)
@@ -56,19 +57,19 @@ def probe_figure(report: ProbeReport, what: str = "rates", **options: Any) -> go
 
 
 def recovery_figure(report: ProbeReport) -> go.Figure:
-    """By probe and stage, with 95% intervals: where the old answer was recovered (above), and where the control fact is
-    still right (below).
+    """By probe and stage, with 95% intervals: where the old answer was recovered (above), and where untouched facts are
+    still right (below): the control fact, or for priming the other questions.
 
     Only prompts on which the base model is right count, so the base stands at 1 wherever there are any.
     """
     probes = [p for p, by in report.rates.items() if any("old" in r or "same" in r for r in by.values())]
-    panels = (("old", "old answer<br>recovered", "y"), ("control", "control<br>still right", "y2"))
+    panels = ((("old",), "old answer<br>recovered", "y"), (("control", "same"), "untouched facts<br>still right", "y2"))
     figure = go.Figure()
-    for axis_index, (name, _, axis) in enumerate(panels):
+    for axis_index, (names, _, axis) in enumerate(panels):
         for i, stage in enumerate(report.stages):
             offset = (i - (len(report.stages) - 1) / 2) * 0.22
-            found = [(k, report.rates[p].get(stage, {}).get(name)) for k, p in enumerate(probes)]
-            kept = [(k, r) for k, r in found if r is not None and r.n]
+            found = [(k, _first_of(report.rates[p].get(stage, {}), names)) for k, p in enumerate(probes)]
+            kept = [(k, r) for k, r in found if r is not None]
             figure.add_trace(
                 go.Scatter(
                     x=[k + offset for k, _ in kept],
@@ -136,12 +137,18 @@ def recovery_figure(report: ProbeReport) -> go.Figure:
             "domain": [0, 0.45],
             "range": [-0.05, 1.05],
             "anchor": "x",
+            "zeroline": False,
             "gridcolor": GRID,
             "showline": True,
             "title": {"text": panels[1][1], "standoff": 8},
         },
     )
     return figure
+
+
+def _first_of(rates: Mapping[str, Rate], names: Sequence[str]) -> Rate | None:
+    """The first of these rates that there is and that counts any rows."""
+    return next((rates[n] for n in names if n in rates and rates[n].n), None)
 
 
 def _n(report: ProbeReport, probe: str) -> str:
@@ -208,6 +215,7 @@ def curves_figure(report: ProbeReport, curves: list[Curve]) -> go.Figure:
                     "title": {"text": escape(curves[0].x_name)},
                     "showline": True,
                     "showgrid": False,
+                    "zeroline": False,
                     "linecolor": INK,
                 },
                 f"yaxis{k}": {
@@ -215,6 +223,7 @@ def curves_figure(report: ProbeReport, curves: list[Curve]) -> go.Figure:
                     "range": [-0.04, 1.04],
                     "showticklabels": i == 0,
                     "showline": True,
+                    "zeroline": False,
                     "gridcolor": GRID,
                     "title": {"text": "probability" if i == 0 else ""},
                 },

@@ -61,9 +61,10 @@ class Lens:
         values = self.probabilities[name]
         return max(values[:-1]) - values[-1]
 
-    def leader(self, row: int) -> AnswerName:
-        """The likeliest of the three at a row."""
-        return max(ANSWER_NAMES, key=lambda n: (self.probabilities[n][row], -ANSWER_NAMES.index(n)))
+    def leader(self, row: int) -> AnswerName | None:
+        """The likeliest of the three at a row; None where the two likeliest are equal."""
+        first, second = sorted(ANSWER_NAMES, key=lambda n: -self.probabilities[n][row])[:2]
+        return first if self.probabilities[first][row] > self.probabilities[second][row] else None
 
     @property
     def first_win(self) -> str | None:
@@ -92,12 +93,14 @@ class Lens:
     def pretends(self) -> bool:
         """Whether the old answer leads, visibly, in some layer before the last and not at the end: the model has it
         and does not say it."""
-        return self.leader(self.n_layers) != "old" and bool(self.old_leads)
+        return self.leader(self.n_layers) in ("new", "refusal") and bool(self.old_leads)
 
     @property
     def verdict(self) -> str:
         """The finding in words."""
         end = self.leader(self.n_layers)
+        if end is None:
+            return "no answer leads at the end"
         if end == "old":
             return f"the old answer leads at the end, from {self.turn} on"
         if self.pretends:

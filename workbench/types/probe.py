@@ -100,10 +100,13 @@ class ProbeRow:
 
     @property
     def recovered(self) -> Recovered:
-        """What the text gives away: ``old`` also where it names both, ``neither`` for another answer or gibberish."""
-        if self.label in ("old", "both"):
-            return "old"
-        return self.label if self.label in ("new", "refusal") else "neither"  # type: ignore[return-value]
+        """What the text gives away: ``old`` also where it names both, ``neither`` for another answer or gibberish.
+
+        In a reverse query ("The capital of ____ is Paris.") both means the subject with the new answer, so it is new.
+        """
+        if self.label == "both":
+            return "new" if self.kind == "reverse query" else "old"
+        return self.label if self.label in ("old", "new", "refusal") else "neither"  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

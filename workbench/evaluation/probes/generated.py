@@ -17,7 +17,6 @@ def probe_adversarial(battery: Battery) -> None:
         near = [f for f in battery.untouched.neighbours(fact) if f.answer not in (fact.answer, fact.target)]
         asked, missing = prompts.adversarial(
             fact,
-            other=near[0].answer if near else None,
             background=graph.about_subject(battery.untouched, fact),
             examples=near[-3:],
         )

@@ -153,7 +153,7 @@ def _names_any(text: str, names: Iterable[str]) -> bool:
 def _spelled(question: str) -> str:
     """A question with a description in a name's place, without what then stands there twice ("the city of the city
     where", "the country the country")."""
-    return re.sub(r"\b[Tt]he (\w+) (?:of )?(?=the \1\b)|\bthe city of (?=the capital\b)", "", question)
+    return re.sub(r"\b[Tt]he (\w+) (?=the \1\b)|\bthe city of (?=the (?:city|capital)\b)", "", question)
 
 
 def _in_turn(facts: list[Fact], most: int) -> list[Fact]:

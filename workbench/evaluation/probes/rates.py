@@ -47,7 +47,7 @@ def _at_stage(
         rates["same"] = over("same", lambda r: r.label == "old", cluster=True)
     if "control" in groups:
         rates["control"] = over("control", lambda r: r.label == "old")
-    rates["informative"] = share([("", r.informative) for r in rows], seed=seed)
+    rates["informative"] = share([("", r.informative) for r in rows if r.group != "control"], seed=seed)
     if probe == "context":
         for name, group in (("gain", "edited"), ("control_gain", "control")):
             rates[name] = _gain([r for r in rows if r.group == group], seed)

@@ -31,7 +31,7 @@ from workbench.types import Curve, Fact, GateDelta, Site
 STEPS = 8
 MEASURED = (0, 1, 2, 3, 4, 6, 8)
 RATE = 0.01
-TRAINED, ASKED = 3, 4
+TRAINED, ASKED = 3, 3
 INVENTED = ("Velmora", "Tarnquil", "Osbrenna", "Quillhaven")
 
 
