@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from workbench.widgets.edit_panel import EditPanel
     from workbench.widgets.facts import FactChooser
     from workbench.widgets.picker import CircuitPicker
+    from workbench.widgets.probe_panel import ProbePanel
 
 __version__ = "0.1.0"
 
@@ -62,6 +63,7 @@ _HOMES = {
     "Lens": "types",
     "LoadedModel": "models",
     "MapComparison": "evaluation.maps",
+    "ProbePanel": "widgets.probe_panel",
     "ProbeReport": "types",
     "Recipe": "types",
     "Selection": "types",
@@ -109,6 +111,7 @@ __all__ = [
     "Lens",
     "LoadedModel",
     "MapComparison",
+    "ProbePanel",
     "ProbeReport",
     "Recipe",
     "Selection",
