@@ -222,7 +222,7 @@ def test_relearning_starts_at_the_edited_model_and_ends_at_the_answer() -> None:
         start = edited.hf(ids).logits[0, len(one.place[0]) - 1].softmax(-1)[one.place[1][0]]
     assert p_old[0] == pytest.approx(float(start), rel=1e-3)
     assert p_old[-1] > p_old[0]
-    assert len(p_old) == len(accuracy) == 7
+    assert len(p_old) == len(accuracy) == 6
     assert model.fingerprint == before[0]
     assert all(torch.equal(g, before[1][k]) for k, g in edit.delta().gates.items())
     with torch.no_grad():

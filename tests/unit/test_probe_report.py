@@ -129,7 +129,22 @@ def test_tables() -> None:
     line = summary[(summary.probe == "adversarial") & (summary.rate == "old answer recovered")]
     assert line.learn.item().startswith("0.00 [0.00, 0.79] (n=1)")
     assert one.rate("priming", "bleed") == Rate(1.0, 1, pytest.approx(0.2065, abs=1e-3), 1.0, "wilson", 1)
+    assert f"priming, learn: {HOSTILE} rises in 1 of 1 other questions, 100 times at the median" in one.findings
     assert any(f"{HOSTILE} is at P(answer) 0.5 after 8 of 8 steps" in line for line in one.findings)
+
+
+def test_a_question_that_ends_with_another_is_paired_with_its_own_statement() -> None:
+    def one(prompt: str, kind: str, label: Any) -> ProbeRow:
+        return row("base", label, probe="context", kind=kind, prompt=prompt)
+
+    rows = [
+        one("What is it?", "not stated", "old"),
+        one("F. What is it?", "stated", "old"),
+        one("Tell me. What is it?", "not stated", "other"),
+        one("F. Tell me. What is it?", "stated", "old"),
+    ]
+    rate = rates_of_probes(rows, ("base",))["context"]["base"]["gain"]
+    assert (rate.value, rate.n) == (pytest.approx(1 / 2), 2)
 
 
 def test_missing_things_are_named() -> None:

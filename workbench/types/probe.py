@@ -245,6 +245,12 @@ class ProbeReport:
                 at = one.reaches("p_old", 0.5)
                 when = "not within" if at is None else f"after {at:g} of"
                 out.append(f"relearning, {last}: {one.name} is at P(answer) 0.5 {when} {one.x[-1]:g} steps")
+            if one.probe == "priming" and one.stage == last:
+                ratios = sorted(b / a for a, b in zip(one.x, one.y["p_after"], strict=True) if a > 0 and b == b)
+                if ratios:
+                    more = f"{sum(r > 1 for r in ratios)} of {len(ratios)} other questions"
+                    middle = ratios[len(ratios) // 2]
+                    out.append(f"priming, {last}: {one.name} rises in {more}, {middle:.3g} times at the median")
         out += [f"not measured, {name}: {why}" for name, why in self.skipped.items()]
         return (*out, *((f"partial: {self.partial}",) if self.partial else ()))
 

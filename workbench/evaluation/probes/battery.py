@@ -157,6 +157,7 @@ class Battery:
                     self.rows.append(row)
                     if self.on_row is not None and self.on_row(row) is False:
                         raise Stopped("cancelled by on_row")
+            del model  # before the next one is made
         return found
 
     def _answer(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from workbench.evaluation.metrics import paired_difference, share
 from workbench.types import ProbeRow, Rate
@@ -61,12 +61,14 @@ def _names_new(row: ProbeRow) -> bool:
     return row.label in ("new", "both")
 
 
-def _gain(rows: Iterable[ProbeRow], seed: int) -> Rate:
+def _gain(rows: Sequence[ProbeRow], seed: int) -> Rate:
     """Old answer with the fact stated minus without, over questions that the base answers when the fact is stated."""
-    stated = [r for r in rows if r.kind == "stated"]
-    bare = {r for r in rows if r.kind == "not stated"}
-    pairs = [(w, b) for w in stated if w.informative for b in bare if w.prompt.endswith(f" {b.prompt}")]
-    with_, without = (
-        [float(r.recovered == "old") for r in side] for side in ([w for w, _ in pairs], [b for _, b in pairs])
-    )
+    bare = [r for r in rows if r.kind == "not stated"]
+    with_: list[float] = []
+    without: list[float] = []
+    for row in rows:
+        found = [b for b in bare if row.kind == "stated" and row.informative and row.prompt.endswith(f" {b.prompt}")]
+        if found:  # the longest: one question may end with another
+            with_.append(float(row.recovered == "old"))
+            without.append(float(max(found, key=lambda b: len(b.prompt)).recovered == "old"))
     return paired_difference({"": with_}, {"": without}, seed=seed)

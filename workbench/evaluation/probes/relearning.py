@@ -29,7 +29,7 @@ from workbench.resume import Resumable
 from workbench.types import Curve, Fact, GateDelta, Site
 
 STEPS = 8
-MEASURED = (0, 1, 2, 3, 4, 6, 8)
+MEASURED = (0, 1, 2, 4, 6, 8)
 RATE = 0.01
 TRAINED, ASKED = 3, 3
 INVENTED = ("Velmora", "Tarnquil", "Osbrenna", "Quillhaven")
