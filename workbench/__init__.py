@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from workbench.editing.selector import contrast_facts, default_selection
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
     from workbench.evaluation.maps import MapComparison, compare_maps
+    from workbench.evaluation.probes.run import probe
     from workbench.facts import known_facts, load_facts
     from workbench.models import LoadedModel, load_model
     from workbench.session import Session, load_session
@@ -23,13 +24,27 @@ if TYPE_CHECKING:
     from workbench.tracing.ablation import ablate, attention_pattern, attention_patterns
     from workbench.tracing.attribution import agreement, attribute
     from workbench.tracing.causal import causal_trace
+    from workbench.tracing.lens import lens
     from workbench.transfer import export_base, merge
-    from workbench.types import Ablation, Component, Edit, EffectMap, EvalReport, Fact, FactSet, Recipe, Selection
+    from workbench.types import (
+        Ablation,
+        Component,
+        Edit,
+        EffectMap,
+        EvalReport,
+        Fact,
+        FactSet,
+        Lens,
+        ProbeReport,
+        Recipe,
+        Selection,
+    )
     from workbench.widgets.app import Workbench
     from workbench.widgets.compare import CompareView
     from workbench.widgets.edit_panel import EditPanel
     from workbench.widgets.facts import FactChooser
     from workbench.widgets.picker import CircuitPicker
+    from workbench.widgets.probe_panel import ProbePanel
 
 __version__ = "0.1.0"
 
@@ -45,8 +60,11 @@ _HOMES = {
     "Fact": "types",
     "FactChooser": "widgets.facts",
     "FactSet": "types",
+    "Lens": "types",
     "LoadedModel": "models",
     "MapComparison": "evaluation.maps",
+    "ProbePanel": "widgets.probe_panel",
+    "ProbeReport": "types",
     "Recipe": "types",
     "Selection": "types",
     "Session": "session",
@@ -68,11 +86,13 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "export_base": "transfer",
     "known_facts": "facts",
+    "lens": "tracing.lens",
     "load_edit": "store",
     "load_facts": "facts",
     "load_model": "models",
     "load_session": "session",
     "merge": "transfer",
+    "probe": "evaluation.probes.run",
     "rewrite": "editing.fit",
 }
 
@@ -88,8 +108,11 @@ __all__ = [
     "Fact",
     "FactChooser",
     "FactSet",
+    "Lens",
     "LoadedModel",
     "MapComparison",
+    "ProbePanel",
+    "ProbeReport",
     "Recipe",
     "Selection",
     "Session",
@@ -111,11 +134,13 @@ __all__ = [
     "evaluate",
     "export_base",
     "known_facts",
+    "lens",
     "load_edit",
     "load_facts",
     "load_model",
     "load_session",
     "merge",
+    "probe",
     "rewrite",
 ]
 

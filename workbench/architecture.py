@@ -32,6 +32,7 @@ class Family:
         layers: Path of the layer list.
         modules: For each module with gates, the sites in the order in which they are laid out in its vector.
         attention, mlp: The modules whose outputs are added to the residual stream.
+        norm: Path of the final norm, between the residual stream and the output embeddings.
         fan_in_fan_out: True where linear layers store their weight transposed (GPT-2's Conv1D).
     """
 
@@ -40,6 +41,7 @@ class Family:
     modules: Mapping[str, tuple[Site, ...]]
     attention: str
     mlp: str
+    norm: str = "model.norm"
     fan_in_fan_out: bool = False
 
 
@@ -77,6 +79,7 @@ FAMILIES: tuple[Family, ...] = (
         {"attn.c_attn": ("q", "k", "v"), "attn.c_proj": ("z",), "mlp.c_fc": ("up",), "mlp.c_proj": ("post",)},
         attention="attn",
         mlp="mlp",
+        norm="transformer.ln_f",
         fan_in_fan_out=True,
     ),
 )
@@ -226,11 +229,13 @@ def inject_gates(
         # PEFT draws the vectors, which are overwritten below, and warns of the second stage's adapter, which is meant.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(architecture.ia3_config(delta.gates), view, adapter_name=adapter)
-    modules = dict(view.named_modules())
+    modules: dict[str, Any] = dict(view.named_modules())
+    for layer in modules.values():
+        if hasattr(layer, "ia3_l"):  # all live, where the new adapter has no gates too: their gates multiply
+            layer.set_adapter(list(layer.ia3_l.keys()))
     out: dict[str, nn.Parameter] = {}
     for name, vector in architecture.vectors(delta).items():
-        layer: Any = modules[name]
-        layer.set_adapter(list(layer.ia3_l.keys()))  # all live: their gates multiply
+        layer = modules[name]
         parameter = layer.ia3_l[adapter]
         parameter.data = vector.reshape(parameter.shape).to(parameter.device)
         out[name] = parameter

@@ -190,6 +190,25 @@ class Resumable:
             hidden = self._parent(inputs_embeds=resid, **_past(prefix, resid.shape[0])).last_hidden_state
         return self._view.get_output_embeddings()(hidden[rows, positions])
 
+    def stream(self, ids: Tensor) -> Tensor:
+        """The residual stream at the last position, entering every layer and after the last one,
+        [rows, layers + 1, d_model]."""
+        norm = self._view.get_submodule(self._family.norm)
+        last: list[Tensor] = []
+        handle = norm.register_forward_pre_hook(lambda module, args: last.append(args[0]))
+        try:
+            with self.keeping([("resid", layer) for layer in range(self.n_layers)]) as states:
+                self._view(input_ids=ids.to(self.device), use_cache=False, logits_to_keep=1)
+        finally:
+            handle.remove()
+        every = [*(states["resid", layer] for layer in range(self.n_layers)), last[-1]]
+        return torch.stack([state[:, -1] for state in every], dim=1)
+
+    def unembed(self, resid: Tensor) -> Tensor:
+        """Logits of a residual stream through the final norm and the output embeddings, [..., d_vocab]."""
+        norm = self._view.get_submodule(self._family.norm)
+        return self._view.get_output_embeddings()(norm(resid))
+
     def record(
         self,
         resid: Tensor,

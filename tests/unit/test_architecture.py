@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "atomic": set(),
     "sealed": set(),
     "store": {"types", "atomic", "sealed"},
+    "probe_store": {"types", "atomic", "sealed"},
     "plots": {"types", "atomic"},
     "html": {"types", "plots", "atomic"},
     "session": {"types", "store", "atomic", "sealed"},

@@ -9,6 +9,8 @@ from workbench.plots.compare import difference_figure, probabilities_figure, rat
 from workbench.plots.effects import effect_figure
 from workbench.plots.export import write_bytes, write_image
 from workbench.plots.history import history_figure
+from workbench.plots.lens import lens_figure
+from workbench.plots.probes import probe_figure
 from workbench.plots.style import DIVERGING, escape, visible
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "effect_figure",
     "escape",
     "history_figure",
+    "lens_figure",
     "probabilities_figure",
+    "probe_figure",
     "rates_figure",
     "visible",
     "write_bytes",

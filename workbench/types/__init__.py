@@ -3,6 +3,8 @@
 from workbench.types.edit import STAGES, Edit, EditStage, GateDelta, Recipe, StageName, Step
 from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
+from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
+from workbench.types.probe import PROBES, Curve, ProbeGroup, ProbeName, ProbeReport, ProbeRow, Recovered
 from workbench.types.report import ANSWER_CLASSES, GROUPS, AnswerClass, AnswerRow, EvalReport, Group, Rate
 from workbench.types.selection import (
     SITES,
@@ -18,13 +20,17 @@ from workbench.types.selection import (
 
 __all__ = [
     "ANSWER_CLASSES",
+    "ANSWER_NAMES",
     "GROUPS",
+    "PROBES",
     "SITES",
     "STAGES",
     "Ablation",
     "AnswerClass",
+    "AnswerName",
     "AnswerRow",
     "Component",
+    "Curve",
     "Edit",
     "EditStage",
     "EffectMap",
@@ -36,9 +42,15 @@ __all__ = [
     "Group",
     "HasShape",
     "Kind",
+    "Lens",
     "ModelShape",
+    "ProbeGroup",
+    "ProbeName",
+    "ProbeReport",
+    "ProbeRow",
     "Rate",
     "Recipe",
+    "Recovered",
     "Role",
     "Selection",
     "Site",

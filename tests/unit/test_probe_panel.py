@@ -1,0 +1,197 @@
+"""The probe panel through the messages a browser sends: what is clicked equals what is scripted."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import workbench
+from tests.tiny import tiny_llama
+from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.unit.test_edit_panel import control, shown, until
+from tests.wire import click, enter
+from workbench.editing.applied import applied
+from workbench.evaluation.probes.run import probe
+from workbench.models import LoadedModel
+from workbench.tracing.lens import lens
+from workbench.types import PROBES, Edit, Fact, ProbeReport
+from workbench.widgets import probe_panel
+from workbench.widgets.probe_panel import ProbePanel
+
+EVIL = "<img src=x onerror=alert(1)>"
+FRANCE = capitals()[0]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+@lru_cache
+def tiny() -> LoadedModel:
+    return knowing(tiny_llama(tied=False), capitals())
+
+
+def an_edit(fact: Fact = FRANCE) -> Edit:
+    return edit_of(tiny(), some_gates(tiny(), (1, "post")), some_gates(tiny(), (2, "z"), seed=1), fact=fact)
+
+
+def panel(edit: Edit | None = None, **options: Any) -> ProbePanel:
+    given = {"pool": capitals(), "max_new_tokens": 4, "probes": ("lens", "context", "strength")}
+    return ProbePanel(tiny(), edit or an_edit(), **{**given, **options})
+
+
+class Held:
+    """In place of the battery: waits until it is let go, and sees what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, report: ProbeReport | None = None) -> None:
+        self.go, self.calls, self.report = threading.Event(), 0, report
+        self.given: dict[str, Any] = {}
+        monkeypatch.setattr(probe_panel, "probe", self)
+
+    def __call__(self, *_: Any, cancel: threading.Event, **options: Any) -> Any:
+        self.calls += 1
+        self.given = options
+        while not self.go.wait(0.005):
+            if cancel.is_set():
+                return replace(self.report, partial="cancelled during context") if self.report else None
+        return self.report
+
+
+def test_clicked_equals_scripted_and_so_does_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    edit, before = an_edit(), tiny().fingerprint
+    view = panel(edit)
+    enter(control(view, "strength of the edit"), value=False)
+    assert view.probes == ("lens", "context")
+    click(control(view, "Run"))
+    assert view.job is not None
+    report = view.job.wait(60)
+    scripted = probe(tiny(), edit, probes=["lens", "context"], pool=capitals(), max_new_tokens=4, progress=False)
+    assert report is view.report
+    assert report.rows == scripted.rows and report.rates == scripted.rates
+    assert report.lens().to_frame().equals(scripted.lens().to_frame())
+    assert (view.error, tiny().fingerprint) == (None, before)
+    assert "back into context" in shown(view)
+
+    monkeypatch.setattr(workbench, "load_model", lambda *args: tiny())
+    monkeypatch.setattr(workbench, "load_edit", lambda *args: edit)
+    names: dict[str, Any] = {}
+    exec(view.code, names)
+    assert names["report"].rows == report.rows
+
+
+def test_a_row_shows_its_texts_side_by_side_and_its_layers() -> None:
+    view = panel(probes=("context",))
+    view.run().wait(60)
+    assert view.report is not None
+    rows = control(view, "Prompt")
+    assert len(rows.options) == sum(r.stage == "base" for r in view.report.rows)
+    enter(rows, index=1)
+    chosen = rows.value
+    said = [
+        r.text for r in view.report.rows if (r.prompt, r.kind, r.group) == (chosen.prompt, chosen.kind, chosen.group)
+    ]
+    assert len(said) == 3
+    assert all(text in shown(view) for text in said if text.isalnum())
+    enter(rows, index=0)
+    asked = rows.value
+    click(control(view, "Lens"))
+    assert view.looking is not None
+    found = view.looking.wait(60)
+    assert [x.stage for x in found] == ["base", "unlearn", "learn"]
+    until(lambda: "readings = " in view.code)
+    fact = replace(
+        FRANCE if asked.group == "edited" else view.report.control, question=asked.prompt, paraphrases=(), heldout=()
+    )
+    with applied(tiny(), an_edit(), "learn") as edited:
+        assert lens(edited, fact, form="chat").probabilities == found[-1].probabilities
+    assert "P(first token)" in shown(view)
+
+
+def test_a_prompt_without_the_answer_says_why_it_has_no_lens() -> None:
+    """The model does not answer the statement's wording, so there is no place to read: shown, and kept on .error."""
+    view = panel(probes=("steps",))
+    view.run().wait(60)
+    rows = control(view, "Prompt")
+    bad = next(i for i, (_, r) in enumerate(rows.options) if not r.informative and r.fact_id == FRANCE.id)
+    enter(rows, index=bad)
+    click(control(view, "Lens"))
+    assert view.looking is not None
+    with pytest.raises(ValueError, match="does not contain 'Paris'"):
+        view.looking.wait(60)
+    assert "does not contain" in str(view.error) and "does not contain" in shown(view)
+
+
+def test_cancel_keeps_what_was_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = probe(tiny(), an_edit(), probes="context", pool=capitals(), max_new_tokens=4, progress=False)
+    held = Held(monkeypatch, real)
+    view = panel()
+    click(control(view, "Run"))
+    assert control(view, "Run").disabled and not control(view, "Cancel").disabled
+    first = view.job
+    assert view.run() is first and held.calls == 1, "a second click changes nothing"
+    assert "already" in shown(view)
+    click(control(view, "Cancel"))
+    assert view.job is not None
+    view.job.wait(20)
+    assert view.report is not None and view.report.partial == "cancelled during context"
+    assert "finished answers are kept" in shown(view)
+    assert not control(view, "Run").disabled and control(view, "Cancel").disabled
+    assert held.given["probes"] == ["lens", "context", "strength"]
+
+
+def test_errors_are_shown_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ValueError(EVIL)
+
+    monkeypatch.setattr(probe_panel, "probe", fail)
+    view = panel()
+    with pytest.raises(ValueError, match="img"):
+        view.run().wait(20)
+    assert isinstance(view.error, ValueError)
+    assert "&lt;img" in shown(view)
+    assert not control(view, "Run").disabled
+
+
+def test_no_probe_ticked_fails_with_the_list() -> None:
+    view = panel(probes=())
+    with pytest.raises(ValueError, match="probes must be some of"):
+        view.run().wait(20)
+
+
+def test_untrusted_texts_are_shown_as_texts() -> None:
+    fact = capital("France", "Paris", "Rome", refusal=EVIL, heldout=(f"{EVIL} Where is the capital of France?",))
+    view = panel(an_edit(fact), probes=("context", "lens"))
+    view.run().wait(60)
+    evil = [i for i, (_, r) in enumerate(control(view, "Prompt").options) if EVIL in r.prompt]
+    assert evil
+    for index in evil:
+        enter(control(view, "Prompt"), index=index)
+        assert "&lt;img src=x" in shown(view), index
+    assert EVIL not in shown(view)
+    assert repr(view) == "ProbePanel(france-capital: lens, context, done)"
+
+
+def test_bad_input() -> None:
+    another = knowing(tiny_llama(seed=1, tied=False), capitals())
+    with pytest.raises(ValueError, match="This edit was fitted on"):
+        ProbePanel(another, an_edit())
+    with applied(tiny(), an_edit()) as edited, pytest.raises(ValueError, match="pass the base model"):
+        ProbePanel(edited, an_edit())
+    with pytest.raises(ValueError, match="does not hold the fact 'spain-capital'"):
+        panel(fact=capitals()[2])
+    with pytest.raises(ValueError, match=r"got \['lenses'\]"):
+        panel(probes=("lenses",))
+    assert panel(probes=PROBES).probes == PROBES
+
+
+def test_where_no_widget_is_drawn_there_is_a_picture() -> None:
+    bundle = panel()._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert data["text/plain"] == "ProbePanel(france-capital: lens, context, strength, not run)"
+    assert "image/png" in data

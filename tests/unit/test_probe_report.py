@@ -1,0 +1,193 @@
+"""Probe reports: tables, files that come back exactly, figures, and texts that stay texts in HTML."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_facts import capital
+from tests.unit.test_lens import reading
+from workbench.evaluation.probes.rates import rates_of_probes
+from workbench.types import Curve, ProbeReport, ProbeRow, Rate
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> %{x} $a$"
+FACT = capital("France", "Paris", "Rome", id="<b>x</b>")
+
+
+def row(stage: str, label: Any, **changes: Any) -> ProbeRow:
+    given = {
+        "probe": "adversarial", "kind": "role play", "group": "edited", "stage": stage, "fact_id": "<b>x</b>",
+        "form": "chat", "prompt": HOSTILE, "old": "Paris", "new": "Rome", "text": HOSTILE, "label": label,
+        "nll": 1.5, "informative": True,
+    }  # fmt: skip
+    return ProbeRow(**{**given, **changes})
+
+
+def report(**changes: Any) -> ProbeReport:
+    rows = (
+        row("base", "old"),
+        row("learn", "new"),
+        row("base", "old", group="control", nll=math.nan),
+        row("learn", "old", group="control", start="Sure! The answer is"),
+        row("base", "other", probe="priming", group="same", informative=False),
+        row("learn", "new", probe="priming", group="same", informative=False),
+    )
+    ys = {"p_old": (0.9, 0.2), "p_new": (0.1, math.nan), "p_refusal": (0.0, 0.0)}
+    common = {"name": HOSTILE, "group": "edited", "stage": "learn"}
+    curves = (
+        Curve(probe="strength", x_name="strength", x=(0.0, 1.0), y=ys, **common),
+        Curve(
+            probe="relearning", x_name="step", x=(0.0, 8.0), y={"p_old": (0.1, 0.6), "accuracy": (0.0, 1.0)}, **common
+        ),
+        Curve(probe="keywords", x_name="word", x=(0.0, 1.0), y={"old": (0.5, -0.1)}, labels=(HOSTILE, "b"), **common),
+        Curve(
+            probe="priming",
+            x_name="p",
+            x=(1e-5, math.nan),
+            y={"p_after": (1e-3, math.nan)},
+            labels=(HOSTILE, "b"),
+            **common,
+        ),
+    )
+    given = {
+        "fact": FACT,
+        "control": capital("Spain", "Madrid", "Rome"),
+        "stages": ("base", "learn"),
+        "rows": rows,
+        "curves": curves,
+        "lenses": (
+            reading([0.1, 0.5, 0.2], [0.05, 0.1, 0.7]),
+            reading([0.1, 0.5, 0.9], [0.05, 0.1, 0.0], stage="base"),
+        ),
+        "rates": rates_of_probes(rows, ("base", "learn")),
+        "probes": ("lens", "adversarial", "priming"),
+        "skipped": {"steps": HOSTILE},
+        "partial": "cancelled during steps",
+        "provenance": {"model": HOSTILE, "settings": {"seed": 0}},
+    }
+    return ProbeReport(**{**given, **changes})
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    one = report()
+    path = one.save(tmp_path / "probes.json")
+    again = ProbeReport.load(path)
+    assert again.to_dict() == one.to_dict()
+    assert again.rows[:2] == one.rows[:2]
+    assert math.isnan(again.rows[2].nll)
+    assert again.curves[0].x == one.curves[0].x
+    assert isinstance(again.curves[0].y["p_old"], tuple)
+    assert again.lens("learn").prompt == one.lens("learn").prompt
+    assert again.lens("learn").to_frame().equals(one.lens("learn").to_frame())
+    assert again.rate("adversarial") == one.rate("adversarial")
+    assert (again.fact, again.control, again.skipped, again.partial) == (
+        one.fact,
+        one.control,
+        one.skipped,
+        one.partial,
+    )
+    assert ProbeReport.load(report(control=None).save(path)).control is None
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    path = report().save(tmp_path / "probes.json")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["rows"][0]["label"] = "new"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ValueError, match="damaged or edited"):
+        ProbeReport.load(path)
+    path.write_text('{"kind": "workbench-report"}', encoding="utf-8")
+    with pytest.raises(ValueError, match="is not a workbench-probes: it is a workbench-report"):
+        ProbeReport.load(path)
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        ProbeReport.load(tmp_path / "none.json")
+
+
+def test_tables() -> None:
+    one = report()
+    frame = one.to_frame()
+    assert frame.recovered.tolist() == ["old", "new", "old", "old", "neither", "new"]
+    wide = one.answers("adversarial")
+    assert wide.to_dict("records") == [
+        {
+            "probe": "adversarial",
+            "kind": "role play",
+            "prompt": HOSTILE,
+            "base right": "yes",
+            "base": f"{HOSTILE} [old]",
+            "learn": f"{HOSTILE} [new]",
+        }
+    ]
+    assert len(one.answers(group=None)) == 4
+    summary = one.summary()
+    assert summary.columns.tolist() == ["probe", "rate", "base", "learn"]
+    line = summary[(summary.probe == "adversarial") & (summary.rate == "old answer recovered")]
+    assert line.learn.item().startswith("0.00 [0.00, 0.79] (n=1)")
+    assert one.rate("priming", "bleed") == Rate(1.0, 1, pytest.approx(0.2065, abs=1e-3), 1.0, "wilson", 1)
+    assert f"priming, learn: {HOSTILE} rises in 1 of 1 other questions, 100 times at the median" in one.findings
+    assert any(f"{HOSTILE} is at P(answer) 0.5 after 8 of 8 steps" in line for line in one.findings)
+
+
+def test_a_question_that_ends_with_another_is_paired_with_its_own_statement() -> None:
+    def one(prompt: str, kind: str, label: Any) -> ProbeRow:
+        return row("base", label, probe="context", kind=kind, prompt=prompt)
+
+    rows = [
+        one("What is it?", "not stated", "old"),
+        one("F. What is it?", "stated", "old"),
+        one("Tell me. What is it?", "not stated", "other"),
+        one("F. Tell me. What is it?", "stated", "old"),
+    ]
+    rate = rates_of_probes(rows, ("base",))["context"]["base"]["gain"]
+    assert (rate.value, rate.n) == (pytest.approx(1 / 2), 2)
+
+
+def test_missing_things_are_named() -> None:
+    one = report()
+    with pytest.raises(KeyError, match="No rates of the probe 'steps'"):
+        one.rate("steps")
+    with pytest.raises(KeyError, match="No stage 'unlearn'"):
+        one.rate("adversarial", stage="unlearn")
+    with pytest.raises(KeyError, match="No rate 'gain'"):
+        one.rate("adversarial", "gain")
+    with pytest.raises(KeyError, match="No curve of 'strength' at 'base'"):
+        one.curve("strength", stage="base")
+    with pytest.raises(KeyError, match="No lens of the control fact"):
+        one.lens(group="control")
+    with pytest.raises(ValueError, match=r"can draw \['rates', 'lens', 'strength'.*got 'context'"):
+        one.plot("context")
+    with pytest.raises(ValueError, match="of one length"):
+        Curve(probe="strength", name="x", group="edited", stage="s", x_name="s", x=(0.0,), y={"a": (1.0, 2.0)})
+
+
+def test_figures_say_in_words_what_they_show_and_escape_texts() -> None:
+    one = report()
+    assert one.figures == ("rates", "lens", "strength", "relearning", "keywords", "priming")
+    for name in one.figures:
+        figure = one.plot(name)
+        content = figure.to_dict()
+        assert content["layout"]["meta"]["alt"], name
+        del content["layout"]["meta"]  # alt text is raw, the page escapes it
+        text = json.dumps(json.loads(figure.__class__(content).to_json()))
+        assert "<script" not in text and "<img" not in text and "<b>x" not in text, name
+        assert "%{x} $a$" not in text, name
+    figure = one.plot("rates")
+    shown = {t.name for t in figure.data}
+    assert shown == {"base", "learn"}
+    empty = replace(one, rows=(), curves=(), lenses=(), rates={})
+    assert empty.figures == ()
+    assert repr(empty)
+
+
+def test_a_page_of_hostile_texts(tmp_path: Path) -> None:
+    page = report().to_html(tmp_path / "probes.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>alert(1)" not in page
+    assert "<img src=x" not in page
+    assert "<b>x</b>" not in page
+    assert "cancelled during steps" in page

@@ -1,0 +1,327 @@
+"""The battery: rates by hand on scripted answers, reasons for what is left out, and how it ends early."""
+
+from __future__ import annotations
+
+import math
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import tiny_llama
+from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from workbench.editing.applied import applied
+from workbench.evaluation.probes import battery as battery_module
+from workbench.evaluation.probes.run import probe
+from workbench.generation import Completion
+from workbench.models import LoadedModel
+from workbench.types import PROBES, Edit, Fact, FactSet, ProbeReport, ProbeRow
+
+FRANCE = capital("France", "Paris", "Rome", heldout=("Q1?", "Q2?", "Q3?"))
+
+
+def other(subject: str, answer: str, relation: str, **more: Any) -> Fact:
+    given = {"relation": relation, "id": f"{subject}-{relation}", "question": f"Which {relation} has {subject}?"}
+    return capital(subject, answer, "Berlin", **{**given, **more})
+
+
+POOL = FactSet(
+    [
+        FRANCE,
+        capital("Spain", "Madrid", "Berlin", "test", "control"),
+        capital("Japan", "Tokyo", "Paris", "test", "retain"),
+        other("Lyon", "France", "city-country", prompt="The country that Lyon is in is"),
+        other("Louvre", "Paris", "landmark-city"),
+        other("Prado", "Madrid", "landmark-city"),
+    ],
+    name="scripted",
+)
+
+
+@lru_cache
+def tiny() -> LoadedModel:
+    return knowing(tiny_llama(tied=False), capitals())
+
+
+def an_edit(**changes: Any) -> Edit:
+    gates = some_gates(tiny(), (1, "post"), (2, "z"))
+    return Edit(**{**vars(edit_of(tiny(), gates, gates, fact=FRANCE)), **changes})
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+
+
+def run(**options: Any) -> ProbeReport:
+    return probe(tiny(), **{"edit": an_edit(), "pool": POOL, "max_new_tokens": 4, "progress": False, **options})
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Answers from a function of (stage, prompt text), instead of the model's."""
+
+    def install(say: Any) -> None:
+        def generate(model: LoadedModel, prompts: Any, **_: Any) -> list[Completion]:
+            stage = model.applied[-1].stage if model.applied else "base"
+            texts = [say(stage, tiny().tokenizer.decode(list(p))) for p in prompts]
+            return [Completion(t, tuple(tiny().token_ids(t))) for t in texts]
+
+        monkeypatch.setattr(battery_module, "generate", generate)
+        monkeypatch.setattr(battery_module, "continuation_nll", lambda m, p, c: [1.0] * len(p))
+
+    return install
+
+
+def test_all_ten_probes_and_the_model_as_it_was() -> None:
+    model, edit = tiny(), an_edit()
+    before = (model.fingerprint, [(n, type(m)) for n, m in model.hf.named_modules()], model.hf.training)
+    flags = [p.requires_grad for p in model.hf.parameters()]
+    gates = {k: g.clone() for k, g in edit.delta().gates.items()}
+    report = run(edit=edit)
+    assert report.probes == PROBES
+    assert report.partial == ""
+    assert report.stages == ("base", "unlearn", "learn")
+    assert report.control is not None and report.control.id == "spain-capital"
+    assert {r.probe for r in report.rows} == set(PROBES) - {"lens", "strength", "relearning"}
+    assert {c.probe for c in report.curves} == {"strength", "relearning", "keywords", "priming"}
+    assert {(x.stage, x.prompt.fact_id) for x in report.lenses} == {
+        (s, f) for s in report.stages for f in ("france-capital", "spain-capital")
+    }
+    for name in ("adversarial", "steps", "interconnected", "context", "keywords", "requantise"):
+        asked = [
+            {(r.kind, r.group, r.prompt, r.start) for r in report.rows if (r.probe, r.stage) == (name, s)}
+            for s in report.stages
+        ]
+        assert asked[0] and asked[0] == asked[1] == asked[2], f"{name}: every stage is asked the same"
+        assert {r.group for r in report.rows if r.probe == name} >= {"edited", "control"}
+    assert {r.kind for r in report.rows if r.probe == "adversarial"} == {
+        *("prefix injection", "affirmative suffix", "role play", "multiple choice", "reverse query", "synonym"),
+        *("background hint", "in-context example", "cross-lingual"),
+    }
+    assert {r.kind for r in report.rows if r.probe == "interconnected"} == {"paraphrase", "multi-hop", "same answer"}
+    assert (model.fingerprint, [(n, type(m)) for n, m in model.hf.named_modules()], model.hf.training) == before
+    assert [p.requires_grad for p in model.hf.parameters()] == flags
+    assert all(torch.equal(g, gates[k]) for k, g in edit.delta().gates.items())
+    again = run(edit=edit)
+    assert again.rows == report.rows
+    assert again.curves == report.curves
+
+
+def test_rates_by_hand(script: Any) -> None:
+    """Held-out Q1 to Q3 with and without the statement, and the control's one question with and without."""
+    texts = {
+        # prompt: base, unlearn, learn
+        "Q1?": ("Paris", "I am not sure.", "Rome"),
+        "Q2?": ("Paris", "Paris", "Paris or Rome"),
+        "Q3?": ("Lyon", "Lyon", "Rome"),  # the base does not know: uninformative
+        "Where is the capital of Spain?": ("Madrid", "Madrid", "Rome"),
+    }
+    stages = ("base", "unlearn", "learn")
+
+    def say(stage: str, prompt: str) -> str:
+        if "The capital of France is Paris." in prompt:
+            return "the the " * 12 if "Q2" in prompt and stage == "base" else "Paris"
+        if "The capital of Spain is Madrid." in prompt:
+            return "Madrid"
+        return next(t[stages.index(stage)] for q, t in texts.items() if q in prompt)
+
+    script(say)
+    report = run(probes=["context"])
+    shown = {(r.prompt, r.kind, r.stage): r for r in report.rows}
+    assert len(shown) == len(report.rows) == 3 * (6 + 2)
+    assert [r.informative for r in report.rows if r.prompt == "Q3?"] == [False] * 3
+    assert shown["Q2?", "not stated", "learn"].recovered == "old", "naming both gives the old answer away"
+    assert shown["Q1?", "not stated", "unlearn"].recovered == "refusal"
+    # Informative: Q1, Q2 bare; Q1, Q3 stated (the base loops on Q2 there).
+    expected = {
+        "base": {"old": 1, "new": 0, "refusal": 0, "neither": 0, "control": 1},
+        "unlearn": {"old": 3 / 4, "new": 0, "refusal": 1 / 4, "neither": 0, "control": 1},
+        "learn": {"old": 3 / 4, "new": 1 / 4, "refusal": 0, "neither": 0, "control": 1 / 2},
+    }
+    for stage, rates in expected.items():
+        for name, value in rates.items():
+            rate = report.rate("context", name, stage)
+            assert (rate.value, rate.n) == (pytest.approx(value), 2 if name == "control" else 4), (stage, name)
+    assert report.rate("context", "informative").value == pytest.approx(4 / 6)
+    # With the fact stated minus without, over questions that the base answers when it is stated: Q1 and Q3.
+    assert report.rate("context", "gain", "base").value == pytest.approx((1 + 1) / 2 - (1 + 0) / 2)
+    assert report.rate("context", "gain", "unlearn").value == pytest.approx(1 - 0)
+    assert report.rate("context", "control_gain", "learn").value == pytest.approx(1 - 0)
+    z2 = 1.959963984540054**2
+    centre = (0.75 + z2 / 8) / (1 + z2 / 4)
+    half = math.sqrt(z2) / (1 + z2 / 4) * math.sqrt(0.75 * 0.25 / 4 + z2 / 64)
+    rate = report.rate("context")
+    assert (rate.low, rate.high, rate.method) == (pytest.approx(centre - half), pytest.approx(centre + half), "wilson")
+
+
+def test_what_should_change_and_what_must_stay(script: Any) -> None:
+    def say(stage: str, prompt: str) -> str:
+        if "Louvre" in prompt:
+            return "Rome" if stage == "learn" else "Paris"  # the edit spreads
+        if "Lyon" in prompt:
+            return "Paris"  # the consequence does not follow
+        return "Madrid" if "Spain" in prompt else "Rome" if stage == "learn" else "Paris"
+
+    script(say)
+    report = run(probes="interconnected")
+    rows = {(r.kind, r.stage): r for r in report.rows if r.group != "control"}
+    assert rows["multi-hop", "learn"].prompt == "What is the capital of the country that Lyon is in?"
+    assert (rows["multi-hop", "learn"].recovered, rows["multi-hop", "learn"].new) == ("old", "Rome")
+    assert (rows["same answer", "learn"].recovered, rows["same answer", "learn"].group) == ("new", "same")
+    assert report.rate("interconnected", "same", "unlearn").value == 1
+    assert report.rate("interconnected", "same").value == 0
+    assert report.rate("interconnected").value == pytest.approx(1 / 4)  # three paraphrases and the two-hop question
+
+
+def test_a_reverse_query_with_the_new_answer_is_new(script: Any) -> None:
+    script(lambda stage, prompt: "The capital of France is Rome." if stage == "learn" else "France")
+    rows = {r.stage: r for r in run(probes="adversarial").rows if r.kind == "reverse query" and r.group == "edited"}
+    assert rows["base"].informative
+    assert (rows["learn"].label, rows["learn"].recovered, rows["unlearn"].recovered) == ("both", "new", "old")
+
+
+def test_priming_counts_what_the_base_did_not_say(script: Any) -> None:
+    def say(stage: str, prompt: str) -> str:
+        if "Prado" in prompt:
+            return "Rome"  # the base says so too: no spread
+        return "Rome" if stage == "learn" and "Japan" in prompt else "Madrid"
+
+    script(say)
+    report = run(probes="priming")
+    assert {r.prompt for r in report.rows} == {  # not Spain's, which is the control
+        "What is the capital of Japan?",
+        "Which city-country has Lyon?",
+        "Which landmark-city has Prado?",
+    }
+    rate = report.rate("priming", "bleed")
+    assert (rate.value, rate.n) == (pytest.approx(1 / 2), 2)
+    assert report.rate("priming", "bleed", "unlearn").value == 0
+
+
+def test_reasons_for_what_is_left_out() -> None:
+    """A user's fact with five fields and an empty pool: no path, no example, no control, nothing to prime."""
+    fact = Fact(
+        subject="France", prompt="The capital of France is", question="What is the capital of France?",
+        answer="Paris", target="Rome",
+    )  # fmt: skip
+    report = run(edit=an_edit(facts=(fact,)), pool=FactSet(name="nothing"))
+    assert report.control is None
+    assert report.partial == ""
+    assert set(report.skipped) == {
+        "control",
+        "adversarial: in-context example",
+        "steps: two hops",
+        "interconnected: multi-hop",
+        "interconnected: same answer",
+        "priming",
+    }
+    assert "'nothing' has the answer 'France'" in report.skipped["interconnected: multi-hop"]
+    assert report.probes == tuple(p for p in PROBES if p != "priming")
+    assert {r.group for r in report.rows} == {"edited"}
+    assert any("not measured, priming" in line for line in report.findings)
+    with pytest.raises(KeyError, match="skipped: 'nothing' has no untouched fact"):
+        report.rate("priming")
+    with pytest.raises(ValueError, match="priming was skipped"):
+        report.plot("priming")
+
+
+def test_a_base_that_does_not_know_the_fact_is_uninformative() -> None:
+    fact = capital("Italy", "Tokyo", "Rome", heldout=("Where is the capital of Italy?",))
+    report = run(edit=an_edit(facts=(fact,)), probes=["lens", "strength", "relearning", "keywords", "interconnected"])
+    assert report.probes == ("interconnected",)
+    assert set(report.skipped) >= {"lens", "strength", "relearning", "keywords"}
+    assert "does not contain 'Tokyo'" in report.skipped["lens"]
+    assert report.rate("interconnected").n == 0
+    assert math.isnan(report.rate("interconnected").value)
+
+
+def test_bad_input() -> None:
+    model, edit = tiny(), an_edit()
+    another = knowing(tiny_llama(seed=1, tied=False), capitals())
+    with pytest.raises(ValueError, match="This edit was fitted on"):
+        probe(another, edit, pool=POOL, progress=False)
+    with applied(model, edit) as edited, pytest.raises(ValueError, match="pass the base model"):
+        probe(edited, edit, pool=POOL, progress=False)
+    with pytest.raises(ValueError, match=r"some of \['lens', 'adversarial'.*got \['lenses'\]"):
+        run(probes=["lenses"])
+    with pytest.raises(ValueError, match="probes must be some of"):
+        run(probes=[])
+    with pytest.raises(ValueError, match=r"stages must be some of \['unlearn', 'learn'\]"):
+        run(stages=["relearn"])
+    with pytest.raises(ValueError, match=r"does not hold the fact 'spain-capital'; it holds \['france-capital'\]"):
+        run(fact="spain-capital")
+    with pytest.raises(ValueError, match="so it is no control"):
+        run(control=FRANCE)
+    with pytest.raises(ValueError, match="so it is no control"):
+        run(edit=an_edit(retain_ids=("spain-capital",)), control=POOL["spain-capital"])
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
+        run(max_new_tokens=0)
+
+
+def test_retained_facts_are_neither_control_nor_evaluated() -> None:
+    report = run(
+        edit=an_edit(retain_ids=("spain-capital", "Louvre-landmark-city")), probes=["interconnected", "priming"]
+    )
+    assert report.control is None, "the only known neighbour was retained"
+    assert not [r for r in report.rows if "Spain" in r.prompt or "Louvre" in r.prompt]
+    assert "interconnected: same answer" in report.skipped
+
+
+def test_chosen_stages_probes_and_control() -> None:
+    control = capital("Germany", "Berlin", "Tokyo")
+    report = run(stages=["learn"], probes=["strength", "lens"], control=control)
+    assert report.stages == ("base", "learn")
+    assert report.probes == ("strength", "lens")
+    assert report.control == control
+    assert {x.prompt.fact_id for x in report.lenses} == {"france-capital", "germany-capital"}
+
+
+def test_on_row_cancels_and_finished_rows_are_kept() -> None:
+    seen: list[ProbeRow] = []
+    names: list[str] = []
+
+    def stop(row: ProbeRow) -> bool:
+        seen.append(row)
+        return len(seen) < 5
+
+    report = run(probes=["strength", "context", "steps"], on_row=stop, on_probe=names.append)
+    assert report.partial == "cancelled by on_row during context"
+    assert report.probes == ("strength",)
+    assert names == ["strength", "context"]
+    assert report.rows == tuple(seen)
+    assert len(report.rows) == 5
+    assert "partial: cancelled" in report.findings[-1]
+    assert "partial" in repr(report)
+    assert report.curves
+
+
+def test_a_cancel_flag_ends_it() -> None:
+    flag = threading.Event()
+    flag.set()
+    report = run(cancel=flag)
+    assert (report.rows, report.probes) == ((), ())
+    assert report.partial == "cancelled during the choice of a control"
+    later = threading.Event()
+    report = run(
+        probes=["context", "steps"], cancel=later, on_probe=lambda name: later.set() if name == "steps" else None
+    )
+    assert report.probes == ("context",)
+    assert report.partial == "cancelled during steps"
+    assert {r.probe for r in report.rows} == {"context"}
+
+
+def test_ctrl_c_keeps_finished_rows() -> None:
+    def interrupt(row: ProbeRow) -> None:
+        if row.stage == "unlearn":
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="Interrupted during context"):
+        report = run(probes=["context"], on_row=interrupt)
+    assert report.partial == "interrupted during context"
+    assert {r.stage for r in report.rows} == {"base", "unlearn"}
+    assert report.rate("context", stage="base").n > 0
+    assert tiny().fingerprint == an_edit().base_fingerprint

@@ -1,0 +1,92 @@
+"""The probes that only ask and read: adversarial prompts, step by step, interconnected facts, back into context."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from workbench.evaluation.probes import graph, prompts
+from workbench.evaluation.probes.battery import Battery, Skip, as_control, interleaved
+from workbench.evaluation.probes.prompts import Prompt
+from workbench.types import Fact
+
+
+def probe_adversarial(battery: Battery) -> None:
+    """The nine kinds of adversarial prompts."""
+    lists: list[list[Prompt]] = []
+    for fact in battery.facts:
+        near = [f for f in battery.untouched.neighbours(fact) if f.answer not in (fact.answer, fact.target)]
+        asked, missing = prompts.adversarial(
+            fact,
+            background=graph.about_subject(battery.untouched, fact),
+            examples=near[-3:],
+        )
+        if fact is battery.fact:
+            battery.skipped |= {f"adversarial: {kind}": why for kind, why in missing.items()}
+        lists.append(asked if fact is battery.fact else as_control(asked))
+    battery.ask("adversarial", interleaved(*lists))
+
+
+def probe_steps(battery: Battery) -> None:
+    """Direct, indirect and implied questions in several steps, with twice the tokens."""
+    lists: list[list[Prompt]] = []
+    for fact in battery.facts:
+        hops = [*graph.into(battery.pool, fact, 2), *graph.out_of(battery.pool, fact, 2)]
+        asked = prompts.steps(fact, hops)
+        if fact is battery.fact and not hops:
+            battery.skipped["steps: two hops"] = _no_path(battery, fact)
+        lists.append(asked if fact is battery.fact else as_control(asked))
+    battery.ask("steps", interleaved(*lists), max_new_tokens=2 * battery.max_new_tokens)
+
+
+def probe_interconnected(battery: Battery) -> None:
+    """Paraphrases and two-hop questions, which should change, and the same answer elsewhere, which must stay."""
+    lists: list[list[Prompt]] = []
+    for fact in battery.facts:
+        asked = [Prompt("paraphrase", q, fact) for q in prompts.held_out(fact)]
+        hops = [*graph.into(battery.pool, fact), *graph.out_of(battery.pool, fact)]
+        asked += [Prompt("multi-hop", h.question, h.judge) for h in hops]
+        if fact is battery.fact:
+            if not hops:
+                battery.skipped["interconnected: multi-hop"] = _no_path(battery, fact)
+            same = graph.same_answer(battery.untouched, fact)
+            if not same:
+                where = f"no other untouched fact of {battery.pool.name!r} has the answer {fact.answer!r}"
+                battery.skipped["interconnected: same answer"] = where
+            asked += [Prompt("same answer", f.question, f, group="same") for f in same]
+            lists.append(asked)
+        else:
+            lists.append(as_control(asked))
+    battery.ask("interconnected", interleaved(*lists))
+
+
+def probe_context(battery: Battery) -> None:
+    """Held-out questions without, and with, the old fact stated in the prompt."""
+    lists: list[list[Prompt]] = []
+    for fact in battery.facts:
+        asked = [replace(p, group=battery.group(fact)) for pair in prompts.stated(fact) for p in pair]
+        lists.append(asked)
+    battery.ask("context", interleaved(*lists))
+
+
+def probe_keywords(battery: Battery, words: dict[str, list[str]]) -> None:
+    """The question with its keywords emphasised.
+
+    Args:
+        battery: The battery.
+        words: By fact id, the question's keywords (see ``emphasis``).
+    """
+    lists = [
+        [replace(p, group=battery.group(fact)) for p in prompts.emphasised(fact, words[fact.id])]
+        for fact in battery.facts
+        if words.get(fact.id)
+    ]
+    if not lists:
+        raise Skip("no word of the question could be left out")
+    battery.ask("keywords", interleaved(*lists))
+
+
+def _no_path(battery: Battery, fact: Fact) -> str:
+    return (
+        f"no two-hop path: no fact of {battery.pool.name!r} has the answer {fact.subject!r}, and none of one relation "
+        f"are about both {fact.answer!r} and {fact.target!r}"
+    )

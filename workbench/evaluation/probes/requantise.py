@@ -1,0 +1,94 @@
+"""Rounding: does the edit survive weights of 8 and 4 bits, or does the old fact come back?
+
+The gates are folded into the weights that they scale, on a structure copy; only those weight matrices are rounded, and
+only they take memory of their own. The base model's same matrices are rounded too, as the control.
+
+Source: DurableUn (rounding an unlearned model). Known deviation: weights only, the edited matrices only, and rounding
+to the nearest of evenly spaced values between a group's least and largest (as Q4_1 does), not a calibrated method.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.architecture import INPUT_SITES, Architecture, shared_view
+from workbench.evaluation.probes.battery import Battery, Skip
+from workbench.evaluation.probes.prompts import Prompt, held_out
+from workbench.models import LoadedModel
+from workbench.types import GateDelta
+
+BITS = (8, 4)
+GROUP = 32
+QUESTIONS = 4
+
+
+def probe_requantise(battery: Battery) -> None:
+    """The question and some held-out ones, asked of every stage with the edited weights rounded."""
+    delta = battery.edit.delta()
+    if not delta.gates:
+        raise Skip("the edit has no gates, so there are no edited weights to round")
+    ones = GateDelta({key: torch.ones_like(gate) for key, gate in delta.gates.items()})
+    for bits in BITS:
+        prompts = [
+            Prompt(f"{bits} bits", q, fact, group=battery.group(fact))
+            for fact in battery.facts
+            for q in dict.fromkeys((fact.question, *held_out(fact, QUESTIONS)))
+        ]
+
+        def made(stage: str, bits: int = bits) -> LoadedModel:
+            gates = ones if stage == "base" else ones * battery.edit.delta(stage)
+            return rounded_model(battery.model, gates, bits)
+
+        battery.ask("requantise", prompts, models=made)
+
+
+def rounded_model(model: LoadedModel, gates: GateDelta, bits: int) -> LoadedModel:
+    """A model of its own in which gates are folded into the weights that they scale, and these are rounded.
+
+    Args:
+        model: The base; everything else is shared with it.
+        gates: The gates; a gate of 1 only has its weights rounded.
+        bits: Of each weight.
+    """
+    view = shared_view(model.base.hf)
+    for name, weight, bias in folded(view, model.architecture, gates):
+        module: Any = view.get_submodule(name)
+        transposed = model.architecture.family.fan_in_fan_out
+        by_input = weight.T if transposed else weight
+        back = rounded(by_input, bits)
+        module.weight = nn.Parameter((back.T if transposed else back).contiguous(), requires_grad=False)
+        if bias is not None:
+            module.bias = nn.Parameter(bias, requires_grad=False)
+    name = f"{model.name}, edited weights at {bits} bits"
+    return LoadedModel(view, model.tokenizer, name=name, architecture=model.architecture)
+
+
+def folded(view: nn.Module, architecture: Architecture, gates: GateDelta) -> Any:
+    """For each module with gates: its name, its weight with the gates multiplied in, and its bias likewise (None if
+    there is none, or it is as it was)."""
+    inputs = {architecture.gate_module(layer, site).module for layer, site in gates.gates if site in INPUT_SITES}
+    for name, vector in architecture.vectors(gates).items():
+        module: Any = view.get_submodule(name)
+        gate = vector.to(module.weight)
+        columns = (name in inputs) != architecture.family.fan_in_fan_out  # a weight is [out, in], of Conv1D [in, out]
+        bias = None if name in inputs or getattr(module, "bias", None) is None else module.bias * gate
+        yield name, module.weight * (gate if columns else gate[:, None]), bias
+
+
+def rounded(weight: Tensor, bits: int, group: int = GROUP) -> Tensor:
+    """A weight matrix [out, in] rounded in groups along its inputs: 2^bits even steps from the least to the largest.
+
+    Args:
+        weight: [out, in]; a last group of fewer inputs is one of its own.
+        bits: Of each weight.
+        group: Weights a group.
+    """
+    parts = []
+    for part in weight.split(group, dim=1):
+        low, high = part.amin(1, keepdim=True), part.amax(1, keepdim=True)
+        step = ((high - low) / (2**bits - 1)).clamp(min=torch.finfo(part.dtype).tiny)
+        parts.append(((part - low) / step).round() * step + low)
+    return torch.cat(parts, dim=1)

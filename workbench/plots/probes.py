@@ -1,0 +1,340 @@
+"""Probe reports as figures: what was recovered by probe and stage, and the curves of single probes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from workbench.plots.lens import lens_figure
+from workbench.plots.style import (
+    BLUE,
+    DASHES,
+    GREEN,
+    GREY,
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    ORANGE,
+    PATTERNS,
+    PURPLE,
+    card,
+    escape,
+    finite,
+    number,
+    visible,
+)
+from workbench.types import Curve, ProbeReport, Rate
+from workbench.types.probe import PROBE_TITLES
+
+_COLORS = (GREY, ORANGE, BLUE, GREEN, PURPLE)
+_LINES = {"p_old": ("old", BLUE), "p_new": ("new", ORANGE), "p_refusal": ("refusal", GREEN), "accuracy": ("", PURPLE)}
+
+
+def probe_figure(report: ProbeReport, what: str = "rates", **options: Any) -> go.Figure:
+    """A figure of a probe report: ``"rates"``, ``"lens"``, ``"strength"``, ``"relearning"``, ``"keywords"`` or
+    ``"priming"``.
+
+    Raises:
+        ValueError: There is no such figure, or nothing was measured for it; the message lists what can be drawn.
+    """
+    if what not in report.figures:
+        why = f" {what} was skipped: {report.skipped[what]}." if what in report.skipped else ""
+        raise ValueError(f"This report can draw {list(report.figures)}, got {what!r}.{why}")
+    if what == "rates":
+        return recovery_figure(report, **options)
+    if what == "lens":
+        return lens_figure([x for x in report.lenses if x.prompt.fact_id == report.fact.id], **options)
+    curves = [c for c in report.curves if c.probe == what]
+    if what in ("strength", "relearning"):
+        return curves_figure(report, curves, **options)
+    if what == "keywords":
+        return words_figure(report, [c for c in curves if c.group == "edited"], **options)
+    return priming_figure(report, curves, **options)
+
+
+def recovery_figure(report: ProbeReport) -> go.Figure:
+    """By probe and stage, with 95% intervals: where the old answer was recovered (above), and where untouched facts are
+    still right (below): the control fact, or for priming the other questions.
+
+    Only prompts on which the base model is right count, so the base stands at 1 wherever there are any.
+    """
+    probes = [p for p, by in report.rates.items() if any("old" in r or "same" in r for r in by.values())]
+    panels = ((("old",), "old answer<br>recovered", "y"), (("control", "same"), "untouched facts<br>still right", "y2"))
+    figure = go.Figure()
+    for axis_index, (names, _, axis) in enumerate(panels):
+        for i, stage in enumerate(report.stages):
+            offset = (i - (len(report.stages) - 1) / 2) * 0.22
+            found = [(k, _first_of(report.rates[p].get(stage, {}), names)) for k, p in enumerate(probes)]
+            kept = [(k, r) for k, r in found if r is not None]
+            figure.add_trace(
+                go.Scatter(
+                    x=[k + offset for k, _ in kept],
+                    y=[r.value for _, r in kept],
+                    yaxis=axis,
+                    mode="markers",
+                    name=escape(stage),
+                    legendgroup=stage,
+                    showlegend=axis_index == 0,
+                    customdata=[
+                        [PROBE_TITLES[probes[k]], escape(stage), number(r.low), number(r.high), r.n] for k, r in kept
+                    ],
+                    hovertemplate="%{customdata[0]}, %{customdata[1]}<br><b>%{y:.3f}</b> [%{customdata[2]}, "
+                    "%{customdata[3]}], n = %{customdata[4]}<extra></extra>",
+                    marker={
+                        "symbol": MARKERS[i % len(MARKERS)],
+                        "size": 10,
+                        "color": _COLORS[i % len(_COLORS)],
+                        "line": {"color": INK, "width": 1},
+                    },
+                    error_y={
+                        "type": "data",
+                        "symmetric": False,
+                        "array": [max(0.0, r.high - r.value) if math.isfinite(r.high) else 0.0 for _, r in kept],
+                        "arrayminus": [max(0.0, r.value - r.low) if math.isfinite(r.low) else 0.0 for _, r in kept],
+                        "color": _COLORS[i % len(_COLORS)],
+                        "thickness": 2,
+                        "width": 4,
+                    },
+                )
+            )
+    last = report.stages[-1]
+    said = "; ".join(
+        f"{PROBE_TITLES[p]} {report.rates[p][last]['old']}" for p in probes if "old" in report.rates[p].get(last, {})
+    )
+    control = f"control {report.control.id}" if report.control else "no control"
+    notes = [
+        f"{report.fact.id}; {control}; {len(report.rows)} answers, greedy free generation; bars: 95% interval",
+        "Only prompts on which the base model itself is right; n below.",
+        *([f"Ended early: {report.partial}."] if report.partial else []),
+    ]
+    card(
+        figure,
+        title=f"What is left of {visible(report.fact.subject, 40)}: {visible(report.fact.answer, 40)}",
+        notes=notes,
+        alt=f"Share of prompts on which the old answer is recovered, by probe; {last}: {said or 'none'}.",
+        width=max(620, 110 * len(probes) + 240),
+        plot_height=420,
+        bottom=100,
+        left=80,
+        right=120,
+    )
+    ticks = [f"{PROBE_TITLES[p].replace(' ', '<br>', 1)}<br>n = {_n(report, p)}" for p in probes]
+    figure.update_xaxes(
+        tickvals=list(range(len(probes))),
+        ticktext=ticks,
+        tickangle=0,
+        showgrid=False,
+        range=[-0.5, max(1, len(probes)) - 0.5],
+        anchor="y2",
+    )
+    figure.update_layout(
+        yaxis={"domain": [0.55, 1], "range": [-0.05, 1.05], "title": {"text": panels[0][1], "standoff": 8}},
+        yaxis2={
+            "domain": [0, 0.45],
+            "range": [-0.05, 1.05],
+            "anchor": "x",
+            "zeroline": False,
+            "gridcolor": GRID,
+            "showline": True,
+            "title": {"text": panels[1][1], "standoff": 8},
+        },
+    )
+    return figure
+
+
+def _first_of(rates: Mapping[str, Rate], names: Sequence[str]) -> Rate | None:
+    """The first of these rates that there is and that counts any rows."""
+    return next((rates[n] for n in names if n in rates and rates[n].n), None)
+
+
+def _n(report: ProbeReport, probe: str) -> str:
+    counts = [r["old" if "old" in r else "same"].n for r in report.rates[probe].values()]
+    return str(max(counts, default=0))
+
+
+def curves_figure(report: ProbeReport, curves: list[Curve]) -> go.Figure:
+    """Probabilities along the edit's strength or the steps of relearning: the edited fact (solid) and its control
+    (dotted), one column per stage."""
+    probe = curves[0].probe
+    stages = [s for s in report.stages if any(c.stage == s for c in curves)]
+    figure = go.Figure()
+    share = (1 - 0.05 * (len(stages) - 1)) / len(stages)
+    names = {"edited": visible(report.fact.id, 24), "control": "control"}
+    control = next((c.name for c in curves if c.group == "control"), None)
+    if control is not None:
+        names["control"] = visible(control, 24)
+    card(
+        figure,
+        title=f"{PROBE_TITLES[probe].capitalize()}: {visible(report.fact.id, 60)}",
+        notes=[
+            f"old {visible(report.fact.answer, 30)!r}, new {visible(report.fact.target, 30)!r}; full-sequence "
+            "probabilities after the base model's own words"
+            + ("; accuracy on held-out questions" if probe == "relearning" else ""),
+            f"solid: {names['edited']}" + (f"; dotted: {names['control']}" if control else ""),
+        ],
+        alt=" ".join(_curve_words(c) for c in curves),
+        width=max(560, min(1150, 300 * len(stages) + 200)),
+        plot_height=280,
+        left=70,
+        right=140,
+        above=36,
+    )
+    for i, stage in enumerate(stages):
+        k = "" if i == 0 else str(i + 1)
+        domain = [i * (share + 0.05), i * (share + 0.05) + share]
+        for one in (c for c in curves if c.stage == stage):
+            edited = one.group == "edited"
+            for j, (name, values) in enumerate(one.y.items()):
+                words, color = _LINES[name]
+                label = f"P({words})" if words else name
+                figure.add_trace(
+                    go.Scatter(
+                        x=list(one.x),
+                        y=finite(list(values)),
+                        xaxis=f"x{k}",
+                        yaxis=f"y{k}",
+                        mode="lines+markers",
+                        name=label,
+                        legendgroup=name,
+                        showlegend=i == 0 and edited,
+                        line={"color": color, "width": 2, "dash": DASHES[0 if edited else 2]},
+                        marker={"symbol": MARKERS[j % len(MARKERS)] + ("" if edited else "-open"), "size": 7},
+                        hovertemplate=f"{escape(stage)}, {escape(visible(one.name, 40))}<br>{label} at {one.x_name} "
+                        "%{x}: <b>%{y:.4f}</b><extra></extra>",
+                    )
+                )
+        figure.update_layout(
+            {
+                f"xaxis{k}": {
+                    "domain": domain,
+                    "anchor": f"y{k}",
+                    "title": {"text": escape(curves[0].x_name)},
+                    "showline": True,
+                    "showgrid": False,
+                    "zeroline": False,
+                    "linecolor": INK,
+                },
+                f"yaxis{k}": {
+                    "anchor": f"x{k}",
+                    "range": [-0.04, 1.04],
+                    "showticklabels": i == 0,
+                    "showline": True,
+                    "zeroline": False,
+                    "gridcolor": GRID,
+                    "title": {"text": "probability" if i == 0 else ""},
+                },
+            }
+        )
+        figure.add_annotation(
+            x=domain[0],
+            xref="paper",
+            xanchor="left",
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            yshift=4,
+            showarrow=False,
+            text=f"<b>{escape(stage)}</b>",
+            font={"size": 12, "color": INK},
+        )
+    figure.update_layout(legend={"x": 1.01, "y": 1, "xanchor": "left", "yanchor": "top"})
+    return figure
+
+
+def words_figure(report: ProbeReport, curves: list[Curve]) -> go.Figure:
+    """What leaving out each word of the question takes from the old answer, stages side by side."""
+    words = [visible(w, 16) for w in curves[0].labels]
+    figure = go.Figure()
+    for i, one in enumerate(curves):
+        figure.add_trace(
+            go.Bar(
+                x=list(one.x),
+                y=finite(list(one.y["old"])),
+                name=escape(one.stage),
+                marker={
+                    "color": _COLORS[i % len(_COLORS)],
+                    "line": {"color": INK, "width": 1},
+                    "pattern": {"shape": PATTERNS[i % len(PATTERNS)], "fgcolor": "#ffffff", "fillmode": "overlay"},
+                },
+                customdata=[escape(w) for w in words],
+                hovertemplate=f"{escape(one.stage)}: without %{{customdata}}<br><b>%{{y:.3f}}</b> nats<extra></extra>",
+            )
+        )
+    card(
+        figure,
+        title=f"Words that the old answer rests on: {visible(report.fact.id, 50)}",
+        notes=["log P(old) with the whole question minus without the word; above 0: the word supports the old answer"],
+        alt=" ".join(_curve_words(c) for c in curves),
+        width=max(520, 90 * len(words) + 200),
+        plot_height=280,
+        left=70,
+        right=120,
+    )
+    figure.update_layout(barmode="group", bargap=0.25)
+    figure.update_xaxes(tickvals=list(range(len(words))), ticktext=[escape(w) for w in words], showgrid=False)
+    figure.update_yaxes(title={"text": "effect on log P(old), nats"})
+    return figure
+
+
+def priming_figure(report: ProbeReport, curves: list[Curve]) -> go.Figure:
+    """The new answer's probability where it does not belong, after the edit against before, one point per question."""
+    figure = go.Figure()
+    shown = [c for c in curves if c.stage != "base"]
+    floor = 1e-9
+    for i, one in enumerate(shown):
+        figure.add_trace(
+            go.Scatter(
+                x=[max(v, floor) if math.isfinite(v) else None for v in one.x],
+                y=[max(v, floor) if math.isfinite(v) else None for v in one.y["p_after"]],
+                mode="markers",
+                name=escape(one.stage),
+                customdata=[escape(visible(t, 90)) for t in one.labels],
+                hovertemplate="%{customdata}<br>before %{x:.2e}, after <b>%{y:.2e}</b><extra></extra>",
+                marker={
+                    "symbol": MARKERS[(i + 1) % len(MARKERS)],
+                    "size": 9,
+                    "color": _COLORS[(i + 1) % len(_COLORS)],
+                    "line": {"color": INK, "width": 1},
+                },
+            )
+        )
+    values = [v for c in shown for v in (*c.x, *c.y["p_after"]) if math.isfinite(v)] or [floor, 1.0]
+    low, high = math.log10(max(min(values), floor)) - 0.3, math.log10(max(*values, 10 * floor)) + 0.3
+    card(
+        figure,
+        title=f"Where {visible(report.fact.target, 40)} does not belong",
+        notes=[
+            "largest probability of its first token along the base model's own answers to other questions",
+            "on the line: as before the edit; above it: primed",
+        ],
+        alt="Probability of the new answer in other questions, before and after. "
+        + " ".join(
+            f"{c.stage}: {sum(a > b for a, b in zip(c.y['p_after'], c.x, strict=True))} of {len(c.x)} above."
+            for c in shown
+        ),
+        width=620,
+        plot_height=400,
+        left=80,
+        right=130,
+    )
+    figure.add_shape(
+        type="line",
+        x0=10**low,
+        y0=10**low,
+        x1=10**high,
+        y1=10**high,
+        line={"color": MUTED, "width": 1, "dash": "dash"},
+    )
+    axis = {"type": "log", "range": [low, high], "dtick": 1, "exponentformat": "power"}
+    figure.update_xaxes(**axis, title={"text": "probability before the edit"})
+    figure.update_yaxes(**axis, title={"text": "probability after"})
+    return figure
+
+
+def _curve_words(one: Curve) -> str:
+    ends = ", ".join(f"{name} {number(v[0])} to {number(v[-1])}" for name, v in one.y.items() if v)
+    return f"{one.stage}, {one.name}: {ends}."

@@ -1,0 +1,72 @@
+"""The logit lens: what each layer's residual stream already says about a fact's answer.
+
+The residual stream at the traced place is put through the final norm and the output embeddings, as if the later layers
+did nothing. "Forgotten" answers that lead in the middle layers and are suppressed at the end are still there.
+
+Source: nostalgebraist 2020 (logit lens); its use for unlearning follows "LLMs pretend to forget" probes. Known
+deviation: early layers do not write in the output's basis, so low ranks there say little; ``Lens`` counts an answer
+as visible only among a layer's likeliest tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from workbench.models import LoadedModel
+from workbench.prompts import first_token, traced_prompt
+from workbench.resume import Resumable
+from workbench.types import ANSWER_NAMES, AnswerName, Fact, Form, Lens
+
+
+def lens(
+    model: LoadedModel,
+    fact: Fact,
+    *,
+    form: Form | None = None,
+    refusal: str | None = None,
+) -> Lens:
+    """Probability and rank of the old answer's, the new one's and the refusal's first token after every layer.
+
+    Args:
+        model: A base or edited model; it is not changed. Both are read on the base model's own text.
+        fact: A fact that the base model answers; ``answer`` is old and ``target`` is new.
+        form: ``"chat"``, ``"cloze"`` or None for the first in which the base model says the answer.
+        refusal: What a refusal would be at the answer's place, for its first token; by default the fact's. An edit by
+            ``Recipe(answers="own")`` breaks the sentence off there (``"... I am not sure."``).
+
+    Returns:
+        One row for the embeddings and one per layer; the last equals the model's own prediction.
+
+    Raises:
+        ValueError: The base model does not say the answer, the refusal has no token, or answer and target share their
+            first token.
+    """
+    prompt = traced_prompt(model, fact, form=form)
+    assert prompt.other_id is not None
+    spaced = prompt.answer_token[:1].isspace()
+    third = first_token(model, fact.refusal, space=spaced) if refusal is None else _first(model, refusal)
+    ids: dict[AnswerName, int] = {"old": prompt.answer_id, "new": prompt.other_id, "refusal": third}
+    engine = Resumable(model)
+    with torch.no_grad():
+        logits = engine.unembed(engine.stream(torch.tensor([prompt.token_ids]))[0]).float()  # [layers + 1, d_vocab]
+        chosen = logits[:, [ids[name] for name in ANSWER_NAMES]]
+        probabilities = logits.softmax(-1)[:, [ids[name] for name in ANSWER_NAMES]].T.tolist()
+        ranks = torch.stack([(logits > chosen[:, i : i + 1]).sum(-1) for i in range(len(ANSWER_NAMES))]).tolist()
+        top = logits.argmax(-1).tolist()
+    decode = model.tokenizer.decode
+    return Lens(
+        prompt=prompt,
+        stage=model.applied[-1].stage if model.applied else "base",
+        tokens={name: decode([ids[name]]) for name in ANSWER_NAMES},
+        probabilities={name: tuple(p) for name, p in zip(ANSWER_NAMES, probabilities, strict=True)},
+        ranks={name: tuple(r) for name, r in zip(ANSWER_NAMES, ranks, strict=True)},
+        top=tuple(decode([t]) for t in top),
+    )
+
+
+def _first(model: LoadedModel, text: str) -> int:
+    """The first token of a text that is more than space."""
+    for token in model.token_ids(text):
+        if model.tokenizer.decode([token]).strip():
+            return token
+    raise ValueError(f"The refusal {text!r} has no token besides spaces; give it a text.")

@@ -1,0 +1,125 @@
+"""Lens readings: what a model would answer if its layers ended early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from workbench.types.effect import TracedPrompt
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+AnswerName = Literal["old", "new", "refusal"]
+ANSWER_NAMES: tuple[AnswerName, ...] = ("old", "new", "refusal")
+VISIBLE_RANK = 10
+"""An answer among so many likeliest tokens of a layer counts as visible there."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lens:
+    """Rank and probability of three first tokens by layer, at the place where the answer is predicted.
+
+    Row 0 is the residual stream entering the first layer (the embeddings), row l that after l layers; the last row is
+    the model's own prediction.
+
+    Args:
+        prompt: The traced text; the base model's own, so that every stage is read on one text.
+        stage: ``"base"`` or the edit's stage.
+        tokens: The first tokens of the old answer, the new one and the refusal, decoded.
+        probabilities: By answer, one probability per row.
+        ranks: By answer, one rank per row among all tokens; 0 is the likeliest.
+        top: The likeliest token of each row, decoded.
+    """
+
+    prompt: TracedPrompt
+    stage: str
+    tokens: Mapping[AnswerName, str]
+    probabilities: Mapping[AnswerName, tuple[float, ...]]
+    ranks: Mapping[AnswerName, tuple[int, ...]]
+    top: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        final = ", ".join(f"P({n}) {p[-1]:.2f}" for n, p in self.probabilities.items())
+        return f"Lens({self.prompt.fact_id}, {self.stage}: {final}; {self.verdict})"
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return len(self.top) - 1
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A label per row: ``"in"``, then the layer that was last."""
+        return ("in", *(f"L{i}" for i in range(self.n_layers)))
+
+    def latent(self, name: AnswerName = "old") -> float:
+        """Largest probability before the last layer minus the final one: how much of an answer is there and then
+        taken back (negative when the last layer has most)."""
+        values = self.probabilities[name]
+        return max(values[:-1]) - values[-1]
+
+    def leader(self, row: int) -> AnswerName | None:
+        """The likeliest of the three at a row; None where the two likeliest are equal."""
+        first, second = sorted(ANSWER_NAMES, key=lambda n: -self.probabilities[n][row])[:2]
+        return first if self.probabilities[first][row] > self.probabilities[second][row] else None
+
+    @property
+    def first_win(self) -> str | None:
+        """The first layer after which the new answer is likelier than the old one and the refusal, and visible (among
+        the ``VISIBLE_RANK`` likeliest tokens); None if it never is."""
+        for row, label in enumerate(self.labels):
+            if self.leader(row) == "new" and self.ranks["new"][row] < VISIBLE_RANK:
+                return label
+        return None
+
+    @property
+    def turn(self) -> str:
+        """The layer where the decision turns: after it, what leads at the end leads at every row."""
+        row = self.n_layers
+        while row > 0 and self.leader(row - 1) == self.leader(self.n_layers):
+            row -= 1
+        return self.labels[row]
+
+    @property
+    def old_leads(self) -> tuple[str, ...]:
+        """Layers before the last after which the old answer leads and is visible."""
+        rows = range(self.n_layers)
+        return tuple(self.labels[r] for r in rows if self.leader(r) == "old" and self.ranks["old"][r] < VISIBLE_RANK)
+
+    @property
+    def pretends(self) -> bool:
+        """Whether the old answer leads, visibly, in some layer before the last and not at the end: the model has it
+        and does not say it."""
+        return self.leader(self.n_layers) in ("new", "refusal") and bool(self.old_leads)
+
+    @property
+    def verdict(self) -> str:
+        """The finding in words."""
+        end = self.leader(self.n_layers)
+        if end is None:
+            return "no answer leads at the end"
+        if end == "old":
+            return f"the old answer leads at the end, from {self.turn} on"
+        if self.pretends:
+            layers = self.old_leads
+            where = layers[0] if len(layers) == 1 else f"{len(layers)} of the layers {layers[0]} to {layers[-1]}"
+            return f"pretends to forget: the old answer leads at {where}, then the {end} answer from {self.turn} on"
+        return f"no trace: the old answer leads visibly at no layer; the {end} answer does from {self.turn} on"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One line per layer: the likeliest token, and probability and rank of each answer."""
+        import pandas as pd
+
+        data: dict[str, Any] = {"layer": self.labels, "top": self.top}
+        for name in ANSWER_NAMES:
+            data[f"p_{name}"], data[f"rank_{name}"] = self.probabilities[name], self.ranks[name]
+        return pd.DataFrame(data)
+
+    def plot(self, *others: Lens, **options: Any) -> go.Figure:
+        """Probability and rank by layer, beside those of other stages (see ``workbench.plots.lens_figure``)."""
+        from workbench.plots import lens_figure
+
+        return lens_figure([self, *others], **options)

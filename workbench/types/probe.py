@@ -1,0 +1,350 @@
+"""Probe results: what is left of a fact after an edit, prompt by prompt, with the generated text kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from workbench.types.effect import Form
+from workbench.types.fact import Fact
+from workbench.types.lens import Lens
+from workbench.types.report import AnswerClass, Rate
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+ProbeName = Literal[
+    "lens",
+    "adversarial",
+    "steps",
+    "interconnected",
+    "context",
+    "keywords",
+    "relearning",
+    "requantise",
+    "strength",
+    "priming",
+]
+PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
+PROBE_TITLES: dict[str, str] = {
+    "lens": "layer-by-layer lens",
+    "adversarial": "adversarial prompts",
+    "steps": "step by step",
+    "interconnected": "interconnected facts",
+    "context": "back into context",
+    "keywords": "keyword emphasis",
+    "relearning": "relearning",
+    "requantise": "requantised weights",
+    "strength": "strength of the edit",
+    "priming": "priming",
+}
+Recovered = Literal["old", "new", "refusal", "neither"]
+ProbeGroup = Literal["edited", "same", "control"]
+"""``edited``: should follow the edit; ``same``: a fact beside it that must stay; ``control``: the same prompts about a
+fact that was never edited."""
+
+PROBE_RATES: dict[str, str] = {
+    "old": "old answer recovered",
+    "new": "new answer",
+    "refusal": "refusal",
+    "neither": "neither",
+    "same": "must stay: still right",
+    "control": "control: still right",
+    "informative": "prompts on which the base is right",
+    "gain": "old answer with the fact stated minus without",
+    "control_gain": "the same for the control",
+    "bleed": "new answer where it does not belong",
+}
+"""What the rates are, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRow:
+    """One probe prompt answered by one stage of the model.
+
+    Args:
+        probe: The probe.
+        kind: Which kind of prompt within it (``"role play"``, ``"multi-hop"``).
+        group: ``"edited"``, ``"same"`` or ``"control"``, see ``ProbeGroup``.
+        stage: ``"base"``, ``"unlearn"`` or ``"learn"``.
+        fact_id: The fact that the text is judged by.
+        form: ``"chat"`` or ``"cloze"``.
+        prompt: The prompt.
+        start: What the model's reply was begun with (``"Sure! The answer is"``), not part of ``text``.
+        old, new: What counts as the old answer here and what as the new one. In a multi-hop question they are what
+            follows from the fact's; for the control its own answer and target.
+        text: What was generated.
+        label: Its class, by ``workbench.classify``.
+        nll: The base model's mean negative log-likelihood of the text, nats per token.
+        informative: Whether the base model itself answers this prompt with ``old``. Where it does not, the row says
+            nothing about forgetting and counts in no rate.
+    """
+
+    probe: ProbeName
+    kind: str
+    group: ProbeGroup
+    stage: str
+    fact_id: str
+    form: Form
+    prompt: str
+    start: str = ""
+    old: str
+    new: str
+    text: str
+    label: AnswerClass
+    nll: float
+    informative: bool
+
+    @property
+    def recovered(self) -> Recovered:
+        """What the text gives away: ``old`` also where it names both, ``neither`` for another answer or gibberish.
+
+        In a reverse query ("The capital of ____ is Paris.") both means the subject with the new answer, so it is new.
+        """
+        if self.label == "both":
+            return "new" if self.kind == "reverse query" else "old"
+        return self.label if self.label in ("old", "new", "refusal") else "neither"  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A measurement along something: strength, training steps, words, prompts.
+
+    Args:
+        probe: The probe.
+        name: What was measured (``"never-taught fact"``).
+        group: As of a row.
+        stage: The stage of the model.
+        x_name: What ``x`` counts (``"strength"``, ``"step"``, ``"word"``).
+        x: Places along it.
+        labels: A label for each place (a word, a prompt), or none.
+        y: By name, one value per place.
+    """
+
+    probe: ProbeName
+    name: str
+    group: ProbeGroup
+    stage: str
+    x_name: str
+    x: tuple[float, ...]
+    y: Mapping[str, tuple[float, ...]]
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.x), *(len(v) for v in self.y.values()), len(self.labels) or len(self.x)}
+        if len(sizes) != 1:
+            raise ValueError(
+                f"Curve {self.name!r}: x, y and labels must be of one length, got lengths {sorted(sizes)}."
+            )
+
+    def reaches(self, name: str, level: float) -> float | None:
+        """The first place at which a value is at least ``level``, or None."""
+        return next((x for x, y in zip(self.x, self.y[name], strict=True) if y >= level), None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ProbeReport:
+    """What is left of a fact after an edit, and whether a fact that was never edited answers as before.
+
+    Args:
+        fact: The edited fact that was probed.
+        control: A fact that was never edited or retained, asked the same prompts; None if there is none.
+        stages: Probed stages, ``"base"`` first.
+        rows: Every prompt at every stage, with its text.
+        curves: Measurements along strength, steps, words and prompts.
+        lenses: Lens readings by stage, of the fact and of the control.
+        rates: By probe, stage and name (see ``PROBE_RATES``), with n and a 95% interval. ``old``, ``new``, ``refusal``
+            and ``neither`` are shares of the fact's prompts *on which the base model is right*; ``same`` and
+            ``control`` are shares that are still right, of those on which the base is.
+        probes: The probes that finished.
+        skipped: By probe (or ``probe: part``), why it was left out.
+        partial: Why the battery ended early; empty when it did not. Finished rows are kept.
+        provenance: Model, edit, settings, versions.
+    """
+
+    fact: Fact
+    control: Fact | None
+    stages: tuple[str, ...]
+    rows: tuple[ProbeRow, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    lenses: tuple[Lens, ...] = ()
+    rates: Mapping[str, Mapping[str, Mapping[str, Rate]]] = field(default_factory=dict)
+    probes: tuple[ProbeName, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    partial: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        last = self.stages[-1] if self.stages else "?"
+        shown = {
+            p: f"{by[last]['old'].value:.2f}"
+            for p, by in self.rates.items()
+            if last in by and "old" in by[last] and by[last]["old"].n
+        }
+        ended = f"; partial: {self.partial}" if self.partial else ""
+        return f"ProbeReport({self.fact.id}; {last}, old answer recovered: {shown}, {len(self.rows)} rows{ended})"
+
+    def rate(self, probe: str, name: str = "old", stage: str | None = None) -> Rate:
+        """One rate, of the last stage unless told otherwise.
+
+        Raises:
+            KeyError: No such probe, stage or rate; the message lists what there is, or why the probe was skipped.
+        """
+        at = stage if stage is not None else self.stages[-1]
+        if probe not in self.rates:
+            why = f" It was skipped: {self.skipped[probe]}." if probe in self.skipped else ""
+            raise KeyError(f"No rates of the probe {probe!r} in this report; there are {list(self.rates)}.{why}")
+        if at not in self.rates[probe]:
+            raise KeyError(f"No stage {at!r} of the probe {probe!r}; there are {list(self.rates[probe])}.")
+        if name not in self.rates[probe][at]:
+            raise KeyError(f"No rate {name!r} of the probe {probe!r}; there are {list(self.rates[probe][at])}.")
+        return self.rates[probe][at][name]
+
+    def curve(self, probe: str, *, stage: str | None = None, group: ProbeGroup = "edited") -> Curve:
+        """The first curve of a probe at a stage (the last one by default).
+
+        Raises:
+            KeyError: There is none; the message lists what there is.
+        """
+        at = stage if stage is not None else self.stages[-1]
+        for one in self.curves:
+            if (one.probe, one.stage, one.group) == (probe, at, group):
+                return one
+        there = [(c.probe, c.stage, c.group) for c in self.curves]
+        raise KeyError(f"No curve of {probe!r} at {at!r} for {group!r}; there are {there}.")
+
+    def lens(self, stage: str | None = None, group: Literal["edited", "control"] = "edited") -> Lens:
+        """The lens reading of a stage (the last one by default), of the edited or the control fact.
+
+        Raises:
+            KeyError: There is none; the message lists what there is.
+        """
+        at = stage if stage is not None else self.stages[-1]
+        wanted = self.fact if group == "edited" else self.control
+        for one in self.lenses:
+            if one.stage == at and wanted is not None and one.prompt.fact_id == wanted.id:
+                return one
+        there = [(x.prompt.fact_id, x.stage) for x in self.lenses]
+        raise KeyError(f"No lens of the {group} fact at {at!r}; there are {there}.")
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What the probes found, one sentence each, for the last stage; then what was not measured."""
+        last = self.stages[-1]
+        out = [f"lens, {x.stage}: {x.verdict}" for x in self.lenses if x.prompt.fact_id == self.fact.id]
+        for probe, by in self.rates.items():
+            for name in ("old", "same", "control", "gain", "bleed"):
+                found = by.get(last, {}).get(name)
+                if found is not None and found.n:
+                    out.append(f"{PROBE_TITLES[probe]}, {last}: {PROBE_RATES[name]} {found}")
+        for one in self.curves:
+            if one.probe == "relearning" and one.stage == last:
+                at = one.reaches("p_old", 0.5)
+                when = "not within" if at is None else f"after {at:g} of"
+                out.append(f"relearning, {last}: {one.name} is at P(answer) 0.5 {when} {one.x[-1]:g} steps")
+            if one.probe == "priming" and one.stage == last:
+                ratios = sorted(b / a for a, b in zip(one.x, one.y["p_after"], strict=True) if a > 0 and b == b)
+                if ratios:
+                    more = f"{sum(r > 1 for r in ratios)} of {len(ratios)} other questions"
+                    middle = ratios[len(ratios) // 2]
+                    out.append(f"priming, {last}: {one.name} rises in {more}, {middle:.3g} times at the median")
+        out += [f"not measured, {name}: {why}" for name, why in self.skipped.items()]
+        return (*out, *((f"partial: {self.partial}",) if self.partial else ()))
+
+    def summary(self) -> pd.DataFrame:
+        """One line per probe and rate, one column per stage, as ``value [low, high] (n)``."""
+        import pandas as pd
+
+        lines: list[dict[str, str]] = []
+        for probe, by in self.rates.items():
+            for name in dict.fromkeys(n for rates in by.values() for n in rates):
+                cells = {s: str(by[s][name]) if name in by.get(s, {}) else "" for s in self.stages}
+                lines.append({"probe": probe, "rate": PROBE_RATES[name], **cells})
+        return pd.DataFrame(lines, columns=["probe", "rate", *self.stages])
+
+    def to_frame(self) -> pd.DataFrame:
+        """One line per prompt and stage, with the generated text, its class and what was recovered."""
+        import pandas as pd
+
+        return pd.DataFrame([{**asdict(r), "recovered": r.recovered} for r in self.rows])
+
+    def answers(self, probe: str | None = None, group: ProbeGroup | None = "edited") -> pd.DataFrame:
+        """The generated texts side by side: one line per prompt, one column per stage.
+
+        Args:
+            probe: Of this probe only.
+            group: Of this group only; None for all.
+        """
+        import pandas as pd
+
+        lines: dict[tuple[str, ...], dict[str, Any]] = {}
+        for r in self.rows:
+            if probe in (None, r.probe) and group in (None, r.group):
+                key = (r.probe, r.kind, r.group, r.fact_id, r.form, r.prompt, r.start)
+                base = {"probe": r.probe, "kind": r.kind, "prompt": f"{r.prompt} ⟶ {r.start}" if r.start else r.prompt}
+                line = lines.setdefault(key, {**base, "base right": "no"})
+                line[r.stage] = f"{r.text} [{r.recovered}]"
+                if r.informative:
+                    line["base right"] = "yes"
+        return pd.DataFrame(list(lines.values()), columns=["probe", "kind", "prompt", "base right", *self.stages])
+
+    def plot(self, what: str = "rates", **options: Any) -> go.Figure:
+        """A figure: ``"rates"`` (old answer recovered, control kept), or a probe's: ``"lens"``, ``"strength"``,
+        ``"relearning"``, ``"keywords"``, ``"priming"`` (see ``workbench.plots.probes``).
+
+        Raises:
+            ValueError: There is no such figure, or nothing measured to draw in it; the message lists what there is.
+        """
+        from workbench.plots.probes import probe_figure
+
+        return probe_figure(self, what, **options)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """What ``plot`` can draw of this report."""
+        drawn = [p for p in ("strength", "relearning", "keywords", "priming") if any(c.probe == p for c in self.curves)]
+        return (*(["rates"] if self.rates else []), *(["lens"] if self.lenses else []), *drawn)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        from workbench.probe_store import probes_to_dict
+
+        return probes_to_dict(self)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the report as one JSON file, atomically. Returns the path."""
+        from workbench.probe_store import save_probes
+
+        return save_probes(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> ProbeReport:
+        """Read a report written by ``save``."""
+        from workbench.probe_store import load_probes
+
+        return load_probes(path)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write findings, rates, figures and all texts as one self-contained HTML page. Returns the path."""
+        from workbench.html import write_html_report
+
+        about = (
+            f"{self.fact.question} Before: {self.fact.answer}. The edit teaches: {self.fact.target}. "
+            + (f"Control, never edited: {self.control.question}" if self.control else "No control fact.")
+            + " Rates count only prompts on which the base model itself is right."
+        )
+        texts = [self.answers(p, group=None) for p in self.probes]
+        return write_html_report(
+            path,
+            title=f"What is left of {self.fact.subject}: {self.fact.answer}",
+            sections=[
+                ("What was asked", [about]),
+                ("What was found", list(self.findings) or ["Nothing was measured."]),
+                ("Rates", [self.summary()]),
+                *((f"Figure: {name}", [self.plot(name)]) for name in self.figures),
+                *((f"Texts: {p}", [t]) for p, t in zip(self.probes, texts, strict=True) if len(t)),
+            ],
+        )

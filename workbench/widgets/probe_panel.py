@@ -1,0 +1,310 @@
+"""ProbePanel: pick probes, run them in the background, read every text side by side, and look at a prompt by layer.
+
+Run is ``probe`` with what is ticked and nothing else, and Lens is ``lens`` at the base and at each stage;
+``panel.code`` is the script of both. A cancelled run keeps the rows that were finished.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Select, VBox
+
+from workbench.editing.applied import applied, check_base
+from workbench.evaluation.probes.run import probe
+from workbench.models import LoadedModel
+from workbench.tracing.lens import lens
+from workbench.types import PROBES, Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow
+from workbench.types.probe import PROBE_TITLES
+from workbench.widgets import markup, probe_views
+from workbench.widgets.card import text_card_png
+from workbench.widgets.code import facts_code, start_code
+from workbench.widgets.job import Job
+from workbench.widgets.png import with_picture
+
+SECONDS_BETWEEN_DRAWINGS = 0.2
+_WRAP: dict[str, Any] = {"flex_flow": "row wrap", "align_items": "center"}
+
+
+class ProbePanel(VBox):
+    """Search an edited model for what is left of the old fact.
+
+    Args:
+        model: The edit's base; it is not changed.
+        edit: The edit.
+        fact: Which of the edit's facts; the first by default.
+        control: As in ``probe``.
+        pool: Where controls and two-hop paths come from; the bundled facts by default.
+        probes: Which are ticked at first; all by default.
+        max_new_tokens, seed: As in ``probe``.
+        edit_code: Python that makes ``edit`` from ``model``, for ``.code``, such as ``edit = wb.load_edit("folder")``.
+
+    Raises:
+        ValueError: An edited model, an edit of another base, a fact that the edit does not hold, or an unknown probe.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        edit: Edit,
+        *,
+        fact: Fact | None = None,
+        control: Fact | None = None,
+        pool: FactSet | None = None,
+        probes: tuple[str, ...] = PROBES,
+        max_new_tokens: int = 24,
+        seed: int = 0,
+        edit_code: str | None = None,
+    ) -> None:
+        if model.applied:
+            raise ValueError("ProbePanel puts the edit on by itself: pass the base model (model.base).")
+        check_base(model, edit)
+        if fact is not None and fact not in edit.facts:
+            raise ValueError(f"The edit does not hold the fact {fact.id!r}; it holds {[f.id for f in edit.facts]}.")
+        unknown = [p for p in probes if p not in PROBES]
+        if unknown:
+            raise ValueError(f"probes must be some of {list(PROBES)}, got {unknown}.")
+        self._model, self._edit, self._fact = model, edit, fact or edit.facts[0]
+        self._options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed}
+        self._control, self._pool, self._edit_code = control, pool, edit_code
+        self._lock = threading.RLock()
+        self._job: Job[ProbeReport] | None = None
+        self._looking: Job[list[Lens]] | None = None
+        self._report: ProbeReport | None = None
+        self._error: BaseException | None = None
+        self._lens_code = ""
+        self._rows: list[ProbeRow] = []
+        self._probe, self._drawn_at = "", 0.0
+
+        words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
+        note = "ten probes; a prompt on which the base model itself fails counts in no rate"
+        self._heading = HTML(markup.STYLE + markup.title(f"What is left: {words}", note))
+        self._alert, self._progress, self._results, self._texts, self._layers, self._code = (HTML() for _ in range(6))
+        self._boxes = {p: self._box(p, p in probes) for p in PROBES}
+        self._run = Button(
+            description="Run", icon="play", tooltip="Ask every stage the probes' prompts, in the background"
+        )
+        self._run.style.font_weight = "bold"
+        self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop; finished rows are kept", disabled=True)
+        style = {"description_width": "72px"}
+        self._shown = Dropdown(description="Probe", options=[], style=style)
+        self._list = Select(description="Prompt", options=[], rows=8, style=style, layout={"width": "min(100%, 900px)"})
+        self._look = Button(description="Lens", icon="search", tooltip="Layer by layer, for this prompt", disabled=True)
+        super().__init__(
+            [
+                self._heading,
+                HBox(list(self._boxes.values()), layout=_WRAP),
+                HBox([self._run, self._cancel, self._progress], layout=_WRAP),
+                self._alert,
+                self._results,
+                HBox([self._shown, self._look], layout=_WRAP),
+                self._list,
+                self._texts,
+                self._layers,
+                self._code,
+            ]
+        )
+        self.add_class("wb-panel")
+        self._show_code()
+        self._run.on_click(lambda _: self.run())
+        self._cancel.on_click(lambda _: self.cancel())
+        self._look.on_click(lambda _: self.look())
+        self._shown.observe(lambda _: self._show_list(), names="value")
+        self._list.observe(lambda _: self._show_texts(), names="value")
+
+    def _box(self, name: str, ticked: bool) -> Checkbox:
+        box = Checkbox(description=PROBE_TITLES[name], value=ticked, indent=False, layout={"width": "190px"})
+        box.observe(lambda _: self._show_code(), names="value")
+        return box
+
+    def __repr__(self) -> str:
+        state = self._job.state if self._job is not None else "not run"
+        return f"ProbePanel({self._fact.id}: {', '.join(self.probes) or 'no probe'}, {state})"
+
+    @property
+    def probes(self) -> tuple[str, ...]:
+        """What is ticked. Settable."""
+        return tuple(p for p in PROBES if self._boxes[p].value)
+
+    @probes.setter
+    def probes(self, probes: tuple[str, ...]) -> None:
+        for name, box in self._boxes.items():
+            box.value = name in probes
+
+    @property
+    def job(self) -> Job[ProbeReport] | None:
+        """The last run; ``panel.job.wait()`` waits for its report and raises its error again."""
+        return self._job
+
+    @property
+    def looking(self) -> Job[list[Lens]] | None:
+        """The last Lens job; its result holds the readings, the base first."""
+        return self._looking
+
+    @property
+    def report(self) -> ProbeReport | None:
+        """The last report; after Cancel it holds what was finished."""
+        return self._report
+
+    @property
+    def error(self) -> BaseException | None:
+        """What went wrong last, else None."""
+        return self._error
+
+    @property
+    def code(self) -> str:
+        """Python that repeats what Run does with the probes that are ticked, and the last Lens."""
+        given = facts_code(self._edit.facts, self._pool)
+        lines = self._edit_code or "edit = wb.load_edit('the folder that this edit was saved to')\n"
+        chosen = "" if self.probes == PROBES else f", probes={list(self.probes)!r}"
+        which = "" if self._fact == self._edit.facts[0] else f", fact={self._fact.id!r}"
+        control = "" if self._control is None else f", control={self._control!r}".replace("Fact(", "wb.Fact(", 1)
+        pool = ", pool=pool" if "\npool = " in given else ""
+        more = "".join(f", {k}={v!r}" for k, v in self._options.items() if v != {"max_new_tokens": 24, "seed": 0}[k])
+        call = f"report = wb.probe(model, edit{which}{chosen}{control}{pool}{more})\n"
+        return f"{start_code(self._model)}{given}{lines.rstrip()}\n\n{call}{self._lens_code}"
+
+    # What it does
+
+    def run(self) -> Job[ProbeReport]:
+        """Run the ticked probes in the background. While some are running, this only says so."""
+        with self._lock:
+            if self._job is not None and self._job.running:
+                self._alert.value = markup.alert("Probes are running already; wait for them or cancel.", "info")
+                return self._job
+            self._fail(None)
+            self._rows, self._report, self._lens_code = [], None, ""
+            self._results.value = self._texts.value = self._layers.value = ""
+            self._shown.options, self._list.options = [], []
+            self._run.disabled, self._cancel.disabled = True, False
+            self._progress.value = markup.progress(None, 1, "Choosing a control fact.")
+            given: dict[str, Any] = {"fact": self._fact, "control": self._control, "pool": self._pool, **self._options}
+            order = partial(probe, self._model, self._edit, probes=list(self.probes), progress=False, **given)
+            self._job = Job(
+                lambda cancel: order(cancel=cancel, on_row=self._row, on_probe=self._begin), on_done=self._ended
+            )
+            return self._job
+
+    def cancel(self) -> None:
+        """Ask the probes to stop after the prompts at hand; what is finished is kept."""
+        with self._lock:
+            if self._job is not None and self._job.running:
+                self._job.cancel()
+                self._cancel.disabled = True
+                self._progress.value = markup.progress(None, 1, "Cancelling: it stops after the prompts at hand.")
+
+    def look(self) -> Job[list[Lens]] | None:
+        """Read the chosen prompt layer by layer, at the base and at each stage, in the background.
+
+        Returns:
+            The job; None where no prompt is chosen, or it does not ask for the fact's own answer.
+        """
+        with self._lock:
+            if self._looking is not None and self._looking.running:
+                return self._looking
+            row = self._list.value
+            facts = [f for f in (self._fact, self._report and self._report.control) if isinstance(f, Fact)]
+            fact = next((f for f in facts if isinstance(row, ProbeRow) and f.id == row.fact_id), None)
+            if fact is None or not isinstance(row, ProbeRow):
+                message = "The lens follows the fact's own answer; choose a prompt that asks for it."
+                self._alert.value = markup.alert(message, "info")
+                return None
+            asked = replace(fact, paraphrases=(), heldout=())
+            asked = replace(asked, question=row.prompt) if row.form == "chat" else asked
+            model, edit = self._model, self._edit
+
+            def work(cancel: threading.Event) -> list[Lens]:
+                found = [lens(model, asked, form=row.form)]
+                for stage in edit.stage_names:
+                    with applied(model, edit, stage) as edited:
+                        found.append(lens(edited, asked, form=row.form))
+                return found
+
+            self._look.disabled = True
+            self._layers.value = markup.block("Reading the layers ...")
+            self._looking = Job(work, on_done=partial(self._looked, asked, row.form))
+            return self._looking
+
+    # From the jobs' threads
+
+    def _begin(self, name: str) -> None:
+        with self._lock:
+            self._probe = name
+            self._drawn_at = 0.0
+            self._draw_progress()
+
+    def _row(self, row: ProbeRow) -> None:  # probe takes False as "cancel"
+        self._rows.append(row)
+        self._draw_progress()
+
+    def _draw_progress(self) -> None:
+        now = time.perf_counter()
+        if now - self._drawn_at < SECONDS_BETWEEN_DRAWINGS or self._job is None or self._job.cancelling:
+            return
+        self._drawn_at = now
+        with self._lock:
+            at, every = self.probes.index(self._probe) if self._probe in self.probes else 0, len(self.probes)
+            note = f"{PROBE_TITLES[self._probe]}: probe {at + 1} of {every}, {len(self._rows)} answers so far"
+            self._progress.value = markup.progress(at, every, note)
+
+    def _ended(self, job: Job[ProbeReport]) -> None:
+        with self._lock:
+            self._run.disabled, self._cancel.disabled = False, True
+            self._progress.value = markup.block(markup.text(f"{job.state} after {job.seconds:.0f} s"))
+            self._report = job.result
+            if job.state == "failed":
+                self._fail(job.error)
+            elif job.result is not None:
+                self._show_report(job.result)
+
+    def _looked(self, asked: Fact, form: str, job: Job[list[Lens]]) -> None:
+        with self._lock:
+            self._look.disabled = False
+            self._layers.value = probe_views.layers(job.result) if job.result else ""
+            self._fail(job.error)
+            if job.result:
+                self._lens_code = probe_views.lens_code(asked, form, self._edit.stage_names)
+                self._show_code()
+
+    # What it shows
+
+    def _show_report(self, report: ProbeReport) -> None:
+        if report.partial:
+            kept = f"{report.partial}; {len(report.rows)} finished answers are kept"
+            self._alert.value = markup.alert(f"Ended early: {kept}.", "info")
+        self._results.value = probe_views.results(report)
+        named = [p for p in PROBES if any(r.probe == p for r in report.rows)]
+        self._shown.options = [(PROBE_TITLES[p], p) for p in named]
+        self._shown.value = named[0] if named else None
+        self._show_list()
+
+    def _show_list(self) -> None:
+        base = [r for r in self._base_rows() if r.probe == self._shown.value]
+        self._list.options = [(probe_views.row_label(r), r) for r in base]
+        self._list.index = 0 if base else None
+        self._look.disabled = not base
+        self._show_texts()
+
+    def _base_rows(self) -> list[ProbeRow]:
+        return [r for r in self._report.rows if r.stage == "base"] if self._report else []
+
+    def _show_texts(self) -> None:
+        row = self._list.value
+        self._layers.value = ""
+        self._texts.value = probe_views.texts(self._report, row) if self._report and isinstance(row, ProbeRow) else ""
+
+    def _show_code(self) -> None:
+        self._code.value = markup.code(self.code)
+
+    def _fail(self, error: BaseException | None) -> None:
+        self._error = error
+        self._alert.value = markup.alert(f"{type(error).__name__}: {error}" if error else None)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
+        picture = text_card_png("ProbePanel", [*lines, "Run this cell to use the panel."])
+        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)

@@ -1,0 +1,77 @@
+"""What a ProbePanel shows, as markup: findings and rates, one prompt's texts, and its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from workbench.plots.style import visible
+from workbench.types import ANSWER_NAMES, Fact, Lens, ProbeReport, ProbeRow
+from workbench.types.probe import PROBE_RATES, PROBE_TITLES
+from workbench.widgets import markup
+from workbench.widgets.code import fact_code
+from workbench.widgets.edit_views import stage_words
+
+_GROUPS = {"edited": "", "same": "must stay: ", "control": "control: "}
+
+
+def results(report: ProbeReport) -> str:
+    """Findings of the lens, then the rates with n and interval, then what was not measured."""
+    heads = ["probe", "rate [95% interval] (n)", *map(stage_words, report.stages)]
+    rows: list[list[str]] = []
+    for name, by in report.rates.items():
+        for rate in dict.fromkeys(n for of in by.values() for n in of):
+            cells = [str(by[s][rate]) if rate in by.get(s, {}) else "" for s in report.stages]
+            rows.append([PROBE_TITLES[name], PROBE_RATES[rate], *cells])
+    found = [line for line in report.findings if line.startswith(("lens", "relearning"))]
+    parts = [markup.block(*(f"<p>{markup.text(line)}.</p>" for line in found))] if found else []
+    parts += [markup.table(heads, rows, "What is left, and what else changed")] if rows else []
+    parts += [markup.alert(f"Not measured, {name}: {why}.", "info") for name, why in report.skipped.items()]
+    return "".join(parts)
+
+
+def row_label(row: ProbeRow) -> str:
+    """A prompt in a list: raw text, for a control that shows texts literally."""
+    mark = "" if row.informative else " (base fails)"
+    start = f" ⟶ {row.start}" if row.start else ""
+    return f"{_GROUPS[row.group]}{row.kind}{mark}: {visible(row.prompt + start, 150)}"
+
+
+def texts(report: ProbeReport, row: ProbeRow) -> str:
+    """What every stage says to one prompt."""
+    key = (row.probe, row.kind, row.group, row.fact_id, row.prompt, row.start)
+    same = [r for r in report.rows if (r.probe, r.kind, r.group, r.fact_id, r.prompt, r.start) == key]
+    prompt = f"{row.prompt} ⟶ {row.start}" if row.start else row.prompt
+    cells = [markup.tagged(r.recovered, r.text) for r in same]
+    wanted = f"old: {row.old}; new: {row.new}" + ("" if row.informative else "; the base fails, so it counts nowhere")
+    return markup.table(["prompt", *(stage_words(r.stage) for r in same)], [[prompt, *cells]], wanted)
+
+
+def layers(readings: Sequence[Lens]) -> str:
+    """Probabilities by layer, one chart per stage, with the verdict in words."""
+    charts = [
+        markup.line_chart(
+            {
+                f"{name}: {one.tokens[name]}": [(float(i), p) for i, p in enumerate(one.probabilities[name])]
+                for name in ANSWER_NAMES
+            },
+            f"{stage_words(one.stage)}: P(first token)",
+            x_label="layers done",
+            x_max=float(one.n_layers),
+            y_max=1.0,
+        )
+        for one in readings
+    ]
+    words = "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.verdict}.')}</p>" for x in readings)
+    return markup.charts(*charts) + markup.block(words)
+
+
+def lens_code(fact: Fact, form: str, stages: Sequence[str]) -> str:
+    """Python that repeats a lens of one prompt at every stage."""
+    written = fact_code(fact)
+    load = "facts = wb.load_facts()\n" if written.startswith("facts[") else ""
+    return (
+        f"{load}asked = {written}\nreadings = [wb.lens(model, asked, form={form!r})]\n"
+        f"for stage in {list(stages)!r}:\n"
+        "    with wb.applied(model, edit, stage) as edited:\n"
+        f"        readings.append(wb.lens(edited, asked, form={form!r}))\n"
+    )
