@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.answers import classify
-from workbench.editing.applied import edited_model
+from workbench.editing.applied import Dial
 from workbench.editing.batches import BREAK_OFF
 from workbench.editing.fit import CancelFlag
 from workbench.evaluation.probes.prompts import Prompt
@@ -66,7 +66,7 @@ class Battery:
 
     def __post_init__(self) -> None:
         self.models: dict[str, LoadedModel] = {"base": self.model}
-        self.models |= {stage: edited_model(self.model, self.edit, stage) for stage in self.stages}
+        self.models |= {stage: Dial(self.model, self.edit, stage).at(1.0) for stage in self.stages}
         self._said: dict[tuple[int, int, tuple[int, ...]], Completion] = {}
         self._nll: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
         self._traced: dict[str, TracedPrompt] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workbench.editing.applied import edited_model
+from workbench.editing.applied import Dial
 from workbench.evaluation.probes.battery import Battery, Skip
 from workbench.generation import continuation_probabilities
 from workbench.tracing.lens import lens
@@ -37,11 +37,11 @@ def probe_strength(battery: Battery) -> None:
             battery.skipped["strength: control"] = str(why)
             continue
         for stage in battery.stages:
+            dial = Dial(battery.model, battery.edit, stage)
             measured: list[list[float]] = []
             for strength in STRENGTHS:
                 battery.check()
-                model = edited_model(battery.model, battery.edit, stage, strength)
-                measured.append(continuation_probabilities(model, list(places.values())))
+                measured.append(continuation_probabilities(dial.at(strength), list(places.values())))
             battery.curves.append(
                 Curve(
                     probe="strength",
