@@ -20,7 +20,7 @@ from workbench.session import load_session
 from workbench.tracing.attribution import attribute
 from workbench.types import Selection
 from workbench.widgets import app as module
-from workbench.widgets.app import CIRCUIT, COMPARE, EDIT, FACT, Workbench
+from workbench.widgets.app import CIRCUIT, COMPARE, EDIT, FACT, PROBE, Workbench
 from workbench.widgets.maps import MapName
 
 FACTS = capitals()
@@ -118,6 +118,24 @@ def test_the_last_tab_follows_the_last_edit() -> None:
     enter(control(one.editor, "seed"), value=5)
     run(one)
     assert one.comparison is view and view.edit is one.editor.edit
+
+
+def test_the_probe_tab_has_a_panel_for_the_last_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bench()
+    go_to(one, PROBE)
+    assert "Run an edit first" in one._tabs.children[PROBE].value
+    run(one)
+    panel = one.probing
+    assert panel is not None and one._tabs.children[PROBE] is panel and "wb.probe" not in one.code
+    panel.probes = ("strength",)
+    report = panel.run().wait(60)
+    names = executed(one.code, monkeypatch)
+    assert names["probes"].curves == report.curves and names["report"].rows == one.editor.report.rows  # type: ignore[union-attr]
+    enter(control(one.editor, "seed"), value=5)
+    run(one)
+    assert one.probing is not panel and one._tabs.children[PROBE] is one.probing and "wb.probe" not in one.code
+    enter(one.chooser._list, index=FACTS.ids.index("spain-capital"))
+    assert one.probing is None and "Run an edit first" in one._tabs.children[PROBE].value
 
 
 # The script

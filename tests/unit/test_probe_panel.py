@@ -82,7 +82,7 @@ def test_clicked_equals_scripted_and_so_does_its_code(monkeypatch: pytest.Monkey
     monkeypatch.setattr(workbench, "load_edit", lambda *args: edit)
     names: dict[str, Any] = {}
     exec(view.code, names)
-    assert names["report"].rows == report.rows
+    assert names["probes"].rows == report.rows
 
 
 def test_a_row_shows_its_texts_side_by_side_and_its_layers() -> None:

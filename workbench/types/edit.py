@@ -52,8 +52,8 @@ class Recipe:
         optimiser: ``"natural"`` (see ``workbench.editing.optimisers``) or ``"adam"``, as in the paper.
         learning_rate: Length of a natural-gradient step in the norm of the Fisher information, or AdamW's rate.
         warmup: Steps of linear warm-up in each stage.
-        cooldown: Last steps of a stage (at most half of them), in which the learning rate falls linearly towards 0: what
-            is learned is kept, and retained answers come back. They begin when ``early_stop`` is met, else so many
+        cooldown: Last steps of a stage (at most half of them), in which the learning rate falls linearly towards 0:
+            what is learned is kept, and retained answers come back. They begin when ``early_stop`` is met, else so many
             steps before the end.
         batch_size: Fact rows a step.
         retain_weight: Weight of the KL term; 0 switches it off.

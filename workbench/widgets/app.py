@@ -1,4 +1,4 @@
-"""Workbench: the whole loop in one cell. Choose a fact, click its circuit, run the edit, compare; save it and open it.
+"""Workbench: the whole loop in one cell. Choose a fact, click its circuit, run the edit, compare, probe; save and open.
 
 Each tab is a panel that also stands alone; this file only connects them.
 """
@@ -26,14 +26,16 @@ from workbench.widgets.edit_panel import EditPanel
 from workbench.widgets.facts import FactChooser
 from workbench.widgets.picker import CircuitPicker
 from workbench.widgets.png import with_picture
+from workbench.widgets.probe_panel import ProbePanel
 
-TABS = ("1 Fact", "2 Circuit", "3 Edit", "4 Compare")
-FACT, CIRCUIT, EDIT, COMPARE = range(4)
+TABS = ("1 Fact", "2 Circuit", "3 Edit", "4 Compare", "5 Probe")
+FACT, CIRCUIT, EDIT, COMPARE, PROBE = range(5)
+_NO_EDIT = "Run an edit first, or open a saved session."
 _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 class Workbench(VBox):
-    """Trace, click, edit, compare.
+    """Trace, click, edit, compare, probe.
 
     Args:
         model: A base model; it is not changed.
@@ -57,8 +59,9 @@ class Workbench(VBox):
         self.picker = CircuitPicker(model, self._fact, pool=facts, compute=False)
         self.editor = EditPanel(model, self._fact, self.picker, pool=facts)
         self.comparison: CompareView | None = None
-        self._nothing = HTML(markup.STYLE + markup.alert("Run an edit first, or open a saved session.", "info"))
-        self._tabs = Tab([self.chooser, self.picker, self.editor, self._nothing], titles=TABS)
+        self.probing: ProbePanel | None = None
+        self._nothing = [HTML(markup.STYLE + markup.alert(_NO_EDIT, "info")) for _ in (COMPARE, PROBE)]
+        self._tabs = Tab([self.chooser, self.picker, self.editor, *self._nothing], titles=TABS)
         self._folder = Text(description="Folder", value="my-session", style={"description_width": "initial"})
         self._save = Button(
             description="Save", icon="save", tooltip="Save fact, maps, selection, edit and report there"
@@ -86,7 +89,7 @@ class Workbench(VBox):
         """Python that repeats what was clicked: the maps and the selection, the edit, the comparison. One script, for a
         fresh kernel."""
         return workbench_code(
-            self.model, self._fact, self._pool, self.picker, self.editor, self.comparison, self._opened
+            self.model, self._fact, self._pool, self.picker, self.editor, self.comparison, self.probing, self._opened
         )
 
     def save_session(self, folder: str | Path) -> Path:
@@ -129,7 +132,7 @@ class Workbench(VBox):
         code = session_code(str(path))
         self.editor.fact = session.fact
         self.editor.show(session.edit, session.report, edit_code=code)
-        self._compare(session.edit, code)
+        self._show_edit(session.edit, code)
         self._tab_shown(self._tabs.selected_index)
         return session
 
@@ -146,7 +149,7 @@ class Workbench(VBox):
         self._say("")
         self.editor.fact = fact
         self.picker.fact = fact
-        self._compare(None)
+        self._show_edit(None)
         self._tab_shown(self._tabs.selected_index)
 
     def _tab_shown(self, index: int | None) -> None:
@@ -155,22 +158,25 @@ class Workbench(VBox):
             self.picker.compute()
 
     def _edited(self, panel: EditPanel) -> None:
-        self._compare(panel.edit)
-        self._say(f'The edit of {self._fact.id} is done: see the tab "{TABS[COMPARE]}".', "done")
+        self._show_edit(panel.edit)
+        self._say(f'The edit of {self._fact.id} is done: see the tabs "{TABS[COMPARE]}" and "{TABS[PROBE]}".', "done")
 
-    def _compare(self, edit: Edit | None, edit_code: str | None = None) -> None:
-        """Fill the last tab with an edit, or empty it."""
+    def _show_edit(self, edit: Edit | None, edit_code: str | None = None) -> None:
+        """Fill the tabs that look at an edit, or empty them."""
+        for panel in (self.comparison, self.probing):
+            if panel is not None and (edit is None or panel is self.probing):
+                panel.cancel()
         if edit is None:
-            if self.comparison is not None:
-                self.comparison.cancel()
-            self.comparison = None
-        elif self.comparison is None:
-            self.comparison = CompareView(self.model, edit, pool=self._pool, edit_code=edit_code)
+            self.comparison = self.probing = None
         else:
-            self.comparison.show(edit, edit_code=edit_code)
-        shown = self._nothing if self.comparison is None else self.comparison
-        if self._tabs.children[COMPARE] is not shown:
-            self._tabs.children = (*self._tabs.children[:COMPARE], shown)
+            self.probing = ProbePanel(self.model, edit, pool=self._pool, edit_code=edit_code)
+            if self.comparison is None:
+                self.comparison = CompareView(self.model, edit, pool=self._pool, edit_code=edit_code)
+            else:
+                self.comparison.show(edit, edit_code=edit_code)
+        shown = (self.comparison or self._nothing[0], self.probing or self._nothing[1])
+        if self._tabs.children[COMPARE:] != shown:
+            self._tabs.children = (*self._tabs.children[:COMPARE], *shown)
 
     # The row below
 

@@ -11,6 +11,7 @@ from workbench.widgets.code import facts_code, selection_code, start_code
 from workbench.widgets.compare import CompareView
 from workbench.widgets.edit_panel import EditPanel
 from workbench.widgets.picker import CircuitPicker
+from workbench.widgets.probe_panel import ProbePanel
 
 
 def session_code(folder: str) -> str:
@@ -25,13 +26,15 @@ def workbench_code(
     picker: CircuitPicker,
     editor: EditPanel,
     comparison: CompareView | None,
+    probing: ProbePanel | None,
     opened: tuple[str, Session] | None,
 ) -> str:
     """The panels' own scripts without the beginning that they share.
 
     Args:
         model, fact, pool: What all panels have in common.
-        picker, editor, comparison: The panels. The edit's part is there once an edit was run or opened.
+        picker, editor, comparison, probing: The panels. The edit's part is there once an edit was run or opened, the
+            probes' once some were run.
         opened: The session that was opened and its folder: maps that came from it are read from there.
     """
     head = f"{start_code(model)}{facts_code([fact], pool)}"
@@ -48,4 +51,6 @@ def workbench_code(
         parts.append(f"\n# The edit\n{edit.removeprefix(load)}")
         if comparison is not None and comparison.edit is editor.edit:
             parts.append(f"\n# Before and after\n{comparison.shown_code}")
+        if probing is not None and probing.report is not None:
+            parts.append(f"\n# What is left\n{probing.shown_code}")
     return "".join(parts)

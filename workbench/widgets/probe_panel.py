@@ -23,6 +23,7 @@ from workbench.types.probe import PROBE_TITLES
 from workbench.widgets import markup, probe_views
 from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code, start_code
+from workbench.widgets.connection import Connection
 from workbench.widgets.job import Job
 from workbench.widgets.png import with_picture
 
@@ -96,6 +97,7 @@ class ProbePanel(VBox):
         self._look = Button(description="Lens", icon="search", tooltip="Layer by layer, for this prompt", disabled=True)
         super().__init__(
             [
+                Connection(),
                 self._heading,
                 HBox(list(self._boxes.values()), layout=_WRAP),
                 HBox([self._run, self._cancel, self._progress], layout=_WRAP),
@@ -160,13 +162,18 @@ class ProbePanel(VBox):
         """Python that repeats what Run does with the probes that are ticked, and the last Lens."""
         given = facts_code(self._edit.facts, self._pool)
         lines = self._edit_code or "edit = wb.load_edit('the folder that this edit was saved to')\n"
+        return f"{start_code(self._model)}{given}{lines.rstrip()}\n\n{self.shown_code}"
+
+    @property
+    def shown_code(self) -> str:
+        """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
+        given = facts_code(self._edit.facts, self._pool)
         chosen = "" if self.probes == PROBES else f", probes={list(self.probes)!r}"
         which = "" if self._fact == self._edit.facts[0] else f", fact={self._fact.id!r}"
         control = "" if self._control is None else f", control={self._control!r}".replace("Fact(", "wb.Fact(", 1)
         pool = ", pool=pool" if "\npool = " in given else ""
         more = "".join(f", {k}={v!r}" for k, v in self._options.items() if v != {"max_new_tokens": 24, "seed": 0}[k])
-        call = f"report = wb.probe(model, edit{which}{chosen}{control}{pool}{more})\n"
-        return f"{start_code(self._model)}{given}{lines.rstrip()}\n\n{call}{self._lens_code}"
+        return f"probes = wb.probe(model, edit{which}{chosen}{control}{pool}{more})\n{self._lens_code}"
 
     # What it does
 
