@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workbench.editing.fit import rewrite
     from workbench.editing.retain import default_retain
     from workbench.editing.selector import contrast_facts, default_selection
+    from workbench.evaluation.arms import compare
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
     from workbench.evaluation.maps import MapComparison, compare_maps
     from workbench.facts import known_facts, load_facts
@@ -24,7 +25,18 @@ if TYPE_CHECKING:
     from workbench.tracing.attribution import agreement, attribute
     from workbench.tracing.causal import causal_trace
     from workbench.transfer import export_base, merge
-    from workbench.types import Ablation, Component, Edit, EffectMap, EvalReport, Fact, FactSet, Recipe, Selection
+    from workbench.types import (
+        Ablation,
+        ArmTable,
+        Component,
+        Edit,
+        EffectMap,
+        EvalReport,
+        Fact,
+        FactSet,
+        Recipe,
+        Selection,
+    )
     from workbench.widgets.app import Workbench
     from workbench.widgets.compare import CompareView
     from workbench.widgets.edit_panel import EditPanel
@@ -35,6 +47,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Ablation": "types",
+    "ArmTable": "types",
     "CircuitPicker": "widgets.picker",
     "CompareView": "widgets.compare",
     "Component": "types",
@@ -61,6 +74,7 @@ _HOMES = {
     "attribute": "tracing.attribution",
     "causal_trace": "tracing.causal",
     "classify": "answers",
+    "compare": "evaluation.arms",
     "compare_maps": "evaluation.maps",
     "contrast_facts": "editing.selector",
     "default_retain": "editing.retain",
@@ -78,6 +92,7 @@ _HOMES = {
 
 __all__ = [
     "Ablation",
+    "ArmTable",
     "CircuitPicker",
     "CompareView",
     "Component",
@@ -104,6 +119,7 @@ __all__ = [
     "attribute",
     "causal_trace",
     "classify",
+    "compare",
     "compare_maps",
     "contrast_facts",
     "default_retain",

@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 
-Kind = Literal["workbench-edit", "workbench-effect-map", "workbench-report", "workbench-session"]
+Kind = Literal["workbench-edit", "workbench-effect-map", "workbench-report", "workbench-session", "workbench-arms"]
 VERSIONS: dict[Kind, int] = {
     "workbench-edit": 1,
     "workbench-effect-map": 1,
     "workbench-report": 1,
     "workbench-session": 1,
+    "workbench-arms": 1,
 }
 """The schema version that is written, and the only one that is read."""
 AGAIN = "Take it from a copy, or make it again."

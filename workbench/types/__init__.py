@@ -1,5 +1,6 @@
 """Frozen result types: no files, no models. Everything else in the package imports from here."""
 
+from workbench.types.arms import ARMS, ArmName, ArmRow, ArmTable
 from workbench.types.edit import STAGES, Edit, EditStage, GateDelta, Recipe, StageName, Step
 from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
@@ -18,12 +19,16 @@ from workbench.types.selection import (
 
 __all__ = [
     "ANSWER_CLASSES",
+    "ARMS",
     "GROUPS",
     "SITES",
     "STAGES",
     "Ablation",
     "AnswerClass",
     "AnswerRow",
+    "ArmName",
+    "ArmRow",
+    "ArmTable",
     "Component",
     "Edit",
     "EditStage",
