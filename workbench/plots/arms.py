@@ -33,12 +33,14 @@ def arms_figure(table: ArmTable) -> go.Figure:
                 lines.append((arm, label + (f" ({len(runs)})" if len(runs) > 1 else ""), reached))
     figure = go.Figure()
     said: list[str] = []
+    kls = [1e-3]
     for at, (arm, label, reached) in enumerate(reversed(lines)):
         color, symbol = _STYLES.get(arm, (GREY, MARKERS[3]))
         color = color if reached else GREY
         runs = table.runs(arm, reached=reached)
         rates = {name: table.rate(arm, name, reached=reached) for name, _, _ in _PANELS}
         said.append(f"{label}: controls {rates['control']}, KL {number(rates['kl'].value)}")
+        kls += [v for v in (rates["kl"].high, *(r.rate("kl").value for r in runs)) if math.isfinite(v)]
         for name, axis, words in _PANELS:
             single = [(r, r.rate(name).value) for r in runs if math.isfinite(r.rate(name).value)]
             if len(runs) > 1:
@@ -76,7 +78,8 @@ def arms_figure(table: ArmTable) -> go.Figure:
     )
     rows = {"tickmode": "array", "tickvals": list(range(len(lines))), "ticktext": [escape(x[1]) for x in lines[::-1]]}
     for (_, axis, words), domain in zip(_PANELS, ((0.0, 0.47), (0.53, 1.0)), strict=True):
-        start = {"range": [-0.02, 1.04]} if axis == "x" else {"rangemode": "tozero"}
+        most = 1.0 if axis == "x" else max(kls)
+        start = {"range": [-0.04 * most, 1.06 * most]}
         layout = {"domain": domain, "title": {"text": words, "standoff": 8}, "anchor": "y", "showline": True, **start}
         grid = {"zeroline": False, "gridcolor": "#d9d9d9", "linecolor": INK, "tickcolor": INK, "automargin": True}
         figure.update_layout({axis.replace("x", "xaxis"): {**layout, **grid}})
