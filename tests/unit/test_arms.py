@@ -16,20 +16,16 @@ import torch
 
 import workbench as wb
 from tests.tiny_facts import capital, capitals, knowing
-from tests.unit.test_fit import FAMILIES, MAKERS, assert_unchanged, recipe, unchanged
+from tests.unit.test_fit import MAKERS, assert_unchanged, recipe, unchanged
 from workbench.editing import recipes
 from workbench.editing.applied import applied
 from workbench.editing.baselines import tune
-from workbench.editing.batches import CONTEXTS, training_prompts
 from workbench.editing.fit import Cancelled, rewrite
 from workbench.evaluation import answering as answering_module
 from workbench.evaluation import arms as arms_module
-from workbench.evaluation.answering import Answering
 from workbench.evaluation.arms import compare, everything_like, plan_arms
 from workbench.evaluation.metrics import wilson
 from workbench.evaluation.rates import rates_of
-from workbench.evaluation.reading import UNSEEN_CONTEXTS, Reader, reading_of
-from workbench.generation import Completion
 from workbench.models import LoadedModel
 from workbench.types import AnswerRow, ArmRow, ArmTable, EvalReport, Selection, Step
 from workbench.types.arms import ARMS, join_tables
@@ -69,9 +65,17 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *accuracies: float) -> None:
 # Every arm
 
 
-@FAMILIES
-def test_every_arm_runs_and_the_model_stays_as_it_was(family: str) -> None:
-    model = tiny(family)
+@pytest.mark.parametrize("family", ["gpt2", "phi3"])
+def test_other_families(family: str) -> None:
+    """Fused projections, transposed weights: every way to train works there too, and leaves the model alone."""
+    before = unchanged(tiny(family))
+    table = compared("L1H2 L2N5 L1K0", model=tiny(family), arms=("selected", "full", "lora"))
+    assert_unchanged(tiny(family), before)
+    assert all(r.rate("kl").value > 0 for r in table.rows)
+
+
+def test_every_arm_runs_and_the_model_stays_as_it_was() -> None:
+    model = tiny()
     before = unchanged(model)
     fingerprint = model.fingerprint
     table = compared(arms=[a for a in ARMS if not a.startswith("random")] + ["random"], model=model, fact=FRANCE)
@@ -81,25 +85,20 @@ def test_every_arm_runs_and_the_model_stays_as_it_was(family: str) -> None:
     assert counts == {a: 3 if a.startswith("random") else 1 for a in ARMS}
     asked = [{(r.group, r.prompt) for r in row.report.rows if r.stage == row.report.stages[-1]} for row in table.rows]
     assert all(one == asked[0] for one in asked)
+    assert {prompt for group, prompt in asked[0] if group == "heldout"} == set(HELDOUT[1::2])  # the others decide
     gates = 2 * model.shape.d_head + 3
     for row in table.rows:
         if row.arm in ("selected", "random-layers", "random-anywhere", "one-stage", "paper"):
             assert (row.trained, row.unit) == (gates, "gates")
         assert row.report.stages == (("base",) if row.arm == "none" else ("base", "learn"))
+    kls = [r.rate("kl").value for r in table.rows if r.arm != "none"]
+    assert all(kl > 0 for kl in kls) and len(set(kls)) == len(kls)  # each did something, and something else
     steps = {r.arm: r.step for r in table.rows}
     assert (steps["selected"], steps["one-stage"], steps["none"], steps["paper"]) == (5, 7, 0, 3)
     assert {r.reached for r in table.rows if r.arm == "none"} == {None}
     assert table.rate("none", "control").value == 1
     shape = model.shape
     assert table.runs("all", reached=False)[0].trained == shape.n_layers * (shape.n_heads * shape.d_head + shape.d_mlp)
-
-
-def test_arms_change_what_the_model_says_not_only_the_label() -> None:
-    """Each trained arm moves the controls' KL; no two of them by the same amount."""
-    table = compared(arms=("selected", "random", "all", "full", "lora"), recipe=recipe(steps=(2, 4)))
-    kls = [round(r.rate("kl").value, 12) for r in table.rows]
-    assert all(kl > 0 for kl in kls)
-    assert len(set(kls)) == len(kls)
 
 
 def test_the_base_is_asked_once_for_all_arms(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,27 +168,6 @@ def test_everything_of_the_same_kinds() -> None:
 # Where an arm is read
 
 
-def test_the_reader_looks_every_few_steps_and_after_the_last() -> None:
-    script = {2: 0.5, 4: 0.9, 6: 0.95, 7: 1.0}
-    looked: list[int] = []
-
-    def run(threshold: float) -> Reader:
-        looked.clear()
-        reader = Reader(lambda view: script[looked[-1]], threshold, every=2, last=7)
-        for done in range(1, 8):
-            if reader.stop(done, lambda done=done: looked.append(done)):  # type: ignore[arg-type, return-value]
-                break
-        return reader
-
-    reader = run(0.95)
-    assert (looked, reader.step, reader.validation, reader.reached) == ([2, 4, 6], 6, 0.95, True)
-    reader = run(0.96)
-    assert (looked, reader.step, reader.validation, reader.reached) == ([2, 4, 6, 7], 7, 1.0, True)
-    script[7] = 0.9
-    reader = run(0.96)
-    assert (reader.step, reader.validation, reader.reached) == (7, 0.9, False)
-
-
 def test_an_arm_is_read_at_the_first_step_that_reaches_the_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looked at after 2, 4, ... steps; the third look reaches it: what is reported is the edit of a fit of 6 steps."""
     scripted(monkeypatch, 0.5, 0.94, 0.95, 0.0)
@@ -221,35 +199,9 @@ def test_arms_that_never_reach_the_mark_are_counted_apart(monkeypatch: pytest.Mo
     assert list(table.summary().runs) == ["1", "1", "2"]
     assert {(d.reached, d.runs, d.facts) for d in table.differences()} == {(1, 3, ("france-capital",))}
     assert "2 of 3 draws did not reach the new fact." in table.verdict
-    scripted(monkeypatch, 0.0)
-    none = compared(arms=("selected", "random-anywhere"))
+    none = by_hand(row("selected", [1], [0.1], reached=False), row("random-anywhere", [1], [0.1], 0, reached=False))
     assert "reached 95% new answers on validation questions on 0 of 1 fact(s)" in none.verdict
-    assert "cannot tell: 3 of 3 draws did not reach the new fact, and no fact is left" in none.verdict
-
-
-def test_validation_questions_are_neither_trained_on_nor_reported() -> None:
-    answering = Answering(tiny())
-    reading = reading_of(answering, FRANCE)
-    assert reading.fact.heldout == HELDOUT[1::2]
-    assert set(reading.questions) <= set(HELDOUT[::2])
-    assert not set(reading.questions) & {*training_prompts(FRANCE), *reading.fact.heldout}
-    short = reading_of(answering, FACTS[0])
-    assert short.fact.heldout == FACTS[0].heldout
-    assert not set(short.questions) & {*training_prompts(FACTS[0]), *FACTS[0].heldout}
-    assert not set(UNSEEN_CONTEXTS) & set(CONTEXTS)
-    table = compared(arms=("none",))
-    assert {r.prompt for r in table.rows[0].report.rows if r.group == "heldout"} == set(HELDOUT[1::2])
-
-
-def test_validation_leaves_out_what_the_base_does_not_understand(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {"A?": "Lyon", "C?": "It is Paris.", "E?": "Paris, I mean Rome."}
-    monkeypatch.setattr(
-        Answering, "completions", lambda self, model, asks: [Completion(said[a.prompt], ()) for a in asks]
-    )
-    fact = replace(FRANCE, heldout=("A?", "B?", "C?", "D?", "E?"))
-    assert reading_of(Answering(tiny()), fact).questions == ("C?",)
-    said["C?"] = "Lyon"
-    assert reading_of(Answering(tiny()), fact).questions == ("A?", "C?", "E?")
+    assert "cannot tell: 1 of 1 draws did not reach the new fact, and no fact is left" in none.verdict
 
 
 # Differences by hand
