@@ -155,6 +155,7 @@ def test_what_cannot_be_drawn_is_said_or_refused() -> None:
     assert notes[0].startswith("random-layers was not run. Cannot draw 1 other components of kind 'MLP' from layer 2")
     with pytest.raises(ValueError, match="Cannot draw 1 other components of kind 'MLP' from layer 2"):
         compared("L2MLP", arms=("selected", "random-layers"))
+    assert compared(arms="none").arms == ("none",)
     table = compared("L2MLP", arms=("random", "none"))
     assert table.notes[0] in table.verdict
     assert "Against random, same layers: not run" in table.verdict
@@ -292,6 +293,7 @@ def test_several_facts_are_resampled_whole() -> None:
     rate = table.rate("random-layers", "control")
     assert (rate.value, rate.clusters) == (pytest.approx(1 / 3), 3)
     assert "on 2 of 3 fact(s)" in table.verdict
+    assert "54 pairs on 2 edited facts" in table.verdict
 
 
 def test_one_runs_rate_is_its_reports() -> None:

@@ -59,7 +59,7 @@ def compare(
     fact: Fact | FactSet | Sequence[Fact],
     selection: Selection | str | None = None,
     *,
-    arms: Sequence[Arm] = ("selected", "random", "all", "one-stage", "none"),
+    arms: Sequence[Arm] | Arm = ("selected", "random", "all", "one-stage", "none"),
     recipe: Recipe | str | None = None,
     retain: FactSet | Sequence[Fact] | None = None,
     pool: FactSet | None = None,
@@ -117,6 +117,7 @@ def compare(
     recipe = Recipe.named(recipe) if isinstance(recipe, str) else recipe or Recipe()
     chosen = Selection(selection) if isinstance(selection, str) else selection
     draws = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    arms = [arms] if isinstance(arms, str) else list(arms)
     _check(model, facts, chosen, arms, recipe, draws, threshold, read_every)
     recipe = replace(recipe, early_stop=None)
     answering = answering or Answering(model)
@@ -178,11 +179,10 @@ def _check(
     for one in facts:
         check_first_tokens(model, one)
     allowed = (*ARMS, "random")
-    named = [arms] if isinstance(arms, str) else list(arms)
-    unknown = [a for a in named if a not in allowed]
-    if unknown or not named or len(set(expanded(named))) != len(expanded(named)):
+    unknown = [a for a in arms if a not in allowed]
+    if unknown or not arms or len(set(expanded(arms))) != len(expanded(arms)):
         raise ValueError(
-            f"arms must be some of {list(allowed)}, each once ('random' is both kinds of random), got {list(named)}."
+            f"arms must be some of {list(allowed)}, each once ('random' is both kinds of random), got {list(arms)}."
         )
     if len(draws) < LEAST_DRAWS or len(set(draws)) != len(draws):
         raise ValueError(
@@ -198,7 +198,7 @@ def _check(
         raise ValueError(f"read_every must be 1 or more, got {read_every!r}.")
     if selection is not None:
         check_selection(model, selection)
-        plan_arms(model, selection, named, recipe, draws)  # whether the draws are possible
+        plan_arms(model, selection, arms, recipe, draws)  # whether the draws are possible
 
 
 def expanded(arms: Sequence[str]) -> list[str]:

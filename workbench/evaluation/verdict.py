@@ -103,11 +103,12 @@ def _sentence(one: Difference) -> str:
     rate = one.rate
     if rate.n == 0:
         return f"{one.outcome} was not measured."
+    pairs = f"{rate.n} pairs" + (f" on {len(one.facts)} edited facts" if len(one.facts) > 1 else "")
     numbers = f"{rate.value:+.3f} [{rate.low:+.3f}, {rate.high:+.3f}]"
     if one.outcome == "control":
         said = {1: "the selection kept more controls", -1: "the selection kept fewer controls"}
         words = said.get(one.sign, "cannot tell which keeps more controls: the interval holds 0")
-        return f"{words} ({numbers}, {rate.n} pairs)."
+        return f"{words} ({numbers}, {pairs})."
     said = {1: "It moved other answers more", -1: "It moved other answers less"}
     words = said.get(one.sign, "Cannot tell which moves other answers more")
     return f"{words} (KL {numbers} nats per token)."
