@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from workbench.editing.fit import rewrite
     from workbench.editing.retain import default_retain
     from workbench.editing.selector import contrast_facts, default_selection
+    from workbench.evaluation.arms import compare
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
     from workbench.evaluation.maps import MapComparison, compare_maps
     from workbench.evaluation.probes.run import probe
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from workbench.transfer import export_base, merge
     from workbench.types import (
         Ablation,
+        ArmTable,
         Component,
         Edit,
         EffectMap,
@@ -50,6 +52,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Ablation": "types",
+    "ArmTable": "types",
     "CircuitPicker": "widgets.picker",
     "CompareView": "widgets.compare",
     "Component": "types",
@@ -79,6 +82,7 @@ _HOMES = {
     "attribute": "tracing.attribution",
     "causal_trace": "tracing.causal",
     "classify": "answers",
+    "compare": "evaluation.arms",
     "compare_maps": "evaluation.maps",
     "contrast_facts": "editing.selector",
     "default_retain": "editing.retain",
@@ -98,6 +102,7 @@ _HOMES = {
 
 __all__ = [
     "Ablation",
+    "ArmTable",
     "CircuitPicker",
     "CompareView",
     "Component",
@@ -127,6 +132,7 @@ __all__ = [
     "attribute",
     "causal_trace",
     "classify",
+    "compare",
     "compare_maps",
     "contrast_facts",
     "default_retain",

@@ -244,6 +244,37 @@ def inject_gates(
     return out
 
 
+def inject_lora(view: nn.Module, architecture: Architecture, modules: Iterable[str], rank: int, seed: int) -> None:
+    """Put a PEFT LoRA adapter of this rank on these modules of a view (full names), and freeze everything.
+
+    It starts as no change: B is 0, and A is drawn by seed. Float32 whatever the model's dtype.
+
+    Source: Hu et al. 2021 (2106.09685); alpha equals the rank, no dropout.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    names = "|".join(re.escape(name) for name in sorted(set(modules)))
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, target_modules=f"({names})", fan_in_fan_out=architecture.family.fan_in_fan_out
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, view, adapter_name=ADAPTER)
+    for parameter in view.parameters():
+        parameter.requires_grad_(False)
+
+
+def own_layer_weights(view: nn.Module, architecture: Architecture, layers: Iterable[int]) -> dict[str, nn.Parameter]:
+    """Give these layers of a view weights of their own, copies of the shared ones, and return them by name."""
+    out: dict[str, nn.Parameter] = {}
+    for layer in sorted(set(layers)):
+        path = f"{architecture.family.layers}.{layer}"
+        for name, parameter in view.get_submodule(path).named_parameters():
+            parameter.data = parameter.detach().clone()
+            out[f"{path}.{name}"] = parameter
+    return out
+
+
 def fold_gates(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None:
     """Multiply gates on modules' outputs into copies of the modules' weights, for what takes fused weights apart."""
     for name, vector in architecture.vectors(delta).items():

@@ -67,6 +67,11 @@ class LoadedModel:
         return self._base or self
 
     @property
+    def edited(self) -> bool:
+        """Whether this is a changed view of another model: one that carries edits, or was tuned to compare with."""
+        return self._base is not None
+
+    @property
     def gates(self) -> GateDelta:
         """The gates in effect; empty for a base model."""
         return self._gates or GateDelta({})
@@ -95,7 +100,7 @@ class LoadedModel:
     def runner(self) -> Any:
         """The HF model to compute with: in eval mode, without gradients, sharing the weights of ``hf``."""
         if self._runner is None:
-            self._runner = self.hf if self.applied else shared_view(self.hf)
+            self._runner = self.hf if self.edited else shared_view(self.hf)
         return self._runner
 
     @property

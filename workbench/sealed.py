@@ -15,13 +15,21 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 
-Kind = Literal["workbench-edit", "workbench-effect-map", "workbench-report", "workbench-session", "workbench-probes"]
+Kind = Literal[
+    "workbench-edit",
+    "workbench-effect-map",
+    "workbench-report",
+    "workbench-session",
+    "workbench-probes",
+    "workbench-arms",
+]
 VERSIONS: dict[Kind, int] = {
     "workbench-edit": 1,
     "workbench-effect-map": 1,
     "workbench-report": 1,
     "workbench-session": 1,
     "workbench-probes": 1,
+    "workbench-arms": 1,
 }
 """The schema version that is written, and the only one that is read."""
 AGAIN = "Take it from a copy, or make it again."

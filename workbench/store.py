@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from workbench.atomic import new_folder, write_bytes
 from workbench.sealed import AGAIN, dump, naming, parse, seal, sha256, unseal
 from workbench.types import (
     AnswerRow,
+    ArmRow,
+    ArmTable,
     Edit,
     EditStage,
     EffectMap,
@@ -220,6 +223,53 @@ def load_report(path: str | Path) -> EvalReport:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     return report_from_dict(parse(path.read_bytes(), path), path)
+
+
+def save_arms(table: ArmTable, path: str | Path) -> Path:
+    """Write a table of control arms, with the reports of all runs, as one JSON file. Returns the path.
+
+    Raises:
+        ValueError: The provenance holds something that JSON cannot.
+        OSError: The file cannot be written; what was there is as it was.
+    """
+    rows = [
+        {f.name: getattr(row, f.name) for f in fields_of(row)}
+        | {"report": report_to_dict(row.report), "selection": None if row.selection is None else str(row.selection)}
+        for row in table.rows
+    ]
+    document = {k: getattr(table, k) for k in ("threshold", "validation", "notes", "provenance")}
+    return write_bytes(path, dump(seal("workbench-arms", {**document, "rows": rows})))
+
+
+def load_arms(path: str | Path) -> ArmTable:
+    """Read a table written by ``ArmTable.save``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is of another kind or schema version, or damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    fields = unseal("workbench-arms", parse(path.read_bytes(), path), path)
+    with naming(path):
+        rows = [
+            ArmRow(
+                **row
+                | {
+                    "report": report_from_dict(row["report"], path),
+                    "selection": None if row["selection"] is None else Selection(row["selection"]),
+                }
+            )
+            for row in fields["rows"]
+        ]
+        return ArmTable(
+            rows=tuple(rows),
+            threshold=fields["threshold"],
+            validation={fact: tuple(questions) for fact, questions in fields["validation"].items()},
+            notes=tuple(fields["notes"]),
+            provenance=fields["provenance"],
+        )
 
 
 def _is_edit(folder: Path) -> bool:

@@ -443,3 +443,37 @@ def test_every_control_has_a_name() -> None:
     for widget in descendants(panel()):
         if not isinstance(widget, ipywidgets.HTML | ipywidgets.Box | Connection):
             assert widget.description
+
+
+# The random control
+
+
+def test_a_random_control_beside_the_edit_equals_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = panel("L1N3 L1N4 L2N5", recipe=replace(QUICK, seed=2))
+    assert "control_report" not in one.code and not one.random_control
+    enter(control(one, "random control"), value=True)
+    assert "control_report = wb.evaluate(model, edit=control, max_controls=1, pool=pool)" in one.code
+    report = one.run().wait(60)
+    assert control(one, "random control").disabled is False
+    found = one.control_report
+    assert found is not None and found is not report and found.rows != report.rows
+    monkeypatch.setattr(workbench, "load_model", lambda *args: tiny())
+    names: dict[str, Any] = {}
+    exec(one.code.replace("recipe=recipe, pool", "progress=False, recipe=recipe, pool"), names)
+    assert names["report"].rows == report.rows and names["control_report"].rows == found.rows
+    drawn = names["control"].selection
+    assert len(drawn) == 3 and {c.kind for c in drawn} == {"N"} and not drawn & names["edit"].selection
+    text = shown(one)
+    assert "random control, after learn" in text and str(found.rates["learn"]["kl"]) in text
+    enter(control(one, "random control"), value=False)
+    assert "control_report" not in one.code
+    one.run().wait(60)
+    assert one.control_report is None and "random control, after learn" not in shown(one)
+
+
+def test_what_cannot_have_a_random_control_is_said_before_the_fit() -> None:
+    one = panel("L0MLP L1MLP")
+    one.random_control = True
+    with pytest.raises(ValueError, match="Cannot draw 2 other components of kind 'MLP' from the model"):
+        one.run().wait(60)
+    assert one.edit is None and "Cannot draw 2 other components" in shown(one)

@@ -19,6 +19,7 @@ from tests.tiny import loaded, tiny_gpt2, tiny_llama, tiny_phi3
 from tests.tiny_facts import capital, capitals, knowing
 from workbench.architecture import inject_gates, shared_view
 from workbench.editing import fit as fit_module
+from workbench.editing import loop as loop_module
 from workbench.editing.applied import Dial, applied
 from workbench.editing.batches import (
     Row,
@@ -460,8 +461,8 @@ def test_a_non_finite_loss_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NonFiniteLoss, match=r"The loss is .* at step \d of stage 'unlearn'. Lower learning_rate \(now"):
         fitted(selection="L0MLP L1MLP L2MLP", learning_rate=3e37)
     assert_unchanged(model, before)
-    real = fit_module._Fit._answer_nll
-    monkeypatch.setattr(fit_module._Fit, "_answer_nll", lambda *a: real(*a) * float("nan"))
+    real = loop_module.Training._answer_nll
+    monkeypatch.setattr(loop_module.Training, "_answer_nll", lambda *a: real(*a) * float("nan"))
     with pytest.raises(NonFiniteLoss, match="nan"):
         fitted()
 

@@ -8,55 +8,26 @@ learned answers are the base model's own sentences with the answer exchanged.
 
 from __future__ import annotations
 
-import math
-import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from workbench.architecture import inject_gates, shared_view
-from workbench.editing.batches import (
-    ROWS_A_BATCH,
-    Prepared,
-    Row,
-    Shuffled,
-    chat_row,
-    refused,
-    retain_batches,
-    retain_rows,
-    rewritten,
-    shared_prefix,
-    wanted_rows,
-)
+from workbench.editing.loop import CancelFlag, Cancelled, Moving, NonFiniteLoss, Training, check_cancel
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import SELECTOR, default_selection
 from workbench.editing.sensitivity import fisher_information
-from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
-from workbench.prompts import check_first_tokens, prompt_ids
+from workbench.prompts import check_first_tokens
 from workbench.provenance import provenance
-from workbench.resume import Resumable
 from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection, Site, StageName, Step
 
-MONITOR_EVERY = 5
-
-
-class Cancelled(Exception):
-    """The fit was cancelled; the model is as it was and no edit was made."""
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss became NaN or infinite; the model is as it was and no edit was made."""
-
-
-class CancelFlag(Protocol):
-    """Anything with ``is_set``, such as a ``threading.Event``."""
-
-    def is_set(self) -> bool: ...
+__all__ = ["CancelFlag", "Cancelled", "NonFiniteLoss", "check_selection", "retain_set", "rewrite"]
 
 
 def rewrite(
@@ -69,6 +40,7 @@ def rewrite(
     pool: FactSet | None = None,
     on_step: Callable[[Step], Any] | None = None,
     cancel: CancelFlag | None = None,
+    stop: Callable[[Edit], bool] | None = None,
     progress: bool = True,
 ) -> Edit:
     """Fit an edit that makes the model answer the facts' targets, moving gates of the selected components only.
@@ -84,6 +56,8 @@ def rewrite(
         pool: Where the default retain set and the selector's controls come from; the bundled facts by default.
         on_step: Called with each ``Step``. Returning False cancels.
         cancel: Checked before each step; when set, the fit ends with ``Cancelled``.
+        stop: Called after each step of the last stage with the edit as it is then (its last ``Step`` is the one just
+            made); True ends the fit there. ``compare`` reads every arm with it at the same mark.
         progress: Show a progress bar.
 
     Returns:
@@ -109,38 +83,39 @@ def rewrite(
     if chosen is not None:
         check_selection(model, chosen)
     began = time.perf_counter()
-    kept = _retain_set(model, facts, retain, recipe, pool, progress)
-    _check_cancel(cancel)
+    kept = retain_set(model, facts, retain, recipe, pool, progress)
+    check_cancel(cancel)
     if chosen is None:
         chosen = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress)
-    _check_cancel(cancel)
+    check_cancel(cancel)
     selected_at = time.perf_counter()
-    fit = _Fit(model, facts, chosen, recipe, kept, on_step=on_step, cancel=cancel, progress=progress)
-    stages = fit.run()
-    return Edit(
-        stages=stages,
-        selection=chosen,
-        selector="given" if given else SELECTOR,
-        recipe=recipe,
-        facts=tuple(facts),
-        retain_ids=tuple(f.id for f in kept),
-        history=tuple(fit.history),
-        base_fingerprint=model.fingerprint,
-        base_name=model.name,
-        provenance=provenance(
-            model,
-            retain_rows=fit.n_retain,
-            lowest_layer=fit.start,
-            seconds_to_select=round(selected_at - began, 1),
-            seconds_to_fit=round(time.perf_counter() - selected_at, 1),
-        )
-        | {"modules": model.architecture.describe(fit.entries)},
+    training = Training(
+        model, facts, recipe, kept, min(layer for layer, _ in chosen.entries(model)), on_step=on_step, cancel=cancel
     )
+    fit = _Fit(training, chosen)
 
+    def edit_of(stages: tuple[EditStage, ...]) -> Edit:
+        return Edit(
+            stages=stages,
+            selection=chosen,
+            selector="given" if given else SELECTOR,
+            recipe=recipe,
+            facts=tuple(facts),
+            retain_ids=tuple(f.id for f in kept),
+            history=tuple(training.history),
+            base_fingerprint=model.fingerprint,
+            base_name=model.name,
+            provenance=provenance(
+                model,
+                retain_rows=training.n_retain,
+                lowest_layer=training.start,
+                seconds_to_select=round(selected_at - began, 1),
+                seconds_to_fit=round(time.perf_counter() - selected_at, 1),
+            )
+            | {"modules": model.architecture.describe(fit.entries)},
+        )
 
-def _check_cancel(cancel: CancelFlag | None, when: str = "before the fit") -> None:
-    if cancel is not None and cancel.is_set():
-        raise Cancelled(f"Cancelled {when}; the model is as it was.")
+    return edit_of(fit.run(progress, None if stop is None else lambda stages: stop(edit_of(stages))))
 
 
 def check_selection(model: LoadedModel, selection: Selection) -> None:
@@ -151,7 +126,7 @@ def check_selection(model: LoadedModel, selection: Selection) -> None:
         model.architecture.gate_module(layer, site)
 
 
-def _retain_set(
+def retain_set(
     model: LoadedModel,
     facts: Sequence[Fact],
     retain: FactSet | Sequence[Fact] | None,
@@ -159,6 +134,7 @@ def _retain_set(
     pool: FactSet | None,
     progress: bool,
 ) -> FactSet:
+    """The facts to hold in place: those given, checked against the edited ones, or the default retain set."""
     if retain is None:
         size = recipe.retain_size if recipe.uses_retain else 0
         return default_retain(model, facts, pool=pool, size=size, seed=recipe.seed, progress=progress)
@@ -173,106 +149,41 @@ def _retain_set(
     return kept
 
 
-def lower_quartile(values: Iterable[float]) -> float:
-    """The value that a quarter of the values fall short of."""
-    ordered = sorted(values)
-    return ordered[len(ordered) // 4]
-
-
 class _Fit:
-    """One run of ``rewrite``: everything that it changes lives here and on a structure copy of the model."""
+    """The gates of one run of ``rewrite``; all that it changes lives here and on a structure copy of the model."""
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        facts: Sequence[Fact],
-        selection: Selection,
-        recipe: Recipe,
-        retain: FactSet,
-        *,
-        on_step: Callable[[Step], Any] | None,
-        cancel: CancelFlag | None,
-        progress: bool,
-    ) -> None:
-        self.model, self.facts, self.recipe = model, facts, recipe
-        self.on_step, self.cancel, self.progress = on_step, cancel, progress
-        self.entries = selection.entries(model)
-        self.start = min(layer for layer, _ in self.entries)
-        self.history: list[Step] = []
-        self._began = time.perf_counter()
-        self._base = Resumable(model)
-        self._view = shared_view(model.hf)
-        near, far = retain_rows(model, list(retain), facts) if recipe.uses_retain else ([], [])
-        rows = [*near, *far]
-        if recipe.optimiser == "natural" and not rows:
-            raise ValueError(
-                "optimiser='natural' weighs every move by what retained answers need, but the retain set is empty. "
-                "Give retain=[...] (or a pool with role='retain'), or use a recipe with optimiser='adam'."
-            )
-        self.n_retain = len(rows)
-        monitored = self._monitored()
-        self._monitor_names = [name for name, _ in monitored]
-        self._monitor = range(len(monitored))
-        everything = [r for _, r in monitored]
-        self._retain = range(len(everything), len(everything) + len(rows))
-        self._near, self._far = self._retain[: len(near)], self._retain[len(near) :]
-        everything += rows
-        self._wanted: dict[StageName, range] = {}
-        for stage in recipe.stages:
-            wanted = wanted_rows(model, facts, stage, recipe)
-            self._wanted[stage] = range(len(everything), len(everything) + len(wanted))
-            everything += wanted
-        shared = shared_prefix(everything)
-        # The shared tokens are the same for every row, so their residual stream is taken from the first.
-        with torch.no_grad():
-            first = self._base.entering(torch.tensor([everything[0].prompt]), self.start)
-        self._shared = first[:, :shared] if shared else None
-        self._rows = Prepared(self._base, everything, self.start, shared)
-        self._reference = self._reference_logprobs()
+    def __init__(self, training: Training, selection: Selection) -> None:
+        self.training, self.model, self.recipe = training, training.model, training.recipe
+        self.entries = selection.entries(self.model)
+        self._view = shared_view(self.model.hf)
         self._fisher: Tensor | None = None
 
-    def _monitored(self) -> list[tuple[str, Row]]:
-        """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
-        fact, own = self.facts[0], self.recipe.answers == "own"
-        prompt = prompt_ids(self.model, fact.question, "chat")
-        said = greedy_answers(self.model, [prompt])[0].text if own else ""
-        new = rewritten(said, fact) if own else f"{fact.target}."
-        texts = {
-            "p_old": new.replace(fact.target, fact.answer),
-            "p_new": new,
-            "p_refusal": refused(said, fact) if own else fact.refusal,
-        }
-        return [(name, chat_row(self.model, prompt, text)) for name, text in texts.items()]
-
-    def _reference_logprobs(self) -> dict[int, Tensor]:
-        """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
-        out: dict[int, Tensor] = {}
-        with torch.no_grad():
-            for first in range(0, len(self._retain), ROWS_A_BATCH):
-                part = self._retain[first : first + ROWS_A_BATCH]
-                logits = self._logits(self._base, part)
-                out.update((i, x.log_softmax(-1)) for i, x in zip(part, logits, strict=True))
-        return out
-
-    def _logits(self, engine: Resumable, rows: Sequence[int]) -> list[Tensor]:
-        """Logits that predict each row's answer tokens, [tokens, d_vocab] float32 per row, in one forward pass."""
-        batch = self._rows.batch(rows)
-        logits = engine.logits_at(batch.resid, batch.row, batch.position, start=self.start, shared=self._shared)
-        return list(logits.float().split(batch.count))
-
-    def run(self) -> tuple[EditStage, ...]:
-        """Fit every stage and return them."""
+    def run(self, progress: bool, stop: Callable[[tuple[EditStage, ...]], bool] | None) -> tuple[EditStage, ...]:
+        """Fit every stage and return them; the last one only until ``stop`` says so."""
         from tqdm.auto import tqdm
 
         stages: list[EditStage] = []
-        total = sum(self.recipe.stage_steps)
-        with torch.enable_grad(), tqdm(total=total, desc="Rewriting", disable=not self.progress) as bar:
-            for stage, steps in zip(self.recipe.stages, self.recipe.stage_steps, strict=True):
+        recipe = self.recipe
+        with torch.enable_grad(), tqdm(total=sum(recipe.stage_steps), desc="Rewriting", disable=not progress) as bar:
+            for stage, steps in zip(recipe.stages, recipe.stage_steps, strict=True):
                 ones: dict[tuple[int, Site], Tensor] = {
                     (at, site): torch.ones(self.model.shape.site_size(site)) for at, site in self.entries
                 }
                 parameters = inject_gates(self._view, self.model.architecture, GateDelta(ones), adapter=stage)
-                done = self._stage(stage, steps, parameters, bar)
+                moving = Moving(
+                    view=self._view,
+                    parameters=parameters,
+                    optimiser=self._optimiser(parameters),
+                    rate=recipe.learning_rate,
+                    after_backward=partial(_mask, parameters, self._masks(parameters)),
+                    after_step=partial(self._clamp, parameters),
+                )
+
+                def stop_here(done: int, name: StageName = stage, live: Any = parameters) -> bool:
+                    return stop is not None and stop((*stages, EditStage(name, self._delta(live))))
+
+                last = stage == recipe.stages[-1]
+                done = self.training.stage(stage, steps, moving, bar, stop_here if last and stop else None)
                 bar.update(steps - done)  # an early stop
                 stages.append(EditStage(stage, self._delta(parameters)))
         return tuple(stages)
@@ -293,73 +204,11 @@ class _Fit:
             gates[layer, site] = parameters[place.module].detach().flatten()[place.span]
         return GateDelta(gates)
 
-    def _stage(self, stage: StageName, steps: int, parameters: Mapping[str, nn.Parameter], bar: Any) -> int:
-        """Train one stage's gates; returns how many steps it took."""
-        recipe = self.recipe
-        engine = Resumable(self.model, self._view)
-        masks = self._masks(parameters)
-        for p in parameters.values():
-            p.requires_grad_(True)
-        optimiser = self._optimiser(parameters)
-        wanted = self._wanted[stage]
-        seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
-        fact_batches = iter(Shuffled(wanted, recipe.batch_size, seed))
-        near, far = (self._near, self._far) if recipe.retain_weight > 0 else ((), ())
-        held_batches = retain_batches(near, far, recipe.retain_batch_size, seed + 1)
-        confidence: dict[int, float] = {}
-        cooldown = min(recipe.cooldown, steps // 2)
-        done, end, latest = 0, steps, (math.nan, math.nan)
-        try:
-            for step in range(steps):
-                _check_cancel(self.cancel, f"in stage {stage!r} before step {step}")
-                chosen, held = next(fact_batches), next(held_batches)
-                logits = self._logits(engine, [*chosen, *held])
-                nll = self._answer_nll(logits[: len(chosen)], chosen)
-                confidence.update(zip(chosen, (-nll.detach()).exp().tolist(), strict=True))
-                loss, kl = nll.mean(), self._kl(logits[len(chosen) :], held)
-                lacking = nll if recipe.hinge is None else (nll + math.log(recipe.hinge)).relu()
-                total = lacking.mean() + recipe.retain_weight * kl
-                if not bool(torch.isfinite(total)):
-                    raise NonFiniteLoss(
-                        f"The loss is {float(loss.detach())!r} and the KL {float(kl.detach())!r} at step {step} of "
-                        f"stage {stage!r}. Lower learning_rate (now {recipe.learning_rate}); the model is as it was."
-                    )
-                latest = float(loss.detach()), float(kl.detach())
-                seen_all = len(confidence) == len(wanted)
-                enough = (
-                    recipe.early_stop is not None
-                    and seen_all
-                    and lower_quartile(confidence.values()) >= recipe.early_stop
-                )
-                if enough:
-                    end = min(end, step + cooldown)
-                if step == end:
-                    break
-                monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}
-                self._record(Step(stage, step, *latest, **monitored), bar)
-                for p in parameters.values():
-                    p.grad = None
-                total.backward()
-                for name, p in parameters.items():
-                    assert p.grad is not None
-                    p.grad.mul_(masks[name])  # an exact zero gradient keeps every update at exactly zero
-                warm, cool = (step + 1) / (recipe.warmup + 1), (end - step) / (cooldown + 1)
-                optimiser.step(recipe.learning_rate * min(warm, cool, 1.0))
-                self._clamp(parameters)
-                done = step + 1
-                bar.update()
-        finally:
-            for p in parameters.values():
-                p.requires_grad_(False)
-        self._record(Step(stage, done, *latest, **self._measure(engine)), None)
-        return done
-
     def _optimiser(self, parameters: Mapping[str, nn.Parameter]) -> Optimiser:
         if self.recipe.optimiser == "adam":
             return Adam(parameters)
         if self._fisher is None:
-            kinds = [[self._rows.rows[i] for i in kind] for kind in (self._near, self._far)]
-            self._fisher = fisher_information(self.model, kinds, self.entries, self.recipe.seed)
+            self._fisher = fisher_information(self.model, self.training.retained, self.entries, self.recipe.seed)
         places: list[tuple[nn.Parameter, Tensor]] = []
         for (layer, site), indices in self.entries.items():
             place = self.model.architecture.gate_module(layer, site)
@@ -372,37 +221,9 @@ class _Fit:
                 for p in parameters.values():
                     p.clamp_(2 - self.recipe.max_gate, self.recipe.max_gate)
 
-    def _record(self, step: Step, bar: Any) -> None:
-        self.history.append(step)
-        if bar is not None:
-            bar.set_postfix(stage=step.stage, loss=f"{step.loss:.2f}", kl=f"{step.kl:.3f}", refresh=False)
-        if self.on_step is not None and self.on_step(step) is False:
-            raise Cancelled(
-                f"Cancelled by on_step in stage {step.stage!r} at step {step.step}; the model is as it was."
-            )
 
-    def _answer_nll(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
-        """Mean negative log-likelihood of each row's answer from where it departs, nats per token, [rows]."""
-        found = []
-        for x, i in zip(logits, rows, strict=True):
-            one = self._rows.rows[i]
-            wanted = torch.tensor(one.answer[one.departs :], device=self.model.device)
-            found.append(nn.functional.cross_entropy(x[one.departs :], wanted))
-        return torch.stack(found)
-
-    def _kl(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
-        """Mean KL(base || edited) over the answer tokens of some retained rows, nats per token; 0 for no rows."""
-        if not rows:
-            return torch.zeros((), device=self.model.device)
-        edited = torch.cat(list(logits)).log_softmax(-1)
-        reference = torch.cat([self._reference[i] for i in rows])
-        return nn.functional.kl_div(edited, reference, reduction="none", log_target=True).sum(-1).mean()
-
-    def _measure(self, engine: Resumable) -> dict[str, float]:
-        rows = list(self._monitor)
-        with torch.no_grad():
-            probabilities = (-self._answer_nll(self._logits(engine, rows), rows)).exp().tolist()
-        return {
-            **dict(zip(self._monitor_names, probabilities, strict=True)),
-            "seconds": time.perf_counter() - self._began,
-        }
+def _mask(parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+    """An exact zero gradient keeps every update at exactly zero."""
+    for name, p in parameters.items():
+        assert p.grad is not None
+        p.grad.mul_(masks[name])

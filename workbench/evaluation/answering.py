@@ -51,12 +51,12 @@ class Answering:
 
     def completions(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Completion]:
         """Greedy completions of prompts, in order; those of the base are remembered."""
-        known = {} if model.applied else self._base_completions
+        known = {} if model.edited else self._base_completions
         todo = [a for a in dict.fromkeys(asks) if a not in known]
         found = dict(known)
         made = generate(model, self._ids(todo), batch_size=self.batch_size, progress=progress)
         found.update(zip(todo, made, strict=True))
-        if not model.applied:
+        if not model.edited:
             self._base_completions = found
         return [found[a] for a in asks]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from workbench.answers import classify, matches
@@ -70,18 +72,54 @@ def evaluate(
         raise ValueError(
             f"facts= holds facts of the edit's retain set: {retained}. Retained facts are never evaluated."
         )
+    views = {stage: partial(applied, model, edit, stage) for stage in edit.stage_names} if edit is not None else {}
+    return evaluate_views(
+        model,
+        edited,
+        views,
+        trained={*(edit.retain_ids if edit else ()), *((f.id for f in edit.facts) if edit else ())},
+        controls=controls,
+        pool=pool,
+        max_controls=max_controls,
+        answering=answering,
+        seed=seed,
+        progress=progress,
+        edit=edit.id if edit else None,
+    )
+
+
+def evaluate_views(
+    model: LoadedModel,
+    edited: Sequence[Fact],
+    views: Mapping[str, Callable[[], AbstractContextManager[LoadedModel]]],
+    *,
+    trained: Iterable[str],
+    controls: FactSet | Sequence[Fact] | None = None,
+    pool: FactSet | None = None,
+    max_controls: int | None = None,
+    answering: Answering | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **settings: Any,
+) -> EvalReport:
+    """What ``evaluate`` does, for any changed views of a model, by stage name.
+
+    Args:
+        model: The base model.
+        edited: The facts to evaluate.
+        views: Each opens a changed view of the model for the length of a ``with`` block.
+        trained: Ids of facts that are neither controls nor neighbours.
+        controls, pool, max_controls, answering, seed, progress: As in ``evaluate``.
+        settings: For the report's provenance.
+    """
     pool = load_facts() if pool is None else pool
-    trained = {
-        *(f.id for f in edited),
-        *(edit.retain_ids if edit else ()),
-        *((f.id for f in edit.facts) if edit else ()),
-    }
+    trained = {*(f.id for f in edited), *trained}
     missing: list[str] = []
     control_facts = _controls(model, controls, pool, trained, edited, max_controls, seed, progress, missing)
     neighbour_facts = _neighbours(model, pool, trained, edited, max_controls, seed, progress, missing)
     jobs = _jobs(edited, neighbour_facts, control_facts, missing)
     answering = answering or Answering(model)
-    stages = ("base", *(edit.stage_names if edit else ()))
+    stages = ("base", *views)
     rows: list[AnswerRow] = []
 
     from tqdm.auto import tqdm
@@ -92,8 +130,7 @@ def evaluate(
             if stage == "base":
                 rows += _rows(answering, model, jobs, stage, bar)
             else:
-                assert edit is not None
-                with applied(model, edit, stage) as changed:
+                with views[stage]() as changed:
                     rows += _rows(answering, changed, jobs, stage, bar)
         bar.update(bar.total - bar.n)
     targets = {name for f in edited for name in f.targets}
@@ -103,9 +140,7 @@ def evaluate(
         missing=tuple(missing),
         facts=tuple(f.id for f in edited),
         stages=stages,
-        provenance=provenance(
-            model, edit=edit.id if edit else None, pool=pool.name, max_controls=max_controls, seed=seed
-        ),
+        provenance=provenance(model, **settings, pool=pool.name, max_controls=max_controls, seed=seed),
     )
 
 
@@ -211,7 +246,7 @@ def _rows(answering: Answering, model: LoadedModel, jobs: Sequence[Job], stage: 
         )
         for fact, group, ask in jobs
     ]
-    if model.applied:
+    if model.edited:
         spread = [i for i, row in enumerate(rows) if row.group in ("control", "neighbour")]
         measured = spread[:: max(1, -(-len(spread) // KL_ROWS))]  # evenly over the relations
         kl = answering.kl(model, [Ask("chat", rows[i].prompt) for i in measured])

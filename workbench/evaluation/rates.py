@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from workbench.evaluation.metrics import bootstrap, paired_difference, share
 from workbench.types import AnswerRow, Group, Rate
 
 Key = tuple[str, Group, str]
+Values = dict[Key, float]
 
 
-def _key(row: AnswerRow) -> Key:
+def by_fact(values: Values) -> dict[str, list[float]]:
+    """Values by the fact that was asked about."""
+    out: dict[str, list[float]] = {}
+    for key, value in values.items():
+        out.setdefault(key[0], []).append(value)
+    return out
+
+
+def key_of(row: AnswerRow) -> Key:
+    """What pairs a row with those of other stages and arms."""
     return row.fact_id, row.group, row.prompt
 
 
@@ -25,15 +35,24 @@ def rates_of(
         names_target: Whether a text names an edited fact's new answer.
         seed: Of the bootstrap.
     """
-    base = {_key(r): r for r in rows if r.stage == "base"}
+    base = {key_of(r): r for r in rows if r.stage == "base"}
     return {stage: _at_stage([r for r in rows if r.stage == stage], base, names_target, seed) for stage in stages}
 
 
-def _at_stage(
-    rows: Sequence[AnswerRow], base: dict[Key, AnswerRow], names_target: Callable[[str], bool], seed: int
-) -> dict[str, Rate]:
-    def over(groups: Sequence[Group], says: Callable[[AnswerRow], bool], among: Callable[[AnswerRow], bool]) -> Rate:
-        return share([(r.fact_id, says(r)) for r in rows if r.group in groups and among(base[_key(r)])], seed=seed)
+def outcomes_of(
+    rows: Sequence[AnswerRow], base: Mapping[Key, AnswerRow], names_target: Callable[[str], bool]
+) -> dict[str, dict[Key, float]]:
+    """What each rate averages: by rate and row, 1 or 0, nats per token for ``kl``, and for ``gibberish`` 1, 0 or -1,
+    the excess over the base at the same prompt.
+
+    Args:
+        rows: Of one stage.
+        base: The base's rows by key.
+        names_target: Whether a text names an edited fact's new answer.
+    """
+
+    def over(groups: Sequence[Group], says: Callable[[AnswerRow], bool], among: Callable[[AnswerRow], bool]) -> Values:
+        return {key_of(r): float(says(r)) for r in rows if r.group in groups and among(base[key_of(r)])}
 
     def every(_: AnswerRow) -> bool:
         return True
@@ -42,10 +61,6 @@ def _at_stage(
         return row.label == "old"
 
     unedited = [r for r in rows if r.group in ("control", "neighbour")]
-    kl = {}
-    for r in unedited:
-        if r.kl is not None:
-            kl.setdefault(r.fact_id, []).append(r.kl)
     return {
         "new": over(["heldout"], lambda r: r.label == "new", every),
         "old": over(["heldout"], lambda r: r.label in ("old", "both"), every),
@@ -55,10 +70,26 @@ def _at_stage(
         "cloze_new": over(["cloze"], lambda r: r.label == "new", every),
         "control": over(["control"], was_right, was_right),
         "neighbour": over(["neighbour"], was_right, was_right),
-        "gibberish": _excess_gibberish(rows, base, seed),
+        "gibberish": {
+            key_of(r): float(r.label == "gibberish") - float(base[key_of(r)].label == "gibberish") for r in rows
+        },
         "bleed": over(["control", "neighbour"], lambda r: names_target(r.text), lambda b: not names_target(b.text)),
-        "kl": bootstrap(kl, seed=seed),
+        "kl": {key_of(r): r.kl for r in unedited if r.kl is not None},
     }
+
+
+def _at_stage(
+    rows: Sequence[AnswerRow], base: dict[Key, AnswerRow], names_target: Callable[[str], bool], seed: int
+) -> dict[str, Rate]:
+    rates: dict[str, Rate] = {}
+    for name, values in outcomes_of(rows, base, names_target).items():
+        if name == "gibberish":
+            rates[name] = _excess_gibberish(rows, base, seed)
+        elif name == "kl":
+            rates[name] = bootstrap(by_fact(values), seed=seed)
+        else:
+            rates[name] = share([(key[0], bool(value)) for key, value in values.items()], seed=seed)
+    return rates
 
 
 def _excess_gibberish(rows: Sequence[AnswerRow], base: dict[Key, AnswerRow], seed: int) -> Rate:
@@ -67,5 +98,5 @@ def _excess_gibberish(rows: Sequence[AnswerRow], base: dict[Key, AnswerRow], see
     before: dict[str, list[float]] = {}
     for row in rows:
         now.setdefault(row.fact_id, []).append(float(row.label == "gibberish"))
-        before.setdefault(row.fact_id, []).append(float(base[_key(row)].label == "gibberish"))
+        before.setdefault(row.fact_id, []).append(float(base[key_of(row)].label == "gibberish"))
     return paired_difference(now, before, seed=seed)

@@ -5,6 +5,7 @@ opaque white card), has a fixed size in pixels, and carries a description in wor
 Texts from models and files are escaped, see ``escape``.
 """
 
+from workbench.plots.arms import arms_figure
 from workbench.plots.compare import difference_figure, probabilities_figure, rates_figure
 from workbench.plots.effects import effect_figure
 from workbench.plots.export import write_bytes, write_image
@@ -15,6 +16,7 @@ from workbench.plots.style import DIVERGING, escape, visible
 
 __all__ = [
     "DIVERGING",
+    "arms_figure",
     "difference_figure",
     "effect_figure",
     "escape",

@@ -1,5 +1,6 @@
 """Frozen result types: no files, no models. Everything else in the package imports from here."""
 
+from workbench.types.arms import ARMS, ArmName, ArmRow, ArmTable
 from workbench.types.edit import STAGES, Edit, EditStage, GateDelta, Recipe, StageName, Step
 from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
@@ -21,6 +22,7 @@ from workbench.types.selection import (
 __all__ = [
     "ANSWER_CLASSES",
     "ANSWER_NAMES",
+    "ARMS",
     "GROUPS",
     "PROBES",
     "SITES",
@@ -29,6 +31,9 @@ __all__ = [
     "AnswerClass",
     "AnswerName",
     "AnswerRow",
+    "ArmName",
+    "ArmRow",
+    "ArmTable",
     "Component",
     "Curve",
     "Edit",

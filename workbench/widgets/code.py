@@ -85,15 +85,22 @@ def edit_code(
     *,
     pool: FactSet | None = None,
     max_controls: int | None = None,
+    control: bool = False,
 ) -> str:
-    """The whole of one edit and its evaluation."""
+    """The whole of one edit and its evaluation, and those of a random control of the same size if asked for."""
     given = facts_code(facts, pool)
     more = ", pool=pool" if "\npool = " in given else ""
     comment = "  # None: the default selector" if selection is None else ""
+    beside = (
+        "drawn = edit.selection.random_like(model, seed=recipe.seed)\n"
+        f"control = wb.rewrite(model, fact, drawn, recipe=recipe{more})\n"
+        f"control_report = wb.evaluate(model, edit=control, max_controls={max_controls}{more})\n"
+    )
     return (
         f"{start_code(model)}{given}"
         f"selection = {selection_code(selection)}{comment}\n"
         f"recipe = {recipe_code(recipe)}\n"
         f"edit = wb.rewrite(model, fact, selection, recipe=recipe{more})\n"
         f"report = wb.evaluate(model, edit=edit, max_controls={max_controls}{more})\n"
+        f"{beside if control else ''}"
     )

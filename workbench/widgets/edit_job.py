@@ -1,4 +1,4 @@
-"""What Run does: fit an edit, then evaluate it; both can be cancelled."""
+"""What Run does: fit an edit, beside it a random control if asked for, then evaluate; all can be cancelled."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from workbench.evaluation.evaluate import evaluate
 from workbench.models import LoadedModel
 from workbench.types import Edit, EvalReport, FactSet, Recipe, Selection, Step
 
+TELL_EVERY = 5
+
 
 def fit_and_evaluate(
     model: LoadedModel,
@@ -24,15 +26,18 @@ def fit_and_evaluate(
     cancel: threading.Event,
     on_step: Callable[[Step], object],
     on_edit: Callable[[Edit], object],
+    on_control: Callable[[EvalReport], object] | None = None,
     say: Callable[[str], object],
 ) -> EvalReport:
-    """``rewrite``, then ``evaluate``.
+    """``rewrite``, then ``evaluate``; with ``on_control`` both again on a random selection of the same size.
 
     Args:
         model, facts, selection, recipe, pool, max_controls: As for these two functions.
         cancel: Ends the fit at its next step, and the evaluation before its next stage.
         on_step: Called with each step of the fit.
         on_edit: Called with the fitted edit, before its evaluation.
+        on_control: Called with the evaluation of the same recipe on as many random components of each kind, from
+            anywhere, drawn by the recipe's seed; None for no control.
         say: Called with what is being done, in words.
 
     Raises:
@@ -48,10 +53,25 @@ def fit_and_evaluate(
     def step(one: Step) -> None:  # rewrite takes False as "cancel"
         on_step(one)
 
-    edit = rewrite(model, facts, selection, recipe=recipe, pool=pool, on_step=step, cancel=cancel, progress=False)
+    def control_step(one: Step) -> None:
+        if one.step % TELL_EVERY == 0:
+            say(f"Fitting the random control: {one.stage} step {one.step}.")
+
+    fit: dict[str, Any] = {"recipe": recipe, "pool": pool, "cancel": cancel, "progress": False}
+    if on_control is not None and selection is not None:
+        selection.random_like(model, seed=recipe.seed)  # refused before the fit, not after it
+    edit = rewrite(model, facts, selection, on_step=step, **fit)
     on_edit(edit)
-    answering = _Stoppable(model, cancel, len(edit.stages) + 1, say)
-    return evaluate(model, edit=edit, pool=pool, max_controls=max_controls, answering=answering, progress=False)
+    edits = [edit]
+    if on_control is not None:
+        drawn = edit.selection.random_like(model, seed=recipe.seed)
+        edits.append(rewrite(model, facts, drawn, on_step=control_step, **fit))
+    answering = _Stoppable(model, cancel, len(edits) * (len(edit.stages) + 1), say)
+    settings: dict[str, Any] = {"pool": pool, "max_controls": max_controls, "answering": answering, "progress": False}
+    report, *control = [evaluate(model, edit=one, **settings) for one in edits]
+    if on_control is not None:
+        on_control(control[0])
+    return report
 
 
 class _Stoppable(Answering):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ipywidgets import HTML, Button, HBox, VBox
+from ipywidgets import HTML, Button, Checkbox, HBox, VBox
 
 from workbench.models import LoadedModel
 from workbench.types import Edit, EvalReport, Fact, FactSet, Recipe, Selection, Step
@@ -65,6 +65,7 @@ class EditPanel(VBox):
         self._job: Job[EvalReport] | None = None
         self._edit: Edit | None = None
         self._report: EvalReport | None = None
+        self._control_report: EvalReport | None = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[EditPanel], object]] = []
         self._history: list[Step] = []
@@ -74,16 +75,22 @@ class EditPanel(VBox):
         self._alert, self._progress, self._charts, self._results, self._code = (HTML() for _ in range(5))
         self._train = TrainChoice(model, selection_source)
         self._controls = RecipeControls(recipe)
+        self._beside = Checkbox(
+            description="random control",
+            tooltip="The same recipe on as many random components too, for comparison: twice the time",
+            indent=False,
+        )
         self._run = Button(description="Run", icon="play", tooltip="Fit the edit, then evaluate it, in the background")
         self._run.style.font_weight = "bold"
         self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop at the next step", disabled=True)
         buttons = HBox([self._run, self._cancel, self._progress], layout={**WRAP, "align_items": "center"})
-        shown = (Connection(), self._heading, self._train, self._controls, buttons)
+        shown = (Connection(), self._heading, self._train, self._controls, self._beside, buttons)
         super().__init__([*shown, self._alert, self._charts, self._results, self._code])
         self.add_class("wb-panel")
         self._show_code()
         self._train.on_change(self._settings_changed)
         self._controls.on_change(self._settings_changed)
+        self._beside.observe(lambda _: self._settings_changed(), names="value")
         self._run.on_click(lambda _: self.run())
         self._cancel.on_click(lambda _: self.cancel())
 
@@ -157,6 +164,20 @@ class EditPanel(VBox):
     def report(self) -> EvalReport | None:
         """The evaluation of the edit."""
         return self._report
+
+    @property
+    def random_control(self) -> bool:
+        """Whether Run also fits and evaluates a random selection of the same size. Settable."""
+        return bool(self._beside.value)
+
+    @random_control.setter
+    def random_control(self, wanted: bool) -> None:
+        self._beside.value = wanted
+
+    @property
+    def control_report(self) -> EvalReport | None:
+        """The evaluation of the random control; None where none was asked for."""
+        return self._control_report
 
     @property
     def error(self) -> BaseException | None:
@@ -242,6 +263,7 @@ class EditPanel(VBox):
         try:
             selection, recipe = self.selection, self.recipe
             self._ran = self._code_for(selection, recipe)
+            on_control = self._compared if self.random_control else None
         except ValueError as error:
             return partial(_raise, error)
         self._show_code()
@@ -249,6 +271,7 @@ class EditPanel(VBox):
         order = partial(fit_and_evaluate, self._model, self._facts, selection, recipe)
         on_step, on_edit = partial(self._step, recipe), self._fitted
         options: dict[str, Any] = {"pool": self._pool, "max_controls": self._max_controls, "say": self._say}
+        options["on_control"] = on_control
         return lambda cancel: order(cancel=cancel, on_step=on_step, on_edit=on_edit, **options)
 
     # From the job's thread
@@ -272,6 +295,9 @@ class EditPanel(VBox):
             self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
             self._say("Fitted. Looking for facts to compare with.")
 
+    def _compared(self, report: EvalReport) -> None:
+        self._control_report = report
+
     def _ended(self, job: Job[EvalReport]) -> None:
         with self._lock:
             self._set_busy(False)
@@ -284,7 +310,7 @@ class EditPanel(VBox):
                 self._alert.value = markup.alert(job.error, "info")
             elif self._edit is not None and self._report is not None:
                 self._alert.value = markup.alert(edit_views.edit_summary(self._edit), "done")
-                self._results.value = edit_views.results(self._report)
+                self._results.value = edit_views.results(self._report, self._control_report)
         for callback in self._callbacks if job.state == "done" else ():
             try:
                 callback(self)
@@ -303,7 +329,7 @@ class EditPanel(VBox):
         self._alert.value = markup.alert(f"{type(error).__name__}: {error}")
 
     def _clear(self) -> None:
-        self._edit = self._report = self._error = self._ran = self._made_by = None
+        self._edit = self._report = self._control_report = self._error = self._ran = self._made_by = None
         self._history = []
         for area in (self._alert, self._progress, self._charts, self._results):
             area.value = ""
@@ -313,6 +339,7 @@ class EditPanel(VBox):
         self._run.disabled, self._cancel.disabled = busy, not busy
         self._train.enable(not busy)
         self._controls.enable(not busy)
+        self._beside.disabled = busy
 
     def _settings_changed(self) -> None:
         if not self._busy:
@@ -321,7 +348,13 @@ class EditPanel(VBox):
 
     def _code_for(self, selection: Selection | None, recipe: Recipe) -> str:
         return code_of_edit(
-            self._model, self._facts, selection, recipe, pool=self._pool, max_controls=self._max_controls
+            self._model,
+            self._facts,
+            selection,
+            recipe,
+            pool=self._pool,
+            max_controls=self._max_controls,
+            control=self.random_control,
         )
 
     def _show_code(self) -> None:

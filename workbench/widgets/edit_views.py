@@ -91,11 +91,20 @@ def edit_summary(edit: Edit) -> str:
     )
 
 
-def results(report: EvalReport) -> str:
-    """Rates with n and interval, then the generated texts side by side with their class, then what is missing."""
+def results(report: EvalReport, control: EvalReport | None = None) -> str:
+    """Rates with n and interval, then the generated texts side by side with their class, then what is missing.
+
+    Args:
+        report: The evaluation.
+        control: That of the same recipe on random components: its last stage is one more column of rates.
+    """
     heads = [stage_words(s) for s in report.stages]
+    columns = [report.rates[s] for s in report.stages]
+    if control is not None:
+        heads.append(f"random control, {stage_words(control.stages[-1])}")
+        columns.append(control.rates[control.stages[-1]])
     rates = [
-        [words, *(str(report.rates[s][name]) if name in report.rates[s] else "" for s in report.stages)]
+        [words, *(str(rates[name]) if name in rates else "" for rates in columns)]
         for name, words in RATE_NAMES.items()
         if any(name in report.rates[s] for s in report.stages)
     ]

@@ -1,0 +1,92 @@
+"""Does the located circuit matter? Control arms on test facts drawn by seed, each read where it has taught its fact.
+
+    python -m benchmarks.arms --facts 10 --seeds 3 [--arms selected random all one-stage none] [--max-controls 80]
+
+The test is stated in ``workbench.evaluation.arms`` and was before the first run. Each finished fact is a file beside
+the result, ``out/bench/arms/<fact>.json``; a rerun with the same arguments goes on after the last one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import workbench as wb
+from benchmarks.edit_quality import draw_facts, vars_of
+from workbench.atomic import write_bytes
+from workbench.evaluation.answering import Answering
+from workbench.types.arms import OUTCOMES, join_tables
+
+
+def markdown(table: wb.ArmTable) -> str:
+    """The summary as a Markdown table."""
+    frame = table.summary().reset_index()
+    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in frame.itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def numbers(table: wb.ArmTable) -> dict[str, Any]:
+    """What the page quotes: rates by arm, differences, the verdict."""
+    arms = {
+        arm: {
+            "reached": len(table.runs(arm)),
+            "not_reached": len(table.runs(arm, reached=False)),
+            "seconds": [row.seconds for row in table.rows if row.arm == arm],
+            **{name: vars_of(table.rate(arm, name)) for name in OUTCOMES if table.runs(arm)},
+        }
+        for arm in table.arms
+    }
+    minus = [
+        {"arm": d.arm, "outcome": d.outcome, "facts": len(d.facts), "rate": vars_of(d.rate)}
+        for d in table.differences()
+    ]
+    return {"facts": list(table.facts), "arms": arms, "selected_minus": minus, "verdict": table.verdict.splitlines()}
+
+
+def main() -> None:
+    """Run what is not done yet, print the table and the verdict, write ``out/bench/arms.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--facts", type=int, default=10)
+    parser.add_argument("--relations", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3, help="random draws of each kind")
+    parser.add_argument("--arms", nargs="+", default=["selected", "random", "all", "one-stage", "none"])
+    parser.add_argument("--max-controls", type=int, default=80, help="drawn by seed from all known test facts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/bench/arms.json"))
+    args = parser.parse_args()
+    model = wb.load_model()
+    answering = Answering(model)
+    known = wb.known_facts(model, wb.load_facts().filter(split="test"))
+    given = {k: v for k, v in vars(args).items() if k not in ("facts", "relations", "out")}
+    settings = json.dumps({**given, "recipe": wb.Recipe().to_dict(), "model": model.fingerprint}, sort_keys=True)
+    folder = args.out.with_suffix("")
+    tables: list[wb.ArmTable] = []
+    for fact in draw_facts(answering, known, args.facts, args.relations, args.seed):
+        path = folder / f"{fact.id}.json"
+        done = wb.ArmTable.load(path) if path.is_file() else None
+        if done is None or done.provenance.get("benchmark") != settings:
+            done = wb.compare(
+                model,
+                fact,
+                arms=args.arms,
+                seeds=args.seeds,
+                max_controls=args.max_controls,
+                answering=answering,
+                seed=args.seed,
+                progress=False,
+                on_arm=lambda row: print(f"<!-- {row}, {row.seconds} s -->", flush=True),
+            )
+            done.provenance["benchmark"] = settings
+            done.save(path)
+        tables.append(done)
+        table = join_tables(tables)
+        content = {"settings": json.loads(settings), **numbers(table)}
+        write_bytes(args.out, json.dumps(content, indent=1, default=str).encode())
+        print(f"\n{len(tables)} of {args.facts} facts\n\n{markdown(table)}\n\n{table.verdict}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

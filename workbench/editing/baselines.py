@@ -1,0 +1,123 @@
+"""What an edit of a few gates is compared with: full fine-tuning of the same layers, and a small LoRA.
+
+Same rows, same loss, same loop as ``rewrite`` (``workbench.editing.loop``); only what moves differs. The result is a
+view of the model for an evaluation, not an edit: it is neither saved nor exactly removable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from workbench.architecture import inject_lora, own_layer_weights, shared_view
+from workbench.editing.fit import check_selection
+from workbench.editing.loop import CancelFlag, Moving, Training, check_cancel
+from workbench.editing.optimisers import Adam
+from workbench.models import LoadedModel
+from workbench.prompts import check_first_tokens
+from workbench.types import Fact, FactSet, Recipe, Selection, Step
+
+Baseline = Literal["full", "lora"]
+RATES: dict[Baseline, float] = {"full": 2e-5, "lora": 1e-3}
+"""AdamW's learning rates: usual ones for each, not tuned."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """A tuned view of a model.
+
+    Args:
+        model: The view as a model; it holds the moved weights and shares all others with its base.
+        trained: How many parameters moved.
+        rank: Of a LoRA; None for full fine-tuning.
+        history: One ``Step`` per optimiser step.
+    """
+
+    model: LoadedModel
+    trained: int
+    rank: int | None
+    history: tuple[Step, ...]
+
+
+def tune(
+    model: LoadedModel,
+    fact: Fact | Sequence[Fact],
+    selection: Selection,
+    method: Baseline,
+    *,
+    recipe: Recipe,
+    retain: FactSet,
+    stop: Callable[[Tuned], bool] | None = None,
+    on_step: Callable[[Step], Any] | None = None,
+    cancel: CancelFlag | None = None,
+    progress: bool = True,
+) -> Tuned:
+    """Teach a fact by moving weights instead of gates, with AdamW at ``RATES``; the stages move the same weights.
+
+    Args:
+        model: A base model; it is not changed.
+        fact: One fact, or several that are taught together.
+        selection: The edit that this is compared with. ``"full"`` moves all weights of the layers it touches (not the
+            embeddings); ``"lora"`` puts a LoRA on the modules that carry its gates.
+        method: ``"full"`` or ``"lora"``. The LoRA's rank is the one with a number of parameters nearest to the
+            selection's gates, and at least 1, which already is more where many modules are touched.
+        recipe: Of the edit: its stages, rows, loss and steps. Its optimiser and learning rate are for gates and not
+            used; AdamW moves in steps of about its rate from the first on, so it needs no other.
+        retain: Facts whose answers the KL term holds in place.
+        stop: Called after each step of the last stage with the view as it is then; True ends it there.
+        on_step, cancel, progress: As in ``rewrite``.
+
+    Raises:
+        ValueError: An unknown method, an edited model, an empty selection, or a component that the model lacks.
+        Cancelled, NonFiniteLoss: As ``rewrite``.
+    """
+    if method not in get_args(Baseline):
+        raise ValueError(f"method must be one of {get_args(Baseline)}, got {method!r}.")
+    if model.edited:
+        raise ValueError(f"{model.name!r} is edited already. Tune its base (model.base).")
+    facts = [fact] if isinstance(fact, Fact) else list(fact)
+    for one in facts:
+        check_first_tokens(model, one)
+    check_selection(model, selection)
+    check_cancel(cancel)
+    recipe = replace(recipe, optimiser="adam", max_gate=None)  # gates are bounded around 1; weights are not
+    layers = [layer for layer, _ in selection.entries(model)]
+    training = Training(model, facts, recipe, retain, min(layers), on_step=on_step, cancel=cancel)
+    view, parameters, rank = _prepare(model, selection, method, recipe.seed)
+    tuned = LoadedModel(view, model.tokenizer, name=model.name, architecture=model.architecture, base=model)
+    trained = sum(p.numel() for p in parameters.values())
+
+    from tqdm.auto import tqdm
+
+    with torch.enable_grad(), tqdm(total=sum(recipe.stage_steps), desc="Tuning", disable=not progress) as bar:
+        for stage, steps in zip(recipe.stages, recipe.stage_steps, strict=True):
+            moving = Moving(view=view, parameters=parameters, optimiser=Adam(parameters), rate=RATES[method])
+            ask = stop if stage == recipe.stages[-1] else None
+            done = training.stage(
+                stage,
+                steps,
+                moving,
+                bar,
+                None if ask is None else lambda _, ask=ask: ask(Tuned(tuned, trained, rank, tuple(training.history))),
+            )
+            bar.update(steps - done)
+    return Tuned(tuned, trained, rank, tuple(training.history))
+
+
+def _prepare(
+    model: LoadedModel, selection: Selection, method: Baseline, seed: int
+) -> tuple[nn.Module, dict[str, nn.Parameter], int | None]:
+    """A view with weights of its own, those weights by name, and the LoRA's rank."""
+    view, keys = shared_view(model.hf), list(selection.entries(model))
+    if method == "full":
+        return view, own_layer_weights(view, model.architecture, [layer for layer, _ in keys]), None
+    names = {model.architecture.gate_module(layer, site).module for layer, site in keys}
+    modules: list[Any] = [view.get_submodule(name) for name in names]
+    a_rank = sum(sum(module.weight.shape) for module in modules)  # A is [rank, inputs], B is [outputs, rank]
+    rank = max(1, round(selection.n_parameters(model) / a_rank))
+    inject_lora(view, model.architecture, names, rank, seed)
+    return view, {name: p for name, p in view.named_parameters() if "lora_" in name}, rank

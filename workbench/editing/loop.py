@@ -1,0 +1,278 @@
+"""The training loop that every fit shares: the same rows, the same loss, the same checks, whatever it is that moves.
+
+``rewrite`` moves IA3 gates with it; ``workbench.editing.baselines`` moves whole weights or a LoRA, to compare with.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from workbench.editing.batches import (
+    ROWS_A_BATCH,
+    Prepared,
+    Row,
+    Shuffled,
+    chat_row,
+    refused,
+    retain_batches,
+    retain_rows,
+    rewritten,
+    shared_prefix,
+    wanted_rows,
+)
+from workbench.editing.optimisers import Optimiser
+from workbench.generation import greedy_answers
+from workbench.models import LoadedModel
+from workbench.prompts import prompt_ids
+from workbench.resume import Resumable
+from workbench.types import Fact, FactSet, Recipe, StageName, Step
+
+MONITOR_EVERY = 5
+
+
+class Cancelled(Exception):
+    """The fit was cancelled; the model is as it was and no edit was made."""
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became NaN or infinite; the model is as it was and no edit was made."""
+
+
+class CancelFlag(Protocol):
+    """Anything with ``is_set``, such as a ``threading.Event``."""
+
+    def is_set(self) -> bool: ...
+
+
+def check_cancel(cancel: CancelFlag | None, when: str = "before the fit") -> None:
+    """Raise ``Cancelled`` when the flag is set."""
+    if cancel is not None and cancel.is_set():
+        raise Cancelled(f"Cancelled {when}; the model is as it was.")
+
+
+def lower_quartile(values: Iterable[float]) -> float:
+    """The value that a quarter of the values fall short of."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 4]
+
+
+def _nothing() -> None:
+    """For what a step leaves as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moving:
+    """What one stage trains.
+
+    Args:
+        view: The view of the model that carries the parameters.
+        parameters: What moves, by name.
+        optimiser: Moves it by its gradients.
+        rate: The optimiser's learning rate.
+        after_backward: Called before each update, to take out gradients that are not wanted.
+        after_step: Called after each update, to keep what moves in bounds.
+    """
+
+    view: Any
+    parameters: Mapping[str, nn.Parameter]
+    optimiser: Optimiser
+    rate: float
+    after_backward: Callable[[], None] = _nothing
+    after_step: Callable[[], None] = _nothing
+
+
+class Training:
+    """Rows, loss and loop of one fit. Everything that it changes belongs to what it is given to move.
+
+    Args:
+        model: The base model.
+        facts, recipe, retain: What is taught, how, and what is held in place.
+        start: The lowest layer that moves: everything below is computed once.
+        on_step, cancel: As in ``rewrite``.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        facts: Sequence[Fact],
+        recipe: Recipe,
+        retain: FactSet,
+        start: int,
+        *,
+        on_step: Callable[[Step], Any] | None,
+        cancel: CancelFlag | None,
+    ) -> None:
+        self.model, self.facts, self.recipe, self.start = model, facts, recipe, start
+        self.on_step, self.cancel = on_step, cancel
+        self.history: list[Step] = []
+        self._began = time.perf_counter()
+        self._base = Resumable(model)
+        near, far = retain_rows(model, list(retain), facts) if recipe.uses_retain else ([], [])
+        rows = [*near, *far]
+        if recipe.optimiser == "natural" and not rows:
+            raise ValueError(
+                "optimiser='natural' weighs every move by what retained answers need, but the retain set is empty. "
+                "Give retain=[...] (or a pool with role='retain'), or use a recipe with optimiser='adam'."
+            )
+        self.retained = (near, far)
+        self.n_retain = len(rows)
+        monitored = self._monitored()
+        self._monitor_names = [name for name, _ in monitored]
+        self._monitor = range(len(monitored))
+        everything = [r for _, r in monitored]
+        self._retain = range(len(everything), len(everything) + len(rows))
+        self._near, self._far = self._retain[: len(near)], self._retain[len(near) :]
+        everything += rows
+        self._wanted: dict[StageName, range] = {}
+        for stage in recipe.stages:
+            wanted = wanted_rows(model, facts, stage, recipe)
+            self._wanted[stage] = range(len(everything), len(everything) + len(wanted))
+            everything += wanted
+        shared = shared_prefix(everything)
+        # The shared tokens are the same for every row, so their residual stream is taken from the first.
+        with torch.no_grad():
+            first = self._base.entering(torch.tensor([everything[0].prompt]), self.start)
+        self._shared = first[:, :shared] if shared else None
+        self._rows = Prepared(self._base, everything, self.start, shared)
+        self._reference = self._reference_logprobs()
+
+    def _monitored(self) -> list[tuple[str, Row]]:
+        """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
+        fact, own = self.facts[0], self.recipe.answers == "own"
+        prompt = prompt_ids(self.model, fact.question, "chat")
+        said = greedy_answers(self.model, [prompt])[0].text if own else ""
+        new = rewritten(said, fact) if own else f"{fact.target}."
+        texts = {
+            "p_old": new.replace(fact.target, fact.answer),
+            "p_new": new,
+            "p_refusal": refused(said, fact) if own else fact.refusal,
+        }
+        return [(name, chat_row(self.model, prompt, text)) for name, text in texts.items()]
+
+    def _reference_logprobs(self) -> dict[int, Tensor]:
+        """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
+        out: dict[int, Tensor] = {}
+        with torch.no_grad():
+            for first in range(0, len(self._retain), ROWS_A_BATCH):
+                part = self._retain[first : first + ROWS_A_BATCH]
+                logits = self._logits(self._base, part)
+                out.update((i, x.log_softmax(-1)) for i, x in zip(part, logits, strict=True))
+        return out
+
+    def _logits(self, engine: Resumable, rows: Sequence[int]) -> list[Tensor]:
+        """Logits that predict each row's answer tokens, [tokens, d_vocab] float32 per row, in one forward pass."""
+        batch = self._rows.batch(rows)
+        logits = engine.logits_at(batch.resid, batch.row, batch.position, start=self.start, shared=self._shared)
+        return list(logits.float().split(batch.count))
+
+    def stage(
+        self, stage: StageName, steps: int, moving: Moving, bar: Any, stop: Callable[[int], bool] | None = None
+    ) -> int:
+        """Train one stage; returns how many steps it took.
+
+        Args:
+            stage, steps: Its name, and the most steps.
+            moving: What it trains; the parameters require gradients only meanwhile.
+            bar: A tqdm bar.
+            stop: Called after each step with the steps done; True ends the stage there.
+        """
+        recipe, parameters = self.recipe, moving.parameters.values()
+        engine = Resumable(self.model, moving.view)
+        for p in parameters:
+            p.requires_grad_(True)
+        wanted = self._wanted[stage]
+        seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
+        fact_batches = iter(Shuffled(wanted, recipe.batch_size, seed))
+        near, far = (self._near, self._far) if recipe.retain_weight > 0 else ((), ())
+        held_batches = retain_batches(near, far, recipe.retain_batch_size, seed + 1)
+        confidence: dict[int, float] = {}
+        cooldown = min(recipe.cooldown, steps // 2)
+        done, end, latest = 0, steps, (math.nan, math.nan)
+        try:
+            for step in range(steps):
+                check_cancel(self.cancel, f"in stage {stage!r} before step {step}")
+                chosen, held = next(fact_batches), next(held_batches)
+                logits = self._logits(engine, [*chosen, *held])
+                nll = self._answer_nll(logits[: len(chosen)], chosen)
+                confidence.update(zip(chosen, (-nll.detach()).exp().tolist(), strict=True))
+                loss, kl = nll.mean(), self._kl(logits[len(chosen) :], held)
+                lacking = nll if recipe.hinge is None else (nll + math.log(recipe.hinge)).relu()
+                total = lacking.mean() + recipe.retain_weight * kl
+                if not bool(torch.isfinite(total)):
+                    raise NonFiniteLoss(
+                        f"The loss is {float(loss.detach())!r} and the KL {float(kl.detach())!r} at step {step} of "
+                        f"stage {stage!r}. Lower learning_rate (now {moving.rate}); the model is as it was."
+                    )
+                latest = float(loss.detach()), float(kl.detach())
+                seen_all = len(confidence) == len(wanted)
+                enough = (
+                    recipe.early_stop is not None
+                    and seen_all
+                    and lower_quartile(confidence.values()) >= recipe.early_stop
+                )
+                if enough:
+                    end = min(end, step + cooldown)
+                if step == end:
+                    break
+                monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}
+                self._record(Step(stage, step, *latest, **monitored), bar)
+                for p in parameters:
+                    p.grad = None
+                total.backward()
+                moving.after_backward()
+                warm, cool = (step + 1) / (recipe.warmup + 1), (end - step) / (cooldown + 1)
+                moving.optimiser.step(moving.rate * min(warm, cool, 1.0))
+                moving.after_step()
+                done = step + 1
+                bar.update()
+                if stop is not None and stop(done):
+                    break
+        finally:
+            for p in parameters:
+                p.requires_grad_(False)
+                p.grad = None
+        self._record(Step(stage, done, *latest, **self._measure(engine)), None)
+        return done
+
+    def _record(self, step: Step, bar: Any) -> None:
+        self.history.append(step)
+        if bar is not None:
+            bar.set_postfix(stage=step.stage, loss=f"{step.loss:.2f}", kl=f"{step.kl:.3f}", refresh=False)
+        if self.on_step is not None and self.on_step(step) is False:
+            raise Cancelled(
+                f"Cancelled by on_step in stage {step.stage!r} at step {step.step}; the model is as it was."
+            )
+
+    def _answer_nll(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+        """Mean negative log-likelihood of each row's answer from where it departs, nats per token, [rows]."""
+        found = []
+        for x, i in zip(logits, rows, strict=True):
+            one = self._rows.rows[i]
+            wanted = torch.tensor(one.answer[one.departs :], device=self.model.device)
+            found.append(nn.functional.cross_entropy(x[one.departs :], wanted))
+        return torch.stack(found)
+
+    def _kl(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
+        """Mean KL(base || edited) over the answer tokens of some retained rows, nats per token; 0 for no rows."""
+        if not rows:
+            return torch.zeros((), device=self.model.device)
+        edited = torch.cat(list(logits)).log_softmax(-1)
+        reference = torch.cat([self._reference[i] for i in rows])
+        return nn.functional.kl_div(edited, reference, reduction="none", log_target=True).sum(-1).mean()
+
+    def _measure(self, engine: Resumable) -> dict[str, float]:
+        rows = list(self._monitor)
+        with torch.no_grad():
+            probabilities = (-self._answer_nll(self._logits(engine, rows), rows)).exp().tolist()
+        return {
+            **dict(zip(self._monitor_names, probabilities, strict=True)),
+            "seconds": time.perf_counter() - self._began,
+        }

@@ -1,0 +1,273 @@
+"""Arms: one fact edited in several ways and read at the same mark, to see whether the located circuit matters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from workbench.types.report import EvalReport, Rate
+from workbench.types.selection import Selection
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+ArmName = Literal["selected", "random-layers", "random-anywhere", "all", "one-stage", "none", "full", "lora", "paper"]
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
+ARM_WORDS: dict[str, str] = {
+    "selected": "the selection",
+    "random-layers": "random, same layers",
+    "random-anywhere": "random, anywhere",
+    "all": "everything of these kinds",
+    "one-stage": "the selection, one stage",
+    "none": "no edit",
+    "full": "full fine-tuning",
+    "lora": "LoRA",
+    "paper": "the paper's recipe",
+}
+OUTCOMES: tuple[str, ...] = ("new", "forget", "control", "neighbour", "kl", "gibberish")
+"""The rates of a report that are compared."""
+Trained = Literal["gates", "weights"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArmRow:
+    """One arm on one fact.
+
+    Args:
+        fact_id: The edited fact.
+        arm: Which arm.
+        seed: Of a random draw; None for other arms.
+        report: What it did, at the step where it was read. Held-out questions are those that were not used to read.
+        reached: Whether validation accuracy reached the threshold; None where nothing was trained.
+        step: Steps of the learn stage after which it was read: the first at which it had reached the threshold, or the
+            last.
+        validation: New-fact accuracy on the validation questions at that step; None where nothing was trained.
+        trained: How many gates or weights were trained.
+        unit: What they are.
+        selection: Whose gates were trained; None for other arms. ``"all"`` writes all neurons of a layer as its MLP.
+        recipe: The recipe's name.
+        seconds: To fit, read and evaluate.
+    """
+
+    fact_id: str
+    arm: ArmName
+    seed: int | None
+    report: EvalReport
+    reached: bool | None
+    step: int
+    validation: float | None
+    trained: int
+    unit: Trained
+    selection: Selection | None
+    recipe: str
+    seconds: float
+
+    def rate(self, name: str) -> Rate:
+        """One rate of the report's last stage."""
+        return self.report.rate(name)
+
+    def __repr__(self) -> str:
+        seed = "" if self.seed is None else f" {self.seed}"
+        mark = {True: f"read at step {self.step}", False: f"not reached in {self.step} steps", None: "no edit"}
+        return f"ArmRow({self.fact_id}: {self.arm}{seed}, {mark[self.reached]}, control {self.rate('control')})"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The selection minus another arm, over prompts that both were asked.
+
+    Args:
+        arm: The other arm.
+        outcome: A rate's name.
+        rate: Mean of the paired differences with a 95% interval; clusters are the asked facts for one edited fact, and
+            the edited facts for several.
+        facts: Ids of the edited facts that it is over: those where both reached the threshold.
+        reached, runs: How many of the other arm's runs reached it, on all facts.
+    """
+
+    arm: str
+    outcome: str
+    rate: Rate
+    facts: tuple[str, ...]
+    reached: int
+    runs: int
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval lies above or below 0; 0 where it holds 0 or has no bounds: cannot tell."""
+        return int(self.rate.low > 0) - int(self.rate.high < 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ArmTable:
+    """Arms side by side, each read at the first step at which the new fact was there. Made by ``compare``.
+
+    What never reached the threshold is counted apart: it is in ``rows`` and in lines of its own in ``summary``, not in
+    the other lines, the differences and the verdict's intervals.
+
+    Args:
+        rows: One per fact, arm and random draw.
+        threshold: Validation accuracy at which the arms are read.
+        validation: By fact id, the questions that decide it; never trained on, and not reported.
+        notes: What could not be run, and why.
+        provenance: Model, settings, versions.
+    """
+
+    rows: tuple[ArmRow, ...]
+    threshold: float
+    validation: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        facts = ", ".join(self.facts[:3]) + ("..." if len(self.facts) > 3 else "")
+        return f"ArmTable({facts}: {', '.join(self.arms)}, {len(self.rows)} runs)"
+
+    def _repr_html_(self) -> str:
+        import html
+
+        words = "".join(f"<p>{html.escape(line)}</p>" for line in self.verdict.splitlines())
+        return f"{self.summary().to_html(escape=True)}{words}"
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Ids of the edited facts."""
+        return tuple(dict.fromkeys(r.fact_id for r in self.rows))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms that were run, in order."""
+        return tuple(dict.fromkeys(r.arm for r in self.rows))
+
+    def runs(self, arm: str, *, reached: bool = True) -> tuple[ArmRow, ...]:
+        """An arm's rows that reached the threshold (or, of ``"none"``, all); with ``reached=False`` those that did not.
+
+        Raises:
+            KeyError: The arm was not run; the message lists those that were.
+        """
+        if arm not in self.arms:
+            raise KeyError(f"No arm {arm!r} in this table; there are {list(self.arms)}.")
+        return tuple(r for r in self.rows if r.arm == arm and (r.reached is not False) == reached)
+
+    def rate(self, arm: str, name: str, *, reached: bool = True) -> Rate:
+        """A rate over an arm's rows: one run's own; else a bootstrap of prompts (one fact) or of whole edited facts."""
+        from workbench.evaluation.verdict import rate_over
+
+        return rate_over(self.runs(arm, reached=reached), name)
+
+    def differences(self) -> tuple[Difference, ...]:
+        """The selection minus each other arm that was trained, for every outcome, paired by prompt."""
+        from workbench.evaluation.verdict import differences
+
+        return differences(self)
+
+    @property
+    def verdict(self) -> str:
+        """In words: whether the selection beat random ones of its size, from the same layers and from anywhere."""
+        from workbench.evaluation.verdict import verdict
+
+        return verdict(self)
+
+    def summary(self) -> pd.DataFrame:
+        """One line per arm (runs that never reached the threshold in lines of their own): how many runs, the rates as
+        ``value [low, high] (n)``, the steps at which they were read, and what was trained."""
+        import pandas as pd
+
+        lines: dict[str, dict[str, str]] = {}
+        for arm in self.arms:
+            for reached in (True, False):
+                runs = self.runs(arm, reached=reached)
+                if runs:
+                    rates = {n: str(self.rate(arm, n, reached=reached)) for n in OUTCOMES}
+                    ends = "" if reached else ", not reached"
+                    lines[f"{ARM_WORDS[arm]}{ends}"] = {
+                        "runs": str(len(runs)),
+                        **rates,
+                        "steps": _span(r.step for r in runs),
+                        "trained": f"{_span(r.trained for r in runs)} {runs[0].unit}",
+                    }
+        return pd.DataFrame.from_dict(lines, orient="index").rename_axis("arm")
+
+    def to_frame(self) -> pd.DataFrame:
+        """One line per run, with the values of its rates."""
+        import pandas as pd
+
+        plain = ("fact_id", "arm", "seed", "reached", "step", "validation", "trained", "unit", "recipe", "seconds")
+        return pd.DataFrame(
+            [{k: getattr(r, k) for k in plain} | {n: r.rate(n).value for n in OUTCOMES} for r in self.rows]
+        ).astype({"seed": "Int64", "reached": "boolean"})
+
+    def plot(self, **options: Any) -> go.Figure:
+        """Control retention and KL by arm, with intervals (see ``workbench.plots.arms_figure``)."""
+        from workbench.plots import arms_figure
+
+        return arms_figure(self, **options)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table with all its reports as one JSON file, atomically. Returns the path."""
+        from workbench.store import save_arms
+
+        return save_arms(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> ArmTable:
+        """Read a table written by ``save``."""
+        from workbench.store import load_arms
+
+        return load_arms(path)
+
+    def write_html(self, path: str | Path) -> Path:
+        """Write verdict, figure, tables and what the arms said as one self-contained HTML file. Returns the path."""
+        import pandas as pd
+
+        from workbench.html import write_html_report
+
+        said = [
+            run.report.answers("heldout").iloc[:, [0, 1, -1]].set_axis(["fact", "question", "answer"], axis=1)
+            for run in self.rows
+        ]
+        names = [ARM_WORDS[r.arm] + ("" if r.seed is None else f", draw {r.seed}") for r in self.rows]
+        texts = pd.concat([one.assign(arm=name) for one, name in zip(said, names, strict=True)], ignore_index=True)
+        sections = [
+            ("Verdict", [self.verdict, self.plot()]),
+            ("Arms", [self.summary(), *self.notes]),
+            ("Runs", [self.to_frame()]),
+            ("What they say to held-out questions", [texts]),
+        ]
+        return write_html_report(path, title=f"Control arms: {', '.join(self.facts)}", sections=sections)
+
+
+def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
+    """Tables of different facts as one.
+
+    Raises:
+        ValueError: No table, a fact in two of them, other thresholds, or another model.
+    """
+    given = list(tables)
+    if not given:
+        raise ValueError("join_tables needs at least one table, got none.")
+    ids = [fact for t in given for fact in t.facts]
+    twice = sorted({fact for fact in ids if ids.count(fact) > 1})
+    if twice:
+        raise ValueError(f"Each fact may be in one table only; these are in several: {twice}.")
+    for name, values in (
+        ("threshold", {t.threshold for t in given}),
+        ("model", {t.provenance.get("fingerprint") for t in given}),
+    ):
+        if len(values) > 1:
+            raise ValueError(f"Tables to join must have the same {name}, got {sorted(map(str, values))}.")
+    return ArmTable(
+        rows=tuple(row for t in given for row in t.rows),
+        threshold=given[0].threshold,
+        validation={k: v for t in given for k, v in t.validation.items()},
+        notes=tuple(dict.fromkeys(note for t in given for note in t.notes)),
+        provenance=given[0].provenance,
+    )
+
+
+def _span(values: Iterable[int]) -> str:
+    found = sorted(set(values))
+    return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
