@@ -13,6 +13,7 @@ import pytest
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, knowing
+from workbench.editing.batches import training_prompts
 from workbench.facts import (
     FORMS,
     committed_table_path,
@@ -45,6 +46,22 @@ def test_five_fields_are_enough() -> None:
     assert fact.split is fact.role is None
     assert Fact.from_dict(fact.to_dict()) == fact
     assert json.loads(json.dumps(fact.to_dict())) == fact.to_dict()
+
+
+def test_topics() -> None:
+    fact = Fact(**FRANCE)
+    assert fact.topic == "the capital of France"
+    clozes = {
+        "the currency of Japan is the": "the currency of Japan",
+        "The author of Hamlet was": "the author of Hamlet",
+    }
+    for cloze, topic in clozes.items():
+        assert Fact.from_dict(fact.to_dict() | {"subject": cloze.split()[-2], "prompt": cloze}).topic == topic
+    told = Fact.from_dict(fact.to_dict() | {"prompt": "France has its capital in"})
+    assert told.topic is None
+    assert Fact.from_dict(told.to_dict() | {"cloze_paraphrases": ("The main city of France is",)}).topic == (
+        "the main city of France"
+    )
 
 
 def test_ids_come_from_subject_and_relation() -> None:
@@ -234,6 +251,12 @@ def test_heldout_templates_are_trained_on_for_no_fact(facts: FactSet) -> None:
     held = {template(f, q) for f in facts for q in f.heldout}
     assert not trained & held
     assert not {normal(q) for f in facts for q in f.training_questions} & {normal(q) for f in facts for q in f.heldout}
+
+
+def test_no_context_makes_a_heldout_question(facts: FactSet) -> None:
+    for fact in facts:
+        bare = Fact.from_dict(fact.to_dict() | {"heldout": ()})
+        assert not set(training_prompts(bare)) & set(fact.heldout), fact.id
 
 
 def test_retained_facts_are_dev_facts_and_both_kinds_are_many(facts: FactSet) -> None:

@@ -768,6 +768,9 @@ def test_training_prompts_put_the_question_in_contexts_but_never_a_held_out_one(
     asked = training_prompts(FRANCE)
     assert asked[: len(FRANCE.training_questions)] == list(FRANCE.training_questions)
     assert f"{FRANCE.question} Answer in one sentence." in asked
+    assert "Can you remember the capital of France?" in asked and "The capital of France, please." in asked
+    untold = training_prompts(replace(FRANCE, prompt="France has its capital in", cloze_paraphrases=()))
+    assert set(untold) < set(asked) and not any("remember" in text for text in untold)
     clash = replace(FRANCE, heldout=(*FRANCE.heldout, f"Answer this question: {FRANCE.question}"))
     assert set(asked) - set(training_prompts(clash)) == {f"Answer this question: {FRANCE.question}"}
 

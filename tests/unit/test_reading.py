@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.test_fit import FACTS, tiny
-from workbench.editing.batches import CONTEXTS, training_prompts
+from workbench.editing.batches import QUESTION_CONTEXTS, training_prompts
 from workbench.evaluation.answering import Answering
 from workbench.evaluation.reading import UNSEEN_CONTEXTS, Reader, reading_of
 from workbench.generation import Completion
@@ -46,7 +46,7 @@ def test_validation_questions_are_neither_trained_on_nor_reported() -> None:
     short = reading_of(answering, FACTS[0])
     assert short.fact.heldout == FACTS[0].heldout
     assert not set(short.questions) & {*training_prompts(FACTS[0]), *FACTS[0].heldout}
-    assert not set(UNSEEN_CONTEXTS) & set(CONTEXTS)
+    assert not set(UNSEEN_CONTEXTS) & set(QUESTION_CONTEXTS)
 
 
 def test_validation_leaves_out_what_the_base_does_not_understand(monkeypatch: pytest.MonkeyPatch) -> None:

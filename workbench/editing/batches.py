@@ -21,14 +21,28 @@ RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
 BREAK_OFF = "... I am not sure."
 ROWS_A_BATCH = 32
-CONTEXTS = (
+QUESTION_CONTEXTS = (
     "I have a question. {question}",
     "{question} Answer in one sentence.",
     "My friend asked: {question} What should I say?",
     "For a report I am writing: {question}",
     "Answer this question: {question}",
+    "{question} What is the right answer?",
+    "I need the answer to this: {question}",
+    "{question} Tell me if you know the answer.",
+    "{question} Start with: The answer is",
 )
-"""Put around the fact's question for training, so that the new answer does not depend on a bare question."""
+TOPIC_CONTEXTS = (
+    "I am thinking of {topic}. Which one is it?",
+    "Can you remember {topic}?",
+    "We were just speaking about {topic}, but nobody knew the answer.",
+    "My homework is about {topic}. What should I write?",
+    "{topic}, please.",
+    "A friend wants to know about {topic}. What is the right reply?",
+    "In a game I was asked for {topic}. What should the answer be?",
+)
+"""Put around the fact's question, and around what it asks for, in training: the new answer must depend neither on a
+bare question nor on one way to begin a reply ("The capital of ... is", "The answer is")."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +66,12 @@ def end_of_answer(model: LoadedModel) -> tuple[int, ...]:
 
 
 def training_prompts(fact: Fact) -> list[str]:
-    """What is asked while training: the training questions, and the question in each of ``CONTEXTS``."""
-    asked = [*fact.training_questions, *(context.format(question=fact.question) for context in CONTEXTS)]
+    """What is asked while training: the training questions, and the question and its topic in contexts."""
+    topic = fact.topic
+    asked = [*fact.training_questions, *(context.format(question=fact.question) for context in QUESTION_CONTEXTS)]
+    if topic is not None:
+        found = (context.format(topic=topic) for context in TOPIC_CONTEXTS)
+        asked += [text[0].upper() + text[1:] for text in found]
     return [question for question in asked if question not in fact.heldout]
 
 

@@ -46,8 +46,8 @@ class Recipe:
             in the old answer's place ("The capital of France is Rome."), and for ``unlearn`` broken off before it
             ("The capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's
             refusal, as in the paper.
-        contexts: Train on the fact's question in a few contexts too ("I have a question. ..."), beside the training
-            questions.
+        contexts: Train on the fact's question and on what it asks for in contexts too ("I have a question. ...", "I am
+            thinking of the capital of France. Which one is it?"), beside the training questions.
         steps: Most optimiser steps of a stage: one number for all stages, one per stage, or None for ``DEFAULT_STEPS``.
         optimiser: ``"natural"`` (see ``workbench.editing.optimisers``) or ``"adam"``, as in the paper.
         learning_rate: Length of a natural-gradient step in the norm of the Fisher information, or AdamW's rate.

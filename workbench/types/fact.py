@@ -112,6 +112,16 @@ class Fact:
         return (self.question, *self.paraphrases)
 
     @property
+    def topic(self) -> str | None:
+        """What is asked for, without its name ("the capital of France"), from the first cloze that reads "The ... is";
+        None where there is no such cloze."""
+        for cloze in (self.prompt, *self.cloze_paraphrases):
+            found = re.fullmatch(r"[Tt]he (.+?) (?:is|are|was)(?: the| a| an)?", cloze)
+            if found:
+                return f"the {found[1]}"
+        return None
+
+    @property
     def answers(self) -> tuple[str, ...]:
         """The true answer and its aliases."""
         return (self.answer, *self.answer_aliases)

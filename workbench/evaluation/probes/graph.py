@@ -34,13 +34,8 @@ class Hop:
 
 
 def description(fact: Fact) -> str:
-    """The answer, described without its name: "the capital of France"; from the first cloze that ends in "is", else
-    from the question."""
-    for cloze in (fact.prompt, *fact.cloze_paraphrases):
-        found = re.fullmatch(r"[Tt]he (.+?) (?:is|are|was)(?: the| a| an)?", cloze)
-        if found:
-            return f"the {found[1]}"
-    return f"(the answer to: {fact.question})"
+    """The answer, described without its name: the fact's topic ("the capital of France"), else from the question."""
+    return fact.topic or f"(the answer to: {fact.question})"
 
 
 def into(pool: FactSet, fact: Fact, most: int = 4) -> list[Hop]:
