@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.atomic import write_bytes
-from workbench.sealed import dump, naming, parse, seal, unseal
+from workbench.sealed import dump, naming, parse_file, seal, unseal
 from workbench.types import Curve, Fact, Lens, ProbeReport, ProbeRow, Rate, TracedPrompt
 
 
@@ -89,9 +89,7 @@ def load_probes(path: str | Path) -> ProbeReport:
         ValueError: It is of another kind or schema version, or damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    return probes_from_dict(parse(path.read_bytes(), path), path)
+    return probes_from_dict(parse_file(path), path)
 
 
 def _lens(data: Mapping[str, Any]) -> Lens:

@@ -127,6 +127,18 @@ def parse(content: bytes, where: Path) -> Any:
         raise ValueError(f"{where} is damaged or cut short ({error}). {AGAIN}") from error
 
 
+def parse_file(path: Path) -> Any:
+    """What a JSON file on disk holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not JSON; the message names the file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    return parse(path.read_bytes(), path)
+
+
 def _fields_sha256(fields: Mapping[str, Any]) -> str:
     return sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode())
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from workbench.atomic import new_folder, write_bytes
-from workbench.sealed import AGAIN, dump, naming, parse, seal, sha256, unseal
+from workbench.sealed import AGAIN, dump, naming, parse, parse_file, seal, sha256, unseal
 from workbench.types import (
     AnswerRow,
     ArmRow,
@@ -220,9 +220,7 @@ def load_report(path: str | Path) -> EvalReport:
         ValueError: It is of another kind or schema version, or damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    return report_from_dict(parse(path.read_bytes(), path), path)
+    return report_from_dict(parse_file(path), path)
 
 
 def save_arms(table: ArmTable, path: str | Path) -> Path:
@@ -249,9 +247,7 @@ def load_arms(path: str | Path) -> ArmTable:
         ValueError: It is of another kind or schema version, or damaged.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    fields = unseal("workbench-arms", parse(path.read_bytes(), path), path)
+    fields = unseal("workbench-arms", parse_file(path), path)
     with naming(path):
         rows = [
             ArmRow(

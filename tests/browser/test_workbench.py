@@ -215,6 +215,7 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
             ("2 Circuit", "What is the capital of France?"),
             ("3 Edit", "What it says to held-out questions"),
             ("4 Compare", "P(answer) after learn at strength 1.00"),
+            ("5 Probe", "What is left: The capital of France is Paris → Rome"),
         ):
             go_to(page, tab)
             sees(page, text)
