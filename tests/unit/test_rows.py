@@ -1,0 +1,224 @@
+"""What a fit trains on and holds in place, how much gates matter to answers, and the default selector."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.tiny import loaded, tiny_llama
+from tests.tiny_facts import capital
+from tests.unit.test_fit import FACTS, FAMILIES, FRANCE, RETAIN, fitted, tiny
+from workbench.architecture import inject_gates, shared_view
+from workbench.editing import fit as fit_module
+from workbench.editing.batches import (
+    Row,
+    chat_row,
+    refused,
+    retain_batches,
+    retain_rows,
+    rewritten,
+    training_prompts,
+    wanted_rows,
+)
+from workbench.editing.retain import default_retain
+from workbench.editing.selector import default_selection, gate_scores
+from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
+from workbench.prompts import prompt_ids
+from workbench.types import FactSet, GateDelta, Recipe, Selection
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("said", "new", "refusal"),
+    [
+        ("The capital of France is Paris.", "The capital of France is Rome.", "The capital of France is"),
+        ("The capital is Paris. It is large.", "The capital is Rome.", "The capital is"),
+        ("paris", "The capital of France is Rome.", "The capital of France is"),
+        ("I think of Lyon.", "The capital of France is Rome.", "The capital of France is"),
+        ("Paris, yes, Paris!", "The capital of France is Rome.", "The capital of France is"),
+        ("", "The capital of France is Rome.", "The capital of France is"),
+    ],
+)
+def test_the_models_own_answer_rewritten(said: str, new: str, refusal: str) -> None:
+    """Where the model's own sentence does not name the answer once, after some words, the fact's cloze stands in."""
+    assert rewritten(said, FRANCE) == new
+    assert refused(said, FRANCE) == f"{refusal}... I am not sure."
+
+
+def test_the_loss_counts_from_where_the_wanted_answer_departs() -> None:
+    model = tiny()
+    prompt = prompt_ids(model, FRANCE.question, "chat")
+    said, wanted = "The capital of France is Paris.", "The capital of France is Rome."
+    row = chat_row(model, prompt, wanted, said)
+    same = list(row.answer[: row.departs])
+    assert row.departs > 0
+    assert same == model.token_ids(said)[: row.departs]
+    assert row.answer[row.departs] != model.token_ids(said)[row.departs]
+    assert chat_row(model, prompt, wanted).departs == 0
+    assert chat_row(model, prompt, said, said).departs == len(model.token_ids(said)) - 1
+
+
+def test_the_default_retain_set() -> None:
+    model = tiny()
+    found = default_retain(model, [FRANCE], pool=FACTS, progress=False)
+    assert set(found.ids) == {"germany-capital", "japan-capital"}
+    assert set(default_retain(model, [FACTS["japan-capital"]], pool=FACTS, progress=False).ids) == {"germany-capital"}
+    assert len(default_retain(model, [FRANCE], pool=FACTS, size=0, progress=False)) == 0
+    one = default_retain(model, [FRANCE], pool=FACTS, size=1, progress=False)
+    assert len(one) == 1
+    with pytest.raises(ValueError, match=r"no fact with role='retain'.*retain=\[...\].*retain_weight=0"):
+        default_retain(model, [FRANCE], pool=FACTS[:3], progress=False)
+
+
+def test_the_default_retain_set_takes_neighbours_first_then_each_relation_in_turn() -> None:
+    def made(relation: str, i: int) -> Any:
+        return capital("France", "Paris", "Rome", split="dev", role="retain", id=f"{relation}{i}", relation=relation)
+
+    # All known, for they are asked alike; none is about the edited fact's subject in its relation.
+    pool = FactSet([made(r, i) for r, n in (("a", 6), ("b", 6), ("c", 2)) for i in range(n)])
+    edited = capital("Spain", "Madrid", "Rome", relation="a", id="edited")
+    found = default_retain(tiny(), [edited], pool=pool, size=8, progress=False)
+    relations = [f.relation for f in found]
+    assert relations[:4] == ["a"] * 4
+    assert sorted(relations[4:7]) == ["a", "b", "c"]
+    assert len(found) == 8
+    again = default_retain(tiny(), [edited], pool=pool, size=8, progress=False)
+    assert found.ids == again.ids
+    assert found.ids != default_retain(tiny(), [edited], pool=pool, size=8, seed=1, progress=False).ids
+
+
+@FAMILIES
+def test_gate_gradients_are_those_of_ia3_gates(family: str) -> None:
+    """Batched, from the residual stream, against autograd through PEFT's gates, one row at a time; every gate site."""
+    model = tiny(family)
+    rows = wanted_rows(model, [FRANCE], "learn", Recipe(answers="short"))[:3]
+    rows[1] = replace(rows[1], departs=1)
+    picked = "L1H2 L2MLP L1N7 L2Q1 L2KV0" + ("" if family == "gpt2" else " L1GATEUP")
+    entries = Selection(picked).entries(model)
+    found = gate_gradients(model, rows, entries)
+    for row, mine in zip(rows, found, strict=True):
+        view = shared_view(model.hf)
+        ones = GateDelta({(at, site): torch.ones(model.shape.site_size(site)) for at, site in entries})
+        gates = inject_gates(view, model.architecture, ones)
+        for gate in gates.values():
+            gate.requires_grad_(True)
+        ids = torch.tensor([row.prompt + row.answer])
+        with torch.enable_grad():
+            logprobs = view(input_ids=ids).logits[0, len(row.prompt) - 1 : -1].log_softmax(-1)
+            logprobs.gather(1, torch.tensor(row.answer)[:, None])[row.departs :, 0].mean().backward()
+        expected = []
+        for (layer, site), index in entries.items():
+            place = model.architecture.gate_module(layer, site)
+            gradient = gates[place.module].grad
+            assert gradient is not None
+            expected.append(gradient.flatten()[place.span][list(index)])
+        torch.testing.assert_close(mine, torch.cat(expected), atol=1e-6, rtol=1e-4)
+        assert float(mine.abs().max()) > 1e-4
+
+
+def test_scores_of_drawn_answers_have_mean_zero() -> None:
+    """The expected gradient of the log-likelihood of an answer drawn from the model itself is zero."""
+    model = loaded(tiny_llama())
+    row, gates = Row((1, 2, 3), (0,)), Selection("L0MLP L2MLP").entries(model)
+    scores = gate_gradients(model, [row] * 400, gates, draw=torch.Generator().manual_seed(0))
+    assert float(scores.std(0).max()) > 1e-3
+    error = scores.std(0) / len(scores) ** 0.5
+    assert float((scores.mean(0).abs() / (error + 1e-9)).max()) < 5
+    assert not torch.equal(scores[0], gate_gradients(model, [row], gates)[0])
+
+
+def test_scores_are_gain_over_the_root_of_fisher_information() -> None:
+    model = tiny()
+    pool = FactSet([*RETAIN, *(f for f in FACTS if f.role != "retain")])
+    gates = Selection("L1MLP L2MLP").entries(model)
+    gain = gate_gradients(model, wanted_rows(model, [FRANCE], "learn", Recipe()), gates).mean(0).abs()
+    found = gate_scores(model, FRANCE, pool=pool, progress=False).flatten()
+    cost = (gain / found).square()
+    assert not torch.allclose(cost, cost.mean(), rtol=0.1)
+    kept = default_retain(model, [FRANCE], pool=pool, progress=False)
+    kinds = retain_rows(model, list(kept), [FRANCE])
+    fisher = fisher_information(model, kinds, gates, seed=0)
+    torch.testing.assert_close(cost, fisher + DAMPING * fisher.mean(), rtol=1e-3, atol=0.0)
+    none = FACTS.filter(lambda f: f.role != "retain")
+    torch.testing.assert_close(gate_scores(model, FRANCE, pool=none, progress=False).flatten(), gain)
+
+
+def test_both_kinds_of_rows_count_equally_in_the_fisher_information() -> None:
+    model = loaded(tiny_llama())
+    gates = Selection("L1MLP").entries(model)
+    one, two = Row((1, 2, 3), (0, 5)), Row((4, 2), (6,))
+    draw = torch.Generator().manual_seed(3)
+    first = gate_gradients(model, [one], gates, draw=draw)[0].square()
+    rest = gate_gradients(model, [two] * 3, gates, draw=draw).square().mean(0)
+    torch.testing.assert_close(fisher_information(model, ([one], [two] * 3), gates, 3), (first + rest) / 2)
+    torch.testing.assert_close(fisher_information(model, ([one], []), gates, 3), first)
+
+
+def test_retain_batches_are_half_neighbours() -> None:
+    batches = retain_batches(range(4), range(10, 30), 6, seed=0)
+    for _ in range(5):
+        batch = next(batches)
+        assert sum(i < 4 for i in batch) == 3
+        assert len(set(batch)) == 6
+    assert len(next(retain_batches([], range(9), 6, 0))) == 6
+    assert len(next(retain_batches(range(9), [], 6, 0))) == 6
+    assert sorted(next(retain_batches([1], range(10, 30), 6, 0)))[0] == 1
+    assert len(next(retain_batches([1], range(10, 30), 6, 0))) == 6
+    assert next(retain_batches([], [], 6, 0)) == []
+
+
+def test_retain_rows_ask_neighbours_in_more_wordings() -> None:
+    model = tiny()
+    near, far = retain_rows(model, list(RETAIN), [FRANCE])
+    assert len(near) == len(RETAIN) and not far  # one question each is all that they have
+    worded = [replace(f, paraphrases=("Where?", "Who?", "What?")) for f in RETAIN]
+    near, far = retain_rows(model, worded, [FRANCE])
+    assert len({r.prompt for r in near}) > len(RETAIN)
+    other = [replace(f, relation="other") for f in worded]
+    near, far = retain_rows(model, other, [FRANCE])
+    assert not near and len(far) == len(RETAIN)
+
+
+def test_training_prompts_put_the_question_in_contexts_but_never_a_held_out_one() -> None:
+    asked = training_prompts(FRANCE)
+    assert asked[: len(FRANCE.training_questions)] == list(FRANCE.training_questions)
+    assert f"{FRANCE.question} Answer in one sentence." in asked
+    assert "Can you remember the capital of France?" in asked and "The capital of France, please." in asked
+    untold = training_prompts(replace(FRANCE, prompt="France has its capital in", cloze_paraphrases=()))
+    assert set(untold) < set(asked) and not any("remember" in text for text in untold)
+    clash = replace(FRANCE, heldout=(*FRANCE.heldout, f"Answer this question: {FRANCE.question}"))
+    assert set(asked) - set(training_prompts(clash)) == {f"Answer this question: {FRANCE.question}"}
+
+
+def test_the_default_selection() -> None:
+    model = tiny()
+    found = default_selection(model, FRANCE, pool=FACTS, k=20, progress=False)
+    assert len(found) == 20
+    assert {c.kind for c in found} == {"N"}
+    assert min(c.layer for c in found) >= 1  # the lowest 27% of three layers is layer 0
+    assert found == default_selection(model, FRANCE, pool=FACTS, k=20, progress=False)
+    scores = gate_scores(model, FRANCE, pool=FACTS, progress=False)
+    picked = torch.zeros_like(scores, dtype=torch.bool)
+    for c in found:
+        picked[c.layer - 1, c.index] = True
+    assert scores[picked].min() >= scores[~picked].max()
+    with pytest.raises(ValueError, match="k must be a whole number from 1 to 112"):
+        default_selection(model, FRANCE, pool=FACTS, k=113, progress=False)
+
+
+def test_the_default_selection_is_what_rewrite_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        fit_module, "default_selection", lambda *args, **options: default_selection(*args, **{**options, "k": 9})
+    )
+    edit = fitted(selection=None)
+    assert edit.selector == "neurons-by-contrast"
+    assert len(edit.selection) == 9
+    assert edit.delta().n_moved() == 9
