@@ -22,7 +22,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 Objective = Literal["cross-entropy"]
 AnswerStyle = Literal["own", "short"]
 Optimiser = Literal["natural", "adam"]
-DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 15, "learn": 30}
+DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 15, "learn": 35}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class Recipe:
     learning_rate: float = 0.03
     warmup: int = 2
     cooldown: int = 10
-    batch_size: int = 5
+    batch_size: int = 8
     retain_weight: float = 4.0
     retain_size: int = 80
     retain_batch_size: int = 12
