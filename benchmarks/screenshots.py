@@ -34,8 +34,10 @@ app.comparison.site = "head"
 app.comparison.compare().wait()
 app.comparison.strength = 0.75
 app.comparison.ask("What is the capital of France?").wait()
+app.probing.probes = ("lens", "context", "strength")
+app.probing.run().wait()
 app"""
-TABS = {"fact": "1 Fact", "circuit": "2 Circuit", "edit": "3 Edit", "compare": "4 Compare"}
+TABS = {"fact": "1 Fact", "circuit": "2 Circuit", "edit": "3 Edit", "compare": "4 Compare", "probe": "5 Probe"}
 
 
 def main(folder: Path) -> None:
