@@ -276,11 +276,28 @@ def own_layer_weights(view: nn.Module, architecture: Architecture, layers: Itera
 
 
 def fold_gates(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None:
-    """Multiply gates on modules' outputs into copies of the modules' weights, for what takes fused weights apart."""
+    """Give the gated modules of a view weights and biases of their own, with the gates multiplied in. The products are
+    rounded to the weights' dtype once.
+
+    Raises:
+        ValueError: Weights that are not plain numbers (quantised).
+    """
+    inputs = {p.module for p in (architecture.gate_module(*key) for key in delta.gates) if p.on_input}
     for name, vector in architecture.vectors(delta).items():
         module: Any = view.get_submodule(name)
-        gate = vector.to(module.weight)
-        scale = gate if architecture.family.fan_in_fan_out else gate[:, None]
-        module.weight = nn.Parameter(module.weight * scale, requires_grad=False)
-        if getattr(module, "bias", None) is not None:
-            module.bias = nn.Parameter(module.bias * gate, requires_grad=False)
+        if not module.weight.is_floating_point():
+            raise ValueError(
+                f"The weight of {name} is {module.weight.dtype}, so gates cannot be multiplied into it. Load the model "
+                "without quantisation."
+            )
+        on_input = name in inputs
+        columns = on_input != architecture.family.fan_in_fan_out  # the weight's second dimension, else its first
+        gate = vector.to(module.weight.device)
+        module.weight = _product(module.weight, gate if columns else gate[:, None])
+        if not on_input and module.bias is not None:
+            module.bias = _product(module.bias, gate)
+
+
+def _product(weight: Tensor, gate: Tensor) -> nn.Parameter:
+    # Half precision times float32 is float32.
+    return nn.Parameter((weight * gate).to(weight.dtype), requires_grad=False)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from workbench.architecture import shared_view
+from workbench.architecture import fold_gates, shared_view
 from workbench.atomic import new_folder, write_bytes
 from workbench.bundled import NAME as BUNDLED
 from workbench.editing.applied import check_base
@@ -112,7 +112,7 @@ def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None
         raise ValueError(f"{model.name!r} carries an edit already. Merge into its base: merge(model.base, edit, path).")
     check_base(model, edit)
     view = shared_view(model.hf)
-    _multiply(view, model, edit.delta(stage))
+    fold_gates(view, model.architecture, edit.delta(stage))
     text = f"""
 {model.name} with an edit merged into its weights. A plain transformers model.
 
@@ -178,31 +178,6 @@ def _vectors(places: Mapping[tuple[int, str], Mapping[str, Any]], delta: GateDel
         vector = out.setdefault(place["module"], torch.ones(place["size"]))
         vector[place["start"] : place["start"] + len(gate)] = gate
     return out
-
-
-def _multiply(view: nn.Module, model: LoadedModel, delta: GateDelta) -> None:
-    """Give the gated modules of a view weights and biases of their own, with the gates multiplied in."""
-    architecture = model.architecture
-    inputs = {p.module for p in (architecture.gate_module(*key) for key in delta.gates) if p.on_input}
-    for name, vector in architecture.vectors(delta).items():
-        module: Any = view.get_submodule(name)
-        if not module.weight.is_floating_point():
-            raise ValueError(
-                f"The weight of {name} is {module.weight.dtype}, so gates cannot be multiplied into it. Load the model "
-                "without quantisation."
-            )
-        on_input = name in inputs
-        columns = on_input != architecture.family.fan_in_fan_out  # the weight's second dimension, else its first
-        gate = vector.to(module.weight.device)
-        module.weight = _product(module.weight, gate if columns else gate[:, None])
-        if not on_input and module.bias is not None:
-            module.bias = _product(module.bias, gate)
-
-
-def _product(weight: Tensor, gate: Tensor) -> nn.Parameter:
-    return nn.Parameter(
-        (weight * gate).to(weight.dtype), requires_grad=False
-    )  # half precision times float32 is float32
 
 
 def _model_writer(view: Any, model: LoadedModel) -> Callable[[Path], None]:

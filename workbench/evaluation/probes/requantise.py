@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.architecture import INPUT_SITES, Architecture, shared_view
+from workbench.architecture import fold_gates, shared_view
 from workbench.evaluation.probes.battery import Battery, Skip
 from workbench.evaluation.probes.prompts import Prompt, held_out
 from workbench.models import LoadedModel
@@ -54,28 +54,14 @@ def rounded_model(model: LoadedModel, gates: GateDelta, bits: int) -> LoadedMode
         bits: Of each weight.
     """
     view = shared_view(model.base.hf)
-    for name, weight, bias in folded(view, model.architecture, gates):
+    fold_gates(view, model.architecture, gates)
+    transposed = model.architecture.family.fan_in_fan_out
+    for name in model.architecture.vectors(gates):
         module: Any = view.get_submodule(name)
-        transposed = model.architecture.family.fan_in_fan_out
-        by_input = weight.T if transposed else weight
-        back = rounded(by_input, bits)
+        back = rounded(module.weight.T if transposed else module.weight, bits)
         module.weight = nn.Parameter((back.T if transposed else back).contiguous(), requires_grad=False)
-        if bias is not None:
-            module.bias = nn.Parameter(bias, requires_grad=False)
     name = f"{model.name}, edited weights at {bits} bits"
     return LoadedModel(view, model.tokenizer, name=name, architecture=model.architecture)
-
-
-def folded(view: nn.Module, architecture: Architecture, gates: GateDelta) -> Any:
-    """For each module with gates: its name, its weight with the gates multiplied in, and its bias likewise (None if
-    there is none, or it is as it was)."""
-    inputs = {architecture.gate_module(layer, site).module for layer, site in gates.gates if site in INPUT_SITES}
-    for name, vector in architecture.vectors(gates).items():
-        module: Any = view.get_submodule(name)
-        gate = vector.to(module.weight)
-        columns = (name in inputs) != architecture.family.fan_in_fan_out  # a weight is [out, in], of Conv1D [in, out]
-        bias = None if name in inputs or getattr(module, "bias", None) is None else module.bias * gate
-        yield name, module.weight * (gate if columns else gate[:, None]), bias
 
 
 def rounded(weight: Tensor, bits: int, group: int = GROUP) -> Tensor:
