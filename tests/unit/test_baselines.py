@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.unit.test_arms import QUICK, RETAIN, SELECTION
 from tests.unit.test_fit import FACTS, recipe, same, tiny
 from workbench.editing.baselines import RATES, tune
 from workbench.editing.fit import rewrite
 from workbench.types import Edit, Selection
 
 FRANCE = FACTS[0]
-RETAIN = FACTS.filter(role="retain")
-SELECTION = "L1H2 L1H3 L2N5 L2N6 L2N7"
-QUICK = recipe(steps=(2, 5))
 
 
 @pytest.fixture(autouse=True)

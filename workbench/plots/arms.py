@@ -6,7 +6,7 @@ import math
 
 import plotly.graph_objects as go
 
-from workbench.plots.style import BLUE, GREY, INK, MARKERS, ORANGE, card, escape, number
+from workbench.plots.style import BLUE, GREY, INK, MARKERS, ORANGE, card, escape, number, whiskers
 from workbench.types import ArmTable, Rate
 from workbench.types.arms import ARM_WORDS
 
@@ -89,7 +89,6 @@ def arms_figure(table: ArmTable) -> go.Figure:
 
 def _mean(rate: Rate, at: float, axis: str, label: str, color: str, symbol: str, reached: bool) -> go.Scatter:
     """An arm's rate with its interval; hollow where the runs did not reach the threshold."""
-    bounded = math.isfinite(rate.low) and math.isfinite(rate.high)
     return go.Scatter(
         x=[rate.value],
         y=[at],
@@ -102,15 +101,7 @@ def _mean(rate: Rate, at: float, axis: str, label: str, color: str, symbol: str,
             "color": color,
             "line": {"color": INK if reached else color, "width": 1},
         },
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [rate.high - rate.value if bounded else 0.0],
-            "arrayminus": [rate.value - rate.low if bounded else 0.0],
-            "color": color,
-            "thickness": 2,
-            "width": 5,
-        },
+        error_x=whiskers([rate.low], [rate.value], [rate.high], color),
         customdata=[[number(rate.low), number(rate.high), str(rate.n), escape(rate.method)]],
         hovertemplate=f"{escape(label)}<br><b>%{{x:.3f}}</b> [%{{customdata[0]}}, %{{customdata[1]}}]<br>"
         "n = %{customdata[2]}, %{customdata[3]}<extra></extra>",

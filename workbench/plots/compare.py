@@ -34,6 +34,7 @@ from workbench.plots.style import (
     finite,
     number,
     visible,
+    whiskers,
 )
 from workbench.types import EffectMap, EvalReport
 
@@ -88,15 +89,12 @@ def rates_figure(report: EvalReport) -> go.Figure:
                     "color": _COLORS[i % len(_COLORS)],
                     "line": {"color": INK, "width": 1},
                 },
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [_span(r.high - r.value) for r in found],
-                    "arrayminus": [_span(r.value - r.low) for r in found],
-                    "color": _COLORS[i % len(_COLORS)],
-                    "thickness": 2,
-                    "width": 5,
-                },
+                error_y=whiskers(
+                    [r.low for r in found],
+                    [r.value for r in found],
+                    [r.high for r in found],
+                    _COLORS[i % len(_COLORS)],
+                ),
             )
         )
     everywhere = [n for n in names if stages and all(n in absent[s] for s in stages)]
@@ -143,10 +141,6 @@ def rates_figure(report: EvalReport) -> go.Figure:
             line={"color": "#d9d9d9", "width": 1},
         )
     return figure
-
-
-def _span(value: float) -> float:
-    return max(0.0, value) if math.isfinite(value) else 0.0
 
 
 def _n_line(report: EvalReport, name: str) -> str:

@@ -17,6 +17,7 @@ from workbench.plots.style import (
     ORANGE,
     card,
     escape,
+    head_of_column,
     number,
     visible,
 )
@@ -143,18 +144,7 @@ def lens_figure(lenses: Sequence[Lens]) -> go.Figure:
             y1=1,
             line={"color": INK, "width": 1, "dash": "dot"},
         )
-        figure.add_annotation(
-            x=domain[0],
-            xref="paper",
-            xanchor="left",
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            yshift=4,
-            showarrow=False,
-            text=f"<b>{escape(one.stage)}</b>, turns at {escape(one.turn)}",
-            font={"size": 12, "color": INK},
-        )
+        head_of_column(figure, domain[0], f"<b>{escape(one.stage)}</b>, turns at {escape(one.turn)}")
     figure.update_layout(
         legend={"x": 1.01, "y": 1, "xanchor": "left", "yanchor": "top", "title": {"text": "first token"}}
     )

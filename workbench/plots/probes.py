@@ -24,8 +24,10 @@ from workbench.plots.style import (
     card,
     escape,
     finite,
+    head_of_column,
     number,
     visible,
+    whiskers,
 )
 from workbench.types import Curve, ProbeReport, Rate
 from workbench.types.probe import PROBE_TITLES
@@ -90,15 +92,12 @@ def recovery_figure(report: ProbeReport) -> go.Figure:
                         "color": _COLORS[i % len(_COLORS)],
                         "line": {"color": INK, "width": 1},
                     },
-                    error_y={
-                        "type": "data",
-                        "symmetric": False,
-                        "array": [max(0.0, r.high - r.value) if math.isfinite(r.high) else 0.0 for _, r in kept],
-                        "arrayminus": [max(0.0, r.value - r.low) if math.isfinite(r.low) else 0.0 for _, r in kept],
-                        "color": _COLORS[i % len(_COLORS)],
-                        "thickness": 2,
-                        "width": 4,
-                    },
+                    error_y=whiskers(
+                        [r.low for _, r in kept],
+                        [r.value for _, r in kept],
+                        [r.high for _, r in kept],
+                        _COLORS[i % len(_COLORS)],
+                    ),
                 )
             )
     last = report.stages[-1]
@@ -229,18 +228,7 @@ def curves_figure(report: ProbeReport, curves: list[Curve]) -> go.Figure:
                 },
             }
         )
-        figure.add_annotation(
-            x=domain[0],
-            xref="paper",
-            xanchor="left",
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            yshift=4,
-            showarrow=False,
-            text=f"<b>{escape(stage)}</b>",
-            font={"size": 12, "color": INK},
-        )
+        head_of_column(figure, domain[0], f"<b>{escape(stage)}</b>")
     figure.update_layout(legend={"x": 1.01, "y": 1, "xanchor": "left", "yanchor": "top"})
     return figure
 

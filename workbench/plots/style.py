@@ -156,6 +156,39 @@ def card(
     return figure
 
 
+def whiskers(low: Sequence[float], value: Sequence[float], high: Sequence[float], color: str) -> dict[str, Any]:
+    """Error bars of intervals, for ``error_x`` and ``error_y``; an end that is not finite is not drawn."""
+
+    def length(span: float) -> float:
+        return max(0.0, span) if math.isfinite(span) else 0.0
+
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [length(h - v) for h, v in zip(high, value, strict=True)],
+        "arrayminus": [length(v - x) for v, x in zip(value, low, strict=True)],
+        "color": color,
+        "thickness": 2,
+        "width": 5,
+    }
+
+
+def head_of_column(figure: go.Figure, x: float, text: str) -> None:
+    """Put a line of markup above a column of subplots that begins at ``x``, a share of the figure's width."""
+    figure.add_annotation(
+        x=x,
+        xref="paper",
+        xanchor="left",
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        yshift=4,
+        showarrow=False,
+        text=text,
+        font={"size": 12, "color": INK},
+    )
+
+
 def runs(indices: Sequence[int]) -> list[tuple[int, int]]:
     """First and last index of each contiguous run: ``[3, 4, 7]`` gives ``[(3, 4), (7, 7)]``."""
     out: list[tuple[int, int]] = []
