@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench.editing.batches import ROWS_A_BATCH, Prepared, Row
+from workbench.editing.batches import Prepared, Row
 from workbench.models import LoadedModel
 from workbench.resume import HookSite, Resumable
 from workbench.types import Site
@@ -27,7 +27,7 @@ def gate_gradients(
     to gates at 1: [rows, gates] float32, on the CPU.
 
     With ``draw``, of answer tokens drawn from the model's own distribution instead, summed: the score, whose mean
-    outer product is the Fisher information. One forward and one backward pass for ``ROWS_A_BATCH`` rows.
+    outer product is the Fisher information. One forward and one backward pass for a few rows of like length at a time.
 
     Args:
         model: A base model.
@@ -41,9 +41,7 @@ def gate_gradients(
     places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
     columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
     out = torch.zeros(len(rows), sum(map(len, columns)))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].answer))
-    for first in range(0, len(order), ROWS_A_BATCH):
-        part = order[first : first + ROWS_A_BATCH]
+    for part in prepared.parts(range(len(rows))):
         batch = prepared.batch(part)
         with torch.enable_grad(), engine.keeping(places) as states:
             start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
