@@ -252,12 +252,16 @@ def test_the_fit_takes_the_selectors_fisher_information(monkeypatch: pytest.Monk
         measured.append(args)
         return fisher_information(*args)
 
+    def few(*args: Any, **options: Any) -> Any:
+        return select_neurons(*args, **{**options, "k": 60})
+
     monkeypatch.setattr(fit_module, "fisher_information", counted)
+    monkeypatch.setattr(fit_module, "select_neurons", few)
     retain = None if measured_on == "the fit's rows" else RETAIN[:1]
     edit = fitted(selection=None, optimiser="natural", retain=retain)
     assert len(measured) == (retain is not None)
     given = fitted(
-        selection=default_selection(model, FRANCE, pool=FACTS, progress=False), optimiser="natural", retain=retain
+        selection=default_selection(model, FRANCE, pool=FACTS, k=60, progress=False), optimiser="natural", retain=retain
     )
     assert len(measured) == 1 + (retain is not None)
     assert same(edit, given)
