@@ -100,7 +100,7 @@ def by_trainer(model: wb.LoadedModel, rows: list[Row], selection: Selection, fol
         fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
         return {k: torch.tensor([r[k] + [v] * (width - len(r[k])) for r in batch]) for k, v in fill.items()}
 
-    data = [
+    data: Any = [
         {
             "input_ids": [*r.prompt, *r.answer],
             "attention_mask": [1] * (len(r.prompt) + len(r.answer)),
@@ -129,7 +129,7 @@ def by_trainer(model: wb.LoadedModel, rows: list[Row], selection: Selection, fol
         args=arguments,
         train_dataset=data,
         data_collator=collate,
-        callbacks=[Clock()],  # type: ignore[arg-type]
+        callbacks=[Clock()],
     )
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -20,9 +20,9 @@ from workbench.types import Fact, Recipe, StageName
 RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
 BREAK_OFF = "... I am not sure."
-PART_TOKENS = {"cpu": 160}
-"""Tokens (padding included) that are computed at once, by device; ``MANY_TOKENS`` on others. A part's states fit a
-processor's caches and leave memory that the next part takes over; in one piece a batch is bound by fetching memory."""
+PART_TOKENS = {"cpu": 320}
+"""Tokens (padding included) that are computed at once, by device; ``MANY_TOKENS`` on others. Smaller parts have less
+padding and need less memory, larger ones have more efficient matrix products."""
 MANY_TOKENS = 2048
 QUESTION_CONTEXTS = (
     "I have a question. {question}",
