@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks import edit_quality, quickstart
+from benchmarks import edit_quality, quickstart, speed_fit
 
 if __name__ == "__main__":
     quickstart.main()
+    speed_fit.main()
     edit_quality.main()

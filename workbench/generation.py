@@ -67,7 +67,8 @@ def generate(
     batch_size: int = 48,
     progress: Any = None,
 ) -> list[Completion]:
-    """Greedy completions of prompts given as token ids, in order.
+    """Greedy completions of prompts given as token ids, in order. What the prompts of a batch begin with (a chat
+    template's system prompt) is computed once.
 
     Args:
         model: A base or edited model.
@@ -80,8 +81,14 @@ def generate(
     out: list[Completion | None] = [None] * len(prompts)
     stops = stop_tokens(model)
     for batch in length_batches([len(p) for p in prompts], batch_size):
-        ids, mask = pad([prompts[i] for i in batch], pad_token(model), "left")
+        asked = [tuple(prompts[i]) for i in batch]
+        shared = _shared_tokens(model, asked, max_new_tokens)
+        first = asked[0][:shared]
+        ids, mask = pad([p[shared:] for p in asked], pad_token(model), "left")
+        ids = torch.cat([torch.tensor([first] * len(asked), dtype=torch.long).view(len(asked), shared), ids], 1)
+        mask = torch.cat([torch.ones(len(asked), shared, dtype=mask.dtype), mask], 1)
         with torch.inference_mode():
+            past = {"past_key_values": _after(model, first, len(asked))} if shared else {}
             generated = model.runner.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
@@ -94,6 +101,7 @@ def generate(
                 top_k=None,
                 pad_token_id=pad_token(model),
                 eos_token_id=stops or None,
+                **past,
             )
         for i, row in zip(batch, generated[:, ids.shape[1] :].tolist(), strict=True):
             end = next((n + 1 for n, token in enumerate(row) if token in stops), len(row))
@@ -102,6 +110,32 @@ def generate(
         if progress is not None:
             progress.update(len(batch))
     return [c for c in out if c is not None]
+
+
+def _shared_tokens(model: LoadedModel, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> int:
+    """How many first tokens prompts have in common, leaving each one of its own; 0 for a single prompt.
+
+    0 as well if a layer's attention window could end within the texts (the padding stands between the shared tokens
+    and a row's own, and the window would count it), and for a model that asks for a kind of cache of its own.
+    """
+    window = getattr(model.hf.config.get_text_config(), "sliding_window", None)
+    too_long = window is not None and max(map(len, prompts)) + max_new_tokens > window
+    own_cache = getattr(model.hf.generation_config, "cache_implementation", None) is not None
+    if len(prompts) == 1 or too_long or own_cache:
+        return 0
+    low, high = min(prompts), max(prompts)  # in dictionary order: what these share, all share
+    most = min(map(len, prompts)) - 1
+    return next((n for n in range(most) if low[n] != high[n]), most)
+
+
+def _after(model: LoadedModel, first: Sequence[int], rows: int) -> Any:
+    """The cache of a model that has read these tokens, once, for so many rows."""
+    from transformers import DynamicCache
+
+    cache: Any = DynamicCache()  # without the configuration it keeps every token, whatever the window
+    ids = torch.tensor([list(first)], device=model.device)
+    model.runner(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return DynamicCache([(at.keys.expand(rows, -1, -1, -1), at.values.expand(rows, -1, -1, -1)) for at in cache.layers])
 
 
 _SAID: WeakKeyDictionary[LoadedModel, dict[tuple[Any, ...], Completion]] = WeakKeyDictionary()
@@ -168,8 +202,6 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
     What all rows begin with is computed once, and the last token of a row never. Equal to ``continuation_logprobs`` up
     to rounding.
     """
-    from transformers import DynamicCache
-
     given = [(*prompt, *continuation)[:-1] for prompt, continuation in rows]
     texts = list(dict.fromkeys(given))  # answers of one token after one prompt are the same text
     shared = 0
@@ -179,14 +211,7 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
     options: dict[str, Any] = {"use_cache": False}
     with torch.inference_mode():
         if shared:
-            cache: Any = DynamicCache()  # without the configuration it keeps every token, whatever the window
-            first = torch.tensor([texts[0][:shared]], device=model.device)
-            model.runner(input_ids=first, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            past = [
-                (layer.keys.expand(len(texts), -1, -1, -1), layer.values.expand(len(texts), -1, -1, -1))
-                for layer in cache.layers
-            ]
-            options = {"use_cache": True, "past_key_values": DynamicCache(past)}
+            options = {"use_cache": True, "past_key_values": _after(model, texts[0][:shared], len(texts))}
         keep = ids.shape[1] - min(len(p) - 1 - shared for p, _ in rows)
         mask = torch.ones(len(texts), shared + ids.shape[1], dtype=torch.long, device=model.device)
         logits = model.runner(

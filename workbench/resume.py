@@ -163,8 +163,24 @@ class Resumable:
             options = _past(prefix, resid.shape[0])
             return self._view(inputs_embeds=resid, logits_to_keep=1, **options).logits[:, -1]
 
+    def resumed_keys_values(self, resid: Tensor, start: int) -> KeysValues:
+        """Keys and values of a prefix that resumes at layer ``start``, by layer, each [1, kv heads, tokens, d_head],
+        with gradients if enabled. Zeros stand for the layers below, which nothing reads.
+
+        Args:
+            resid: The residual stream of the prefix entering layer ``start``, [1, tokens, d_model].
+            start: First layer to compute.
+        """
+        from transformers import DynamicCache
+
+        with self._from_layer(start, resid):
+            cache = self._parent(inputs_embeds=resid, use_cache=True, past_key_values=DynamicCache())
+        done = [(layer.keys, layer.values) for layer in cache.past_key_values.layers[start:]]
+        unused = (torch.zeros_like(done[0][0]), torch.zeros_like(done[0][1]))
+        return [unused] * start + done
+
     def logits_at(
-        self, resid: Tensor, rows: Tensor, positions: Tensor, *, start: int, shared: Tensor | None = None
+        self, resid: Tensor, rows: Tensor, positions: Tensor, *, start: int, prefix: KeysValues | None = None
     ) -> Tensor:
         """Logits at chosen places, for rows that are padded on the right and share their first tokens.
 
@@ -172,20 +188,11 @@ class Resumable:
             resid: The residual stream entering layer ``start``, [rows, tokens, d_model], without the shared tokens.
             rows, positions: The places, counted within ``resid``.
             start: First layer to compute.
-            shared: The residual stream of the shared tokens, [1, shared tokens, d_model]; computed once for all rows.
+            prefix: Keys and values of the shared tokens, as ``resumed_keys_values`` gives them.
 
         Returns:
             [places, d_vocab], with gradients if enabled.
         """
-        prefix = None
-        if shared is not None:
-            from transformers import DynamicCache
-
-            with self._from_layer(start, shared):
-                cache = self._parent(inputs_embeds=shared, use_cache=True, past_key_values=DynamicCache())
-            done = [(layer.keys, layer.values) for layer in cache.past_key_values.layers[start:]]
-            unused = (torch.zeros_like(done[0][0]), torch.zeros_like(done[0][1]))
-            prefix = [unused] * start + done
         with self._from_layer(start, resid):
             hidden = self._parent(inputs_embeds=resid, **_past(prefix, resid.shape[0])).last_hidden_state
         return self._view.get_output_embeddings()(hidden[rows, positions])

@@ -226,9 +226,9 @@ def test_logits_at_places_with_a_shared_prefix(family: str, start: int, shared: 
     weights = torch.linspace(-1, 1, len(places) * N_VOCAB).view(len(places), -1)
 
     padded = torch.nn.utils.rnn.pad_sequence([w[shared:] for w in whole], batch_first=True).requires_grad_(True)
-    prefix = whole[0][None, :shared] if shared else None
+    prefix = engine.resumed_keys_values(whole[0][None, :shared], start) if shared else None
     rows, positions = torch.tensor([r for r, _ in places]), torch.tensor([p - shared for _, p in places])
-    got = engine.logits_at(padded, rows, positions, start=start, shared=prefix)
+    got = engine.logits_at(padded, rows, positions, start=start, prefix=prefix)
     (gradient,) = torch.autograd.grad((got * weights).sum(), padded)
 
     for row, text in enumerate(texts):

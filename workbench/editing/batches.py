@@ -20,7 +20,10 @@ from workbench.types import Fact, Recipe, StageName
 RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
 BREAK_OFF = "... I am not sure."
-ROWS_A_BATCH = 32
+PART_TOKENS = {"cpu": 320}
+"""Tokens (padding included) that are computed at once, by device; ``MANY_TOKENS`` on others. Smaller parts have less
+padding and need less memory, larger ones have more efficient matrix products."""
+MANY_TOKENS = 2048
 QUESTION_CONTEXTS = (
     "I have a question. {question}",
     "{question} Answer in one sentence.",
@@ -194,7 +197,8 @@ class Batch:
 
 
 class Prepared:
-    """Rows with everything below the start layer computed once: it does not change during a fit.
+    """Rows with everything below the start layer computed once: it does not change during a fit. The last token of a
+    row is never computed: nothing is predicted after it.
 
     Args:
         engine: Runs the base model.
@@ -207,12 +211,18 @@ class Prepared:
         self.rows = list(rows)
         self.shared = shared
         self._device = engine.device
-        self._resid: list[Tensor] = []
+        texts = [(r.prompt + r.answer)[:-1] for r in self.rows]
+        self._resid: list[Tensor] = [torch.empty(0)] * len(texts)
         with torch.no_grad():
-            for first in range(0, len(self.rows), ROWS_A_BATCH):
-                part = [r.prompt + r.answer for r in self.rows[first : first + ROWS_A_BATCH]]
-                resid = engine.entering(pad(part, 0, "right")[0], start)  # causal: what follows a token is unseen
-                self._resid += [x[shared : len(ids)].clone() for x, ids in zip(resid, part, strict=True)]
+            for part in parts([len(t) for t in texts], self._device):
+                padded = pad([texts[i] for i in part], 0, "right")[0]
+                resid = engine.entering(padded, start)  # causal: what follows a token is unseen
+                for i, x in zip(part, resid, strict=True):
+                    self._resid[i] = x[shared : len(texts[i])].clone()
+
+    def parts(self, indices: Sequence[int]) -> list[list[int]]:
+        """Places within ``indices``, grouped to be computed together: rows of like length, few enough at a time."""
+        return parts([len(self._resid[i]) for i in indices], self._device)
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Pad and stack some rows."""
@@ -226,6 +236,19 @@ class Prepared:
             count.append(len(answer))
         rows, positions = (torch.tensor(x, device=self._device) for x in (row, position))
         return Batch(resid, rows, positions, count)
+
+
+def parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Indices of rows of these lengths in groups of like length, shortest first, none of which has more tokens with
+    its padding than ``PART_TOKENS`` allows (but at least one row)."""
+    most = PART_TOKENS.get(device.type, MANY_TOKENS)
+    found: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if found and (len(found[-1]) + 1) * lengths[i] <= most:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found
 
 
 def shared_prefix(rows: Sequence[Row]) -> int:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from workbench.editing.batches import (
-    ROWS_A_BATCH,
     Prepared,
     Row,
     Shuffled,
@@ -32,7 +31,7 @@ from workbench.editing.optimisers import Optimiser
 from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
-from workbench.resume import Resumable
+from workbench.resume import KeysValues, Resumable
 from workbench.types import Fact, FactSet, Recipe, StageName, Step
 
 MONITOR_EVERY = 5
@@ -161,17 +160,59 @@ class Training:
         """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
         out: dict[int, Tensor] = {}
         with torch.no_grad():
-            for first in range(0, len(self._retain), ROWS_A_BATCH):
-                part = self._retain[first : first + ROWS_A_BATCH]
-                logits = self._logits(self._base, part)
-                out.update((i, x.log_softmax(-1)) for i, x in zip(part, logits, strict=True))
+            prefix = self._prefix(self._base)
+            for part in self._rows.parts(self._retain):
+                rows = [self._retain[i] for i in part]
+                logits = self._logits(self._base, rows, prefix)
+                out.update((i, x.log_softmax(-1)) for i, x in zip(rows, logits, strict=True))
         return out
 
-    def _logits(self, engine: Resumable, rows: Sequence[int]) -> list[Tensor]:
+    def _prefix(self, engine: Resumable) -> KeysValues | None:
+        """Keys and values of what all rows begin with."""
+        return None if self._shared is None else engine.resumed_keys_values(self._shared, self.start)
+
+    def _logits(self, engine: Resumable, rows: Sequence[int], prefix: KeysValues | None) -> list[Tensor]:
         """Logits that predict each row's answer tokens, [tokens, d_vocab] float32 per row, in one forward pass."""
         batch = self._rows.batch(rows)
-        logits = engine.logits_at(batch.resid, batch.row, batch.position, start=self.start, shared=self._shared)
+        logits = engine.logits_at(batch.resid, batch.row, batch.position, start=self.start, prefix=prefix)
         return list(logits.float().split(batch.count))
+
+    def _backward(self, engine: Resumable, chosen: Sequence[int], held: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """A step's losses, their gradients added to the parameters' ``.grad``.
+
+        The rows go forward and backward in parts (``Prepared.parts``). The shared prefix goes forward once before
+        them; its keys and values gather the parts' gradients, and it goes backward once after them.
+
+        Returns:
+            Negative log-likelihood of each chosen row, [rows], and the KL of the held ones, nats per token.
+        """
+        recipe, device = self.recipe, self.model.device
+        rows = [*chosen, *held]
+        nll, kl = torch.zeros(len(chosen), device=device), torch.zeros((), device=device)
+        answers = sum(len(self._rows.rows[i].answer) for i in held)
+        prefix = self._prefix(engine)
+        whole = [state for pair in prefix or () for state in pair]
+        leaves = [state.detach().requires_grad_(state.requires_grad) for state in whole]
+        cut = None if prefix is None else list(zip(leaves[::2], leaves[1::2], strict=True))
+        for part in self._rows.parts(rows):
+            logits = self._logits(engine, [rows[i] for i in part], cut)
+            told = [(i, x) for i, x in zip(part, logits, strict=True) if i < len(chosen)]
+            kept = [(rows[i], x) for i, x in zip(part, logits, strict=True) if i >= len(chosen)]
+            total = torch.zeros((), device=device)
+            if told:
+                found = self._answer_nll([x for _, x in told], [chosen[i] for i, _ in told])
+                nll[[i for i, _ in told]] = found.detach()
+                lacking = found if recipe.hinge is None else (found + math.log(recipe.hinge)).relu()
+                total = total + lacking.sum() / len(chosen)
+            if kept:
+                change = self._kl([x for _, x in kept], [i for i, _ in kept]).sum() / answers
+                kl += change.detach()
+                total = total + recipe.retain_weight * change
+            total.backward()
+        through = [(state, leaf.grad) for state, leaf in zip(whole, leaves, strict=True) if leaf.grad is not None]
+        if through:
+            torch.autograd.backward([state for state, _ in through], [gradient for _, gradient in through])
+        return nll, kl
 
     def stage(
         self, stage: StageName, steps: int, moving: Moving, bar: Any, stop: Callable[[int], bool] | None = None
@@ -200,18 +241,17 @@ class Training:
             for step in range(steps):
                 check_cancel(self.cancel, f"in stage {stage!r} before step {step}")
                 chosen, held = next(fact_batches), next(held_batches)
-                logits = self._logits(engine, [*chosen, *held])
-                nll = self._answer_nll(logits[: len(chosen)], chosen)
-                confidence.update(zip(chosen, (-nll.detach()).exp().tolist(), strict=True))
-                loss, kl = nll.mean(), self._kl(logits[len(chosen) :], held)
-                lacking = nll if recipe.hinge is None else (nll + math.log(recipe.hinge)).relu()
-                total = lacking.mean() + recipe.retain_weight * kl
-                if not bool(torch.isfinite(total)):
+                for p in parameters:
+                    p.grad = None
+                nll, kl = self._backward(engine, chosen, held)
+                confidence.update(zip(chosen, (-nll).exp().tolist(), strict=True))
+                loss = nll.mean()
+                if not bool(torch.isfinite(loss + kl)):
                     raise NonFiniteLoss(
-                        f"The loss is {float(loss.detach())!r} and the KL {float(kl.detach())!r} at step {step} of "
+                        f"The loss is {float(loss)!r} and the KL {float(kl)!r} at step {step} of "
                         f"stage {stage!r}. Lower learning_rate (now {moving.rate}); the model is as it was."
                     )
-                latest = float(loss.detach()), float(kl.detach())
+                latest = float(loss), float(kl)
                 seen_all = len(confidence) == len(wanted)
                 enough = (
                     recipe.early_stop is not None
@@ -224,9 +264,6 @@ class Training:
                     break
                 monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}
                 self._record(Step(stage, step, *latest, **monitored), bar)
-                for p in parameters:
-                    p.grad = None
-                total.backward()
                 moving.after_backward()
                 warm, cool = (step + 1) / (recipe.warmup + 1), (end - step) / (cooldown + 1)
                 moving.optimiser.step(moving.rate * min(warm, cool, 1.0))
@@ -261,17 +298,16 @@ class Training:
         return torch.stack(found)
 
     def _kl(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
-        """Mean KL(base || edited) over the answer tokens of some retained rows, nats per token; 0 for no rows."""
-        if not rows:
-            return torch.zeros((), device=self.model.device)
+        """KL(base || edited) at the answer tokens of some retained rows, [tokens] in nats."""
         edited = torch.cat(list(logits)).log_softmax(-1)
         reference = torch.cat([self._reference[i] for i in rows])
-        return nn.functional.kl_div(edited, reference, reduction="none", log_target=True).sum(-1).mean()
+        return nn.functional.kl_div(edited, reference, reduction="none", log_target=True).sum(-1)
 
     def _measure(self, engine: Resumable) -> dict[str, float]:
         rows = list(self._monitor)
         with torch.no_grad():
-            probabilities = (-self._answer_nll(self._logits(engine, rows), rows)).exp().tolist()
+            logits = self._logits(engine, rows, self._prefix(engine))
+            probabilities = (-self._answer_nll(logits, rows)).exp().tolist()
         return {
             **dict(zip(self._monitor_names, probabilities, strict=True)),
             "seconds": time.perf_counter() - self._began,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from workbench.editing.batches import ROWS_A_BATCH, Prepared, Row
+from workbench.editing.batches import Prepared, Row
 from workbench.models import LoadedModel
 from workbench.resume import HookSite, Resumable
 from workbench.types import Site
@@ -26,7 +27,7 @@ def gate_gradients(
     to gates at 1: [rows, gates] float32, on the CPU.
 
     With ``draw``, of answer tokens drawn from the model's own distribution instead, summed: the score, whose mean
-    outer product is the Fisher information. One forward and one backward pass for ``ROWS_A_BATCH`` rows.
+    outer product is the Fisher information. One forward and one backward pass for a few rows of like length at a time.
 
     Args:
         model: A base model.
@@ -40,9 +41,7 @@ def gate_gradients(
     places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
     columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
     out = torch.zeros(len(rows), sum(map(len, columns)))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].prompt) + len(rows[i].answer))
-    for first in range(0, len(order), ROWS_A_BATCH):
-        part = order[first : first + ROWS_A_BATCH]
+    for part in prepared.parts(range(len(rows))):
         batch = prepared.batch(part)
         with torch.enable_grad(), engine.keeping(places) as states:
             start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
@@ -65,17 +64,51 @@ def gate_gradients(
     return out
 
 
+@dataclass(frozen=True, eq=False)
+class Fisher:
+    """Diagonal Fisher information of gates, and what it was measured on.
+
+    Args:
+        kinds: The rows, by kind.
+        seed: Drew the answers.
+        entries: The gates, as ``Selection.entries`` gives them.
+        values: [gates] in nats squared, in the order of ``entries``.
+    """
+
+    kinds: tuple[tuple[Row, ...], ...]
+    seed: int
+    entries: Mapping[tuple[int, Site], Sequence[int]]
+    values: Tensor
+
+    def of(
+        self,
+        kinds: Sequence[Sequence[Row]],
+        entries: Mapping[tuple[int, Site], Sequence[int]],
+        seed: int,
+    ) -> Tensor | None:
+        """The values of some of the gates, [gates] in the order of ``entries``, equal to the bit to what
+        ``fisher_information`` would find; None unless all of them were measured on just these rows with this seed,
+        from the same lowest layer on (else rounding differs, and with it, rarely, an answer that is drawn)."""
+        same = self.seed == seed and self.kinds == tuple(map(tuple, kinds))
+        if not same or min(entries)[0] != min(self.entries)[0]:
+            return None
+        gates = [(place, gate) for place, index in self.entries.items() for gate in index]
+        column = {gate: at for at, gate in enumerate(gates)}
+        wanted = [(place, gate) for place, index in entries.items() for gate in index]
+        return self.values[[column[gate] for gate in wanted]] if column.keys() >= set(wanted) else None
+
+
 def fisher_information(
     model: LoadedModel,
     kinds: Sequence[Sequence[Row]],
     entries: Mapping[tuple[int, Site], Sequence[int]],
     seed: int,
-) -> Tensor:
-    """Diagonal Fisher information of gates on retained rows, each kind of rows that there is counting equally: [gates]
-    in nats squared. The columns are in the order of ``entries``; ``seed`` draws the answers."""
+) -> Fisher:
+    """Diagonal Fisher information of gates on retained rows, each kind of rows that there is counting equally. ``seed``
+    draws the answers."""
     draw = torch.Generator().manual_seed(seed)
     means = [gate_gradients(model, rows, entries, draw=draw).square().mean(0) for rows in kinds if rows]
-    return torch.stack(means).mean(0)
+    return Fisher(tuple(map(tuple, kinds)), seed, dict(entries), torch.stack(means).mean(0))
 
 
 def damped(fisher: Tensor) -> Tensor:

@@ -139,7 +139,8 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
             for p in parameters.values():
                 p.requires_grad_(True)
                 p.grad = None
-            logits = engine.logits_at(batch.resid, batch.row, batch.position, start=start, shared=first)
+            prefix = None if first is None else engine.resumed_keys_values(first, start)
+            logits = engine.logits_at(batch.resid, batch.row, batch.position, start=start, prefix=prefix)
             nn.functional.cross_entropy(logits.float(), wanted).backward()
             optimiser.step(RATE)
             for p in parameters.values():
