@@ -243,6 +243,53 @@ def test_after_opening_the_script_reads_the_folder(monkeypatch: pytest.MonkeyPat
     assert "session" not in new.code
 
 
+def test_probes_and_the_random_control_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = bench(selection="L1N3 L2N5")
+    old.editor.random_control = True
+    run(old)
+    assert old.probing is not None
+    old.probing.probes = ("strength", "context")
+    report = old.probing.run().wait(60)
+    old.save_session("mine")
+    new = Workbench(tiny(), FACTS, fact="spain-capital")
+    enter(control(new, "Folder"), value="mine")
+    click(control(new, "Open"))
+    assert new.error is None and "its edit, random control, probes." in said(new)
+    assert new.editor.control_report is not None and old.editor.control_report is not None
+    assert new.editor.control_report.rows == old.editor.control_report.rows and new.editor.random_control
+    assert "random control, after learn" in shown(new.editor)
+    panel = new.probing
+    assert panel is not None and panel.report is not None and panel.job is None
+    assert panel.report.rows == report.rows and panel.report.curves == report.curves
+    assert panel.probes == ("context", "strength") and shown(panel).count("old answer recovered") > 0
+    assert {p for _, p in panel._shown.options} == {"context"}, "its texts can be read"
+    names = executed(new.code, monkeypatch)
+    assert "wb.probe(" not in new.code and "rewrite" not in new.code
+    assert names["probes"].rows == report.rows
+    assert names["control_report"].rows == old.editor.control_report.rows
+    assert executed(panel.code, monkeypatch)["probes"].curves == report.curves
+    new.save_session("again")
+    assert load_session("again").probes is not None
+    enter(control(panel, "back into context"), value=False)
+    assert "probes = wb.probe(model, edit, probes=['strength']" in panel.code, "what Run would do now"
+    assert panel.run().wait(60).curves == report.curves and "wb.probe(" in panel.code
+    saved("other").open_session("other")
+    assert load_session("other").probes is None
+
+
+def test_probes_of_another_edit_are_not_shown() -> None:
+    one = bench()
+    run(one)
+    assert one.probing is not None
+    one.probing.probes = ("strength",)
+    report = one.probing.run().wait(60)
+    enter(control(one.editor, "seed"), value=5)
+    run(one)
+    with pytest.raises(ValueError, match="this panel is for the edit"):
+        one.probing.show(report)
+    assert one.probing.report is None
+
+
 def test_a_session_without_an_edit_empties_the_edit(monkeypatch: pytest.MonkeyPatch) -> None:
     bench("heads", selection="L2MLP").save_session("plain")
     one = saved()
