@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from tests.tiny_facts import capital, capitals, knowing
 from tests.unit.test_edit_panel import EVIL, QUICK, Held, control, same, shown, tiny, until
 from tests.wire import click, enter
 from workbench.editing.applied import applied
+from workbench.editing.fit import Cancelled
 from workbench.evaluation.evaluate import answer_probabilities
 from workbench.session import load_session
 from workbench.tracing.attribution import attribute
 from workbench.types import Selection
 from workbench.widgets import app as module
+from workbench.widgets import edit_job
 from workbench.widgets.app import CIRCUIT, COMPARE, EDIT, FACT, PROBE, Workbench
 from workbench.widgets.maps import MapName
 
@@ -288,6 +291,45 @@ def test_probes_of_another_edit_are_not_shown() -> None:
     with pytest.raises(ValueError, match="this panel is for the edit"):
         one.probing.show(report)
     assert one.probing.report is None
+
+
+def test_an_edit_whose_evaluation_was_cancelled_reaches_the_other_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go = threading.Event(), threading.Event()
+    real = edit_job._Stoppable.replies
+
+    def replies(self: Any, *given: Any) -> Any:
+        began.set()
+        assert go.wait(60)
+        return real(self, *given)
+
+    monkeypatch.setattr(edit_job._Stoppable, "replies", replies)
+    one = bench()
+    click(control(one.editor, "Run"))
+    assert began.wait(60) and one.comparison is None
+    click(control(one.editor, "Cancel"))
+    go.set()
+    assert one.editor.job is not None
+    with pytest.raises(Cancelled, match="during the evaluation"):
+        one.editor.job.wait(60)
+    edit = one.editor.edit
+    assert edit is not None and one.editor.report is None and one.editor.error is None
+    assert one.comparison is not None and one.comparison.edit is edit
+    assert one._tabs.children[COMPARE:] == (one.comparison, one.probing)
+    assert "is done, but its evaluation was cancelled" in said(one)
+    assert "Not evaluated: the evaluation was cancelled." in shown(one.editor)
+    assert same(executed(one.code, monkeypatch)["edit"], edit)
+    one.save_session("unevaluated")
+    one.open_session("unevaluated")
+    assert one.editor.edit is not None and same(one.editor.edit, edit) and one.editor.report is None
+
+
+def test_a_cancelled_fit_leaves_no_edit_in_the_other_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, one = Held(monkeypatch), bench()
+    click(control(one.editor, "Run"))
+    until(lambda: held.calls)
+    click(control(one.editor, "Cancel"))
+    until(lambda: not one.editor.running)
+    assert one.comparison is None and one.probing is None and "is done" not in said(one)
 
 
 def test_a_session_without_an_edit_empties_the_edit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,10 @@ class Workbench(VBox):
 
     def _edited(self, panel: EditPanel) -> None:
         self._show_edit(panel.edit)
-        self._say(f'The edit of {self._fact.id} is done: see the tabs "{TABS[COMPARE]}" and "{TABS[PROBE]}".', "done")
+        how = "failed" if panel.error is not None else "was cancelled"
+        but = f", but its evaluation {how}" if panel.report is None else ""
+        see = f'see the tabs "{TABS[COMPARE]}" and "{TABS[PROBE]}"'
+        self._say(f"The edit of {self._fact.id} is done{but}: {see}.", "info" if but else "done")
 
     def _show_edit(self, edit: Edit | None, edit_code: str | None = None) -> None:
         """Fill the tabs that look at an edit, or empty them."""

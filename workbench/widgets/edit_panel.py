@@ -260,7 +260,8 @@ class EditPanel(VBox):
             self._show_code()
 
     def on_done(self, callback: Callable[[EditPanel], object]) -> None:
-        """Call ``callback(panel)`` after each run that ended well, in the background thread."""
+        """Call ``callback(panel)`` after each run that made an edit, in the background thread: also where its
+        evaluation was cancelled or failed; ``panel.report`` is None then."""
         self._callbacks.append(callback)
 
     def refresh(self) -> None:
@@ -318,10 +319,13 @@ class EditPanel(VBox):
                 self._fail(job.error)
             elif job.state == "cancelled":
                 self._alert.value = markup.alert(job.error, "info")
+            if self._edit is not None and self._report is None:
+                how = "failed" if job.state == "failed" else "was cancelled"
+                self._results.value = markup.alert(f"Not evaluated: the evaluation {how}.", "info")
             elif self._edit is not None and self._report is not None:
                 self._alert.value = markup.alert(edit_views.edit_summary(self._edit), "done")
                 self._results.value = edit_views.results(self._report, self._control_report)
-        for callback in self._callbacks if job.state == "done" else ():
+        for callback in self._callbacks if job.state == "done" or self._edit is not None else ():
             try:
                 callback(self)
             except Exception as error:
