@@ -19,10 +19,22 @@ from workbench.models import load_model
 from workbench.plots import probabilities_figure
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
-from workbench.types import Edit, EvalReport, Fact, Recipe
+from workbench.types import Edit, EvalReport, Fact, Group, Recipe
 from workbench.types.report import RATE_NAMES
 
 SHOWN = [name for name in RATE_NAMES if name not in ("refusal", "train_new")]
+
+
+FOLLOWS: dict[Group, str] = {
+    "reversed": "Asked backwards, from the old answer",
+    "reversed_target": "Asked backwards, from the new answer",
+    "twohop": "What follows from the fact, in two hops",
+}
+
+
+def has(report: EvalReport, group: Group) -> bool:
+    """Whether anything was asked of this group."""
+    return any(row.group == group for row in report.rows)
 
 
 def rates_table(report: EvalReport) -> pd.DataFrame:
@@ -39,7 +51,7 @@ def code_for(fact: Fact, recipe: Recipe, max_controls: int | None) -> str:
         f"fact = wb.load_facts()[{fact.id!r}]\n"
         "trace = wb.causal_trace(model, fact, corruption='swap', metric='logit_diff')\n"
         f"edit = wb.rewrite(model, fact, recipe=wb.Recipe.named({recipe.name!r}, seed={recipe.seed}))\n"
-        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls})\n"
+        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls}, collateral=True)\n"
     )
 
 
@@ -71,7 +83,7 @@ def run_demo(
     selection = default_selection(model, fact, seed=seed)
     edit = rewrite(model, fact, selection, recipe=settings)
     probabilities = answer_probabilities(model, fact, edit=edit)
-    report = evaluate(model, edit=edit, max_controls=max_controls, seed=seed)
+    report = evaluate(model, edit=edit, max_controls=max_controls, collateral=True, seed=seed)
     seconds = time.perf_counter() - began
 
     table = rates_table(report)
@@ -96,6 +108,7 @@ def run_demo(
             ("The edit", [repr(edit), edit.plot(), probabilities_figure(probabilities)]),
             ("What it did", [table.reset_index(), report.plot()]),
             ("What was said, held-out questions", [answers]),
+            *((words, [report.answers(group)]) for group, words in FOLLOWS.items() if has(report, group)),
             ("What was not measured", list(report.missing) or ["Nothing is missing."]),
             ("The same in Python", [Code(code_for(fact, settings, max_controls))]),
         ],

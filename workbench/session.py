@@ -1,7 +1,7 @@
-"""A session in a folder: the fact, its maps, the selection, the edit and its evaluation.
+"""A session in a folder: the fact, its maps, the selection, the edit, its evaluation and what the probes found.
 
-The folder holds the files that ``store`` writes (``maps/*.safetensors``, ``edit/``, ``report.json``) and
-``session.json``, which names them. It appears whole or not at all.
+The folder holds the files that ``store`` writes (``maps/*.safetensors``, ``edit/``, ``report.json``,
+``control_report.json``, ``probes.json``) and ``session.json``, which names them. It appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from workbench.atomic import new_folder, write_bytes
+from workbench.probe_store import load_probes, save_probes
 from workbench.sealed import AGAIN, dump, naming, parse, seal, unseal
 from workbench.store import load_edit, load_effect_map, load_report, save_edit, save_effect_map, save_report
-from workbench.types import Edit, EffectMap, EvalReport, Fact, Selection
+from workbench.types import Edit, EffectMap, EvalReport, Fact, ProbeReport, Selection
 
 SESSION_FILE = "session.json"
-PARTS = {SESSION_FILE, "maps", "edit", "report.json"}
+REPORT_FILE, CONTROL_FILE, PROBES_FILE = "report.json", "control_report.json", "probes.json"
+PARTS = {SESSION_FILE, "maps", "edit", REPORT_FILE, CONTROL_FILE, PROBES_FILE}
 _MAP_NAME = re.compile(r"[\w-]{1,60}", re.ASCII)
 
 
@@ -33,9 +35,12 @@ class Session:
         maps: Effect maps by name.
         edit: The edit, if one was fitted.
         report: Its evaluation, if there is one.
+        control_report: The evaluation of the same recipe on a random selection, if one was run beside the edit.
+        probes: What the probes of the edit found, if they were run.
 
     Raises:
-        ValueError: A map's name that cannot be a file's, or an edit or a map of another base model.
+        ValueError: A map's name that cannot be a file's, a part of another base model, probes of another edit, or a
+            random control or probes without an edit.
     """
 
     fact: Fact
@@ -45,6 +50,8 @@ class Session:
     maps: Mapping[str, EffectMap] = field(default_factory=dict)
     edit: Edit | None = None
     report: EvalReport | None = None
+    control_report: EvalReport | None = None
+    probes: ProbeReport | None = None
 
     def __post_init__(self) -> None:
         if unfit := [name for name in self.maps if not _MAP_NAME.fullmatch(name)]:
@@ -52,10 +59,19 @@ class Session:
         bases = {f"the map {name!r}": effect.provenance.get("fingerprint") for name, effect in self.maps.items()}
         if self.edit is not None:
             bases["the edit"] = self.edit.base_fingerprint
+        beside = {"the evaluation": self.report, "the random control": self.control_report, "the probes": self.probes}
+        bases |= {what: one.provenance.get("fingerprint") for what, one in beside.items() if one is not None}
         if other := [what for what, base in bases.items() if base is not None and base != self.fingerprint]:
             raise ValueError(
                 f"The session is of the model {self.fingerprint[:16]}, but {', '.join(other)} is of another."
             )
+        if self.edit is None and (alone := [w for w, one in list(beside.items())[1:] if one is not None]):
+            raise ValueError(
+                f"The session has no edit, but {' and '.join(alone)} of one. Add the edit, or leave it out."
+            )
+        probed = self.probes.provenance.get("settings", {}).get("edit") if self.probes is not None else None
+        if self.edit is not None and probed not in (None, self.edit.id):
+            raise ValueError(f"The probes are of the edit {probed[:16]}, and the session's is {self.edit.id[:16]}.")
 
     def save(self, path: str | Path) -> Path:
         """Write the session to a folder; a session that is there already is replaced once the new one is complete.
@@ -75,6 +91,8 @@ class Session:
             "maps": list(self.maps),
             "edit": self.edit is not None,
             "report": self.report is not None,
+            "control_report": self.control_report is not None,
+            "probes": self.probes is not None,
         }
         with new_folder(path, _is_session) as folder:
             (folder / "maps").mkdir()
@@ -83,7 +101,11 @@ class Session:
             if self.edit is not None:
                 save_edit(self.edit, folder / "edit")
             if self.report is not None:
-                save_report(self.report, folder / "report.json")
+                save_report(self.report, folder / REPORT_FILE)
+            if self.control_report is not None:
+                save_report(self.control_report, folder / CONTROL_FILE)
+            if self.probes is not None:
+                save_probes(self.probes, folder / PROBES_FILE)
             write_bytes(folder / SESSION_FILE, dump(seal("workbench-session", fields)))
         return Path(path)
 
@@ -113,7 +135,9 @@ def load_session(path: str | Path) -> Session:
                 selection=Selection(fields["selection"]),
                 maps={name: load_effect_map(path / "maps" / f"{name}.safetensors") for name in fields["maps"]},
                 edit=load_edit(path / "edit") if fields["edit"] else None,
-                report=load_report(path / "report.json") if fields["report"] else None,
+                report=load_report(path / REPORT_FILE) if fields["report"] else None,
+                control_report=load_report(path / CONTROL_FILE) if fields.get("control_report") else None,
+                probes=load_probes(path / PROBES_FILE) if fields.get("probes") else None,  # older sessions lack both
             )
     except FileNotFoundError as error:
         raise ValueError(f"The session {path} is incomplete: {error} {AGAIN}") from error

@@ -37,6 +37,7 @@ from workbench.types import (
     Recipe,
     Selection,
     Step,
+    TextRow,
     TracedPrompt,
 )
 
@@ -170,7 +171,9 @@ def report_to_dict(report: EvalReport) -> dict[str, Any]:
         for stage, of in report.rates.items()
     }
     names = {k: list(getattr(report, k)) for k in ("facts", "stages", "missing")}
-    return seal("workbench-report", {**names, "rates": rates, "rows": rows, "provenance": report.provenance})
+    texts = [{**asdict(r), "nll": _number(r.nll)} for r in report.texts]
+    document = {**names, "rates": rates, "rows": rows, "texts": texts, "provenance": report.provenance}
+    return seal("workbench-report", document)
 
 
 def report_from_dict(data: Mapping[str, Any], where: str | Path = "this dictionary") -> EvalReport:
@@ -197,6 +200,10 @@ def report_from_dict(data: Mapping[str, Any], where: str | Path = "this dictiona
                 }
                 for stage, of in fields["rates"].items()
             },
+            texts=tuple(
+                TextRow(**{**r, "nll": _read_number(r["nll"])})
+                for r in fields.get("texts", ())  # older reports have none
+            ),
             **{k: tuple(fields[k]) for k in ("facts", "stages", "missing")},
             provenance=fields["provenance"],
         )

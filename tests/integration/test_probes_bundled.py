@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench.evaluation.ordinary_text import ordinary_passages
 from workbench.types import EditStage, GateDelta, Recipe, Selection
 
 pytestmark = pytest.mark.model
@@ -54,3 +55,22 @@ def test_two_hop_questions_are_asked_and_the_base_answers_some(model: Any, edit:
     assert any(r.informative for r in hops)
     assert all(r.prompt.startswith("What is the capital of the country") or "home country" in r.prompt for r in hops)
     assert report.rate("interconnected", "old", "base").value == 1
+
+
+def test_collateral_of_a_shut_head(model: Any, edit: Any) -> None:
+    """Backwards, two hops and ordinary text: the base gives figures, and so small an edit leaves most of them."""
+    report = wb.evaluate(model, edit=edit, max_controls=1, collateral=True, progress=False)
+    rows = {group: [r for r in report.rows if r.group == group] for group in ("reversed", "reversed_target", "twohop")}
+    assert [len(found) for found in rows.values()] == [8, 8, 8], "four clozes, four paths, two stages"
+    assert all("is Paris." in r.prompt or "in is Paris." in r.prompt for r in rows["reversed"])
+    assert rows["reversed_target"][0].prompt == 'What belongs in the gap? "The capital of ____ is Rome."'
+    base = {name: report.rate(name, "base") for name in ("reversed_old", "twohop_old", "text_nll", "text_nll_change")}
+    assert base["twohop_old"].value == 1 and base["twohop_old"].n > 0
+    assert base["reversed_old"].n == 0 or base["reversed_old"].value == 1
+    text, change = base["text_nll"], report.rate("text_nll_change")
+    assert 2 < text.value < 5, "nats per token of a small model on plain prose"
+    assert text.clusters == sum(map(len, ordinary_passages())) and text.n > 400
+    assert base["text_nll_change"].value == 0
+    assert abs(change.value) < 0.1 and change.low < change.high
+    assert report.rate("text_nll").value == pytest.approx(text.value + change.value)
+    assert report.missing == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from tests.tiny_facts import capital, capitals, knowing
 from tests.unit.test_edit_panel import EVIL, QUICK, Held, control, same, shown, tiny, until
 from tests.wire import click, enter
 from workbench.editing.applied import applied
+from workbench.editing.fit import Cancelled
 from workbench.evaluation.evaluate import answer_probabilities
 from workbench.session import load_session
 from workbench.tracing.attribution import attribute
 from workbench.types import Selection
 from workbench.widgets import app as module
+from workbench.widgets import edit_job
 from workbench.widgets.app import CIRCUIT, COMPARE, EDIT, FACT, PROBE, Workbench
 from workbench.widgets.maps import MapName
 
@@ -241,6 +244,92 @@ def test_after_opening_the_script_reads_the_folder(monkeypatch: pytest.MonkeyPat
     assert "rewrite" in new.code, "a new run is a new edit"
     new.chooser.fact = "spain-capital"
     assert "session" not in new.code
+
+
+def test_probes_and_the_random_control_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = bench(selection="L1N3 L2N5")
+    old.editor.random_control = True
+    run(old)
+    assert old.probing is not None
+    old.probing.probes = ("strength", "context")
+    report = old.probing.run().wait(60)
+    old.save_session("mine")
+    new = Workbench(tiny(), FACTS, fact="spain-capital")
+    enter(control(new, "Folder"), value="mine")
+    click(control(new, "Open"))
+    assert new.error is None and "its edit, random control, probes." in said(new)
+    assert new.editor.control_report is not None and old.editor.control_report is not None
+    assert new.editor.control_report.rows == old.editor.control_report.rows and new.editor.random_control
+    assert "random control, after learn" in shown(new.editor)
+    panel = new.probing
+    assert panel is not None and panel.report is not None and panel.job is None
+    assert panel.report.rows == report.rows and panel.report.curves == report.curves
+    assert panel.probes == ("context", "strength") and shown(panel).count("old answer recovered") > 0
+    assert {p for _, p in panel._shown.options} == {"context"}, "its texts can be read"
+    names = executed(new.code, monkeypatch)
+    assert "wb.probe(" not in new.code and "rewrite" not in new.code
+    assert names["probes"].rows == report.rows
+    assert names["control_report"].rows == old.editor.control_report.rows
+    assert executed(panel.code, monkeypatch)["probes"].curves == report.curves
+    new.save_session("again")
+    assert load_session("again").probes is not None
+    enter(control(panel, "back into context"), value=False)
+    assert "probes = wb.probe(model, edit, probes=['strength']" in panel.code, "what Run would do now"
+    assert panel.run().wait(60).curves == report.curves and "wb.probe(" in panel.code
+    saved("other").open_session("other")
+    assert load_session("other").probes is None
+
+
+def test_probes_of_another_edit_are_not_shown() -> None:
+    one = bench()
+    run(one)
+    assert one.probing is not None
+    one.probing.probes = ("strength",)
+    report = one.probing.run().wait(60)
+    enter(control(one.editor, "seed"), value=5)
+    run(one)
+    with pytest.raises(ValueError, match="this panel is for the edit"):
+        one.probing.show(report)
+    assert one.probing.report is None
+
+
+def test_an_edit_whose_evaluation_was_cancelled_reaches_the_other_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, go = threading.Event(), threading.Event()
+    real = edit_job._Stoppable.replies
+
+    def replies(self: Any, *given: Any) -> Any:
+        began.set()
+        assert go.wait(60)
+        return real(self, *given)
+
+    monkeypatch.setattr(edit_job._Stoppable, "replies", replies)
+    one = bench()
+    click(control(one.editor, "Run"))
+    assert began.wait(60) and one.comparison is None
+    click(control(one.editor, "Cancel"))
+    go.set()
+    assert one.editor.job is not None
+    with pytest.raises(Cancelled, match="during the evaluation"):
+        one.editor.job.wait(60)
+    edit = one.editor.edit
+    assert edit is not None and one.editor.report is None and one.editor.error is None
+    assert one.comparison is not None and one.comparison.edit is edit
+    assert one._tabs.children[COMPARE:] == (one.comparison, one.probing)
+    assert "is done, but its evaluation was cancelled" in said(one)
+    assert "Not evaluated: the evaluation was cancelled." in shown(one.editor)
+    assert same(executed(one.code, monkeypatch)["edit"], edit)
+    one.save_session("unevaluated")
+    one.open_session("unevaluated")
+    assert one.editor.edit is not None and same(one.editor.edit, edit) and one.editor.report is None
+
+
+def test_a_cancelled_fit_leaves_no_edit_in_the_other_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, one = Held(monkeypatch), bench()
+    click(control(one.editor, "Run"))
+    until(lambda: held.calls)
+    click(control(one.editor, "Cancel"))
+    until(lambda: not one.editor.running)
+    assert one.comparison is None and one.probing is None and "is done" not in said(one)
 
 
 def test_a_session_without_an_edit_empties_the_edit(monkeypatch: pytest.MonkeyPatch) -> None:

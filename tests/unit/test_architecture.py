@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probe_store": {"types", "atomic", "sealed"},
     "plots": {"types", "atomic"},
     "html": {"types", "plots", "atomic"},
-    "session": {"types", "store", "atomic", "sealed"},
+    "session": {"types", "store", "probe_store", "atomic", "sealed"},
     "bundled": BASE,
     "architecture": BASE,
     "models": MODEL,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import torch
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capitals, edit_of, knowing, some_gates
+from tests.unit.test_probe_report import report as probes
 from workbench import session as module
 from workbench.models import LoadedModel
 from workbench.sealed import dump, seal
 from workbench.session import Session, load_session
 from workbench.tracing.attribution import attribute
-from workbench.types import AnswerRow, Edit, EffectMap, EvalReport, Rate, Selection
+from workbench.types import AnswerRow, Edit, EffectMap, EvalReport, ProbeReport, Rate, Selection
 
 
 @lru_cache
@@ -44,6 +46,15 @@ def report() -> EvalReport:
     return EvalReport(rows=(row,), rates=rates, missing=("no neighbours",), facts=("france-capital",), stages=("base",))
 
 
+def found(**changes: Any) -> ProbeReport:
+    """Probes of the edit that never finished."""
+    given = {"fact": capitals()[0], "provenance": {"fingerprint": tiny().fingerprint, "settings": {"edit": edit().id}}}
+    return probes(**{**given, **changes})
+
+
+NO_EDIT: dict[str, Any] = {"edit": None, "report": None, "control_report": None, "probes": None}
+
+
 def session(**other: Any) -> Session:
     given: dict[str, Any] = {
         "fact": capitals()[0],
@@ -53,6 +64,8 @@ def session(**other: Any) -> Session:
         "maps": {"heads": heads()},
         "edit": edit(),
         "report": report(),
+        "control_report": replace(report(), missing=("of a random selection",)),
+        "probes": found(),
     }
     return Session(**{**given, **other})
 
@@ -71,16 +84,45 @@ def test_what_is_read_is_what_was_saved_to_the_bit(tmp_path: Path) -> None:
     assert read.report is not None and saved.report is not None
     for part in ("rows", "rates", "missing", "facts", "stages"):
         assert getattr(read.report, part) == getattr(saved.report, part)
+    assert read.control_report is not None and read.control_report.missing == ("of a random selection",)
+    assert read.control_report.rows == saved.report.rows
+    assert read.probes is not None and saved.probes is not None
+    assert str(read.probes.to_dict()) == str(saved.probes.to_dict()) and read.probes.partial
+
+
+def test_a_session_from_before_there_were_probes_is_read(tmp_path: Path) -> None:
+    folder = session(control_report=None, probes=None).save(tmp_path / "one")
+    document = json.loads((folder / "session.json").read_text())
+    later = ("kind", "schema_version", "sha256", "control_report", "probes")
+    fields = {k: v for k, v in document.items() if k not in later}
+    (folder / "session.json").write_bytes(dump(seal("workbench-session", fields)))
+    read = load_session(folder)
+    assert read.edit is not None and read.report is not None and read.control_report is None and read.probes is None
+
+
+def test_probes_and_a_random_control_belong_to_the_edit(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no edit, but the random control and the probes of one"):
+        session(edit=None)
+    with pytest.raises(
+        ValueError, match=f"The probes are of the edit {'1' * 16}, and the session's is {edit().id[:16]}"
+    ):
+        session(probes=found(provenance={"settings": {"edit": "1" * 64}}))
+    with pytest.raises(ValueError, match="but the probes is of another"):
+        session(probes=found(provenance={"fingerprint": "0" * 64}))
+    folder = session().save(tmp_path / "one")
+    found(provenance={"settings": {"edit": "1" * 64}}).save(folder / "probes.json")  # put there by hand
+    with pytest.raises(ValueError, match=r"one cannot be read: The probes are of the edit 1111"):
+        load_session(folder)
 
 
 def test_a_session_may_hold_no_more_than_a_fact(tmp_path: Path) -> None:
-    small = session(selection=Selection(), maps={}, edit=None, report=None)
+    small = session(selection=Selection(), maps={}, **NO_EDIT)
     assert load_session(small.save(tmp_path / "small")) == small
 
 
 def test_a_session_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
     session().save(tmp_path / "one")
-    session(maps={}, edit=None, report=None).save(tmp_path / "one")
+    session(maps={}, **NO_EDIT).save(tmp_path / "one")
     assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["maps", "session.json"]
     assert load_session(tmp_path / "one").edit is None and [p.name for p in tmp_path.iterdir()] == ["one"]
 
@@ -143,7 +185,11 @@ def damage(file: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["gone", "short", "flipped"])
 @pytest.mark.parametrize(
-    "part", ["session.json", "maps/heads.safetensors", "edit/edit.json", "edit/gates.safetensors", "report.json"]
+    "part",
+    [
+        *("session.json", "maps/heads.safetensors", "edit/edit.json", "edit/gates.safetensors", "report.json"),
+        *("control_report.json", "probes.json"),
+    ],
 )
 def test_a_damaged_or_incomplete_session_is_refused_with_its_name(tmp_path: Path, part: str, how: str) -> None:
     folder = session().save(tmp_path / "one")
@@ -162,10 +208,10 @@ def test_another_schema_version_says_so(tmp_path: Path) -> None:
 
 def test_parts_of_another_model_are_refused(tmp_path: Path) -> None:
     other = "0" * 64
-    with pytest.raises(ValueError, match="the map 'heads', the edit is of another"):
+    with pytest.raises(ValueError, match="the map 'heads', the edit, the probes is of another"):
         session(fingerprint=other)
     with pytest.raises(ValueError, match="the edit is of another"):
-        session(fingerprint=other, maps={})
+        session(fingerprint=other, maps={}, probes=None)
     folder = session().save(tmp_path / "one")
     stranger = knowing(tiny_llama(1, tied=False), capitals())
     shutil.rmtree(folder / "edit")

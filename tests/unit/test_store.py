@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.tiny import loaded, random_edit, tiny_llama
 from workbench import atomic, sealed
+from workbench.sealed import seal
 from workbench.store import (
     EDIT_FILE,
     GATES_FILE,
@@ -29,7 +30,18 @@ from workbench.store import (
     report_to_dict,
     save_edit,
 )
-from workbench.types import AnswerRow, Edit, EffectMap, EvalReport, GateDelta, Rate, Selection, Step, TracedPrompt
+from workbench.types import (
+    AnswerRow,
+    Edit,
+    EffectMap,
+    EvalReport,
+    GateDelta,
+    Rate,
+    Selection,
+    Step,
+    TextRow,
+    TracedPrompt,
+)
 
 FULL = OSError(28, "No space left on device")
 JSON = st.recursive(
@@ -471,6 +483,8 @@ def report(**changes: Any) -> EvalReport:
             },
             "base": {},
         },
+        "texts": (TextRow(stage="base", sentence="Ordinary é.", n_tokens=3, nll=1 / 3),) * 2
+        + (TextRow(stage="learn", sentence="", n_tokens=1, nll=math.nan),),
         "missing": ("neighbours",),
         "facts": ("a",),
         "stages": ("base", "learn"),
@@ -494,6 +508,12 @@ def test_a_report_as_json_is_strict_and_says_null_for_nan() -> None:
     assert data["rates"]["learn"]["old"]["value"] is None
     assert [r["kl"] for r in data["rows"]] == [None, "nan", "-inf", 0.25]
     assert [r["nll"] for r in data["rows"]] == [0.1, None, "inf", 0.1]
+
+
+def test_a_report_from_before_there_was_collateral_is_read() -> None:
+    fields = {k: v for k, v in report_to_dict(report(texts=())).items() if k not in ("texts", "sha256")}
+    fields = {k: v for k, v in fields.items() if k not in ("kind", "schema_version")}
+    assert same(report_from_dict(seal("workbench-report", fields)), report(texts=()))
 
 
 def test_a_damaged_report_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,16 +12,17 @@ from typing import Any
 from workbench.answers import classify, matches
 from workbench.editing.applied import applied, check_base
 from workbench.evaluation.answering import Answering, Ask, Reply
+from workbench.evaluation.ordinary_text import text_rates, text_rows
+from workbench.evaluation.questions import Question, collateral_questions, questions_of
 from workbench.evaluation.rates import rates_of
 from workbench.facts import known_facts, load_facts
 from workbench.generation import continuation_probabilities, generate
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids, traced_prompt
 from workbench.provenance import provenance
-from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, Group
+from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
 
 KL_ROWS = 48
-Job = tuple[Fact, Group, Ask]
 
 
 def evaluate(
@@ -33,6 +34,7 @@ def evaluate(
     pool: FactSet | None = None,
     max_controls: int | None = None,
     answering: Answering | None = None,
+    collateral: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> EvalReport:
@@ -49,6 +51,8 @@ def evaluate(
         pool: Where controls and neighbours come from; the bundled facts by default.
         max_controls: Draw at most so many controls (by ``seed``, not by hand); None for all.
         answering: Keeps the base's answers between calls, for evaluations of many edits of one base.
+        collateral: Measure too what follows from the edited facts and the language itself: the subject asked for by the
+            old answer and by the target, two-hop questions through the pool, and the likelihood of ordinary text.
         seed: Of the draw and the bootstrap.
         progress: Show a progress bar.
 
@@ -82,6 +86,7 @@ def evaluate(
         pool=pool,
         max_controls=max_controls,
         answering=answering,
+        collateral=collateral,
         seed=seed,
         progress=progress,
         edit=edit.id if edit else None,
@@ -98,6 +103,7 @@ def evaluate_views(
     pool: FactSet | None = None,
     max_controls: int | None = None,
     answering: Answering | None = None,
+    collateral: bool = False,
     seed: int = 0,
     progress: bool = True,
     **settings: Any,
@@ -109,7 +115,7 @@ def evaluate_views(
         edited: The facts to evaluate.
         views: Each opens a changed view of the model for the length of a ``with`` block.
         trained: Ids of facts that are neither controls nor neighbours.
-        controls, pool, max_controls, answering, seed, progress: As in ``evaluate``.
+        controls, pool, max_controls, answering, collateral, seed, progress: As in ``evaluate``.
         settings: For the report's provenance.
     """
     pool = load_facts() if pool is None else pool
@@ -117,30 +123,38 @@ def evaluate_views(
     missing: list[str] = []
     control_facts = _controls(model, controls, pool, trained, edited, max_controls, seed, progress, missing)
     neighbour_facts = _neighbours(model, pool, trained, edited, max_controls, seed, progress, missing)
-    jobs = _jobs(edited, neighbour_facts, control_facts, missing)
+    questions = questions_of(edited, neighbour_facts, control_facts, missing)
+    if collateral:
+        questions += collateral_questions(edited, pool, missing)
     answering = answering or Answering(model)
     stages = ("base", *views)
     rows: list[AnswerRow] = []
+    texts: list[TextRow] = []
 
     from tqdm.auto import tqdm
 
-    with tqdm(total=len(stages) * len({a for _, _, a in jobs}), desc="Evaluating", disable=not progress) as bar:
+    with tqdm(total=len(stages) * len({q.ask for q in questions}), desc="Evaluating", disable=not progress) as bar:
         for stage in stages:
             bar.set_postfix(stage=stage)
-            if stage == "base":
-                rows += _rows(answering, model, jobs, stage, bar)
-            else:
-                with views[stage]() as changed:
-                    rows += _rows(answering, changed, jobs, stage, bar)
+            with nullcontext(model) if stage == "base" else views[stage]() as one:
+                rows += _rows(answering, one, questions, stage, bar)
+                texts += text_rows(one, stage) if collateral else []
         bar.update(bar.total - bar.n)
     targets = {name for f in edited for name in f.targets}
+    rates = rates_of(rows, stages, lambda text: matches(text, targets), collateral=collateral, seed=seed)
+    if collateral:
+        measured = text_rates(texts, stages, seed=seed)
+        rates = {stage: of | measured[stage] for stage, of in rates.items()}
     return EvalReport(
         rows=tuple(rows),
-        rates=rates_of(rows, stages, lambda text: matches(text, targets), seed=seed),
+        rates=rates,
+        texts=tuple(texts),
         missing=tuple(missing),
         facts=tuple(f.id for f in edited),
         stages=stages,
-        provenance=provenance(model, **settings, pool=pool.name, max_controls=max_controls, seed=seed),
+        provenance=provenance(
+            model, **settings, pool=pool.name, max_controls=max_controls, collateral=collateral, seed=seed
+        ),
     )
 
 
@@ -214,37 +228,24 @@ def _draw(facts: list[Fact], most: int | None, seed: int) -> list[Fact]:
     return [f for i, f in enumerate(facts) if i in keep]
 
 
-def _jobs(
-    edited: Sequence[Fact], neighbours: Iterable[Fact], controls: Iterable[Fact], missing: list[str]
-) -> list[Job]:
-    jobs: list[Job] = []
-    for fact in edited:
-        jobs.extend((fact, "train", Ask("chat", q)) for q in fact.training_questions)
-        jobs.extend((fact, "heldout", Ask("chat", q)) for q in fact.heldout)
-        jobs.extend((fact, "cloze", Ask("cloze", q)) for q in (fact.prompt, *fact.cloze_paraphrases))
-        if not fact.heldout:
-            missing.append(f"held-out questions of {fact.id}: none given, so new, old and forget are not measured")
-    jobs.extend((fact, "neighbour", Ask("chat", fact.question)) for fact in neighbours)
-    jobs.extend((fact, "control", Ask("chat", fact.question)) for fact in controls)
-    return jobs
-
-
-def _rows(answering: Answering, model: LoadedModel, jobs: Sequence[Job], stage: str, bar: Any) -> list[AnswerRow]:
-    asks = list(dict.fromkeys(ask for _, _, ask in jobs))
+def _rows(
+    answering: Answering, model: LoadedModel, questions: Sequence[Question], stage: str, bar: Any
+) -> list[AnswerRow]:
+    asks = list(dict.fromkeys(q.ask for q in questions))
     replies: dict[Ask, Reply] = dict(zip(asks, answering.replies(model, asks, bar), strict=True))
     rows = [
         AnswerRow(
-            fact_id=fact.id,
-            relation=fact.relation,
-            group=group,
+            fact_id=q.fact.id,
+            relation=q.fact.relation,
+            group=q.group,
             stage=stage,
-            form=ask.form,
-            prompt=ask.prompt,
-            text=replies[ask].text,
-            label=classify(replies[ask].counted, fact, nll=replies[ask].nll),
-            nll=replies[ask].nll,
+            form=q.ask.form,
+            prompt=q.ask.prompt,
+            text=replies[q.ask].text,
+            label=classify(replies[q.ask].counted, q.judge, nll=replies[q.ask].nll),
+            nll=replies[q.ask].nll,
         )
-        for fact, group, ask in jobs
+        for q in questions
     ]
     if model.edited:
         spread = [i for i, row in enumerate(rows) if row.group in ("control", "neighbour")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from workbench.evaluation.metrics import bootstrap, paired_difference, share
-from workbench.types import AnswerRow, Group, Rate
+from workbench.types import COLLATERAL_GROUPS, AnswerClass, AnswerRow, Group, Rate
 
 Key = tuple[str, Group, str]
 Values = dict[Key, float]
@@ -25,7 +25,12 @@ def key_of(row: AnswerRow) -> Key:
 
 
 def rates_of(
-    rows: Sequence[AnswerRow], stages: Sequence[str], names_target: Callable[[str], bool], *, seed: int = 0
+    rows: Sequence[AnswerRow],
+    stages: Sequence[str],
+    names_target: Callable[[str], bool],
+    *,
+    collateral: bool = False,
+    seed: int = 0,
 ) -> dict[str, dict[str, Rate]]:
     """All rates by stage.
 
@@ -33,10 +38,16 @@ def rates_of(
         rows: Rows of every stage.
         stages: ``"base"`` first.
         names_target: Whether a text names an edited fact's new answer.
+        collateral: Also the rates of what follows from the edited facts.
         seed: Of the bootstrap.
     """
     base = {key_of(r): r for r in rows if r.stage == "base"}
-    return {stage: _at_stage([r for r in rows if r.stage == stage], base, names_target, seed) for stage in stages}
+    at = {stage: [r for r in rows if r.stage == stage] for stage in stages}
+    rates = {stage: _at_stage(found, base, names_target, seed) for stage, found in at.items()}
+    if collateral:
+        for stage, found in at.items():
+            rates[stage] |= {name: _share(values, seed) for name, values in collateral_of(found, base).items()}
+    return rates
 
 
 def outcomes_of(
@@ -71,10 +82,26 @@ def outcomes_of(
         "control": over(["control"], was_right, was_right),
         "neighbour": over(["neighbour"], was_right, was_right),
         "gibberish": {
-            key_of(r): float(r.label == "gibberish") - float(base[key_of(r)].label == "gibberish") for r in rows
+            key_of(r): float(r.label == "gibberish") - float(base[key_of(r)].label == "gibberish")
+            for r in rows
+            if r.group not in COLLATERAL_GROUPS
         },
         "bleed": over(["control", "neighbour"], lambda r: names_target(r.text), lambda b: not names_target(b.text)),
         "kl": {key_of(r): r.kl for r in unedited if r.kl is not None},
+    }
+
+
+def collateral_of(rows: Sequence[AnswerRow], base: Mapping[Key, AnswerRow]) -> dict[str, Values]:
+    """What each rate of collateral averages: by rate and row, 1 or 0. As in ``outcomes_of``, of one stage."""
+
+    def over(group: Group, label: AnswerClass, among: Callable[[AnswerRow], bool]) -> Values:
+        return {key_of(r): float(r.label == label) for r in rows if r.group == group and among(base[key_of(r)])}
+
+    return {
+        "reversed_old": over("reversed", "old", lambda b: b.label == "old"),
+        "reversed_new": over("reversed_target", "new", lambda b: b.label != "new"),
+        "twohop_old": over("twohop", "old", lambda b: b.label == "old"),
+        "twohop_new": over("twohop", "new", lambda b: b.label == "old"),
     }
 
 
@@ -88,15 +115,19 @@ def _at_stage(
         elif name == "kl":
             rates[name] = bootstrap(by_fact(values), seed=seed)
         else:
-            rates[name] = share([(key[0], bool(value)) for key, value in values.items()], seed=seed)
+            rates[name] = _share(values, seed)
     return rates
+
+
+def _share(values: Values, seed: int) -> Rate:
+    return share([(key[0], bool(value)) for key, value in values.items()], seed=seed)
 
 
 def _excess_gibberish(rows: Sequence[AnswerRow], base: dict[Key, AnswerRow], seed: int) -> Rate:
     """Share of gibberish minus the base's, paired by prompt."""
     now: dict[str, list[float]] = {}
     before: dict[str, list[float]] = {}
-    for row in rows:
+    for row in (r for r in rows if r.group not in COLLATERAL_GROUPS):
         now.setdefault(row.fact_id, []).append(float(row.label == "gibberish"))
         before.setdefault(row.fact_id, []).append(float(base[key_of(row)].label == "gibberish"))
     return paired_difference(now, before, seed=seed)

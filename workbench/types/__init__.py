@@ -6,7 +6,17 @@ from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
 from workbench.types.probe import PROBES, Curve, ProbeGroup, ProbeName, ProbeReport, ProbeRow, Recovered
-from workbench.types.report import ANSWER_CLASSES, GROUPS, AnswerClass, AnswerRow, EvalReport, Group, Rate
+from workbench.types.report import (
+    ANSWER_CLASSES,
+    COLLATERAL_GROUPS,
+    GROUPS,
+    AnswerClass,
+    AnswerRow,
+    EvalReport,
+    Group,
+    Rate,
+    TextRow,
+)
 from workbench.types.selection import (
     SITES,
     Component,
@@ -23,6 +33,7 @@ __all__ = [
     "ANSWER_CLASSES",
     "ANSWER_NAMES",
     "ARMS",
+    "COLLATERAL_GROUPS",
     "GROUPS",
     "PROBES",
     "SITES",
@@ -62,6 +73,7 @@ __all__ = [
     "Split",
     "StageName",
     "Step",
+    "TextRow",
     "TracedPrompt",
     "Unit",
     "all_components",

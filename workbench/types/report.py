@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 AnswerClass = Literal["old", "new", "both", "refusal", "other", "gibberish"]
 ANSWER_CLASSES: tuple[AnswerClass, ...] = get_args(AnswerClass)
-Group = Literal["train", "heldout", "cloze", "neighbour", "control"]
+Group = Literal["train", "heldout", "cloze", "neighbour", "control", "reversed", "reversed_target", "twohop"]
 GROUPS: tuple[Group, ...] = get_args(Group)
+COLLATERAL_GROUPS: tuple[Group, ...] = ("reversed", "reversed_target", "twohop")
+"""Questions about what follows from an edited fact, asked on demand."""
 
 RATE_NAMES: dict[str, str] = {
     "new": "new answer, held-out questions",
@@ -28,8 +30,14 @@ RATE_NAMES: dict[str, str] = {
     "bleed": "new answer where it does not belong",
     "gibberish": "gibberish above the base's",
     "kl": "KL to the base on controls (nats per token)",
+    "reversed_old": "reversed: subject still given for the old answer",
+    "reversed_new": "reversed: subject given for the new answer",
+    "twohop_old": "two hops: consequence still the old one",
+    "twohop_new": "two hops: consequence follows the edit",
+    "text_nll": "ordinary text: NLL (nats per token)",
+    "text_nll_change": "ordinary text: NLL above the base's",
 }
-"""What the rates of a report are, in words."""
+"""What the rates of a report are, in words. Those from ``reversed_old`` on are there if collateral was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class Rate:
         n: Rows it is over.
         low, high: 95% interval.
         method: ``"wilson"`` (one fact's rows) or ``"bootstrap"`` (resampling whole facts).
-        clusters: Facts it is over.
+        clusters: Facts it is over (sentences, for ordinary text).
     """
 
     value: float
@@ -63,12 +71,15 @@ class AnswerRow:
 
     Args:
         fact_id, relation: The fact that was asked about.
-        group: ``train``, ``heldout``, ``cloze`` (of an edited fact), ``neighbour`` or ``control``.
+        group: ``train``, ``heldout``, ``cloze`` (of an edited fact), ``neighbour`` or ``control``; and of an edited
+            fact ``reversed`` (the subject is asked for, the old answer given), ``reversed_target`` (the target given)
+            or ``twohop`` (what follows from it).
         stage: ``"base"``, ``"unlearn"`` or ``"learn"``.
         form: ``"chat"`` or ``"cloze"``.
         prompt: The question or cloze.
         text: The whole generated answer.
-        label: Its class, judged by the fact's own answer (old) and target (new).
+        label: Its class, judged by the fact's own answer (old) and target (new). In ``reversed`` old is the subject; in
+            ``reversed_target`` new is the subject; in ``twohop`` they are what follows from answer and target.
         nll: The base model's mean negative log-likelihood of the text, nats per token.
         kl: Mean KL(base || stage) over the tokens of the base model's own answer, nats per token; None if not measured.
     """
@@ -85,6 +96,23 @@ class AnswerRow:
     kl: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRow:
+    """One sentence of ordinary text under one stage of the model.
+
+    Args:
+        stage: ``"base"``, ``"unlearn"`` or ``"learn"``.
+        sentence: The sentence.
+        n_tokens: How many of its tokens were scored.
+        nll: Their mean negative log-likelihood after the sentences before it, nats per token.
+    """
+
+    stage: str
+    sentence: str
+    n_tokens: int
+    nll: float
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvalReport:
     """What an edit did, measured by greedy free generation.
@@ -94,8 +122,13 @@ class EvalReport:
         rates: By stage, then by metric name: ``new`` (held-out new-fact accuracy), ``old``, ``refusal``, ``forget``
             (of the held-out prompts that the base answered with the old fact), ``train_new``, ``cloze_new``,
             ``control`` and ``neighbour`` retention (of the prompts that the base answered correctly), ``gibberish``
-            (excess over the base, over all rows), ``bleed`` (control and neighbour rows that name the new answer
-            though the base did not), ``kl`` (mean on control and neighbour rows, nats per token).
+            (excess over the base, over all rows but those of collateral), ``bleed`` (control and neighbour rows that
+            name the new answer though the base did not), ``kl`` (mean on control and neighbour rows, nats per token).
+            With collateral also ``reversed_old`` (the subject is still given for the old answer, of the prompts where
+            the base gave it), ``reversed_new`` (the subject is given for the target, of those where the base did not),
+            ``twohop_old`` and ``twohop_new`` (the old, the new consequence, of the prompts where the base gave the old
+            one), ``text_nll`` and ``text_nll_change`` (ordinary text, and that minus the base's, nats per token).
+        texts: Every sentence of ordinary text at every stage, if collateral was asked for.
         missing: What could not be measured, in words.
         facts: Ids of the evaluated facts.
         stages: Evaluated stages, ``"base"`` first.
@@ -104,6 +137,7 @@ class EvalReport:
 
     rows: tuple[AnswerRow, ...]
     rates: Mapping[str, Mapping[str, Rate]]
+    texts: tuple[TextRow, ...] = ()
     missing: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()

@@ -64,7 +64,7 @@ class Workbench(VBox):
         self._tabs = Tab([self.chooser, self.picker, self.editor, *self._nothing], titles=TABS)
         self._folder = Text(description="Folder", value="my-session", style={"description_width": "initial"})
         self._save = Button(
-            description="Save", icon="save", tooltip="Save fact, maps, selection, edit and report there"
+            description="Save", icon="save", tooltip="Save fact, maps, selection, edit, reports and probes there"
         )
         self._open = Button(description="Open", icon="folder-open", tooltip="Open a saved session from there")
         self._alert, self._code = HTML(), HTML()
@@ -93,7 +93,8 @@ class Workbench(VBox):
         )
 
     def save_session(self, folder: str | Path) -> Path:
-        """Write fact, maps, selection, edit and report to a folder. Raises as ``Session.save``."""
+        """Write fact, maps, selection, edit, its evaluation with the random control, and what the probes found to a
+        folder. Raises as ``Session.save``."""
         session = Session(
             fact=self._fact,
             fingerprint=self.model.fingerprint,
@@ -102,6 +103,8 @@ class Workbench(VBox):
             maps=dict(self.picker.maps),
             edit=self.editor.edit,
             report=self.editor.report,
+            control_report=self.editor.control_report,
+            probes=self.probing.report if self.probing is not None else None,
         )
         return session.save(_named(folder))
 
@@ -129,10 +132,12 @@ class Workbench(VBox):
         self.chooser.fact = session.fact
         self.picker.show(session.fact, session.maps)
         self.picker.selection = session.selection
-        code = session_code(str(path))
+        code = session_code(str(path), control=session.control_report is not None)
         self.editor.fact = session.fact
-        self.editor.show(session.edit, session.report, edit_code=code)
+        self.editor.show(session.edit, session.report, control_report=session.control_report, edit_code=code)
         self._show_edit(session.edit, code)
+        if session.probes is not None and self.probing is not None:
+            self.probing.show(session.probes, probes_code="probes = session.probes\n")
         self._tab_shown(self._tabs.selected_index)
         return session
 
@@ -159,7 +164,10 @@ class Workbench(VBox):
 
     def _edited(self, panel: EditPanel) -> None:
         self._show_edit(panel.edit)
-        self._say(f'The edit of {self._fact.id} is done: see the tabs "{TABS[COMPARE]}" and "{TABS[PROBE]}".', "done")
+        how = "failed" if panel.error is not None else "was cancelled"
+        but = f", but its evaluation {how}" if panel.report is None else ""
+        see = f'see the tabs "{TABS[COMPARE]}" and "{TABS[PROBE]}"'
+        self._say(f"The edit of {self._fact.id} is done{but}: {see}.", "info" if but else "done")
 
     def _show_edit(self, edit: Edit | None, edit_code: str | None = None) -> None:
         """Fill the tabs that look at an edit, or empty them."""
@@ -186,7 +194,8 @@ class Workbench(VBox):
     def _open_clicked(self) -> str:
         session = self.open_session(self._folder.value)
         edit = "no edit" if session.edit is None else "its edit"
-        return f"Opened {session.fact.id}: {len(session.maps)} maps, {len(session.selection)} picked, {edit}."
+        more = ", random control" * (session.control_report is not None) + ", probes" * (session.probes is not None)
+        return f"Opened {session.fact.id}: {len(session.maps)} maps, {len(session.selection)} picked, {edit}{more}."
 
     def _toggle_code(self) -> None:
         """As it is now; a second click hides it."""

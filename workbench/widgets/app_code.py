@@ -14,9 +14,10 @@ from workbench.widgets.picker import CircuitPicker
 from workbench.widgets.probe_panel import ProbePanel
 
 
-def session_code(folder: str) -> str:
-    """Lines that take ``edit`` and ``report`` from a saved session."""
-    return f"session = wb.load_session({folder!r})\nedit, report = session.edit, session.report\n"
+def session_code(folder: str, *, control: bool = False) -> str:
+    """Lines that take ``edit`` and ``report`` from a saved session, with ``control`` the random control's too."""
+    beside = "control_report = session.control_report\n" if control else ""
+    return f"session = wb.load_session({folder!r})\nedit, report = session.edit, session.report\n{beside}"
 
 
 def workbench_code(

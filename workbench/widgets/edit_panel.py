@@ -225,12 +225,22 @@ class EditPanel(VBox):
                 self._cancel.disabled = True
                 self._say("Cancelling: it stops at the next step.")
 
-    def show(self, edit: Edit | None, report: EvalReport | None, *, edit_code: str | None = None) -> None:
+    def show(
+        self,
+        edit: Edit | None,
+        report: EvalReport | None,
+        *,
+        control_report: EvalReport | None = None,
+        edit_code: str | None = None,
+    ) -> None:
         """Show an edit that was fitted before, and its evaluation; None empties the panel.
 
         Args:
             edit, report: What is shown.
-            edit_code: Python that makes ``edit`` and ``report``, for ``.code``; None for what Run would do.
+            control_report: The evaluation of the random control that was run beside it. The box is ticked if there is
+                one.
+            edit_code: Python that makes ``edit`` and ``report`` (and ``control_report``), for ``.code``; None for what
+                Run would do.
 
         Raises:
             RuntimeError: An edit is running.
@@ -239,18 +249,19 @@ class EditPanel(VBox):
             self.fact = self._facts if edit is None else edit.facts
             if edit is None:
                 return
-            self.recipe = edit.recipe
-            self._edit, self._report = edit, report
+            self.recipe, self.random_control = edit.recipe, control_report is not None
+            self._edit, self._report, self._control_report = edit, report, control_report
             self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
             self._alert.value = markup.alert(edit_views.edit_summary(edit), "done")
-            self._results.value = edit_views.results(report) if report is not None else ""
+            self._results.value = edit_views.results(report, control_report) if report is not None else ""
             if edit_code is not None:
                 self._ran = f"{start_code(self._model)}{facts_code(self._facts, self._pool)}{edit_code}"
             self._made_by = self._ran
             self._show_code()
 
     def on_done(self, callback: Callable[[EditPanel], object]) -> None:
-        """Call ``callback(panel)`` after each run that ended well, in the background thread."""
+        """Call ``callback(panel)`` after each run that made an edit, in the background thread: also where its
+        evaluation was cancelled or failed; ``panel.report`` is None then."""
         self._callbacks.append(callback)
 
     def refresh(self) -> None:
@@ -308,10 +319,13 @@ class EditPanel(VBox):
                 self._fail(job.error)
             elif job.state == "cancelled":
                 self._alert.value = markup.alert(job.error, "info")
+            if self._edit is not None and self._report is None:
+                how = "failed" if job.state == "failed" else "was cancelled"
+                self._results.value = markup.alert(f"Not evaluated: the evaluation {how}.", "info")
             elif self._edit is not None and self._report is not None:
                 self._alert.value = markup.alert(edit_views.edit_summary(self._edit), "done")
                 self._results.value = edit_views.results(self._report, self._control_report)
-        for callback in self._callbacks if job.state == "done" else ():
+        for callback in self._callbacks if job.state == "done" or self._edit is not None else ():
             try:
                 callback(self)
             except Exception as error:

@@ -77,13 +77,12 @@ class ProbePanel(VBox):
         self._looking: Job[list[Lens]] | None = None
         self._report: ProbeReport | None = None
         self._error: BaseException | None = None
-        self._lens_code = ""
+        self._lens_code, self._shown_from = "", ""
         self._rows: list[ProbeRow] = []
         self._probe, self._drawn_at = "", 0.0
 
-        words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
-        note = "ten probes; a prompt on which the base model itself fails counts in no rate"
-        self._heading = HTML(markup.STYLE + markup.title(f"What is left: {words}", note))
+        self._heading = HTML()
+        self._say_what()
         self._alert, self._progress, self._results, self._texts, self._layers, self._code = (HTML() for _ in range(6))
         self._boxes = {p: self._box(p, p in probes) for p in PROBES}
         self._run = Button(
@@ -120,7 +119,7 @@ class ProbePanel(VBox):
 
     def _box(self, name: str, ticked: bool) -> Checkbox:
         box = Checkbox(description=PROBE_TITLES[name], value=ticked, indent=False, layout={"width": "190px"})
-        box.observe(lambda _: self._show_code(), names="value")
+        box.observe(lambda _: self._choice_changed(), names="value")
         return box
 
     def __repr__(self) -> str:
@@ -159,7 +158,8 @@ class ProbePanel(VBox):
 
     @property
     def code(self) -> str:
-        """Python that repeats what Run does with the probes that are ticked, and the last Lens."""
+        """Python that repeats what Run does with the probes that are ticked, and the last Lens. For a report that was
+        shown, Python that reads it, until other probes are ticked."""
         given = facts_code(self._edit.facts, self._pool)
         lines = self._edit_code or "edit = wb.load_edit('the folder that this edit was saved to')\n"
         return f"{start_code(self._model)}{given}{lines.rstrip()}\n\n{self.shown_code}"
@@ -167,6 +167,8 @@ class ProbePanel(VBox):
     @property
     def shown_code(self) -> str:
         """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
+        if self._shown_from:
+            return f"{self._shown_from}{self._lens_code}"
         given = facts_code(self._edit.facts, self._pool)
         chosen = "" if self.probes == PROBES else f", probes={list(self.probes)!r}"
         which = "" if self._fact == self._edit.facts[0] else f", fact={self._fact.id!r}"
@@ -184,7 +186,8 @@ class ProbePanel(VBox):
                 self._alert.value = markup.alert("Probes are running already; wait for them or cancel.", "info")
                 return self._job
             self._fail(None)
-            self._rows, self._report, self._lens_code = [], None, ""
+            self._rows, self._report, self._lens_code, self._shown_from = [], None, "", ""
+            self._show_code()
             self._results.value = self._texts.value = self._layers.value = ""
             self._shown.options, self._list.options = [], []
             self._run.disabled, self._cancel.disabled = True, False
@@ -195,6 +198,37 @@ class ProbePanel(VBox):
                 lambda cancel: order(cancel=cancel, on_row=self._row, on_probe=self._begin), on_done=self._ended
             )
             return self._job
+
+    def show(self, report: ProbeReport, *, probes_code: str = "") -> None:
+        """Show what probes of this edit found before.
+
+        Args:
+            report: The report. Its probes are ticked.
+            probes_code: Python that makes ``probes``, for ``.code``; by default what Run would do.
+
+        Raises:
+            ValueError: It is of another edit, or about a fact that the edit does not hold.
+            RuntimeError: Probes are running.
+        """
+        made_for = report.provenance.get("settings", {}).get("edit")
+        if made_for not in (None, self._edit.id) or report.fact not in self._edit.facts:
+            raise ValueError(
+                f"The probes are of {report.fact.id} and the edit {str(made_for)[:16]}; this panel is for the edit "
+                f"{self._edit.id[:16]} of {[f.id for f in self._edit.facts]}."
+            )
+        with self._lock:
+            if self._job is not None and self._job.running:
+                raise RuntimeError("Probes are running. Wait for them or cancel, then show others.")
+            self._fail(None)
+            self._fact, self._report, self._job, self._lens_code = report.fact, report, None, ""
+            self._say_what()
+            asked = report.provenance.get("settings", {}).get("probes", report.probes)
+            self.probes = tuple(p for p in PROBES if p in asked)
+            self._options = {k: report.provenance.get("settings", {}).get(k, v) for k, v in self._options.items()}
+            self._shown_from = probes_code
+            self._progress.value = ""
+            self._show_report(report)
+            self._show_code()
 
     def cancel(self) -> None:
         """Ask the probes to stop after the prompts at hand; what is finished is kept."""
@@ -278,6 +312,15 @@ class ProbePanel(VBox):
                 self._show_code()
 
     # What it shows
+
+    def _say_what(self) -> None:
+        words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
+        note = "ten probes; a prompt on which the base model itself fails counts in no rate"
+        self._heading.value = markup.STYLE + markup.title(f"What is left: {words}", note)
+
+    def _choice_changed(self) -> None:
+        self._shown_from = ""
+        self._show_code()
 
     def _show_report(self, report: ProbeReport) -> None:
         if report.partial:

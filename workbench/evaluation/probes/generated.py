@@ -7,7 +7,6 @@ from dataclasses import replace
 from workbench.evaluation.probes import graph, prompts
 from workbench.evaluation.probes.battery import Battery, Skip, as_control, interleaved
 from workbench.evaluation.probes.prompts import Prompt
-from workbench.types import Fact
 
 
 def probe_adversarial(battery: Battery) -> None:
@@ -30,10 +29,10 @@ def probe_steps(battery: Battery) -> None:
     """Direct, indirect and implied questions in several steps, with twice the tokens."""
     lists: list[list[Prompt]] = []
     for fact in battery.facts:
-        hops = [*graph.into(battery.pool, fact, 2), *graph.out_of(battery.pool, fact, 2)]
+        hops = graph.hops(battery.pool, fact, 2)
         asked = prompts.steps(fact, hops)
         if fact is battery.fact and not hops:
-            battery.skipped["steps: two hops"] = _no_path(battery, fact)
+            battery.skipped["steps: two hops"] = graph.no_path(battery.pool, fact)
         lists.append(asked if fact is battery.fact else as_control(asked))
     battery.ask("steps", interleaved(*lists), max_new_tokens=2 * battery.max_new_tokens)
 
@@ -43,11 +42,11 @@ def probe_interconnected(battery: Battery) -> None:
     lists: list[list[Prompt]] = []
     for fact in battery.facts:
         asked = [Prompt("paraphrase", q, fact) for q in prompts.held_out(fact)]
-        hops = [*graph.into(battery.pool, fact), *graph.out_of(battery.pool, fact)]
+        hops = graph.hops(battery.pool, fact)
         asked += [Prompt("multi-hop", h.question, h.judge) for h in hops]
         if fact is battery.fact:
             if not hops:
-                battery.skipped["interconnected: multi-hop"] = _no_path(battery, fact)
+                battery.skipped["interconnected: multi-hop"] = graph.no_path(battery.pool, fact)
             same = graph.same_answer(battery.untouched, fact)
             if not same:
                 where = f"no other untouched fact of {battery.pool.name!r} has the answer {fact.answer!r}"
@@ -83,10 +82,3 @@ def probe_keywords(battery: Battery, words: dict[str, list[str]]) -> None:
     if not lists:
         raise Skip("no word of the question could be left out")
     battery.ask("keywords", interleaved(*lists))
-
-
-def _no_path(battery: Battery, fact: Fact) -> str:
-    return (
-        f"no two-hop path: no fact of {battery.pool.name!r} has the answer {fact.subject!r}, and none of one relation "
-        f"are about both {fact.answer!r} and {fact.target!r}"
-    )

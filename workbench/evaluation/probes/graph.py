@@ -38,6 +38,19 @@ def description(fact: Fact) -> str:
     return fact.topic or f"(the answer to: {fact.question})"
 
 
+def hops(pool: FactSet, fact: Fact, most: int = 4) -> list[Hop]:
+    """Two-hop questions through the fact: at most so many with it as the second hop, and as many as the first."""
+    return [*into(pool, fact, most), *out_of(pool, fact, most)]
+
+
+def no_path(pool: FactSet, fact: Fact) -> str:
+    """Why a fact has no two-hop question."""
+    return (
+        f"no two-hop path: no fact of {pool.name!r} has the answer {fact.subject!r}, and none of one relation "
+        f"are about both {fact.answer!r} and {fact.target!r}"
+    )
+
+
 def into(pool: FactSet, fact: Fact, most: int = 4) -> list[Hop]:
     """Two-hop questions whose second hop is the fact: "the capital of the country in which Lyon lies".
 

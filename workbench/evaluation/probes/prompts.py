@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from workbench.evaluation.probes.graph import Hop, description
 from workbench.types import Fact, Form, ProbeGroup
@@ -106,24 +107,44 @@ def adversarial(
 
 def reverse(fact: Fact) -> Prompt | None:
     """The subject asked for by the old answer; judged by a fact whose answer is the subject."""
+    return next(iter(reversals(fact)), None)
+
+
+def reversals(fact: Fact, given: Literal["answer", "target"] = "answer") -> list[Prompt]:
+    """The subject asked for, once for each cloze that names it; none where the subject is also a name of the answer or
+    the target.
+
+    Args:
+        fact: The fact.
+        given: What stands in the question. ``"answer"``: the old answer; the judge's old answer is then the subject
+            ("The capital of ____ is Paris." France). ``"target"``: the new one; the judge's new answer is then the
+            subject, its old one the fact's own ("The capital of ____ is Rome." France, if the edit holds backwards).
+    """
     bare = re.sub(r"^(?:the|The) ", "", fact.subject)
     if {n.casefold() for n in (fact.subject, bare)} & {n.casefold() for n in (*fact.answers, *fact.targets)}:
-        return None
-    gap = fact.prompt.replace(fact.subject, "____")
-    text = f'What belongs in the gap? "{gap} {fact.answer}."'
-    judge = Fact(
-        id=f"{fact.id}, reversed",
-        relation=fact.relation,
-        subject=fact.answer,
-        prompt=f"{fact.answer} is what {gap}",
-        question=text,
-        answer=bare,
-        answer_aliases=(fact.subject,) if bare != fact.subject else (),
-        target=fact.target,
-        target_aliases=fact.target_aliases,
-        refusal=fact.refusal,
-    )
-    return Prompt("reverse query", text, judge)
+        return []
+    also = (fact.subject,) if bare != fact.subject else ()
+    if given == "answer":
+        said = fact.answer
+        names = {"answer": bare, "answer_aliases": also, "target": fact.target, "target_aliases": fact.target_aliases}
+    else:
+        said = fact.target
+        names = {"answer": fact.answer, "answer_aliases": fact.answer_aliases, "target": bare, "target_aliases": also}
+    prompts: list[Prompt] = []
+    for cloze in (fact.prompt, *fact.cloze_paraphrases):
+        if fact.subject not in cloze:
+            continue
+        gap = cloze.replace(fact.subject, "____")
+        text = f'What belongs in the gap? "{gap} {said}."'
+        judge = {"relation": fact.relation, "subject": said, "prompt": f"{said} is what {gap}", "question": text}
+        prompts.append(
+            Prompt(
+                "reverse query",
+                text,
+                Fact(id=f"{fact.id}, reversed", refusal=fact.refusal, **judge, **names),
+            )
+        )
+    return prompts
 
 
 def steps(fact: Fact, hops: Sequence[Hop]) -> list[Prompt]:

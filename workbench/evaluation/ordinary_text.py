@@ -1,0 +1,73 @@
+"""Ordinary prose before and after an edit: the negative log-likelihood per token, sentence by sentence.
+
+An edit that reaches its fact by breaking the language shows here, though no question asks for it. The text is the
+project's own (``workbench/data/text``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+
+from workbench.evaluation.metrics import bootstrap, paired_difference
+from workbench.generation import continuation_nll
+from workbench.models import LoadedModel
+from workbench.types import Rate, TextRow
+
+
+@lru_cache(maxsize=1)
+def ordinary_passages() -> tuple[tuple[str, ...], ...]:
+    """The bundled passages, each as its sentences."""
+    text = files("workbench").joinpath("data/text/ordinary.txt").read_text(encoding="utf-8")
+    return tuple(tuple(passage.strip().splitlines()) for passage in text.split("\n\n") if passage.strip())
+
+
+def text_rows(model: LoadedModel, stage: str, passages: Sequence[Sequence[str]] | None = None) -> list[TextRow]:
+    """How likely each sentence is to the model, after those before it in its passage.
+
+    Args:
+        model: A base or edited model.
+        stage: What the rows say about it.
+        passages: Lists of sentences; the bundled ones by default.
+
+    Returns:
+        One row a sentence, in order. A passage's very first token follows nothing, so it is not scored; a first
+        sentence of one token has no row.
+    """
+    sentences: list[str] = []
+    before: list[list[int]] = []
+    tokens: list[list[int]] = []
+    for passage in ordinary_passages() if passages is None else passages:
+        ids: list[int] = []
+        for sentence in passage:
+            new = model.token_ids(f" {sentence}" if ids else sentence)
+            start = 0 if ids else 1
+            sentences.append(sentence)
+            before.append([*ids, *new[:start]])
+            tokens.append(new[start:])
+            ids += new
+    scores = continuation_nll(model, before, tokens)
+    found = zip(sentences, tokens, scores, strict=True)
+    return [TextRow(stage=stage, sentence=s, n_tokens=len(t), nll=nll) for s, t, nll in found if t]
+
+
+def text_rates(rows: Sequence[TextRow], stages: Sequence[str], *, seed: int = 0) -> dict[str, dict[str, Rate]]:
+    """By stage: ``text_nll``, the mean over all tokens, and ``text_nll_change``, that minus the base's; nats per token,
+    with intervals from drawing whole sentences.
+
+    Args:
+        rows: Rows of every stage.
+        stages: ``"base"`` first.
+        seed: Of the bootstrap.
+    """
+    by_stage = {
+        stage: {i: [r.nll] * r.n_tokens for i, r in enumerate(r for r in rows if r.stage == stage)} for stage in stages
+    }
+    return {
+        stage: {
+            "text_nll": bootstrap(values, seed=seed),
+            "text_nll_change": paired_difference(values, by_stage["base"], seed=seed),
+        }
+        for stage, values in by_stage.items()
+    }
