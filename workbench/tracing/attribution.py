@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from workbench.facts import load_facts
+from workbench.layerwise import Layerwise
 from workbench.models import LoadedModel
 from workbench.provenance import provenance
-from workbench.resume import Change, HookSite, Resumable
-from workbench.tracing.causal import TOKENS_A_BATCH
+from workbench.resume import HookSite, Resumable
+from workbench.tracing.cone import Cell, effects
 from workbench.tracing.corruption import Corruption, Metric, Setup, check_choices, set_up
 from workbench.tracing.dla import direct_effects
 from workbench.tracing.roles import mean_and_error
@@ -44,6 +45,7 @@ def attribute(
     samples: int = 4,
     noise: float = 3.0,
     seed: int = 0,
+    max_rows: int | None = None,
     progress: bool = True,
 ) -> EffectMap:
     """How much each head, MLP or neuron supports the answer, summed over positions.
@@ -59,7 +61,7 @@ def attribute(
         method: See the module's docstring. ``"patching"`` of all neurons is refused: it takes a forward for each.
         contrast: Control facts: the mean of their maps is subtracted. With neurons this is the best selector that we
             measured: what is left is specific to the fact.
-        corruption, form, token, partner, pool, noise, seed, progress: As in ``causal_trace``.
+        corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
         metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates.
         samples: Noise samples; the effects are means over them.
 
@@ -99,7 +101,7 @@ def attribute(
 
     from tqdm.auto import tqdm
 
-    engine = Resumable(model)
+    engine = Layerwise(model)
     values: list[Tensor] = []
     prompts: list[TracedPrompt] = []
     clean: list[float] = []
@@ -113,7 +115,7 @@ def attribute(
             if method == "attribution":
                 effect, baseline, reference = _by_gradient(model, engine, setup, unit)
             elif method == "patching":
-                effect, baseline, reference = _by_patching(model, engine, setup, unit)
+                effect, baseline, reference = _by_patching(model, engine, setup, unit, max_rows)
             else:
                 effect, reference = direct_effects(model, setup.prompt, unit)
                 baseline = float("nan")
@@ -191,43 +193,20 @@ def _per_unit(vector: Tensor, model: LoadedModel, unit: AttributionUnit) -> Tens
 
 
 def _by_patching(
-    model: LoadedModel, engine: Resumable, setup: Setup, unit: AttributionUnit
+    model: LoadedModel, engine: Layerwise, setup: Setup, unit: AttributionUnit, max_rows: int | None
 ) -> tuple[Tensor, float, float]:
-    """Exact effects [layer, ...] by one resumed forward per component, in batches; corrupted and clean metric."""
+    """Exact effects [layer, ...], one restoration for each component; corrupted and clean metric."""
     site = UNIT_SITE[unit]
-    d_head = model.shape.d_head
+    layers = range(engine.n_layers)
+    heads = range(model.shape.n_heads) if unit == "head" else (None,)
+    cells = [Cell(site, range(layer, layer + 1), head=head) for layer in layers for head in heads]
+    samples = len(setup.corrupted)
+    found, baseline = torch.zeros(len(cells), samples), torch.zeros(samples)
     with torch.no_grad():
         clean = engine.record(setup.clean, (site,), prefix=setup.prefix)
-        corrupted = engine.record(setup.corrupted, ("resid",), prefix=setup.prefix)
-        baseline = setup.measure(corrupted.logits)
-        samples, tokens = setup.corrupted.shape[:2]
-        count = model.shape.n_heads if unit == "head" else 1
-        rows = []
-        for layer in range(engine.n_layers):
-            index, row = torch.meshgrid(torch.arange(count), torch.arange(samples), indexing="ij")
-            index, row = index.flatten(), row.flatten()
-            effect = torch.zeros(count)
-            size = max(1, TOKENS_A_BATCH // tokens)
-            for part, of in zip(index.split(size), row.split(size), strict=True):
-                change = _replace_heads(clean.states[site, layer], part, d_head if unit == "head" else None)
-                start = corrupted.states["resid", layer][of]
-                logits = engine.run(start, start=layer, prefix=setup.prefix, changes={(site, layer): change})
-                difference = (setup.measure(logits) - baseline[of]).float().cpu() / samples
-                effect.index_add_(0, part, difference)
-            rows.append(effect if unit == "head" else effect[0])
-    return torch.stack(rows), float(baseline.mean()), float(setup.measure(clean.logits))
-
-
-def _replace_heads(clean: Tensor, heads: Tensor, d_head: int | None) -> Change:
-    """Put the clean state of head ``heads[i]`` (or, without ``d_head``, all of it) into row i, at all positions."""
-
-    def replace(value: Tensor) -> Tensor:
-        if d_head is None:
-            return clean.expand_as(value)
-        value = value.clone()
-        for i, head in enumerate(heads.tolist()):
-            span = slice(head * d_head, (head + 1) * d_head)
-            value[i, :, span] = clean[0, :, span]
-        return value
-
-    return replace
+        for part in effects(engine, clean, setup.corrupted, setup.prefix, cells, setup.measure, max_rows=max_rows):
+            found[part.cells, part.samples] = part.effects.float().cpu()
+            baseline[part.samples] = part.baseline.float().cpu()
+    mean = found.mean(1)
+    by_layer = mean.view(engine.n_layers, -1) if unit == "head" else mean
+    return by_layer, float(baseline.mean()), float(setup.measure(clean.logits))
