@@ -103,14 +103,23 @@ class Layerwise(Resumable):
             handle.remove()
             setattr(self._parent, self._list_name, nn.ModuleList(self._layers))
 
+    @property
+    def own_attention(self) -> str:
+        """The model's own implementation of attention, by its name in transformers."""
+        return self._view.config._attn_implementation
+
+    @property
+    def takes_options(self) -> bool:
+        """Whether layers hand on options that they do not know to their attention."""
+        parameters = inspect.signature(self._layers[0].forward).parameters.values()
+        return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
     @contextmanager
-    def attention(self, name: str) -> Iterator[str]:
-        """Let layers that are called alone attend by an implementation registered with transformers; gives the name of
-        the model's own."""
-        config: Any = self._view.config
-        own = config._attn_implementation
+    def attention(self, name: str) -> Iterator[None]:
+        """Let layers that are called alone attend by an implementation registered with transformers."""
+        config, own = self._view.config, self.own_attention
         config._attn_implementation = name
         try:
-            yield own
+            yield
         finally:
             config._attn_implementation = own

@@ -16,8 +16,9 @@ from workbench.facts import load_facts
 from workbench.layerwise import Layerwise
 from workbench.models import LoadedModel
 from workbench.provenance import provenance
-from workbench.tracing.cone import Cell, effects
+from workbench.tracing.cells import Cell
 from workbench.tracing.corruption import Corruption, Metric, Setup, check_choices, set_up
+from workbench.tracing.restore import effects
 from workbench.tracing.roles import ROLES, by_role, mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form
 
@@ -43,7 +44,7 @@ def causal_trace(
 ) -> dict[TraceSite, EffectMap]: ...
 
 
-def causal_trace(
+def causal_trace(  # type: ignore[misc]
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     site: TraceSite | Sequence[TraceSite] = "resid",
@@ -98,7 +99,7 @@ def causal_trace(
 
     Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there.
     """
-    sites = (site,) if isinstance(site, str) else tuple(dict.fromkeys(site))
+    sites: tuple[TraceSite, ...] = (site,) if isinstance(site, str) else tuple(dict.fromkeys(site))  # type: ignore[assignment]
     if not sites or not set(sites) <= set(get_args(TraceSite)):
         raise ValueError(f"site must be one of {get_args(TraceSite)}, got {site!r}. Or give several.")
     check_choices(corruption, metric)
@@ -132,7 +133,7 @@ def causal_trace(
         "seed": seed,
     }
     pool = load_facts() if pool is None else pool
-    widths = {one: 1 if one == "resid" else width for one in sites}
+    widths: dict[TraceSite, int] = {one: 1 if one == "resid" else width for one in sites}
     maps: list[dict[TraceSite, EffectMap]] = []
     bar = tqdm(total=n_layers * len(sites) * len(facts), desc=f"Tracing {', '.join(sites)}", disable=not progress)
     with torch.no_grad(), bar:
@@ -145,8 +146,10 @@ def causal_trace(
 
             setup = set_up(model, engine, one, partner=partner, pool=pool, **options)
             maps.append(_trace_one(model, engine, setup, widths, finished, max_rows, options))
-    found = {at: maps[0][at] if len(maps) == 1 else _over_facts([m[at] for m in maps]) for at in sites}
-    return found[site] if isinstance(site, str) else found
+    found: dict[TraceSite, EffectMap] = {
+        at: maps[0][at] if len(maps) == 1 else _over_facts([m[at] for m in maps]) for at in sites
+    }
+    return found[sites[0]] if isinstance(site, str) else found
 
 
 def _trace_one(
@@ -161,7 +164,9 @@ def _trace_one(
     prompt, n_layers = setup.prompt, engine.n_layers
     clean = engine.record(setup.clean, tuple(widths), prefix=setup.prefix)
     samples, tokens = setup.corrupted.shape[:2]
-    places = [(site, layer, at) for layer in range(n_layers) for site in widths for at in range(tokens)]
+    places: list[tuple[TraceSite, int, int]] = [
+        (site, layer, at) for layer in range(n_layers) for site in widths for at in range(tokens)
+    ]
     cells = [Cell(site, _window(layer, widths[site], n_layers), at) for site, layer, at in places]
     found = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
     missing = {(site, layer): samples * tokens for site in widths for layer in range(n_layers)}
