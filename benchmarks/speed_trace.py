@@ -258,12 +258,13 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--drawn", type=int, default=12, help="cells of the slow ways that are timed in a repeat")
     parser.add_argument("--only", nargs="+", default=["lens", "heads", "gradient", "loop"])
+    parser.add_argument("--noisy", nargs="+", default=NOISY, metavar="FACT", help="facts of the noise trace")
     parser.add_argument("--growth", action="store_true", help="also time and memory on random models of growing size")
     parser.add_argument("--out", type=Path, default=Path("out/bench/speed_trace.json"))
     args = parser.parse_args()
     model = wb.load_model(device=args.device, dtype=getattr(torch, args.dtype))
     facts, rng = wb.load_facts(), random.Random(0)
-    swaps = [Swap(model, facts, name) for name in SWAPS]
+    swaps = [Swap(model, facts, name) for name in SWAPS] if {"lens", "heads", "gradient"} & set(args.only) else []
     tables: dict[str, list[dict[str, Any]]] = {}
     if "lens" in args.only:
         tables["Residual trace, swap, against TransformerLens' get_act_patch_resid_pre on its bridge"] = [
