@@ -15,7 +15,7 @@ PACKAGE = ROOT / "workbench"
 
 BASE = {"types", "data", "store", "atomic", "sealed"}
 MODEL = BASE | {"models", "architecture", "bundled"}
-RUN = MODEL | {"resume", "provenance"}
+RUN = MODEL | {"resume", "layerwise", "provenance"}
 TEXT = RUN | {"answers", "generation", "prompts", "facts"}
 COMPUTE = TEXT | {"tracing", "editing", "evaluation"}
 
@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "architecture": BASE,
     "models": MODEL,
     "resume": MODEL,
+    "layerwise": MODEL | {"resume"},
     "provenance": MODEL,
     "answers": BASE,
     "generation": RUN | {"answers"},

@@ -8,18 +8,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
 from workbench.facts import load_facts
+from workbench.layerwise import Layerwise
 from workbench.models import LoadedModel
 from workbench.provenance import provenance
-from workbench.resume import Change, HookSite, Resumable
-from workbench.tracing.causal import TOKENS_A_BATCH
+from workbench.resume import HookSite, Resumable
+from workbench.tracing.cells import Cell
 from workbench.tracing.corruption import Corruption, Metric, Setup, check_choices, set_up
 from workbench.tracing.dla import direct_effects
+from workbench.tracing.restore import effects
 from workbench.tracing.roles import mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
 
@@ -28,10 +30,22 @@ Method = Literal["attribution", "patching", "dla"]
 UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post"}
 
 
+@overload
 def attribute(
+    model: LoadedModel, fact: Fact | FactSet | Sequence[Fact], unit: AttributionUnit = "head", **options: Any
+) -> EffectMap: ...
+
+
+@overload
+def attribute(
+    model: LoadedModel, fact: Fact | FactSet | Sequence[Fact], unit: Sequence[AttributionUnit], **options: Any
+) -> dict[AttributionUnit, EffectMap]: ...
+
+
+def attribute(  # type: ignore[misc]
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
-    unit: AttributionUnit = "head",
+    unit: AttributionUnit | Sequence[AttributionUnit] = "head",
     *,
     method: Method = "attribution",
     contrast: FactSet | Sequence[Fact] | None = None,
@@ -44,8 +58,9 @@ def attribute(
     samples: int = 4,
     noise: float = 3.0,
     seed: int = 0,
+    max_rows: int | None = None,
     progress: bool = True,
-) -> EffectMap:
+) -> EffectMap | dict[AttributionUnit, EffectMap]:
     """How much each head, MLP or neuron supports the answer, summed over positions.
 
     ``attribution`` and ``patching`` estimate the same quantity: the metric's change when the component's clean
@@ -55,25 +70,27 @@ def attribute(
         model: A base or edited model; it is not changed. Activations are those before an edited model's gates, and
             their effects include the gates.
         fact: One fact, or several (cells are means over facts).
-        unit: ``"head"`` (query heads), ``"mlp"`` or ``"neuron"``.
+        unit: ``"head"`` (query heads), ``"mlp"`` or ``"neuron"``. Several share one backward pass (or one sweep).
         method: See the module's docstring. ``"patching"`` of all neurons is refused: it takes a forward for each.
         contrast: Control facts: the mean of their maps is subtracted. With neurons this is the best selector that we
             measured: what is left is specific to the fact.
-        corruption, form, token, partner, pool, noise, seed, progress: As in ``causal_trace``.
+        corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
         metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates.
         samples: Noise samples; the effects are means over them.
 
     Returns:
-        ``values`` [layer, head], [layer] or [layer, neuron], in units of the metric.
+        ``values`` [layer, head], [layer] or [layer, neuron], in units of the metric. For several units a map each, by
+        unit.
 
     Raises:
         ValueError: An unknown unit or method, or as ``causal_trace``.
     """
-    if unit not in get_args(AttributionUnit):
-        raise ValueError(f"unit must be one of {get_args(AttributionUnit)}, got {unit!r}.")
+    units: tuple[AttributionUnit, ...] = (unit,) if isinstance(unit, str) else tuple(dict.fromkeys(unit))  # type: ignore[assignment]
+    if not units or not set(units) <= set(get_args(AttributionUnit)):
+        raise ValueError(f"unit must be one of {get_args(AttributionUnit)}, got {unit!r}. Or give several.")
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}.")
-    if method == "patching" and unit == "neuron":
+    if method == "patching" and "neuron" in units:
         n = model.shape.n_layers * model.shape.d_mlp
         raise ValueError(f"Patching each of {n} neurons takes {n} forward passes; use method='attribution'.")
     check_choices(corruption, metric)
@@ -99,23 +116,26 @@ def attribute(
 
     from tqdm.auto import tqdm
 
-    engine = Resumable(model)
-    values: list[Tensor] = []
+    engine = Layerwise(model)
+    values: list[dict[AttributionUnit, Tensor]] = []
     prompts: list[TracedPrompt] = []
     clean: list[float] = []
     corrupted: list[float] = []
-    name = f"Attributing to {unit}s"
+    name = f"Attributing to {', '.join(f'{one}s' for one in units)}"
+    effect: dict[AttributionUnit, Tensor]
     with tqdm(
         total=len(facts) + len(controls), desc=name, disable=not progress or len(facts) + len(controls) == 1
     ) as bar:
         for one in [*facts, *controls]:
             setup = set_up(model, engine, one, partner=partner, pool=pool, positions=None, **settings)
             if method == "attribution":
-                effect, baseline, reference = _by_gradient(model, engine, setup, unit)
+                effect, baseline, reference = _by_gradient(model, engine, setup, units)
             elif method == "patching":
-                effect, baseline, reference = _by_patching(model, engine, setup, unit)
+                effect, baseline, reference = _by_patching(model, engine, setup, units, max_rows)
             else:
-                effect, reference = direct_effects(model, setup.prompt, unit)
+                direct: dict[AttributionUnit, Any] = {at: direct_effects(model, setup.prompt, at) for at in units}
+                effect = {at: direct[at][0] for at in units}
+                reference = direct[units[0]][1]
                 baseline = float("nan")
             values.append(effect)
             prompts.append(setup.prompt)
@@ -123,29 +143,38 @@ def attribute(
             corrupted.append(baseline)
             bar.update()
     n = len(facts)
+    common: dict[str, Any] = {
+        "metric": metric if method != "dla" else "logit_diff",
+        "method": method + (" - controls" if controls else ""),
+        "clean": sum(clean[:n]) / n,
+        "corrupted": None if method == "dla" else sum(corrupted[:n]) / n,
+        "prompts": tuple(prompts[:n]),
+    }
+    settings |= {"method": method, "facts": [f.id for f in facts], "contrast": [f.id for f in controls]}
+    maps: dict[AttributionUnit, EffectMap] = {
+        at: _map(at, [v[at] for v in values], n, common | {"provenance": provenance(model, unit=at, **settings)})
+        for at in units
+    }
+    return maps[units[0]] if isinstance(unit, str) else maps
+
+
+def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, Any]) -> EffectMap:
+    """The mean of the first n facts' effects, minus that of the controls after them."""
     mean, error = mean_and_error(torch.stack(values[:n]))
-    if controls:
+    if len(values) > n:
         mean = mean - torch.stack(values[n:]).mean(0)
-    axes = ("layer",) if unit == "mlp" else ("layer", unit)
-    labels = {"layer": tuple(f"L{i}" for i in range(model.shape.n_layers))}
+    labels = {"layer": tuple(f"L{i}" for i in range(len(mean)))}
     if unit != "mlp":
         labels[unit] = tuple(f"{'H' if unit == 'head' else 'N'}{i}" for i in range(mean.shape[1]))
     return EffectMap(
         values=mean,
-        axes=axes,
+        axes=tuple(labels),
         labels=labels,
         unit=unit,
-        metric=metric if method != "dla" else "logit_diff",
-        method=method + (" - controls" if controls else ""),
-        clean=sum(clean[:n]) / n,
-        corrupted=None if method == "dla" else sum(corrupted[:n]) / n,
         stderr=error,
         n=n,
         per_fact=torch.stack(values[:n]) if n > 1 else None,
-        prompts=tuple(prompts[:n]),
-        provenance=provenance(
-            model, unit=unit, method=method, facts=[f.id for f in facts], contrast=[f.id for f in controls], **settings
-        ),
+        **common,
     )
 
 
@@ -163,24 +192,31 @@ def agreement(first: EffectMap, second: EffectMap) -> float:
 
 
 def _by_gradient(
-    model: LoadedModel, engine: Resumable, setup: Setup, unit: AttributionUnit
-) -> tuple[Tensor, float, float]:
-    """First-order effects [layer, ...], corrupted and clean metric."""
-    site = UNIT_SITE[unit]
+    model: LoadedModel, engine: Resumable, setup: Setup, units: Sequence[AttributionUnit]
+) -> tuple[dict[AttributionUnit, Tensor], float, float]:
+    """First-order effects [layer, ...] by unit, corrupted and clean metric, by one backward pass for all of them."""
+    sites = _sites(units)
     with torch.no_grad():
-        clean = engine.record(setup.clean, (site,), prefix=setup.prefix)
+        clean = engine.record(setup.clean, sites, prefix=setup.prefix)
     with torch.enable_grad():
         # Parameters are frozen, so the graph has to start at the residual stream.
         start = setup.corrupted.detach().clone().requires_grad_(True)
-        run = engine.record(start, (site,), prefix=setup.prefix)
+        run = engine.record(start, sites, prefix=setup.prefix)
         measured = setup.measure(run.logits)
-        states = [run.states[site, layer] for layer in range(engine.n_layers)]
-        gradients = torch.autograd.grad(measured.sum(), states)
-    rows = []
-    for layer, (state, gradient) in enumerate(zip(states, gradients, strict=True)):
-        product = ((clean.states[site, layer] - state.detach()) * gradient).float().sum(1).mean(0)
-        rows.append(_per_unit(product, model, unit))
-    return torch.stack(rows).cpu(), float(measured.detach().mean()), float(setup.measure(clean.logits))
+        gradients = dict(zip(run.states, torch.autograd.grad(measured.sum(), list(run.states.values())), strict=True))
+    effects: dict[AttributionUnit, Tensor] = {}
+    for unit in units:
+        rows = []
+        for layer in range(engine.n_layers):
+            place = UNIT_SITE[unit], layer
+            product = (clean.states[place] - run.states[place].detach()) * gradients[place]
+            rows.append(_per_unit(product.float().sum(1).mean(0), model, unit))
+        effects[unit] = torch.stack(rows).cpu()
+    return effects, float(measured.detach().mean()), float(setup.measure(clean.logits))
+
+
+def _sites(units: Sequence[AttributionUnit]) -> tuple[HookSite, ...]:
+    return tuple(UNIT_SITE[unit] for unit in units)
 
 
 def _per_unit(vector: Tensor, model: LoadedModel, unit: AttributionUnit) -> Tensor:
@@ -191,43 +227,26 @@ def _per_unit(vector: Tensor, model: LoadedModel, unit: AttributionUnit) -> Tens
 
 
 def _by_patching(
-    model: LoadedModel, engine: Resumable, setup: Setup, unit: AttributionUnit
-) -> tuple[Tensor, float, float]:
-    """Exact effects [layer, ...] by one resumed forward per component, in batches; corrupted and clean metric."""
-    site = UNIT_SITE[unit]
-    d_head = model.shape.d_head
+    model: LoadedModel, engine: Layerwise, setup: Setup, units: Sequence[AttributionUnit], max_rows: int | None
+) -> tuple[dict[AttributionUnit, Tensor], float, float]:
+    """Exact effects [layer, ...] by unit, one restoration for each component; corrupted and clean metric."""
+    heads = {"head": range(model.shape.n_heads), "mlp": (None,)}
+    cells = [
+        Cell(UNIT_SITE[unit], range(layer, layer + 1), head=head)
+        for unit in units
+        for layer in range(engine.n_layers)
+        for head in heads[unit]
+    ]
+    samples = len(setup.corrupted)
+    found, baseline = torch.zeros(len(cells), samples), torch.zeros(samples)
     with torch.no_grad():
-        clean = engine.record(setup.clean, (site,), prefix=setup.prefix)
-        corrupted = engine.record(setup.corrupted, ("resid",), prefix=setup.prefix)
-        baseline = setup.measure(corrupted.logits)
-        samples, tokens = setup.corrupted.shape[:2]
-        count = model.shape.n_heads if unit == "head" else 1
-        rows = []
-        for layer in range(engine.n_layers):
-            index, row = torch.meshgrid(torch.arange(count), torch.arange(samples), indexing="ij")
-            index, row = index.flatten(), row.flatten()
-            effect = torch.zeros(count)
-            size = max(1, TOKENS_A_BATCH // tokens)
-            for part, of in zip(index.split(size), row.split(size), strict=True):
-                change = _replace_heads(clean.states[site, layer], part, d_head if unit == "head" else None)
-                start = corrupted.states["resid", layer][of]
-                logits = engine.run(start, start=layer, prefix=setup.prefix, changes={(site, layer): change})
-                difference = (setup.measure(logits) - baseline[of]).float().cpu() / samples
-                effect.index_add_(0, part, difference)
-            rows.append(effect if unit == "head" else effect[0])
-    return torch.stack(rows), float(baseline.mean()), float(setup.measure(clean.logits))
-
-
-def _replace_heads(clean: Tensor, heads: Tensor, d_head: int | None) -> Change:
-    """Put the clean state of head ``heads[i]`` (or, without ``d_head``, all of it) into row i, at all positions."""
-
-    def replace(value: Tensor) -> Tensor:
-        if d_head is None:
-            return clean.expand_as(value)
-        value = value.clone()
-        for i, head in enumerate(heads.tolist()):
-            span = slice(head * d_head, (head + 1) * d_head)
-            value[i, :, span] = clean[0, :, span]
-        return value
-
-    return replace
+        clean = engine.record(setup.clean, _sites(units), prefix=setup.prefix)
+        for part in effects(engine, clean, setup.corrupted, setup.prefix, cells, setup.measure, max_rows=max_rows):
+            found[part.cells, part.samples] = part.effects.float().cpu()
+            baseline[part.samples] = part.baseline.float().cpu()
+    means = found.mean(1).split([engine.n_layers * len(heads[unit]) for unit in units])
+    by_unit: dict[AttributionUnit, Tensor] = {
+        unit: mean.view(engine.n_layers, -1) if unit == "head" else mean
+        for unit, mean in zip(units, means, strict=True)
+    }
+    return by_unit, float(baseline.mean()), float(setup.measure(clean.logits))

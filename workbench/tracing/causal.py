@@ -6,22 +6,25 @@ Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
 from workbench.facts import load_facts
+from workbench.layerwise import Layerwise
 from workbench.models import LoadedModel
 from workbench.provenance import provenance
-from workbench.resume import Change, HookSite, Recording, Resumable
+from workbench.tracing.cells import Cell
 from workbench.tracing.corruption import Corruption, Metric, Setup, check_choices, set_up
+from workbench.tracing.restore import effects
 from workbench.tracing.roles import ROLES, by_role, mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form
 
 TraceSite = Literal["resid", "mlp", "attn"]
-TOKENS_A_BATCH = 2048
+OnLayer = Callable[[TraceSite, int, Tensor], None]
+"""Is told the site, the layer, and the layer's finished values by position."""
 
 
 def default_window(n_layers: int) -> int:
@@ -29,10 +32,22 @@ def default_window(n_layers: int) -> int:
     return max(1, round(n_layers * 10 / 48))
 
 
+@overload
 def causal_trace(
+    model: LoadedModel, fact: Fact | FactSet | Sequence[Fact], site: TraceSite = "resid", **options: Any
+) -> EffectMap: ...
+
+
+@overload
+def causal_trace(
+    model: LoadedModel, fact: Fact | FactSet | Sequence[Fact], site: Sequence[TraceSite], **options: Any
+) -> dict[TraceSite, EffectMap]: ...
+
+
+def causal_trace(  # type: ignore[misc]
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
-    site: TraceSite = "resid",
+    site: TraceSite | Sequence[TraceSite] = "resid",
     *,
     corruption: Corruption = "noise",
     metric: Metric = "probability",
@@ -45,15 +60,17 @@ def causal_trace(
     window: int | None = None,
     positions: Sequence[int] | None = None,
     seed: int = 0,
+    max_rows: int | None = None,
+    on_layer: OnLayer | None = None,
     progress: bool = True,
-) -> EffectMap:
+) -> EffectMap | dict[TraceSite, EffectMap]:
     """Indirect effect of every (layer, position): the metric with one clean state restored, minus the corrupted one.
 
     Args:
         model: A base or edited model; it is not changed.
         fact: One fact, or several (then positions are roles such as "last subject token", and cells are means).
         site: ``"resid"`` the residual stream entering a layer (TransformerLens' ``resid_pre``; row 0 is the
-            embeddings), ``"mlp"`` or ``"attn"`` what the layers of a window add to it.
+            embeddings), ``"mlp"`` or ``"attn"`` what the layers of a window add to it. Several sites share one sweep.
         corruption: ``"noise"`` adds Gaussian noise to the subject's embeddings, ``"swap"`` puts another subject of as
             many tokens in its place.
         metric: ``"probability"`` of the traced token, or ``"logit_diff"``: minus the target's logit (noise) or the
@@ -67,35 +84,44 @@ def causal_trace(
         window: Layers restored around the cell's (``mlp`` and ``attn``; default 10/48 of the depth).
         positions: Put the noise on these positions instead of the subject's: a control.
         seed: Of the noise.
+        max_rows: Most tokens computed at once, which bounds memory; by default what is fast and fits into a quarter of
+            the free memory. The values do not depend on it beyond rounding.
+        on_layer: Called with ``(site, layer, values)`` as soon as a layer is finished, ``values`` by position on the
+            CPU, from the lowest layer up; of one fact only, for several are averaged at the end.
         progress: Show a progress bar.
 
     Returns:
         ``values`` [layer, position] (or [layer, role]) in units of the metric, with the clean and corrupted baselines,
-        the standard error over samples (or facts), and the traced texts.
+        the standard error over samples (or facts), and the traced texts. For several sites a map each, by site.
 
     Raises:
         ValueError: The base model does not say the answer, no swap partner fits, or an option is out of range.
 
     Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there.
     """
-    if site not in get_args(TraceSite):
-        raise ValueError(f"site must be one of {get_args(TraceSite)}, got {site!r}.")
+    sites: tuple[TraceSite, ...] = (site,) if isinstance(site, str) else tuple(dict.fromkeys(site))  # type: ignore[assignment]
+    if not sites or not set(sites) <= set(get_args(TraceSite)):
+        raise ValueError(f"site must be one of {get_args(TraceSite)}, got {site!r}. Or give several.")
     check_choices(corruption, metric)
     n_layers = model.shape.n_layers
-    if site == "resid" and window not in (None, 1):
+    if sites == ("resid",) and window not in (None, 1):
         raise ValueError(f"window= is for the sites 'mlp' and 'attn'; a residual state is one state, got {window!r}.")
-    width = 1 if site == "resid" else default_window(n_layers) if window is None else window
+    width = default_window(n_layers) if window is None else window
     if not 1 <= width <= n_layers:
         raise ValueError(f"window must be from 1 to the model's {n_layers} layers, got {window!r}.")
+    if max_rows is not None and max_rows < 1:
+        raise ValueError(f"max_rows must be at least 1, got {max_rows!r}.")
     facts = [fact] if isinstance(fact, Fact) else list(fact)
     if not facts:
         raise ValueError("causal_trace needs at least one fact, got none.")
     if len(facts) > 1 and (partner is not None or positions is not None):
         raise ValueError("partner= and positions= are for one fact; leave them out for several.")
+    if len(facts) > 1 and on_layer is not None:
+        raise ValueError("on_layer= is for one fact: maps of several are means over roles. Leave it out for several.")
 
     from tqdm.auto import tqdm
 
-    engine = Resumable(model)
+    engine = Layerwise(model)
     options: dict[str, Any] = {
         "corruption": corruption,
         "metric": metric,
@@ -107,84 +133,90 @@ def causal_trace(
         "seed": seed,
     }
     pool = load_facts() if pool is None else pool
-    maps: list[EffectMap] = []
-    with torch.no_grad(), tqdm(total=n_layers * len(facts), desc=f"Tracing {site}", disable=not progress) as bar:
+    widths: dict[TraceSite, int] = {one: 1 if one == "resid" else width for one in sites}
+    maps: list[dict[TraceSite, EffectMap]] = []
+    bar = tqdm(total=n_layers * len(sites) * len(facts), desc=f"Tracing {', '.join(sites)}", disable=not progress)
+    with torch.no_grad(), bar:
         for one in facts:
+
+            def finished(at: TraceSite, layer: int, values: Tensor) -> None:
+                bar.update()
+                if on_layer is not None:
+                    on_layer(at, layer, values)
+
             setup = set_up(model, engine, one, partner=partner, pool=pool, **options)
-            maps.append(_trace_one(model, engine, setup, site, width, bar, {"site": site, "window": width, **options}))
-    return maps[0] if len(maps) == 1 else _over_facts(maps)
+            maps.append(_trace_one(model, engine, setup, widths, finished, max_rows, options))
+    found: dict[TraceSite, EffectMap] = {
+        at: maps[0][at] if len(maps) == 1 else _over_facts([m[at] for m in maps]) for at in sites
+    }
+    return found[sites[0]] if isinstance(site, str) else found
 
 
 def _trace_one(
-    model: LoadedModel, engine: Resumable, setup: Setup, site: TraceSite, width: int, bar: Any, settings: dict[str, Any]
-) -> EffectMap:
+    model: LoadedModel,
+    engine: Layerwise,
+    setup: Setup,
+    widths: dict[TraceSite, int],
+    finished: OnLayer,
+    max_rows: int | None,
+    settings: dict[str, Any],
+) -> dict[TraceSite, EffectMap]:
     prompt, n_layers = setup.prompt, engine.n_layers
-    keep: tuple[HookSite, ...] = tuple(dict.fromkeys(("resid", site)))  # type: ignore[arg-type]
-    clean = engine.record(setup.clean, keep, prefix=setup.prefix)
-    corrupted = engine.record(setup.corrupted, keep, prefix=setup.prefix)
-    clean_metric, baseline = setup.measure(clean.logits), setup.measure(corrupted.logits)
+    clean = engine.record(setup.clean, tuple(widths), prefix=setup.prefix)
     samples, tokens = setup.corrupted.shape[:2]
-    effects = torch.zeros(samples, n_layers, len(prompt.token_ids))
-    for layer in range(n_layers):
-        layers = range(max(0, layer - width // 2), min(n_layers, layer - (-width // 2)))
-        for at, row in _batches(tokens, samples):
-            restored = _restore(engine, setup, clean, corrupted, site, layers, at, row)
-            difference = setup.measure(restored) - baseline[row]
-            effects[row.cpu(), layer, at.cpu() + setup.start] = difference.float().cpu()
-        bar.update()
-    mean, error = mean_and_error(effects)
+    places: list[tuple[TraceSite, int, int]] = [
+        (site, layer, at) for layer in range(n_layers) for site in widths for at in range(tokens)
+    ]
+    cells = [Cell(site, _window(layer, widths[site], n_layers), at) for site, layer, at in places]
+    found = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
+    missing = {(site, layer): samples * tokens for site in widths for layer in range(n_layers)}
+    baseline = torch.zeros(samples)
+    for part in effects(engine, clean, setup.corrupted, setup.prefix, cells, setup.measure, max_rows=max_rows):
+        baseline[part.samples] = part.baseline.float().cpu()
+        for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
+            site, layer, at = places[i]
+            found[site][part.samples, layer, at + setup.start] = effect
+            missing[site, layer] -= len(effect)
+            if not missing[site, layer]:
+                finished(site, layer, found[site][:, layer].mean(0))
+    return {
+        site: _map(model, setup, site, found[site], baseline, clean.logits, {"site": site, "window": width, **settings})
+        for site, width in widths.items()
+    }
+
+
+def _window(layer: int, width: int, n_layers: int) -> range:
+    """The layers restored together for one layer's cell; an even width reaches one layer further down."""
+    return range(max(0, layer - width // 2), min(n_layers, layer - (-width // 2)))
+
+
+def _map(
+    model: LoadedModel,
+    setup: Setup,
+    site: TraceSite,
+    found: Tensor,
+    baseline: Tensor,
+    clean: Tensor,
+    settings: dict[str, Any],
+) -> EffectMap:
+    """A site's effects [samples, layers, positions] as a result."""
+    mean, error = mean_and_error(found)
+    samples, n_layers = found.shape[:2]
     return EffectMap(
         values=mean,
         axes=("layer", "position"),
-        labels={"layer": tuple(f"L{i}" for i in range(n_layers)), "position": prompt.tokens},
+        labels={"layer": tuple(f"L{i}" for i in range(n_layers)), "position": setup.prompt.tokens},
         unit=site,
         metric=setup.metric,
         method=settings["corruption"],
-        clean=float(clean_metric),
+        clean=float(setup.measure(clean)),
         corrupted=float(baseline.mean()),
         stderr=error,
         n=samples,
-        per_fact=effects if samples > 1 else None,
-        prompts=(prompt,),
+        per_fact=found if samples > 1 else None,
+        prompts=(setup.prompt,),
         provenance=provenance(model, **settings),
     )
-
-
-def _batches(tokens: int, samples: int) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of (position, sample) indices in batches of at most ``TOKENS_A_BATCH`` tokens."""
-    at, row = torch.meshgrid(torch.arange(tokens), torch.arange(samples), indexing="ij")
-    size = max(1, TOKENS_A_BATCH // tokens)
-    return list(zip(at.flatten().split(size), row.flatten().split(size), strict=True))
-
-
-def _restore(
-    engine: Resumable,
-    setup: Setup,
-    clean: Recording,
-    corrupted: Recording,
-    site: TraceSite,
-    layers: range,
-    at: Tensor,
-    row: Tensor,
-) -> Tensor:
-    """Last-position logits [rows, d_vocab] of corrupted runs ``row``, each with the clean state at position ``at``."""
-    rows = torch.arange(len(at))
-
-    def restoring(layer: int) -> Change:
-        source = clean.states[site, layer][0, at]
-
-        def restore(value: Tensor) -> Tensor:
-            value = value.clone()
-            value[rows, at] = source
-            return value
-
-        return restore
-
-    start = corrupted.states["resid", layers.start][row]
-    if site == "resid":
-        return engine.run(restoring(layers.start)(start), start=layers.start, prefix=setup.prefix)
-    changes = {(site, layer): restoring(layer) for layer in layers}
-    return engine.run(start, start=layers.start, prefix=setup.prefix, changes=changes)  # type: ignore[arg-type]
 
 
 def _over_facts(maps: list[EffectMap]) -> EffectMap:

@@ -1,0 +1,106 @@
+"""How time and memory of a trace grow with layers, positions, samples and the batch, on random Llamas of growing size.
+
+Run by ``python -m benchmarks.speed_trace --growth``. Arithmetic is counted, so that the table shows what time follows.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+from transformers import LlamaConfig
+from transformers.models.llama import LlamaForCausalLM
+
+from workbench.layerwise import Layerwise
+from workbench.models import load_model
+from workbench.tracing.cells import Cell, cone_tokens
+from workbench.tracing.restore import effects
+
+BASE = {"layers": 4, "positions": 16, "samples": 2, "max_rows": 1024}
+STEPS = {
+    "layers": (2, 4, 8),
+    "positions": (1, 4, 16, 64, 200),
+    "samples": (1, 4, 16),
+    "max_rows": (64, 256, 1024, 4096),
+}
+D_MODEL, VOCAB = 256, 1000
+
+
+def random_llama(layers: int, device: torch.device, dtype: torch.dtype) -> Any:
+    """A random model of width 256 with 8 heads in 2 key-value groups."""
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=D_MODEL,
+        intermediate_size=3 * D_MODEL,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+    )
+    torch.manual_seed(0)
+    hf = LlamaForCausalLM(config).to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return load_model(hf, tokenizer=object(), name="random")
+
+
+def growth(device: torch.device, dtype: torch.dtype) -> dict[str, list[dict[str, Any]]]:
+    """One table for each setting that grows; the others stay as in ``BASE``."""
+    models = {layers: random_llama(layers, device, dtype) for layers in STEPS["layers"]}
+    return {
+        f"Residual trace of a random Llama (width {D_MODEL}) as {name} grow; else "
+        + ", ".join(f"{v} {k}" for k, v in BASE.items() if k != name): [
+            {name: value} | measure(models, **(BASE | {name: value})) for value in values
+        ]
+        for name, values in STEPS.items()
+    }
+
+
+def measure(models: dict[int, Any], *, layers: int, positions: int, samples: int, max_rows: int) -> dict[str, Any]:
+    """Time of all residual cells, the same by one batched forward pass a cell, and the most memory at once."""
+    engine = Layerwise(models[layers])
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.randn(1, positions, D_MODEL, generator=generator).to(engine.device, models[layers].dtype)
+    corrupted = torch.randn(samples, positions, D_MODEL, generator=generator).to(clean)
+    cells = [Cell("resid", range(at, at + 1), p) for at in range(layers) for p in range(positions)]
+    took, plain = [], []
+    with torch.no_grad():
+        recording = engine.record(clean, ("resid",))
+        for _ in range(3 if positions < 100 else 1):
+            began = time.perf_counter()
+            engine.run(corrupted)
+            once = time.perf_counter()
+            for _ in effects(engine, recording, corrupted, None, cells, lambda logits: logits[:, 0], max_rows=max_rows):
+                pass
+            took.append(time.perf_counter() - once)
+            plain.append((once - began) * len(cells))
+    through = samples * cone_tokens(cells, layers, positions)
+    return {
+        "cells": len(cells),
+        "thousand tokens through a layer": through / 1000,
+        "seconds": statistics.median(took),
+        "microseconds a token and layer": 1e6 * statistics.median(took) / through,
+        "times faster than a forward pass a cell": statistics.median([p / t for p, t in zip(plain, took, strict=True)]),
+        "peak MB": peak_memory(engine, recording, corrupted, cells, max_rows) / 2**20,
+    }
+
+
+def peak_memory(engine: Layerwise, recording: Any, corrupted: torch.Tensor, cells: list[Cell], max_rows: int) -> float:
+    """Most bytes allocated at once during a sweep, beyond what there was before."""
+    work = lambda: list(effects(engine, recording, corrupted, None, cells, lambda x: x[:, 0], max_rows=max_rows))  # noqa: E731
+    if engine.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with torch.no_grad():
+            work()
+        return float(torch.cuda.max_memory_allocated() - before)
+    from torch.profiler import ProfilerActivity, profile
+
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    held = most = 0
+    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return float(most)

@@ -1,0 +1,302 @@
+"""How fast tracing is, beside what researchers use today, in one run.
+
+    python -m benchmarks.speed_trace [--repeats N] [--device cpu|cuda] [--dtype float32|bfloat16] [--growth]
+
+Two ways are timed in turn, so that a busy machine slows both; a repeat gives one ratio, and the table shows the median.
+Of the slow ways a few cells drawn by seed are timed and scaled to all of them; so are the values that are compared.
+The text to trace is found before: both ways are given it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+import workbench as wb
+from benchmarks.slow_trace import MengLoop
+from workbench.evaluation.metrics import spearman
+from workbench.prompts import swapped, traced_prompt
+from workbench.tracing.attribution import attribute
+from workbench.tracing.causal import causal_trace, default_window
+from workbench.tracing.cells import Cell, cone_tokens
+
+SITES = ("resid", "mlp", "attn")
+SWAPS = ("nineteen-eighty-four-author", "athens-country")
+NOISY = ("michael-jordan-sport", "ostrich-class", "acropolis-city", "north-carolina-state-capital")
+"""Facts whose clozes have early (the first two) and late subjects."""
+SAMPLES = 10
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    """Wall time of a call, and what it gives."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    found = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, found
+
+
+class Arithmetic:
+    """Operations (two for each multiplication) of a model's linear maps and attention."""
+
+    def __init__(self, model: Any) -> None:
+        shape = model.shape
+        layer = model.hf.get_submodule(f"{model.architecture.family.layers}.0")
+        self.layer = 2 * sum(p.numel() for p in layer.parameters() if p.ndim == 2)
+        self.head = 2 * shape.d_vocab * shape.d_model
+        self.layers, self.width = shape.n_layers, 4 * shape.n_heads * shape.d_head
+
+    def forward(self, rows: int, tokens: int, heads: int) -> float:
+        """Of a whole forward pass with logits at some tokens of each row."""
+        return rows * (self.layers * tokens * (self.layer + self.width * tokens / 2) + heads * self.head)
+
+    def cone(self, cells: list[Cell], samples: int, tokens: int, total: int) -> float:
+        """Of what cells must compute, and one clean and the corrupted runs of the tokens that differ."""
+        through = samples * cone_tokens(cells, self.layers, tokens) + (1 + samples) * self.layers * tokens
+        return through * (self.layer + self.width * total / 2) + (len(cells) * samples + 1 + samples) * self.head
+
+
+def matrix_speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of one large matrix product."""
+    size = 2048 if device.type == "cpu" else 8192
+    x = torch.randn(size, size, device=device, dtype=dtype)
+    x @ x
+    return 2 * size**3 / seconds(lambda: x @ x, device)[0]
+
+
+def forward_speed(model: Any, arithmetic: Arithmetic) -> float:
+    """Operations a second of the model's own forward pass on a large batch, logits at the last tokens only."""
+    ids = torch.randint(10, 1000, (64, 32), device=model.device)
+    with torch.no_grad():
+        took, _ = seconds(lambda: model.hf(ids, logits_to_keep=1), model.device)
+    return arithmetic.forward(64, 32, 1) / took
+
+
+def cells_of(sites: tuple[str, ...], n_layers: int, tokens: int) -> list[Cell]:
+    """The cells of a trace with the default window."""
+    found = []
+    for site in sites:
+        width = 1 if site == "resid" else default_window(n_layers)
+        for at in range(n_layers):
+            window = range(max(0, at - width // 2), min(n_layers, at - (-width // 2)))
+            found += [Cell(site, window, position) for position in range(tokens)]  # type: ignore[arg-type]
+    return found
+
+
+class Swap:
+    """One fact and its partner, as TransformerLens' functions take them."""
+
+    def __init__(self, model: Any, facts: Any, name: str) -> None:
+        self.model, self.fact = model, facts[name]
+        first = causal_trace(model, self.fact, form="cloze", corruption="swap", metric="logit_diff", progress=False)
+        self.partner = facts[first.prompts[0].partner]
+        self.prompt = first.prompts[0]
+        self.ids = torch.tensor([self.prompt.token_ids], device=model.device)
+        text = traced_prompt(model, self.fact, form="cloze")
+        self.corrupted = torch.tensor([swapped(model, self.fact, text, self.partner).token_ids], device=model.device)
+        self.start = int((self.ids != self.corrupted).nonzero()[0, 1])
+        self.options: dict[str, Any] = {
+            "form": "cloze",
+            "corruption": "swap",
+            "partner": self.partner,
+            "metric": "logit_diff",
+            "progress": False,
+        }
+
+    def lens(
+        self, function: Any, hook: str, cells: list[tuple[int, int]], names: list[str]
+    ) -> tuple[float, float, Any]:
+        """TransformerLens' time for the clean run, for these cells, and their values (not minus the baseline)."""
+
+        def difference(logits: Tensor) -> Tensor:
+            return logits[0, -1, self.prompt.answer_id].float() - logits[0, -1, self.prompt.other_id].float()
+
+        device = self.model.device
+        with torch.no_grad():
+            record = lambda: self.model.bridge.run_with_cache(self.ids, names_filter=lambda n: n.endswith(hook))  # noqa: E731
+            clean, (_, cache) = seconds(record, device)
+            options = {"index_axis_names": None, "index_df": pd.DataFrame(cells, columns=names)}
+            took, values = seconds(
+                lambda: function(self.model.bridge, self.corrupted, cache, difference, **options), device
+            )
+        return clean, took, values.flatten()
+
+
+def against_lens(swap: Swap, kind: str, repeats: int, drawn: int, rng: random.Random) -> dict[str, Any]:
+    """Ratio of TransformerLens' time to ours, and the largest difference of the values of the cells drawn."""
+    from transformer_lens.patching import get_act_patch_attn_head_out_all_pos, get_act_patch_resid_pre
+
+    model = swap.model
+    width = len(swap.prompt.token_ids) if kind == "resid" else model.shape.n_heads
+    every = [(layer, at) for layer in range(model.shape.n_layers) for at in range(width)]
+    ratios, largest, ours, theirs = [], 0.0, [], []
+    pairs: list[tuple[float, float]] = []
+    for _ in range(repeats):
+        if kind == "resid":
+            took, found = seconds(lambda: causal_trace(model, swap.fact, **swap.options), model.device)
+            cells, names = rng.sample(every, drawn), ["layer", "pos"]
+            clean, part, values = swap.lens(get_act_patch_resid_pre, "hook_resid_pre", cells, names)
+        else:
+            took, found = seconds(lambda: attribute(model, swap.fact, method="patching", **swap.options), model.device)
+            cells, names = rng.sample(every, drawn), ["layer", "head"]
+            clean, part, values = swap.lens(get_act_patch_attn_head_out_all_pos, "hook_z", cells, names)
+        slow = clean + part * len(every) / drawn
+        ratios.append(slow / took)
+        ours.append(took)
+        theirs.append(slow)
+        both = [(float(v), float(found.values[c]) + found.corrupted) for c, v in zip(cells, values, strict=True)]
+        pairs += both
+        largest = max(largest, *(abs(a - b) for a, b in both))
+    return {
+        "fact": swap.fact.id,
+        "tokens": len(swap.prompt.token_ids),
+        "subject at": swap.start,
+        "cells": len(every),
+        "seconds": statistics.median(ours),
+        "peer's seconds": statistics.median(theirs),
+        "times faster": statistics.median(ratios),
+        "largest difference": largest,
+        "rank correlation": spearman([a for a, _ in pairs], [b for _, b in pairs]),
+    }
+
+
+def against_loop(model: Any, fact: Any, repeats: int, drawn: int, rng: random.Random) -> dict[str, Any]:
+    """Our trace of three sites against the loop of Meng et al., and both against what the cone allows."""
+    arithmetic = Arithmetic(model)
+    prompt = traced_prompt(model, fact, form="cloze")
+    total, start = len(prompt.token_ids), prompt.subject[0]
+    loop = MengLoop(model, prompt, samples=SAMPLES)
+    cells = cells_of(SITES, model.shape.n_layers, total - start)
+    n_cells = len(SITES) * model.shape.n_layers * total
+    cone = arithmetic.cone(cells, SAMPLES, total - start, total)
+    whole = n_cells * arithmetic.forward(1 + SAMPLES, total, total)
+    ratios, fractions, floors, ours, largest = [], [], [], [], 0.0
+    for _ in range(repeats):
+        large = forward_speed(model, arithmetic)
+        matrix = matrix_speed(model.device, model.dtype)
+        took, found = seconds(
+            lambda: causal_trace(model, fact, SITES, form="cloze", samples=SAMPLES, progress=False), model.device
+        )
+        picks = [
+            (rng.choice(SITES), rng.randrange(model.shape.n_layers), rng.randrange(start, total)) for _ in range(drawn)
+        ]
+        part, values = seconds(lambda picks=picks: [loop.cell(*pick) for pick in picks], model.device)
+        matrix = (matrix + matrix_speed(model.device, model.dtype)) / 2
+        large = (large + forward_speed(model, arithmetic)) / 2
+        slow = part * n_cells / drawn
+        ceiling = whole / cone * large / (whole / slow)
+        ratios.append(slow / took)
+        fractions.append(slow / took / ceiling)
+        floors.append(took / (cone / matrix))
+        ours.append(took)
+        differences = [
+            abs(value - float(found[site].values[layer, at]))
+            for (site, layer, at), value in zip(picks, values, strict=True)
+        ]
+        largest = max(largest, *differences)
+    return {
+        "fact": fact.id,
+        "tokens": total,
+        "subject at": start,
+        "cells": n_cells,
+        "seconds": statistics.median(ours),
+        "times faster": statistics.median(ratios),
+        "arithmetic saved": whole / cone,
+        "fraction of the ceiling": statistics.median(fractions),
+        "times the floor of a matrix product": statistics.median(floors),
+        "largest difference": largest,
+    }
+
+
+def gradient(model: Any, swap: Swap, repeats: int) -> dict[str, Any]:
+    """Gradient attribution for heads, MLPs and neurons together, in forward passes of the same text."""
+    units = []
+    for _ in range(repeats):
+        with torch.no_grad():
+            before, _ = seconds(lambda: model.hf(swap.ids), model.device)
+            took, _ = seconds(
+                lambda: attribute(model, swap.fact, ("head", "mlp", "neuron"), **swap.options), model.device
+            )
+            after, _ = seconds(lambda: model.hf(swap.ids), model.device)
+        units.append(2 * took / (before + after))
+    return {"fact": swap.fact.id, "tokens": len(swap.prompt.token_ids), "forward passes": statistics.median(units)}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The tables that the README and docs/speed.md quote."""
+    lines = [f"{result['baseline']}.", ""]
+    for title, rows in result["tables"].items():
+        columns = list(rows[0])
+        lines += [f"**{title}**", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(_shown(row[c]) for c in columns) + " |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Run, print Markdown tables, write ``out/bench/speed_trace.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--drawn", type=int, default=12, help="cells of the slow ways that are timed in a repeat")
+    parser.add_argument("--only", nargs="+", default=["lens", "heads", "gradient", "loop"])
+    parser.add_argument("--noisy", nargs="+", default=NOISY, metavar="FACT", help="facts of the noise trace")
+    parser.add_argument("--growth", action="store_true", help="also time and memory on random models of growing size")
+    parser.add_argument("--out", type=Path, default=Path("out/bench/speed_trace.json"))
+    args = parser.parse_args()
+    model = wb.load_model(device=args.device, dtype=getattr(torch, args.dtype))
+    facts, rng = wb.load_facts(), random.Random(0)
+    swaps = [Swap(model, facts, name) for name in SWAPS] if {"lens", "heads", "gradient"} & set(args.only) else []
+    tables: dict[str, list[dict[str, Any]]] = {}
+    if "lens" in args.only:
+        tables["Residual trace, swap, against TransformerLens' get_act_patch_resid_pre on its bridge"] = [
+            against_lens(s, "resid", args.repeats, args.drawn, rng) for s in swaps
+        ]
+    if "heads" in args.only:
+        tables["Every head by exact patching, against get_act_patch_attn_head_out_all_pos on its bridge"] = [
+            against_lens(s, "head", args.repeats, args.drawn, rng) for s in swaps
+        ]
+    if "gradient" in args.only:
+        tables["Gradient attribution of all heads, MLPs and neurons, in forward passes of the plain HF model"] = [
+            gradient(model, s, 3 * args.repeats) for s in swaps
+        ]
+    if "loop" in args.only:
+        tables[
+            f"Noise trace, {SAMPLES} samples, three sites, against the loop of Meng et al. on the plain HF model"
+        ] = [against_loop(model, facts[name], args.repeats, args.drawn, rng) for name in NOISY]
+    if args.growth:
+        from benchmarks.growth import growth
+
+        tables |= growth(torch.device(args.device), getattr(torch, args.dtype))
+    where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    result = {
+        "baseline": f"{model.name}, {args.dtype}, {where}; medians of {args.repeats} ratios; of the slow ways "
+        f"{args.drawn} cells a repeat, scaled to all",
+        "cores": os.cpu_count(),
+        "tables": tables,
+    }
+    print(markdown(result))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,408 @@
+"""Cones against plain forward passes of the whole text, over shapes, families, sites, windows and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tests.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3, tiny_tokenizer
+from tests.tiny_facts import capitals, knowing
+from workbench.editing.applied import applied
+from workbench.layerwise import Layerwise
+from workbench.models import LoadedModel, load_model
+from workbench.tracing import restore
+from workbench.tracing.attribution import attribute
+from workbench.tracing.causal import causal_trace
+from workbench.tracing.cells import Cell, cone_tokens
+from workbench.tracing.cone import Cone
+from workbench.tracing.packed import Unsupported
+from workbench.tracing.restore import effects
+
+N_LAYERS = 4
+HEADS = 6
+
+
+def windowed() -> Any:
+    """A Qwen2 whose upper three layers see two tokens only."""
+    from transformers import Qwen2Config
+    from transformers.models.qwen2 import Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=N_VOCAB,
+        hidden_size=48,
+        intermediate_size=40,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=2,
+        use_sliding_window=True,
+        sliding_window=2,
+        max_window_layers=1,
+    )
+    hf = Qwen2ForCausalLM(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in hf.parameters():
+        parameter.data = (parameter.ndim == 1) + 0.2 * torch.randn(parameter.shape, generator=generator)
+    return hf
+
+
+def eager() -> Any:
+    hf = tiny_llama(n_layers=N_LAYERS)
+    hf.set_attn_implementation("eager")
+    return hf
+
+
+MAKERS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: tiny_llama(bias=True, n_layers=N_LAYERS),
+    "as many groups as heads": lambda: tiny_llama(n_layers=N_LAYERS, num_key_value_heads=6),
+    "one group": lambda: tiny_llama(n_layers=N_LAYERS, num_key_value_heads=1),
+    "gpt2": lambda: tiny_gpt2(n_layers=N_LAYERS, n_head=HEADS, n_embd=48),
+    "gpt2, scaled by layer": lambda: tiny_gpt2(
+        n_layers=N_LAYERS, n_head=HEADS, n_embd=48, scale_attn_by_inverse_layer_idx=True
+    ),
+    "phi3": lambda: tiny_phi3(n_layers=N_LAYERS),
+    "phi3, windowed": lambda: tiny_phi3(n_layers=N_LAYERS, sliding_window=3),
+    "qwen2, windowed": windowed,
+    "eager": eager,
+}
+
+
+@lru_cache
+def made(family: str, edited: bool = False) -> LoadedModel:
+    """In double precision, so that a difference is a mistake."""
+    hf = MAKERS[family]()
+    hf.double()
+    model = load_model(hf, tokenizer=tiny_tokenizer(), name=family)
+    if edited:
+        return applied(model, random_edit(model)).__enter__()
+    return model
+
+
+@pytest.fixture(autouse=True)
+def no_way_round(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No plain path in these tests, unless they ask for it."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    if "plainly" not in request.node.name:
+        monkeypatch.setattr(restore, "plain_effects", lambda *a: pytest.fail("the plain path was taken"))
+
+
+# The slow reference: the whole text through the plain model, one cell and one sample at a time
+
+
+def slow(model: LoadedModel, clean: Tensor, corrupted: Tensor, start: int, cell: Cell) -> Tensor:
+    """Last-position logits [samples, d_vocab]; ``clean`` and ``corrupted`` are whole texts of token embeddings."""
+    names = model.architecture.family
+    layers = model.hf.get_submodule(names.layers)
+
+    def place(layer: int) -> tuple[Any, bool]:
+        if cell.site == "resid":
+            return layers[layer], True
+        if cell.site == "z":
+            return model.hf.get_submodule(model.architecture.gate_module(layer, "z").module), True
+        return layers[layer].get_submodule(names.attention if cell.site == "attn" else names.mlp), False
+
+    def run(embeddings: Tensor, change: Callable[[int, Tensor], Tensor]) -> Tensor:
+        handles = []
+        for layer in cell.layers:
+            module, on_input = place(layer)
+            if on_input:
+                hook = lambda m, args, at=layer: (change(at, args[0]), *args[1:])  # noqa: E731
+                handles.append(module.register_forward_pre_hook(hook))
+            else:
+                handles.append(
+                    module.register_forward_hook(
+                        lambda m, args, out, at=layer: (
+                            (change(at, out[0]), *out[1:]) if isinstance(out, tuple) else change(at, out)
+                        )
+                    )
+                )
+        try:
+            return model.hf(inputs_embeds=embeddings).logits[:, -1]
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    kept: dict[int, Tensor] = {}
+
+    def keep(layer: int, value: Tensor) -> Tensor:
+        kept[layer] = value.clone()
+        return value
+
+    def put(layer: int, value: Tensor) -> Tensor:
+        value = value.clone()
+        at = slice(start, None) if cell.position is None else slice(start + cell.position, start + cell.position + 1)
+        width = value.shape[-1] // HEADS
+        part = slice(None) if cell.head is None else slice(cell.head * width, (cell.head + 1) * width)
+        value[:, at, part] = kept[layer][:, at, part]
+        return value
+
+    run(clean, keep)
+    return torch.cat([run(row[None], put) for row in corrupted])
+
+
+def texts(model: LoadedModel, tokens: int, start: int, samples: int) -> tuple[Tensor, Tensor]:
+    """Token embeddings of a clean text [1, tokens, d_model], and of corrupted ones that differ from ``start`` on."""
+    generator = torch.Generator().manual_seed(tokens * 100 + start)
+    ids = torch.randint(5, N_VOCAB, (1, tokens), generator=generator)
+    clean = model.base.hf.get_input_embeddings()(ids).detach()
+    corrupted = clean.repeat(samples, 1, 1)
+    corrupted[:, start : start + 2] += torch.randn(corrupted[:, start : start + 2].shape, generator=generator)
+    return clean, corrupted
+
+
+def mixed(logits: Tensor) -> Tensor:
+    """One number a row that depends on every logit."""
+    return logits @ torch.randn(N_VOCAB, generator=torch.Generator().manual_seed(1)).to(logits)
+
+
+def found(model: LoadedModel, clean: Tensor, corrupted: Tensor, start: int, cells: list[Cell], rows: Any) -> Tensor:
+    """The mixed logits [cells, samples] by ``effects``."""
+    engine = Layerwise(model)
+    # What enters layer 0 is the embeddings and, in GPT-2, the learned positions.
+    table = model.hf.get_submodule("transformer.wpe").weight[: clean.shape[1]] if "gpt2" in model.name else 0.0
+    inside, outside = (clean + table)[:, start:], (corrupted + table)[:, start:]
+    with torch.no_grad():
+        prefix = None
+        if start:
+            prefix = [(k[:, :, :start], v[:, :, :start]) for k, v in engine.record_inputs(clean + table).keys_values]
+        sites = tuple(dict.fromkeys(c.site for c in cells))
+        recording = engine.record(inside, sites, prefix=prefix)
+        out = torch.full((len(cells), len(corrupted)), torch.nan, dtype=torch.float64)
+        for part in effects(engine, recording, outside, prefix, cells, mixed, max_rows=rows):
+            out[part.cells, part.samples] = part.effects + part.baseline
+    return out
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[int, int, int, list[Cell], Any]:
+    """Tokens, first corrupted one, samples, cells, and the most rows at once."""
+    tokens = draw(st.integers(1, 8))
+    start = draw(st.integers(0, tokens - 1))
+    position = st.integers(0, tokens - start - 1)
+    layer = st.integers(0, N_LAYERS - 1)
+
+    def window(ends: tuple[int, int]) -> range:
+        return range(min(ends), max(ends) + 1)
+
+    cells = st.one_of(
+        st.builds(lambda at, p: Cell("resid", range(at, at + 1), p), layer, position),
+        st.builds(
+            lambda site, ends, p: Cell(site, window(ends), p),
+            st.sampled_from(["attn", "mlp"]),
+            st.tuples(layer, layer),
+            st.one_of(st.none(), position),
+        ),
+        st.builds(lambda at, head: Cell("z", range(at, at + 1), head=head), layer, st.integers(0, HEADS - 1)),
+    )
+    rows = draw(st.sampled_from([1, 5, 23, 1000]))
+    return tokens, start, draw(st.integers(1, 3)), draw(st.lists(cells, min_size=1, max_size=6)), rows
+
+
+@pytest.mark.parametrize("family", MAKERS)
+@settings(max_examples=12)
+@given(problem=problems())
+def test_cells_equal_plain_forward_passes(family: str, problem: Any) -> None:
+    tokens, start, samples, cells, rows = problem
+    model = made(family)
+    clean, corrupted = texts(model, tokens, start, samples)
+    measured = found(model, clean, corrupted, start, cells, rows)
+    for i, cell in enumerate(cells):
+        with torch.no_grad():
+            expected = mixed(slow(model, clean, corrupted, start, cell))
+        torch.testing.assert_close(measured[i], expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+@settings(max_examples=6)
+@given(problem=problems())
+def test_cells_of_an_edited_model(family: str, problem: Any) -> None:
+    tokens, start, samples, cells, rows = problem
+    model = made(family, edited=True)
+    clean, corrupted = texts(model, tokens, start, samples)
+    measured = found(model, clean, corrupted, start, cells, rows)
+    for i, cell in enumerate(cells):
+        with torch.no_grad():
+            expected = mixed(slow(model, clean, corrupted, start, cell))
+        torch.testing.assert_close(measured[i], expected, atol=1e-4, rtol=1e-5)
+
+
+def test_the_size_of_a_cone() -> None:
+    """Residual at layer 1 of 4, position 2 of 5: layers 1 to 3, positions 2 to 4. An output starts one layer higher."""
+    assert cone_tokens([Cell("resid", range(1, 2), 2)], 4, 5) == 9
+    assert cone_tokens([Cell("mlp", range(1, 3), 2)], 4, 5) == 6
+    assert cone_tokens([Cell("z", range(1, 2), head=0)], 4, 5) == 15
+    assert cone_tokens([Cell("attn", range(3, 4), 4), Cell("resid", range(3, 4), 4)], 4, 5) == 1
+
+
+def test_no_layer_sees_more_tokens_than_the_cones_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Residual cells at every layer and position: in the last layer one token a cell is computed in full."""
+    model = made("llama")
+    clean, corrupted = texts(model, 6, 2, 3)
+    engine = Layerwise(model)
+    calls: list[tuple[int, int]] = []
+    real = Layerwise.call_layer
+
+    def counting(self: Any, layer: int, hidden: Tensor, *args: Any) -> Tensor:
+        calls.append((layer, hidden.shape[1]))
+        return real(self, layer, hidden, *args)
+
+    monkeypatch.setattr(Layerwise, "call_layer", counting)
+    cells = [Cell("resid", range(at, at + 1), p) for at in range(N_LAYERS) for p in range(4)]
+    with torch.no_grad():
+        prefix = [(k[:, :, :2], v[:, :, :2]) for k, v in engine.record_inputs(clean).keys_values]
+        recording = engine.record(clean[:, 2:], ("resid",), prefix=prefix)
+        cone = Cone(engine, recording, corrupted[:, 2:], prefix, max_rows=10_000)
+        list(cone.effects(cells, lambda logits: logits[:, 0]))
+    a_layer = 3 * (4 + 3 + 2 + 1)
+    assert calls == [(0, a_layer), (1, 2 * a_layer), (2, 3 * a_layer), (3, 4 * a_layer), (3, 4 * 4 * 3)]
+    assert sum(n for _, n in calls[:4]) == 3 * cone_tokens(cells, N_LAYERS, 4)
+
+
+@pytest.mark.parametrize("rows", [1, 16, 64])
+def test_max_rows_bounds_every_batch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = knowing(tiny_llama(tied=False, n_layers=N_LAYERS), FACTS)
+    most = 0
+    real = Layerwise.call_layer
+
+    def watching(self: Any, layer: int, hidden: Tensor, *args: Any) -> Tensor:
+        nonlocal most
+        most = max(most, hidden.shape[1])
+        return real(self, layer, hidden, *args)
+
+    monkeypatch.setattr(Layerwise, "call_layer", watching)
+    trace = causal_trace(model, FACTS[0], max_rows=rows, samples=7, **OPTIONS)
+    tokens = len(trace.prompts[0].token_ids) - trace.subject[0]
+    assert most <= max(rows, tokens)
+    torch.testing.assert_close(trace.values, causal_trace(model, FACTS[0], samples=7, **OPTIONS).values)
+
+
+# The public functions
+
+FACTS = capitals()
+OPTIONS: dict[str, Any] = {"form": "cloze", "pool": FACTS, "progress": False}
+
+
+@lru_cache
+def knower() -> LoadedModel:
+    return knowing(tiny_llama(tied=False, n_layers=N_LAYERS), FACTS)
+
+
+def test_several_sites_in_one_sweep_are_the_single_traces() -> None:
+    together = causal_trace(knower(), FACTS[0], ("mlp", "resid", "attn"), samples=3, window=2, **OPTIONS)
+    assert list(together) == ["mlp", "resid", "attn"]
+    for site, one in together.items():
+        alone = causal_trace(knower(), FACTS[0], site, samples=3, window=None if site == "resid" else 2, **OPTIONS)
+        torch.testing.assert_close(one.values, alone.values, atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(one.stderr, alone.stderr, atol=1e-6, rtol=1e-5)
+        assert (one.unit, one.provenance["settings"]) == (alone.unit, alone.provenance["settings"])
+
+
+def test_several_units_in_one_pass_are_the_single_maps() -> None:
+    for method, units in (
+        ("attribution", ("neuron", "head", "mlp")),
+        ("patching", ("mlp", "head")),
+        ("dla", ("head",)),
+    ):
+        together = attribute(knower(), FACTS[0], units, method=method, **OPTIONS)
+        assert tuple(together) == units
+        for unit, one in together.items():
+            alone = attribute(knower(), FACTS[0], unit, method=method, **OPTIONS)
+            torch.testing.assert_close(one.values, alone.values, atol=1e-5, rtol=1e-5)
+            assert (one.unit, one.axes, one.labels) == (alone.unit, alone.axes, alone.labels)
+            assert one.provenance["settings"] == alone.provenance["settings"]
+
+
+@pytest.mark.parametrize("rows", [20, 1000])
+def test_layers_are_reported_once_as_they_are_finished(rows: int) -> None:
+    told: list[tuple[str, int, Tensor]] = []
+    trace = causal_trace(
+        knower(),
+        FACTS[0],
+        ("resid", "attn"),
+        samples=3,
+        max_rows=rows,
+        on_layer=lambda *what: told.append(what),
+        **OPTIONS,
+    )
+    assert sorted((site, layer) for site, layer, _ in told) == [(s, at) for s in ("attn", "resid") for at in range(4)]
+    assert [layer for site, layer, _ in told if site == "resid"] == [0, 1, 2, 3]
+    for site, layer, values in told:
+        torch.testing.assert_close(values, trace[site].values[layer])
+
+
+def test_a_layer_is_reported_before_the_next_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(site: str, layer: int, values: Tensor) -> None:
+        raise Enough
+
+    calls: list[int] = []
+    real = Layerwise.finish
+
+    def counting(self: Any, resid: Tensor) -> Tensor:
+        calls.append(len(resid))
+        return real(self, resid)
+
+    monkeypatch.setattr(Layerwise, "finish", counting)
+    with pytest.raises(Enough):
+        causal_trace(knower(), FACTS[0], samples=1, max_rows=1, on_layer=stop, **OPTIONS)
+    assert calls == [1, 1]  # the subject and the last token, at layer 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_layer": print, "fact": FACTS[:2]}, "on_layer= is for one fact"),
+        ({"max_rows": 0}, "max_rows must be at least 1, got 0"),
+        ({"site": ()}, r"site must be one of .*got \(\)"),
+        ({"site": ("resid", "head")}, r"got \('resid', 'head'\)"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        causal_trace(knower(), **{"fact": FACTS[0], **OPTIONS, **options})
+
+
+# Models that do not allow it
+
+
+def test_another_attention_is_traced_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = causal_trace(knower(), FACTS[0], ("resid", "mlp"), samples=3, **OPTIONS)
+    heads = attribute(knower(), FACTS[0], method="patching", **OPTIONS)
+    monkeypatch.setattr("workbench.tracing.cone.OWN_ATTENTION", ())
+    slow = causal_trace(knower(), FACTS[0], ("resid", "mlp"), samples=3, **OPTIONS)
+    for site, one in slow.items():
+        torch.testing.assert_close(one.values, fast[site].values, atol=1e-5, rtol=1e-5)
+    plain = attribute(knower(), FACTS[0], method="patching", **OPTIONS)
+    torch.testing.assert_close(plain.values, heads.values, atol=1e-4, rtol=1e-5)
+
+
+def test_an_unknown_option_of_attention_is_not_passed_over() -> None:
+    """A soft cap, say, would change the weights."""
+    from workbench.tracing.packed import _attend
+
+    x = torch.zeros(1, 1, 1, 1)
+    with pytest.raises(Unsupported, match="softcap"):
+        _attend(None, x, x, x, None, scaling=1.0, cone=lambda *a: x, softcap=30.0)
+    assert _attend(None, x, x, x, None, scaling=1.0, cone=lambda *a: x, softcap=None)[1] is None
+
+
+def test_the_head_is_the_models_own() -> None:
+    """With whatever follows the output embeddings, a scale for instance."""
+    hf = tiny_llama(n_layers=2)
+    engine = Layerwise(loaded(hf))
+    ids = torch.randint(5, N_VOCAB, (3, 5), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        inputs = engine.record_inputs(engine.embed(ids))
+        torch.testing.assert_close(inputs.logits, hf(ids).logits[:, -1])
+        torch.testing.assert_close(engine.finish(inputs.resid[-1][:, -1]), inputs.logits)
+        engine._view.register_forward_hook(lambda m, a, out: type(out)(logits=out.logits * 0.5))
+        torch.testing.assert_close(engine.finish(inputs.resid[-1][:, -1]), inputs.logits * 0.5)
