@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from workbench.resume import Change, HookSite, KeysValues, Resumable, _input_hook, _past, _Skipped
+from workbench.resume import Change, HookSite, KeysValues, Resumable, Skipped, input_hook, past_options
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Layerwise(Resumable):
         norm = self._view.get_submodule(self._family.norm)
         handles = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in self._layers]
         handles.append(norm.register_forward_pre_hook(lambda module, args: entered.append(args[0])))
-        past = _past(prefix, resid.shape[0])
+        past = past_options(prefix, resid.shape[0])
         cache: Any = past["past_key_values"] if prefix else DynamicCache()
         try:
             with self._from_layer(0, resid):
@@ -95,8 +95,8 @@ class Layerwise(Resumable):
         norm and head with whatever scale it puts on them."""
         norm = self._view.get_submodule(self._family.norm)
         # What enters the model does not matter: no layer sees it, and the last norm is given ``resid``.
-        setattr(self._parent, self._list_name, nn.ModuleList([_Skipped() for _ in self._layers]))
-        handle = norm.register_forward_pre_hook(_input_hook(lambda _: resid[:, None]))
+        setattr(self._parent, self._list_name, nn.ModuleList([Skipped() for _ in self._layers]))
+        handle = norm.register_forward_pre_hook(input_hook(lambda _: resid[:, None]))
         try:
             return self._view(inputs_embeds=resid[:, None], use_cache=False, logits_to_keep=1).logits[:, -1]
         finally:

@@ -25,7 +25,7 @@ Change = Callable[[Tensor], Tensor]
 KeysValues = list[tuple[Tensor, Tensor]]
 
 
-class _Skipped(nn.Module):
+class Skipped(nn.Module):
     """Stands for a layer that is not computed."""
 
     def forward(self, hidden: Tensor, *args: Any, **options: Any) -> Tensor:
@@ -111,7 +111,7 @@ class Resumable:
             for (site, layer), change in changes.items():
                 module, on_input = self._module(site, layer)
                 if on_input:
-                    handles.append(module.register_forward_pre_hook(_input_hook(change)))
+                    handles.append(module.register_forward_pre_hook(input_hook(change)))
                 else:
                     handles.append(module.register_forward_hook(_output_hook(change)))
             yield
@@ -123,9 +123,9 @@ class Resumable:
     def _from_layer(self, start: int, resid: Tensor) -> Iterator[None]:
         """Skip the layers below ``start`` and feed ``resid`` to it, whatever the model does to embeddings before."""
         # As many layers as before: Qwen2 picks each layer's attention mask by its place in the list.
-        skipped = [_Skipped() for _ in range(start)]
+        skipped = [Skipped() for _ in range(start)]
         setattr(self._parent, self._list_name, nn.ModuleList([*skipped, *self._layers[start:]]))
-        handle = self._layers[start].register_forward_pre_hook(_input_hook(lambda _: resid))
+        handle = self._layers[start].register_forward_pre_hook(input_hook(lambda _: resid))
         try:
             yield
         finally:
@@ -160,7 +160,7 @@ class Resumable:
             Logits of the last position, [rows, d_vocab].
         """
         with self._from_layer(start, resid), self._changed(changes or {}):
-            options = _past(prefix, resid.shape[0])
+            options = past_options(prefix, resid.shape[0])
             return self._view(inputs_embeds=resid, logits_to_keep=1, **options).logits[:, -1]
 
     def resumed_keys_values(self, resid: Tensor, start: int) -> KeysValues:
@@ -194,7 +194,7 @@ class Resumable:
             [places, d_vocab], with gradients if enabled.
         """
         with self._from_layer(start, resid):
-            hidden = self._parent(inputs_embeds=resid, **_past(prefix, resid.shape[0])).last_hidden_state
+            hidden = self._parent(inputs_embeds=resid, **past_options(prefix, resid.shape[0])).last_hidden_state
         return self._view.get_output_embeddings()(hidden[rows, positions])
 
     def stream(self, ids: Tensor) -> Tensor:
@@ -246,7 +246,7 @@ def _keepers(
     return {place: keeper(place) for place in places}
 
 
-def _past(prefix: Sequence[tuple[Tensor, Tensor]] | None, rows: int) -> dict[str, Any]:
+def past_options(prefix: Sequence[tuple[Tensor, Tensor]] | None, rows: int) -> dict[str, Any]:
     """Forward options that put a shared prefix before every row."""
     if prefix is None:
         return {"use_cache": False}
@@ -256,7 +256,7 @@ def _past(prefix: Sequence[tuple[Tensor, Tensor]] | None, rows: int) -> dict[str
     return {"use_cache": True, "past_key_values": DynamicCache(expanded)}
 
 
-def _input_hook(change: Change) -> Callable[..., Any]:
+def input_hook(change: Change) -> Callable[..., Any]:
     def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return (change(args[0]), *args[1:])
 
