@@ -219,6 +219,16 @@ def test_no_bundled_text_gives_its_answer_away(facts: FactSet) -> None:
                 assert not re.search(rf"(?<!\w){re.escape(name)}(?!\w)", rest), (f.id, name, text)
 
 
+def test_no_subject_carries_its_answer_in_the_models_own_words(facts: FactSet) -> None:
+    """"The Great Wall of China is in ..." names the old answer whatever comes after it: a fact that is said like that
+    cannot be edited or stay right in a way that shows. Retained facts are never judged."""
+    (table,) = tables()
+    for f in facts.filter(role="control"):
+        said = table["answers"][fact_key(f, "chat")]["text"]
+        for name in f.answers:
+            assert not re.match(rf"(the )?{re.escape(f.subject)} of {re.escape(name)}\b", said, re.IGNORECASE), f.id
+
+
 def test_bundled_answers_and_targets_are_different(facts: FactSet) -> None:
     for f in facts:
         old, new = ({name.casefold() for name in names} for names in (f.answers, f.targets))
