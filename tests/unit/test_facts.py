@@ -220,8 +220,8 @@ def test_no_bundled_text_gives_its_answer_away(facts: FactSet) -> None:
 
 
 def test_no_subject_carries_its_answer_in_the_models_own_words(facts: FactSet) -> None:
-    """A fact said like "The Great Wall of China is in ..." names its old answer whatever comes after it, so that neither
-    an edit nor harm could show. Retained facts are never judged."""
+    """A fact said like "The Great Wall of China is in ..." names its old answer whatever comes after it, so neither an
+    edit nor harm could show. Retained facts are never judged."""
     (table,) = tables()
     for f in facts.filter(role="control"):
         said = table["answers"][fact_key(f, "chat")]["text"]
