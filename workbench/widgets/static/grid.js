@@ -139,6 +139,7 @@ class HeatGridView {
   pick(mask) {
     const cells = [];
     for (let i = 0; i < mask.length; i++) if (mask[i]) cells.push([Math.floor(i / this.nCols), i % this.nCols]);
+    this.model.set("picked", null, { silent: true }); // what equals the last pick would not be sent again
     this.model.set("picked", cells);
     this.model.set("seq", Math.max(this.model.get("seq"), this.model.get("ack")) + 1);
     this.save();
