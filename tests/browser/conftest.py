@@ -64,6 +64,7 @@ class Notebook:
 
     def __init__(self, page: Page, lab: Lab, path: str) -> None:
         self.page, self.lab, self.path = page, lab, path
+        self.patience = 5.0  # seconds
 
     def open(self) -> None:
         """Open it in an otherwise empty JupyterLab, and wait for its kernel."""
@@ -105,9 +106,9 @@ class Notebook:
         """The value of a Python expression in the kernel, through JSON."""
         return json.loads(self.execute(f"import json as _json\nprint(_json.dumps({expression}))"))
 
-    def wait_for(self, expression: str, expected: Any, seconds: float = 5.0) -> None:
-        """Ask until the value is the expected one."""
-        deadline = time.monotonic() + seconds
+    def wait_for(self, expression: str, expected: Any) -> None:
+        """Ask until the value is the expected one, for ``patience`` seconds."""
+        deadline = time.monotonic() + self.patience
         while (value := self.ask(expression)) != expected:
             assert time.monotonic() < deadline, f"{expression} is {value}, not {expected}"
             time.sleep(0.02)

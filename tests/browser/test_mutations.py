@@ -25,7 +25,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 Run = Callable[..., Notebook]
 STATIC = Path(picker.__file__).parents[2] / "workbench" / "widgets" / "static"
-SHORT, LONG = 700, 5000  # milliseconds until an assertion gives up: of a mutant, of the real thing
+SHORT, LONG = 700, 20_000  # milliseconds until an assertion gives up: of a mutant, of the real thing
+USUAL = 5000  # of the other tests
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,18 @@ class Mutant:
 
 
 @contextmanager
-def patience(page: Page, milliseconds: int) -> Iterator[None]:
-    """Give up after so long."""
+def patience(page: Page, notebook: Notebook, milliseconds: int) -> Iterator[None]:
+    """Give up after so long, whatever is waited for."""
+    before = notebook.patience
+    notebook.patience = milliseconds / 1000
     expect.set_options(timeout=milliseconds)
     page.set_default_timeout(milliseconds)
     try:
         yield
     finally:
-        expect.set_options(timeout=LONG)
-        page.set_default_timeout(20_000)
+        notebook.patience = before
+        expect.set_options(timeout=USUAL)
+        page.set_default_timeout(LONG)
 
 
 def survivors(
@@ -84,7 +88,8 @@ def survivors(
 
     for mutant in mutants:
         draw(source)
-        mutant.check(page, notebook)
+        with patience(page, notebook, LONG):
+            mutant.check(page, notebook)
         if isinstance(mutant.breaks, tuple):
             before, after = mutant.breaks
             assert source.count(before) == 1, f"{mutant.name}: {before!r} is {source.count(before)} times in {script}"
@@ -92,7 +97,7 @@ def survivors(
         else:
             notebook.execute(mutant.breaks)
         try:
-            with patience(page, SHORT):
+            with patience(page, notebook, SHORT):
                 mutant.check(page, notebook)
             found.append(mutant.name)
         except (AssertionError, Error):  # Error: a control that cannot be used
@@ -161,7 +166,7 @@ def linked(page: Page, notebook: Notebook) -> None:
     notebook.execute("picker.heads.cursor = (4, 4)")
     click(page, "Heads", 9, 2)
     expect(root(page, "MLPs").get_by_role("gridcell", include_hidden=True)).to_contain_text("Layer L9, ")
-    notebook.wait_for("picker.trace.cursor[0]", 9, 0.7)
+    notebook.wait_for("picker.trace.cursor[0]", 9)
 
 
 def undone_and_redone(page: Page, notebook: Notebook) -> None:
@@ -213,7 +218,7 @@ def hovered(page: Page, notebook: Notebook) -> None:
     tip = root(page, "Heads").locator(".hg-tip")
     expect(tip.locator(".hg-tip-name")).to_have_text("Layer L3, Head H5")
     expect(tip.locator(".hg-bars span").nth(1)).to_have_text("0.50")
-    notebook.wait_for("picker.heads.hover", [3, 5], 0.7)
+    notebook.wait_for("picker.heads.hover", [3, 5])
 
 
 def test_the_pickers_assertions_can_fail(run_notebook: Run, page: Page) -> None:
@@ -332,7 +337,7 @@ def chosen(page: Page, notebook: Notebook) -> None:
         cloze = bench.panel(page).get_by_text(f"The capital of {name.capitalize()} is").locator("visible=true")
         expect(cloze.first).to_be_visible()
         ids = "[app.chooser.fact.id, app.picker.fact.id, app.editor.fact.id]"
-        notebook.wait_for(ids, [f"{name}-capital"] * 3, 1.5)
+        notebook.wait_for(ids, [f"{name}-capital"] * 3)
 
 
 def saved(page: Page, notebook: Notebook) -> None:
