@@ -317,11 +317,13 @@ def slid(page: Page, notebook: Notebook) -> None:
     go_to(page, "4 Compare")
     slider = bench.panel(page).get_by_role("slider", name="Strength")
     bars = bench.panel(page).locator("svg[aria-label^='P(answer) after learn']")
+    at = r"^P\(answer\) after learn at strength {:.2f}\."
+    expect(bars).to_have_attribute("aria-label", re.compile(at.format(0.5)))
     shown: list[str] = []
     for key, value in (("Home", 0.0), ("End", 1.0)):
         slider.focus()
         slider.press(key)
-        expect(bars).to_have_attribute("aria-label", re.compile(rf"^P\(answer\) after learn at strength {value:.2f}\."))
+        expect(bars).to_have_attribute("aria-label", re.compile(at.format(value)))
         assert notebook.ask("app.comparison.strength") == value
         shown.append(bars.text_content() or "")
     assert shown[0] != shown[1], "the bars are the same"
