@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 import workbench as wb
+from benchmarks.timing import seconds
 from workbench.architecture import shared_view
 from workbench.editing.applied import Dial
 from workbench.editing.batches import Row, end_of_answer, retain_rows, training_prompts, wanted_rows
@@ -67,15 +68,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 IMPORT = "import time; began = time.perf_counter(); import workbench; print(time.perf_counter() - began)"
 
 Found = dict[str, float]
-
-
-def seconds(work: Callable[[], Any], model: wb.LoadedModel) -> tuple[float, Any]:
-    """Wall time of a call, and what it gives."""
-    began = time.perf_counter()
-    found = work()
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, found
 
 
 def upper(model: wb.LoadedModel) -> Selection:
@@ -189,8 +181,8 @@ def measure_step(model: wb.LoadedModel, fact: wb.Fact, repeats: int) -> Found:
 
 def measure_parts(model: wb.LoadedModel, fact: wb.Fact) -> Found:
     """A default edit on a model that was asked nothing yet; then the selector's parts alone, for a second model."""
-    fresh = wb.load_model(model.hf, tokenizer=model.tokenizer, name=model.name)
-    whole, edit = seconds(lambda: wb.rewrite(fresh, fact, progress=False), fresh)
+    device, fresh = model.device, wb.load_model(model.hf, tokenizer=model.tokenizer, name=model.name)
+    whole, edit = seconds(lambda: wb.rewrite(fresh, fact, progress=False), device)
     settings = edit.provenance["settings"]
     found = {
         "parts: whole default edit, s": whole,
@@ -205,20 +197,20 @@ def measure_parts(model: wb.LoadedModel, fact: wb.Fact) -> Found:
     first = round(fresh.shape.n_layers * LOWEST_LAYER)
     neurons = Selection([Component(at, "MLP") for at in range(first, fresh.shape.n_layers)]).entries(fresh)
     found["parts: answers to training prompts, s"], wanted = seconds(
-        lambda: wanted_rows(fresh, [fact], "learn", Recipe()), fresh
+        lambda: wanted_rows(fresh, [fact], "learn", Recipe()), device
     )
-    found["parts: answers to retained questions, s"], kinds = seconds(lambda: retain_rows(fresh, kept, [fact]), fresh)
-    found["parts: gradients of the new answer, s"], _ = seconds(lambda: gate_gradients(fresh, wanted, neurons), fresh)
-    found["parts: Fisher information, s"], _ = seconds(lambda: fisher_information(fresh, kinds, neurons, 0), fresh)
+    found["parts: answers to retained questions, s"], kinds = seconds(lambda: retain_rows(fresh, kept, [fact]), device)
+    found["parts: gradients of the new answer, s"], _ = seconds(lambda: gate_gradients(fresh, wanted, neurons), device)
+    found["parts: Fisher information, s"], _ = seconds(lambda: fisher_information(fresh, kinds, neurons, 0), device)
     return found
 
 
 def measure_known(model: wb.LoadedModel) -> Found:
     """Without any table, and with the one on record."""
     facts = wb.FactSet(list(wb.load_facts())[:KNOWN])
-    cold, _ = seconds(lambda: wb.known_facts(model, facts, use_cache=False, progress=False), model)
+    cold, _ = seconds(lambda: wb.known_facts(model, facts, use_cache=False, progress=False), model.device)
     wb.known_facts(model, facts, progress=False)
-    cached, _ = seconds(lambda: wb.known_facts(model, facts, progress=False), model)
+    cached, _ = seconds(lambda: wb.known_facts(model, facts, progress=False), model.device)
     return {"known: 400 facts, cold, s": cold, "known: 400 facts, cached, s": cached}
 
 
@@ -228,7 +220,9 @@ def measure_slider(model: wb.LoadedModel, fact: wb.Fact) -> Found:
     edit = wb.rewrite(model, fact, upper(model), recipe=recipe, progress=False)
     dial, prompt = Dial(model, edit), prompt_ids(model, fact.question, "chat")
     rows = [(prompt, answer_ids(model, text, "chat")) for text in (fact.answer, fact.target, fact.refusal)]
-    times = [seconds(lambda s=s: continuation_probabilities(dial.at(s), rows), model)[0] for s in (1.0, *STRENGTHS)]
+    times = [
+        seconds(lambda s=s: continuation_probabilities(dial.at(s), rows), model.device)[0] for s in (1.0, *STRENGTHS)
+    ]
     return {"slider: one prompt, s": statistics.median(times[1:])}
 
 

@@ -14,8 +14,6 @@ import json
 import os
 import random
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +23,11 @@ from torch import Tensor
 
 import workbench as wb
 from benchmarks.slow_trace import MengLoop
+from benchmarks.timing import seconds
 from workbench.evaluation.metrics import spearman
 from workbench.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import attribute
-from workbench.tracing.causal import causal_trace, default_window
+from workbench.tracing.causal import causal_trace, default_window, window_of
 from workbench.tracing.cells import Cell, cone_tokens
 
 SITES = ("resid", "mlp", "attn")
@@ -36,17 +35,6 @@ SWAPS = ("nineteen-eighty-four-author", "athens-country")
 NOISY = ("michael-jordan-sport", "ostrich-class", "acropolis-city", "north-carolina-state-capital")
 """Facts whose clozes have early (the first two) and late subjects."""
 SAMPLES = 10
-
-
-def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
-    """Wall time of a call, and what it gives."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    found = work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - began, found
 
 
 class Arithmetic:
@@ -91,8 +79,7 @@ def cells_of(sites: tuple[str, ...], n_layers: int, tokens: int) -> list[Cell]:
     for site in sites:
         width = 1 if site == "resid" else default_window(n_layers)
         for at in range(n_layers):
-            window = range(max(0, at - width // 2), min(n_layers, at - (-width // 2)))
-            found += [Cell(site, window, position) for position in range(tokens)]  # type: ignore[arg-type]
+            found += [Cell(site, window_of(at, width, n_layers), position) for position in range(tokens)]  # type: ignore[arg-type]
     return found
 
 

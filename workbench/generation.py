@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.models import LoadedModel
+from workbench.resume import past_options, read_keys_values
 
 MAX_NEW_TOKENS = 24
 
@@ -88,7 +89,7 @@ def generate(
         ids = torch.cat([torch.tensor([first] * len(asked), dtype=torch.long).view(len(asked), shared), ids], 1)
         mask = torch.cat([torch.ones(len(asked), shared, dtype=mask.dtype), mask], 1)
         with torch.inference_mode():
-            past = {"past_key_values": _after(model, first, len(asked))} if shared else {}
+            past = _after(model, first, len(asked)) if shared else {}
             generated = model.runner.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
@@ -123,19 +124,19 @@ def _shared_tokens(model: LoadedModel, prompts: Sequence[tuple[int, ...]], max_n
     own_cache = getattr(model.hf.generation_config, "cache_implementation", None) is not None
     if len(prompts) == 1 or too_long or own_cache:
         return 0
-    low, high = min(prompts), max(prompts)  # in dictionary order: what these share, all share
-    most = min(map(len, prompts)) - 1
+    return common_beginning(prompts)
+
+
+def _after(model: LoadedModel, first: Sequence[int], rows: int) -> dict[str, Any]:
+    """Forward options that put these tokens before so many rows; the model reads them once."""
+    return past_options(read_keys_values(model.runner, torch.tensor([list(first)], device=model.device)), rows)
+
+
+def common_beginning(texts: Sequence[Sequence[int]]) -> int:
+    """How many first tokens texts have in common, leaving each at least one token of its own."""
+    low, high = min(map(tuple, texts)), max(map(tuple, texts))  # in dictionary order: what these share, all share
+    most = max(min(map(len, texts)) - 1, 0)
     return next((n for n in range(most) if low[n] != high[n]), most)
-
-
-def _after(model: LoadedModel, first: Sequence[int], rows: int) -> Any:
-    """The cache of a model that has read these tokens, once, for so many rows."""
-    from transformers import DynamicCache
-
-    cache: Any = DynamicCache()  # without the configuration it keeps every token, whatever the window
-    ids = torch.tensor([list(first)], device=model.device)
-    model.runner(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return DynamicCache([(at.keys.expand(rows, -1, -1, -1), at.values.expand(rows, -1, -1, -1)) for at in cache.layers])
 
 
 _SAID: WeakKeyDictionary[LoadedModel, dict[tuple[Any, ...], Completion]] = WeakKeyDictionary()
@@ -204,14 +205,12 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
     """
     given = [(*prompt, *continuation)[:-1] for prompt, continuation in rows]
     texts = list(dict.fromkeys(given))  # answers of one token after one prompt are the same text
-    shared = 0
-    while all(shared < len(p) - 1 for p, _ in rows) and len({t[shared] for t in texts}) == 1:
-        shared += 1
+    shared = common_beginning([prompt for prompt, _ in rows])
     ids, _ = pad([t[shared:] for t in texts], pad_token(model), "right")  # causal: nothing looks at the padding
     options: dict[str, Any] = {"use_cache": False}
     with torch.inference_mode():
         if shared:
-            options = {"use_cache": True, "past_key_values": _after(model, texts[0][:shared], len(texts))}
+            options = _after(model, texts[0][:shared], len(texts))
         keep = ids.shape[1] - min(len(p) - 1 - shared for p, _ in rows)
         mask = torch.ones(len(texts), shared + ids.shape[1], dtype=torch.long, device=model.device)
         logits = model.runner(

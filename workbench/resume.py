@@ -86,12 +86,7 @@ class Resumable:
         """Keys and values of a prefix, by layer, each [1, kv heads, tokens, d_head]; None for an empty prefix."""
         if ids.shape[1] == 0:
             return None
-        from transformers import DynamicCache
-
-        # A cache without the model's configuration keeps every token, whatever a layer's attention window.
-        cache: Any = DynamicCache()
-        self._view(input_ids=ids.to(self.device), use_cache=True, past_key_values=cache, logits_to_keep=1)
-        return [(layer.keys, layer.values) for layer in cache.layers]
+        return read_keys_values(self._view, ids.to(self.device))
 
     def _module(self, site: HookSite, layer: int) -> tuple[nn.Module, bool]:
         """The module that carries a site, and whether the site is its input."""
@@ -244,6 +239,16 @@ def _keepers(
         return keep
 
     return {place: keeper(place) for place in places}
+
+
+def read_keys_values(network: Any, ids: Tensor) -> KeysValues:
+    """Keys and values of some tokens [1, tokens] after a network has read them, as ``Resumable.keys_values``."""
+    from transformers import DynamicCache
+
+    # A cache without the model's configuration keeps every token, whatever a layer's attention window.
+    cache: Any = DynamicCache()
+    network(input_ids=ids, use_cache=True, past_key_values=cache, logits_to_keep=1)
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def past_options(prefix: Sequence[tuple[Tensor, Tensor]] | None, rows: int) -> dict[str, Any]:

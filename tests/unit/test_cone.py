@@ -205,32 +205,29 @@ def problems(draw: st.DrawFn) -> tuple[int, int, int, list[Cell], Any]:
     return tokens, start, draw(st.integers(1, 3)), draw(st.lists(cells, min_size=1, max_size=6)), rows
 
 
-@pytest.mark.parametrize("family", MAKERS)
-@settings(max_examples=12)
-@given(problem=problems())
-def test_cells_equal_plain_forward_passes(family: str, problem: Any) -> None:
+def check_cells(model: LoadedModel, problem: Any) -> None:
+    """Every cell's measure is that of plain forward passes."""
     tokens, start, samples, cells, rows = problem
-    model = made(family)
     clean, corrupted = texts(model, tokens, start, samples)
     measured = found(model, clean, corrupted, start, cells, rows)
     for i, cell in enumerate(cells):
         with torch.no_grad():
             expected = mixed(slow(model, clean, corrupted, start, cell))
         torch.testing.assert_close(measured[i], expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", MAKERS)
+@settings(max_examples=12)
+@given(problem=problems())
+def test_cells_equal_plain_forward_passes(family: str, problem: Any) -> None:
+    check_cells(made(family), problem)
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3"])
 @settings(max_examples=6)
 @given(problem=problems())
 def test_cells_of_an_edited_model(family: str, problem: Any) -> None:
-    tokens, start, samples, cells, rows = problem
-    model = made(family, edited=True)
-    clean, corrupted = texts(model, tokens, start, samples)
-    measured = found(model, clean, corrupted, start, cells, rows)
-    for i, cell in enumerate(cells):
-        with torch.no_grad():
-            expected = mixed(slow(model, clean, corrupted, start, cell))
-        torch.testing.assert_close(measured[i], expected, atol=1e-4, rtol=1e-5)
+    check_cells(made(family, edited=True), problem)
 
 
 def test_the_size_of_a_cone() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from workbench.answers import find_old
-from workbench.generation import greedy_answers, pad
+from workbench.generation import common_beginning, greedy_answers, pad
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.resume import Resumable
@@ -253,8 +253,4 @@ def parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
 
 def shared_prefix(rows: Sequence[Row]) -> int:
     """How many first tokens all prompts have in common, leaving each at least one token of its own."""
-    n = min(len(r.prompt) for r in rows) - 1
-    first = rows[0].prompt
-    while n > 0 and any(r.prompt[:n] != first[:n] for r in rows):
-        n -= 1
-    return max(n, 0)
+    return common_beginning([row.prompt for row in rows])

@@ -167,7 +167,7 @@ def _trace_one(
     places: list[tuple[TraceSite, int, int]] = [
         (site, layer, at) for layer in range(n_layers) for site in widths for at in range(tokens)
     ]
-    cells = [Cell(site, _window(layer, widths[site], n_layers), at) for site, layer, at in places]
+    cells = [Cell(site, window_of(layer, widths[site], n_layers), at) for site, layer, at in places]
     found = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
     missing = {(site, layer): samples * tokens for site in widths for layer in range(n_layers)}
     baseline = torch.zeros(samples)
@@ -185,7 +185,7 @@ def _trace_one(
     }
 
 
-def _window(layer: int, width: int, n_layers: int) -> range:
+def window_of(layer: int, width: int, n_layers: int) -> range:
     """The layers restored together for one layer's cell; an even width reaches one layer further down."""
     return range(max(0, layer - width // 2), min(n_layers, layer - (-width // 2)))
 

@@ -210,7 +210,8 @@ class ProbePanel(VBox):
             ValueError: It is of another edit, or about a fact that the edit does not hold.
             RuntimeError: Probes are running.
         """
-        made_for = report.provenance.get("settings", {}).get("edit")
+        settings = report.provenance.get("settings", {})
+        made_for = settings.get("edit")
         if made_for not in (None, self._edit.id) or report.fact not in self._edit.facts:
             raise ValueError(
                 f"The probes are of {report.fact.id} and the edit {str(made_for)[:16]}; this panel is for the edit "
@@ -222,9 +223,9 @@ class ProbePanel(VBox):
             self._fail(None)
             self._fact, self._report, self._job, self._lens_code = report.fact, report, None, ""
             self._say_what()
-            asked = report.provenance.get("settings", {}).get("probes", report.probes)
+            asked = settings.get("probes", report.probes)
             self.probes = tuple(p for p in PROBES if p in asked)
-            self._options = {k: report.provenance.get("settings", {}).get(k, v) for k, v in self._options.items()}
+            self._options = {k: settings.get(k, v) for k, v in self._options.items()}
             self._shown_from = probes_code
             self._progress.value = ""
             self._show_report(report)

@@ -1,0 +1,20 @@
+"""Wall time of what may run on an accelerator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    """Wall time of a call, and what it gives."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    began = time.perf_counter()
+    found = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began, found
