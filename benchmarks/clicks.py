@@ -88,7 +88,8 @@ PATTERN = """(root) => {
 }"""
 REDRAWN = """(root) => {
   const label = root.querySelector("svg[aria-label^='P(answer)']").getAttribute('aria-label');
-  return label.endsWith(root.querySelector('.wb-slider output').textContent) ? label : null;
+  const strength = root.querySelector('.wb-slider output').textContent;
+  return label.includes(`strength ${strength}.`) ? label : null;
 }"""
 
 
@@ -151,7 +152,7 @@ def opened(page: Page, lab: Lab, name: str, cells: list[str]) -> Notebook:
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
     )
     nbformat.write(written, lab.folder / f"{name}.ipynb")
-    page.set_default_timeout(300_000)
+    page.set_default_timeout(60_000)
     expect.set_options(timeout=60_000)
     notebook = Notebook(page, lab, f"{name}.ipynb")
     notebook.open()
