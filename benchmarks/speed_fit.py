@@ -143,7 +143,7 @@ def by_workbench(model: wb.LoadedModel, fact: wb.Fact, rows: int, selection: Sel
         optimiser="adam",
         learning_rate=RATE,
         warmup=0,
-        cooldown=0,
+        average=0,
         batch_size=rows,
         retain_weight=0.0,
         hinge=None,

@@ -24,7 +24,7 @@ CONFIGS: dict[str, Config] = {
     "adam": {"optimiser": "adam", "learning_rate": 0.04},
     "short-answers": {"answers": "short"},
     "no-hinge": {"hinge": None},
-    "no-cooldown": {"cooldown": 0},
+    "no-average": {"average": 0},
     "early-stop": {"early_stop": 0.8, "hinge": 0.9},
     "400-neurons": {"k": 400},
     "learn-only": {"recipe": "learn-only"},

@@ -50,7 +50,7 @@ def tiny(family: str = "llama") -> LoadedModel:
 
 
 def recipe(**changes: Any) -> Recipe:
-    """Few steps of AdamW on all rows at once, at a constant rate."""
+    """Few steps of AdamW on all rows at once, the last one's gates."""
     given: dict[str, Any] = {
         "optimiser": "adam",
         "answers": "short",
@@ -58,7 +58,7 @@ def recipe(**changes: Any) -> Recipe:
         "steps": 3,
         "learning_rate": 0.05,
         "warmup": 0,
-        "cooldown": 0,
+        "average": 0,
         "batch_size": 8,
         "retain_batch_size": 8,
         "early_stop": None,
@@ -251,21 +251,35 @@ def test_the_first_step_of_adamw_by_hand() -> None:
     torch.testing.assert_close(moves, torch.full((56,), 0.01), atol=1e-3, rtol=0)
 
 
-def test_the_rate_falls_in_the_cooldown() -> None:
-    """The last two of four steps have 2/3 and 1/3 of the rate: 3 in all instead of 4. No more than half cools down."""
-    options: dict[str, Any] = {"stages": ("learn",), "steps": 4, "learning_rate": 0.02}
-    constant, cooled, long = (fitted(cooldown=c, **options).delta().largest_move() for c in (0, 2, 9))
-    assert 0.06 * 0.9 < cooled <= 0.06 * 1.01
-    assert 0.08 * 0.9 < constant <= 0.08 * 1.01
-    assert long == cooled
+def test_a_stage_gives_the_mean_of_its_last_steps() -> None:
+    """Of no more than half of the steps."""
+    one = fitted(stages=("learn",), steps=6, average=1).delta().gates[1, "post"]
+    assert torch.equal(one, fitted(stages=("learn",), steps=6).delta().gates[1, "post"])
+    unlearned = [fitted(stages=("unlearn",), steps=n).delta().gates[1, "post"] for n in (4, 5, 6)]
+    for average, n in ((2, 2), (3, 3), (99, 3)):
+        mean = fitted(stages=("unlearn",), steps=6, average=average).delta().gates[1, "post"]
+        torch.testing.assert_close(mean, torch.stack(unlearned[-n:]).mean(0), atol=1e-5, rtol=0)
+        assert not torch.allclose(mean, unlearned[-1], atol=1e-3)
 
 
-def test_a_stage_that_is_learned_cools_down_and_ends() -> None:
-    options: dict[str, Any] = {"stages": ("learn",), "steps": 20, "early_stop": 1e-9}
-    assert [s.step for s in fitted(cooldown=0, **options).history] == [0]
-    edit = fitted(cooldown=3, learning_rate=0.02, **options)
+def test_a_learned_stage_takes_its_mean_and_ends() -> None:
+    options: dict[str, Any] = {"stages": ("learn",), "steps": 20, "learning_rate": 0.02, "early_stop": 1e-9}
+    assert [s.step for s in fitted(average=0, **options).history] == [0]
+    edit = fitted(average=3, **options)
     assert [s.step for s in edit.history] == [0, 1, 2, 3]
-    assert 0.03 * 0.9 < edit.delta().largest_move() <= 0.03 * 1.01  # 3/4, 2/4 and 1/4 of the rate
+    assert 0.04 * 0.9 < edit.delta().largest_move() <= 0.04 * 1.01  # the mean of 1, 2 and 3 steps
+
+
+def test_what_stops_a_fit_gets_the_step_that_it_saw() -> None:
+    """``compare`` reads every arm at one mark; a mean would lie behind it."""
+    seen: list[Edit] = []
+
+    def third(edit: Edit) -> bool:
+        seen.append(edit)
+        return len(seen) == 3
+
+    edit = fitted(stages=("learn",), steps=4, average=2, stop=third)
+    assert same(edit, seen[-1])
 
 
 # Seeds

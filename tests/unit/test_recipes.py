@@ -70,7 +70,7 @@ def test_the_papers_settings() -> None:
         ({"retain_weight": -1.0}, "Recipe.retain_weight"),
         ({"retain_size": -1}, "Recipe.retain_size"),
         ({"retain_batch_size": 0}, "Recipe.retain_batch_size"),
-        ({"cooldown": -1}, "Recipe.cooldown must be a whole number from 0"),
+        ({"average": -1}, "Recipe.average must be a whole number from 0"),
         ({"hinge": 0.0}, "Recipe.hinge must be None or in"),
         ({"hinge": 1.5}, "Recipe.hinge"),
         ({"early_stop": 0.0}, "Recipe.early_stop"),

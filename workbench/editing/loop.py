@@ -88,6 +88,30 @@ class Moving:
     after_step: Callable[[], None] = _nothing
 
 
+class Mean:
+    """The mean of parameters over the steps at which it is asked to ``add`` them.
+
+    Source: averaging of iterates, Polyak & Juditsky 1992; of a network's weights, Izmailov et al. 2018 (1803.05407).
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self._parameters, self._n = parameters, 0
+        self._values: dict[str, Tensor] = {}
+
+    def add(self) -> None:
+        """Take the parameters as they are now into the mean."""
+        self._n += 1
+        for name, p in self._parameters.items():
+            value = self._values.setdefault(name, torch.zeros_like(p, requires_grad=False))
+            value += (p.detach() - value) / self._n
+
+    def put(self) -> None:
+        """Give the parameters the mean as their value; without any ``add`` they stay."""
+        with torch.no_grad():
+            for name, value in self._values.items():
+                self._parameters[name].copy_(value)
+
+
 class Training:
     """Rows, loss and loop of one fit. Everything that it changes belongs to what it is given to move.
 
@@ -223,7 +247,7 @@ class Training:
             stage, steps: Its name, and the most steps.
             moving: What it trains; the parameters require gradients only meanwhile.
             bar: A tqdm bar.
-            stop: Called after each step with the steps done; True ends the stage there.
+            stop: Called after each step with the steps done; True ends the stage there, at its last step's values.
         """
         recipe, parameters = self.recipe, moving.parameters.values()
         engine = Resumable(self.model, moving.view)
@@ -235,7 +259,8 @@ class Training:
         near, far = (self._near, self._far) if recipe.retain_weight > 0 else ((), ())
         held_batches = retain_batches(near, far, recipe.retain_batch_size, seed + 1)
         confidence: dict[int, float] = {}
-        cooldown = min(recipe.cooldown, steps // 2)
+        tail = min(recipe.average, steps // 2)
+        mean = Mean(moving.parameters)
         done, end, latest = 0, steps, (math.nan, math.nan)
         try:
             for step in range(steps):
@@ -259,19 +284,23 @@ class Training:
                     and lower_quartile(confidence.values()) >= recipe.early_stop
                 )
                 if enough:
-                    end = min(end, step + cooldown)
+                    end = min(end, step + tail)
                 if step == end:
+                    mean.put()
                     break
                 monitored = self._measure(engine) if step % MONITOR_EVERY == 0 else {}
                 self._record(Step(stage, step, *latest, **monitored), bar)
                 moving.after_backward()
-                warm, cool = (step + 1) / (recipe.warmup + 1), (end - step) / (cooldown + 1)
-                moving.optimiser.step(moving.rate * min(warm, cool, 1.0))
+                moving.optimiser.step(moving.rate * min((step + 1) / (recipe.warmup + 1), 1.0))
                 moving.after_step()
+                if step >= end - tail:
+                    mean.add()
                 done = step + 1
                 bar.update()
                 if stop is not None and stop(done):
                     break
+            else:
+                mean.put()
         finally:
             for p in parameters:
                 p.requires_grad_(False)

@@ -52,16 +52,16 @@ class Recipe:
         optimiser: ``"natural"`` (see ``workbench.editing.optimisers``) or ``"adam"``, as in the paper.
         learning_rate: Length of a natural-gradient step in the norm of the Fisher information, or AdamW's rate.
         warmup: Steps of linear warm-up in each stage.
-        cooldown: Last steps of a stage (at most half of them), in which the learning rate falls linearly towards 0:
-            what is learned is kept, and retained answers come back. They begin when ``early_stop`` is met, else so many
-            steps before the end.
+        average: What a stage gives is the mean of what moved over its last so many steps (at most half of them): what
+            is learned is kept, and the noise of single steps, which harms retained answers, cancels out. They begin
+            when ``early_stop`` is met, else so many steps before the end. 0 or 1 gives the last step's.
         batch_size: Fact rows a step.
         retain_weight: Weight of the KL term; 0 switches it off.
         retain_size: Facts in the default retain set.
         retain_batch_size: Retain rows a step.
         hinge: The probability (as for ``early_stop``) from which on a prompt's wanted answer is learned well enough and
             pushes no further; None: all push until the end.
-        early_stop: A stage ends, after its ``cooldown``, once the wanted answer's probability (geometric mean over the
+        early_stop: A stage ends, after its ``average``, once the wanted answer's probability (geometric mean over the
             tokens that the base does not say by itself, in the last pass) has reached this for three quarters of the
             training prompts; None runs all steps.
         max_gate: Gates are kept within [2 - max_gate, max_gate] after each step; None leaves them free.
@@ -80,7 +80,7 @@ class Recipe:
     optimiser: Optimiser = "natural"
     learning_rate: float = 0.03
     warmup: int = 2
-    cooldown: int = 10
+    average: int = 15
     batch_size: int = 8
     retain_weight: float = 4.0
     retain_size: int = 80
@@ -108,7 +108,7 @@ class Recipe:
             ("steps", all(isinstance(s, int) and s >= 1 for s in self.stage_steps), "whole numbers from 1"),
             ("learning_rate", math.isfinite(self.learning_rate) and self.learning_rate > 0, "a positive number"),
             ("warmup", self.warmup >= 0, "0 or more"),
-            ("cooldown", isinstance(self.cooldown, int) and self.cooldown >= 0, "a whole number from 0"),
+            ("average", isinstance(self.average, int) and self.average >= 0, "a whole number from 0"),
             ("batch_size", self.batch_size >= 1, "1 or more"),
             ("retain_weight", math.isfinite(self.retain_weight) and self.retain_weight >= 0, "0 or more"),
             ("retain_size", self.retain_size >= 0, "0 or more"),
