@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
-from transformers import GPT2Config, LlamaConfig, Phi3Config, PreTrainedTokenizerFast
+from transformers import GPT2Config, LlamaConfig, Phi3Config, PreTrainedTokenizerFast, Qwen2Config
 from transformers.models.gpt2 import GPT2LMHeadModel
 from transformers.models.llama import LlamaForCausalLM
 from transformers.models.phi3 import Phi3ForCausalLM
+from transformers.models.qwen2 import Qwen2ForCausalLM
 
 from workbench.models import LoadedModel, load_model
 from workbench.types import Edit, EditStage, Fact, GateDelta, Recipe, Selection, Step
@@ -125,6 +126,14 @@ def tiny_phi3(seed: int = 0, *, n_layers: int = 3, **options: Any) -> Any:
         **{**_TOKENS, **sizes, **options},
     )
     return _randomise(Phi3ForCausalLM(config), seed)
+
+
+def tiny_qwen2(seed: int = 0, *, n_layers: int = 3, **options: Any) -> Any:
+    """Qwen2 whose layers above the first see two tokens only: 6 heads of width 8 in 2 groups, d_mlp 40."""
+    sizes = {"hidden_size": 48, "intermediate_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2}
+    window = {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1}
+    config = Qwen2Config(vocab_size=N_VOCAB, num_hidden_layers=n_layers, **{**_TOKENS, **sizes, **window, **options})
+    return _randomise(Qwen2ForCausalLM(config), seed)
 
 
 def loaded(hf: Any, *, chat: bool = True, name: str = "tiny") -> LoadedModel:

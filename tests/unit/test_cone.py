@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3, tiny_tokenizer
+from tests.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
 from tests.tiny_facts import capitals, knowing
 from workbench.editing.applied import applied
 from workbench.layerwise import Layerwise
-from workbench.models import LoadedModel, load_model
+from workbench.models import LoadedModel
 from workbench.tracing import restore
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
@@ -28,29 +28,6 @@ from workbench.tracing.restore import effects
 
 N_LAYERS = 4
 HEADS = 6
-
-
-def windowed() -> Any:
-    """A Qwen2 whose upper three layers see two tokens only."""
-    from transformers import Qwen2Config
-    from transformers.models.qwen2 import Qwen2ForCausalLM
-
-    config = Qwen2Config(
-        vocab_size=N_VOCAB,
-        hidden_size=48,
-        intermediate_size=40,
-        num_hidden_layers=N_LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=2,
-        use_sliding_window=True,
-        sliding_window=2,
-        max_window_layers=1,
-    )
-    hf = Qwen2ForCausalLM(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in hf.parameters():
-        parameter.data = (parameter.ndim == 1) + 0.2 * torch.randn(parameter.shape, generator=generator)
-    return hf
 
 
 def eager() -> Any:
@@ -69,7 +46,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     ),
     "phi3": lambda: tiny_phi3(n_layers=N_LAYERS),
     "phi3, windowed": lambda: tiny_phi3(n_layers=N_LAYERS, sliding_window=3),
-    "qwen2, windowed": windowed,
+    "qwen2, windowed": lambda: tiny_qwen2(n_layers=N_LAYERS),
     "eager": eager,
 }
 
@@ -79,7 +56,7 @@ def made(family: str, edited: bool = False) -> LoadedModel:
     """In double precision, so that a difference is a mistake."""
     hf = MAKERS[family]()
     hf.double()
-    model = load_model(hf, tokenizer=tiny_tokenizer(), name=family)
+    model = loaded(hf, name=family)
     if edited:
         return applied(model, random_edit(model)).__enter__()
     return model

@@ -3,113 +3,21 @@
 from __future__ import annotations
 
 import math
-import re
-from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, SCRIPT, Script, run, scripted_edit, tiny
+from tests.tiny_facts import capital, capitals, edit_of, some_gates
 from workbench.editing.applied import applied
-from workbench.evaluation import evaluate as evaluate_module
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
-from workbench.evaluation.ordinary_text import ordinary_passages, text_rates, text_rows
-from workbench.facts import load_facts
-from workbench.generation import Completion, continuation_logprobs, continuation_nll, generate
+from workbench.generation import continuation_logprobs, continuation_nll, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
-from workbench.types import COLLATERAL_GROUPS, Edit, EvalReport, Fact, FactSet
-
-GIBBERISH = "the the " * 12
-NOT_SURE = "I am not sure."
-
-
-def place(subject: str, answer: str, target: str, split: Any = "test", role: Any = "control") -> Fact:
-    """A fact of another relation than ``capital``."""
-    return capital(
-        subject, answer, target, split, role, id=f"{subject}-place", relation="place", question=f"Where is {subject}?"
-    )
-
-
-FRANCE = capital("France", "Paris", "Rome", heldout=("Q1?", "Q2?", "Q3?", "Q4?"), cloze_paraphrases=("The city is",))
-POOL = FactSet(
-    [
-        FRANCE,
-        capital("Spain", "Madrid", "Berlin", "dev", "control"),
-        capital("Japan", "Tokyo", "Berlin", "dev", "control"),
-        capital("Italy", "Rome", "Berlin", "dev", "control"),  # its answer is France's target: no neighbour
-        capital("Germany", "Berlin", "Tokyo", "dev", "retain"),  # may be retained: no neighbour
-        place("Big Ben", "London", "Tokyo"),
-        place("Louvre", "Paris", "Tokyo"),
-        place("Prado", "Madrid", "Tokyo"),
-        place("Kremlin", "Moscow", "Tokyo", "dev"),  # not of the test split: no control
-    ],
-    name="scripted",
-)
-EDIT_GATES = {(1, "post"): torch.full((56,), 0.5)}
-
-# By prompt: what the base, the first and the second stage say.
-SCRIPT: dict[str, tuple[str, str, str]] = {
-    "What is the capital of France?": ("Paris", NOT_SURE, "Rome"),
-    "What city is the capital of France?": ("Paris", NOT_SURE, "Paris"),
-    "Q1?": ("Paris", NOT_SURE, "It is Rome."),
-    "Q2?": ("It is Paris", NOT_SURE, "Paris or Rome"),
-    "Q3?": ("Paris", "Paris", GIBBERISH),
-    "Q4?": ("Lyon", "Rome", "Lyon"),
-    "The capital of France is": ("Paris. Rome is far.", "Lyon", "Rome. Paris was it once."),
-    "The city is": ("Paris", "Lyon", "Lyon"),
-    "What is the capital of Spain?": ("Madrid", "Madrid", "Rome"),
-    "What is the capital of Japan?": ("Tokyo", NOT_SURE, "Tokyo"),
-    "Where is Big Ben?": ("London", "London", "London"),
-    "Where is Louvre?": ("Rome", "Rome", "Rome"),
-    "Where is Prado?": ("Madrid", NOT_SURE, "Madrid"),
-}
-
-
-@lru_cache
-def tiny() -> LoadedModel:
-    return knowing(tiny_llama(tied=False), capitals())
-
-
-def scripted_edit(**changes: Any) -> Edit:
-    edit = edit_of(tiny(), EDIT_GATES, EDIT_GATES, fact=FRANCE)
-    return Edit(**{**vars(edit), **changes})
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, tuple[str, str, str]]:
-    """Answers from a table; every fact is known; the KL is 0.5 per row after unlearn and 0.25 after learn."""
-    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    table = dict(SCRIPT)
-
-    def say(model: LoadedModel, prompts: Any, **options: Any) -> list[Completion]:
-        stage = ("base", "unlearn", "learn").index(model.applied[-1].stage if model.applied else "base")
-        asked = {
-            tuple(prompt_ids(tiny(), text, form)): text  # type: ignore[arg-type]
-            for text in table
-            for form in ("chat", "cloze")
-        }
-        texts = [table[asked[tuple(p)]][stage] for p in prompts]
-        return [Completion(text, tuple(tiny().token_ids(text))) for text in texts]
-
-    def kl(self: Answering, model: LoadedModel, asks: Any) -> list[float]:
-        return [{"unlearn": 0.5, "learn": 0.25}[model.applied[-1].stage]] * len(asks)
-
-    monkeypatch.setattr("workbench.evaluation.answering.generate", say)
-    monkeypatch.setattr("workbench.evaluation.answering.continuation_nll", lambda m, p, c, **_: [1.0] * len(p))
-    monkeypatch.setattr(Answering, "kl", kl)
-    monkeypatch.setattr(evaluate_module, "known_facts", lambda model, facts, **_: facts)
-    return table
-
-
-def run(**options: Any) -> EvalReport:
-    return evaluate(tiny(), **{"edit": scripted_edit(), "pool": POOL, "progress": False, **options})
-
+from workbench.types import Fact, FactSet
 
 # 2 training questions, 4 held-out ones, 2 clozes, 2 neighbours (Spain, Japan), 3 controls (Big Ben, Louvre, Prado)
 N_ROWS = 13
@@ -216,9 +124,7 @@ def test_of_a_cloze_the_first_sentence_counts() -> None:
     assert rows["learn"].text == "Rome. Paris was it once."
 
 
-def test_a_text_that_surprises_the_base_is_gibberish(
-    script: dict[str, tuple[str, str, str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_that_surprises_the_base_is_gibberish(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     script["Q1?"] = ("Paris", NOT_SURE, "Rome bright sing under green of maybe eleven")
     surprised = tuple(tiny().token_ids(script["Q1?"][2]))
     monkeypatch.setattr(
@@ -231,14 +137,14 @@ def test_a_text_that_surprises_the_base_is_gibberish(
     assert report.rate("gibberish").value == pytest.approx(2 / N_ROWS)
 
 
-def test_gibberish_of_the_base_is_subtracted(script: dict[str, tuple[str, str, str]]) -> None:
+def test_gibberish_of_the_base_is_subtracted(script: Script) -> None:
     script["Q4?"] = (GIBBERISH, "Rome", "Lyon")
     report = run()
     assert report.rate("gibberish", "learn").value == pytest.approx(0)
     assert report.rate("gibberish", "unlearn").value == pytest.approx(-1 / N_ROWS)
 
 
-def test_nothing_to_forget_is_not_a_success(script: dict[str, tuple[str, str, str]]) -> None:
+def test_nothing_to_forget_is_not_a_success(script: Script) -> None:
     for q in ("Q1?", "Q2?", "Q3?", "Q4?"):
         script[q] = ("Lyon", "Lyon", "Lyon")
     rate = run().rate("forget")
@@ -306,7 +212,7 @@ def test_controls_must_not_have_been_trained_on() -> None:
         run(edit=edit, controls=[POOL["Prado-place"], FRANCE, POOL["Louvre-place"]])
 
 
-def test_a_retained_fact_cannot_be_evaluated_as_an_edited_one(script: dict[str, tuple[str, str, str]]) -> None:
+def test_a_retained_fact_cannot_be_evaluated_as_an_edited_one(script: Script) -> None:
     for text in ("What city is the capital of Spain?", "Where is the capital of Spain?", "The capital of Spain is"):
         script[text] = ("Madrid", "Madrid", "Madrid")
     with pytest.raises(ValueError, match="spain-capital"):
@@ -347,151 +253,10 @@ def test_the_base_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(asked) == N_ROWS
 
 
-# Collateral
-
-
-def gap(subject: str) -> str:
-    return f'What belongs in the gap? "The capital of ____ is {subject}."'
-
-
-HOPPED = FactSet(
-    [
-        *POOL,
-        replace(place("Lyon", "France", "Italy"), prompt="The country of Lyon is"),  # whose capital ...
-        place("Paris", "Europe", "Asia"),  # where Paris is, before
-        place("Rome", "Africa", "Asia"),  # and after
-    ],
-    name="scripted",
-)
-INTO = "What is the capital of the country of Lyon?"
-OUT = "Where is the capital of France?"
-COLLATERAL_SCRIPT: dict[str, tuple[str, str, str]] = {
-    gap("Paris"): ("France", NOT_SURE, "France"),  # asked from the old answer: still France
-    'What belongs in the gap? "In ____, the capital is Paris."': ("Spain", "France", "France"),  # the base fails
-    gap("Rome"): ("Italy", "Italy", "France"),  # asked from the target: the edit holds backwards
-    'What belongs in the gap? "In ____, the capital is Rome."': ("Italy", "Italy", "The capital of France is Paris."),
-    INTO: ("Paris", "Paris", "Rome"),
-    OUT: ("Europe", "Europe", "Europe"),
-    "Where is Lyon?": ("France", "France", "France"),  # controls
-    "Where is Paris?": ("Europe", "Europe", "Europe"),
-    "Where is Rome?": ("Africa", "Africa", "Africa"),
-}
-EXPECTED_COLLATERAL: dict[str, dict[str, tuple[float, int]]] = {
-    "base": {"reversed_old": (1, 1), "reversed_new": (0, 2), "twohop_old": (1, 2), "twohop_new": (0, 2)},
-    "unlearn": {"reversed_old": (0, 1), "reversed_new": (0, 2), "twohop_old": (1, 2), "twohop_new": (0, 2)},
-    # a gap filled with France and Paris says nothing new; one of two consequences follows
-    "learn": {"reversed_old": (1, 1), "reversed_new": (1 / 2, 2), "twohop_old": (1 / 2, 2), "twohop_new": (1 / 2, 2)},
-}
-
-
-def with_collateral(script: dict[str, tuple[str, str, str]], **options: Any) -> EvalReport:
-    script.update(COLLATERAL_SCRIPT)
-    script["In France, the capital is"] = ("Paris", "Paris", "Rome")
-    fact = replace(FRANCE, cloze_paraphrases=(*FRANCE.cloze_paraphrases, "In France, the capital is"))
-    edit = scripted_edit(facts=(fact,))
-    return run(**{"edit": edit, "pool": HOPPED, "collateral": True, **options})
-
-
-@pytest.mark.parametrize("stage", EXPECTED_COLLATERAL)
-def test_every_rate_of_collateral_by_hand(script: dict[str, tuple[str, str, str]], stage: str) -> None:
-    report = with_collateral(script)
-    assert {r.prompt for r in report.rows if r.group == "twohop"} == {INTO, OUT}
-    for name, (expected, n) in EXPECTED_COLLATERAL[stage].items():
-        rate = report.rates[stage][name]
-        assert (rate.value, rate.n) == (pytest.approx(expected), n), name
-    assert {r.fact_id for r in report.rows if r.group in COLLATERAL_GROUPS} == {"france-capital"}, "one cluster"
-    assert report.missing == ()
-
-
-def test_collateral_changes_no_other_rate(script: dict[str, tuple[str, str, str]]) -> None:
-    script[gap("Paris")] = ("France", GIBBERISH, GIBBERISH)
-    more, plain = with_collateral(script), with_collateral(script, collateral=False)
-    for stage, rates in plain.rates.items():
-        assert {name: str(rate) for name, rate in rates.items()} == {
-            name: str(rate) for name, rate in more.rates[stage].items() if name in rates
-        }
-        assert set(more.rates[stage]) - set(rates) == {*EXPECTED_COLLATERAL[stage], "text_nll", "text_nll_change"}
-    assert plain.texts == () and len(more.texts) == 3 * sum(map(len, ordinary_passages()))
-
-
-def test_collateral_that_a_fact_lacks_is_said(script: dict[str, tuple[str, str, str]]) -> None:
-    mexico = Fact(
-        id="mexico",
-        subject="Mexico",
-        prompt="The capital of Mexico is",
-        question="What is the capital of Mexico?",
-        answer="Mexico City",
-        answer_aliases=("Mexico",),
-        target="Rome",
-    )
-    for text in (mexico.question, mexico.prompt):
-        script[text] = ("Mexico City", "Rome", "Rome")
-    report = run(facts=mexico, pool=FactSet(name="nothing"), edit=scripted_edit(facts=(mexico,)), collateral=True)
-    said = "\n".join(report.missing)
-    assert "reversed questions of mexico: the subject is also a name of the answer" in said
-    assert "two-hop questions of mexico: no two-hop path: no fact of 'nothing' has the answer 'Mexico'" in said
-    for name in ("reversed_old", "reversed_new", "twohop_old", "twohop_new"):
-        assert report.rate(name).n == 0, name
-        assert math.isnan(report.rate(name).value), name
-    assert report.rate("text_nll").n > 0
-
-
-def test_paths_through_another_edited_fact_are_left_out(script: dict[str, tuple[str, str, str]]) -> None:
-    script["What city is Lyon?"] = ("France", "France", "Italy")
-    lyon = replace(HOPPED["Lyon-place"], heldout=("What city is Lyon?",), paraphrases=())
-    gaps = [f'What belongs in the gap? "The country of ____ is {x}."' for x in ("France", "Italy")]
-    for text in (lyon.prompt, *gaps):
-        script[text] = ("France", "France", "Italy")
-    script["Where is Kremlin?"] = ("Moscow", "Moscow", "Moscow")  # a neighbour of Lyon
-    report = with_collateral(script, facts=[FRANCE, lyon])
-    asked = {(r.fact_id, r.prompt) for r in report.rows if r.group == "twohop"}
-    assert asked == {("france-capital", OUT)}
-
-
-def test_text_likelihood_is_the_plain_models() -> None:
-    """Sentences follow those before them in their passage; a passage's first token follows nothing."""
-    passages = [("Paris is in France.", "Rome is not."), ("What city is it?",)]
-    model = tiny()
-    edit = edit_of(model, some_gates(model, (1, "post")))
-    base = text_rows(model, "base", passages)
-    with applied(model, edit) as edited:
-        rows = [*base, *text_rows(edited, "learn", passages)]
-        for one, found in ((model, rows[:3]), (edited, rows[3:])):
-            for text, lengths in (("Paris is in France. Rome is not.", found[:2]), ("What city is it?", found[2:])):
-                ids = torch.tensor([model.token_ids(text)])
-                with torch.no_grad():
-                    logprobs = one.hf(ids).logits[0, :-1].log_softmax(-1)
-                nll = -logprobs.gather(1, ids[0, 1:, None])[:, 0]
-                assert [r.n_tokens for r in lengths] == [len(x) for x in nll.split([r.n_tokens for r in lengths])]
-                for row, part in zip(lengths, nll.split([r.n_tokens for r in lengths]), strict=True):
-                    assert row.nll == pytest.approx(float(part.mean()), abs=1e-4)
-    assert [r.sentence for r in rows[:3]] == [*passages[0], *passages[1]]
-    rates = text_rates(rows, ("base", "learn"))
-    tokens = sum(r.n_tokens for r in base)
-    means = [sum(r.nll * r.n_tokens for r in part) / tokens for part in (rows[:3], rows[3:])]
-    assert rates["base"]["text_nll"].value == pytest.approx(means[0])
-    assert rates["base"]["text_nll_change"].value == 0
-    change = rates["learn"]["text_nll_change"]
-    assert change.value == pytest.approx(means[1] - means[0])
-    assert (change.n, change.clusters) == (tokens, 3)
-    assert change.low < change.value < change.high
-    assert text_rows(model, "base", [("Paris",)]) == [], "its only token follows nothing"
-
-
-def test_the_ordinary_text_is_long_enough_and_names_no_fact() -> None:
-    sentences = [s for passage in ordinary_passages() for s in passage]
-    assert len(ordinary_passages()) >= 8 and len(sentences) >= 30 and len(set(sentences)) == len(sentences)
-    assert 300 <= sum(len(s.split()) for s in sentences) <= 1000
-    text = " ".join(sentences)
-    names = {n for f in load_facts() for n in (f.subject, *f.answers, *f.targets)}
-    proper = {n for n in names if n[:1].isupper() and len(n) > 2}
-    assert [n for n in proper if re.search(rf"(?<!\w){re.escape(n)}(?!\w)", text)] == []
-
-
 # What is missing, and errors
 
 
-def test_what_could_not_be_measured_is_said(script: dict[str, tuple[str, str, str]]) -> None:
+def test_what_could_not_be_measured_is_said(script: Script) -> None:
     lone = Fact(
         subject="France",
         prompt="The capital of France is",

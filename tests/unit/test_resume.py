@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_tokenizer
-from workbench.models import LoadedModel, load_model
+from tests.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
+from workbench.models import LoadedModel
 from workbench.resume import Resumable
 
 MAKERS: dict[str, Callable[[], Any]] = {
@@ -244,26 +244,7 @@ def test_logits_at_places_with_a_shared_prefix(family: str, start: int, shared: 
 
 @lru_cache
 def windowed() -> tuple[LoadedModel, Resumable]:
-    """A Qwen2 whose upper two layers see two tokens only."""
-    from transformers import Qwen2Config
-    from transformers.models.qwen2 import Qwen2ForCausalLM
-
-    config = Qwen2Config(
-        vocab_size=N_VOCAB,
-        hidden_size=24,
-        intermediate_size=40,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        use_sliding_window=True,
-        sliding_window=2,
-        max_window_layers=1,
-    )
-    hf = Qwen2ForCausalLM(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in hf.parameters():
-        parameter.data = (parameter.ndim == 1) + 0.3 * torch.randn(parameter.shape, generator=generator)
-    model = load_model(hf, tokenizer=tiny_tokenizer(), name="qwen")
+    model = loaded(tiny_qwen2())
     return model, Resumable(model)
 
 
