@@ -3,7 +3,7 @@
     python -m benchmarks.arms --facts 10 --seeds 3 [--arms selected random all one-stage none] [--max-controls 80]
 
 The test is stated in ``workbench.evaluation.arms`` and was before the first run. Each finished fact is a file beside
-the result, ``out/bench/arms/<fact>.json``; a rerun with the same arguments goes on after the last one.
+the result, ``benchmarks/results/arms/<fact>.json``; a rerun with the same arguments goes on after the last one.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def numbers(table: wb.ArmTable) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what is not done yet, print the table and the verdict, write ``out/bench/arms.json``."""
+    """Run what is not done yet, print the table and the verdict, write ``benchmarks/results/arms.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--facts", type=int, default=10)
     parser.add_argument("--relations", type=int, default=5)
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=["selected", "random", "all", "one-stage", "none"])
     parser.add_argument("--max-controls", type=int, default=80, help="drawn by seed from all known test facts")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("out/bench/arms.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/arms.json"))
     args = parser.parse_args()
     model = wb.load_model()
     answering = Answering(model)

@@ -17,7 +17,7 @@ from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
 from workbench.generation import continuation_logprobs, continuation_nll, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
-from workbench.types import Fact, FactSet
+from workbench.types import Fact, FactSet, Rate
 
 # 2 training questions, 4 held-out ones, 2 clozes, 2 neighbours (Spain, Japan), 3 controls (Big Ben, Louvre, Prado)
 N_ROWS = 13
@@ -151,6 +151,10 @@ def test_nothing_to_forget_is_not_a_success(script: Script) -> None:
     assert rate.n == 0
     assert math.isnan(rate.value)
     assert str(rate) == "n/a (n=0)"
+
+
+def test_no_rate_is_minus_nothing() -> None:
+    assert str(Rate(-0.001, 3, -0.004, 0.2, "bootstrap")) == "0.00 [0.00, 0.20] (n=3)"
 
 
 @pytest.mark.usefixtures("script")

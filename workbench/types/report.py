@@ -62,7 +62,7 @@ class Rate:
     def __str__(self) -> str:
         if self.n == 0:
             return "n/a (n=0)"
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}] (n={self.n})"
+        return f"{self.value:z.2f} [{self.low:z.2f}, {self.high:z.2f}] (n={self.n})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
