@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -19,7 +20,8 @@ from tests.tiny_facts import by_hand, capital, capitals, knowing
 from workbench.facts import known_facts
 from workbench.models import LoadedModel
 from workbench.prompts import swapped, traced_prompt
-from workbench.tracing.causal import causal_trace, default_window
+from workbench.tracing.attribution import AttributionOptions, attribute
+from workbench.tracing.causal import TraceOptions, causal_trace, default_window
 from workbench.tracing.roles import ROLES, by_role, mean_and_error, role_of
 from workbench.types import EffectMap, Fact, FactSet, TracedPrompt
 
@@ -626,3 +628,12 @@ def test_bundled_model_equals_transformer_lens(model: Any, facts: FactSet) -> No
         )
     for (layer, position), value in zip(cells, patched.flatten().tolist(), strict=True):
         assert float(found.values[layer, position]) == pytest.approx(value - found.corrupted, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("function", "options"), [(causal_trace, TraceOptions), (attribute, AttributionOptions)], ids=["trace", "attribute"]
+)
+def test_type_checkers_know_every_option(function: Any, options: Any) -> None:
+    """Of several sites or units too: the overloads take the function's own options."""
+    own = {name for name, p in inspect.signature(function).parameters.items() if p.kind == p.KEYWORD_ONLY}
+    assert own == set(options.__annotations__)

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, Unpack, get_args, overload
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from workbench.models import LoadedModel
 from workbench.provenance import provenance
 from workbench.resume import HookSite, Resumable
 from workbench.tracing.cells import Cell
-from workbench.tracing.corruption import Corruption, Metric, Setup, check_choices, set_up
+from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
 from workbench.tracing.dla import direct_effects
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import mean_and_error
@@ -27,18 +27,33 @@ from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
 
 AttributionUnit = Literal["head", "mlp", "neuron"]
 Method = Literal["attribution", "patching", "dla"]
+
+
+class AttributionOptions(SetupOptions, total=False):
+    """The options of ``attribute``, which explains them."""
+
+    method: Method
+    contrast: FactSet | Sequence[Fact] | None
+
+
 UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post"}
 
 
 @overload
 def attribute(
-    model: LoadedModel, fact: Fact | FactSet | Sequence[Fact], unit: AttributionUnit = "head", **options: Any
+    model: LoadedModel,
+    fact: Fact | FactSet | Sequence[Fact],
+    unit: AttributionUnit = "head",
+    **options: Unpack[AttributionOptions],
 ) -> EffectMap: ...
 
 
 @overload
 def attribute(
-    model: LoadedModel, fact: Fact | FactSet | Sequence[Fact], unit: Sequence[AttributionUnit], **options: Any
+    model: LoadedModel,
+    fact: Fact | FactSet | Sequence[Fact],
+    unit: Sequence[AttributionUnit],
+    **options: Unpack[AttributionOptions],
 ) -> dict[AttributionUnit, EffectMap]: ...
 
 

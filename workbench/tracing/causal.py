@@ -7,7 +7,7 @@ Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, Unpack, get_args, overload
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from workbench.layerwise import Layerwise
 from workbench.models import LoadedModel
 from workbench.provenance import provenance
 from workbench.tracing.cells import Cell
-from workbench.tracing.corruption import Corruption, Metric, Setup, check_choices, set_up
+from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import ROLES, by_role, mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form
@@ -27,6 +27,14 @@ OnLayer = Callable[[TraceSite, int, Tensor], None]
 """Is told the site, the layer, and the layer's finished values by position."""
 
 
+class TraceOptions(SetupOptions, total=False):
+    """The options of ``causal_trace``, which explains them."""
+
+    window: int | None
+    positions: Sequence[int] | None
+    on_layer: OnLayer | None
+
+
 def default_window(n_layers: int) -> int:
     """Layers restored together for MLP and attention sites: 10 of 48 in the paper, scaled with depth."""
     return max(1, round(n_layers * 10 / 48))
@@ -34,13 +42,19 @@ def default_window(n_layers: int) -> int:
 
 @overload
 def causal_trace(
-    model: LoadedModel, fact: Fact | FactSet | Sequence[Fact], site: TraceSite = "resid", **options: Any
+    model: LoadedModel,
+    fact: Fact | FactSet | Sequence[Fact],
+    site: TraceSite = "resid",
+    **options: Unpack[TraceOptions],
 ) -> EffectMap: ...
 
 
 @overload
 def causal_trace(
-    model: LoadedModel, fact: Fact | FactSet | Sequence[Fact], site: Sequence[TraceSite], **options: Any
+    model: LoadedModel,
+    fact: Fact | FactSet | Sequence[Fact],
+    site: Sequence[TraceSite],
+    **options: Unpack[TraceOptions],
 ) -> dict[TraceSite, EffectMap]: ...
 
 

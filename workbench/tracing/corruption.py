@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,22 @@ from workbench.types import Fact, FactSet, Form, TracedPrompt
 Corruption = Literal["noise", "swap"]
 Metric = Literal["probability", "logit_diff"]
 PARTNERS_ASKED = 8
+
+
+class SetupOptions(TypedDict, total=False):
+    """The options that traces and attributions share; ``causal_trace`` explains them."""
+
+    corruption: Corruption
+    metric: Metric
+    form: Form | None
+    token: Literal["answer", "target"]
+    partner: Fact | None
+    pool: FactSet | None
+    samples: int
+    noise: float
+    seed: int
+    max_rows: int | None
+    progress: bool
 
 
 @dataclass(frozen=True)
