@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, SCRIPT, Script, run, scripted_edit, tiny
+from tests.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, SCRIPT, Script, place, run, scripted_edit, tiny
 from tests.tiny_facts import capital, capitals, edit_of, some_gates
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
@@ -201,6 +201,21 @@ def test_other_facts_about_the_edited_subject_are_no_controls() -> None:
     twin = capital("France", "Paris", "Berlin", "test", "control", id="twin")
     asked = {r.fact_id for r in run(pool=FactSet([*POOL, twin], name="with a twin")).rows}
     assert "twin" not in asked
+
+
+def test_a_fact_of_ones_own_may_be_a_bundled_one(script: Script) -> None:
+    """Its twin is no control; nor is that of a retained fact; nor may either be given as one."""
+    bundled = [place("Prado", "Madrid", "Tokyo"), place("Louvre", "Paris", "Tokyo")]
+    own = Fact(subject="Prado", prompt="The Prado is in", question="Where?", answer="Madrid", target="Rome")
+    kept = Fact(
+        id="kept", subject="Louvre", prompt="The Louvre is in", question="Which city?", answer="Paris", target="Rome"
+    )
+    script["Where?"] = script["The Prado is in"] = ("Madrid", "Rome", "Rome")
+    edit = scripted_edit(facts=(own,), retain_ids=("kept",))
+    options: dict[str, Any] = {"facts": own, "edit": edit, "pool": FactSet([*POOL, kept], name="scripted")}
+    assert {r.fact_id for r in run(**options).rows if r.group == "control"} == {"Big Ben-place"}
+    with pytest.raises(ValueError, match=r"controls= overlaps .*\['Louvre-place', 'Prado-place'\]"):
+        run(**options, controls=[*bundled, place("Big Ben", "London", "Tokyo")])
 
 
 @pytest.mark.usefixtures("script")

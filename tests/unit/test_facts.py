@@ -174,6 +174,34 @@ def test_neighbours_know_aliases_subjects_and_relations() -> None:
     assert FactSet([lone, Fact(**FRANCE, id="b")]).neighbours(lone).ids == ()
 
 
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"id": "france-capital", "subject": "Gaul", "prompt": "Gaul's capital is"}, True),
+        ({"relation": "", "subject": "france", "prompt": "la capitale de la france :"}, True),  # a fact of one's own
+        ({"relation": "", "answer": "Lutetia", "answer_aliases": ("PARIS",)}, True),
+        ({"relation": "", "answer": "Lyon"}, False),  # another fact about France
+        ({"answer": "Lyon"}, True),  # a relation has one answer
+        ({"relation": "largest-city"}, False),
+        ({"relation": "largest-city", "question": "Where is the capital of France?"}, True),  # held out there
+        ({"subject": "Spain", "prompt": "Spain's capital is"}, False),
+    ],
+)
+def test_facts_that_overlap(changes: dict[str, Any], same: bool) -> None:
+    france = capital("France", "Paris", "Rome")
+    texts = {"question": "What city governs it?", "paraphrases": (), "heldout": ()}
+    other = Fact(**{**capital("France", "Paris", "Berlin", id="other", **texts).to_dict(), **changes})
+    assert france.overlaps(other) is other.overlaps(france) is same
+    pool = FactSet([other, capital("Italy", "Rome", "Madrid")])
+    assert pool.without([france]).ids == (("italy-capital",) if same else (other.id, "italy-capital"))
+
+
+def test_facts_without_those_of_an_id_and_what_overlaps_them() -> None:
+    twin = Fact(id="twin", subject="Spain", prompt="Spain's capital is", question="?", answer="Madrid", target="Rome")
+    pool = FactSet([*capitals(), twin])
+    assert pool.without([], ["spain-capital", "nobody"]).ids == tuple(i for i in capitals().ids if i != "spain-capital")
+
+
 # The bundled set
 
 

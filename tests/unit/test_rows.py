@@ -24,11 +24,12 @@ from workbench.editing.batches import (
     training_prompts,
     wanted_rows,
 )
+from workbench.editing.fit import rewrite
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import default_selection, gate_scores, select_neurons
 from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.prompts import prompt_ids
-from workbench.types import FactSet, GateDelta, Recipe, Selection
+from workbench.types import Fact, FactSet, GateDelta, Recipe, Selection
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +77,13 @@ def test_the_default_retain_set() -> None:
     assert len(one) == 1
     with pytest.raises(ValueError, match=r"no fact with role='retain'.*retain=\[...\].*retain_weight=0"):
         default_retain(model, [FRANCE], pool=FACTS[:3], progress=False)
+
+
+def test_the_default_retain_set_leaves_out_a_bundled_twin() -> None:
+    own = Fact(subject="Japan", prompt="Japan's capital is", question="Capital?", answer="Tokyo", target="Rome")
+    assert default_retain(tiny(), [own], pool=FACTS, progress=False).ids == ("germany-capital",)
+    with pytest.raises(ValueError, match=r"retain set overlaps .*\['japan-capital'\]"):
+        rewrite(tiny(), own, "L1MLP", retain=[FACTS["japan-capital"]], pool=FACTS, progress=False)
 
 
 def test_the_default_retain_set_takes_neighbours_first_then_each_relation_in_turn() -> None:

@@ -140,9 +140,7 @@ def retain_set(
         size = recipe.retain_size if recipe.uses_retain else 0
         return default_retain(model, facts, pool=pool, size=size, seed=recipe.seed, progress=progress)
     kept = retain if isinstance(retain, FactSet) else FactSet(retain, name="retain set")
-    ids = {f.id for f in facts}
-    texts = {q for f in facts for q in (*f.training_questions, *f.heldout)}
-    clash = [f.id for f in kept if f.id in ids or texts & set(f.training_questions)]
+    clash = [f.id for f in kept if any(f.overlaps(one) for one in facts)]
     if clash:
         raise ValueError(
             f"The retain set overlaps what is trained and evaluated: {clash}. Leave these facts out of retain=."

@@ -24,7 +24,7 @@ def default_retain(
 
     Args:
         model: The base model.
-        facts: The edited facts; they and other facts about their subjects in the same relation are left out.
+        facts: The edited facts; they and what overlaps them (``Fact.overlaps``) are left out.
         pool: Where to choose from; the bundled facts by default.
         size: At most so many. At most half are neighbours.
         seed: Of the choice.
@@ -36,11 +36,7 @@ def default_retain(
     if size == 0:
         return FactSet(name="no retain set")
     pool = load_facts() if pool is None else pool
-    edited = {f.id for f in facts}
-    subjects = {(f.relation, f.subject) for f in facts}
-    candidates = pool.filter(
-        lambda f: f.role == "retain" and f.id not in edited and (f.relation, f.subject) not in subjects
-    )
+    candidates = pool.without(facts).filter(lambda f: f.role == "retain")
     known = list(known_facts(model, candidates, progress=progress)) if len(candidates) else []
     if not known:
         raise ValueError(

@@ -102,8 +102,7 @@ def gate_scores(
     ]
     gain = torch.stack(wanted).mean(0).sqrt()
     pool = load_facts() if pool is None else pool
-    ids = {f.id for f in facts}
-    retained = pool.filter(lambda f: f.role == "retain" and f.id not in ids)
+    retained = pool.without(facts).filter(lambda f: f.role == "retain")
     if not len(retained) or not len(known_facts(model, retained, progress=progress)):
         return gain.view(-1, d_mlp), None
     kept = default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
@@ -126,9 +125,8 @@ def contrast_facts(
 
     With ``form``, only facts that can be traced in that form.
     """
-    ids = {f.id for f in ([fact] if isinstance(fact, Fact) else fact)}
     pool = load_facts() if pool is None else pool
-    candidates = pool.filter(lambda f: f.role == "retain" and f.id not in ids)
+    candidates = pool.without([fact] if isinstance(fact, Fact) else fact).filter(lambda f: f.role == "retain")
     controls = list(known_facts(model, candidates, progress=progress)) if len(candidates) else []
     random.Random(seed).shuffle(controls)
     return FactSet(traceable(model, controls, n, form), name="contrast facts")

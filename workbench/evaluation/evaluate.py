@@ -181,7 +181,8 @@ def _controls(
     missing: list[str],
 ) -> list[Fact]:
     if controls is not None:
-        clash = sorted({f.id for f in controls} & trained)
+        known = [*edited, *(f for f in pool if f.id in trained)]
+        clash = sorted(f.id for f in controls if f.id in trained or any(f.overlaps(one) for one in known))
         if clash:
             raise ValueError(
                 f"controls= overlaps the edited facts or the edit's retain set: {clash}. Controls must not have been "
@@ -189,10 +190,7 @@ def _controls(
             )
         found = list(controls)
     else:
-        subjects = {(f.relation, f.subject) for f in edited}
-        free = pool.filter(
-            lambda f: f.split == "test" and f.id not in trained and (f.relation, f.subject) not in subjects
-        )
+        free = pool.without(edited, trained).filter(lambda f: f.split == "test" and f.id not in trained)
         found = list(known_facts(model, free, progress=progress))
         if not found:
             missing.append(f"controls: {pool.name!r} has no fact of the test split that the model knows")
@@ -211,7 +209,7 @@ def _neighbours(
 ) -> list[Fact]:
     found: dict[str, Fact] = {}
     for fact in edited:
-        near = pool.neighbours(fact)
+        near = pool.without(edited, trained).neighbours(fact)
         free = near.filter(lambda f: f.role != "retain" and f.id not in trained)
         known = known_facts(model, free, progress=progress) if len(free) else free
         if not len(known):

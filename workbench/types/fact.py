@@ -131,6 +131,20 @@ class Fact:
         """The counterfactual answer and its aliases."""
         return (self.target, *self.target_aliases)
 
+    def overlaps(self, other: Fact) -> bool:
+        """Whether what an edit teaches of one fact it teaches of the other: one id, one relation of one subject (for a
+        fact without a relation: a name of the answer in common), or a question in common. Such facts must not meet in
+        what is edited, retained and evaluated: a fact of one's own may be a bundled one under another id."""
+        if self.id == other.id:
+            return True
+        if self.subject.casefold() == other.subject.casefold():
+            if self.relation and self.relation == other.relation:
+                return True
+            unrelated = not (self.relation and other.relation)
+            if unrelated and {a.casefold() for a in self.answers} & {a.casefold() for a in other.answers}:
+                return True
+        return not {*self.training_questions, *self.heldout}.isdisjoint((*other.training_questions, *other.heldout))
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
         out: dict[str, Any] = {}
@@ -263,6 +277,11 @@ class FactSet(Sequence[Fact]):
             and (wanted is None or f.id in wanted)
             and f.id not in dropped
         )
+
+    def without(self, facts: Iterable[Fact], ids: Iterable[str] = ()) -> FactSet:
+        """The facts that overlap none of these (``Fact.overlaps``), nor the facts of this set with these ids."""
+        given = [*facts, *(self._by_id[i] for i in ids if i in self._by_id)]
+        return self._like(f for f in self._facts if not any(f.overlaps(one) for one in given))
 
     def neighbours(self, fact: Fact) -> FactSet:
         """Other facts of the same relation whose answer is not the fact's target (METHODS: such a fact would be

@@ -78,10 +78,8 @@ class Battery:
 
     @property
     def untouched(self) -> FactSet:
-        """The pool without edited and retained facts, and without other facts of the same relation and subject."""
-        taken = {*self.edit.retain_ids, *(f.id for f in self.edit.facts), *(f.id for f in self.facts)}
-        same = {(f.relation, f.subject) for f in self.edit.facts}
-        return self.pool.filter(lambda f: f.id not in taken and (f.relation, f.subject) not in same)
+        """The pool without edited and retained facts and what overlaps them."""
+        return self.pool.without([*self.edit.facts, *self.facts], self.edit.retain_ids)
 
     def group(self, fact: Fact) -> Any:
         """The group of rows about a fact."""
