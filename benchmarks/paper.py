@@ -2,7 +2,7 @@
 
     python -m benchmarks.paper [--fact france-capital] [--rates 5e-5 1e-3] [--max-controls 80]
 
-Writes one report per arm, which notebook 06 reads, to ``benchmarks/results/paper/``. A report that is there already is
+Writes one report per arm, to ``benchmarks/results/paper/``. A report that is there already is
 not made again; delete it to do so. The paper's own settings take 2000 steps of one row.
 """
 

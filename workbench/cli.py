@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.options = rest
     try:
         return args.run(args)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, ArithmeticError) as error:  # a loss that became infinite
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"workbench: {message}", file=sys.stderr)
         return 1

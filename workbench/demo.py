@@ -11,7 +11,6 @@ import pandas as pd
 
 from workbench.atomic import write_bytes
 from workbench.editing.fit import rewrite
-from workbench.editing.selector import default_selection
 from workbench.evaluation.evaluate import answer_probabilities, evaluate
 from workbench.facts import load_facts
 from workbench.html import Code, write_html_report
@@ -43,15 +42,17 @@ def rates_table(report: EvalReport) -> pd.DataFrame:
     return table.rename(index=RATE_NAMES).rename_axis("rate (95% interval, n)")
 
 
-def code_for(fact: Fact, recipe: Recipe, max_controls: int | None) -> str:
+def code_for(fact: Fact, recipe: Recipe, max_controls: int | None, seed: int) -> str:
     """The Python that repeats the demo."""
     return (
         "import workbench as wb\n\n"
         "model = wb.load_model()\n"
         f"fact = wb.load_facts()[{fact.id!r}]\n"
         "trace = wb.causal_trace(model, fact, corruption='swap', metric='logit_diff')\n"
-        f"edit = wb.rewrite(model, fact, recipe=wb.Recipe.named({recipe.name!r}, seed={recipe.seed}))\n"
-        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls}, collateral=True)\n"
+        "maps = wb.attribute(model, fact, unit=('head', 'mlp', 'neuron'))\n"
+        f"edit = wb.rewrite(model, fact, recipe=wb.Recipe.named({recipe.name!r}, seed={seed}))\n"
+        "probabilities = wb.answer_probabilities(model, fact, edit=edit)\n"
+        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls}, collateral=True, seed={seed})\n"
     )
 
 
@@ -69,19 +70,19 @@ def run_demo(
 
     Raises:
         KeyError: An unknown fact id, with near matches.
-        ValueError: The model does not know the fact.
+        ValueError: An unknown recipe, or the model does not know the fact.
+        OSError: The folder cannot be made; nothing was computed then.
     """
     fact = load_facts()[fact_id]
     settings = Recipe.named(recipe, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is an error now, not after minutes of work
     model = load_model()
     print(model)
     print(f"Fact {fact.id}: {fact.question} {fact.answer} -> {fact.target}\n")
     began = time.perf_counter()
     trace = causal_trace(model, fact, corruption="swap", metric="logit_diff")
-    heads = attribute(model, fact, unit="head")
-    neurons = attribute(model, fact, unit="neuron")
-    selection = default_selection(model, fact, seed=seed)
-    edit = rewrite(model, fact, selection, recipe=settings)
+    maps = attribute(model, fact, unit=("head", "mlp", "neuron"))
+    edit = rewrite(model, fact, recipe=settings)
     probabilities = answer_probabilities(model, fact, edit=edit)
     report = evaluate(model, edit=edit, max_controls=max_controls, collateral=True, seed=seed)
     seconds = time.perf_counter() - began
@@ -92,7 +93,6 @@ def run_demo(
         print(f"Not measured: {line}.")
     answers = report.answers()
     print(answers.drop(columns="fact_id").to_string(index=False, max_colwidth=60))
-    out.mkdir(parents=True, exist_ok=True)
     edit.save(out / "edit")
     summary = json.dumps(_summary(edit, report, probabilities), ensure_ascii=False, indent=1)
     write_bytes(out / "report.json", summary.encode())
@@ -104,13 +104,13 @@ def run_demo(
                 "The fact",
                 [f"{fact.question} The model says {fact.answer}; the edit teaches {fact.target}.", repr(model)],
             ),
-            ("Where it is", [trace.plot(), heads.plot(), neurons.plot()]),
+            ("Where it is", [trace.plot(), *(one.plot() for one in maps.values())]),
             ("The edit", [repr(edit), edit.plot(), probabilities_figure(probabilities)]),
             ("What it did", [table.reset_index(), report.plot()]),
             ("What was said, held-out questions", [answers]),
             *((words, [report.answers(group)]) for group, words in FOLLOWS.items() if has(report, group)),
             ("What was not measured", list(report.missing) or ["Nothing is missing."]),
-            ("The same in Python", [Code(code_for(fact, settings, max_controls))]),
+            ("The same in Python", [Code(code_for(fact, settings, max_controls, seed))]),
         ],
     )
     print(f"\n{seconds:.0f} s. Wrote {out / 'edit'}, {out / 'report.json'} and {out / 'report.html'}.")

@@ -65,6 +65,7 @@ def test_the_edit_moves_the_selection_and_nothing_else(edit: Any, model: Any) ->
 def test_the_new_answer_becomes_likelier(edit: Any, model: Any, fact: Any) -> None:
     found = wb.answer_probabilities(model, fact, edit=edit)
     old, new = "old: Paris", "new: Rome"
+    assert set(found["before"]) == {old, new, "refusal: ... I am not sure."}  # what unlearn would teach
     assert found["before"][old] > 0.5 > found["before"][new]
     assert found["after learn"][new] > 10 * found["before"][new]
     assert found["after learn"][old] < found["before"][old]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.tiny_facts import capital, capitals, edit_of, some_gates
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
+from workbench.evaluation.places import answers_at
 from workbench.generation import continuation_logprobs, continuation_nll, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
@@ -284,11 +286,12 @@ def test_what_could_not_be_measured_is_said(script: Script) -> None:
         target="Rome",
     )
     report = run(facts=lone, pool=FactSet(name="nothing"), edit=scripted_edit(facts=(lone,)))
-    assert len(report.missing) == 3
+    assert len(report.missing) == 4
     text = "\n".join(report.missing)
     assert "controls: 'nothing' has no fact of the test split" in text
     assert "neighbours of france: it has no relation" in text
     assert "held-out questions of france: none given, so new, old and forget are not measured" in text
+    assert "training questions of france: the question alone was given" in text
     for name in ("new", "old", "forget", "control", "neighbour", "bleed", "kl"):
         assert report.rate(name).n == 0, name
         assert math.isnan(report.rate(name).value), name
@@ -377,6 +380,22 @@ def test_answer_probabilities_are_full_sequence_ones(tmp_path: Path, monkeypatch
                 total = logits.log_softmax(-1)[range(len(answer)), answer].sum().exp()
                 assert shown[key] == pytest.approx(float(total), rel=1e-3, abs=1e-9)
     assert found["before"]["old: Paris"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("prefix", "style", "refusal"),
+    [
+        ("It is", "own", "... I am not sure."),
+        ("", "own", " Nobody knows."),
+        ("It is", "short", " Nobody knows."),
+    ],
+)
+def test_the_refusal_at_the_answers_place_is_the_one_that_is_taught(prefix: str, style: Any, refusal: str) -> None:
+    fact = capital("France", "Paris", "Rome", refusal="Nobody knows.")
+    prompt = SimpleNamespace(prefix=prefix, answer_token=" Paris")
+    assert answers_at(prompt, fact, style) == {"old": " Paris", "new": " Rome", "refusal": refusal}  # type: ignore[arg-type]
+    prompt.answer_token = "Paris"
+    assert answers_at(prompt, fact, style)["old"] == "Paris"  # type: ignore[arg-type]
 
 
 def test_a_real_evaluation_of_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,37 @@ def test_a_tokenizer_folder_for_a_gguf_file(tmp_path: Path, monkeypatch: pytest.
     assert load_model("x.gguf", tokenizer=tmp_path / "tokenizer").chat_template is None
 
 
+def test_a_gguf_file_is_converted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And an interrupted conversion leaves nothing behind."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"GGUF and more")
+    converted: list[Path] = []
+
+    def convert(path: Path) -> tuple[Any, Any]:
+        converted.append(path)
+        if len(converted) == 1:
+            raise KeyboardInterrupt
+        return tiny_llama(), tiny_tokenizer()
+
+    monkeypatch.setattr("workbench.bundled.read_gguf", convert)
+    with pytest.raises(KeyboardInterrupt):
+        load_model(file)
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    capsys.readouterr()
+    first = load_model(file)
+    assert "Converting tiny.gguf (first use only" in capsys.readouterr().err
+    again = load_model(file)
+    assert "Converting" not in capsys.readouterr().err
+    assert converted == [file, file]
+    assert first.fingerprint == again.fingerprint == load_model(tiny_llama(), tokenizer=tiny_tokenizer()).fingerprint
+    file.write_bytes(b"GGUF and other weights")
+    load_model(file)
+    assert len(converted) == 3
+
+
 def test_unknown_sources(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
         load_model(tmp_path / "nowhere")
@@ -423,8 +454,9 @@ def test_every_public_function_that_takes_a_model_is_listed() -> None:
         for name in wb.__all__
         if inspect.isfunction(getattr(wb, name)) and "model" in inspect.signature(getattr(wb, name)).parameters
     }
-    source = Path(__file__).read_text(encoding="utf-8")
-    assert {name for name in takes_model if f"wb.{name}(" not in source} == set()
+    codes = [getattr(call, "__code__") for call in (*CALLS.values(), small_edit)]  # noqa: B009
+    called = {name for code in codes for name in code.co_names}
+    assert takes_model - called == set()
 
 
 @pytest.mark.parametrize("name", CALLS)

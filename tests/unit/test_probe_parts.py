@@ -258,13 +258,6 @@ def test_strength_ends_at_the_base_and_at_the_edited_model() -> None:
     assert report.curve("strength").y["p_old"][0] > 0.9
 
 
-def test_the_refusal_at_the_answers_place() -> None:
-    """An edit that teaches the model's own sentences breaks off; one with short answers says the fact's refusal."""
-    run = battery(tiny(), edit_of(tiny(), some_gates(tiny(), (1, "post")), fact=FRANCE))
-    assert run.traced(FRANCE).prefix == "", "this model answers with the name alone"
-    assert run.refusal_at(FRANCE).strip() == FRANCE.refusal
-
-
 def test_priming_takes_the_likeliest_place_of_the_answer() -> None:
     """Slow: the target's probability after each token of the given answer, the largest of them."""
     model = tiny()

@@ -13,12 +13,13 @@ from workbench.answers import classify, matches
 from workbench.editing.applied import applied, check_base
 from workbench.evaluation.answering import Answering, Ask, Reply
 from workbench.evaluation.ordinary_text import text_rates, text_rows
+from workbench.evaluation.places import answers_at
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
 from workbench.evaluation.rates import rates_of
 from workbench.facts import known_facts, load_facts
 from workbench.generation import continuation_probabilities, generate
 from workbench.models import LoadedModel
-from workbench.prompts import answer_ids, prompt_ids, traced_prompt
+from workbench.prompts import prompt_ids, traced_prompt
 from workbench.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
 
@@ -259,12 +260,13 @@ def answer_probabilities(
 ) -> Mapping[str, Mapping[str, float]]:
     """Probabilities of the old answer, the target and the refusal, before and after each stage of an edit.
 
-    Old and new are full-sequence probabilities of the answer's tokens after the base model's own answer up to the
-    answer's place; the refusal is that of the whole refusal right after the question.
+    They are full-sequence probabilities of the tokens that may stand at the answer's place, after the base model's own
+    answer up to there ("The capital of France is"). The refusal is the one that the edit teaches: the sentence broken
+    off ("... I am not sure."), or the fact's own (``Recipe.answers``).
 
     Args:
-        model: The base model.
-        fact: A fact that the base answers in chat form (else its cloze is used for old and new).
+        model: The base model, or one that carries an edit.
+        fact: A fact that the base answers in chat form (else its cloze is used).
         edit: The edit; None for the base alone.
         strength: Of the edit's gates.
 
@@ -275,19 +277,10 @@ def answer_probabilities(
         ValueError: The base model says the answer in neither form.
     """
     prompt = traced_prompt(model, fact)
-    place = list(prompt.token_ids)
-    question = prompt_ids(model, fact.question, "chat")
-    spaced = prompt.answer_token[:1].isspace()
-
-    def tokens(answer: str) -> list[int]:
-        return model.token_ids(f" {answer}" if spaced else answer)
-
-    names = (f"old: {fact.answer}", f"new: {fact.target}", f"refusal: {fact.refusal}")
-    rows = [
-        (place, tokens(fact.answer)),
-        (place, tokens(fact.target)),
-        (question, answer_ids(model, fact.refusal, "chat")),
-    ]
+    taught = edit or (model.applied[-1].edit if model.applied else None)
+    texts = answers_at(prompt, fact, taught.recipe.answers if taught else "own")
+    names = [f"{name}: {text.strip()}" for name, text in texts.items()]
+    rows = [(list(prompt.token_ids), model.token_ids(text)) for text in texts.values()]
 
     def measure(one: LoadedModel) -> dict[str, float]:
         return dict(zip(names, continuation_probabilities(one, rows), strict=True))

@@ -42,6 +42,8 @@ def questions_of(
         found += [Question(fact, "train", Ask("chat", q), fact) for q in fact.training_questions]
         found += [Question(fact, "heldout", Ask("chat", q), fact) for q in fact.heldout]
         found += [Question(fact, "cloze", Ask("cloze", q), fact) for q in (fact.prompt, *fact.cloze_paraphrases)]
+        if len(fact.training_questions) == 1:
+            missing.append(f"training questions of {fact.id}: the question alone was given, so other wordings may fail")
         if not fact.heldout:
             missing.append(f"held-out questions of {fact.id}: none given, so new, old and forget are not measured")
     found += [Question(fact, "neighbour", Ask("chat", fact.question), fact) for fact in neighbours]

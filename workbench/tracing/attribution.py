@@ -87,8 +87,7 @@ def attribute(  # type: ignore[misc]
         fact: One fact, or several (cells are means over facts).
         unit: ``"head"`` (query heads), ``"mlp"`` or ``"neuron"``. Several share one backward pass (or one sweep).
         method: See the module's docstring. ``"patching"`` of all neurons is refused: it takes a forward for each.
-        contrast: Control facts: the mean of their maps is subtracted. With neurons this is the best selector that we
-            measured: what is left is specific to the fact.
+        contrast: Control facts: the mean of their maps is subtracted. What is left is specific to the fact.
         corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
         metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates.
         samples: Noise samples; the effects are means over them.

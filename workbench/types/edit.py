@@ -29,8 +29,8 @@ DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 15, "learn": 35}
 class Recipe:
     """The settings of an edit. Frozen and validated; ``Recipe.named`` gives the four built-in ones.
 
-    Each stage trains its own IA3 gates, starting from 1, on top of the stages before it. ``unlearn`` teaches the
-    fact's refusal, ``learn`` its target (arXiv 2508.07075). The loss of a step is
+    Each stage trains its own IA3 gates, starting from 1, on top of the stages before it. ``unlearn`` teaches a
+    refusal, ``learn`` the fact's target (arXiv 2508.07075). The loss of a step is
 
         cross-entropy of the wanted answer (nats per token) + retain_weight * KL(base || edited) on retained answers,
 

@@ -37,7 +37,7 @@ class Fact:
         relation: Name of the relation (``"country-capital"``); neighbours are the other facts of it.
         answer_aliases: Other accepted surface forms of the answer.
         target_aliases: Other accepted surface forms of the target.
-        refusal: What stage 1 of unlearn-then-learn teaches the model to say.
+        refusal: What stage 1 of unlearn-then-learn teaches with short answers (``Recipe.answers``), as in the paper.
         paraphrases: Training questions, besides ``question``.
         heldout: Questions of other wording, never trained on.
         cloze_paraphrases: Other clozes.

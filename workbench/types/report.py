@@ -29,7 +29,7 @@ RATE_NAMES: dict[str, str] = {
     "neighbour": "neighbours still right",
     "bleed": "new answer where it does not belong",
     "gibberish": "gibberish above the base's",
-    "kl": "KL to the base on controls (nats per token)",
+    "kl": "KL to the base, controls and neighbours (nats per token)",
     "reversed_old": "reversed: subject still given for the old answer",
     "reversed_new": "reversed: subject given for the new answer",
     "twohop_old": "two hops: consequence still the old one",

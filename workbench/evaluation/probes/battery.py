@@ -9,8 +9,8 @@ from typing import Any
 
 from workbench.answers import classify
 from workbench.editing.applied import Dial
-from workbench.editing.batches import BREAK_OFF
 from workbench.editing.fit import CancelFlag
+from workbench.evaluation.places import Answer, answers_at
 from workbench.evaluation.probes.prompts import Prompt
 from workbench.facts import first_sentence
 from workbench.generation import Completion, continuation_nll, generate
@@ -103,19 +103,14 @@ class Battery:
                 raise Skip(f"the base model gives no place to read: {error}") from error
         return self._traced[fact.id]
 
-    def refusal_at(self, fact: Fact) -> str:
-        """What a refusal is at the answer's place: broken off, if the edit taught that and a sentence has begun."""
-        prompt = self.traced(fact)
-        if self.edit.recipe.answers == "own" and prompt.prefix.strip():
-            return BREAK_OFF
-        return f" {fact.refusal}" if prompt.answer_token[:1].isspace() else fact.refusal
+    def answers_at(self, fact: Fact) -> dict[Answer, str]:
+        """What may stand at the answer's place, as the edit taught it."""
+        return answers_at(self.traced(fact), fact, self.edit.recipe.answers)
 
     def places(self, fact: Fact) -> dict[str, tuple[list[int], list[int]]]:
         """By answer (``p_old``, ``p_new``, ``p_refusal``), the text before it and its tokens."""
-        prompt = self.traced(fact)
-        space = " " if prompt.answer_token[:1].isspace() else ""
-        texts = {"p_old": space + fact.answer, "p_new": space + fact.target, "p_refusal": self.refusal_at(fact)}
-        return {name: (list(prompt.token_ids), self.model.token_ids(text)) for name, text in texts.items()}
+        place = list(self.traced(fact).token_ids)
+        return {f"p_{name}": (place, self.model.token_ids(text)) for name, text in self.answers_at(fact).items()}
 
     def ids(self, prompt: Prompt) -> tuple[int, ...]:
         """A prompt's token ids, with the start of the reply."""

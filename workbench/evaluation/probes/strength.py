@@ -15,7 +15,7 @@ def probe_lens(battery: Battery) -> None:
     """The lens at every stage, for the fact and the control."""
     for fact in battery.facts:
         try:
-            form, refusal = battery.traced(fact).form, battery.refusal_at(fact)
+            form, refusal = battery.traced(fact).form, battery.answers_at(fact)["refusal"]
         except Skip as why:
             if fact is battery.fact:
                 raise
