@@ -51,7 +51,8 @@ def rewrite(
         selection: What may move, as a ``Selection`` or text. None: the default selector ``neurons-by-contrast`` (see
             ``default_selection``): those whose gates move the new answer most for what they cost other answers.
         recipe: A ``Recipe``, the name of a built-in one (``"unlearn-then-learn"``, ``"learn-only"``,
-            ``"unlearn-only"``, ``"paper"``), or None for the first.
+            ``"unlearn-only"``, ``"paper"``), or None for the first. ``"paper"`` has the paper's settings, not its
+            modules: give those as the selection (``benchmarks/paper.py`` does).
         retain: Facts whose answers are held in place by the KL term; None: ``default_retain``. Never evaluated.
         pool: Where the default retain set and the selector's controls come from; the bundled facts by default.
         on_step: Called with each ``Step``. Returning False cancels.
