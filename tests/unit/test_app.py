@@ -207,6 +207,34 @@ def saved(folder: str = "mine") -> Workbench:
     return one
 
 
+@pytest.mark.parametrize(("button", "where"), [("Save", "save_session"), ("Open", "open_session")])
+def test_any_error_of_saving_and_opening_is_shown(button: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("no such part")
+
+    one = bench()
+    with monkeypatch.context() as patch:
+        patch.setattr(one, where, fail)
+        click(control(one, button))
+    assert isinstance(one.error, KeyError)
+    assert "KeyError" in said(one) and "no such part" in said(one) and 'role="alert"' in said(one)
+    click(control(one, "Save"))
+    assert one.error is None and "Saved in" in said(one)
+
+
+def test_an_error_of_the_script_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("no such part")
+
+    one = bench()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "workbench_code", fail)
+        click(control(one, "Whole script"))
+    assert isinstance(one.error, KeyError) and "no such part" in said(one)
+    click(control(one, "Whole script"))
+    assert one.error is None and said(one) == "" and "<details open>" in one._code.value
+
+
 @pytest.mark.parametrize("tab", [FACT, CIRCUIT])
 def test_saved_and_opened_is_the_same(tab: int, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = saved(), Workbench(tiny(), FACTS, fact="spain-capital")

@@ -79,7 +79,7 @@ class Workbench(VBox):
         self._tabs.observe(lambda change: self._tab_shown(change["new"]), names="selected_index")
         self._save.on_click(lambda _: self._try(self._save_clicked))
         self._open.on_click(lambda _: self._try(self._open_clicked))
-        self._show_script.on_click(lambda _: self._toggle_code())
+        self._show_script.on_click(lambda _: self._try(self._toggle_code))
 
     def __repr__(self) -> str:
         return f"Workbench({self._fact.id}, {len(self.facts)} facts)"
@@ -197,20 +197,23 @@ class Workbench(VBox):
         more = ", random control" * (session.control_report is not None) + ", probes" * (session.probes is not None)
         return f"Opened {session.fact.id}: {len(session.maps)} maps, {len(session.selection)} picked, {edit}{more}."
 
-    def _toggle_code(self) -> None:
+    def _toggle_code(self) -> str:
         """As it is now; a second click hides it."""
         script = markup.code(self.code, "Whole script").replace("<details>", "<details open>", 1)
         self._code.value = "" if self._code.value else script
+        return ""
 
     def _try(self, action: Callable[[], str]) -> None:
+        """Do what was clicked, and say how it went; an empty answer says nothing."""
         try:
             done = action()
-        except (ValueError, OSError, RuntimeError) as error:
+        except Exception as error:  # would vanish in the log console
             self.error = error
-            self._say(f"{error}", "error")
+            self._say(f"{type(error).__name__}: {error}", "error")
         else:
+            if done or self.error is not None:
+                self._say(done, "done")
             self.error = None
-            self._say(done, "done")
 
     def _say(self, message: str, kind: markup.Kind = "info") -> None:
         self._alert.value = markup.alert(message, kind)
