@@ -11,9 +11,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pytest
 import torch
+from traitlets import TraitError
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.wire import click, enter, shown_after
 from workbench import generation
 from workbench.editing.applied import applied
 from workbench.editing.fit import Cancelled
@@ -47,6 +49,18 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def view(**options: Any) -> CompareView:
     return CompareView(tiny(), edit(), pool=capitals(), **options)
+
+
+def choose(menu: Any, value: Any) -> None:
+    """The option with this value, in the browser."""
+    enter(menu, index=[option[1] if isinstance(option, tuple) else option for option in menu.options].index(value))
+
+
+def compared(panel: CompareView) -> Any:
+    """The comparison after a click on Compare."""
+    click(panel._start)
+    assert panel.job is not None
+    return panel.job.wait(60)
 
 
 @pytest.mark.parametrize("site", MAP_SITES)
@@ -100,8 +114,8 @@ def test_probabilities_with_a_shared_question_equal_those_without(continuations:
 
 def test_three_linked_maps_on_one_scale() -> None:
     panel = view()
-    panel.stage = "unlearn"
-    panel._start.click()
+    choose(panel._stage, "unlearn")
+    click(panel._start)
     assert panel.job is not None
     result = panel.job.wait(60)
     assert panel.result is result
@@ -113,18 +127,18 @@ def test_three_linked_maps_on_one_scale() -> None:
         assert not grid.selectable
         assert grid.marked[0] == 0
         assert (effect.values[:, :first] == 0).all()
-    panel.grids[1].set_state({"cursor": [2, 1]})
+    enter(panel.grids[1], cursor=[2, 1])
     assert [g.cursor for g in panel.grids] == [[2, 1]] * 3
     assert "swapped with" in panel._maps._note.value
 
 
 def test_heads_and_the_map_before_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     panel = view()
-    panel._site.value = "head"
-    first = panel.compare().wait(60)
+    choose(panel._site, "head")
+    first = compared(panel)
     assert panel.grids[0].shape == [3, 6]
-    panel.stage = "unlearn"
-    second = panel.compare().wait(60)
+    choose(panel._stage, "unlearn")
+    second = compared(panel)
     assert second.before is first.before
     assert not torch.equal(first.after.values, second.after.values)
 
@@ -144,11 +158,14 @@ def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: py
 
     monkeypatch.setattr(module, "compare_maps", slow)
     panel = view()
-    job = panel.compare()
+    click(panel._start)
+    job = panel.job
+    assert job is not None
     going.wait(30)
-    assert panel.compare() is job
+    click(panel._start)
+    assert panel.job is job
     assert "running already" in panel._alert.value
-    panel._cancel.click()
+    click(panel._cancel)
     go.set()
     with pytest.raises(Cancelled):
         job.wait(60)
@@ -164,22 +181,83 @@ def test_an_error_of_the_trace_is_shown_and_raised_again() -> None:
         job.wait(60)
     assert panel.error is job.error
     assert 'role="alert"' in panel._alert.value
-    panel._corruption.value = "noise"
-    panel.compare().wait(60)
+    choose(panel._corruption, "noise")
+    compared(panel)
     assert panel.error is None
 
 
 @pytest.mark.parametrize("stage", ["unlearn", "learn"])
 def test_the_slider_shows_answer_probabilities(stage: str) -> None:
     panel = view()
-    panel.stage = stage
+    choose(panel._stage, stage)
     for strength in (0.0, 0.35, 1.0):
-        panel._strength.set_state({"value": strength})
+        enter(panel._strength, value=strength)
         with applied(tiny(), edit(), stage, strength) as edited:
             assert panel.probabilities == dict(answer_probabilities(edited, FACT)["before"])
         assert f"strength {strength:.2f}" in panel._bars.value
     at_once = answer_probabilities(tiny(), FACT, edit=edit())[f"after {stage}"]
     assert panel.probabilities == pytest.approx(dict(at_once))
+
+
+@pytest.mark.parametrize("bad", [-1, 1.5, 10**400, float("inf"), float("nan"), "x", None, [1], {"a": 1}, True])
+def test_a_strength_that_is_none_changes_nothing_and_the_browser_shows_pythons(bad: Any) -> None:
+    panel = view()
+    enter(panel._strength, value=0.35)
+    before = panel.probabilities, panel._bars.value, panel.code
+    assert shown_after(panel._strength, value=bad) == {"value": 0.35}
+    assert panel.strength == 0.35
+    assert "from 0 to 1" in str(panel._strength.error)
+    assert (panel.probabilities, panel._bars.value, panel.code) == before
+    assert shown_after(panel._strength, value=0.4) == {"value": 0.4}
+    assert (panel.strength, panel._strength.error) == (0.4, None)
+
+
+@pytest.mark.parametrize("state", [{"step": float("nan")}, {"description": "<img>", "value": 0.2}])
+def test_the_browser_sets_nothing_of_the_slider_but_its_value(state: dict[str, Any]) -> None:
+    slider = view()._strength
+    before = {name: getattr(slider, name) for name in state}
+    assert shown_after(slider, **state) == before
+    assert {name: getattr(slider, name) for name in state} == before
+
+
+@pytest.mark.parametrize("bad", [-0.01, 1.01, float("nan"), float("inf")])
+def test_a_strength_that_is_none_is_refused_from_python_too(bad: float) -> None:
+    panel = view()
+    with pytest.raises(TraitError, match="from 0 to 1"):
+        panel.strength = bad
+    assert panel.strength == 1.0
+    panel.strength = np.float64(0.25)
+    assert panel.strength == 0.25
+
+
+@pytest.mark.parametrize("name", ["_site", "_stage", "_corruption", "_token"])
+@pytest.mark.parametrize("bad", [99, -1, "first", None, [1], 0.5, True, 10**400])
+def test_an_option_that_is_none_changes_nothing_and_the_browser_shows_pythons(name: str, bad: Any) -> None:
+    panel = view()
+    menu = getattr(panel, name)
+    enter(menu, index=1)
+    before = menu.value, panel.code, panel.probabilities
+    assert shown_after(menu, index=bad) == {"index": 1}
+    assert (menu.index, (menu.value, panel.code, panel.probabilities)) == (1, before)
+    assert menu.error is not None
+    assert shown_after(menu, index=0) == {"index": 0}
+    assert (menu.index, menu.error) == (0, None)
+
+
+@pytest.mark.parametrize("error", [KeyError("layer 7"), RuntimeError("out of memory")])
+def test_any_error_of_the_slider_is_shown(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    panel = view()
+    with monkeypatch.context() as patch:
+        patch.setattr(compare_widget, "answer_probabilities", fail)
+        enter(panel._strength, value=0.5)
+        assert panel.error is error
+        assert type(error).__name__ in panel._alert.value and str(error.args[0]) in panel._alert.value
+        assert (panel.probabilities, panel._bars.value) == ({}, "")
+    enter(panel._strength, value=0.6)
+    assert panel.error is None and panel.probabilities
 
 
 def test_the_base_writes_the_prompt_once_and_the_edited_model_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +309,9 @@ def test_another_edit_empties_the_panel_and_one_of_another_base_is_refused() -> 
 
 def test_the_code_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     panel = view(edit_code="edit = THE_EDIT")
-    panel._site.value, panel.strength = "head", 0.4
-    panel.compare().wait(60)
+    choose(panel._site, "head")
+    enter(panel._strength, value=0.4)
+    compared(panel)
     job = panel.ask("What is the capital of Japan?")
     assert job is not None
     answers = job.wait(60)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, knowing
+from tests.wire import click, enter, shown_after
 from workbench.facts import known_facts
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
@@ -34,8 +35,8 @@ def chooser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FactChooser:
 
 def write(chooser: FactChooser, **texts: str) -> None:
     for name, box in chooser._inputs.items():
-        box.value = texts.get(name, "")
-    chooser._use.click()
+        enter(box, value=texts.get(name, ""))
+    click(chooser._use)
 
 
 def listed(chooser: FactChooser) -> list[Any]:
@@ -53,7 +54,7 @@ def test_what_was_not_asked_is_marked_so_until_it_is_asked(tmp_path: Path, monke
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     chooser = FactChooser(tiny(), capitals()[:2])
     assert all("[? not asked]" in label for label, _ in chooser._list.options)
-    chooser._ask.click()
+    click(chooser._ask)
     assert chooser.job is not None
     chooser.job.wait(60)
     assert all("[✓ known: chat + cloze]" in label for label, _ in chooser._list.options)
@@ -61,11 +62,11 @@ def test_what_was_not_asked_is_marked_so_until_it_is_asked(tmp_path: Path, monke
 
 def test_search_relation_and_known_only(chooser: FactChooser) -> None:
     before = chooser.fact
-    chooser._search.value = "ROME what"
+    enter(chooser._search, value="ROME what")
     assert listed(chooser) == ["france-capital", "italy-capital", "peru-capital"]
-    chooser._known_only.value = True
+    enter(chooser._known_only, value=True)
     assert listed(chooser) == ["france-capital", "italy-capital"]
-    chooser._search.value = "no such"
+    enter(chooser._search, value="no such")
     assert listed(chooser) == []
     assert chooser.fact is before
     assert "No fact matches" in chooser._count.value
@@ -74,15 +75,45 @@ def test_search_relation_and_known_only(chooser: FactChooser) -> None:
 def test_a_click_in_the_list_chooses_and_tells(chooser: FactChooser) -> None:
     told: list[Fact] = []
     chooser.on_fact(told.append)
-    chooser._list.set_state({"index": 2})
+    enter(chooser._list, index=2)
     assert [f.id for f in told] == ["spain-capital"]
-    chooser._search.value = "italy"  # filtering chooses nothing
+    enter(chooser._search, value="italy")  # filtering chooses nothing
     assert len(told) == 1
     chooser.fact = "japan-capital"
     assert [f.id for f in told] == ["spain-capital", "japan-capital"]
     assert chooser._list.value == "japan-capital", "the filters are cleared where they would hide it"
     chooser.fact = "japan-capital"
     assert len(told) == 2
+
+
+@pytest.mark.parametrize("bad", [99, -1, "first", [1], 0.5, True, 10**400])
+@pytest.mark.parametrize("name", ["_list", "_relation"])
+def test_a_line_that_is_none_changes_nothing_and_the_browser_shows_pythons(
+    chooser: FactChooser, name: str, bad: Any
+) -> None:
+    told: list[Fact] = []
+    menu = getattr(chooser, name)
+    enter(menu, index=1)
+    chooser.on_fact(told.append)
+    before = chooser.fact, menu.value, listed(chooser)
+    assert shown_after(menu, index=bad) == {"index": 1}
+    assert (menu.index, (chooser.fact, menu.value, listed(chooser)), told) == (1, before, [])
+    assert shown_after(menu, index=0) == {"index": 0}
+
+
+def test_a_click_that_was_sent_before_the_list_was_filtered_chooses_nothing(chooser: FactChooser) -> None:
+    before = chooser.fact
+    enter(chooser._search, value="ROME what")
+    assert shown_after(chooser._list, index=5) == {"index": chooser._list.index}
+    assert chooser.fact is before
+
+
+@pytest.mark.parametrize("name", ["_search", "_known_only"])
+@pytest.mark.parametrize("bad", [None, [1], {"a": 1}])
+def test_nonsense_in_a_filter_changes_nothing(chooser: FactChooser, name: str, bad: Any) -> None:
+    before = getattr(chooser, name).value, listed(chooser)
+    enter(getattr(chooser, name), value=bad)
+    assert (getattr(chooser, name).value, listed(chooser)) == before
 
 
 def test_the_traced_text_is_traced_prompts(chooser: FactChooser) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any, get_args
 
-from ipywidgets import HTML, Button, Dropdown, HBox, VBox
+from ipywidgets import HTML, Button, HBox, VBox
 
 from workbench.editing.applied import Dial, check_base
 from workbench.evaluation.evaluate import answer_probabilities
@@ -23,6 +23,7 @@ from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code
 from workbench.widgets.compare_code import compare_code, shown_code
 from workbench.widgets.connection import Connection
+from workbench.widgets.controls import Dropdown
 from workbench.widgets.grid import HeatGrid
 from workbench.widgets.job import Job
 from workbench.widgets.map_triple import MapTriple
@@ -317,7 +318,7 @@ class CompareView(VBox):
             try:
                 edited = self._dial(stage).at(strength)
                 self._probabilities = dict(answer_probabilities(edited, self._fact)["before"])
-            except ValueError as error:
+            except Exception as error:  # would vanish in the log console
                 self._probabilities, self._bars.value = {}, ""
                 self._fail(error)
                 return

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ipywidgets import HTML, Button, Checkbox, Combobox, Dropdown, HBox, Select, Text, VBox
+from ipywidgets import HTML, Button, Checkbox, Combobox, HBox, Text, VBox
 
 from workbench.facts import FORMS, fact_key, known_facts, known_table, load_facts
 from workbench.models import LoadedModel
@@ -21,6 +21,7 @@ from workbench.widgets import markup
 from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code, start_code
 from workbench.widgets.connection import Connection
+from workbench.widgets.controls import Dropdown, Select
 from workbench.widgets.job import Job
 from workbench.widgets.png import with_picture
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Select, VBox
+from ipywidgets import HTML, Button, Checkbox, HBox, VBox
 
 from workbench.editing.applied import applied, check_base
 from workbench.evaluation.probes.run import probe
@@ -24,6 +24,7 @@ from workbench.widgets import markup, probe_views
 from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code, start_code
 from workbench.widgets.connection import Connection
+from workbench.widgets.controls import Dropdown, Select
 from workbench.widgets.job import Job
 from workbench.widgets.png import with_picture
 
