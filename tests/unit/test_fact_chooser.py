@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from tests.tiny_facts import capital, capitals, knowing
 from tests.wire import click, enter, shown_after
 from workbench.facts import known_facts
 from workbench.models import LoadedModel
-from workbench.prompts import traced_prompt
+from workbench.plots.style import visible
+from workbench.prompts import chat_text, traced_prompt
 from workbench.types import Fact
+from workbench.widgets import markup
 from workbench.widgets.facts import FactChooser, default_question
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -133,6 +136,26 @@ def test_a_fact_the_model_does_not_know_shows_what_it_says(chooser: FactChooser)
         chooser.job.wait(60)
     assert "does not contain" in str(chooser.error)
     assert 'role="alert"' in chooser._alert.value
+
+
+def test_a_fact_that_cannot_be_traced_shows_its_tokens_without_a_traced_mark(chooser: FactChooser) -> None:
+    write(chooser, subject="Peru", prompt="The capital of Peru is", answer="Lima", target="Rome")
+    assert chooser.job is not None
+    with pytest.raises(ValueError, match="does not contain 'Lima'"):
+        chooser.job.wait(60)
+    assert chooser.fact.answer == "Lima" and chooser.prompt is None
+    html = chooser._shown.value
+    assert "wb-traced" not in html.replace(markup.STYLE, "") and "Dashed frame" not in html
+    assert "No token is traced" in html
+    strips = re.findall(r'<ul class="wb-tokens".*?</ul>', html)
+    texts = [chat_text(tiny(), chooser.fact.question), "The capital of Peru is"]
+    for strip, text in zip(strips, texts, strict=True):
+        ids = tiny().token_ids(text)
+        shown = re.findall(r"<li(?: class=\"([^\"]*)\")? title=[^>]*>(.*?)</li>", strip)
+        decoded = [tiny().tokenizer.decode([token]) for token in ids]
+        assert [label for _, label in shown] == [markup.text(visible(token)) for token in decoded]
+        subject = [token for (mark, _), token in zip(shown, decoded, strict=True) if mark == "wb-subject"]
+        assert "".join(subject).strip() == "Peru"
 
 
 def test_a_written_fact_without_a_question(chooser: FactChooser) -> None:

@@ -15,7 +15,7 @@ from ipywidgets import HTML, Button, Checkbox, Combobox, HBox, Text, VBox
 
 from workbench.facts import FORMS, fact_key, known_facts, known_table, load_facts
 from workbench.models import LoadedModel
-from workbench.prompts import check_first_tokens, traced_prompt
+from workbench.prompts import check_first_tokens, split_prompt, traced_prompt
 from workbench.types import Fact, FactSet, TracedPrompt
 from workbench.widgets import markup
 from workbench.widgets.card import text_card_png
@@ -280,12 +280,23 @@ class FactChooser(VBox):
             if prompt is None:
                 self._shown.value = self._about()
                 if job.error is not None:
+                    self._shown.value += self._untraced()
                     self._fail(job.error)
                 return
             said = f"{prompt.form} form; before it the model itself says {prompt.prefix!r}" * bool(prompt.prefix)
             note = f"Traced token: {prompt.answer_token!r} ({said or prompt.form + ' form'})."
             strip = markup.tokens((*prompt.tokens, prompt.answer_token), prompt.subject, len(prompt.tokens))
             self._shown.value = self._about() + markup.block(markup.text(note)) + strip
+
+    def _untraced(self) -> str:
+        """The prompt in both forms as it is split, where no token of it can be marked as traced."""
+        parts = [
+            markup.block(markup.text("No token is traced: there is no place to trace. The prompt as it is split:"))
+        ]
+        for form in FORMS:
+            tokens, subject = split_prompt(self._model, self._fact, form)
+            parts += [markup.block(markup.text(f"{form} form")), markup.tokens(tokens, subject)]
+        return "".join(parts)
 
     def _about(self) -> str:
         fact = self._fact
