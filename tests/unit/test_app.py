@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -467,3 +468,11 @@ def test_it_shows_where_widgets_are_not_drawn() -> None:
     )
     one.picker.compute("heads").wait(60)
     assert one._repr_mimebundle_()["image/png"] != card["image/png"]
+
+
+def test_a_snapshot_is_the_picture_beside_the_panel() -> None:
+    one = bench()
+    card = one.snapshot().data
+    assert card.startswith(b"\x89PNG") and card == base64.b64decode(one._repr_mimebundle_()["image/png"])
+    one.picker.compute("heads").wait(60)
+    assert one.snapshot().data == one.picker.snapshot().data == one.picker.heads.to_png()

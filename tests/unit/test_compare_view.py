@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -357,3 +358,11 @@ def test_it_shows_where_widgets_are_not_drawn() -> None:
     card = panel._repr_mimebundle_()["image/png"]
     panel.compare().wait(60)
     assert panel._repr_mimebundle_()["image/png"] != card
+
+
+def test_a_snapshot_is_the_picture_beside_the_panel() -> None:
+    panel = view()
+    for _ in range(2):  # the card, then the difference
+        assert panel.snapshot().data == base64.b64decode(panel._repr_mimebundle_()["image/png"])
+        compared(panel)
+    assert panel.snapshot().data == panel.grids[-1].to_png()

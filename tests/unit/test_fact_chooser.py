@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -226,3 +227,10 @@ def test_it_shows_where_widgets_are_not_drawn(chooser: FactChooser) -> None:
     bundle = chooser._repr_mimebundle_()
     assert bundle["text/plain"] == "FactChooser(france-capital: Paris -> Rome, 6 facts)"
     assert bundle["image/png"]
+
+
+def test_a_snapshot_is_the_picture_beside_the_panel(chooser: FactChooser) -> None:
+    first = chooser.snapshot().data
+    assert first.startswith(b"\x89PNG") and first == base64.b64decode(chooser._repr_mimebundle_()["image/png"])
+    chooser.fact = "spain-capital"
+    assert chooser.snapshot().data != first

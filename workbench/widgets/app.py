@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from ipywidgets import HTML, Button, HBox, Tab, Text, VBox
+from ipywidgets import HTML, Button, HBox, Tab, Text
 
 from workbench.editing.applied import check_base
 from workbench.editing.fit import check_selection
@@ -24,8 +23,8 @@ from workbench.widgets.compare import CompareView
 from workbench.widgets.connection import Connection
 from workbench.widgets.edit_panel import EditPanel
 from workbench.widgets.facts import FactChooser
+from workbench.widgets.panel import Panel
 from workbench.widgets.picker import CircuitPicker
-from workbench.widgets.png import with_picture
 from workbench.widgets.probe_panel import ProbePanel
 
 TABS = ("1 Fact", "2 Circuit", "3 Edit", "4 Compare", "5 Probe")
@@ -34,7 +33,7 @@ _NO_EDIT = "Run an edit first, or open a saved session."
 _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
-class Workbench(VBox):
+class Workbench(Panel):
     """Trace, click, edit, compare, probe.
 
     Args:
@@ -217,9 +216,6 @@ class Workbench(VBox):
 
     def _say(self, message: str, kind: markup.Kind = "info") -> None:
         self._alert.value = markup.alert(message, kind)
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), self._picture())
 
     def _picture(self) -> bytes:
         if "heads" in self.picker.maps:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any, get_args
 
-from ipywidgets import HTML, Button, HBox, VBox
+from ipywidgets import HTML, Button, HBox
 
 from workbench.editing.applied import Dial, check_base
 from workbench.evaluation.evaluate import answer_probabilities
@@ -27,7 +27,7 @@ from workbench.widgets.controls import Dropdown
 from workbench.widgets.grid import HeatGrid
 from workbench.widgets.job import Job
 from workbench.widgets.map_triple import MapTriple
-from workbench.widgets.png import with_picture
+from workbench.widgets.panel import Panel
 from workbench.widgets.slider import Slider
 
 SITES = (
@@ -41,7 +41,7 @@ _WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
 _STYLE = {"description_width": "72px"}
 
 
-class CompareView(VBox):
+class CompareView(Panel):
     """What an edit changed, side by side.
 
     Args:
@@ -337,10 +337,8 @@ class CompareView(VBox):
         self._error = error
         self._alert.value = markup.alert(f"{type(error).__name__}: {error}" if error else None)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _picture(self) -> bytes:
         if self.grids:
-            picture = self.grids[-1].to_png()
-        else:
-            lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
-            picture = text_card_png("CompareView", [*lines, "Run this cell to use the panel."])
-        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)
+            return self.grids[-1].to_png()
+        lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
+        return text_card_png("CompareView", [*lines, "Run this cell to use the panel."])

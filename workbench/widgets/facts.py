@@ -23,7 +23,7 @@ from workbench.widgets.code import facts_code, start_code
 from workbench.widgets.connection import Connection
 from workbench.widgets.controls import Dropdown, Select
 from workbench.widgets.job import Job
-from workbench.widgets.png import with_picture
+from workbench.widgets.panel import Panel
 
 ALL = "all relations"
 FIELDS = {
@@ -44,7 +44,7 @@ def default_question(prompt: str) -> str:
     return f"Complete the sentence: {prompt}"
 
 
-class FactChooser(VBox):
+class FactChooser(Panel):
     """Choose a fact from a searchable list, or write a new one.
 
     Args:
@@ -314,8 +314,7 @@ class FactChooser(VBox):
         self._error = error
         self._alert.value = markup.alert(f"{type(error).__name__}: {error}" if error else None)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _picture(self) -> bytes:
         fact = self._fact
         lines = [fact.question, f"{fact.answer} -> {fact.target}", "Run this cell to use the panel."]
-        picture = text_card_png("FactChooser", lines)
-        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)
+        return text_card_png("FactChooser", lines)
