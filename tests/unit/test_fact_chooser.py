@@ -165,10 +165,26 @@ def test_a_written_fact_without_a_question(chooser: FactChooser) -> None:
     assert chooser.fact.question == default_question("The capital of France is")
     assert chooser.fact.target == "Madrid"
     assert chooser._list.value is None
-    namespace: dict[str, Any] = {}
-    code = chooser.code
-    exec(code[code.index("fact = ") : code.index("\n\nfrom")], {"wb": __import__("workbench")}, namespace)
-    assert namespace["fact"] == chooser.fact
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_the_whole_code_gives_the_same_fact_and_prompt(
+    chooser: FactChooser, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if written:
+        write(chooser, subject="France", prompt="The capital of France is", answer="Paris", target="Madrid")
+    else:
+        enter(chooser._list, index=2)
+    assert chooser.job is not None
+    prompt = chooser.job.wait(60)
+    import workbench
+
+    monkeypatch.setattr(workbench, "load_model", lambda *_: tiny())
+    names: dict[str, Any] = {}
+    exec(chooser.code, names)
+    assert names["fact"] == chooser.fact
+    assert names["prompt"] == prompt == chooser.prompt
+    assert chooser.code.count("import") == 1, "public names only"
 
 
 @pytest.mark.parametrize(

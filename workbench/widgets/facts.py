@@ -156,11 +156,7 @@ class FactChooser(Panel):
     @property
     def code(self) -> str:
         """Python that makes the chosen fact and its traced text."""
-        return (
-            f"{start_code(self._model)}{facts_code([self._fact])}\n"
-            "from workbench.prompts import traced_prompt\n\n"
-            "prompt = traced_prompt(model, fact)\n"
-        )
+        return f"{start_code(self._model)}{facts_code([self._fact])}prompt = wb.traced_prompt(model, fact)\n"
 
     def on_fact(self, callback: Callable[[Fact], object]) -> None:
         """Call ``callback(fact)`` whenever another fact is chosen, in the panel or from Python. What it raises is shown
