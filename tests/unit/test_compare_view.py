@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -144,9 +145,77 @@ def test_heads_and_the_map_before_is_computed_once(monkeypatch: pytest.MonkeyPat
     assert not torch.equal(first.after.values, second.after.values)
 
 
-def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
+def test_menus_that_come_back_show_the_finished_maps_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel, calls = view(), []
+    real = compare_widget.compare_maps
+    monkeypatch.setattr(compare_widget, "compare_maps", lambda *a, **k: calls.append(k["site"]) or real(*a, **k))
+    resid = compared(panel)
+    assert "done after" in panel._status.value
+    choose(panel._site, "mlp")
+    assert panel.result is None and panel.grids == (), "nothing that is not what the menus say"
+    assert "Not compared yet" in panel._status.value and "compare_maps" not in panel.code
+    mlp = compared(panel)
+    choose(panel._site, "resid")
+    assert panel.result is resid and "site='resid'" in panel.code
+    np.testing.assert_array_equal(panel.grids[2].values, resid.difference.values[:, resid.before.subject[0] :].numpy())
+    assert "Not compared yet" not in panel._status.value
+    for menu, other, back in (
+        (panel._stage, "unlearn", "learn"),
+        (panel._corruption, "noise", "swap"),
+        (panel._token, "target", "answer"),
+    ):
+        choose(menu, other)
+        assert panel.result is None and panel.grids == ()
+        choose(menu, back)
+        assert panel.result is resid and len(panel.grids) == 3
+    assert compared(panel) is resid, "a finished one is not computed again"
+    choose(panel._site, "mlp")
+    assert panel.result is mlp
+    assert calls == ["resid", "mlp"]
 
+
+def test_maps_that_are_done_when_the_menus_have_moved_on_wait_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    go, real = threading.Event(), compare_widget.compare_maps
+
+    def slow(*args: Any, **options: Any) -> Any:
+        go.wait(30)
+        return real(*args, **options)
+
+    monkeypatch.setattr(compare_widget, "compare_maps", slow)
+    panel = view()
+    click(panel._start)
+    choose(panel._site, "head")
+    go.set()
+    assert panel.job is not None
+    resid = panel.job.wait(60)
+    assert panel.result is None and panel.grids == () and "site='head'" not in panel.code
+    choose(panel._site, "resid")
+    assert panel.result is resid
+
+
+def test_another_fact_and_back_shows_its_maps_and_another_edit_none() -> None:
+    panel = view()
+    first = compared(panel)
+    panel.fact = capitals()[1]
+    assert panel.result is None
+    panel.fact = FACT
+    assert panel.result is first
+    panel.edit = edit_of(tiny(), some_gates(tiny(), (1, "post")), some_gates(tiny(), (0, "z"), seed=2))
+    assert panel.result is None and panel.stage == "learn"
+
+
+def test_head_maps_have_a_line_before_each_key_value_group() -> None:
+    panel = view()
+    choose(panel._site, "head")
+    compared(panel)
+    assert (tiny().shape.n_heads, tiny().shape.n_kv_heads) == (6, 2)
+    assert [grid.groups for grid in panel.grids] == [[3]] * 3
+    choose(panel._site, "resid")
+    compared(panel)
+    assert [grid.groups for grid in panel.grids] == [[]] * 3
+
+
+def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from workbench.widgets import compare as module
 
     going, go = threading.Event(), threading.Event()

@@ -27,6 +27,7 @@ from workbench.widgets.controls import Dropdown
 from workbench.widgets.grid import HeatGrid
 from workbench.widgets.job import Job
 from workbench.widgets.map_triple import MapTriple
+from workbench.widgets.maps import head_groups
 from workbench.widgets.panel import Panel
 from workbench.widgets.slider import Slider
 
@@ -36,6 +37,7 @@ SITES = (
     ("Trace: attention", "attn"),
     ("Attention heads", "head"),
 )
+_NOT_YET = markup.block("Not compared yet with these choices: Compare computes their maps.")
 TOKENS = (("Old answer", "answer"), ("New answer", "target"))
 _WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
 _STYLE = {"description_width": "72px"}
@@ -69,6 +71,7 @@ class CompareView(Panel):
             raise ValueError("CompareView compares an edit with its base: pass the base model (model.base).")
         check_base(model, edit)
         self._model, self._pool, self._edit_code = model, pool, edit_code
+        self._edit = edit
         self._lock = threading.RLock()
         self._job: Job[Any] | None = None
         self._error: BaseException | None = None
@@ -76,6 +79,7 @@ class CompareView(Panel):
         self._probabilities: dict[str, float] = {}
         self._dials: dict[str, Dial] = {}
         self._before: dict[tuple[Any, ...], EffectMap] = {}
+        self._found: dict[tuple[Any, ...], MapComparison] = {}  # of this edit, by fact, stage and options
         self._loading = False
 
         self._heading, self._alert, self._status, self._bars, self._code = (HTML() for _ in range(5))
@@ -106,9 +110,9 @@ class CompareView(Panel):
         )
         self.add_class("wb-panel")
         for control in (self._site, self._corruption, self._token):
-            control.observe(lambda _: self._show_code(), names="value")
+            control.observe(lambda _: self._show_found(), names="value")
         self._strength.observe(lambda _: self._show_probabilities(), names="value")
-        self._stage.observe(lambda _: self._show_probabilities(), names="value")
+        self._stage.observe(lambda _: self._stage_chosen(), names="value")
         self._start.on_click(lambda _: self.compare())
         self._cancel.on_click(lambda _: self.cancel())
         self._asker.on_answer(self._answered)
@@ -215,7 +219,8 @@ class CompareView(Panel):
         self._load(edit, fact)
 
     def compare(self) -> Job[MapComparison]:
-        """Compute the chosen map before and after, in the background. While one is going, this only says so."""
+        """Compute the chosen map before and after, in the background. While one is going, this only says so. A finished
+        one is not computed again: it is shown as soon as the menus come back to it."""
         with self._lock:
             if self._job is not None and self._job.running:
                 self._alert.value = markup.alert("A comparison is running already; wait for it or cancel it.", "info")
@@ -224,11 +229,11 @@ class CompareView(Panel):
             model, edit, fact, pool = self._model, self._edit, self._fact, self._pool
             site: Any = self._site.value
             stage, measured = self.stage, self._measured()
-            key = (fact, site, *measured.values())
-            before = self._before.get(key)
+            key, key_before = self._key(), (fact, site, *measured.values())
+            before, found = self._before.get(key_before), self._found.get(key)
 
             def work(cancel: threading.Event) -> MapComparison:
-                return compare_maps(
+                return found or compare_maps(
                     model,
                     edit,
                     fact,
@@ -247,11 +252,11 @@ class CompareView(Panel):
                     self._status.value = markup.block(markup.text(f"{job.state} after {job.seconds:.1f} s"))
                     if job.state == "failed":
                         self._fail(job.error)
-                    if job.result is not None and self._edit is edit and self._fact == fact:
-                        self._before[key] = job.result.before
-                        self._maps.show(job.result)
-                        self._result = job.result
-                        self._show_code()
+                    if job.result is not None:
+                        self._before[key_before] = job.result.before
+                        if self._edit is edit:
+                            self._found[key] = job.result
+                            self._show_found()
 
             self._start.disabled, self._cancel.disabled = True, False
             self._status.value = markup.block("Computing: the notebook stays usable.")
@@ -271,6 +276,30 @@ class CompareView(Panel):
 
     # What it shows
 
+    def _key(self) -> tuple[Any, ...]:
+        """What a comparison of this edit is of."""
+        return (self._fact, self._site.value, self._stage.value, *self._measured().values())
+
+    def _show_found(self) -> None:
+        """The maps of what the menus say, where they are computed; else none, so that maps, menus and code agree."""
+        if self._loading:
+            return
+        with self._lock:
+            result = self._found.get(self._key())
+            if result is not self._result:
+                self._result = result
+                self._maps.show(result, groups=head_groups(self._model))
+            if self._job is None or not self._job.running:
+                if result is None and self._found:
+                    self._status.value = _NOT_YET
+                elif self._status.value == _NOT_YET:
+                    self._status.value = ""
+            self._show_code()
+
+    def _stage_chosen(self) -> None:
+        self._show_found()
+        self._show_probabilities()
+
     def _answered(self, error: BaseException | None) -> None:
         with self._lock:
             self._fail(error)
@@ -289,9 +318,10 @@ class CompareView(Panel):
 
     def _load(self, edit: Edit, fact: Fact | None) -> None:
         with self._lock:
+            if edit is not self._edit:
+                self._found = {}
             self._edit, self._fact = edit, edit.facts[0] if fact is None else fact
-            self._result, self._status.value, self._dials = None, "", {}
-            self._maps.show(None)
+            self._status.value, self._dials = "", {}
             self._asker.show(self._model, edit, self._fact.question)
             if self._job is not None:
                 self._job.cancel()
@@ -306,6 +336,7 @@ class CompareView(Panel):
             note = f"edit of {', '.join(f.id for f in edit.facts[:3])}; form, prefix and corruption are the base's own"
             words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
             self._heading.value = markup.STYLE + markup.title(f"Before and after: {words}", note)
+            self._show_found()
             self._show_probabilities()
 
     def _show_probabilities(self) -> None:
