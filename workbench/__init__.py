@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from workbench.evaluation.probes.run import probe
     from workbench.facts import known_facts, load_facts
     from workbench.models import LoadedModel, load_model
+    from workbench.prompts import traced_prompt
     from workbench.session import Session, load_session
     from workbench.store import load_edit
     from workbench.tracing.ablation import ablate, attention_pattern, attention_patterns
@@ -98,6 +99,7 @@ _HOMES = {
     "merge": "transfer",
     "probe": "evaluation.probes.run",
     "rewrite": "editing.fit",
+    "traced_prompt": "prompts",
 }
 
 __all__ = [
@@ -148,6 +150,7 @@ __all__ = [
     "merge",
     "probe",
     "rewrite",
+    "traced_prompt",
 ]
 
 

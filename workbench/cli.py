@@ -1,4 +1,4 @@
-"""The command line: ``workbench facts | demo | lab``."""
+"""The command line: ``workbench facts | demo | lab | export``."""
 
 from __future__ import annotations
 
@@ -49,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
 
+    export = commands.add_parser("export", help="write a notebook as one HTML file that needs no network")
+    export.add_argument("notebook", type=Path, help="the .ipynb file, as it was saved; it is not run")
+    export.add_argument("--out", type=Path, help="file to write (default: beside the notebook, .html)")
+    export.set_defaults(run=_export)
+
     lab = commands.add_parser("lab", help="start JupyterLab on the notebooks; further options are passed on to it")
     lab.set_defaults(run=_lab)
     return parser
@@ -79,6 +84,13 @@ def _demo(args: argparse.Namespace) -> int:
     from workbench.demo import run_demo
 
     run_demo(args.fact, args.out, recipe=args.recipe, max_controls=args.max_controls, seed=args.seed)
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from workbench.export_html import export_notebook
+
+    print(f"Wrote {export_notebook(args.notebook, args.out)}")
     return 0
 
 

@@ -81,7 +81,7 @@ pre { margin: 0; padding: 12px 14px; background: var(--soft); font: 14px/1.5 ui-
 }
 """
 
-_SCRIPT = """
+FIGURES_SCRIPT = """
 (function () {
   "use strict";
   var plots = Array.prototype.slice.call(document.querySelectorAll(".plot"));
@@ -107,6 +107,8 @@ _SCRIPT = """
   window.addEventListener("afterprint", function () { printing = false; resize(); });
 }());
 """
+
+FIGURES_CONFIG = {**CONFIG, "responsive": False}  # the script fits the width itself
 
 
 def write_html_report(path: str | Path, *, title: str, sections: Iterable[Section]) -> Path:
@@ -137,14 +139,13 @@ def write_html_report(path: str | Path, *, title: str, sections: Iterable[Sectio
             + "\n</section>"
         )
         links.append(f'<li><a href="#section-{number}">{_text(heading)}</a></li>')
-    scripts = [get_plotlyjs(), _SCRIPT] if figures else []
+    scripts = [get_plotlyjs(), FIGURES_SCRIPT] if figures else []
     contents = f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav>' if len(links) > 1 else ""
-    config = {**CONFIG, "responsive": False}
     page = f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">
+<meta http-equiv="Content-Security-Policy" content="{content_policy(scripts)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{_text(title)}</title>
@@ -155,7 +156,7 @@ def write_html_report(path: str | Path, *, title: str, sections: Iterable[Sectio
 {contents}
 <main>
 {"".join(body + chr(10) for body in bodies)}</main>
-{_data("plot-config", config) if figures else ""}
+{json_element("plot-config", FIGURES_CONFIG) if figures else ""}
 {"".join(f"<script>{script}</script>{chr(10)}" for script in scripts)}</body>
 </html>
 """
@@ -168,8 +169,8 @@ def _text(text: object) -> str:
     return html.escape(clean, quote=True)
 
 
-def _policy(scripts: Sequence[str]) -> str:
-    """The content security policy: no requests, and only these scripts."""
+def content_policy(scripts: Sequence[str]) -> str:
+    """The content security policy of a page: no requests, and only these scripts."""
     digests = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
     allowed = " ".join(f"'sha256-{d}'" for d in digests) or "'none'"
     return (
@@ -178,7 +179,7 @@ def _policy(scripts: Sequence[str]) -> str:
     )
 
 
-def _data(name: str, value: Any) -> str:
+def json_element(name: str, value: Any) -> str:
     """JSON inside the page; a ``</script>`` in a text cannot end the element."""
     text = value if isinstance(value, str) else json.dumps(value)
     for char in "<>&":
@@ -201,15 +202,26 @@ def _item(item: Item, heading: str, figures: list[go.Figure]) -> str:
 
 
 def _figure(figure: go.Figure, name: str, heading: str) -> str:
-    layout: dict[str, Any] = figure.to_dict()["layout"]
+    element = figure_element(figure.to_dict()["layout"], name, heading)
+    return f"{element}\n{json_element(name + '-data', figure.to_json())}"
+
+
+def figure_element(layout: dict[str, Any], name: str, heading: str) -> str:
+    """Where ``FIGURES_SCRIPT`` draws a figure; the page also needs its JSON, as ``json_element(name + "-data", ...)``.
+
+    Args:
+        layout: Of the figure, for its width and ``meta["alt"]``.
+        name: The element's id.
+        heading: What it is, for screen readers.
+    """
     meta = layout.get("meta")
     alt = str(meta["alt"]) if isinstance(meta, dict) and "alt" in meta else ""
-    size = f'data-width="{int(layout.get("width", 900))}"'
+    size = f'data-width="{int(layout.get("width") or 900)}"'
     caption = f"<figcaption>{_text(alt)}</figcaption>" if alt else ""
     return (
         f'<figure aria-label="{_text(alt or heading)}"><div class="scroll frame" tabindex="0" role="region" '
         f'aria-label="Figure: {_text(heading)}"><div class="plot" id="{name}" {size}></div></div>{caption}'
-        f"<noscript><p>This figure needs JavaScript.</p></noscript></figure>\n{_data(name + '-data', figure.to_json())}"
+        f"<noscript><p>This figure needs JavaScript.</p></noscript></figure>"
     )
 
 

@@ -48,6 +48,17 @@ def prompt_ids(model: LoadedModel, text: str, form: Form) -> list[int]:
     return model.token_ids(prompt_text(model, text, form))
 
 
+def split_prompt(model: LoadedModel, fact: Fact, form: Form) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """A fact's prompt as the model reads it: its tokens, decoded one by one, and the positions of the subject's tokens
+    (none where the text does not hold the subject)."""
+    ids = prompt_ids(model, fact.question if form == "chat" else fact.prompt, form)
+    tokens = tuple(model.tokenizer.decode([token]) for token in ids)
+    try:
+        return tokens, tuple(i for run in subject_runs(model, ids, fact.subject) for i in run)
+    except ValueError:
+        return tokens, ()
+
+
 def answer_ids(model: LoadedModel, answer: str, form: Form) -> list[int]:
     """Token ids of an answer given at once: after a chat prompt it starts a line, after a cloze it follows a space.
 

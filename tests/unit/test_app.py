@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -205,6 +206,34 @@ def saved(folder: str = "mine") -> Workbench:
     click(control(one, "Save"))
     assert one.error is None and f"Saved in {Path(folder).resolve()}" in said(one)
     return one
+
+
+@pytest.mark.parametrize(("button", "where"), [("Save", "save_session"), ("Open", "open_session")])
+def test_any_error_of_saving_and_opening_is_shown(button: str, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("no such part")
+
+    one = bench()
+    with monkeypatch.context() as patch:
+        patch.setattr(one, where, fail)
+        click(control(one, button))
+    assert isinstance(one.error, KeyError)
+    assert "KeyError" in said(one) and "no such part" in said(one) and 'role="alert"' in said(one)
+    click(control(one, "Save"))
+    assert one.error is None and "Saved in" in said(one)
+
+
+def test_an_error_of_the_script_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("no such part")
+
+    one = bench()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "workbench_code", fail)
+        click(control(one, "Whole script"))
+    assert isinstance(one.error, KeyError) and "no such part" in said(one)
+    click(control(one, "Whole script"))
+    assert one.error is None and said(one) == "" and "<details open>" in one._code.value
 
 
 @pytest.mark.parametrize("tab", [FACT, CIRCUIT])
@@ -439,3 +468,11 @@ def test_it_shows_where_widgets_are_not_drawn() -> None:
     )
     one.picker.compute("heads").wait(60)
     assert one._repr_mimebundle_()["image/png"] != card["image/png"]
+
+
+def test_a_snapshot_is_the_picture_beside_the_panel() -> None:
+    one = bench()
+    card = one.snapshot().data
+    assert card.startswith(b"\x89PNG") and card == base64.b64decode(one._repr_mimebundle_()["image/png"])
+    one.picker.compute("heads").wait(60)
+    assert one.snapshot().data == one.picker.snapshot().data == one.picker.heads.to_png()

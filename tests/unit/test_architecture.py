@@ -30,6 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probe_store": {"types", "atomic", "sealed"},
     "plots": {"types", "atomic"},
     "html": {"types", "plots", "atomic"},
+    "export_html": {"html", "atomic"},
     "session": {"types", "store", "probe_store", "atomic", "sealed"},
     "bundled": BASE,
     "architecture": BASE,
@@ -48,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transfer": COMPUTE,
     "widgets": COMPUTE | {"plots", "html", "transfer", "session"},
     "demo": COMPUTE | {"plots", "html"},
-    "cli": COMPUTE | {"plots", "html", "demo"},
+    "cli": COMPUTE | {"plots", "html", "export_html", "demo"},
     "__main__": {"cli"},
 }
 HEAVY = ("torch", "transformers", "transformer_lens", "peft", "plotly", "pandas", "ipywidgets", "anywidget")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pytest
 import torch
+from traitlets import TraitError
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.wire import click, enter, shown_after
 from workbench import generation
 from workbench.editing.applied import applied
 from workbench.editing.fit import Cancelled
@@ -47,6 +51,18 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def view(**options: Any) -> CompareView:
     return CompareView(tiny(), edit(), pool=capitals(), **options)
+
+
+def choose(menu: Any, value: Any) -> None:
+    """The option with this value, in the browser."""
+    enter(menu, index=[option[1] if isinstance(option, tuple) else option for option in menu.options].index(value))
+
+
+def compared(panel: CompareView) -> Any:
+    """The comparison after a click on Compare."""
+    click(panel._start)
+    assert panel.job is not None
+    return panel.job.wait(60)
 
 
 @pytest.mark.parametrize("site", MAP_SITES)
@@ -100,8 +116,8 @@ def test_probabilities_with_a_shared_question_equal_those_without(continuations:
 
 def test_three_linked_maps_on_one_scale() -> None:
     panel = view()
-    panel.stage = "unlearn"
-    panel._start.click()
+    choose(panel._stage, "unlearn")
+    click(panel._start)
     assert panel.job is not None
     result = panel.job.wait(60)
     assert panel.result is result
@@ -113,25 +129,93 @@ def test_three_linked_maps_on_one_scale() -> None:
         assert not grid.selectable
         assert grid.marked[0] == 0
         assert (effect.values[:, :first] == 0).all()
-    panel.grids[1].set_state({"cursor": [2, 1]})
+    enter(panel.grids[1], cursor=[2, 1])
     assert [g.cursor for g in panel.grids] == [[2, 1]] * 3
     assert "swapped with" in panel._maps._note.value
 
 
 def test_heads_and_the_map_before_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     panel = view()
-    panel._site.value = "head"
-    first = panel.compare().wait(60)
+    choose(panel._site, "head")
+    first = compared(panel)
     assert panel.grids[0].shape == [3, 6]
-    panel.stage = "unlearn"
-    second = panel.compare().wait(60)
+    choose(panel._stage, "unlearn")
+    second = compared(panel)
     assert second.before is first.before
     assert not torch.equal(first.after.values, second.after.values)
 
 
-def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
+def test_menus_that_come_back_show_the_finished_maps_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel, calls = view(), []
+    real = compare_widget.compare_maps
+    monkeypatch.setattr(compare_widget, "compare_maps", lambda *a, **k: calls.append(k["site"]) or real(*a, **k))
+    resid = compared(panel)
+    assert "done after" in panel._status.value
+    choose(panel._site, "mlp")
+    assert panel.result is None and panel.grids == (), "nothing that is not what the menus say"
+    assert "Not compared yet" in panel._status.value and "compare_maps" not in panel.code
+    mlp = compared(panel)
+    choose(panel._site, "resid")
+    assert panel.result is resid and "site='resid'" in panel.code
+    np.testing.assert_array_equal(panel.grids[2].values, resid.difference.values[:, resid.before.subject[0] :].numpy())
+    assert "Not compared yet" not in panel._status.value
+    for menu, other, back in (
+        (panel._stage, "unlearn", "learn"),
+        (panel._corruption, "noise", "swap"),
+        (panel._token, "target", "answer"),
+    ):
+        choose(menu, other)
+        assert panel.result is None and panel.grids == ()
+        choose(menu, back)
+        assert panel.result is resid and len(panel.grids) == 3
+    assert compared(panel) is resid, "a finished one is not computed again"
+    choose(panel._site, "mlp")
+    assert panel.result is mlp
+    assert calls == ["resid", "mlp"]
 
+
+def test_maps_that_are_done_when_the_menus_have_moved_on_wait_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    go, real = threading.Event(), compare_widget.compare_maps
+
+    def slow(*args: Any, **options: Any) -> Any:
+        go.wait(30)
+        return real(*args, **options)
+
+    monkeypatch.setattr(compare_widget, "compare_maps", slow)
+    panel = view()
+    click(panel._start)
+    choose(panel._site, "head")
+    go.set()
+    assert panel.job is not None
+    resid = panel.job.wait(60)
+    assert panel.result is None and panel.grids == () and "site='head'" not in panel.code
+    choose(panel._site, "resid")
+    assert panel.result is resid
+
+
+def test_another_fact_and_back_shows_its_maps_and_another_edit_none() -> None:
+    panel = view()
+    first = compared(panel)
+    panel.fact = capitals()[1]
+    assert panel.result is None
+    panel.fact = FACT
+    assert panel.result is first
+    panel.edit = edit_of(tiny(), some_gates(tiny(), (1, "post")), some_gates(tiny(), (0, "z"), seed=2))
+    assert panel.result is None and panel.stage == "learn"
+
+
+def test_head_maps_have_a_line_before_each_key_value_group() -> None:
+    panel = view()
+    choose(panel._site, "head")
+    compared(panel)
+    assert (tiny().shape.n_heads, tiny().shape.n_kv_heads) == (6, 2)
+    assert [grid.groups for grid in panel.grids] == [[3]] * 3
+    choose(panel._site, "resid")
+    compared(panel)
+    assert [grid.groups for grid in panel.grids] == [[]] * 3
+
+
+def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     from workbench.widgets import compare as module
 
     going, go = threading.Event(), threading.Event()
@@ -144,11 +228,14 @@ def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: py
 
     monkeypatch.setattr(module, "compare_maps", slow)
     panel = view()
-    job = panel.compare()
+    click(panel._start)
+    job = panel.job
+    assert job is not None
     going.wait(30)
-    assert panel.compare() is job
+    click(panel._start)
+    assert panel.job is job
     assert "running already" in panel._alert.value
-    panel._cancel.click()
+    click(panel._cancel)
     go.set()
     with pytest.raises(Cancelled):
         job.wait(60)
@@ -164,22 +251,85 @@ def test_an_error_of_the_trace_is_shown_and_raised_again() -> None:
         job.wait(60)
     assert panel.error is job.error
     assert 'role="alert"' in panel._alert.value
-    panel._corruption.value = "noise"
-    panel.compare().wait(60)
+    choose(panel._corruption, "noise")
+    compared(panel)
     assert panel.error is None
 
 
 @pytest.mark.parametrize("stage", ["unlearn", "learn"])
 def test_the_slider_shows_answer_probabilities(stage: str) -> None:
     panel = view()
-    panel.stage = stage
+    choose(panel._stage, stage)
     for strength in (0.0, 0.35, 1.0):
-        panel._strength.set_state({"value": strength})
+        enter(panel._strength, value=strength)
         with applied(tiny(), edit(), stage, strength) as edited:
             assert panel.probabilities == dict(answer_probabilities(edited, FACT)["before"])
         assert f"strength {strength:.2f}" in panel._bars.value
     at_once = answer_probabilities(tiny(), FACT, edit=edit())[f"after {stage}"]
     assert panel.probabilities == pytest.approx(dict(at_once))
+
+
+@pytest.mark.parametrize(
+    "bad", [-1, 1.5, pytest.param(10**400, id="huge"), float("inf"), float("nan"), "x", None, [1], {"a": 1}, True]
+)
+def test_a_strength_that_is_none_changes_nothing_and_the_browser_shows_pythons(bad: Any) -> None:
+    panel = view()
+    enter(panel._strength, value=0.35)
+    before = panel.probabilities, panel._bars.value, panel.code
+    assert shown_after(panel._strength, value=bad) == {"value": 0.35}
+    assert panel.strength == 0.35
+    assert "from 0 to 1" in str(panel._strength.error)
+    assert (panel.probabilities, panel._bars.value, panel.code) == before
+    assert shown_after(panel._strength, value=0.4) == {"value": 0.4}
+    assert (panel.strength, panel._strength.error) == (0.4, None)
+
+
+@pytest.mark.parametrize("state", [{"step": float("nan")}, {"description": "<img>", "value": 0.2}])
+def test_the_browser_sets_nothing_of_the_slider_but_its_value(state: dict[str, Any]) -> None:
+    slider = view()._strength
+    before = {name: getattr(slider, name) for name in state}
+    assert shown_after(slider, **state) == before
+    assert {name: getattr(slider, name) for name in state} == before
+
+
+@pytest.mark.parametrize("bad", [-0.01, 1.01, float("nan"), float("inf")])
+def test_a_strength_that_is_none_is_refused_from_python_too(bad: float) -> None:
+    panel = view()
+    with pytest.raises(TraitError, match="from 0 to 1"):
+        panel.strength = bad
+    assert panel.strength == 1.0
+    panel.strength = np.float64(0.25)
+    assert panel.strength == 0.25
+
+
+@pytest.mark.parametrize("name", ["_site", "_stage", "_corruption", "_token"])
+@pytest.mark.parametrize("bad", [99, -1, "first", None, [1], 0.5, True, pytest.param(10**400, id="huge")])
+def test_an_option_that_is_none_changes_nothing_and_the_browser_shows_pythons(name: str, bad: Any) -> None:
+    panel = view()
+    menu = getattr(panel, name)
+    enter(menu, index=1)
+    before = menu.value, panel.code, panel.probabilities
+    assert shown_after(menu, index=bad) == {"index": 1}
+    assert (menu.index, (menu.value, panel.code, panel.probabilities)) == (1, before)
+    assert menu.error is not None
+    assert shown_after(menu, index=0) == {"index": 0}
+    assert (menu.index, menu.error) == (0, None)
+
+
+@pytest.mark.parametrize("error", [KeyError("layer 7"), RuntimeError("out of memory")])
+def test_any_error_of_the_slider_is_shown(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    panel = view()
+    with monkeypatch.context() as patch:
+        patch.setattr(compare_widget, "answer_probabilities", fail)
+        enter(panel._strength, value=0.5)
+        assert panel.error is error
+        assert type(error).__name__ in panel._alert.value and str(error.args[0]) in panel._alert.value
+        assert (panel.probabilities, panel._bars.value) == ({}, "")
+    enter(panel._strength, value=0.6)
+    assert panel.error is None and panel.probabilities
 
 
 def test_the_base_writes_the_prompt_once_and_the_edited_model_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,8 +381,9 @@ def test_another_edit_empties_the_panel_and_one_of_another_base_is_refused() -> 
 
 def test_the_code_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     panel = view(edit_code="edit = THE_EDIT")
-    panel._site.value, panel.strength = "head", 0.4
-    panel.compare().wait(60)
+    choose(panel._site, "head")
+    enter(panel._strength, value=0.4)
+    compared(panel)
     job = panel.ask("What is the capital of Japan?")
     assert job is not None
     answers = job.wait(60)
@@ -278,3 +429,11 @@ def test_it_shows_where_widgets_are_not_drawn() -> None:
     card = panel._repr_mimebundle_()["image/png"]
     panel.compare().wait(60)
     assert panel._repr_mimebundle_()["image/png"] != card
+
+
+def test_a_snapshot_is_the_picture_beside_the_panel() -> None:
+    panel = view()
+    for _ in range(2):  # the card, then the difference
+        assert panel.snapshot().data == base64.b64decode(panel._repr_mimebundle_()["image/png"])
+        compared(panel)
+    assert panel.snapshot().data == panel.grids[-1].to_png()

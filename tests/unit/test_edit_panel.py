@@ -477,3 +477,16 @@ def test_what_cannot_have_a_random_control_is_said_before_the_fit() -> None:
     with pytest.raises(ValueError, match="Cannot draw 2 other components of kind 'MLP' from the model"):
         one.run().wait(60)
     assert one.edit is None and "Cannot draw 2 other components" in shown(one)
+
+
+def test_a_snapshot_gives_the_rates_once_there_are_some() -> None:
+    one = panel()
+    card = one.snapshot().data
+    assert card.startswith(b"\x89PNG") and card == base64.b64decode(one._repr_mimebundle_()["image/png"])
+    one.run().wait(60)
+    assert one.snapshot().data == base64.b64decode(one._repr_mimebundle_()["image/png"]) != card
+    assert one.report is not None
+    lines = edit_views.card_lines(one.report)
+    old = one.report.rates["learn"]["old"]
+    assert [line.partition(":")[0] for line in lines] == ["before", "after unlearn", "after learn"]
+    assert f"old {old.value:.2f} (n={old.n})" in lines[-1]

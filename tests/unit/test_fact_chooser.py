@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ import pytest
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, knowing
+from tests.wire import click, enter, shown_after
 from workbench.facts import known_facts
 from workbench.models import LoadedModel
-from workbench.prompts import traced_prompt
+from workbench.plots.style import visible
+from workbench.prompts import chat_text, traced_prompt
 from workbench.types import Fact
+from workbench.widgets import markup
 from workbench.widgets.facts import FactChooser, default_question
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -34,8 +39,8 @@ def chooser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FactChooser:
 
 def write(chooser: FactChooser, **texts: str) -> None:
     for name, box in chooser._inputs.items():
-        box.value = texts.get(name, "")
-    chooser._use.click()
+        enter(box, value=texts.get(name, ""))
+    click(chooser._use)
 
 
 def listed(chooser: FactChooser) -> list[Any]:
@@ -53,7 +58,7 @@ def test_what_was_not_asked_is_marked_so_until_it_is_asked(tmp_path: Path, monke
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     chooser = FactChooser(tiny(), capitals()[:2])
     assert all("[? not asked]" in label for label, _ in chooser._list.options)
-    chooser._ask.click()
+    click(chooser._ask)
     assert chooser.job is not None
     chooser.job.wait(60)
     assert all("[✓ known: chat + cloze]" in label for label, _ in chooser._list.options)
@@ -61,11 +66,11 @@ def test_what_was_not_asked_is_marked_so_until_it_is_asked(tmp_path: Path, monke
 
 def test_search_relation_and_known_only(chooser: FactChooser) -> None:
     before = chooser.fact
-    chooser._search.value = "ROME what"
+    enter(chooser._search, value="ROME what")
     assert listed(chooser) == ["france-capital", "italy-capital", "peru-capital"]
-    chooser._known_only.value = True
+    enter(chooser._known_only, value=True)
     assert listed(chooser) == ["france-capital", "italy-capital"]
-    chooser._search.value = "no such"
+    enter(chooser._search, value="no such")
     assert listed(chooser) == []
     assert chooser.fact is before
     assert "No fact matches" in chooser._count.value
@@ -74,15 +79,45 @@ def test_search_relation_and_known_only(chooser: FactChooser) -> None:
 def test_a_click_in_the_list_chooses_and_tells(chooser: FactChooser) -> None:
     told: list[Fact] = []
     chooser.on_fact(told.append)
-    chooser._list.set_state({"index": 2})
+    enter(chooser._list, index=2)
     assert [f.id for f in told] == ["spain-capital"]
-    chooser._search.value = "italy"  # filtering chooses nothing
+    enter(chooser._search, value="italy")  # filtering chooses nothing
     assert len(told) == 1
     chooser.fact = "japan-capital"
     assert [f.id for f in told] == ["spain-capital", "japan-capital"]
     assert chooser._list.value == "japan-capital", "the filters are cleared where they would hide it"
     chooser.fact = "japan-capital"
     assert len(told) == 2
+
+
+@pytest.mark.parametrize("bad", [99, -1, "first", [1], 0.5, True, pytest.param(10**400, id="huge")])
+@pytest.mark.parametrize("name", ["_list", "_relation"])
+def test_a_line_that_is_none_changes_nothing_and_the_browser_shows_pythons(
+    chooser: FactChooser, name: str, bad: Any
+) -> None:
+    told: list[Fact] = []
+    menu = getattr(chooser, name)
+    enter(menu, index=1)
+    chooser.on_fact(told.append)
+    before = chooser.fact, menu.value, listed(chooser)
+    assert shown_after(menu, index=bad) == {"index": 1}
+    assert (menu.index, (chooser.fact, menu.value, listed(chooser)), told) == (1, before, [])
+    assert shown_after(menu, index=0) == {"index": 0}
+
+
+def test_a_click_that_was_sent_before_the_list_was_filtered_chooses_nothing(chooser: FactChooser) -> None:
+    before = chooser.fact
+    enter(chooser._search, value="ROME what")
+    assert shown_after(chooser._list, index=5) == {"index": chooser._list.index}
+    assert chooser.fact is before
+
+
+@pytest.mark.parametrize("name", ["_search", "_known_only"])
+@pytest.mark.parametrize("bad", [None, [1], {"a": 1}])
+def test_nonsense_in_a_filter_changes_nothing(chooser: FactChooser, name: str, bad: Any) -> None:
+    before = getattr(chooser, name).value, listed(chooser)
+    enter(getattr(chooser, name), value=bad)
+    assert (getattr(chooser, name).value, listed(chooser)) == before
 
 
 def test_the_traced_text_is_traced_prompts(chooser: FactChooser) -> None:
@@ -104,16 +139,52 @@ def test_a_fact_the_model_does_not_know_shows_what_it_says(chooser: FactChooser)
     assert 'role="alert"' in chooser._alert.value
 
 
+def test_a_fact_that_cannot_be_traced_shows_its_tokens_without_a_traced_mark(chooser: FactChooser) -> None:
+    write(chooser, subject="Peru", prompt="The capital of Peru is", answer="Lima", target="Rome")
+    assert chooser.job is not None
+    with pytest.raises(ValueError, match="does not contain 'Lima'"):
+        chooser.job.wait(60)
+    assert chooser.fact.answer == "Lima" and chooser.prompt is None
+    html = chooser._shown.value
+    assert "wb-traced" not in html.replace(markup.STYLE, "") and "Dashed frame" not in html
+    assert "No token is traced" in html
+    strips = re.findall(r'<ul class="wb-tokens".*?</ul>', html)
+    texts = [chat_text(tiny(), chooser.fact.question), "The capital of Peru is"]
+    for strip, text in zip(strips, texts, strict=True):
+        ids = tiny().token_ids(text)
+        shown = re.findall(r"<li(?: class=\"([^\"]*)\")? title=[^>]*>(.*?)</li>", strip)
+        decoded = [tiny().tokenizer.decode([token]) for token in ids]
+        assert [label for _, label in shown] == [markup.text(visible(token)) for token in decoded]
+        subject = [token for (mark, _), token in zip(shown, decoded, strict=True) if mark == "wb-subject"]
+        assert "".join(subject).strip() == "Peru"
+
+
 def test_a_written_fact_without_a_question(chooser: FactChooser) -> None:
     write(chooser, subject="France", prompt="The capital of France is", answer="Paris", target="Madrid")
     assert chooser.error is None
     assert chooser.fact.question == default_question("The capital of France is")
     assert chooser.fact.target == "Madrid"
     assert chooser._list.value is None
-    namespace: dict[str, Any] = {}
-    code = chooser.code
-    exec(code[code.index("fact = ") : code.index("\n\nfrom")], {"wb": __import__("workbench")}, namespace)
-    assert namespace["fact"] == chooser.fact
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_the_whole_code_gives_the_same_fact_and_prompt(
+    chooser: FactChooser, written: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if written:
+        write(chooser, subject="France", prompt="The capital of France is", answer="Paris", target="Madrid")
+    else:
+        enter(chooser._list, index=2)
+    assert chooser.job is not None
+    prompt = chooser.job.wait(60)
+    import workbench
+
+    monkeypatch.setattr(workbench, "load_model", lambda *_: tiny())
+    names: dict[str, Any] = {}
+    exec(chooser.code, names)
+    assert names["fact"] == chooser.fact
+    assert names["prompt"] == prompt == chooser.prompt
+    assert chooser.code.count("import") == 1, "public names only"
 
 
 @pytest.mark.parametrize(
@@ -172,3 +243,10 @@ def test_it_shows_where_widgets_are_not_drawn(chooser: FactChooser) -> None:
     bundle = chooser._repr_mimebundle_()
     assert bundle["text/plain"] == "FactChooser(france-capital: Paris -> Rome, 6 facts)"
     assert bundle["image/png"]
+
+
+def test_a_snapshot_is_the_picture_beside_the_panel(chooser: FactChooser) -> None:
+    first = chooser.snapshot().data
+    assert first.startswith(b"\x89PNG") and first == base64.b64decode(chooser._repr_mimebundle_()["image/png"])
+    chooser.fact = "spain-capital"
+    assert chooser.snapshot().data != first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from dataclasses import replace
 from functools import lru_cache
@@ -20,7 +21,7 @@ from workbench.evaluation.probes.run import probe
 from workbench.models import LoadedModel
 from workbench.tracing.lens import lens
 from workbench.types import PROBES, Edit, Fact, ProbeReport
-from workbench.widgets import probe_panel
+from workbench.widgets import probe_panel, probe_views
 from workbench.widgets.probe_panel import ProbePanel
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -195,3 +196,13 @@ def test_where_no_widget_is_drawn_there_is_a_picture() -> None:
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert data["text/plain"] == "ProbePanel(france-capital: lens, context, strength, not run)"
     assert "image/png" in data
+
+
+def test_a_snapshot_gives_the_rates_once_there_are_some() -> None:
+    view = panel(probes=("context",))
+    card = view.snapshot().data
+    assert card.startswith(b"\x89PNG") and card == base64.b64decode(view._repr_mimebundle_()["image/png"])
+    report = view.run().wait(60)
+    assert view.snapshot().data == base64.b64decode(view._repr_mimebundle_()["image/png"]) != card
+    old = report.rate("context")
+    assert probe_views.card_lines(report) == [f"back into context: old answer {old.value:.2f} (n={old.n})"]

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from ipywidgets import HTML, Button, HBox, Tab, Text, VBox
+from ipywidgets import HTML, Button, HBox, Tab, Text
 
 from workbench.editing.applied import check_base
 from workbench.editing.fit import check_selection
@@ -24,8 +23,8 @@ from workbench.widgets.compare import CompareView
 from workbench.widgets.connection import Connection
 from workbench.widgets.edit_panel import EditPanel
 from workbench.widgets.facts import FactChooser
+from workbench.widgets.panel import Panel
 from workbench.widgets.picker import CircuitPicker
-from workbench.widgets.png import with_picture
 from workbench.widgets.probe_panel import ProbePanel
 
 TABS = ("1 Fact", "2 Circuit", "3 Edit", "4 Compare", "5 Probe")
@@ -34,7 +33,7 @@ _NO_EDIT = "Run an edit first, or open a saved session."
 _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
-class Workbench(VBox):
+class Workbench(Panel):
     """Trace, click, edit, compare, probe.
 
     Args:
@@ -79,7 +78,7 @@ class Workbench(VBox):
         self._tabs.observe(lambda change: self._tab_shown(change["new"]), names="selected_index")
         self._save.on_click(lambda _: self._try(self._save_clicked))
         self._open.on_click(lambda _: self._try(self._open_clicked))
-        self._show_script.on_click(lambda _: self._toggle_code())
+        self._show_script.on_click(lambda _: self._try(self._toggle_code))
 
     def __repr__(self) -> str:
         return f"Workbench({self._fact.id}, {len(self.facts)} facts)"
@@ -197,26 +196,26 @@ class Workbench(VBox):
         more = ", random control" * (session.control_report is not None) + ", probes" * (session.probes is not None)
         return f"Opened {session.fact.id}: {len(session.maps)} maps, {len(session.selection)} picked, {edit}{more}."
 
-    def _toggle_code(self) -> None:
+    def _toggle_code(self) -> str:
         """As it is now; a second click hides it."""
         script = markup.code(self.code, "Whole script").replace("<details>", "<details open>", 1)
         self._code.value = "" if self._code.value else script
+        return ""
 
     def _try(self, action: Callable[[], str]) -> None:
+        """Do what was clicked, and say how it went; an empty answer says nothing."""
         try:
             done = action()
-        except (ValueError, OSError, RuntimeError) as error:
+        except Exception as error:  # would vanish in the log console
             self.error = error
-            self._say(f"{error}", "error")
+            self._say(f"{type(error).__name__}: {error}", "error")
         else:
+            if done or self.error is not None:
+                self._say(done, "done")
             self.error = None
-            self._say(done, "done")
 
     def _say(self, message: str, kind: markup.Kind = "info") -> None:
         self._alert.value = markup.alert(message, kind)
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), self._picture())
 
     def _picture(self) -> bytes:
         if "heads" in self.picker.maps:

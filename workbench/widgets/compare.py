@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any, get_args
 
-from ipywidgets import HTML, Button, Dropdown, HBox, VBox
+from ipywidgets import HTML, Button, HBox
 
 from workbench.editing.applied import Dial, check_base
 from workbench.evaluation.evaluate import answer_probabilities
@@ -23,10 +23,12 @@ from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code
 from workbench.widgets.compare_code import compare_code, shown_code
 from workbench.widgets.connection import Connection
+from workbench.widgets.controls import Dropdown
 from workbench.widgets.grid import HeatGrid
 from workbench.widgets.job import Job
 from workbench.widgets.map_triple import MapTriple
-from workbench.widgets.png import with_picture
+from workbench.widgets.maps import head_groups
+from workbench.widgets.panel import Panel
 from workbench.widgets.slider import Slider
 
 SITES = (
@@ -35,12 +37,13 @@ SITES = (
     ("Trace: attention", "attn"),
     ("Attention heads", "head"),
 )
+_NOT_YET = markup.block("Not compared yet with these choices: Compare computes their maps.")
 TOKENS = (("Old answer", "answer"), ("New answer", "target"))
 _WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
 _STYLE = {"description_width": "72px"}
 
 
-class CompareView(VBox):
+class CompareView(Panel):
     """What an edit changed, side by side.
 
     Args:
@@ -68,6 +71,7 @@ class CompareView(VBox):
             raise ValueError("CompareView compares an edit with its base: pass the base model (model.base).")
         check_base(model, edit)
         self._model, self._pool, self._edit_code = model, pool, edit_code
+        self._edit = edit
         self._lock = threading.RLock()
         self._job: Job[Any] | None = None
         self._error: BaseException | None = None
@@ -75,6 +79,7 @@ class CompareView(VBox):
         self._probabilities: dict[str, float] = {}
         self._dials: dict[str, Dial] = {}
         self._before: dict[tuple[Any, ...], EffectMap] = {}
+        self._found: dict[tuple[Any, ...], MapComparison] = {}  # of this edit, by fact, stage and options
         self._loading = False
 
         self._heading, self._alert, self._status, self._bars, self._code = (HTML() for _ in range(5))
@@ -105,9 +110,9 @@ class CompareView(VBox):
         )
         self.add_class("wb-panel")
         for control in (self._site, self._corruption, self._token):
-            control.observe(lambda _: self._show_code(), names="value")
+            control.observe(lambda _: self._show_found(), names="value")
         self._strength.observe(lambda _: self._show_probabilities(), names="value")
-        self._stage.observe(lambda _: self._show_probabilities(), names="value")
+        self._stage.observe(lambda _: self._stage_chosen(), names="value")
         self._start.on_click(lambda _: self.compare())
         self._cancel.on_click(lambda _: self.cancel())
         self._asker.on_answer(self._answered)
@@ -214,7 +219,8 @@ class CompareView(VBox):
         self._load(edit, fact)
 
     def compare(self) -> Job[MapComparison]:
-        """Compute the chosen map before and after, in the background. While one is going, this only says so."""
+        """Compute the chosen map before and after, in the background. While one is going, this only says so. A finished
+        one is not computed again: it is shown as soon as the menus come back to it."""
         with self._lock:
             if self._job is not None and self._job.running:
                 self._alert.value = markup.alert("A comparison is running already; wait for it or cancel it.", "info")
@@ -223,11 +229,11 @@ class CompareView(VBox):
             model, edit, fact, pool = self._model, self._edit, self._fact, self._pool
             site: Any = self._site.value
             stage, measured = self.stage, self._measured()
-            key = (fact, site, *measured.values())
-            before = self._before.get(key)
+            key, key_before = self._key(), (fact, site, *measured.values())
+            before, found = self._before.get(key_before), self._found.get(key)
 
             def work(cancel: threading.Event) -> MapComparison:
-                return compare_maps(
+                return found or compare_maps(
                     model,
                     edit,
                     fact,
@@ -246,11 +252,11 @@ class CompareView(VBox):
                     self._status.value = markup.block(markup.text(f"{job.state} after {job.seconds:.1f} s"))
                     if job.state == "failed":
                         self._fail(job.error)
-                    if job.result is not None and self._edit is edit and self._fact == fact:
-                        self._before[key] = job.result.before
-                        self._maps.show(job.result)
-                        self._result = job.result
-                        self._show_code()
+                    if job.result is not None:
+                        self._before[key_before] = job.result.before
+                        if self._edit is edit:
+                            self._found[key] = job.result
+                            self._show_found()
 
             self._start.disabled, self._cancel.disabled = True, False
             self._status.value = markup.block("Computing: the notebook stays usable.")
@@ -270,6 +276,30 @@ class CompareView(VBox):
 
     # What it shows
 
+    def _key(self) -> tuple[Any, ...]:
+        """What a comparison of this edit is of."""
+        return (self._fact, self._site.value, self._stage.value, *self._measured().values())
+
+    def _show_found(self) -> None:
+        """The maps of what the menus say, where they are computed; else none, so that maps, menus and code agree."""
+        if self._loading:
+            return
+        with self._lock:
+            result = self._found.get(self._key())
+            if result is not self._result:
+                self._result = result
+                self._maps.show(result, groups=head_groups(self._model))
+            if self._job is None or not self._job.running:
+                if result is None and self._found:
+                    self._status.value = _NOT_YET
+                elif self._status.value == _NOT_YET:
+                    self._status.value = ""
+            self._show_code()
+
+    def _stage_chosen(self) -> None:
+        self._show_found()
+        self._show_probabilities()
+
     def _answered(self, error: BaseException | None) -> None:
         with self._lock:
             self._fail(error)
@@ -288,9 +318,10 @@ class CompareView(VBox):
 
     def _load(self, edit: Edit, fact: Fact | None) -> None:
         with self._lock:
+            if edit is not self._edit:
+                self._found = {}
             self._edit, self._fact = edit, edit.facts[0] if fact is None else fact
-            self._result, self._status.value, self._dials = None, "", {}
-            self._maps.show(None)
+            self._status.value, self._dials = "", {}
             self._asker.show(self._model, edit, self._fact.question)
             if self._job is not None:
                 self._job.cancel()
@@ -305,6 +336,7 @@ class CompareView(VBox):
             note = f"edit of {', '.join(f.id for f in edit.facts[:3])}; form, prefix and corruption are the base's own"
             words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
             self._heading.value = markup.STYLE + markup.title(f"Before and after: {words}", note)
+            self._show_found()
             self._show_probabilities()
 
     def _show_probabilities(self) -> None:
@@ -317,7 +349,7 @@ class CompareView(VBox):
             try:
                 edited = self._dial(stage).at(strength)
                 self._probabilities = dict(answer_probabilities(edited, self._fact)["before"])
-            except ValueError as error:
+            except Exception as error:  # would vanish in the log console
                 self._probabilities, self._bars.value = {}, ""
                 self._fail(error)
                 return
@@ -336,10 +368,8 @@ class CompareView(VBox):
         self._error = error
         self._alert.value = markup.alert(f"{type(error).__name__}: {error}" if error else None)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _picture(self) -> bytes:
         if self.grids:
-            picture = self.grids[-1].to_png()
-        else:
-            lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
-            picture = text_card_png("CompareView", [*lines, "Run this cell to use the panel."])
-        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)
+            return self.grids[-1].to_png()
+        lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
+        return text_card_png("CompareView", [*lines, "Run this cell to use the panel."])

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ipywidgets import HTML, Button, Checkbox, HBox, VBox
+from ipywidgets import HTML, Button, Checkbox, HBox
 
 from workbench.models import LoadedModel
 from workbench.types import Edit, EvalReport, Fact, FactSet, Recipe, Selection, Step
@@ -23,14 +23,14 @@ from workbench.widgets.code import facts_code, start_code
 from workbench.widgets.connection import Connection
 from workbench.widgets.edit_job import fit_and_evaluate
 from workbench.widgets.job import Job
-from workbench.widgets.png import with_picture
+from workbench.widgets.panel import Panel
 from workbench.widgets.recipe_controls import WRAP, RecipeControls
 from workbench.widgets.train_choice import TrainChoice
 
 SECONDS_BETWEEN_DRAWINGS = 0.2
 
 
-class EditPanel(VBox):
+class EditPanel(Panel):
     """Run an edit and its evaluation from a cell.
 
     Args:
@@ -374,11 +374,11 @@ class EditPanel(VBox):
     def _show_code(self) -> None:
         self._code.value = markup.code(self.code)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _picture(self) -> bytes:
         fact: Fact = next(iter(self._facts))
         lines = [fact.question, f"{fact.answer} -> {fact.target}", f"Recipe: {self._controls.name}"]
-        picture = text_card_png("Edit panel", [*lines, "Run this cell to use the panel."])
-        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)
+        found = edit_views.card_lines(self._report) if self._report is not None else []
+        return text_card_png("Edit panel", [*lines, *found, "Run this cell to use the panel."])
 
 
 def _fact_set(fact: Fact | FactSet | Sequence[Fact]) -> FactSet:

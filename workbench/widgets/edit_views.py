@@ -117,6 +117,17 @@ def results(report: EvalReport, control: EvalReport | None = None) -> str:
     return "".join(parts)
 
 
+def card_lines(report: EvalReport) -> list[str]:
+    """The rates that say most, one line a stage, as plain text."""
+    lines = []
+    for stage in report.stages:
+        rates = [(name, report.rates[stage].get(name)) for name in ("new", "old", "control")]
+        lines.append(
+            f"{stage_words(stage)}: " + "; ".join(f"{n} {r.value:.2f} (n={r.n})" for n, r in rates if r and r.n)
+        )
+    return lines
+
+
 def _texts(report: EvalReport, group: Group, caption: str) -> str:
     rows = {(r.fact_id, r.prompt, r.stage): r for r in report.rows if r.group == group}
     prompts = dict.fromkeys((fact, prompt) for fact, prompt, _ in rows)

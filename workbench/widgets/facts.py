@@ -11,18 +11,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ipywidgets import HTML, Button, Checkbox, Combobox, Dropdown, HBox, Select, Text, VBox
+from ipywidgets import HTML, Button, Checkbox, Combobox, HBox, Text, VBox
 
 from workbench.facts import FORMS, fact_key, known_facts, known_table, load_facts
 from workbench.models import LoadedModel
-from workbench.prompts import check_first_tokens, traced_prompt
+from workbench.prompts import check_first_tokens, split_prompt, traced_prompt
 from workbench.types import Fact, FactSet, TracedPrompt
 from workbench.widgets import markup
 from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code, start_code
 from workbench.widgets.connection import Connection
+from workbench.widgets.controls import Dropdown, Select
 from workbench.widgets.job import Job
-from workbench.widgets.png import with_picture
+from workbench.widgets.panel import Panel
 
 ALL = "all relations"
 FIELDS = {
@@ -43,7 +44,7 @@ def default_question(prompt: str) -> str:
     return f"Complete the sentence: {prompt}"
 
 
-class FactChooser(VBox):
+class FactChooser(Panel):
     """Choose a fact from a searchable list, or write a new one.
 
     Args:
@@ -155,11 +156,7 @@ class FactChooser(VBox):
     @property
     def code(self) -> str:
         """Python that makes the chosen fact and its traced text."""
-        return (
-            f"{start_code(self._model)}{facts_code([self._fact])}\n"
-            "from workbench.prompts import traced_prompt\n\n"
-            "prompt = traced_prompt(model, fact)\n"
-        )
+        return f"{start_code(self._model)}{facts_code([self._fact])}prompt = wb.traced_prompt(model, fact)\n"
 
     def on_fact(self, callback: Callable[[Fact], object]) -> None:
         """Call ``callback(fact)`` whenever another fact is chosen, in the panel or from Python. What it raises is shown
@@ -279,12 +276,23 @@ class FactChooser(VBox):
             if prompt is None:
                 self._shown.value = self._about()
                 if job.error is not None:
+                    self._shown.value += self._untraced()
                     self._fail(job.error)
                 return
             said = f"{prompt.form} form; before it the model itself says {prompt.prefix!r}" * bool(prompt.prefix)
             note = f"Traced token: {prompt.answer_token!r} ({said or prompt.form + ' form'})."
             strip = markup.tokens((*prompt.tokens, prompt.answer_token), prompt.subject, len(prompt.tokens))
             self._shown.value = self._about() + markup.block(markup.text(note)) + strip
+
+    def _untraced(self) -> str:
+        """The prompt in both forms as it is split, where no token of it can be marked as traced."""
+        parts = [
+            markup.block(markup.text("No token is traced: there is no place to trace. The prompt as it is split:"))
+        ]
+        for form in FORMS:
+            tokens, subject = split_prompt(self._model, self._fact, form)
+            parts += [markup.block(markup.text(f"{form} form")), markup.tokens(tokens, subject)]
+        return "".join(parts)
 
     def _about(self) -> str:
         fact = self._fact
@@ -302,8 +310,7 @@ class FactChooser(VBox):
         self._error = error
         self._alert.value = markup.alert(f"{type(error).__name__}: {error}" if error else None)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _picture(self) -> bytes:
         fact = self._fact
         lines = [fact.question, f"{fact.answer} -> {fact.target}", "Run this cell to use the panel."]
-        picture = text_card_png("FactChooser", lines)
-        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)
+        return text_card_png("FactChooser", lines)

@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from ipywidgets import Dropdown, HBox, ToggleButtons, VBox
+from ipywidgets import HBox, ToggleButtons, VBox
 
 from workbench.models import LoadedModel
 from workbench.types import Component, EffectMap, Selection
+from workbench.widgets.controls import Dropdown
 from workbench.widgets.grid import Cell, HeatGrid
 from workbench.widgets.map_words import tip
 from workbench.widgets.maps import TITLES, MapName, cells_of, grid_state, left_out, neuron_state, picked, ranked_neurons

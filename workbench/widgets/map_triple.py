@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import traitlets
 from ipywidgets import HTML, GridBox, VBox
 
@@ -21,8 +23,13 @@ class MapTriple(VBox):
         self.grids: tuple[HeatGrid, ...] = ()
         super().__init__([self._note, self._row])
 
-    def show(self, result: MapComparison | None) -> None:
-        """Show these maps, or none. Tokens before the subject, where every effect is exactly 0, are left out."""
+    def show(self, result: MapComparison | None, *, groups: Sequence[int] = ()) -> None:
+        """Show these maps, or none. Tokens before the subject, where every effect is exactly 0, are left out.
+
+        Args:
+            result: The maps.
+            groups: First head of each key-value group after the first; lines on a map of heads.
+        """
         for old in self.grids:
             old.close()
         self.grids = self._row.children = ()
@@ -42,6 +49,7 @@ class MapTriple(VBox):
                 col_title="Head" if axis == "head" else "Token",
                 unit=before.metric,
                 selectable=False,
+                groups=groups if axis == "head" else (),
                 marked=[i - first for i in before.subject],
                 limit=result.limit or None,
                 height=360,

@@ -106,13 +106,18 @@ def grid_state(effect: EffectMap, name: MapName, model: LoadedModel) -> dict[str
     else:
         columns = effect.labels[effect.axes[1]]
     if name == "heads":
-        size = model.shape.n_heads // model.shape.n_kv_heads
-        state["groups"] = list(range(size, model.shape.n_heads, size)) if size > 1 else []
+        state["groups"] = head_groups(model)
     elif name != "mlps":
         start = left_out(effect)
         values, columns = values[:, start:], tuple(visible(token) for token in columns[start:])
         state["marked"] = [i - start for i in effect.subject]
     return {"values": values, "rows": rows, "cols": columns, **state}
+
+
+def head_groups(model: LoadedModel) -> list[int]:
+    """The first query head of each key-value group but the first; empty where every head has its own keys."""
+    size = model.shape.n_heads // model.shape.n_kv_heads
+    return list(range(size, model.shape.n_heads, size)) if size > 1 else []
 
 
 def left_out(effect: EffectMap) -> int:

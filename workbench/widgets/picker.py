@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, cast, get_args
 
 import traitlets
-from ipywidgets import HTML, HBox, ToggleButton, ToggleButtons, VBox
+from ipywidgets import HTML, HBox, ToggleButton, ToggleButtons
 
 from workbench.editing.fit import check_selection
 from workbench.models import LoadedModel
@@ -29,7 +29,7 @@ from workbench.widgets.linked_maps import SITES, STYLE, LinkedMaps
 from workbench.widgets.map_queue import MapQueue
 from workbench.widgets.map_words import notes
 from workbench.widgets.maps import MAPS, TITLES, MapName, Sources
-from workbench.widgets.png import with_picture
+from workbench.widgets.panel import Panel
 from workbench.widgets.select_from import SelectFrom
 from workbench.widgets.selection_bar import SelectionBar
 
@@ -37,7 +37,7 @@ FIRST: tuple[MapName, ...] = ("heads", "mlps", "resid", "neurons")
 PATTERNS = "attention patterns"
 
 
-class CircuitPicker(VBox):
+class CircuitPicker(Panel):
     """See where a fact lives, and click what to edit.
 
     Args:
@@ -244,10 +244,6 @@ class CircuitPicker(VBox):
 
         self._select_from(name, f"above({threshold!r})", choose)
 
-    def snapshot(self) -> Any:
-        """The head map with the selection as a plain picture, which stays in the notebook without a kernel."""
-        return self.heads.snapshot()
-
     # Inside
 
     def _asked(self) -> tuple[MapName, ...]:
@@ -375,8 +371,8 @@ class CircuitPicker(VBox):
         source = f'<pre tabindex="0"><code>{markup.text(self.code)}</code></pre>' if self._open.value else ""
         self._code.value = markup.block(source) if source else ""
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), self.heads.to_png())
+    def _picture(self) -> bytes:
+        return self.heads.to_png()
 
 
 def _facts(fact: Fact | FactSet | Sequence[Fact]) -> tuple[Fact, ...]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ipywidgets import HTML, Button, Checkbox, Dropdown, HBox, Select, VBox
+from ipywidgets import HTML, Button, Checkbox, HBox
 
 from workbench.editing.applied import applied, check_base
 from workbench.evaluation.probes.run import probe
@@ -24,14 +24,15 @@ from workbench.widgets import markup, probe_views
 from workbench.widgets.card import text_card_png
 from workbench.widgets.code import facts_code, start_code
 from workbench.widgets.connection import Connection
+from workbench.widgets.controls import Dropdown, Select
 from workbench.widgets.job import Job
-from workbench.widgets.png import with_picture
+from workbench.widgets.panel import Panel
 
 SECONDS_BETWEEN_DRAWINGS = 0.2
 _WRAP: dict[str, Any] = {"flex_flow": "row wrap", "align_items": "center"}
 
 
-class ProbePanel(VBox):
+class ProbePanel(Panel):
     """Search an edited model for what is left of the old fact.
 
     Args:
@@ -355,7 +356,7 @@ class ProbePanel(VBox):
         self._error = error
         self._alert.value = markup.alert(f"{type(error).__name__}: {error}" if error else None)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+    def _picture(self) -> bytes:
         lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
-        picture = text_card_png("ProbePanel", [*lines, "Run this cell to use the panel."])
-        return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), picture)
+        found = probe_views.card_lines(self._report) if self._report is not None else []
+        return text_card_png("ProbePanel", [*lines, *found, "Run this cell to use the panel."])

@@ -29,6 +29,13 @@ def results(report: ProbeReport) -> str:
     return "".join(parts)
 
 
+def card_lines(report: ProbeReport) -> list[str]:
+    """How often each probe brought the old answer back after the last stage, as plain text."""
+    last = report.stages[-1]
+    found = {name: by[last]["old"] for name, by in report.rates.items() if "old" in by.get(last, {})}
+    return [f"{PROBE_TITLES[n]}: old answer {r.value:.2f} (n={r.n})" for n, r in found.items() if r.n]
+
+
 def row_label(row: ProbeRow) -> str:
     """A prompt in a list: raw text, for a control that shows texts literally."""
     mark = "" if row.informative else " (base fails)"

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ipywidgets import BoundedFloatText, BoundedIntText, Dropdown, FloatText, HBox, IntText, VBox
+from ipywidgets import BoundedFloatText, BoundedIntText, FloatText, HBox, IntText, VBox
 
 from workbench.editing.recipes import RECIPES
 from workbench.types import STAGES, Recipe
+from workbench.widgets.controls import Dropdown
 
 STYLE = {"description_width": "initial"}
 WRAP = {"flex_flow": "row wrap"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from ipywidgets import Button, Dropdown, FloatText, HBox, IntText
+from ipywidgets import Button, FloatText, HBox, IntText
 
+from workbench.widgets.controls import Dropdown
 from workbench.widgets.maps import MAPS, TITLES, MapName
 
 _STYLE = {"description_width": "initial"}

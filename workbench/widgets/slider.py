@@ -6,18 +6,20 @@ browser's own has one, and its keys work everywhere.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
+from workbench.widgets.controls import Answering
+
 _STATIC = Path(__file__).parent / "static"
 
 
-class Slider(anywidget.AnyWidget):
-    """A labelled slider from 0 to 1.
+class Slider(Answering, anywidget.AnyWidget):
+    """A labelled slider from 0 to 1. A value that is not a number within these raises ``TraitError``; from the browser,
+    it changes nothing and the browser shows Python's value again.
 
     Args:
         description: Its label.
@@ -38,9 +40,21 @@ class Slider(anywidget.AnyWidget):
     def __repr__(self) -> str:
         return f"Slider({self.description}: {self.value:.2f})"
 
+    def check(self, state: dict[str, Any]) -> None:
+        """The browser may set the value, nothing else."""
+        if foreign := sorted(set(state) - {"value"}):
+            raise traitlets.TraitError(f"{', '.join(foreign)}: only Python sets this; the browser may set the value.")
+        _check(state.get("value", self.value))
+
     @traitlets.validate("value")
     def _in_bounds(self, proposal: Any) -> float:
-        value = proposal["value"]
-        if math.isnan(value):
-            raise traitlets.TraitError("value must be a number from 0 to 1, got nan.")
-        return min(1.0, max(0.0, value))
+        return _check(proposal["value"])
+
+
+def _check(value: Any) -> float:
+    """The value, as it is. Raises TraitError where it is no number from 0 to 1."""
+    if (
+        isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1
+    ):  # NaN is not within these either
+        raise traitlets.TraitError(f"value must be a number from 0 to 1, got {str(value)[:40]}.")
+    return float(value)

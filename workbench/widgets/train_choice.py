@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import traitlets
-from ipywidgets import Dropdown, HBox
+from ipywidgets import HBox
 
 from workbench.models import LoadedModel
 from workbench.types import Selection
+from workbench.widgets.controls import Dropdown
 from workbench.widgets.recipe_controls import STYLE
 
 DEFAULT: tuple[str, str] = ("Default selector: neurons by contrast", "default")
