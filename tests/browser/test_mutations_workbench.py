@@ -38,6 +38,7 @@ edit = wb.Edit(stages=(EditStage("learn", GateDelta({{(23, "z"): gate}})),), sel
 maps = wb.compare_maps(model, edit, facts["france-capital"], site="head", corruption="swap", pool=facts, progress=False)
 compare.compare_maps = lambda *given, **options: maps
 app = wb.Workbench(model, facts, fact="france-capital")
+app.picker.compute = lambda *names: None
 app._show_edit(edit)
 from contextlib import nullcontext
 from workbench.widgets.ask_all import AskAll
