@@ -247,6 +247,7 @@ def test_after_a_kernel_restart_it_says_not_connected(run_notebook: Run, page: P
     sees(page, f"2 heads selected · 1 waiting for Python{NAN}")
     assert dot(page, 5, 2) == "dark"
     assert dot(page, 7, 7) == "light"
+    assert notebook.ask("'grid' in globals()") is False
 
 
 def test_a_reopened_notebook_shows_what_python_had(run_notebook: Run, page: Page, context: Any) -> None:
@@ -268,6 +269,10 @@ def test_a_reopened_notebook_shows_what_python_had(run_notebook: Run, page: Page
     notebook.run_all()
     sees(again, f"0 heads selected{NAN}")
     expect(again.locator(".hg-badge")).to_be_hidden()
+    assert notebook.ask("grid.selected") == []
+    click(again, 8, 1)
+    sees(again, f"1 head selected{NAN}")
+    assert notebook.ask("grid.selected") == [[8, 1]]
 
 
 def test_a_reloaded_page_goes_on_with_the_same_kernel(run_notebook: Run, page: Page) -> None:
@@ -349,6 +354,7 @@ def test_themes_and_accessibility(run_notebook: Run, page: Page, theme: str) -> 
     notebook.execute("grid.problem = 'A problem, shown'")
     expect(page.locator(".hg-problem")).to_be_visible()
     expect(page.get_by_role("grid", name="Heads: 30 x 9, Layer by Head")).to_be_visible()
+    assert notebook.ask("grid.selected") == [[5, 2]]
     found = Axe().run(page, context=".hg-root")
     assert found.violations_count == 0, found.generate_report()
 

@@ -1,116 +1,21 @@
-"""Each interaction's assertion can fail: it holds, then its handler is broken, and it must not hold any more.
-
-What lives in our JavaScript is broken there: a widget whose source is set is drawn anew. What lives in Python (buttons,
-the selection's history) is broken in the kernel. One page a widget, so that this costs seconds.
-"""
+"""The assertions about the picker can fail: see mutants.py."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Error, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.browser import test_picker as picker
-from tests.browser import test_workbench as bench
 from tests.browser.conftest import Notebook
+from tests.browser.mutants import Mutant, survivors
 from tests.browser.test_picker import PICKER, chips, click, held, point, root
-from tests.browser.test_workbench import FACTS, go_to, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 Run = Callable[..., Notebook]
-STATIC = Path(picker.__file__).parents[2] / "workbench" / "widgets" / "static"
-SHORT, LONG = 700, 20_000  # milliseconds until an assertion gives up: of a mutant, of the real thing
-USUAL = 5000  # of the other tests
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A broken handler.
-
-    Args:
-        name: What is broken.
-        check: The interaction with its assertions, from a clean start.
-        breaks: Python for the kernel, or ``(before, after)`` of a line in the widget's JavaScript.
-        mends: Python that takes back what ``breaks`` did there.
-    """
-
-    name: str
-    check: Callable[[Page, Notebook], None]
-    breaks: str | tuple[str, str]
-    mends: str = ""
-
-
-@contextmanager
-def patience(page: Page, notebook: Notebook, milliseconds: int) -> Iterator[None]:
-    """Give up after so long, whatever is waited for."""
-    before = notebook.patience
-    notebook.patience = milliseconds / 1000
-    expect.set_options(timeout=milliseconds)
-    page.set_default_timeout(milliseconds)
-    try:
-        yield
-    finally:
-        notebook.patience = before
-        expect.set_options(timeout=USUAL)
-        page.set_default_timeout(LONG)
-
-
-def survivors(
-    page: Page, notebook: Notebook, mutants: list[Mutant], script: str, widgets: list[str], drawn: str
-) -> list[str]:
-    """The mutants that no assertion noticed. Every check must hold before its handler is broken.
-
-    Args:
-        page, notebook: The page.
-        mutants: What to break.
-        script: The widget's JavaScript.
-        widgets: Python for each of the widgets that have it.
-        drawn: CSS selector of the element that a widget draws.
-    """
-    source, found = (STATIC / script).read_text(encoding="utf-8"), []
-    shown = source
-
-    def draw(wanted: str) -> None:
-        nonlocal shown
-        if wanted != shown:
-            tag = "drawn => document.querySelectorAll(drawn).forEach(one => { one.dataset.stale = 1; })"
-            page.evaluate(tag, drawn)
-            notebook.execute(f"for one in ({', '.join(widgets)},):\n    one._esm = {wanted!r}")
-            anew = "([drawn, n]) => document.querySelectorAll(`${drawn}:not([data-stale])`).length >= n"
-            page.wait_for_function(anew, arg=[drawn, len(widgets)])
-            shown = wanted
-
-    for mutant in mutants:
-        draw(source)
-        with patience(page, notebook, LONG):
-            mutant.check(page, notebook)
-        if isinstance(mutant.breaks, tuple):
-            before, after = mutant.breaks
-            assert source.count(before) == 1, f"{mutant.name}: {before!r} is {source.count(before)} times in {script}"
-            draw(source.replace(before, after))
-        else:
-            notebook.execute(mutant.breaks)
-        try:
-            with patience(page, notebook, SHORT):
-                mutant.check(page, notebook)
-            found.append(mutant.name)
-        except (AssertionError, Error):  # Error: a control that cannot be used
-            pass
-        finally:
-            for key in ("Shift", "Alt"):
-                page.keyboard.up(key)
-            page.mouse.up()
-            notebook.execute(mutant.mends)
-    return found
-
-
-# The picker
 
 
 def clean(page: Page, notebook: Notebook) -> None:
@@ -190,6 +95,46 @@ def top_k(page: Page, notebook: Notebook) -> None:
     assert held(notebook) == [f"L{i // 9}H{i % 9}" for i in top]
 
 
+def above_a_threshold(page: Page, notebook: Notebook) -> None:
+    clean(page, notebook)
+    panel = page.locator(".wb-panel")
+    panel.get_by_label("Select from").select_option("MLPs")
+    panel.get_by_label("at least").fill("1.25")
+    picker.button(page, "Select above").click()
+    large = notebook.ask("[i for i, value in enumerate(maps['mlps'].values.tolist()) if value >= 1.25]")
+    assert 0 < len(large) < 10
+    picker.sees(page, "MLPs", f"{len(large)} MLP{'s' if len(large) > 1 else ''} selected")
+    assert sorted(held(notebook)) == sorted(f"L{i}MLP" for i in large)
+    panel.get_by_label("Select from").select_option("Heads")
+
+
+def drawn_at_random(page: Page, notebook: Notebook) -> None:
+    clean(page, notebook)
+    before = ["L5H1", "L6H2", "L7H3"]
+    notebook.execute(f"picker.selection = {' '.join(before)!r}")
+    chips(page, *before)
+    picker.button(page, "Random control").click()
+    notebook.wait_for("set(map(str, picker.selection)) & {'L5H1', 'L6H2', 'L7H3'} == set()", True)
+    drawn = held(notebook)
+    assert len(drawn) == 3 and all(re.fullmatch(r"L\d+H\d", name) for name in drawn)
+    chips(page, *drawn)
+    picker.sees(page, "Heads", "3 heads selected")
+
+
+def led_to_its_neurons(page: Page, notebook: Notebook) -> None:
+    clean(page, notebook)
+    notebook.execute("picker.mlps.cursor = (4, 0)")
+    click(page, "MLPs", 13)
+    expect(root(page, "Neurons").locator(".hg-title")).to_contain_text("Neurons of L13:")
+    click(page, "Neurons", 1, 2)
+    picker.sees(page, "Neurons", "1 neuron selected")
+    ranked = notebook.ask("maps['neurons'].values[13].argsort(descending=True)[17].item()")
+    chips(page, "L13MLP", f"L13N{ranked}")
+    assert held(notebook) == ["L13MLP", f"L13N{ranked}"]
+    notebook.execute("picker._linked.layer.value = 2")  # a mutant must not find them there already
+    expect(root(page, "Neurons").locator(".hg-title")).to_contain_text("Neurons of L2:")
+
+
 def chipped_off(page: Page, notebook: Notebook) -> None:
     clean(page, notebook)
     notebook.execute("picker.selection = 'L5H1 L6H2 L7H3'")
@@ -254,6 +199,31 @@ def test_the_pickers_assertions_can_fail(run_notebook: Run, page: Page) -> None:
             "real, EffectMap.top = EffectMap.top, lambda self, k, **more: real(self, k + 1, **more)",
             "EffectMap.top = real",
         ),
+        Mutant(
+            "threshold",
+            above_a_threshold,
+            "real, EffectMap.above = EffectMap.above, lambda self, least, **more: real(self, least + 0.5, **more)",
+            "EffectMap.above = real",
+        ),
+        Mutant(
+            "Random",
+            drawn_at_random,
+            "real, Selection.random_like = Selection.random_like, lambda self, model, *, seed: self",
+            "Selection.random_like = real",
+        ),
+        Mutant(
+            "drill-down to neurons",
+            led_to_its_neurons,
+            "picker._linked._show_neurons = lambda: None",
+            "del picker._linked._show_neurons",
+        ),
+        Mutant(
+            "the neuron that is picked",
+            led_to_its_neurons,
+            "from workbench.widgets import linked_maps\n"
+            "real, linked_maps.picked = linked_maps.picked, lambda before, *more: before",
+            "linked_maps.picked = real",
+        ),
         Mutant("chips", chipped_off, "picker.bar._try = lambda action: None", "del picker.bar._try"),
         Mutant("Clear", cleared, "picker.bar._try = lambda action: None", "del picker.bar._try"),
         # The last one: it leaves a pick that nobody answers.
@@ -261,121 +231,3 @@ def test_the_pickers_assertions_can_fail(run_notebook: Run, page: Page) -> None:
     ]
     widgets = ["picker.trace", "picker.heads", "picker.mlps"]
     assert survivors(page, notebook, mutants, "grid.js", widgets, ".hg-cells") == []
-
-
-# The workbench
-
-# An edit by hand, and a fit that waits to be cancelled: nothing is computed but the slider's probabilities.
-APP = f"""{FACTS}
-import torch
-from workbench.editing.fit import Cancelled
-from workbench.types import EditStage, GateDelta
-from workbench.widgets import edit_panel
-def waiting(*given, cancel, **options):
-    while not cancel.wait(0.02):
-        pass
-    raise Cancelled("Cancelled here.")
-edit_panel.fit_and_evaluate = waiting
-gate = torch.ones(model.shape.site_size("z"))
-gate[4 * 64 : 5 * 64] = 0.0
-edit = wb.Edit(stages=(EditStage("learn", GateDelta({{(23, "z"): gate}})),), selection=wb.Selection("L23H4"),
-               selector="given", recipe=wb.Recipe(stages=("learn",)), facts=(facts["france-capital"],), retain_ids=(),
-               history=(), base_fingerprint=model.fingerprint, base_name=model.name)
-app = wb.Workbench(model, facts, fact="france-capital")
-app._show_edit(edit)
-app
-"""
-
-
-def idle(notebook: Notebook) -> None:
-    """No edit is running."""
-    notebook.execute("app.editor.job and app.editor.job.cancel()")
-    notebook.wait_for("app.editor.running", False)
-
-
-def started(page: Page, notebook: Notebook) -> None:
-    idle(notebook)
-    go_to(page, "3 Edit")
-    press(page, "Run")
-    expect(bench.panel(page).get_by_text("Preparing: retained answers").locator("visible=true")).to_be_visible()
-    assert notebook.ask("app.editor.running") is True
-    idle(notebook)
-
-
-def cancelled(page: Page, notebook: Notebook) -> None:
-    idle(notebook)
-    go_to(page, "3 Edit")
-    press(page, "Run")
-    notebook.wait_for("app.editor.running", True)
-    press(page, "Cancel")
-    expect(bench.panel(page).get_by_text("Cancelled here.").locator("visible=true")).to_be_visible()
-    assert notebook.ask("[app.editor.running, app.editor.job.state]") == [False, "cancelled"]
-
-
-def slid(page: Page, notebook: Notebook) -> None:
-    notebook.execute("app.comparison.strength = 0.4\napp.comparison.strength = 0.5")  # in the browser too
-    go_to(page, "4 Compare")
-    slider = bench.panel(page).get_by_role("slider", name="Strength")
-    bars = bench.panel(page).locator("svg[aria-label^='P(answer) after learn']")
-    at = r"^P\(answer\) after learn at strength {:.2f}\."
-    expect(bars).to_have_attribute("aria-label", re.compile(at.format(0.5)))
-    shown: list[str] = []
-    for key, value in (("Home", 0.0), ("End", 1.0)):
-        slider.focus()
-        slider.press(key)
-        expect(bars).to_have_attribute("aria-label", re.compile(at.format(value)))
-        assert notebook.ask("app.comparison.strength") == value
-        shown.append(bars.text_content() or "")
-    assert shown[0] != shown[1], "the bars are the same"
-
-
-def chosen(page: Page, notebook: Notebook) -> None:
-    idle(notebook)
-    go_to(page, "1 Fact")
-    for name in ("germany", "italy"):
-        bench.fill(page, "Search", f"{name}-capital")
-        expect(bench.panel(page).get_by_label("Facts", exact=True).locator("option")).to_have_count(1)
-        bench.panel(page).get_by_label("Facts", exact=True).select_option(index=0)
-        cloze = bench.panel(page).get_by_text(f"The capital of {name.capitalize()} is").locator("visible=true")
-        expect(cloze.first).to_be_visible()
-        ids = "[app.chooser.fact.id, app.picker.fact.id, app.editor.fact.id]"
-        notebook.wait_for(ids, [f"{name}-capital"] * 3)
-
-
-def saved(page: Page, notebook: Notebook) -> None:
-    notebook.execute("app._alert.value = ''")
-    bench.fill(page, "Folder", "kept")
-    press(page, "Save")
-    expect(bench.panel(page).get_by_text("Saved in ").locator("visible=true")).to_be_visible()
-
-
-def scripted(page: Page, notebook: Notebook) -> None:
-    notebook.execute("app._code.value = ''")
-    press(page, "Whole script")
-    expect(bench.panel(page).locator("pre", has_text="wb.load_model()").locator("visible=true").last).to_be_visible()
-    assert notebook.ask("'<pre' in app._code.value") is True
-
-
-def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> None:
-    notebook = run_notebook(APP)
-    mutants = [
-        Mutant("slider", slid, ("    model.save_changes();\n", "")),
-        Mutant("the slider's key", slid, ('input.addEventListener("input", moved);', "")),
-        Mutant(
-            "probabilities by strength",
-            slid,
-            "app.comparison._show_probabilities = lambda: None",
-            "del app.comparison._show_probabilities",
-        ),
-        Mutant("Run", started, "app.editor.run = lambda: None", "del app.editor.run"),
-        Mutant("Cancel", cancelled, "app.editor.cancel = lambda: None", "del app.editor.cancel"),
-        Mutant("Save", saved, "app._try = lambda action: None", "del app._try"),
-        Mutant("Whole script", scripted, "app._toggle_code = lambda: None", "del app._toggle_code"),
-        Mutant(
-            "another fact",
-            chosen,
-            "real, app.chooser._callbacks = app.chooser._callbacks, []",
-            "app.chooser._callbacks = real",
-        ),
-    ]
-    assert survivors(page, notebook, mutants, "slider.js", ["app.comparison._strength"], ".wb-slider") == []

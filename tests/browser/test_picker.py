@@ -217,6 +217,7 @@ def test_after_a_kernel_restart_it_says_not_connected(run_notebook: Run, page: P
     sees(page, "Heads", "2 heads selected · 1 waiting for Python")
     expect(root(page, "Heads").locator(".hg-banner")).to_contain_text("not connected")
     chips(page, "L5H2")
+    assert notebook.ask("'picker' in globals()") is False
 
 
 @pytest.mark.parametrize(("theme", "width"), [("JupyterLab Light", 1100), ("JupyterLab Dark", 1900)])
@@ -243,6 +244,7 @@ def test_layout_themes_and_accessibility(run_notebook: Run, page: Page, theme: s
     expect(panel.get_by_role("alert").filter(visible=True)).to_contain_text("A problem, shown")
     page.mouse.move(*point(page, "Heads", 6, 3))
     expect(root(page, "Heads").locator(".hg-tip-text")).to_be_visible()
+    assert held(notebook) == ["L5H2"]
     found = Axe().run(page, context=".wb-panel")
     assert found.violations_count == 0, found.generate_report()
 

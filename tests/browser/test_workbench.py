@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Lab, Notebook
+from tests.browser.test_picker import click as pick
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
@@ -128,6 +130,12 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     press(page, "Run")
     sees(page, "Preparing")
     assert notebook.ask("app.editor.running") is True
+    assert not violations(page), "while an edit is being prepared"
+    go_to(page, "2 Circuit")  # a pick while it runs reaches Python, and the edit keeps what it was given
+    pick(page, "Heads", 10, 5)
+    sees(page, "2 heads selected", 5)
+    notebook.wait_for("[str(app.picker.selection), app.editor.running]", ["L23H4 L13MLP L10H5", True])
+    go_to(page, "3 Edit")
     sees(page, "The edit of france-capital is done", 180)
     sees(page, "What it says to held-out questions")
     held = notebook.ask("[app.editor.job.state, [str(c) for c in app.editor.edit.selection], app.editor.error]")
@@ -156,11 +164,13 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     assert notebook.ask("app.comparison.error is None and len(app.comparison.grids)") == 3
     expect(panel(page).get_by_text("After minus before")).to_be_visible()
     assert drawn(page) >= 2 and not cut(page), "the difference of so small an edit is pale"
+    assert not violations(page), "after Compare"
     fill(page, "Ask", "What is the capital of Germany?")
     press(page, "Ask all")
     expect(panel(page).locator("td", has_text="Berlin").first).to_be_visible(timeout=60_000)
     answers = notebook.ask("app.comparison.asking.wait()")
     assert list(answers) == ["base", "after unlearn", "after learn"] and "Berlin" in answers["base"]
+    assert not violations(page), "after Ask all"
 
     # Save
     fill(page, "Folder", "mine")
@@ -234,8 +244,10 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
     notebook.shut_down_kernel()
     page.close()
     again = context.new_page()
-    Notebook(again, notebook.lab, notebook.path).open()
+    reopened = Notebook(again, notebook.lab, notebook.path)
+    reopened.open()
     sees(again, "1 head selected")
+    assert reopened.ask("'app' in globals()") is False
     expect(again.locator(".hg-badge:visible").first).to_be_visible()
     lost = again.get_by_text("Not connected to a kernel: run the cell again to use this panel.")
     expect(lost.locator("visible=true")).to_have_count(1)
@@ -243,6 +255,46 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
     expect(lost.locator("visible=true")).to_have_count(1)
     expect(button(again, "Run")).to_have_css("opacity", "0.55")
     assert not violations(again)
+
+
+def test_the_script_in_a_fresh_kernel_gives_the_numbers_that_were_shown(
+    run_notebook: Run, page: Page, session: Path
+) -> None:
+    """From a saved session, so that nothing is fitted anew: with a map and a strength of its own. The page that is left
+    behind by the restart says so."""
+    notebook = run_notebook(OPENED)
+    fill(page, "Folder", "saved")
+    press(page, "Open")
+    sees(page, "Opened france-capital")
+    notebook.execute("app.picker.compute('mlps').wait()")
+    go_to(page, "4 Compare")
+    slider = panel(page).get_by_role("slider", name="Strength")
+    for _ in range(4):
+        slider.press("ArrowLeft")
+    notebook.wait_for("round(app.comparison.strength, 2)", 0.8)
+    expect(panel(page).locator("svg[aria-label*='at strength 0.80']")).to_be_visible()
+    numbers = (
+        "[{0}, {1}.values.tolist(), {2}.values.tolist(), [[r.stage, r.group, r.text] for r in {3}.rows], "
+        "{{stage: {{name: rate.value for name, rate in rates.items()}} for stage, rates in {3}.rates.items()}}]"
+    )
+    maps = ("app.picker.maps['heads']", "app.picker.maps['mlps']")
+    shown = notebook.ask(numbers.format("app.comparison.probabilities", *maps, "app.editor.report"))
+    code = notebook.ask("app.code")
+    assert "wb.load_session('saved')" in code and "wb.attribute(" in code and "strength=0.8" in code
+    go_to(page, "3 Edit")
+    expect(page.locator(".wb-lost")).to_have_count(0)
+    expect(button(page, "Run")).to_have_css("opacity", "1")
+
+    notebook.restart_kernel()
+    expect(page.locator(".wb-lost").locator("visible=true")).to_have_count(1)
+    expect(button(page, "Run")).to_have_css("opacity", "0.55")
+    assert notebook.ask("'app' in globals()") is False
+    notebook.execute(code)
+    again = notebook.ask(numbers.format("probabilities", "heads", "mlps", "report"))
+    assert again[0] == pytest.approx(shown[0], abs=1e-6) and again[3:] == shown[3:]
+    for i, n in ((1, 30 * 9), (2, 30)):
+        assert np.size(shown[i]) == n
+        np.testing.assert_allclose(again[i], shown[i], atol=1e-5)
 
 
 def test_cancel_and_a_refused_fact(run_notebook: Run, page: Page, session: Path) -> None:

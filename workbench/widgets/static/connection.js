@@ -1,4 +1,31 @@
-// A line that is shown while no kernel listens. See connection.py.
+// What every panel has: a line that is shown while no kernel listens, and keys that stay in it. See connection.py.
+
+// JupyterLab takes keys at the document, after everything else. These are its own in a panel too; F keys as well.
+function isNotebooks(event) {
+  const command = event.ctrlKey || event.metaKey || event.altKey;
+  const run = event.key === "Enter" && event.shiftKey;
+  return command || run || event.key === "Escape" || /^F\d+$/.test(event.key);
+}
+
+// Returns the function that takes it back.
+function keepKeys(el) {
+  let panel = null;
+  const keep = (event) => {
+    if (!isNotebooks(event)) event.stopPropagation();
+  };
+  // A view is drawn before its panel is on the page: look for it when a key comes, before the key arrives there.
+  const place = () => {
+    if (panel || !el.isConnected) return;
+    panel = el.closest(".wb-panel");
+    if (panel) panel.addEventListener("keydown", keep);
+  };
+  document.addEventListener("keydown", place, true);
+  return () => {
+    document.removeEventListener("keydown", place, true);
+    if (panel) panel.removeEventListener("keydown", keep);
+  };
+}
+
 function render({ model, el }) {
   const line = document.createElement("div");
   line.className = "wb-connection";
@@ -14,7 +41,11 @@ function render({ model, el }) {
   };
   if (layout && layout.on) layout.on("comm_live_update", show);
   show();
-  return () => layout && layout.off && layout.off("comm_live_update", show);
+  const giveKeysBack = keepKeys(el);
+  return () => {
+    giveKeysBack();
+    if (layout && layout.off) layout.off("comm_live_update", show);
+  };
 }
 
 export default { render };

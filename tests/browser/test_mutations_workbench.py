@@ -1,0 +1,202 @@
+"""The assertions about the workbench can fail: see mutants.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser import test_workbench as bench
+from tests.browser.conftest import Notebook
+from tests.browser.mutants import Mutant, survivors
+from tests.browser.test_workbench import FACTS, go_to, press
+
+pytestmark = [pytest.mark.browser, pytest.mark.model]
+
+Run = Callable[..., Notebook]
+
+# An edit by hand, a fit that waits to be cancelled, one pair of maps, and answers that only name the model: assertions
+# about a mutant wait for less than a second, so nothing may take longer.
+APP = f"""{FACTS}
+import torch
+from workbench.editing.fit import Cancelled
+from workbench.types import EditStage, GateDelta
+from workbench.widgets import ask_all, compare, edit_panel
+def waiting(*given, cancel, **options):
+    while not cancel.wait(0.02):
+        pass
+    raise Cancelled("Cancelled here.")
+edit_panel.fit_and_evaluate = waiting
+ask_all.ask = lambda model, text: text + (" edited" if model.applied else " base")
+gate = torch.ones(model.shape.site_size("z"))
+gate[4 * 64 : 5 * 64] = 0.0
+edit = wb.Edit(stages=(EditStage("learn", GateDelta({{(23, "z"): gate}})),), selection=wb.Selection("L23H4"),
+               selector="given", recipe=wb.Recipe(stages=("learn",)), facts=(facts["france-capital"],), retain_ids=(),
+               history=(), base_fingerprint=model.fingerprint, base_name=model.name)
+maps = wb.compare_maps(model, edit, facts["france-capital"], site="head", corruption="swap", pool=facts, progress=False)
+compare.compare_maps = lambda *given, **options: maps
+app = wb.Workbench(model, facts, fact="france-capital")
+app.picker.compute = lambda *names: None
+app._show_edit(edit)
+from contextlib import nullcontext
+from workbench.widgets.ask_all import AskAll
+from workbench.widgets.compare import CompareView
+from workbench.widgets.map_triple import MapTriple
+real_compare, real_show, real_ask = CompareView.compare, MapTriple.show, AskAll.ask
+app
+"""
+
+
+def idle(notebook: Notebook) -> None:
+    """No edit is running."""
+    notebook.execute("app.editor.job and app.editor.job.cancel()")
+    notebook.wait_for("app.editor.running", False)
+
+
+def started(page: Page, notebook: Notebook) -> None:
+    idle(notebook)
+    go_to(page, "3 Edit")
+    press(page, "Run")
+    expect(bench.panel(page).get_by_text("Preparing: retained answers").locator("visible=true")).to_be_visible()
+    assert notebook.ask("app.editor.running") is True
+    idle(notebook)
+
+
+def cancelled(page: Page, notebook: Notebook) -> None:
+    idle(notebook)
+    go_to(page, "3 Edit")
+    press(page, "Run")
+    notebook.wait_for("app.editor.running", True)
+    press(page, "Cancel")
+    expect(bench.panel(page).get_by_text("Cancelled here.").locator("visible=true")).to_be_visible()
+    assert notebook.ask("[app.editor.running, app.editor.job.state]") == [False, "cancelled"]
+
+
+def slid(page: Page, notebook: Notebook) -> None:
+    notebook.execute("app.comparison.strength = 0.4\napp.comparison.strength = 0.5")  # in the browser too
+    go_to(page, "4 Compare")
+    slider = bench.panel(page).get_by_role("slider", name="Strength")
+    bars = bench.panel(page).locator("svg[aria-label^='P(answer) after learn']")
+    at = r"^P\(answer\) after learn at strength {:.2f}\."
+    expect(bars).to_have_attribute("aria-label", re.compile(at.format(0.5)))
+    shown: list[str] = []
+    for key, value in (("Home", 0.0), ("End", 1.0)):
+        slider.focus()
+        slider.press(key)
+        expect(bars).to_have_attribute("aria-label", re.compile(at.format(value)))
+        assert notebook.ask("app.comparison.strength") == value
+        shown.append(bars.text_content() or "")
+    assert shown[0] != shown[1], "the bars are the same"
+
+
+def chosen(page: Page, notebook: Notebook) -> None:
+    idle(notebook)
+    go_to(page, "1 Fact")
+    for name in ("germany", "italy"):
+        bench.fill(page, "Search", f"{name}-capital")
+        expect(bench.panel(page).get_by_label("Facts", exact=True).locator("option")).to_have_count(1)
+        bench.panel(page).get_by_label("Facts", exact=True).select_option(index=0)
+        cloze = bench.panel(page).get_by_text(f"The capital of {name.capitalize()} is").locator("visible=true")
+        expect(cloze.first).to_be_visible()
+        ids = "[app.chooser.fact.id, app.picker.fact.id, app.editor.fact.id]"
+        notebook.wait_for(ids, [f"{name}-capital"] * 3)
+
+
+def saved(page: Page, notebook: Notebook) -> None:
+    notebook.execute("app._alert.value = ''")
+    bench.fill(page, "Folder", "kept")
+    press(page, "Save")
+    expect(bench.panel(page).get_by_text("Saved in ").locator("visible=true")).to_be_visible()
+
+
+def opened(page: Page, notebook: Notebook) -> None:
+    idle(notebook)
+    notebook.execute(
+        "app.chooser.fact = 'france-capital'\napp.picker.selection = 'L23H4 L13MLP'\napp.save_session('to-open')\n"
+        "app.chooser.fact = 'italy-capital'\napp.picker.selection = 'L2H2'\napp._alert.value = ''"
+    )
+    bench.fill(page, "Folder", "to-open")
+    press(page, "Open")
+    expect(bench.panel(page).get_by_text("Opened france-capital: ").locator("visible=true")).to_be_visible()
+    held = "[app.chooser.fact.id, app.picker.fact.id, app.editor.fact.id, str(app.picker.selection)]"
+    assert notebook.ask(held) == ["france-capital"] * 3 + ["L23H4 L13MLP"]
+    go_to(page, "2 Circuit")
+    shown = bench.panel(page).get_by_role("button").filter(has_text=" ×", visible=True)
+    expect(shown).to_have_text(["L23H4 ×", "L13MLP ×"])
+
+
+def compared(page: Page, notebook: Notebook) -> None:
+    notebook.execute("app._show_edit(None)\napp._show_edit(edit)")
+    go_to(page, "4 Compare")
+    titles = bench.panel(page).locator(".hg-title").locator("visible=true")
+    expect(titles).to_have_count(0)
+    press(page, "Compare")
+    expect(bench.panel(page).get_by_text("done after").locator("visible=true")).to_be_visible()
+    expect(titles).to_have_text(["Before", "After learn", "After minus before"])
+    held = "[app.comparison.result is maps, len(app.comparison.grids), app.comparison.error]"
+    assert notebook.ask(held) == [True, 3, None]
+
+
+def asked(page: Page, notebook: Notebook) -> None:
+    notebook.execute("app._show_edit(None)\napp._show_edit(edit)")
+    go_to(page, "4 Compare")
+    bench.fill(page, "Ask", "Which city?")
+    press(page, "Ask all")
+    row = bench.panel(page).locator("table").locator("visible=true").last.locator("tbody tr").locator("th, td")
+    expect(row).to_have_text(["Which city?", "Which city? base", "Which city? edited"])
+    told = {"base": "Which city? base", "after learn": "Which city? edited"}
+    assert notebook.ask("app.comparison.asking.wait()") == told
+
+
+def scripted(page: Page, notebook: Notebook) -> None:
+    notebook.execute("app._code.value = ''")
+    press(page, "Whole script")
+    expect(bench.panel(page).locator("pre", has_text="wb.load_model()").locator("visible=true").last).to_be_visible()
+    assert notebook.ask("'<pre' in app._code.value") is True
+
+
+def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> None:
+    notebook = run_notebook(APP)
+    mutants = [
+        Mutant("slider", slid, ("    model.save_changes();\n", "")),
+        Mutant("the slider's key", slid, ('input.addEventListener("input", moved);', "")),
+        Mutant(
+            "probabilities by strength",
+            slid,
+            "app.comparison._show_probabilities = lambda: None",
+            "del app.comparison._show_probabilities",
+        ),
+        Mutant("Run", started, "app.editor.run = lambda: None", "del app.editor.run"),
+        Mutant("Cancel", cancelled, "app.editor.cancel = lambda: None", "del app.editor.cancel"),
+        Mutant("Save", saved, "app._try = lambda action: None", "del app._try"),
+        Mutant("Whole script", scripted, "app._toggle_code = lambda: None", "del app._toggle_code"),
+        Mutant("Compare", compared, "CompareView.compare = lambda self: None", "CompareView.compare = real_compare"),
+        Mutant(
+            "the maps of Compare",
+            compared,
+            "MapTriple.show = lambda self, shown: None",
+            "MapTriple.show = real_show",
+        ),
+        Mutant("Ask all", asked, "AskAll.ask = lambda self, text=None: None", "AskAll.ask = real_ask"),
+        Mutant(
+            "answers of the edited model",
+            asked,
+            "real, ask_all.applied = ask_all.applied, lambda model, *more: nullcontext(model)",
+            "ask_all.applied = real",
+        ),
+        Mutant(
+            "Open",
+            opened,
+            "app._open_clicked = lambda: 'Opened france-capital: 0 maps, 2 picked, its edit.'",
+            "del app._open_clicked",
+        ),
+        Mutant(
+            "another fact",
+            chosen,
+            "real, app.chooser._callbacks = app.chooser._callbacks, []",
+            "app.chooser._callbacks = real",
+        ),
+    ]
+    assert survivors(page, notebook, mutants, "slider.js", ["app.comparison._strength"], ".wb-slider") == []
