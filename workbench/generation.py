@@ -200,12 +200,14 @@ def continuation_nll(
 def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
     """Full-sequence probability of each continuation after its prompt, for a few rows of (prompt, continuation).
 
-    What all rows begin with is computed once, and the last token of a row never. Equal to ``continuation_logprobs`` up
-    to rounding.
+    A text that another begins with is read off that one (answers of one token after one prompt, say), what several
+    begin with is computed once, and the last token of a row never. Equal to ``continuation_logprobs`` up to rounding.
     """
     given = [(*prompt, *continuation)[:-1] for prompt, continuation in rows]
-    texts = list(dict.fromkeys(given))  # answers of one token after one prompt are the same text
-    shared = common_beginning([prompt for prompt, _ in rows])
+    distinct = list(dict.fromkeys(given))
+    texts = [t for t in distinct if not any(o != t and o[: len(t)] == t for o in distinct)]
+    # One text alone goes forward at once: in parts, every weight would be fetched twice.
+    shared = common_beginning([prompt for prompt, _ in rows]) if len(texts) > 1 else 0
     ids, _ = pad([t[shared:] for t in texts], pad_token(model), "right")  # causal: nothing looks at the padding
     options: dict[str, Any] = {"use_cache": False}
     with torch.inference_mode():
@@ -219,7 +221,8 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
         out: list[float] = []
         for text, (prompt, continuation) in zip(given, rows, strict=True):
             start = len(prompt) - 1 - shared - (ids.shape[1] - keep)
-            logprobs = logits[texts.index(text), start : start + len(continuation)].float().log_softmax(-1)
+            row = next(i for i, longer in enumerate(texts) if longer[: len(text)] == text)
+            logprobs = logits[row, start : start + len(continuation)].float().log_softmax(-1)
             chosen = torch.tensor(continuation, device=logprobs.device)[:, None]
             out.append(float(logprobs.gather(1, chosen).sum().exp()))
     return out

@@ -114,6 +114,26 @@ def test_probabilities_with_a_shared_question_equal_those_without(continuations:
         assert continuation_probabilities(model, part) == pytest.approx(slow, rel=1e-4)
 
 
+def test_answers_of_one_token_and_a_refusal_take_one_pass() -> None:
+    """After one text, as the strength slider asks: every weight is fetched once."""
+    model = tiny()
+    question = model.token_ids("What is the capital of France?")
+    rows = [(question, model.token_ids(text)) for text in (" Paris", " I am not sure.", " Rome")]
+    slow = dict.fromkeys(range(3), 0.0)
+    for i, logprobs in continuation_logprobs(model, [p for p, _ in rows], [c for _, c in rows]):
+        slow[i] = float(logprobs.gather(1, torch.tensor(rows[i][1])[:, None]).sum().exp())
+    passes: list[int] = []
+    hook = model.runner.model.register_forward_hook(lambda *_: passes.append(1))
+    try:
+        found = continuation_probabilities(model, rows)
+        several = len(passes)
+        continuation_probabilities(model, [*rows, (question, model.token_ids(" Rome Madrid"))])
+    finally:
+        hook.remove()
+    assert found == pytest.approx(list(slow.values()), rel=1e-4)
+    assert several == 1 and len(passes) == 3  # two texts that part have their beginning computed before
+
+
 def test_three_linked_maps_on_one_scale() -> None:
     panel = view()
     choose(panel._stage, "unlearn")
