@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from tests.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3
 from tests.tiny_facts import by_hand, capital, capitals, knowing
+from workbench import prompts
 from workbench.facts import known_facts
+from workbench.generation import Completion
 from workbench.models import LoadedModel
 from workbench.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import AttributionOptions, attribute
@@ -628,6 +631,21 @@ def test_bundled_model_equals_transformer_lens(model: Any, facts: FactSet) -> No
         )
     for (layer, position), value in zip(cells, patched.flatten().tolist(), strict=True):
         assert float(found.values[layer, position]) == pytest.approx(value - found.corrupted, abs=1e-4)
+
+
+def test_a_bare_space_is_no_answers_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer that writes " 5" as a space and a digit: the digit is the first token; a space is never traced."""
+    texts = {1: " ", 2: "5"}
+    model: Any = SimpleNamespace(
+        token_ids=lambda text: [1, 2] if text == " 5" else [1],
+        tokenizer=SimpleNamespace(decode=lambda ids: "".join(texts[i] for i in ids)),
+    )
+    assert prompts.first_token(model, "5") == 2
+    with pytest.raises(ValueError, match="has no token besides spaces"):
+        prompts.first_token(model, "?")
+    said = Completion(" 5", (1, 2))
+    with pytest.raises(ValueError, match=r"the traced token ' ' is a bare space"):
+        prompts._build(model, FRANCE, "chat", [2], said, 0, "answer")
 
 
 @pytest.mark.parametrize(
