@@ -407,6 +407,7 @@ Call = Callable[[LoadedModel, Path], Any]
 CALLS: dict[str, Call] = {
     "known_facts": lambda m, _: wb.known_facts(m, FACTS, progress=False),
     "ask": lambda m, _: wb.ask(m, FRANCE.question),
+    "traced_prompt": lambda m, _: wb.traced_prompt(m, FRANCE),
     "trace resid, noise": lambda m, _: wb.causal_trace(m, FRANCE, samples=2, pool=FACTS, progress=False),
     "trace mlp, swap": lambda m, _: wb.causal_trace(m, FRANCE, "mlp", corruption="swap", pool=FACTS, progress=False),
     "trace attn": lambda m, _: wb.causal_trace(m, FACTS[:2], "attn", samples=1, pool=FACTS, progress=False),
