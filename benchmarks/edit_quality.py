@@ -1,6 +1,6 @@
 """How well the default edit does: france-capital, and ten test facts of five relations drawn by seed.
 
-    python -m benchmarks.edit_quality [--facts 10] [--relations 5] [--max-controls 80]
+    python -m benchmarks.edit_quality [--facts 10] [--relations 5] [--max-controls 60] [--seed 3]
 
 The facts of the published table are test facts; the defaults were tuned on dev facts (``benchmarks/tune.py``). A fact
 may be drawn if the base gives its answer to the fact's question and to at least half of its held-out ones: where the
@@ -91,8 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--facts", type=int, default=10)
     parser.add_argument("--relations", type=int, default=5)
-    parser.add_argument("--max-controls", type=int, default=80, help="drawn by seed from all known test facts")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-controls", type=int, default=60, help="drawn by seed from all known test facts")
+    parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("out/bench/edit_quality.json"))
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
