@@ -42,7 +42,7 @@ def rates_table(report: EvalReport) -> pd.DataFrame:
     return table.rename(index=RATE_NAMES).rename_axis("rate (95% interval, n)")
 
 
-def code_for(fact: Fact, recipe: Recipe, max_controls: int | None, seed: int) -> str:
+def code_for(fact: Fact, recipe: Recipe, max_controls: int | None) -> str:
     """The Python that repeats the demo."""
     return (
         "import workbench as wb\n\n"
@@ -50,9 +50,9 @@ def code_for(fact: Fact, recipe: Recipe, max_controls: int | None, seed: int) ->
         f"fact = wb.load_facts()[{fact.id!r}]\n"
         "trace = wb.causal_trace(model, fact, corruption='swap', metric='logit_diff')\n"
         "maps = wb.attribute(model, fact, unit=('head', 'mlp', 'neuron'))\n"
-        f"edit = wb.rewrite(model, fact, recipe=wb.Recipe.named({recipe.name!r}, seed={seed}))\n"
+        f"edit = wb.rewrite(model, fact, recipe=wb.Recipe.named({recipe.name!r}, seed={recipe.seed}))\n"
         "probabilities = wb.answer_probabilities(model, fact, edit=edit)\n"
-        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls}, collateral=True, seed={seed})\n"
+        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls}, collateral=True, seed={recipe.seed})\n"
     )
 
 
@@ -110,7 +110,7 @@ def run_demo(
             ("What was said, held-out questions", [answers]),
             *((words, [report.answers(group)]) for group, words in FOLLOWS.items() if has(report, group)),
             ("What was not measured", list(report.missing) or ["Nothing is missing."]),
-            ("The same in Python", [Code(code_for(fact, settings, max_controls, seed))]),
+            ("The same in Python", [Code(code_for(fact, settings, max_controls))]),
         ],
     )
     print(f"\n{seconds:.0f} s. Wrote {out / 'edit'}, {out / 'report.json'} and {out / 'report.html'}.")

@@ -13,21 +13,15 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Notebook
-from tests.browser.test_workbench import FACTS, button, panel, sees
+from tests.browser.test_workbench import FACTS, WAITING_FIT, button, panel, sees
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 Run = Callable[..., Notebook]
 
-# A fit that waits to be cancelled: nothing is computed.
 APP = f"""{FACTS}
-from workbench.editing.fit import Cancelled
-from workbench.widgets import edit_panel, markup
-def waiting(*given, cancel, **options):
-    while not cancel.wait(0.02):
-        pass
-    raise Cancelled("Cancelled here.")
-edit_panel.fit_and_evaluate = waiting
+{WAITING_FIT}
+from workbench.widgets import markup
 app = wb.Workbench(model, facts, fact="germany-capital")
 app.picker.compute = lambda *units: None
 app

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.browser import test_workbench as bench
 from tests.browser.conftest import Notebook
 from tests.browser.mutants import Mutant, survivors
-from tests.browser.test_workbench import FACTS, go_to, press
+from tests.browser.test_workbench import FACTS, WAITING_FIT, go_to, press
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
@@ -20,15 +20,10 @@ Run = Callable[..., Notebook]
 # An edit by hand, a fit that waits to be cancelled, one pair of maps, and answers that only name the model: assertions
 # about a mutant wait for less than a second, so nothing may take longer.
 APP = f"""{FACTS}
+{WAITING_FIT}
 import torch
-from workbench.editing.fit import Cancelled
 from workbench.types import EditStage, GateDelta
-from workbench.widgets import ask_all, compare, edit_panel
-def waiting(*given, cancel, **options):
-    while not cancel.wait(0.02):
-        pass
-    raise Cancelled("Cancelled here.")
-edit_panel.fit_and_evaluate = waiting
+from workbench.widgets import ask_all, compare
 ask_all.ask = lambda model, text: text + (" edited" if model.applied else " base")
 gate = torch.ones(model.shape.site_size("z"))
 gate[4 * 64 : 5 * 64] = 0.0

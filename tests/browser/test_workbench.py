@@ -31,6 +31,16 @@ short = [replace(everything[i], paraphrases=everything[i].paraphrases[:1], heldo
 animals = everything.filter(relation="animal-class", split="dev", role="retain")[:3]
 facts = wb.FactSet([*short, *animals], name="few")
 """
+# Instead of a fit: waits to be cancelled, and computes nothing.
+WAITING_FIT = """
+from workbench.editing.fit import Cancelled
+from workbench.widgets import edit_panel
+def waiting(*given, cancel, **options):
+    while not cancel.wait(0.02):
+        pass
+    raise Cancelled("Cancelled here.")
+edit_panel.fit_and_evaluate = waiting
+"""
 APP = f"""{FACTS}
 app = wb.Workbench(model, facts, fact="germany-capital")
 app.editor.recipe = wb.Recipe(retain_size=2, retain_batch_size=2, batch_size=2)

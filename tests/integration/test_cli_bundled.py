@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,26 +23,17 @@ def refuse(*args, **options):
 socket.socket.connect = socket.getaddrinfo = refuse
 
 import tempfile
+from dataclasses import replace
+
 import torch
 import workbench as wb
-from workbench.types import EditStage, GateDelta
+from tests.tiny_facts import edit_of
 
 model = wb.load_model()
 fact = wb.load_facts()["france-capital"]
 assert wb.ask(model, fact.question)
 gates = {(23, "post"): torch.full((model.shape.d_mlp,), 0.9)}
-edit = wb.Edit(
-    stages=(EditStage("learn", GateDelta(gates)),),
-    selection=wb.Selection("L23MLP"),
-    selector="given",
-    recipe=wb.Recipe(stages=("learn",)),
-    facts=(fact,),
-    retain_ids=(),
-    history=(),
-    base_fingerprint=model.fingerprint,
-    base_name=model.name,
-    provenance={"modules": model.architecture.describe(gates)},
-)
+edit = replace(edit_of(model, gates, fact=fact), provenance={"modules": model.architecture.describe(gates)})
 assert edit.to_peft(tempfile.mkdtemp() + "/adapter")
 assert wb.merge(model, edit, tempfile.mkdtemp() + "/merged")
 """
@@ -61,5 +53,8 @@ def test_the_list_of_facts(capsys: pytest.CaptureFixture[str]) -> None:
 def test_nothing_is_asked_of_the_hub() -> None:
     """Without the variable that keeps the hub libraries offline, and with every connection refused."""
     environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
-    done = subprocess.run([sys.executable, "-c", OFFLINE], env=environment, capture_output=True, text=True, timeout=300)
+    root = Path(__file__).parents[2]  # where ``tests`` can be imported
+    done = subprocess.run(
+        [sys.executable, "-c", OFFLINE], cwd=root, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr

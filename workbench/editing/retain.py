@@ -10,6 +10,12 @@ from workbench.models import LoadedModel
 from workbench.types import Fact, FactSet
 
 
+def retainable(model: LoadedModel, facts: Sequence[Fact], pool: FactSet, *, progress: bool = True) -> FactSet:
+    """The pool's facts with the role ``"retain"`` that the model knows and that overlap none of these."""
+    candidates = pool.without(facts).filter(role="retain")
+    return known_facts(model, candidates, progress=progress) if len(candidates) else candidates
+
+
 def default_retain(
     model: LoadedModel,
     facts: Sequence[Fact],
@@ -36,8 +42,7 @@ def default_retain(
     if size == 0:
         return FactSet(name="no retain set")
     pool = load_facts() if pool is None else pool
-    candidates = pool.without(facts).filter(lambda f: f.role == "retain")
-    known = list(known_facts(model, candidates, progress=progress)) if len(candidates) else []
+    known = list(retainable(model, facts, pool, progress=progress))
     if not known:
         raise ValueError(
             f"The pool {pool.name!r} has no fact with role='retain' that the model knows, so nothing would hold other "

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from workbench.editing.batches import retain_rows, wanted_rows
-from workbench.editing.retain import default_retain
+from workbench.editing.retain import default_retain, retainable
 from workbench.editing.sensitivity import Fisher, damped, fisher_information, gate_gradients
-from workbench.facts import known_facts, load_facts
+from workbench.facts import load_facts
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
 from workbench.types import Component, Fact, FactSet, Form, Recipe, Selection, Site
@@ -102,8 +102,7 @@ def gate_scores(
     ]
     gain = torch.stack(wanted).mean(0).sqrt()
     pool = load_facts() if pool is None else pool
-    retained = pool.without(facts).filter(lambda f: f.role == "retain")
-    if not len(retained) or not len(known_facts(model, retained, progress=progress)):
+    if not len(retainable(model, facts, pool, progress=progress)):
         return gain.view(-1, d_mlp), None
     kept = default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
     fisher = fisher_information(model, retain_rows(model, list(kept), facts), neurons, seed)
@@ -126,8 +125,7 @@ def contrast_facts(
     With ``form``, only facts that can be traced in that form.
     """
     pool = load_facts() if pool is None else pool
-    candidates = pool.without([fact] if isinstance(fact, Fact) else fact).filter(lambda f: f.role == "retain")
-    controls = list(known_facts(model, candidates, progress=progress)) if len(candidates) else []
+    controls = list(retainable(model, [fact] if isinstance(fact, Fact) else fact, pool, progress=progress))
     random.Random(seed).shuffle(controls)
     return FactSet(traceable(model, controls, n, form), name="contrast facts")
 

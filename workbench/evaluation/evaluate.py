@@ -122,8 +122,12 @@ def evaluate_views(
     pool = load_facts() if pool is None else pool
     trained = {*(f.id for f in edited), *trained}
     missing: list[str] = []
-    control_facts = _controls(model, controls, pool, trained, edited, max_controls, seed, progress, missing)
-    neighbour_facts = _neighbours(model, pool, trained, edited, max_controls, seed, progress, missing)
+    touched = [*edited, *(f for f in pool if f.id in trained)]
+    free = pool.without(touched)
+    if controls is not None:
+        _check_controls(controls, trained, touched)
+    control_facts = _controls(model, controls, free, max_controls, seed, progress, missing)
+    neighbour_facts = _neighbours(model, free, edited, max_controls, seed, progress, missing)
     questions = questions_of(edited, neighbour_facts, control_facts, missing)
     if collateral:
         questions += collateral_questions(edited, pool, missing)
@@ -170,51 +174,51 @@ def _facts(facts: Fact | FactSet | Sequence[Fact] | None, edit: Edit | None) -> 
     return found
 
 
+def _check_controls(controls: Iterable[Fact], trained: set[str], touched: Sequence[Fact]) -> None:
+    """Raise a ValueError for controls that were trained on, under another id too."""
+    clash = sorted(f.id for f in controls if f.id in trained or any(f.overlaps(one) for one in touched))
+    if clash:
+        raise ValueError(
+            f"controls= overlaps the edited facts or the edit's retain set: {clash}. Controls must not have been "
+            "trained on; leave them out."
+        )
+
+
 def _controls(
     model: LoadedModel,
     controls: FactSet | Sequence[Fact] | None,
-    pool: FactSet,
-    trained: set[str],
-    edited: Sequence[Fact],
+    free: FactSet,
     most: int | None,
     seed: int,
     progress: bool,
     missing: list[str],
 ) -> list[Fact]:
+    """Those given, or the known test facts of what is free of training."""
     if controls is not None:
-        known = [*edited, *(f for f in pool if f.id in trained)]
-        clash = sorted(f.id for f in controls if f.id in trained or any(f.overlaps(one) for one in known))
-        if clash:
-            raise ValueError(
-                f"controls= overlaps the edited facts or the edit's retain set: {clash}. Controls must not have been "
-                "trained on; leave them out."
-            )
         found = list(controls)
     else:
-        free = pool.without(edited, trained).filter(lambda f: f.split == "test" and f.id not in trained)
-        found = list(known_facts(model, free, progress=progress))
+        found = list(known_facts(model, free.filter(split="test"), progress=progress))
         if not found:
-            missing.append(f"controls: {pool.name!r} has no fact of the test split that the model knows")
+            missing.append(f"controls: {free.name!r} has no fact of the test split that the model knows")
     return _draw(found, most, seed)
 
 
 def _neighbours(
     model: LoadedModel,
-    pool: FactSet,
-    trained: set[str],
+    free: FactSet,
     edited: Sequence[Fact],
     most: int | None,
     seed: int,
     progress: bool,
     missing: list[str],
 ) -> list[Fact]:
+    """The known neighbours of the edited facts in what is free of training, but for those kept for it."""
     found: dict[str, Fact] = {}
     for fact in edited:
-        near = pool.without(edited, trained).neighbours(fact)
-        free = near.filter(lambda f: f.role != "retain" and f.id not in trained)
-        known = known_facts(model, free, progress=progress) if len(free) else free
+        near = free.neighbours(fact).filter(lambda f: f.role != "retain")
+        known = known_facts(model, near, progress=progress) if len(near) else near
         if not len(known):
-            why = "it has no relation" if not fact.relation else f"none known in {pool.name!r} besides retained ones"
+            why = "it has no relation" if not fact.relation else f"none known in {free.name!r} besides retained ones"
             missing.append(f"neighbours of {fact.id}: {why}")
         found.update((f.id, f) for f in known)
     return _draw(list(found.values()), most, seed)
