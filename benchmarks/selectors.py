@@ -70,13 +70,11 @@ def main() -> None:
         held = wanted_rows(model, [asked], "learn", replace(recipe, contexts=False))
         held_gain = gate_gradients(model, held, neurons).mean(0)
         kept = list(default_retain(model, [fact], pool=dev, size=RETAINED, progress=False))
-        fisher = fisher_information(model, retain_rows(model, kept, [fact]), neurons, args.seed).values
+        fisher = fisher_information(model, retain_rows(model, kept, [fact]), neurons, args.seed)
         contrast = wb.contrast_facts(model, fact, pool=dev, progress=False)
         effect = wb.attribute(model, fact, "neuron", contrast=contrast, pool=dev, progress=False)
         scores = {
-            "gain / root of Fisher information (default)": gate_scores(model, fact, pool=dev, progress=False)[
-                0
-            ].flatten(),
+            "gain / root of Fisher information (default)": gate_scores(model, fact, pool=dev, progress=False).flatten(),
             "gain alone": gain.abs(),
             "attribution minus controls'": effect.values[lowest:].flatten(),
             "random": torch.rand(len(gain), generator=torch.Generator().manual_seed(args.seed)),

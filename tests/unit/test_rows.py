@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from tests.tiny_facts import capital
 from tests.unit.test_fit import FACTS, FAMILIES, FRANCE, RETAIN, fitted, same, tiny
 from workbench.architecture import inject_gates, shared_view
 from workbench.editing import fit as fit_module
+from workbench.editing import sensitivity
 from workbench.editing.batches import (
     Row,
     chat_row,
@@ -26,7 +29,7 @@ from workbench.editing.batches import (
 )
 from workbench.editing.fit import rewrite
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import default_selection, gate_scores, select_neurons
+from workbench.editing.selector import default_selection, gate_scores
 from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.prompts import prompt_ids
 from workbench.types import Fact, FactSet, GateDelta, Recipe, Selection
@@ -148,15 +151,15 @@ def test_scores_are_gain_over_the_root_of_fisher_information() -> None:
     pool = FactSet([*RETAIN, *(f for f in FACTS if f.role != "retain")])
     gates = Selection("L1MLP L2MLP").entries(model)
     gain = gate_gradients(model, wanted_rows(model, [FRANCE], "learn", Recipe()), gates).mean(0).abs()
-    found = gate_scores(model, FRANCE, pool=pool, progress=False)[0].flatten()
+    found = gate_scores(model, FRANCE, pool=pool, progress=False).flatten()
     cost = (gain / found).square()
     assert not torch.allclose(cost, cost.mean(), rtol=0.1)
     kept = default_retain(model, [FRANCE], pool=pool, progress=False)
     kinds = retain_rows(model, list(kept), [FRANCE])
-    fisher = fisher_information(model, kinds, gates, seed=0).values
+    fisher = fisher_information(model, kinds, gates, seed=0)
     torch.testing.assert_close(cost, fisher + DAMPING * fisher.mean(), rtol=1e-3, atol=0.0)
     none = FACTS.filter(lambda f: f.role != "retain")
-    torch.testing.assert_close(gate_scores(model, FRANCE, pool=none, progress=False)[0].flatten(), gain)
+    torch.testing.assert_close(gate_scores(model, FRANCE, pool=none, progress=False).flatten(), gain)
 
 
 def test_both_kinds_of_rows_count_equally_in_the_fisher_information() -> None:
@@ -167,25 +170,42 @@ def test_both_kinds_of_rows_count_equally_in_the_fisher_information() -> None:
     first = gate_gradients(model, [one], gates, draw=draw)[0].square()
     rest = gate_gradients(model, [two] * 3, gates, draw=draw).square().mean(0)
     both = fisher_information(model, ([one], [two] * 3), gates, 3)
-    torch.testing.assert_close(both.values, (first + rest) / 2)
-    torch.testing.assert_close(fisher_information(model, ([one], []), gates, 3).values, first)
+    torch.testing.assert_close(both, (first + rest) / 2)
+    torch.testing.assert_close(fisher_information(model, ([one], []), gates, 3), first)
 
 
 @FAMILIES
-def test_fisher_information_of_some_gates_is_taken_from_that_of_all(family: str) -> None:
-    """Equal to the bit, or not taken."""
-    model = tiny(family)
+def test_fisher_information_is_measured_once_for_all_gates_of_the_same_pass(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered is to the bit what would be measured, and is not taken for other rows, seeds or passes."""
+    passes: list[Any] = []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        passes.append(args)
+        return gate_gradients(*args, **options)
+
+    monkeypatch.setattr(sensitivity, "gate_gradients", counted)
+    model, untouched = tiny(family), tiny(family)
     kinds = ([Row((1, 2, 3), (0, 5))], [Row((4, 2), (6,)), Row((7, 8, 9, 10), (6, 3))])
     every = fisher_information(model, kinds, Selection("L1MLP L2MLP").entries(model), 3)
+    assert len(passes) == 2
     some = Selection("L2N7 L1N40 L1N3").entries(model)
-    found = every.of(kinds, some, 3)
-    assert found is not None
-    assert torch.equal(found, fisher_information(model, kinds, some, 3).values)
+    found = fisher_information(model, kinds, some, 3)
+    assert len(passes) == 2
+    assert found.tolist() == [every[3], every[40], every[len(every) // 2 + 7]]
+    assert torch.equal(found, fisher_information(untouched, kinds, some, 3))
     assert len(set(found.tolist())) == 3
-    assert every.of(kinds, some, 4) is None
-    assert every.of(kinds[::-1], some, 3) is None
-    assert every.of(kinds, Selection("L1N3 L2H0").entries(model), 3) is None
-    assert every.of(kinds, Selection("L2N7").entries(model), 3) is None  # its pass would begin at layer 2
+    for other in (
+        lambda: fisher_information(model, kinds, some, 4),
+        lambda: fisher_information(model, kinds[::-1], some, 3),
+        lambda: fisher_information(model, kinds, Selection("L1N3 L2H0").entries(model), 3),
+        lambda: fisher_information(model, kinds, Selection("L2N7").entries(model), 3),
+        lambda: fisher_information(untouched, kinds, Selection("L1N3 L2N0").entries(model), 5),
+    ):
+        passes.clear()
+        other()
+        assert len(passes) == 2
 
 
 def test_retain_batches_are_half_neighbours() -> None:
@@ -231,7 +251,7 @@ def test_the_default_selection() -> None:
     assert {c.kind for c in found} == {"N"}
     assert min(c.layer for c in found) >= 1  # the lowest 27% of three layers is layer 0
     assert found == default_selection(model, FRANCE, pool=FACTS, k=20, progress=False)
-    scores = gate_scores(model, FRANCE, pool=FACTS, progress=False)[0]
+    scores = gate_scores(model, FRANCE, pool=FACTS, progress=False)
     picked = torch.zeros_like(scores, dtype=torch.bool)
     for c in found:
         picked[c.layer - 1, c.index] = True
@@ -241,9 +261,7 @@ def test_the_default_selection() -> None:
 
 
 def test_the_default_selection_is_what_rewrite_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        fit_module, "select_neurons", lambda *args, **options: select_neurons(*args, **{**options, "k": 9})
-    )
+    monkeypatch.setattr(fit_module, "default_selection", partial(default_selection, k=9))
     edit = fitted(selection=None)
     assert edit.selector == "neurons-by-contrast"
     assert len(edit.selection) == 9
@@ -254,22 +272,21 @@ def test_the_default_selection_is_what_rewrite_takes(monkeypatch: pytest.MonkeyP
 def test_the_fit_takes_the_selectors_fisher_information(monkeypatch: pytest.MonkeyPatch, measured_on: str) -> None:
     """It is measured once where both need it on the same rows, and the edit is the same to the bit as with the
     selection given."""
-    model, measured = tiny(), []
+    model, drawn = tiny(), []
 
-    def counted(*args: Any) -> Any:
-        measured.append(args)
-        return fisher_information(*args)
+    def counted(*args: Any, **options: Any) -> Any:
+        drawn.append(args)
+        return gate_gradients(*args, **options)
 
-    def few(*args: Any, **options: Any) -> Any:
-        return select_neurons(*args, **{**options, "k": 60})
-
-    monkeypatch.setattr(fit_module, "fisher_information", counted)
-    monkeypatch.setattr(fit_module, "select_neurons", few)
+    monkeypatch.setattr(sensitivity, "gate_gradients", counted)
+    monkeypatch.setattr(sensitivity, "_LATEST", WeakKeyDictionary())
+    monkeypatch.setattr(fit_module, "default_selection", partial(default_selection, k=60))
     retain = None if measured_on == "the fit's rows" else RETAIN[:1]
-    edit = fitted(selection=None, optimiser="natural", retain=retain)
-    assert len(measured) == (retain is not None)
-    given = fitted(
-        selection=default_selection(model, FRANCE, pool=FACTS, k=60, progress=False), optimiser="natural", retain=retain
-    )
-    assert len(measured) == 1 + (retain is not None)
+    edit = fitted(model=model, selection=None, optimiser="natural", retain=retain)
+    assert len(drawn) == 1 + (retain is not None)  # one kind of rows: RETAIN are all neighbours
+    selection = default_selection(model, FRANCE, pool=FACTS, k=60, progress=False)
+    assert len(drawn) == 1 + (retain is not None)  # remembered
+    monkeypatch.setattr(sensitivity, "_LATEST", WeakKeyDictionary())
+    given = fitted(model=model, selection=selection, optimiser="natural", retain=retain)
+    assert len(drawn) == 2 + (retain is not None)  # forgotten
     assert same(edit, given)

@@ -20,8 +20,8 @@ from workbench.architecture import inject_gates, shared_view
 from workbench.editing.loop import CancelFlag, Cancelled, Moving, NonFiniteLoss, Training, check_cancel
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import SELECTOR, select_neurons
-from workbench.editing.sensitivity import Fisher, fisher_information
+from workbench.editing.selector import SELECTOR, default_selection
+from workbench.editing.sensitivity import fisher_information
 from workbench.models import LoadedModel
 from workbench.prompts import check_first_tokens
 from workbench.provenance import provenance
@@ -86,15 +86,14 @@ def rewrite(
     began = time.perf_counter()
     kept = retain_set(model, facts, retain, recipe, pool, progress)
     check_cancel(cancel)
-    measured: Fisher | None = None
     if chosen is None:
-        chosen, measured = select_neurons(model, facts, pool=pool, seed=recipe.seed, progress=progress)
+        chosen = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress)
     check_cancel(cancel)
     selected_at = time.perf_counter()
     training = Training(
         model, facts, recipe, kept, min(layer for layer, _ in chosen.entries(model)), on_step=on_step, cancel=cancel
     )
-    fit = _Fit(training, chosen, measured)
+    fit = _Fit(training, chosen)
 
     def edit_of(stages: tuple[EditStage, ...]) -> Edit:
         return Edit(
@@ -155,14 +154,12 @@ class _Fit:
     Args:
         training: The rows and the loop.
         selection: What may move.
-        measured: Fisher information that the selector measured; used if it is that of these gates and rows.
     """
 
-    def __init__(self, training: Training, selection: Selection, measured: Fisher | None) -> None:
+    def __init__(self, training: Training, selection: Selection) -> None:
         self.training, self.model, self.recipe = training, training.model, training.recipe
         self.entries = selection.entries(self.model)
         self._view = shared_view(self.model.hf)
-        self._measured = measured
 
     def run(self, progress: bool, stop: Callable[[tuple[EditStage, ...]], bool] | None) -> tuple[EditStage, ...]:
         """Fit every stage and return them; the last one only until ``stop`` says so."""
@@ -213,11 +210,7 @@ class _Fit:
     def _optimiser(self, parameters: Mapping[str, nn.Parameter]) -> Optimiser:
         if self.recipe.optimiser == "adam":
             return Adam(parameters)
-        kinds, seed = self.training.retained, self.recipe.seed
-        fisher = None if self._measured is None else self._measured.of(kinds, self.entries, seed)
-        if fisher is None:
-            self._measured = fisher_information(self.model, kinds, self.entries, seed)
-            fisher = self._measured.values
+        fisher = fisher_information(self.model, self.training.retained, self.entries, self.recipe.seed)
         places: list[tuple[nn.Parameter, Tensor]] = []
         for (layer, site), indices in self.entries.items():
             place = self.model.architecture.gate_module(layer, site)

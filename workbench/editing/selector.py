@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.editing.batches import retain_rows, wanted_rows
 from workbench.editing.retain import default_retain, retainable
-from workbench.editing.sensitivity import Fisher, damped, fisher_information, gate_gradients
+from workbench.editing.sensitivity import damped, fisher_information, gate_gradients
 from workbench.facts import load_facts
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
@@ -55,21 +55,7 @@ def default_selection(
     Raises:
         ValueError: k is out of range.
     """
-    return select_neurons(model, fact, pool=pool, k=k, seed=seed, progress=progress)[0]
-
-
-def select_neurons(
-    model: LoadedModel,
-    fact: Fact | Sequence[Fact],
-    *,
-    pool: FactSet | None = None,
-    k: int = NEURONS,
-    seed: int = 0,
-    progress: bool = True,
-) -> tuple[Selection, Fisher | None]:
-    """``default_selection``, and the Fisher information of all neurons that it chose from, for a fit that needs it too
-    (None where the pool has no retained facts)."""
-    scores, fisher = gate_scores(model, fact, pool=pool, seed=seed, progress=progress)
+    scores = gate_scores(model, fact, pool=pool, seed=seed, progress=progress)
     first = model.shape.n_layers - len(scores)
     if not isinstance(k, int) or not 1 <= k <= scores.numel():
         raise ValueError(
@@ -77,7 +63,7 @@ def select_neurons(
         )
     best = scores.flatten().argsort(descending=True, stable=True)[:k]
     d_mlp = model.shape.d_mlp
-    return Selection([Component(first + i // d_mlp, "N", i % d_mlp) for i in best.tolist()]), fisher
+    return Selection([Component(first + i // d_mlp, "N", i % d_mlp) for i in best.tolist()])
 
 
 def gate_scores(
@@ -87,9 +73,8 @@ def gate_scores(
     pool: FactSet | None = None,
     seed: int = 0,
     progress: bool = True,
-) -> tuple[Tensor, Fisher | None]:
-    """The scores of ``default_selection``, [layers, d_mlp] for the upper 73% of the layers, and the Fisher information
-    in them (None without retained facts). Arguments as there."""
+) -> Tensor:
+    """The scores of ``default_selection``, [layers, d_mlp] for the upper 73% of the layers. Arguments as there."""
     facts = [fact] if isinstance(fact, Fact) else list(fact)
     if not facts:
         raise ValueError("default_selection needs at least one fact, got none.")
@@ -103,10 +88,10 @@ def gate_scores(
     gain = torch.stack(wanted).mean(0).sqrt()
     pool = load_facts() if pool is None else pool
     if not len(retainable(model, facts, pool, progress=progress)):
-        return gain.view(-1, d_mlp), None
+        return gain.view(-1, d_mlp)
     kept = default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
     fisher = fisher_information(model, retain_rows(model, list(kept), facts), neurons, seed)
-    return (gain / damped(fisher.values).sqrt()).view(-1, d_mlp), fisher
+    return (gain / damped(fisher).sqrt()).view(-1, d_mlp)
 
 
 def contrast_facts(

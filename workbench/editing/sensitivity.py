@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from workbench.resume import HookSite, Resumable
 from workbench.types import Site
 
 DAMPING = 0.1
+REMEMBERED = 3
 
 
 def gate_gradients(
@@ -65,37 +67,24 @@ def gate_gradients(
 
 
 @dataclass(frozen=True, eq=False)
-class Fisher:
-    """Diagonal Fisher information of gates, and what it was measured on.
+class _Fisher:
+    """Fisher information of all gates of some sites, from the lowest layer on, and what it was measured on.
 
     Args:
         kinds: The rows, by kind.
         seed: Drew the answers.
-        entries: The gates, as ``Selection.entries`` gives them.
-        values: [gates] in nats squared, in the order of ``entries``.
+        lowest: The layer at which the pass began: from another one rounding differs, and with it, rarely, an answer
+            that is drawn.
+        values: [gates of the site] by layer and site, in nats squared.
     """
 
     kinds: tuple[tuple[Row, ...], ...]
     seed: int
-    entries: Mapping[tuple[int, Site], Sequence[int]]
-    values: Tensor
+    lowest: int
+    values: Mapping[tuple[int, Site], Tensor]
 
-    def of(
-        self,
-        kinds: Sequence[Sequence[Row]],
-        entries: Mapping[tuple[int, Site], Sequence[int]],
-        seed: int,
-    ) -> Tensor | None:
-        """The values of some of the gates, [gates] in the order of ``entries``, equal to the bit to what
-        ``fisher_information`` would find; None unless all of them were measured on just these rows with this seed,
-        from the same lowest layer on (else rounding differs, and with it, rarely, an answer that is drawn)."""
-        same = self.seed == seed and self.kinds == tuple(map(tuple, kinds))
-        if not same or min(entries)[0] != min(self.entries)[0]:
-            return None
-        gates = [(place, gate) for place, index in self.entries.items() for gate in index]
-        column = {gate: at for at, gate in enumerate(gates)}
-        wanted = [(place, gate) for place, index in entries.items() for gate in index]
-        return self.values[[column[gate] for gate in wanted]] if column.keys() >= set(wanted) else None
+
+_LATEST: WeakKeyDictionary[LoadedModel, list[_Fisher]] = WeakKeyDictionary()
 
 
 def fisher_information(
@@ -103,12 +92,39 @@ def fisher_information(
     kinds: Sequence[Sequence[Row]],
     entries: Mapping[tuple[int, Site], Sequence[int]],
     seed: int,
-) -> Fisher:
-    """Diagonal Fisher information of gates on retained rows, each kind of rows that there is counting equally. ``seed``
-    draws the answers."""
-    draw = torch.Generator().manual_seed(seed)
-    means = [gate_gradients(model, rows, entries, draw=draw).square().mean(0) for rows in kinds if rows]
-    return Fisher(tuple(map(tuple, kinds)), seed, dict(entries), torch.stack(means).mean(0))
+) -> Tensor:
+    """Diagonal Fisher information of gates on retained rows, each kind of rows that there is counting equally: [gates]
+    in nats squared, in the order of ``entries``. ``seed`` draws the answers.
+
+    The backward pass that some gates need gives it for every gate of their sites above the lowest. All are measured,
+    and the last ``REMEMBERED`` measurements kept for as long as the model is there: what the selector measured serves
+    the fit, and the fit's serves random selections and other recipes. What is remembered equals what would be measured
+    to the bit.
+    """
+    rows = tuple(map(tuple, kinds))
+    lowest = min(layer for layer, _ in entries)
+    sites: list[Site] = sorted({site for _, site in entries})
+    known = _LATEST.setdefault(model, [])
+    found = next(
+        (
+            f
+            for f in known
+            if f.kinds == rows and (f.seed, f.lowest) == (seed, lowest) and entries.keys() <= f.values.keys()
+        ),
+        None,
+    )
+    if found is None:
+        places: list[tuple[int, Site]] = [
+            (layer, site) for layer in range(lowest, model.shape.n_layers) for site in sites
+        ]
+        every = {place: range(model.shape.site_size(place[1])) for place in places}
+        draw = torch.Generator().manual_seed(seed)
+        means = [gate_gradients(model, kind, every, draw=draw).square().mean(0) for kind in rows if kind]
+        values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
+        found = _Fisher(rows, seed, lowest, dict(zip(places, values, strict=True)))
+        known.insert(0, found)
+        del known[REMEMBERED:]
+    return torch.cat([found.values[place][list(index)] for place, index in entries.items()])
 
 
 def damped(fisher: Tensor) -> Tensor:
