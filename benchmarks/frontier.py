@@ -1,0 +1,115 @@
+"""What a new fact costs: control retention against new-fact accuracy, by the number of gates and how far they go.
+
+    python -m benchmarks.frontier [--facts 2] [--neurons 250 2000 8000] [--strengths 0.25 0.5 0.75 1 1.25]
+
+Test facts drawn by seed as in ``benchmarks/edit_quality.py``. Each is edited with the best so many neurons by the
+default selector; every edit is then read at several strengths, and beside it a control that cannot teach anything: the
+same changes of the same gates, dealt out among them by seed and given random signs. What both lose at one KL is lost to
+any change of that size: answers that were nearly tied before. Finished edits are files,
+``benchmarks/results/frontier/<fact>-<neurons>.json``; a rerun goes on after the last one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import workbench as wb
+from benchmarks.edit_quality import draw_facts, rates_of, vars_of
+from workbench.atomic import write_bytes
+from workbench.editing.applied import applied
+from workbench.evaluation.answering import Answering
+from workbench.evaluation.evaluate import evaluate_views
+from workbench.types import Edit, GateDelta
+
+SHOWN = ("new", "control", "neighbour", "kl")
+
+
+def dealt_out(edit: Edit, seed: int) -> Edit:
+    """The edit's final changes, shuffled among its gates and with random signs, as one stage."""
+    gates = edit.delta().gates
+    draw = torch.Generator().manual_seed(seed)
+    changes = torch.cat([values - 1 for values in gates.values()])
+    moved = changes.nonzero()[:, 0]
+    signs = torch.randint(0, 2, (len(moved),), generator=draw) * 2 - 1
+    changes[moved] = changes[moved][torch.randperm(len(moved), generator=draw)] * signs
+    parts = changes.split([len(values) for values in gates.values()])
+    delta = GateDelta({place: 1 + part for place, part in zip(gates, parts, strict=True)})
+    return replace(edit, stages=(replace(edit.stages[-1], delta=delta),))
+
+
+def measure(
+    model: wb.LoadedModel, fact: wb.Fact, neurons: int, args: argparse.Namespace, answering: Answering
+) -> dict[str, Any]:
+    """One edit, and its control, at every strength."""
+    recipe = wb.Recipe(seed=args.seed)
+    selection = wb.default_selection(model, fact, k=neurons, seed=args.seed, progress=False)
+    edit = wb.rewrite(model, fact, selection, recipe=recipe, progress=False)
+    changed = {"edit": edit, "dealt out": dealt_out(edit, args.seed)}
+    views = {
+        f"{name}, {strength:g}": partial(applied, model, one, None, strength)
+        for name, one in changed.items()
+        for strength in args.strengths
+    }
+    report = evaluate_views(
+        model,
+        [fact],
+        views,
+        trained=edit.retain_ids,
+        max_controls=args.max_controls,
+        answering=answering,
+        seed=args.seed,
+        progress=False,
+    )
+    return {"rates": {view: {k: vars_of(report.rate(k, view)) for k in SHOWN} for view in views}}
+
+
+def main() -> None:
+    """Run what is not done yet, print a Markdown table, write ``benchmarks/results/frontier.json``."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--facts", type=int, default=2)
+    parser.add_argument("--relations", type=int, default=2)
+    parser.add_argument("--neurons", type=int, nargs="+", default=[250, 2000, 8000])
+    parser.add_argument("--strengths", type=float, nargs="+", default=[0.25, 0.5, 0.75, 1.0, 1.25])
+    parser.add_argument("--max-controls", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/frontier.json"))
+    args = parser.parse_args()
+    model = wb.load_model()
+    answering = Answering(model)
+    known = wb.known_facts(model, wb.load_facts().filter(split="test"))
+    drawn = draw_facts(answering, known, args.facts, args.relations, args.seed)
+    content: list[dict[str, Any]] = []
+    print(
+        "| fact | neurons | change | strength | new answer | controls | neighbours | KL, nats a token |\n|" + "---|" * 8
+    )
+    for fact in drawn:
+        for neurons in args.neurons:
+            path = args.out.with_suffix("") / f"{fact.id}-{neurons}.json"
+            settings = {
+                "recipe": wb.Recipe(seed=args.seed).to_dict(),
+                "model": model.fingerprint,
+                "strengths": args.strengths,
+                "max_controls": args.max_controls,
+            }
+            done = json.loads(path.read_text()) if path.is_file() else {}
+            if done.get("settings") != settings:
+                done = {"settings": settings, **measure(model, fact, neurons, args, answering)}
+                write_bytes(path, json.dumps(done, indent=1).encode())
+            for view in done["rates"]:
+                rates = rates_of(done, view)
+                change, strength = view.split(", ")
+                shown = " | ".join(str(rates[name]) for name in SHOWN)
+                print(f"| {fact.id} | {neurons} | {change} | {strength} | {shown} |", flush=True)
+            content.append({"fact": fact.id, "neurons": neurons, "rates": done["rates"]})
+    write_bytes(args.out, json.dumps(content, indent=1).encode())
+
+
+if __name__ == "__main__":
+    main()
