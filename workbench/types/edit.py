@@ -22,7 +22,7 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 Objective = Literal["cross-entropy"]
 AnswerStyle = Literal["own", "short"]
 Optimiser = Literal["natural", "adam"]
-DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 15, "learn": 35}
+DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 10, "learn": 26}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Recipe:
     optimiser: Optimiser = "natural"
     learning_rate: float = 0.03
     warmup: int = 2
-    average: int = 15
+    average: int = 12
     batch_size: int = 8
     retain_weight: float = 4.0
     retain_size: int = 80
