@@ -95,7 +95,7 @@ def test_maps_are_computed_when_somebody_looks() -> None:
     one.picker.job.wait(120)
     assert torch.equal(
         one.picker.maps["heads"].values,
-        attribute(tiny(), SPAIN, "head", corruption="swap", pool=FACTS, progress=False).values,
+        attribute(tiny(), SPAIN, "head", method="patching", corruption="swap", pool=FACTS, progress=False).values,
     )
 
 

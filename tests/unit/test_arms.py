@@ -16,18 +16,19 @@ import torch
 
 import workbench as wb
 from tests.tiny_facts import capital, capitals, knowing
-from tests.unit.test_fit import MAKERS, assert_unchanged, recipe, unchanged
+from tests.unit.test_fit import MAKERS, assert_unchanged, recipe, same, unchanged
 from workbench.editing import recipes
-from workbench.editing.applied import applied
+from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import tune
 from workbench.editing.fit import Cancelled, rewrite
 from workbench.evaluation import answering as answering_module
 from workbench.evaluation import arms as arms_module
+from workbench.evaluation.answering import Answering
 from workbench.evaluation.arms import compare, everything_like, plan_arms
 from workbench.evaluation.metrics import wilson
 from workbench.evaluation.rates import rates_of
 from workbench.models import LoadedModel
-from workbench.types import AnswerRow, ArmRow, ArmTable, EvalReport, Selection, Step
+from workbench.types import AnswerRow, ArmRow, ArmTable, Edit, EvalReport, Selection, Step
 from workbench.types.arms import ARMS, join_tables
 from workbench.types.report import Group
 
@@ -186,6 +187,30 @@ def test_early_stop_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[Step] = []
     compared(arms=("selected",), recipe=replace(QUICK, early_stop=1e-9), on_step=steps.append)
     assert Counter(s.stage for s in steps) == {"unlearn": 3, "learn": 6}
+
+
+def test_an_arm_is_evaluated_as_it_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recipe that averages its last steps gives the last step's gates, as an arm that is stopped on the way does."""
+    scripted(monkeypatch, 0.0)
+    looked: list[Edit] = []
+    averaged = recipe(steps=(2, 6), average=3)
+    monkeypatch.setattr(arms_module, "Dial", lambda model, edit: looked.append(edit) or Dial(model, edit))
+    (row,) = compared(arms=("selected",), recipe=averaged).rows
+    assert (row.reached, row.step) == (False, 6)
+    last = rewrite(tiny(), FRANCE, SELECTION, recipe=recipe(steps=(2, 6)), retain=RETAIN, progress=False)
+    assert same(looked[-1], last)
+    assert not same(last, rewrite(tiny(), FRANCE, SELECTION, recipe=averaged, retain=RETAIN, progress=False))
+    with applied(tiny(), last) as edited:
+        for answer in (r for r in row.report.rows if r.stage == "learn" and r.form == "chat"):
+            assert wb.ask(edited, answer.prompt) == answer.text
+
+
+def test_answers_of_another_base_are_refused() -> None:
+    other = Answering(tiny("gpt2"))
+    with pytest.raises(ValueError, match="answers of another base"):
+        compared(arms=("none",), answering=other)
+    with pytest.raises(ValueError, match="answers of another base"):
+        wb.evaluate(tiny(), FRANCE, pool=FACTS, answering=other, progress=False)
 
 
 def test_arms_that_never_reach_the_mark_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,6 +428,9 @@ def test_tables_are_joined_by_fact() -> None:
         join_tables([one, one])
     with pytest.raises(ValueError, match="must have the same model"):
         join_tables([one, by_hand(row("selected", [1], [0.1], fact="g"), fingerprint="other")])
+    other = replace(two, provenance={**two.provenance, "settings": {"read_every": 7}})
+    with pytest.raises(ValueError, match="must have the same settings"):
+        join_tables([one, other])
     with pytest.raises(ValueError, match="at least one table"):
         join_tables([])
 

@@ -62,14 +62,23 @@ def test_full_fine_tuning_moves_the_layers_of_the_selection_and_nothing_else() -
     assert RATES["full"] < most <= 7 * RATES["full"] * 1.5
 
 
-LORAS = [("L1N3", 56 + 42), ("L1MLP L1H2", 188), ("L0GATEUP L1GATEUP L2GATEUP", 6 * 98)]
+LORAS = [
+    ("L1N3", 56 + 42, {"1.mlp.down_proj"}),  # 1 gate: the smallest there is
+    ("L1MLP L1H2", 56 + 42, {"1.mlp.down_proj"}),  # 64 gates are nearer to 98 than to 188
+    ("L1N3 L2N3 L2N4 L1MLP", 56 + 42, {"1.mlp.down_proj"}),  # the module with the most gates
+    ("L0MLP L1MLP L2MLP", 2 * 98, {"0.mlp.down_proj", "1.mlp.down_proj"}),  # 168 gates
+]
 
 
-@pytest.mark.parametrize(("selection", "trained"), LORAS)
-def test_the_smallest_lora_that_compares(selection: str, trained: int) -> None:
-    """On the tiny Llama a module of rank 1 has inputs + outputs: 56 + 42 (down), 48 + 42 (o), 42 + 56 (gate and up)."""
+@pytest.mark.parametrize(("selection", "trained", "modules"), LORAS)
+def test_a_lora_has_about_as_many_weights_as_the_selection_has_gates(
+    selection: str, trained: int, modules: set[str]
+) -> None:
+    """On the tiny Llama rank 1 has inputs + outputs: 56 + 42 (down), 48 + 42 (o)."""
     tuned = tune(tiny(), FRANCE, Selection(selection), "lora", recipe=QUICK, retain=RETAIN, progress=False)
     assert (tuned.rank, tuned.trained) == (1, trained)
+    held = {n.split(".layers.")[1].split(".lora_")[0] for n, _ in tuned.model.hf.named_parameters() if "lora_" in n}
+    assert held == modules
 
 
 def test_a_tuned_view_is_no_base() -> None:

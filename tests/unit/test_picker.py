@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from tests.wire import click, enter
 from workbench.models import LoadedModel
 from workbench.tracing.ablation import attention_patterns
 from workbench.types import Component, EffectMap, Fact, FactSet, Selection
+from workbench.widgets import maps
 from workbench.widgets.maps import MAPS, TITLES, MapName, Sources, left_out
-from workbench.widgets.picker import CircuitPicker
+from workbench.widgets.picker import EXACTLY, CircuitPicker
 
 FACTS = capitals()
 FRANCE = FACTS[0]
@@ -410,10 +412,70 @@ def test_a_fact_without_a_partner_says_how_to_go_on_and_noise_does() -> None:
     enter(shown._corruption, index=1)
     shown.job.wait(120)
     assert shown.corruption == "noise" and set(shown.maps) == {"heads", "mlps", "neurons", "resid"}
-    assert shown.error is None and shown._alert.value == "" and shown.heads.title == "Heads (attribution)"
+    assert shown.error is None and shown._alert.value == "" and shown.heads.title == "Heads (patching)"
     assert len(shown.selection) == 1
     with pytest.raises(ValueError, match="corruption must be"):
         shown.corruption = "blur"  # type: ignore[assignment]
+
+
+def test_exact_effects_take_the_place_of_the_estimates() -> None:
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    seen: list[str] = []
+    shown.heads.observe(lambda change: seen.append(change["new"]), names="title")
+    shown.compute("heads", "mlps").wait(120)
+    assert [title for title in seen if "(" in title] == ["Heads (attribution)", "Heads (patching)"]
+    partner = shown._sources.partner
+    for name, unit in (("heads", "head"), ("mlps", "mlp")):
+        options: dict[str, Any] = {"corruption": "swap", "partner": partner, "pool": FACTS, "progress": False}
+        exact = wb.attribute(tiny(), FRANCE, unit, method="patching", **options)  # type: ignore[call-overload]
+        assert torch.equal(shown.maps[name].values, exact.values)
+    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), found := {"given": tiny()})
+    assert torch.equal(found["heads"].values, shown.maps["heads"].values)  # type: ignore[attr-defined]
+    several = CircuitPicker(tiny(), FACTS[:2], pool=FACTS, corruption="noise", compute=False)
+    several.compute("heads").wait(120)
+    assert several.maps["heads"].method == "attribution"
+
+
+def test_a_choice_from_an_estimate_stays_when_exact_effects_come() -> None:
+    """The code no longer says ``heads.top(3)``, which would be other heads now."""
+    shown = fresh()
+    shown.top("heads", 3)
+    chosen = names(shown.selection)
+    assert "heads.top(3)" in shown.code
+    exact = replace(ready()["heads"], values=-ready()["heads"].values, method="patching")
+    shown._computed(EXACTLY["heads"], exact)
+    assert shown.maps["heads"] is exact and names(shown.selection) == chosen
+    assert "heads.top(3)" not in shown.code and "method='patching'" in shown.code
+    consistent(shown)
+
+
+def test_a_trace_is_drawn_as_its_layers_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, go, drawn = ready()["resid"], threading.Semaphore(0), threading.Semaphore(0)
+
+    def slowly(sources: Sources, name: MapName, *, on_layer: Any = None, **options: Any) -> EffectMap:
+        for layer in range(2):
+            on_layer("resid", layer, whole.values[layer])
+            drawn.release()
+            assert go.acquire(timeout=30)
+        return whole
+
+    monkeypatch.setattr(Sources, "compute", slowly)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    shown.selection = "L1ATTN L1MLP"
+    job, start = shown.compute("resid"), left_out(whole)
+    for done in (1, 2):
+        assert drawn.acquire(timeout=30)
+        values = torch.tensor(shown.trace.values)
+        assert torch.equal(values[:done], whole.values[:done, start:].float())
+        assert bool(values[done:].isnan().all())
+        assert shown.trace.title == f"Trace: residual stream: {done} of 3 layers"
+        assert shown.trace.selected == [[1, i] for i in range(shown.trace.shape[1])]
+        assert "resid" not in shown.maps and "trace_resid" not in shown.code
+        go.release()
+    job.wait(30)
+    assert torch.equal(torch.tensor(shown.trace.values), whole.values[:, start:].float())
+    assert shown.trace.title == "Trace: residual stream (swap)"
+    consistent(shown)
 
 
 def test_the_bundled_facts_as_pool_need_no_code() -> None:
@@ -428,7 +490,8 @@ class Held:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go, self.calls = threading.Semaphore(0), []
         self.fail: set[str] = set()
-        monkeypatch.setattr(Sources, "compute", lambda sources, name: self(sources, name))
+        monkeypatch.setattr(Sources, "compute", lambda sources, name, **options: self(sources, name))
+        monkeypatch.setattr(maps, "EXACT_CELLS", 0)
 
     def __call__(self, sources: Sources, name: MapName) -> EffectMap:
         self.calls.append((sources.facts[0].id, name))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,6 +25,7 @@ from workbench.types import Fact, FactSet, Recipe, Selection, Step
 Baseline = Literal["full", "lora"]
 RATES: dict[Baseline, float] = {"full": 2e-5, "lora": 1e-3}
 """AdamW's learning rates: usual ones for each, not tuned."""
+LORA_RANK = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +64,10 @@ def tune(
         model: A base model; it is not changed.
         fact: One fact, or several that are taught together.
         selection: The edit that this is compared with. ``"full"`` moves all weights of the layers it touches (not the
-            embeddings); ``"lora"`` puts a LoRA on the modules that carry its gates.
-        method: ``"full"`` or ``"lora"``. The LoRA's rank is the one with a number of parameters nearest to the
-            selection's gates, and at least 1, which already is more where many modules are touched.
+            embeddings); ``"lora"`` puts a LoRA of rank 1 on modules that carry its gates.
+        method: ``"full"`` or ``"lora"``. A module's LoRA has inputs + outputs weights, more than it can have gates. So
+            only some modules get one, those with the most gates first: as many as come nearest to the selection's
+            number of gates, but at least one.
         recipe: Of the edit: its stages, rows, loss and steps. Its optimiser and learning rate are for gates and not
             used; AdamW moves in steps of about its rate from the first on, so it needs no other.
         retain: Facts whose answers the KL term holds in place.
@@ -115,9 +118,14 @@ def _prepare(
     view, keys = shared_view(model.hf), list(selection.entries(model))
     if method == "full":
         return view, own_layer_weights(view, model.architecture, [layer for layer, _ in keys]), None
-    names = {model.architecture.gate_module(layer, site).module for layer, site in keys}
+    gates: dict[str, int] = {}
+    for (layer, site), index in selection.entries(model).items():
+        name = model.architecture.gate_module(layer, site).module
+        gates[name] = gates.get(name, 0) + len(index)
+    names = sorted(gates, key=lambda name: -gates[name])
     modules: list[Any] = [view.get_submodule(name) for name in names]
-    a_rank = sum(sum(module.weight.shape) for module in modules)  # A is [rank, inputs], B is [outputs, rank]
-    rank = max(1, round(selection.n_parameters(model) / a_rank))
-    inject_lora(view, model.architecture, names, rank, seed)
-    return view, {name: p for name, p in view.named_parameters() if "lora_" in name}, rank
+    sizes = [*accumulate(sum(module.weight.shape) for module in modules)]  # A is [1, inputs], B is [outputs, 1]
+    wanted = selection.n_parameters(model)
+    nearest = min(range(len(sizes)), key=lambda i: abs(sizes[i] - wanted))
+    inject_lora(view, model.architecture, names[: nearest + 1], LORA_RANK, seed)
+    return view, {name: p for name, p in view.named_parameters() if "lora_" in name}, LORA_RANK

@@ -88,3 +88,12 @@ class Answering:
                 kl = torch.nn.functional.kl_div(edited, base, reduction="none", log_target=True).sum(-1).mean()
                 out[start + i] = max(float(kl), 0.0)
         return out
+
+
+def check_answering(answering: Answering, model: LoadedModel) -> None:
+    """Raise a ValueError if the base whose answers were kept is not this one."""
+    if answering.base.fingerprint != model.fingerprint:
+        raise ValueError(
+            f"answering= keeps the answers of another base ({answering.base.name!r}) than the model ({model.name!r}). "
+            "Make one for this model: Answering(model)."
+        )

@@ -22,7 +22,7 @@ from workbench.editing.baselines import Baseline, Tuned, tune
 from workbench.editing.fit import check_selection, retain_set, rewrite
 from workbench.editing.loop import CancelFlag, Cancelled, check_cancel
 from workbench.editing.selector import default_selection
-from workbench.evaluation.answering import Answering
+from workbench.evaluation.answering import Answering, check_answering
 from workbench.evaluation.evaluate import evaluate_views
 from workbench.evaluation.reading import THRESHOLD, Reader, Reading, new_accuracy, reading_of
 from workbench.models import LoadedModel
@@ -86,11 +86,12 @@ def compare(
             layers; ``"random-anywhere"``: from all layers; ``"random"``: both (a kind with one component a layer, such
             as a whole MLP, cannot be drawn from the same layers: that is then said in ``notes``); ``"all"``: every
             component of these kinds; ``"one-stage"``: the selection, learn stage only, with as many steps in total;
-            ``"none"``: no edit; ``"full"``: full fine-tuning of the layers that the selection touches; ``"lora"``: a
-            LoRA on its modules (see ``workbench.editing.baselines``); ``"paper"``: the selection with the recipe of
-            arXiv 2508.07075, which takes 2000 steps.
-        recipe: For all arms but ``"paper"``; its ``early_stop`` is off, so that all are read alike. It must end with
-            the learn stage.
+            ``"none"``: no edit; ``"full"``: fine-tuning of all weights of the layers that the selection touches;
+            ``"lora"``: a LoRA of about as many weights as the selection has gates (see
+            ``workbench.editing.baselines``); ``"paper"``: the selection with the settings of arXiv 2508.07075, which
+            take 2000 steps.
+        recipe: For all arms but ``"paper"``; its ``early_stop`` and ``average`` are off: every arm is read, and
+            evaluated, as it is after one step. It must end with the learn stage.
         retain: Facts held in place, in all arms; None: ``default_retain``.
         pool, controls, max_controls: As in ``evaluate``.
         seeds: Random draws of each kind: a number, or the seeds; at least three.
@@ -102,7 +103,7 @@ def compare(
         on_step: Called with each step of every fit; returning False cancels.
         cancel: Checked before each step and each arm.
         progress: Show a progress bar.
-        seed: Of the draw of controls and the bootstrap. Batches are drawn by the recipe's seed.
+        seed: Of the draw of controls. Batches are drawn by the recipe's seed; the table's bootstrap has its own.
 
     Raises:
         ValueError: Unknown or repeated arms, fewer than three seeds, an empty selection, components that the model
@@ -119,7 +120,9 @@ def compare(
     draws = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     arms = [arms] if isinstance(arms, str) else list(arms)
     _check(model, facts, chosen, arms, recipe, draws, threshold, read_every)
-    recipe = replace(recipe, early_stop=None)
+    recipe = replace(recipe, early_stop=None, average=0)
+    if answering is not None:
+        check_answering(answering, model)
     answering = answering or Answering(model)
     tables: list[ArmTable] = []
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from workbench.answers import classify, matches
 from workbench.editing.applied import applied, check_base
-from workbench.evaluation.answering import Answering, Ask, Reply
+from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
 from workbench.evaluation.ordinary_text import text_rates, text_rows
 from workbench.evaluation.places import answers_at
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
@@ -62,7 +62,8 @@ def evaluate(
         bootstrap of whole facts otherwise. What could not be measured is listed in ``missing``.
 
     Raises:
-        ValueError: An edit of another base, no facts, or controls that overlap the edited or retained facts.
+        ValueError: An edit or ``answering`` of another base, no facts, or controls that overlap the edited or retained
+            facts.
 
     Source: the protocol deviates from arXiv 2508.07075 on purpose: free generation, questions that were never trained
     on, forgetting relative to the base's own answers, and gibberish never counted as forgotten.
@@ -131,7 +132,9 @@ def evaluate_views(
     questions = questions_of(edited, neighbour_facts, control_facts, missing)
     if collateral:
         questions += collateral_questions(edited, pool, missing)
-    answering = answering or Answering(model)
+    if answering is None:
+        answering = Answering(model)
+    check_answering(answering, model)
     stages = ("base", *views)
     rows: list[AnswerRow] = []
     texts: list[TextRow] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +24,9 @@ ARM_WORDS: dict[str, str] = {
     "all": "everything of these kinds",
     "one-stage": "the selection, one stage",
     "none": "no edit",
-    "full": "full fine-tuning",
-    "lora": "LoRA",
-    "paper": "the paper's recipe",
+    "full": "fine-tuning of its layers",
+    "lora": "LoRA of its size",
+    "paper": "the selection, paper's settings",
 }
 OUTCOMES: tuple[str, ...] = ("new", "forget", "control", "neighbour", "kl", "gibberish")
 """The rates of a report that are compared."""
@@ -244,7 +245,7 @@ def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
     """Tables of different facts as one.
 
     Raises:
-        ValueError: No table, a fact in two of them, other thresholds, or another model.
+        ValueError: No table, a fact in two of them, or another threshold, model or setting.
     """
     given = list(tables)
     if not given:
@@ -256,6 +257,7 @@ def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
     for name, values in (
         ("threshold", {t.threshold for t in given}),
         ("model", {t.provenance.get("fingerprint") for t in given}),
+        ("settings", {json.dumps(t.provenance.get("settings"), sort_keys=True) for t in given}),
     ):
         if len(values) > 1:
             raise ValueError(f"Tables to join must have the same {name}, got {sorted(map(str, values))}.")

@@ -13,7 +13,8 @@ import torch
 from ipywidgets import HBox, ToggleButtons, VBox
 
 from workbench.models import LoadedModel
-from workbench.types import Component, EffectMap, Selection
+from workbench.plots.style import visible
+from workbench.types import Component, EffectMap, Selection, TracedPrompt
 from workbench.widgets.controls import Dropdown
 from workbench.widgets.grid import Cell, HeatGrid
 from workbench.widgets.map_words import tip
@@ -48,6 +49,7 @@ class LinkedMaps(VBox):
         self._listed: list[Component] = []
         self._tokens: Sequence[str] = ()
         self._patterns: torch.Tensor | None = None
+        self._drawing: tuple[MapName, torch.Tensor] | None = None
         self._linking = False
         layers = [f"L{i}" for i in range(model.shape.n_layers)]
 
@@ -98,7 +100,7 @@ class LinkedMaps(VBox):
 
     def show(self, name: MapName, effect: EffectMap) -> None:
         """Show a map; a trace of another site only becomes ready."""
-        self._effects[name] = effect
+        self._effects[name], self._drawing = effect, None
         if name == "neurons":
             strongest = int(effect.values.nan_to_num(nan=float("-inf")).amax(1).argmax())
             if self.layer.value != strongest:
@@ -117,9 +119,36 @@ class LinkedMaps(VBox):
                 self._bound(grid)
                 grid.selected = cells_of(self._selection, name, grid, self._listed)
 
+    def draw(self, name: MapName, layer: int, values: torch.Tensor, prompt: TracedPrompt) -> None:
+        """One finished layer of a trace that is still computed, if that trace is the one in sight.
+
+        Args:
+            name: The trace.
+            layer: The layer; those that were never drawn stay empty.
+            values: Effects by token, [tokens].
+            prompt: The traced text.
+        """
+        if (grid := self.named().get(name)) is None:
+            return
+        start, n_layers = min(prompt.subject, default=0), self._model.shape.n_layers
+        if self._drawing is None or self._drawing[0] != name:
+            self._drawing = name, torch.full((n_layers, len(values)), float("nan"))
+        drawn = self._drawing[1]
+        drawn[layer] = values
+        with grid.hold_sync():
+            grid.title = f"{TITLES[name]}: {int((~drawn[:, -1].isnan()).sum())} of {n_layers} layers"
+            grid.selected = []
+            grid.set_values(
+                drawn[:, start:],
+                cols=[visible(token) for token in prompt.tokens[start:]],
+                marked=[at - start for at in prompt.subject],
+            )
+            self._bound(grid)
+            grid.selected = cells_of(self._selection, name, grid, self._listed)
+
     def clear(self) -> None:
         """Forget the maps and the patterns."""
-        self._effects, self._patterns, self._listed = {}, None, []
+        self._effects, self._patterns, self._listed, self._drawing = {}, None, [], None
         for name in self.named():
             self.blank(name, "")
 

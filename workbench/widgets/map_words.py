@@ -14,8 +14,8 @@ CELLS: dict[str, str] = {
     "layer at this token. It has no gates of its own: a click selects the layer's attention and MLP, which read it",
     "mlp": "the same with this layer's MLP output. A click selects the MLP, at all tokens",
     "attn": "the same with this layer's attention output. A click selects the attention (q, k, v and o), at all tokens",
-    "heads": "a query head's attribution, summed over tokens. A click selects it, also at all tokens",
-    "mlps": "an MLP's attribution, summed over tokens. A click selects it and shows its neurons below",
+    "heads": "a query head's effect, summed over tokens. A click selects it, also at all tokens",
+    "mlps": "an MLP's effect, summed over tokens. A click selects it and shows its neurons below",
     "neurons": "a neuron's attribution minus its mean over control facts, by rank within the layer",
 }
 

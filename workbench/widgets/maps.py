@@ -11,7 +11,7 @@ from workbench.facts import load_facts
 from workbench.models import LoadedModel
 from workbench.plots.style import visible
 from workbench.tracing.attribution import AttributionUnit, attribute
-from workbench.tracing.causal import TraceSite, causal_trace
+from workbench.tracing.causal import OnLayer, TraceSite, causal_trace
 from workbench.tracing.corruption import Corruption
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.widgets.grid import HeatGrid
@@ -27,6 +27,10 @@ TITLES: dict[MapName, str] = {
     "attn": "Trace: attention output",
 }
 UNITS: dict[str, AttributionUnit] = {"heads": "head", "mlps": "mlp", "neurons": "neuron"}
+EXACT: tuple[MapName, ...] = ("heads", "mlps")
+"""Estimated by the gradient at first, then patched one by one."""
+EXACT_CELLS = 1200
+"""Most heads that are patched without being asked; a model with more keeps the estimate."""
 NEURON_ROWS, NEURON_COLUMNS = 4, 15
 Cells = list[list[int]]
 
@@ -63,10 +67,15 @@ class Sources:
         """Whether the pool is not the bundled set, so that the code must give it."""
         return self.pool is not None and list(self.pool) != list(load_facts())
 
-    def compute(self, name: MapName) -> EffectMap:
+    def compute(self, name: MapName, *, exact: bool = False, on_layer: OnLayer | None = None) -> EffectMap:
         """Make one map, with the public call that ``expression`` writes.
 
         Neurons are those of the default selector: corrupted by noise, since not every control fact has a swap partner.
+
+        Args:
+            name: The map.
+            exact: Patch every head or MLP, where the gradient estimates all at once.
+            on_layer: As in ``causal_trace``; for traces of one fact.
         """
         fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
         options: dict[str, Any] = {"form": self.form, "pool": self.pool, "progress": False}
@@ -75,10 +84,10 @@ class Sources:
             return attribute(self.model, fact, "neuron", contrast=contrast, **options)
         options |= {"corruption": self.corruption, "partner": self.partner}
         if name in UNITS:
-            return attribute(self.model, fact, UNITS[name], **options)
-        return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", **options)
+            return attribute(self.model, fact, UNITS[name], method="patching" if exact else "attribution", **options)
+        return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", on_layer=on_layer, **options)
 
-    def expression(self, name: MapName) -> str:
+    def expression(self, name: MapName, *, exact: bool = False) -> str:
         """The Python of that call, on ``model`` and ``fact``."""
         pool = ", pool=pool" * self.own_pool
         more = f", form={self.form!r}" * (self.form is not None) + pool
@@ -86,8 +95,16 @@ class Sources:
             return f'wb.attribute(model, fact, "neuron", contrast=wb.contrast_facts(model, fact{more}){more})'
         options = f"corruption={self.corruption!r}{', partner=partner' * (self.partner is not None)}{more}"
         if name in UNITS:
-            return f'wb.attribute(model, fact, "{UNITS[name]}", {options})'
+            method = "method='patching', " * exact
+            return f'wb.attribute(model, fact, "{UNITS[name]}", {method}{options})'
         return f'wb.causal_trace(model, fact, "{name}", metric="logit_diff", {options})'
+
+    def refined(self, names: Iterable[str]) -> list[MapName]:
+        """Which of these maps are made exact after their estimate: of one fact, and not too large."""
+        shape = self.model.shape
+        if len(self.facts) > 1 or shape.n_layers * shape.n_heads > EXACT_CELLS:
+            return []
+        return [name for name in EXACT if name in names]
 
     def partner_code(self) -> str:
         """The line that defines the partner, if there is one."""

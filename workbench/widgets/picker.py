@@ -13,11 +13,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, cast, get_args
 
+import torch
 import traitlets
 from ipywidgets import HTML, HBox, ToggleButton, ToggleButtons
 
 from workbench.editing.fit import check_selection
 from workbench.models import LoadedModel
+from workbench.prompts import traced_prompt
 from workbench.tracing.ablation import attention_patterns
 from workbench.tracing.corruption import Corruption
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
@@ -28,13 +30,15 @@ from workbench.widgets.job import Job
 from workbench.widgets.linked_maps import SITES, STYLE, LinkedMaps
 from workbench.widgets.map_queue import MapQueue
 from workbench.widgets.map_words import notes
-from workbench.widgets.maps import MAPS, TITLES, MapName, Sources
+from workbench.widgets.maps import EXACT, MAPS, TITLES, MapName, Sources
 from workbench.widgets.panel import Panel
 from workbench.widgets.select_from import SelectFrom
 from workbench.widgets.selection_bar import SelectionBar
 
 FIRST: tuple[MapName, ...] = ("heads", "mlps", "resid", "neurons")
 PATTERNS = "attention patterns"
+EXACTLY: dict[MapName, str] = {name: f"{TITLES[name].lower()}, one by one" for name in EXACT}
+"""What the queue calls the maps that take the place of estimates."""
 
 
 class CircuitPicker(Panel):
@@ -166,7 +170,11 @@ class CircuitPicker(Panel):
         if self._sources.model.applied:
             start = "import workbench as wb\n\nmodel = ...  # the edited model that this picker was given\n"
         given = facts_code(self._sources.facts, self._sources.pool) + self._sources.partner_code()
-        maps = "".join(f"{_variable(m)} = {self._sources.expression(m)}\n" for m in MAPS if m in self.maps)
+        maps = "".join(
+            f"{_variable(m)} = {self._sources.expression(m, exact=effect.method == 'patching')}\n"
+            for m in MAPS
+            if (effect := self.maps.get(m)) is not None
+        )
         made = f"wb.Selection({selection_code(self.selection)})"
         if self._made is not None and self._made[0] == list(self.selection):
             made = self._made[1]
@@ -176,6 +184,10 @@ class CircuitPicker(Panel):
 
     def compute(self, *names: MapName) -> Job[None]:
         """Compute maps in the background, one after the other, and show each as it is done.
+
+        A trace is drawn layer by layer. Heads and MLPs are shown by their gradient attribution at first; when all else
+        is done, each is patched, and the exact effects take the place of the estimates (of one fact, and of at most
+        ``maps.EXACT_CELLS`` heads).
 
         Args:
             names: ``"heads"``, ``"mlps"``, ``"neurons"``, or a trace: ``"resid"``, ``"mlp"``, ``"attn"``. None: the
@@ -195,6 +207,8 @@ class CircuitPicker(Panel):
                 items.append((name, partial(self._make, name)))
                 if name == "heads":
                     items += self._pattern_items()
+            for name in self._sources.refined(names or FIRST):
+                items.append((EXACTLY[name], partial(self._make, name, exact=True)))
             job = self._queue.add(items)
             self._say(None)
             return job
@@ -323,15 +337,35 @@ class CircuitPicker(Panel):
         if items := self._pattern_items():
             self._queue.add(items)
 
-    def _make(self, name: MapName) -> EffectMap:
-        """With the settings of now: when they change, what waits is dropped."""
-        return self._sources.compute(name)
+    def _make(self, name: MapName, *, exact: bool = False) -> EffectMap | None:
+        """With the settings of now: when they change, what waits is dropped. None: there is no estimate to replace."""
+        sources = self._sources
+        if exact and name not in self.maps:
+            return None
+        one, *more = sources.facts
+        if name not in SITES.values() or more:
+            return sources.compute(name, exact=exact)
+        prompt = traced_prompt(sources.model, one, form=sources.form)
+
+        def draw(site: str, layer: int, values: torch.Tensor) -> None:
+            with self._lock:
+                if self._sources.facts is sources.facts and name in self._queue.waiting[:1]:
+                    self._linked.draw(name, layer, values, prompt)
+
+        return sources.compute(name, on_layer=draw)
 
     def _computed(self, name: str, result: Any) -> None:
         if name == PATTERNS:
             weights, prompt = result
             self._linked.set_patterns(prompt.tokens, weights)
             return
+        if result is None:
+            return
+        for estimate, exactly in EXACTLY.items():
+            if name == exactly:
+                name = estimate
+                if self._made is not None and self._made[1].startswith(f"{_variable(name)}."):
+                    self._made = None  # it was made from the estimate, which this one replaces
         self.maps[name] = result
         self._sources = self._sources.with_partner_of(result)
         self._linked.show(cast(MapName, name), result)
