@@ -235,6 +235,31 @@ def test_cancelling_the_evaluation_keeps_the_edit() -> None:
     assert len(edits) == 1 and not said, "what on_step returns cancels nothing"
 
 
+@pytest.mark.parametrize("ends", ["cancelled", "failed"])
+def test_whatever_ends_the_random_control_the_report_stays(ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = panel("L1N3 L1N4 L2N5")
+    enter(control(one, "random control"), value=True)
+    fits: list[Any] = []
+
+    def fit(*given: Any, **options: Any) -> Edit:
+        fits.append(given)
+        if len(fits) == 2:
+            assert one.report is not None and one.edit is not None
+            if ends == "failed":
+                raise RuntimeError("no memory")
+            one.cancel()
+        return rewrite(*given, **options)
+
+    monkeypatch.setattr(edit_job, "rewrite", fit)
+    click(control(one, "Run"))
+    assert one.job is not None
+    with pytest.raises((Cancelled, RuntimeError)):
+        one.job.wait(60)
+    assert one.job.state == ends and one.report is not None and one.control_report is None
+    assert ("are kept" if ends == "cancelled" else "no memory") in shown(one)
+    assert str(one.report.rates["learn"]["kl"]) in shown(one) and "Not evaluated" not in shown(one)
+
+
 def test_a_failing_fit_is_shown_kept_and_raised_again() -> None:
     one = panel("L0MLP L1MLP L2MLP")
     enter(control(one, "learning rate"), value=3e37)

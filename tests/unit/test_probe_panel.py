@@ -19,8 +19,9 @@ from tests.wire import click, enter
 from workbench.editing.applied import applied
 from workbench.evaluation.probes.run import probe
 from workbench.models import LoadedModel
+from workbench.prompts import traced_prompt
 from workbench.tracing.lens import lens
-from workbench.types import PROBES, Edit, Fact, ProbeReport
+from workbench.types import PROBES, Edit, Fact, ProbeReport, Recipe, TracedPrompt
 from workbench.widgets import probe_panel, probe_views
 from workbench.widgets.probe_panel import ProbePanel
 
@@ -126,6 +127,87 @@ def test_a_prompt_without_the_answer_says_why_it_has_no_lens() -> None:
     with pytest.raises(ValueError, match="does not contain 'Paris'"):
         view.looking.wait(60)
     assert "does not contain" in str(view.error) and "does not contain" in shown(view)
+
+
+def test_the_lens_reads_the_refusal_that_the_edit_teaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edit that breaks the sentence off teaches "..." there, not the fact's own refusal."""
+    edit = replace(an_edit(), recipe=Recipe())
+    view = panel(edit, probes=("context",))
+    view.run().wait(60)
+    rows = control(view, "Prompt")
+    at = next(i for i, (_, r) in enumerate(rows.options) if r.informative and r.group == "edited")
+    enter(rows, index=at)
+    asked = replace(FRANCE, question=rows.value.prompt, paraphrases=(), heldout=(), cloze_paraphrases=())
+    monkeypatch.setattr(
+        probe_panel, "answers_at", lambda place, fact, style: {"refusal": " Rome? No" if style == "own" else ""}
+    )
+    click(control(view, "Lens"))
+    assert view.looking is not None
+    found = view.looking.wait(60)
+    assert found[0].tokens["refusal"] == lens(tiny(), asked, form="chat", refusal=" Rome? No").tokens["refusal"]
+    assert found[0].tokens["refusal"] != lens(tiny(), asked, form="chat").tokens["refusal"]
+    until(lambda: "refusal=' Rome? No'" in view.code)
+    assert f"Layer by layer: {rows.value.prompt}" in shown(view) and "Rank after the last layer" in shown(view)
+
+
+def test_a_cloze_is_read_as_it_was_asked_and_what_the_lens_cannot_read_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked_of: list[tuple[str, Any]] = []
+
+    def place(model: LoadedModel, fact: Fact, *, form: Any) -> TracedPrompt:
+        asked_of.append((fact.prompt, form))
+        return traced_prompt(model, FRANCE)
+
+    monkeypatch.setattr(probe_panel, "traced_prompt", place)
+    monkeypatch.setattr(probe_panel, "lens", lambda model, *_, **__: lens(model, FRANCE))
+    cloze = replace(FRANCE, cloze_paraphrases=("The seat of France is",))
+    view = panel(an_edit(cloze), probes=("adversarial", "requantise"))
+    view.run().wait(60)
+    choice, rows = control(view, "Probe"), control(view, "Prompt")
+    begun = next(i for i, (_, r) in enumerate(rows.options) if r.start)
+    enter(rows, index=begun)
+    click(control(view, "Lens"))
+    assert view.looking is None and "begins the reply" in shown(view)
+    asked = next(i for i, (_, r) in enumerate(rows.options) if r.form == "cloze" and r.group == "edited")
+    enter(rows, index=asked)
+    click(control(view, "Lens"))
+    assert view.looking is not None
+    view.looking.wait(60)
+    assert asked_of == [("The seat of France is", "cloze")]
+    enter(choice, index=1)
+    enter(rows, index=0)
+    click(control(view, "Lens"))
+    assert "rounded" in shown(view)
+
+
+def test_a_reading_that_comes_late_is_not_shown_under_another_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, go = panel(probes=("context",)), threading.Event()
+    view.run().wait(60)
+    monkeypatch.setattr(probe_panel, "lens", lambda *a, **k: go.wait(20) and lens(*a, **k))
+    rows = control(view, "Prompt")
+    right = next(i for i, (_, r) in enumerate(rows.options) if r.informative)
+    enter(rows, index=right)
+    click(control(view, "Lens"))
+    enter(rows, index=(right + 1) % len(rows.options))
+    go.set()
+    assert view.looking is not None
+    view.looking.wait(60)
+    until(lambda: not control(view, "Lens").disabled)
+    assert "Layer by layer" not in shown(view) and "readings = " not in view.code
+
+
+def test_curves_are_drawn_and_the_code_is_that_of_the_report() -> None:
+    view = panel(probes=("strength", "keywords"))
+    assert "probes=['keywords', 'strength']" in view.code
+    view.run().wait(60)
+    assert "strength of the edit, after learn: probability" in shown(view)
+    assert "what leaving one out takes" in shown(view)
+    view.probes = ("lens",)
+    assert "probes=['keywords', 'strength']" in view.code, "what is in sight"
+    with pytest.raises(ValueError, match=r"got \['lenses'\]"):
+        view.probes = ("lenses",)
+    assert view.probes == ("lens",)
 
 
 def test_cancel_keeps_what_was_finished(monkeypatch: pytest.MonkeyPatch) -> None:

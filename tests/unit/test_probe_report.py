@@ -129,7 +129,10 @@ def test_tables() -> None:
     line = summary[(summary.probe == "adversarial") & (summary.rate == "old answer recovered")]
     assert line.learn.item().startswith("0.00 [0.00, 0.79] (n=1)")
     assert one.rate("priming", "bleed") == Rate(1.0, 1, pytest.approx(0.2065, abs=1e-3), 1.0, "wilson", 1)
-    assert f"priming, learn: {HOSTILE} rises in 1 of 1 other questions, 100 times at the median" in one.findings
+    assert (
+        f"priming, learn: {HOSTILE} rises in 1.00 [0.21, 1.00] (n=1) of other questions, 100 times at the median"
+        in (one.findings)
+    )
     assert any(f"{HOSTILE} is at P(answer) 0.5 after 8 of 8 steps" in line for line in one.findings)
 
 
@@ -191,3 +194,16 @@ def test_a_page_of_hostile_texts(tmp_path: Path) -> None:
     assert "<img src=x" not in page
     assert "<b>x</b>" not in page
     assert "cancelled during steps" in page
+
+
+def test_an_interrupted_probe_has_its_rows_on_the_page(tmp_path: Path) -> None:
+    rows = (row("base", "old", probe="steps", text="finished"), row("base", "old"))
+    page = report(rows=rows, probes=("adversarial",)).to_html(tmp_path / "probes.html").read_text(encoding="utf-8")
+    assert "Texts: steps" in page and "finished" in page
+
+
+def test_the_median_of_an_even_number_is_the_mean_of_the_middle_two() -> None:
+    x, after = (0.1, 0.1, 0.1, 0.1), (0.05, 0.2, 0.4, 0.8)  # 0.5, 2, 4 and 8 times
+    curve = Curve(probe="priming", name="P(Rome)", group="edited", stage="learn", x_name="p", x=x, y={"p_after": after})
+    (line,) = [f for f in report(curves=(curve,)).findings if f.startswith("priming, learn: P(Rome)")]
+    assert line.endswith("rises in 0.75 [0.30, 0.95] (n=4) of other questions, 3 times at the median")

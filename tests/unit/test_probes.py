@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
 from workbench.evaluation.probes import battery as battery_module
+from workbench.evaluation.probes import requantise
 from workbench.evaluation.probes.run import probe
 from workbench.generation import Completion
 from workbench.models import LoadedModel
@@ -258,8 +260,48 @@ def test_bad_input() -> None:
         run(control=FRANCE)
     with pytest.raises(ValueError, match="so it is no control"):
         run(edit=an_edit(retain_ids=("spain-capital",)), control=POOL["spain-capital"])
+    with pytest.raises(ValueError, match="so it is no control"):  # the edited fact under another id
+        run(control=capital("France", "Paris", "Berlin", id="twin"))
+    with pytest.raises(ValueError, match="so it is no control"):
+        run(edit=an_edit(retain_ids=("spain-capital",)), control=capital("Spain", "Madrid", "Rome", id="twin"))
     with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
         run(max_new_tokens=0)
+
+
+def test_what_a_control_lacks_is_said() -> None:
+    unknown = capital("Italy", "Tokyo", "Paris")
+    report = run(control=unknown, probes=["lens", "strength", "keywords", "interconnected", "adversarial"])
+    assert "does not answer 'italy-capital'" in report.skipped["control"]
+    for name in ("lens: control", "strength: control", "keywords: control"):
+        assert "does not contain 'Tokyo'" in report.skipped[name]
+    assert "'Tokyo'" in report.skipped["interconnected: multi-hop of the control"]
+    assert report.probes == ("lens", "strength", "keywords", "interconnected", "adversarial")
+
+
+def test_a_letter_for_an_answer_leaves_no_hint() -> None:
+    fact = capital("France", "P", "Rome")
+    assert (
+        "first letter" in run(edit=an_edit(facts=(fact,)), probes="adversarial").skipped["adversarial: background hint"]
+    )
+
+
+def test_two_hop_paths_do_not_lead_through_other_edited_facts() -> None:
+    """Lyon -> France -> Paris changes twice if both are edited: what follows is not the fact's own doing."""
+    lyon = POOL["Lyon-city-country"]
+    two = replace(an_edit(), facts=(FRANCE, lyon))
+    one = [r.prompt for r in run(probes="interconnected").rows if r.kind == "multi-hop" and r.group == "edited"]
+    both = run(edit=two, probes="interconnected")
+    assert any("Lyon" in prompt for prompt in one)
+    assert not [r for r in both.rows if r.kind == "multi-hop" and "Lyon" in r.prompt]
+
+
+def test_weights_that_cannot_be_folded_are_no_end_of_the_battery(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("quantised weights")
+
+    monkeypatch.setattr(requantise, "fold_gates", fail)
+    report = run(probes=["requantise", "strength"])
+    assert report.probes == ("strength",) and "quantised weights" in report.skipped["requantise"]
 
 
 def test_retained_facts_are_neither_control_nor_evaluated() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -233,6 +234,8 @@ class ProbeReport:
     @property
     def findings(self) -> tuple[str, ...]:
         """What the probes found, one sentence each, for the last stage; then what was not measured."""
+        from workbench.evaluation.metrics import wilson
+
         last = self.stages[-1]
         out = [f"lens, {x.stage}: {x.verdict}" for x in self.lenses if x.prompt.fact_id == self.fact.id]
         for probe, by in self.rates.items():
@@ -243,14 +246,15 @@ class ProbeReport:
         for one in self.curves:
             if one.probe == "relearning" and one.stage == last:
                 at = one.reaches("p_old", 0.5)
-                when = "not within" if at is None else f"after {at:g} of"
-                out.append(f"relearning, {last}: {one.name} is at P(answer) 0.5 {when} {one.x[-1]:g} steps")
+                when = f"not within {one.x[-1]:g} steps" if at is None else f"after {at:g} of {one.x[-1]:g} steps"
+                looked = ", ".join(f"{x:g}" for x in one.x)
+                out.append(f"relearning, {last}: {one.name} is at P(answer) 0.5 {when} (looked at {looked})")
             if one.probe == "priming" and one.stage == last:
-                ratios = sorted(b / a for a, b in zip(one.x, one.y["p_after"], strict=True) if a > 0 and b == b)
+                ratios = [b / a for a, b in zip(one.x, one.y["p_after"], strict=True) if a > 0 and b == b]
                 if ratios:
-                    more = f"{sum(r > 1 for r in ratios)} of {len(ratios)} other questions"
-                    middle = ratios[len(ratios) // 2]
-                    out.append(f"priming, {last}: {one.name} rises in {more}, {middle:.3g} times at the median")
+                    share = wilson(sum(r > 1 for r in ratios), len(ratios))
+                    middle = f"{statistics.median(ratios):.3g} times at the median"
+                    out.append(f"priming, {last}: {one.name} rises in {share} of other questions, {middle}")
         out += [f"not measured, {name}: {why}" for name, why in self.skipped.items()]
         return (*out, *((f"partial: {self.partial}",) if self.partial else ()))
 
@@ -336,7 +340,8 @@ class ProbeReport:
             + (f"Control, never edited: {self.control.question}" if self.control else "No control fact.")
             + " Rates count only prompts on which the base model itself is right."
         )
-        texts = [self.answers(p, group=None) for p in self.probes]
+        asked = list(dict.fromkeys(r.probe for r in self.rows))  # one that was interrupted has rows, too
+        texts = [self.answers(p, group=None) for p in asked]
         return write_html_report(
             path,
             title=f"What is left of {self.fact.subject}: {self.fact.answer}",
@@ -345,6 +350,6 @@ class ProbeReport:
                 ("What was found", list(self.findings) or ["Nothing was measured."]),
                 ("Rates", [self.summary()]),
                 *((f"Figure: {name}", [self.plot(name)]) for name in self.figures),
-                *((f"Texts: {p}", [t]) for p, t in zip(self.probes, texts, strict=True) if len(t)),
+                *((f"Texts: {p}", [t]) for p, t in zip(asked, texts, strict=True)),
             ],
         )

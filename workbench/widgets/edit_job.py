@@ -26,6 +26,7 @@ def fit_and_evaluate(
     cancel: threading.Event,
     on_step: Callable[[Step], object],
     on_edit: Callable[[Edit], object],
+    on_report: Callable[[EvalReport], object] | None = None,
     on_control: Callable[[EvalReport], object] | None = None,
     say: Callable[[str], object],
 ) -> EvalReport:
@@ -36,6 +37,7 @@ def fit_and_evaluate(
         cancel: Ends the fit at its next step, and the evaluation before its next stage.
         on_step: Called with each step of the fit.
         on_edit: Called with the fitted edit, before its evaluation.
+        on_report: Called with the edit's evaluation, before the control: whatever ends the control, it stays.
         on_control: Called with the evaluation of the same recipe on as many random components of each kind, from
             anywhere, drawn by the recipe's seed; None for no control.
         say: Called with what is being done, in words.
@@ -62,15 +64,17 @@ def fit_and_evaluate(
         selection.random_like(model, seed=recipe.seed)  # refused before the fit, not after it
     edit = rewrite(model, facts, selection, on_step=step, **fit)
     on_edit(edit)
-    edits = [edit]
+    answering = _Stoppable(model, cancel, (1 if on_control is None else 2) * (len(edit.stages) + 1), say)
+    settings: dict[str, Any] = {"pool": pool, "max_controls": max_controls, "answering": answering, "progress": False}
+    report = evaluate(model, edit=edit, **settings)
+    if on_report is not None:
+        on_report(report)
     if on_control is not None:
         drawn = edit.selection.random_like(model, seed=recipe.seed)
-        edits.append(rewrite(model, facts, drawn, on_step=control_step, **fit))
-    answering = _Stoppable(model, cancel, len(edits) * (len(edit.stages) + 1), say)
-    settings: dict[str, Any] = {"pool": pool, "max_controls": max_controls, "answering": answering, "progress": False}
-    report, *control = [evaluate(model, edit=one, **settings) for one in edits]
-    if on_control is not None:
-        on_control(control[0])
+        try:
+            on_control(evaluate(model, edit=rewrite(model, facts, drawn, on_step=control_step, **fit), **settings))
+        except Cancelled:
+            raise Cancelled("Cancelled in the random control: the edit and its report are kept.") from None
     return report
 
 

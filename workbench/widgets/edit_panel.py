@@ -282,7 +282,7 @@ class EditPanel(Panel):
         order = partial(fit_and_evaluate, self._model, self._facts, selection, recipe)
         on_step, on_edit = partial(self._step, recipe), self._fitted
         options: dict[str, Any] = {"pool": self._pool, "max_controls": self._max_controls, "say": self._say}
-        options["on_control"] = on_control
+        options |= {"on_report": self._evaluated, "on_control": on_control}
         return lambda cancel: order(cancel=cancel, on_step=on_step, on_edit=on_edit, **options)
 
     # From the job's thread
@@ -306,6 +306,9 @@ class EditPanel(Panel):
             self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
             self._say("Fitted. Looking for facts to compare with.")
 
+    def _evaluated(self, report: EvalReport) -> None:
+        self._report = report
+
     def _compared(self, report: EvalReport) -> None:
         self._control_report = report
 
@@ -314,16 +317,17 @@ class EditPanel(Panel):
             self._set_busy(False)
             took = f"{job.state} after {edit_views.duration(job.seconds)}"
             self._progress.value = markup.block(markup.text(took))
-            self._report = job.result
+            self._report = job.result or self._report
             if job.state == "failed":
                 self._fail(job.error)
             elif job.state == "cancelled":
                 self._alert.value = markup.alert(job.error, "info")
+            elif self._edit is not None:
+                self._alert.value = markup.alert(edit_views.edit_summary(self._edit), "done")
             if self._edit is not None and self._report is None:
                 how = "failed" if job.state == "failed" else "was cancelled"
                 self._results.value = markup.alert(f"Not evaluated: the evaluation {how}.", "info")
             elif self._edit is not None and self._report is not None:
-                self._alert.value = markup.alert(edit_views.edit_summary(self._edit), "done")
                 self._results.value = edit_views.results(self._report, self._control_report)
         for callback in self._callbacks if job.state == "done" or self._edit is not None else ():
             try:

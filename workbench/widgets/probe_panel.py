@@ -15,8 +15,10 @@ from typing import Any
 from ipywidgets import HTML, Button, Checkbox, HBox
 
 from workbench.editing.applied import applied, check_base
+from workbench.evaluation.places import answers_at
 from workbench.evaluation.probes.run import probe
 from workbench.models import LoadedModel
+from workbench.prompts import traced_prompt
 from workbench.tracing.lens import lens
 from workbench.types import PROBES, Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow
 from workbench.types.probe import PROBE_TITLES
@@ -67,9 +69,7 @@ class ProbePanel(Panel):
         check_base(model, edit)
         if fact is not None and fact not in edit.facts:
             raise ValueError(f"The edit does not hold the fact {fact.id!r}; it holds {[f.id for f in edit.facts]}.")
-        unknown = [p for p in probes if p not in PROBES]
-        if unknown:
-            raise ValueError(f"probes must be some of {list(PROBES)}, got {unknown}.")
+        _check(probes)
         self._model, self._edit, self._fact = model, edit, fact or edit.facts[0]
         self._options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed}
         self._control, self._pool, self._edit_code = control, pool, edit_code
@@ -79,6 +79,7 @@ class ProbePanel(Panel):
         self._report: ProbeReport | None = None
         self._error: BaseException | None = None
         self._lens_code, self._shown_from = "", ""
+        self._ran: tuple[str, ...] | None = None
         self._rows: list[ProbeRow] = []
         self._probe, self._drawn_at = "", 0.0
 
@@ -129,11 +130,12 @@ class ProbePanel(Panel):
 
     @property
     def probes(self) -> tuple[str, ...]:
-        """What is ticked. Settable."""
+        """What is ticked. Settable; unknown names raise a ValueError."""
         return tuple(p for p in PROBES if self._boxes[p].value)
 
     @probes.setter
     def probes(self, probes: tuple[str, ...]) -> None:
+        _check(probes)
         for name, box in self._boxes.items():
             box.value = name in probes
 
@@ -159,8 +161,7 @@ class ProbePanel(Panel):
 
     @property
     def code(self) -> str:
-        """Python that repeats what Run does with the probes that are ticked, and the last Lens. For a report that was
-        shown, Python that reads it, until other probes are ticked."""
+        """Python that repeats the report and the Lens in sight; before any, what Run would do with what is ticked."""
         given = facts_code(self._edit.facts, self._pool)
         lines = self._edit_code or "edit = wb.load_edit('the folder that this edit was saved to')\n"
         return f"{start_code(self._model)}{given}{lines.rstrip()}\n\n{self.shown_code}"
@@ -171,7 +172,8 @@ class ProbePanel(Panel):
         if self._shown_from:
             return f"{self._shown_from}{self._lens_code}"
         given = facts_code(self._edit.facts, self._pool)
-        chosen = "" if self.probes == PROBES else f", probes={list(self.probes)!r}"
+        asked = self.probes if self._ran is None else self._ran
+        chosen = "" if asked == PROBES else f", probes={list(asked)!r}"
         which = "" if self._fact == self._edit.facts[0] else f", fact={self._fact.id!r}"
         control = "" if self._control is None else f", control={self._control!r}".replace("Fact(", "wb.Fact(", 1)
         pool = ", pool=pool" if "\npool = " in given else ""
@@ -188,6 +190,7 @@ class ProbePanel(Panel):
                 return self._job
             self._fail(None)
             self._rows, self._report, self._lens_code, self._shown_from = [], None, "", ""
+            self._ran = self.probes
             self._show_code()
             self._results.value = self._texts.value = self._layers.value = ""
             self._shown.options, self._list.options = [], []
@@ -227,7 +230,7 @@ class ProbePanel(Panel):
             asked = settings.get("probes", report.probes)
             self.probes = tuple(p for p in PROBES if p in asked)
             self._options = {k: settings.get(k, v) for k, v in self._options.items()}
-            self._shown_from = probes_code
+            self._shown_from, self._ran = probes_code, self.probes
             self._progress.value = ""
             self._show_report(report)
             self._show_code()
@@ -252,24 +255,33 @@ class ProbePanel(Panel):
             row = self._list.value
             facts = [f for f in (self._fact, self._report and self._report.control) if isinstance(f, Fact)]
             fact = next((f for f in facts if isinstance(row, ProbeRow) and f.id == row.fact_id), None)
+            message = None
             if fact is None or not isinstance(row, ProbeRow):
                 message = "The lens follows the fact's own answer; choose a prompt that asks for it."
+            elif row.start:
+                message = "This prompt begins the reply; the lens reads where the model itself does. Choose another."
+            elif row.probe == "requantise":
+                message = "The lens reads the edit's own weights, not rounded ones. Choose a prompt of another probe."
+            if message is not None or fact is None or not isinstance(row, ProbeRow):
                 self._alert.value = markup.alert(message, "info")
                 return None
-            asked = replace(fact, paraphrases=(), heldout=())
-            asked = replace(asked, question=row.prompt) if row.form == "chat" else asked
-            model, edit = self._model, self._edit
+            asked = replace(fact, paraphrases=(), heldout=(), cloze_paraphrases=())
+            asked = replace(asked, **{"question" if row.form == "chat" else "prompt": row.prompt})
+            model, edit, taught = self._model, self._edit, [""]
 
             def work(cancel: threading.Event) -> list[Lens]:
-                found = [lens(model, asked, form=row.form)]
+                place = traced_prompt(model, asked, form=row.form)
+                refusal = answers_at(place, asked, edit.recipe.answers)["refusal"]
+                taught[0] = refusal
+                found = [lens(model, asked, form=row.form, refusal=refusal)]
                 for stage in edit.stage_names:
                     with applied(model, edit, stage) as edited:
-                        found.append(lens(edited, asked, form=row.form))
+                        found.append(lens(edited, asked, form=row.form, refusal=refusal))
                 return found
 
             self._look.disabled = True
             self._layers.value = markup.block("Reading the layers ...")
-            self._looking = Job(work, on_done=partial(self._looked, asked, row.form))
+            self._looking = Job(work, on_done=partial(self._looked, self._report, row, asked, taught))
             return self._looking
 
     # From the jobs' threads
@@ -304,13 +316,18 @@ class ProbePanel(Panel):
             elif job.result is not None:
                 self._show_report(job.result)
 
-    def _looked(self, asked: Fact, form: str, job: Job[list[Lens]]) -> None:
+    def _looked(
+        self, report: ProbeReport | None, row: ProbeRow, asked: Fact, taught: list[str], job: Job[list[Lens]]
+    ) -> None:
         with self._lock:
-            self._look.disabled = False
-            self._layers.value = probe_views.layers(job.result) if job.result else ""
-            self._fail(job.error)
+            self._look.disabled = self._list.value is None
+            if self._report is not report or self._list.value is not row:
+                return  # another prompt is in sight by now
+            self._layers.value = probe_views.layers(job.result, row.prompt) if job.result else ""
+            if job.error is not None:
+                self._fail(job.error)
             if job.result:
-                self._lens_code = probe_views.lens_code(asked, form, self._edit.stage_names)
+                self._lens_code = probe_views.lens_code(asked, row.form, self._edit.stage_names, taught[0])
                 self._show_code()
 
     # What it shows
@@ -321,8 +338,8 @@ class ProbePanel(Panel):
         self._heading.value = markup.STYLE + markup.title(f"What is left: {words}", note)
 
     def _choice_changed(self) -> None:
-        self._shown_from = ""
-        self._show_code()
+        if self._report is None:
+            self._show_code()
 
     def _show_report(self, report: ProbeReport) -> None:
         if report.partial:
@@ -360,3 +377,9 @@ class ProbePanel(Panel):
         lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
         found = probe_views.card_lines(self._report) if self._report is not None else []
         return text_card_png("ProbePanel", [*lines, *found, "Run this cell to use the panel."])
+
+
+def _check(probes: tuple[str, ...]) -> None:
+    unknown = [p for p in probes if p not in PROBES]
+    if unknown:
+        raise ValueError(f"probes must be some of {list(PROBES)}, got {unknown}.")

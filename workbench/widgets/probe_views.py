@@ -11,6 +11,8 @@ from workbench.widgets import markup
 from workbench.widgets.code import fact_code
 from workbench.widgets.edit_views import stage_words
 
+_CURVES = {"strength": "strength of the edit", "relearning": "steps of training"}
+_NAMES = {"p_old": "old", "p_new": "new", "p_refusal": "refusal"}
 _GROUPS = {"edited": "", "same": "must stay: ", "control": "control: "}
 
 
@@ -22,11 +24,44 @@ def results(report: ProbeReport) -> str:
         for rate in dict.fromkeys(n for of in by.values() for n in of):
             cells = [str(by[s][rate]) if rate in by.get(s, {}) else "" for s in report.stages]
             rows.append([PROBE_TITLES[name], PROBE_RATES[rate], *cells])
-    found = [line for line in report.findings if line.startswith(("lens", "relearning"))]
+    found = [line for line in report.findings if line.startswith(("lens", "relearning", "priming, "))]
+    found = [line for line in found if not line.startswith("priming, ") or "median" in line]
     parts = [markup.block(*(f"<p>{markup.text(line)}.</p>" for line in found))] if found else []
     parts += [markup.table(heads, rows, "What is left, and what else changed")] if rows else []
+    parts += [curves(report, probe, x_label) for probe, x_label in _CURVES.items()]
+    parts += [words_table(report)]
     parts += [markup.alert(f"Not measured, {name}: {why}.", "info") for name, why in report.skipped.items()]
     return "".join(parts)
+
+
+def curves(report: ProbeReport, probe: str, x_label: str) -> str:
+    """A probe's probabilities of the edited fact and of its control, a chart for each stage; empty without any."""
+    charts: list[str] = []
+    for stage in report.stages:
+        here = [c for c in report.curves if (c.probe, c.stage) == (probe, stage)]
+        lines = {
+            f"{_NAMES[name]}, {c.name}": list(zip(c.x, values, strict=True))
+            for c in here
+            for name, values in c.y.items()
+            if name in _NAMES and (c.group == "edited" or name == "p_old")
+        }
+        if lines:
+            end = max(x for c in here for x in c.x)
+            heading = f"{PROBE_TITLES[probe]}, {stage_words(stage)}: probability"
+            charts.append(markup.line_chart(lines, heading, x_label=x_label, x_max=end, y_max=1.0))
+    return markup.charts(*charts) if charts else ""
+
+
+def words_table(report: ProbeReport) -> str:
+    """What leaving out each word takes from the old answer, by stage; empty without such curves."""
+    tables: list[str] = []
+    for name in dict.fromkeys(c.name for c in report.curves if c.probe == "keywords"):
+        here = {c.stage: c for c in report.curves if c.probe == "keywords" and c.name == name}
+        heads = ["word", *map(stage_words, here)]
+        first = next(iter(here.values()))
+        rows = [[w, *(f"{c.y['old'][i]:.2f}" for c in here.values())] for i, w in enumerate(first.labels)]
+        tables.append(markup.table(heads, rows, f"{name}: what leaving one out takes from log P(old answer), nats"))
+    return "".join(tables)
 
 
 def card_lines(report: ProbeReport) -> list[str]:
@@ -53,8 +88,8 @@ def texts(report: ProbeReport, row: ProbeRow) -> str:
     return markup.table(["prompt", *(stage_words(r.stage) for r in same)], [[prompt, *cells]], wanted)
 
 
-def layers(readings: Sequence[Lens]) -> str:
-    """Probabilities by layer, one chart per stage, with the verdict in words."""
+def layers(readings: Sequence[Lens], prompt: str) -> str:
+    """Probabilities by layer at one prompt, one chart per stage, with the verdict in words and the last ranks."""
     charts = [
         markup.line_chart(
             {
@@ -68,17 +103,27 @@ def layers(readings: Sequence[Lens]) -> str:
         )
         for one in readings
     ]
-    words = "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.verdict}.')}</p>" for x in readings)
-    return markup.charts(*charts) + markup.block(words)
+    words = f"<p>{markup.text(f'Layer by layer: {prompt}')}</p>"
+    words += "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.verdict}.')}</p>" for x in readings)
+    heads = ["answer", *(f"rank, {stage_words(x.stage)}" for x in readings)]
+    ranks = [
+        [
+            f"{name}: {readings[0].tokens[name]}",
+            *(f"{x.ranks[name][-1] + 1}, best {min(x.ranks[name]) + 1}" for x in readings),
+        ]
+        for name in ANSWER_NAMES
+    ]
+    return markup.block(words) + markup.charts(*charts) + markup.table(heads, ranks, "Rank after the last layer")
 
 
-def lens_code(fact: Fact, form: str, stages: Sequence[str]) -> str:
+def lens_code(fact: Fact, form: str, stages: Sequence[str], refusal: str) -> str:
     """Python that repeats a lens of one prompt at every stage."""
     written = fact_code(fact)
     load = "facts = wb.load_facts()\n" if written.startswith("facts[") else ""
+    options = f"form={form!r}, refusal={refusal!r}"
     return (
-        f"{load}asked = {written}\nreadings = [wb.lens(model, asked, form={form!r})]\n"
+        f"{load}asked = {written}\nreadings = [wb.lens(model, asked, {options})]\n"
         f"for stage in {list(stages)!r}:\n"
         "    with wb.applied(model, edit, stage) as edited:\n"
-        f"        readings.append(wb.lens(edited, asked, form={form!r}))\n"
+        f"        readings.append(wb.lens(edited, asked, {options}))\n"
     )

@@ -81,6 +81,10 @@ class Battery:
         """The pool without edited and retained facts and what overlaps them."""
         return self.pool.without([*self.edit.facts, *self.facts], self.edit.retain_ids)
 
+    def paths(self, fact: Fact) -> FactSet:
+        """Where two-hop paths through a fact may lead: the pool without other edited facts, whose answers change."""
+        return self.pool.without([one for one in self.edit.facts if one is not fact])
+
     def group(self, fact: Fact) -> Any:
         """The group of rows about a fact."""
         return "edited" if fact is self.fact else "control"

@@ -30,9 +30,10 @@ def probe_emphasis(battery: Battery) -> None:
     for fact in battery.facts:
         try:
             prompt = battery.traced(fact)
-        except Skip:
+        except Skip as why:
             if fact is battery.fact:
                 raise
+            battery.skipped["keywords: control"] = str(why)
             continue
         words = _words(fact, prompt)
         for stage, model in battery.models.items():
@@ -42,6 +43,9 @@ def probe_emphasis(battery: Battery) -> None:
                 meaning = [i for i, w in enumerate(words) if _bare(w) not in FUNCTION_WORDS]
                 order = sorted(meaning, key=lambda i: -effects[i])[:N_KEYWORDS]
                 keywords[fact.id] = [words[i] for i in sorted(order)]
+                if not order:
+                    which = "keywords: emphasis" if fact is battery.fact else "keywords: control"
+                    battery.skipped[which] = "its question has no word that carries meaning"
             battery.curves.append(
                 Curve(
                     probe="keywords",

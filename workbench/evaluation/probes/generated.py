@@ -19,8 +19,8 @@ def probe_adversarial(battery: Battery) -> None:
             background=graph.about_subject(battery.untouched, fact),
             examples=near[-3:],
         )
-        if fact is battery.fact:
-            battery.skipped |= {f"adversarial: {kind}": why for kind, why in missing.items()}
+        of = "" if fact is battery.fact else " of the control"
+        battery.skipped |= {f"adversarial: {kind}{of}": why for kind, why in missing.items()}
         lists.append(asked if fact is battery.fact else as_control(asked))
     battery.ask("adversarial", interleaved(*lists))
 
@@ -29,10 +29,11 @@ def probe_steps(battery: Battery) -> None:
     """Direct, indirect and implied questions in several steps, with twice the tokens."""
     lists: list[list[Prompt]] = []
     for fact in battery.facts:
-        hops = graph.hops(battery.pool, fact, 2)
+        hops = graph.hops(battery.paths(fact), fact, 2)
         asked = prompts.steps(fact, hops)
-        if fact is battery.fact and not hops:
-            battery.skipped["steps: two hops"] = graph.no_path(battery.pool, fact)
+        if not hops:
+            of = "" if fact is battery.fact else " of the control"
+            battery.skipped[f"steps: two hops{of}"] = graph.no_path(battery.paths(fact), fact)
         lists.append(asked if fact is battery.fact else as_control(asked))
     battery.ask("steps", interleaved(*lists), max_new_tokens=2 * battery.max_new_tokens)
 
@@ -42,11 +43,12 @@ def probe_interconnected(battery: Battery) -> None:
     lists: list[list[Prompt]] = []
     for fact in battery.facts:
         asked = [Prompt("paraphrase", q, fact) for q in prompts.held_out(fact)]
-        hops = graph.hops(battery.pool, fact)
+        hops = graph.hops(battery.paths(fact), fact)
         asked += [Prompt("multi-hop", h.question, h.judge) for h in hops]
+        if not hops:
+            of = "" if fact is battery.fact else " of the control"
+            battery.skipped[f"interconnected: multi-hop{of}"] = graph.no_path(battery.paths(fact), fact)
         if fact is battery.fact:
-            if not hops:
-                battery.skipped["interconnected: multi-hop"] = graph.no_path(battery.pool, fact)
             same = graph.same_answer(battery.untouched, fact)
             if not same:
                 where = f"no other untouched fact of {battery.pool.name!r} has the answer {fact.answer!r}"

@@ -30,6 +30,10 @@ def probe_requantise(battery: Battery) -> None:
     delta = battery.edit.delta()
     if not delta.gates:
         raise Skip("the edit has no gates, so there are no edited weights to round")
+    try:
+        fold_gates(shared_view(battery.model.base.hf), battery.model.architecture, delta)
+    except ValueError as error:
+        raise Skip(f"the edited weights cannot be rounded: {error}") from error
     ones = GateDelta({key: torch.ones_like(gate) for key, gate in delta.gates.items()})
     for bits in BITS:
         prompts = [
@@ -65,7 +69,8 @@ def rounded_model(model: LoadedModel, gates: GateDelta, bits: int) -> LoadedMode
 
 
 def rounded(weight: Tensor, bits: int, group: int = GROUP) -> Tensor:
-    """A weight matrix [out, in] rounded in groups along its inputs: 2^bits even steps from the least to the largest.
+    """A weight matrix [out, in] rounded in groups along its inputs, to 2^bits evenly spaced values between the least
+    and the largest.
 
     Args:
         weight: [out, in]; a last group of fewer inputs is one of its own.

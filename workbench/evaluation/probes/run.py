@@ -99,7 +99,8 @@ def probe(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens!r}.")
     pool = load_facts() if pool is None else pool
-    if control is not None and (control.id in edit.retain_ids or control.id in {f.id for f in edit.facts}):
+    trained = [*edit.facts, *(f for f in pool if f.id in edit.retain_ids)]
+    if control is not None and (control.id in edit.retain_ids or any(control.overlaps(f) for f in trained)):
         raise ValueError(
             f"control={control.id!r} was edited or retained by this edit, so it is no control. Choose another fact."
         )
@@ -142,6 +143,8 @@ def _run(
             battery.control = choose_control(battery)
             if battery.control is None:
                 battery.skipped["control"] = f"{battery.pool.name!r} has no untouched fact that the model knows"
+        elif not len(known_facts(battery.model, FactSet([battery.control]), progress=False)):
+            battery.skipped["control"] = f"the base does not answer {battery.control.id!r}, so it shows nothing"
         for name in names:
             now = name
             battery.check()
