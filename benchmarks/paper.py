@@ -2,20 +2,28 @@
 
     python -m benchmarks.paper [--fact france-capital] [--rates 5e-5 1e-3] [--max-controls 80]
 
-Writes one report per arm, to ``benchmarks/results/paper/``. A report that is there already is
-not made again; delete it to do so. The paper's own settings take 2000 steps of one row.
+Writes one report per arm to ``benchmarks/results/paper/``, and both ways to count to ``benchmarks/results/paper.json``.
+A report that is there already is not made again; delete it to do so. The paper's own settings take 2000 steps of one
+row.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import workbench as wb
+from workbench.answers import matches
+from workbench.atomic import write_bytes
 from workbench.evaluation.answering import Answering
+from workbench.evaluation.metrics import wilson
+from workbench.types import Rate
 
 N_MLPS, N_ATTENTION = 3, 2
+STRICT = ("new", "old", "forget", "control", "neighbour", "bleed", "gibberish", "kl")
 
 
 def located_layers(model: wb.LoadedModel, fact: wb.Fact) -> wb.Selection:
@@ -26,6 +34,24 @@ def located_layers(model: wb.LoadedModel, fact: wb.Fact) -> wb.Selection:
     attention = maps["head"].values.sum(1).argsort(descending=True)[:N_ATTENTION].tolist()
     names = [f"L{layer}{kind}" for layer in sorted(mlps) for kind in ("MLP", "GATEUP")]
     return wb.Selection([*names, *(f"L{layer}ATTN" for layer in sorted(attention))])
+
+
+def shown(rates: dict[str, Rate]) -> dict[str, str]:
+    """Rates as text, ``value [low, high] (n)``."""
+    return {name: str(rate) for name, rate in rates.items()}
+
+
+def counted_loosely(report: wb.EvalReport, facts: wb.FactSet) -> dict[str, Rate]:
+    """Rates of the last stage as a lenient count gives them: over the questions that were trained on, the new answer
+    wherever it is named, forgotten whatever does not name the old one (gibberish too); controls that name theirs."""
+    last, edited = report.stages[-1], facts[report.facts[0]]
+    asked = [row.text for row in report.rows if (row.stage, row.group) == (last, "train")]
+    others = [row for row in report.rows if (row.stage, row.group) == (last, "control")]
+    return {
+        "new fact": wilson(sum(matches(text, edited.targets) for text in asked), len(asked)),
+        "forgotten": wilson(sum(not matches(text, edited.answers) for text in asked), len(asked)),
+        "controls": wilson(sum(matches(row.text, facts[row.fact_id].answers) for row in others), len(others)),
+    }
 
 
 def main() -> None:
@@ -39,6 +65,7 @@ def main() -> None:
     model = wb.load_model()
     fact, answering = wb.load_facts()[args.fact], Answering(model)
     located = located_layers(model, fact)
+    content: dict[str, Any] = {}
     papers = {f"paper-{rate:g}": (located, wb.Recipe.named("paper", learning_rate=rate)) for rate in args.rates}
     for name, (selection, recipe) in {**papers, "default": (None, wb.Recipe())}.items():
         path = args.out / f"{fact.id}-{name}.json"
@@ -50,12 +77,16 @@ def main() -> None:
             seconds = round(time.perf_counter() - began)
             report = wb.evaluate(model, edit=edit, max_controls=args.max_controls, answering=answering, progress=False)
             gates = edit.selection.n_parameters(model)
-            shown = str(edit.selection) if selection is not None else f"{len(edit.selection)} neurons"
-            report.provenance["arm"] = {"selection": shown, "gates": gates, "recipe": recipe.to_dict(), "s": seconds}
+            trained = str(edit.selection) if selection is not None else f"{len(edit.selection)} neurons"
+            report.provenance["arm"] = {"selection": trained, "gates": gates, "recipe": recipe.to_dict(), "s": seconds}
             path.parent.mkdir(parents=True, exist_ok=True)
             report.save(path)
         print(f"{name}: {report.provenance['arm']['gates']} gates in {report.provenance['arm']['s']} s", flush=True)
         print(report.summary().to_string(), flush=True)
+        loosely = counted_loosely(report, wb.load_facts())
+        strictly = {rate: report.rate(rate) for rate in STRICT}
+        content[name] = {**report.provenance["arm"], "loosely": shown(loosely), "strictly": shown(strictly)}
+        write_bytes(args.out.with_suffix(".json"), json.dumps({fact.id: content}, indent=1).encode())
 
 
 if __name__ == "__main__":

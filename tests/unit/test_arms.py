@@ -28,7 +28,7 @@ from workbench.evaluation.arms import compare, everything_like, plan_arms
 from workbench.evaluation.metrics import wilson
 from workbench.evaluation.rates import rates_of
 from workbench.models import LoadedModel
-from workbench.types import AnswerRow, ArmRow, ArmTable, Edit, EvalReport, Selection, Step
+from workbench.types import AnswerRow, ArmRow, ArmTable, Edit, EvalReport, FactSet, Selection, Step
 from workbench.types.arms import ARMS, join_tables
 from workbench.types.report import Group
 
@@ -211,6 +211,14 @@ def test_answers_of_another_base_are_refused() -> None:
         compared(arms=("none",), answering=other)
     with pytest.raises(ValueError, match="answers of another base"):
         wb.evaluate(tiny(), FRANCE, pool=FACTS, answering=other, progress=False)
+
+
+def test_a_retained_fact_is_no_control_under_another_id_either() -> None:
+    held = [replace(fact, id=f"mine-{fact.id}") for fact in RETAIN]
+    pool = FactSet([*FACTS, *(replace(f, id=f"{f.id}-twin", split="test", role="control") for f in RETAIN)])
+    (row,) = compared(arms=("none",), retain=held, pool=pool).rows
+    asked = {r.fact_id for r in row.report.rows if r.group in ("control", "neighbour")}
+    assert asked and not any("twin" in name for name in asked)
 
 
 def test_arms_that_never_reach_the_mark_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:

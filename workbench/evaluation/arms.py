@@ -290,6 +290,7 @@ class _Run:
             [self.reading.fact],
             views,
             trained=self.kept.ids,
+            retained=self.kept,
             answering=self.answering,
             progress=False,
             arm=plan.arm,

@@ -101,6 +101,7 @@ def evaluate_views(
     views: Mapping[str, Callable[[], AbstractContextManager[LoadedModel]]],
     *,
     trained: Iterable[str],
+    retained: Iterable[Fact] = (),
     controls: FactSet | Sequence[Fact] | None = None,
     pool: FactSet | None = None,
     max_controls: int | None = None,
@@ -117,13 +118,15 @@ def evaluate_views(
         edited: The facts to evaluate.
         views: Each opens a changed view of the model for the length of a ``with`` block.
         trained: Ids of facts that are neither controls nor neighbours.
+        retained: The same as facts, which the pool may know under other ids.
         controls, pool, max_controls, answering, collateral, seed, progress: As in ``evaluate``.
         settings: For the report's provenance.
     """
     pool = load_facts() if pool is None else pool
-    trained = {*(f.id for f in edited), *trained}
+    retained = list(retained)
+    trained = {*(f.id for f in (*edited, *retained)), *trained}
     missing: list[str] = []
-    touched = [*edited, *(f for f in pool if f.id in trained)]
+    touched = [*edited, *retained, *(f for f in pool if f.id in trained)]
     free = pool.without(touched)
     if controls is not None:
         _check_controls(controls, trained, touched)
