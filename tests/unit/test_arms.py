@@ -182,6 +182,13 @@ def test_an_arm_is_read_at_the_first_step_that_reaches_the_mark(monkeypatch: pyt
             assert wb.ask(edited, answer.prompt) == answer.text
 
 
+@pytest.mark.parametrize("arm", ["lora", "full"])
+def test_a_baseline_is_read_at_the_mark_too(arm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, 0.5, 1.0, 0.0)
+    (row,) = compared(arms=(arm,), recipe=recipe(steps=(2, 20))).rows
+    assert (row.step, row.reached, row.validation) == (4, True, 1.0)
+
+
 def test_early_stop_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, 0.0)
     steps: list[Step] = []
