@@ -1,10 +1,37 @@
-"""``python -m benchmarks``: everything that the README quotes. Tables go to the terminal, numbers to ``out/bench/``."""
+"""``python -m benchmarks``: everything that the README, the docs and the notebooks quote, the short measurements first.
+
+Markdown tables go to the terminal, numbers to ``out/bench/`` and, where a notebook reads them, to
+``benchmarks/results/``. Edits that were measured with the same settings are taken from there: delete a file to measure
+it again. On 2 cores the edits alone take several hours from nothing.
+"""
 
 from __future__ import annotations
 
-from benchmarks import edit_quality, quickstart, speed_fit
+from benchmarks import (
+    arms,
+    clicks,
+    edit_quality,
+    frontier,
+    paper,
+    quickstart,
+    soft_forgetting,
+    speed_fit,
+    speed_trace,
+    tune,
+)
 
 if __name__ == "__main__":
-    quickstart.main()
-    speed_fit.main()
-    edit_quality.main()
+    for part in (
+        quickstart,
+        speed_trace,
+        speed_fit,
+        clicks,
+        soft_forgetting,
+        paper,
+        arms,
+        edit_quality,
+        frontier,
+        tune,
+    ):
+        print(f"\n# {part.__name__}\n", flush=True)
+        part.main()
