@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,9 +25,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @FAMILIES
+@pytest.mark.parametrize("were_learned", ["none", "all"])
 @pytest.mark.parametrize("tokens", [1, 60, 10_000])
-def test_a_step_in_parts_is_the_plain_step(family: str, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One row a part, a few, all; gates that act on the shared prefix too, and some that are not 1."""
+def test_a_step_in_parts_is_the_plain_step(
+    family: str, tokens: int, were_learned: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row a part, a few, all; gates that act on the shared prefix too, and some that are not 1. Of the fact rows
+    some have reached the hinge and some have not, whatever they had when they were last seen."""
     monkeypatch.setitem(batches_module.PART_TOKENS, "cpu", tokens)
     model, settings = tiny(family), recipe(hinge=0.7, retain_weight=2.0)
     training = Training(model, [FRANCE, SPAIN], settings, RETAIN, 1, on_step=None, cancel=None)
@@ -45,8 +51,15 @@ def test_a_step_in_parts_is_the_plain_step(family: str, tokens: int, monkeypatch
     gates = inject_gates(view, model.architecture, delta)
     for gate in gates.values():
         gate.requires_grad_(True)
+    engine = Resumable(model, view)
     with torch.enable_grad():
-        nll, kl = training._backward(Resumable(model, view), chosen, held)
+        middle = float(training._backward(engine, chosen, held, ())[0].median())
+    training.recipe = replace(settings, hinge=math.exp(-middle))
+    for gate in gates.values():
+        gate.grad = None
+    learned = chosen if were_learned == "all" else ()
+    with torch.enable_grad():
+        nll, kl = training._backward(engine, chosen, held, learned)
     found = {name: gate.grad for name, gate in gates.items()}
     for gate in gates.values():
         gate.grad = None
@@ -61,7 +74,7 @@ def test_a_step_in_parts_is_the_plain_step(family: str, tokens: int, monkeypatch
             if i in chosen:
                 one = nn.functional.nll_loss(edited[row.departs :], answer[row.departs :])
                 expected_nll.append(one.detach())
-                lacking.append((one + torch.tensor(0.7).log()).relu())
+                lacking.append((one - middle).relu())
             else:
                 apart.append((base.exp() * (base - edited)).sum(-1))
         expected_kl = torch.cat(apart).mean()
@@ -69,6 +82,11 @@ def test_a_step_in_parts_is_the_plain_step(family: str, tokens: int, monkeypatch
     torch.testing.assert_close(nll, torch.stack(expected_nll), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(kl, expected_kl.detach(), atol=1e-5, rtol=1e-4)
     assert float(kl) > 1e-5
+    assert 0 < sum(one.item() > 0 for one in lacking) < len(lacking)
+    with torch.enable_grad():
+        nothing = torch.zeros(len(chosen))
+        settled = training._still_learned(engine, chosen, range(len(chosen)), training._prefix(engine), nothing)
+    assert settled == {i for i, one in enumerate(lacking) if one.item() == 0}
     for name, gate in gates.items():
         assert gate.grad is not None and float(gate.grad.abs().max()) > 1e-5
         torch.testing.assert_close(found[name], gate.grad, atol=2e-6, rtol=1e-3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -201,11 +201,19 @@ class Training:
         logits = engine.logits_at(batch.resid, batch.row, batch.position, start=self.start, prefix=prefix)
         return list(logits.float().split(batch.count))
 
-    def _backward(self, engine: Resumable, chosen: Sequence[int], held: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _backward(
+        self, engine: Resumable, chosen: Sequence[int], held: Sequence[int], learned: Collection[int]
+    ) -> tuple[Tensor, Tensor]:
         """A step's losses, their gradients added to the parameters' ``.grad``.
 
         The rows go forward and backward in parts (``Prepared.parts``). The shared prefix goes forward once before
-        them; its keys and values gather the parts' gradients, and it goes backward once after them.
+        them; its keys and values gather the parts' gradients, and it goes backward once after them. A row that was
+        learned when it was last seen goes forward without a graph: if it is still learned, its gradient is zero.
+
+        Args:
+            engine: Runs what is trained.
+            chosen, held: Fact rows and retained rows.
+            learned: Fact rows that had reached the hinge when they were last seen.
 
         Returns:
             Negative log-likelihood of each chosen row, [rows], and the KL of the held ones, nats per token.
@@ -218,7 +226,9 @@ class Training:
         whole = [state for pair in prefix or () for state in pair]
         leaves = [state.detach().requires_grad_(state.requires_grad) for state in whole]
         cut = None if prefix is None else list(zip(leaves[::2], leaves[1::2], strict=True))
-        for part in self._rows.parts(rows):
+        settled = self._still_learned(engine, chosen, [i for i, row in enumerate(chosen) if row in learned], cut, nll)
+        todo = [i for i in range(len(rows)) if i not in settled] or list(range(len(rows)))
+        for part in ([todo[i] for i in places] for places in self._rows.parts([rows[i] for i in todo])):
             logits = self._logits(engine, [rows[i] for i in part], cut)
             told = [(i, x) for i, x in zip(part, logits, strict=True) if i < len(chosen)]
             kept = [(rows[i], x) for i, x in zip(part, logits, strict=True) if i >= len(chosen)]
@@ -237,6 +247,20 @@ class Training:
         if through:
             torch.autograd.backward([state for state, _ in through], [gradient for _, gradient in through])
         return nll, kl
+
+    def _still_learned(
+        self, engine: Resumable, chosen: Sequence[int], places: Sequence[int], prefix: KeysValues | None, nll: Tensor
+    ) -> set[int]:
+        """Which of some places in ``chosen`` hold rows at the hinge or beyond, whose losses are written to ``nll``."""
+        hinge, settled = self.recipe.hinge, set[int]()
+        with torch.no_grad():
+            for part in self._rows.parts([chosen[i] for i in places]):
+                at = [places[i] for i in part]
+                rows = [chosen[i] for i in at]
+                found = self._answer_nll(self._logits(engine, rows, prefix), rows)
+                nll[at] = found
+                settled |= {i for i, x in zip(at, found.tolist(), strict=True) if hinge and x <= -math.log(hinge)}
+        return settled
 
     def stage(
         self, stage: StageName, steps: int, moving: Moving, bar: Any, stop: Callable[[int], bool] | None = None
@@ -268,7 +292,8 @@ class Training:
                 chosen, held = next(fact_batches), next(held_batches)
                 for p in parameters:
                     p.grad = None
-                nll, kl = self._backward(engine, chosen, held)
+                learned = {i for i, p in confidence.items() if recipe.hinge is not None and p >= recipe.hinge}
+                nll, kl = self._backward(engine, chosen, held, learned)
                 confidence.update(zip(chosen, (-nll).exp().tolist(), strict=True))
                 loss = nll.mean()
                 if not bool(torch.isfinite(loss + kl)):
