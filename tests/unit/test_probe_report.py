@@ -187,6 +187,19 @@ def test_figures_say_in_words_what_they_show_and_escape_texts() -> None:
     assert repr(empty)
 
 
+def test_facts_with_the_same_answer_have_a_column_of_their_own() -> None:
+    """Beside the control fact, which keeps its answer where they lose it."""
+    right, wrong = Rate(1.0, 5, 0.57, 1.0, "wilson"), Rate(0.0, 2, 0.0, 0.66, "wilson")
+    learned = {"old": replace(wrong, n=9), "control": right, "same": wrong}
+    figure = report(rates={"interconnected": {"base": {}, "learn": learned}}).plot("rates")
+    ticks = list(figure.layout.xaxis.ticktext)
+    assert [tick.split("<br>n = ")[1] for tick in ticks] == ["9 and 5", "2"] and "same answer" in ticks[1]
+    lower = {round(float(x)): float(y) for t in figure.data if t.yaxis == "y2" for x, y in zip(t.x, t.y, strict=True)}
+    assert lower == {0: 1.0, 1: 0.0}
+    upper = {round(float(x)): float(y) for t in figure.data if t.yaxis == "y" for x, y in zip(t.x, t.y, strict=True)}
+    assert upper == {0: 0.0}
+
+
 def test_a_page_of_hostile_texts(tmp_path: Path) -> None:
     page = report().to_html(tmp_path / "probes.html").read_text(encoding="utf-8")
     assert "&lt;script&gt;alert(1)" in page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -29,7 +29,7 @@ from workbench.plots.style import (
     visible,
     whiskers,
 )
-from workbench.types import Curve, ProbeReport, Rate
+from workbench.types import Curve, ProbeReport
 from workbench.types.probe import PROBE_TITLES
 
 _COLORS = (GREY, ORANGE, BLUE, GREEN, PURPLE)
@@ -60,18 +60,18 @@ def probe_figure(report: ProbeReport, what: str = "rates", **options: Any) -> go
 
 def recovery_figure(report: ProbeReport) -> go.Figure:
     """By probe and stage, with 95% intervals: where the old answer was recovered (above), and where untouched facts are
-    still right (below): the control fact, or for priming the other questions.
+    still right (below): the control fact, for priming the other questions, and other facts with the old answer.
 
     Only prompts on which the base model is right count, so the base stands at 1 wherever there are any.
     """
-    probes = [p for p, by in report.rates.items() if any("old" in r or "same" in r for r in by.values())]
-    panels = ((("old",), "old answer<br>recovered", "y"), (("control", "same"), "untouched facts<br>still right", "y2"))
+    columns = [column for p in report.rates for column in _columns(report, p)]
+    panels = (("old answer<br>recovered", "y"), ("untouched facts<br>still right", "y2"))
     figure = go.Figure()
-    for axis_index, (names, _, axis) in enumerate(panels):
+    for axis_index, (_, axis) in enumerate(panels):
         for i, stage in enumerate(report.stages):
             offset = (i - (len(report.stages) - 1) / 2) * 0.22
-            found = [(k, _first_of(report.rates[p].get(stage, {}), names)) for k, p in enumerate(probes)]
-            kept = [(k, r) for k, r in found if r is not None]
+            found = [(k, report.rates[c.probe].get(stage, {}).get(c.rates[axis_index])) for k, c in enumerate(columns)]
+            kept = [(k, r) for k, r in found if r is not None and r.n]
             figure.add_trace(
                 go.Scatter(
                     x=[k + offset for k, _ in kept],
@@ -81,9 +81,7 @@ def recovery_figure(report: ProbeReport) -> go.Figure:
                     name=escape(stage),
                     legendgroup=stage,
                     showlegend=axis_index == 0,
-                    customdata=[
-                        [PROBE_TITLES[probes[k]], escape(stage), number(r.low), number(r.high), r.n] for k, r in kept
-                    ],
+                    customdata=[[columns[k].title, escape(stage), number(r.low), number(r.high), r.n] for k, r in kept],
                     hovertemplate="%{customdata[0]}, %{customdata[1]}<br><b>%{y:.3f}</b> [%{customdata[2]}, "
                     "%{customdata[3]}], n = %{customdata[4]}<extra></extra>",
                     marker={
@@ -102,12 +100,12 @@ def recovery_figure(report: ProbeReport) -> go.Figure:
             )
     last = report.stages[-1]
     said = "; ".join(
-        f"{PROBE_TITLES[p]} {report.rates[p][last]['old']}" for p in probes if "old" in report.rates[p].get(last, {})
+        f"{PROBE_TITLES[p]} {by[last]['old']}" for p, by in report.rates.items() if "old" in by.get(last, {})
     )
     control = f"control {report.control.id}" if report.control else "no control"
     notes = [
         f"{report.fact.id}; {control}; {len(report.rows)} answers, greedy free generation; bars: 95% interval",
-        "Only prompts on which the base model itself is right; n below.",
+        "Only prompts on which the base model itself is right; n above, and of the untouched facts.",
         *([f"Ended early: {report.partial}."] if report.partial else []),
     ]
     card(
@@ -115,23 +113,23 @@ def recovery_figure(report: ProbeReport) -> go.Figure:
         title=f"What is left of {visible(report.fact.subject, 40)}: {visible(report.fact.answer, 40)}",
         notes=notes,
         alt=f"Share of prompts on which the old answer is recovered, by probe; {last}: {said or 'none'}.",
-        width=max(620, 110 * len(probes) + 240),
+        width=max(620, 110 * len(columns) + 240),
         plot_height=420,
         bottom=100,
         left=80,
         right=120,
     )
-    ticks = [f"{PROBE_TITLES[p].replace(' ', '<br>', 1)}<br>n = {_n(report, p)}" for p in probes]
+    ticks = [f"{c.title.replace(' ', '<br>', 1)}<br>n = {_counted(report, c)}" for c in columns]
     figure.update_xaxes(
-        tickvals=list(range(len(probes))),
+        tickvals=list(range(len(columns))),
         ticktext=ticks,
         tickangle=0,
         showgrid=False,
-        range=[-0.5, max(1, len(probes)) - 0.5],
+        range=[-0.5, max(1, len(columns)) - 0.5],
         anchor="y2",
     )
     figure.update_layout(
-        yaxis={"domain": [0.55, 1], "range": [-0.05, 1.05], "title": {"text": panels[0][1], "standoff": 8}},
+        yaxis={"domain": [0.55, 1], "range": [-0.05, 1.05], "title": {"text": panels[0][0], "standoff": 8}},
         yaxis2={
             "domain": [0, 0.45],
             "range": [-0.05, 1.05],
@@ -139,20 +137,36 @@ def recovery_figure(report: ProbeReport) -> go.Figure:
             "zeroline": False,
             "gridcolor": GRID,
             "showline": True,
-            "title": {"text": panels[1][1], "standoff": 8},
+            "title": {"text": panels[1][0], "standoff": 8},
         },
     )
     return figure
 
 
-def _first_of(rates: Mapping[str, Rate], names: Sequence[str]) -> Rate | None:
-    """The first of these rates that there is and that counts any rows."""
-    return next((rates[n] for n in names if n in rates and rates[n].n), None)
+@dataclass(frozen=True)
+class _Column:
+    """A place on the horizontal axis: a probe, and the rates of the upper and the lower panel (empty for none)."""
+
+    probe: str
+    title: str
+    rates: tuple[str, str]
 
 
-def _n(report: ProbeReport, probe: str) -> str:
-    counts = [r["old" if "old" in r else "same"].n for r in report.rates[probe].values()]
-    return str(max(counts, default=0))
+def _columns(report: ProbeReport, probe: str) -> list[_Column]:
+    """A probe's columns: with its control, and one more for other facts that must stay."""
+    there = {name for rates in report.rates[probe].values() for name, rate in rates.items() if rate.n}
+    title = PROBE_TITLES[probe]
+    if "old" not in there and "control" not in there:
+        return [_Column(probe, title, ("", "same"))] if "same" in there else []
+    more = [_Column(probe, f"{title}: same answer", ("", "same"))] if "same" in there else []
+    return [_Column(probe, title, ("old", "control")), *more]
+
+
+def _counted(report: ProbeReport, column: _Column) -> str:
+    """Rows of both panels, at most over the stages."""
+    by = report.rates[column.probe].values()
+    n = [max((rates[name].n for rates in by if name in rates), default=0) for name in column.rates if name]
+    return " and ".join(map(str, n))
 
 
 def curves_figure(report: ProbeReport, curves: list[Curve]) -> go.Figure:
