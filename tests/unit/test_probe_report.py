@@ -193,7 +193,7 @@ def test_facts_with_the_same_answer_have_a_column_of_their_own() -> None:
     learned = {"old": replace(wrong, n=9), "control": right, "same": wrong}
     figure = report(rates={"interconnected": {"base": {}, "learn": learned}}).plot("rates")
     ticks = list(figure.layout.xaxis.ticktext)
-    assert [tick.split("<br>n = ")[1] for tick in ticks] == ["9 and 5", "2"] and "same answer" in ticks[1]
+    assert [tick.split("<br>n = ")[1] for tick in ticks] == ["9 and 5", "2"] and "other facts" in ticks[1]
     lower = {round(float(x)): float(y) for t in figure.data if t.yaxis == "y2" for x, y in zip(t.x, t.y, strict=True)}
     assert lower == {0: 1.0, 1: 0.0}
     upper = {round(float(x)): float(y) for t in figure.data if t.yaxis == "y" for x, y in zip(t.x, t.y, strict=True)}

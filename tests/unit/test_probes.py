@@ -217,6 +217,7 @@ def test_reasons_for_what_is_left_out() -> None:
         "control",
         "adversarial: in-context example",
         "steps: two hops",
+        "steps: retained facts",
         "interconnected: multi-hop",
         "interconnected: same answer",
         "priming",
@@ -266,6 +267,22 @@ def test_bad_input() -> None:
         run(edit=an_edit(retain_ids=("spain-capital",)), control=capital("Spain", "Madrid", "Rome", id="twin"))
     with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
         run(max_new_tokens=0)
+
+
+def test_retained_facts_are_asked_step_by_step(script: Any) -> None:
+    """Spain's capital was retained and the edited model says the new answer for it: wrongly suppressed."""
+
+    def say(stage: str, prompt: str) -> str:
+        return "Rome" if "Spain" in prompt and stage == "learn" else "Madrid" if "Spain" in prompt else "Paris"
+
+    script(say)
+    report = run(edit=an_edit(retain_ids=("spain-capital", "Louvre-landmark-city")), probes="steps")
+    kept = [r for r in report.rows if r.group == "same" and r.stage == "learn" and r.fact_id == "spain-capital"]
+    assert len(kept) >= 5 and {r.label for r in kept} == {"new"}
+    assert next(r.fact_id for r in report.rows if r.group == "same") == "spain-capital", "neighbours first"
+    same = report.rate("steps", "same", "learn")
+    assert report.rate("steps", "same", "base").value == 1.0 and 0 < same.value < 1.0  # the Louvre stays in Paris
+    assert same.n == len([r for r in report.rows if r.group == "same" and r.stage == "base"])
 
 
 def test_what_a_control_lacks_is_said() -> None:

@@ -158,7 +158,7 @@ def _columns(report: ProbeReport, probe: str) -> list[_Column]:
     title = PROBE_TITLES[probe]
     if "old" not in there and "control" not in there:
         return [_Column(probe, title, ("", "same"))] if "same" in there else []
-    more = [_Column(probe, f"{title}: same answer", ("", "same"))] if "same" in there else []
+    more = [_Column(probe, f"{title}: other facts", ("", "same"))] if "same" in there else []
     return [_Column(probe, title, ("old", "control")), *more]
 
 

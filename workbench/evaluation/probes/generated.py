@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 from workbench.evaluation.probes import graph, prompts
 from workbench.evaluation.probes.battery import Battery, Skip, as_control, interleaved
+from workbench.evaluation.probes.priming import judged
 from workbench.evaluation.probes.prompts import Prompt
+
+RETAINED = 3
+"""Retained facts that are asked step by step."""
 
 
 def probe_adversarial(battery: Battery) -> None:
@@ -26,7 +31,8 @@ def probe_adversarial(battery: Battery) -> None:
 
 
 def probe_steps(battery: Battery) -> None:
-    """Direct, indirect and implied questions in several steps, with twice the tokens."""
+    """Direct, indirect and implied questions in several steps, with twice the tokens; also of a few facts that the edit
+    retained, its neighbours first: what they lose is wrongly suppressed."""
     lists: list[list[Prompt]] = []
     for fact in battery.facts:
         hops = graph.hops(battery.paths(fact), fact, 2)
@@ -35,6 +41,14 @@ def probe_steps(battery: Battery) -> None:
             of = "" if fact is battery.fact else " of the control"
             battery.skipped[f"steps: two hops{of}"] = graph.no_path(battery.paths(fact), fact)
         lists.append(asked if fact is battery.fact else as_control(asked))
+    kept = [f for f in battery.pool if f.id in battery.edit.retain_ids]
+    random.Random(battery.seed).shuffle(kept)
+    kept.sort(key=lambda f: not f.relation or f.relation != battery.fact.relation)
+    if not kept:
+        battery.skipped["steps: retained facts"] = f"the edit retained no fact of {battery.pool.name!r}"
+    for fact in kept[:RETAINED]:
+        asked = prompts.steps(judged(fact, battery.fact), [])
+        lists.append([replace(p, group="same") for p in asked])
     battery.ask("steps", interleaved(*lists), max_new_tokens=2 * battery.max_new_tokens)
 
 
