@@ -68,6 +68,7 @@ def measure(
     report = wb.evaluate(
         model,
         edit=edit,
+        stages=("learn",),
         collateral=True,
         max_controls=max_controls,
         answering=answering,

@@ -80,6 +80,15 @@ def test_every_rate_by_hand(stage: str) -> None:
 
 
 @pytest.mark.usefixtures("script")
+def test_one_stage_alone_has_the_same_rates() -> None:
+    one = run(stages=["learn"])
+    assert one.stages == ("base", "learn")
+    assert one.rates == {stage: rates for stage, rates in run().rates.items() if stage != "unlearn"}
+    with pytest.raises(ValueError, match=r"stages must be some of \['unlearn', 'learn'\]"):
+        run(stages=["relearn"])
+
+
+@pytest.mark.usefixtures("script")
 def test_intervals() -> None:
     """One fact's rows: Wilson. Several facts': a bootstrap of whole facts. Wilson for 1 of 4 by its formula."""
     report = run()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from workbench.architecture import inject_gates, shared_view
@@ -18,6 +18,21 @@ def check_base(model: LoadedModel, edit: Edit) -> None:
             f"model is {model.base.name!r} with the fingerprint {model.base.fingerprint[:16]}. Its gates mean nothing "
             "there: load that base, or fit the edit again."
         )
+
+
+def chosen_stages(edit: Edit, stages: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Some of an edit's stages, in its order; None for all, and ``"base"`` is let pass.
+
+    Raises:
+        ValueError: An unknown stage, or none; the message lists what there is.
+    """
+    if isinstance(stages, str):
+        stages = (stages,)
+    given = edit.stage_names if stages is None else tuple(s for s in stages if s != "base")
+    unknown = [s for s in given if s not in edit.stage_names]
+    if unknown or not given:
+        raise ValueError(f"stages must be some of {list(edit.stage_names)} of this edit, got {list(given)}.")
+    return tuple(s for s in edit.stage_names if s in given)
 
 
 class Dial:

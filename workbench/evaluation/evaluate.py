@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from workbench.answers import classify, matches
-from workbench.editing.applied import applied, check_base
+from workbench.editing.applied import applied, check_base, chosen_stages
 from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
 from workbench.evaluation.ordinary_text import text_rates, text_rows
 from workbench.evaluation.places import answers_at
@@ -31,6 +31,7 @@ def evaluate(
     facts: Fact | FactSet | Sequence[Fact] | None = None,
     *,
     edit: Edit | None = None,
+    stages: Sequence[str] | None = None,
     controls: FactSet | Sequence[Fact] | None = None,
     pool: FactSet | None = None,
     max_controls: int | None = None,
@@ -48,6 +49,7 @@ def evaluate(
         model: The edit's base model; it is not changed.
         facts: The facts to evaluate; None for the edit's own.
         edit: The edit; None measures the base alone.
+        stages: Stages of the edit to evaluate, besides the base; None for all.
         controls: Facts that should stay as they are; None for all facts of the pool's test split that the model knows.
         pool: Where controls and neighbours come from; the bundled facts by default.
         max_controls: Draw at most so many controls (by ``seed``, not by hand); None for all.
@@ -62,8 +64,8 @@ def evaluate(
         bootstrap of whole facts otherwise. What could not be measured is listed in ``missing``.
 
     Raises:
-        ValueError: An edit or ``answering`` of another base, no facts, or controls that overlap the edited or retained
-            facts.
+        ValueError: An edit or ``answering`` of another base, an unknown stage, no facts, or controls that overlap the
+            edited or retained facts.
 
     Source: the protocol deviates from arXiv 2508.07075 on purpose: free generation, questions that were never trained
     on, forgetting relative to the base's own answers, and gibberish never counted as forgotten.
@@ -78,7 +80,9 @@ def evaluate(
         raise ValueError(
             f"facts= holds facts of the edit's retain set: {retained}. Retained facts are never evaluated."
         )
-    views = {stage: partial(applied, model, edit, stage) for stage in edit.stage_names} if edit is not None else {}
+    views = {}
+    if edit is not None:
+        views = {stage: partial(applied, model, edit, stage) for stage in chosen_stages(edit, stages)}
     return evaluate_views(
         model,
         edited,

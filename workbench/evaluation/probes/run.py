@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.editing.applied import check_base
+from workbench.editing.applied import check_base, chosen_stages
 from workbench.editing.fit import CancelFlag
 from workbench.evaluation.probes.battery import Battery, Skip, Stopped
 from workbench.evaluation.probes.emphasis import probe_emphasis
@@ -94,7 +94,7 @@ def probe(
         raise ValueError("probe puts the edit on by itself: pass the base model (model.base) and the edit.")
     check_base(model, edit)
     names = _names(probes)
-    at = _stages(edit, stages)
+    at = chosen_stages(edit, stages)
     chosen = _fact(edit, fact)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens!r}.")
@@ -193,16 +193,6 @@ def _names(probes: Sequence[str] | str | None) -> tuple[ProbeName, ...]:
     if unknown or not given:
         raise ValueError(f"probes must be some of {list(PROBES)}, got {list(given)}; unknown: {unknown}.")
     return tuple(dict.fromkeys(given))  # type: ignore[arg-type]
-
-
-def _stages(edit: Edit, stages: Sequence[str] | None) -> tuple[str, ...]:
-    if isinstance(stages, str):
-        stages = (stages,)
-    given = edit.stage_names if stages is None else tuple(s for s in stages if s != "base")
-    unknown = [s for s in given if s not in edit.stage_names]
-    if unknown or not given:
-        raise ValueError(f"stages must be some of {list(edit.stage_names)} of this edit, got {list(given)}.")
-    return tuple(s for s in edit.stage_names if s in given)
 
 
 def _fact(edit: Edit, fact: Fact | str | None) -> Fact:
