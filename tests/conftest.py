@@ -12,6 +12,9 @@ import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
+# Helpers that assert show the values they compared, as test files do.
+pytest.register_assert_rewrite("tests.pickers", "tests.small_fits")
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

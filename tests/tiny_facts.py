@@ -7,14 +7,16 @@ in cloze and in chat form. Everything below the output embeddings stays random.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import pytest
 import torch
 from transformers import LlamaConfig
 from transformers.models.llama import LlamaForCausalLM
 
-from tests.tiny import N_VOCAB, tiny_tokenizer
+from tests.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3, tiny_tokenizer
 from workbench.models import LoadedModel, load_model
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection
@@ -27,6 +29,13 @@ ROWS = (
     ("Germany", "Berlin", "Tokyo", "test", "retain"),
     ("Japan", "Tokyo", "Paris", "test", "retain"),
 )
+MAKERS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: tiny_llama(tied=False, bias=True),
+    "gpt2": lambda: tiny_gpt2(tie_word_embeddings=False),
+    "phi3": tiny_phi3,
+}
+"""Tiny models by family, with output embeddings of their own, as ``knowing`` needs them."""
+FAMILIES = pytest.mark.parametrize("family", MAKERS)
 
 
 @lru_cache
@@ -95,6 +104,12 @@ def knowing(hf: Any, facts: FactSet | None = None, *, chat: bool = True, name: s
             places += [(ids, said[0]), ([*ids, *said], model.tokenizer.eos_token_id)]
     teach(hf, model, places)
     return model
+
+
+@lru_cache
+def tiny(family: str = "llama") -> LoadedModel:
+    """A model of a family that knows ``capitals()``, made once."""
+    return knowing(MAKERS[family](), capitals())
 
 
 def by_hand(tokens: int = 5) -> LoadedModel:

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import workbench as wb
-from tests.tiny_facts import capital, capitals, knowing
-from tests.unit.test_fit import MAKERS, assert_unchanged, recipe, same, unchanged
+from tests.small_fits import assert_unchanged, recipe, same, unchanged
+from tests.tiny_facts import MAKERS, capital, capitals, knowing
 from workbench.editing import recipes
 from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import tune

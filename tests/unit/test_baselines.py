@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.small_fits import FACTS, recipe, same
+from tests.tiny_facts import tiny
 from tests.unit.test_arms import QUICK, RETAIN, SELECTION
-from tests.unit.test_fit import FACTS, recipe, same, tiny
 from workbench.editing.baselines import RATES, tune
 from workbench.editing.fit import rewrite
 from workbench.types import Edit, Selection

@@ -5,176 +5,26 @@ from __future__ import annotations
 import inspect
 import math
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3
-from tests.tiny_facts import by_hand, capital, capitals, knowing
-from workbench import prompts
-from workbench.facts import known_facts
-from workbench.generation import Completion
-from workbench.models import LoadedModel
+from tests.tiny import N_VOCAB, tiny_llama
+from tests.tiny_facts import by_hand, capital, knowing
+from tests.traces import FACTS, FRANCE, MAKERS, SPAIN, SlowTrace, embedded, noisy, tiny, trace
 from workbench.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import AttributionOptions, attribute
 from workbench.tracing.causal import TraceOptions, causal_trace, default_window
 from workbench.tracing.roles import ROLES, by_role, mean_and_error, role_of
 from workbench.types import EffectMap, Fact, FactSet, TracedPrompt
 
-FACTS = capitals()
-FRANCE, ITALY, SPAIN = FACTS[0], FACTS[1], FACTS[2]
-MAKERS: dict[str, Callable[[], Any]] = {
-    "llama": lambda: tiny_llama(tied=False, bias=True, n_layers=4),
-    "gpt2": lambda: tiny_gpt2(tie_word_embeddings=False, n_layers=4),
-    "phi3": lambda: tiny_phi3(n_layers=4),
-}
-
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-
-
-@lru_cache
-def tiny(family: str = "llama") -> LoadedModel:
-    return knowing(MAKERS[family](), FACTS)
-
-
-def trace(model: LoadedModel, fact: Any = FRANCE, site: Any = "resid", **options: Any) -> EffectMap:
-    return causal_trace(model, fact, site, **{"pool": FACTS, "progress": False, **options})
-
-
-# The slow reference: plain hooks on the plain model, one cell and one sample at a time, from the first token on
-
-
-@contextmanager
-def hooked(hf: Any, changes: dict[str, tuple[bool, Callable[[Tensor], Tensor]]]) -> Iterator[None]:
-    """Change module inputs (True) or outputs (False) for the length of a block."""
-    handles = []
-    for name, (on_input, change) in changes.items():
-        module = hf.get_submodule(name)
-        if on_input:
-            handles.append(module.register_forward_pre_hook(lambda m, args, c=change: (c(args[0]), *args[1:])))
-        else:
-            handles.append(
-                module.register_forward_hook(
-                    lambda m, args, out, c=change: (c(out[0]), *out[1:]) if isinstance(out, tuple) else c(out)
-                )
-            )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def place(model: LoadedModel, site: str, layer: int) -> tuple[str, bool]:
-    """The module of a site, and whether it is its input."""
-    family = model.architecture.family
-    path = f"{family.layers}.{layer}"
-    return {
-        "resid": (path, True),
-        "attn": (f"{path}.{family.attention}", False),
-        "mlp": (f"{path}.{family.mlp}", False),
-    }[site]
-
-
-def measure(logits: Tensor, prompt: TracedPrompt, metric: str) -> float:
-    last = logits[0, -1].float()
-    if metric == "probability":
-        return float(last.softmax(-1)[prompt.answer_id])
-    return float(last[prompt.answer_id] - last[prompt.other_id])
-
-
-class SlowTrace:
-    """A causal trace as the paper describes it."""
-
-    def __init__(self, model: LoadedModel, prompt: TracedPrompt, corrupted: list[Tensor], metric: str) -> None:
-        """``corrupted``: token embeddings [1, tokens, d_model] of every corrupted run."""
-        self.model, self.prompt, self.corrupted, self.metric = model, prompt, corrupted, metric
-        self.ids = torch.tensor([prompt.token_ids])
-        self.clean: dict[tuple[str, int], Tensor] = {}
-        changes = {}
-        for site in ("resid", "attn", "mlp"):
-            for layer in range(model.shape.n_layers):
-                name, on_input = place(model, site, layer)
-                if site == "resid":
-                    changes[name] = (on_input, self._keep((site, layer)))
-        with torch.no_grad(), hooked(model.hf, changes):
-            self.clean_value = measure(model.hf(self.ids).logits, prompt, metric)
-        outputs = {
-            place(model, site, layer)[0]: (False, self._keep((site, layer)))
-            for site in ("attn", "mlp")
-            for layer in range(model.shape.n_layers)
-        }
-        with torch.no_grad(), hooked(model.hf, outputs):
-            model.hf(self.ids)
-        self.baselines = [self._run(c, {}) for c in corrupted]
-
-    def _keep(self, key: tuple[str, int]) -> Callable[[Tensor], Tensor]:
-        def keep(value: Tensor) -> Tensor:
-            self.clean[key] = value.clone()
-            return value
-
-        return keep
-
-    def _run(self, embeddings: Tensor, changes: dict[str, tuple[bool, Callable[[Tensor], Tensor]]]) -> float:
-        with torch.no_grad(), hooked(self.model.hf, changes):
-            return measure(self.model.hf(inputs_embeds=embeddings).logits, self.prompt, self.metric)
-
-    def cell(self, site: str, layer: int, position: int, window: int = 1) -> float:
-        """Mean indirect effect of one cell; a window of an even width reaches one layer further down."""
-        n = self.model.shape.n_layers
-        below = window // 2
-        layers = [at for at in range(layer - below, layer - below + window) if 0 <= at < n]
-
-        def restore(at: int) -> Callable[[Tensor], Tensor]:
-            def change(value: Tensor) -> Tensor:
-                value = value.clone()
-                value[0, position] = self.clean[site, at][0, position]
-                return value
-
-            return change
-
-        changes = {}
-        for at in layers:
-            name, on_input = place(self.model, site, at)
-            changes[name] = (on_input, restore(at))
-        effects = [self._run(c, changes) - b for c, b in zip(self.corrupted, self.baselines, strict=True)]
-        return sum(effects) / len(effects)
-
-    def all_cells(self, site: str, window: int = 1) -> Tensor:
-        return torch.tensor(
-            [
-                [self.cell(site, layer, position, window) for position in range(len(self.prompt.token_ids))]
-                for layer in range(self.model.shape.n_layers)
-            ]
-        )
-
-
-def noisy(model: LoadedModel, prompt: TracedPrompt, where: Any, samples: int, noise: float, seed: int) -> list[Tensor]:
-    """Token embeddings with noise of ``noise`` times the embeddings' standard deviation on some positions."""
-    table = model.hf.get_input_embeddings().weight
-    sigma = noise * table.float().std().item()
-    draw = torch.randn(samples, len(where), table.shape[1], generator=torch.Generator().manual_seed(seed)) * sigma
-    clean = table[torch.tensor([prompt.token_ids])].detach()
-    out = []
-    for sample in draw:
-        one = clean.clone()
-        one[0, list(where)] += sample
-        out.append(one)
-    return out
-
-
-def embedded(model: LoadedModel, ids: Any) -> Tensor:
-    return model.hf.get_input_embeddings().weight[torch.tensor([list(ids)])].detach()
 
 
 SITES = pytest.mark.parametrize(("site", "window"), [("resid", 1), ("mlp", 1), ("mlp", 3), ("attn", 2), ("attn", 4)])
@@ -260,6 +110,22 @@ def test_seeds() -> None:
     a, b, c = (trace(tiny(), samples=2, seed=s) for s in (0, 0, 1))
     assert torch.equal(a.values, b.values)
     assert not torch.equal(a.values, c.values)
+
+
+def test_the_default_window() -> None:
+    assert default_window(48) == 10
+    assert default_window(30) == 6
+    assert default_window(3) == 1
+    assert default_window(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "options"), [(causal_trace, TraceOptions), (attribute, AttributionOptions)], ids=["trace", "attribute"]
+)
+def test_type_checkers_know_every_option(function: Any, options: Any) -> None:
+    """Of several sites or units too: the overloads take the function's own options."""
+    own = {name for name, p in inspect.signature(function).parameters.items() if p.kind == p.KEYWORD_ONLY}
+    assert own == set(options.__annotations__)
 
 
 def test_what_a_result_says_about_itself() -> None:
@@ -374,78 +240,6 @@ def test_nothing_is_found_at_the_subject_for_noise_on_other_tokens() -> None:
 # Choice of the text and the token
 
 
-def test_the_form_is_the_first_in_which_the_model_says_the_answer() -> None:
-    model = by_hand()  # says " Paris" after anything with France; in chat form too
-    assert traced_prompt(tiny(), FRANCE).form == "chat"
-    assert traced_prompt(tiny(), FRANCE, form="cloze").answer_token == " Paris"
-    assert traced_prompt(model, FRANCE).answer_token == " Paris"
-
-
-def test_a_model_that_does_not_know_shows_what_it_says() -> None:
-    wrong = capital("France", "Tokyo", "Rome")
-    with pytest.raises(ValueError, match=r"does not contain 'Tokyo'.*chat form says 'Paris'; cloze form says 'Paris'"):
-        trace(tiny(), wrong)
-    with pytest.raises(ValueError, match=r"no place to trace \(cloze form says 'Paris'\)"):
-        trace(tiny(), wrong, form="cloze")
-
-
-def test_token_target_measures_the_target_at_the_same_place() -> None:
-    answer, target = (traced_prompt(tiny(), FRANCE, token=t) for t in ("answer", "target"))  # type: ignore[arg-type]
-    assert answer.token_ids == target.token_ids
-    assert (answer.answer_token, answer.other_token) == ("Paris", "Rome")
-    assert (target.answer_token, target.other_token) == ("Rome", "Paris")
-    found = trace(tiny(), token="target", metric="logit_diff", form="cloze")
-    assert found.clean == pytest.approx(-trace(tiny(), metric="logit_diff", form="cloze").clean, abs=1e-4)
-
-
-def said(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """Make every completion read so."""
-    from workbench.generation import Completion
-
-    ids = tuple(tiny().token_ids(text))
-    monkeypatch.setattr(
-        "workbench.prompts.greedy_answers", lambda model, prompts, **_: [Completion(text, ids)] * len(prompts)
-    )
-
-
-def test_the_traced_text_ends_before_the_answers_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    said(monkeypatch, "The capital of France is Paris.")
-    prompt = traced_prompt(tiny(), FRANCE, form="chat")
-    assert prompt.prefix == "The capital of France is"
-    assert prompt.text.endswith("assistant\nThe capital of France is")
-    assert prompt.answer_token == " Paris"
-    assert prompt.other_token == " Rome"
-    assert len(prompt.subject) == 2  # in the question and in the answer
-    assert {prompt.tokens[i] for i in prompt.subject} == {" France"}
-
-
-def test_the_target_is_spelled_as_the_answer_after_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
-    said(monkeypatch, "The city is\nParis.")
-    prompt = traced_prompt(tiny(), FRANCE, form="chat")
-    assert prompt.answer_token == "Paris"
-    assert prompt.other_token == "Rome"
-
-
-def test_an_alias_that_starts_as_the_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise the logit difference would be 0 everywhere."""
-    said(monkeypatch, "The capital of France is Rome Paris.")
-    with pytest.raises(ValueError, match="same token"):
-        traced_prompt(tiny(), capital("France", "Madrid", "Rome", answer_aliases=("Rome Paris",)), form="chat")
-
-
-def test_the_subject_is_not_taken_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    said(monkeypatch, "The city in Rome Paris is Rome.")
-    fact = capital("Rome Paris", "Rome", "Berlin")
-    prompt = traced_prompt(tiny(), fact, form="chat")
-    assert prompt.prefix == "The city in Rome Paris is"
-
-
-def test_an_answer_and_a_target_of_one_first_token() -> None:
-    fact = capital("France", "Paris", "Paris Rome")
-    with pytest.raises(ValueError, match=r"start with the same token ' Paris'.*Choose another target"):
-        trace(tiny(), fact, form="cloze")
-
-
 # Several facts
 
 
@@ -505,79 +299,6 @@ def test_several_facts_are_means_over_roles() -> None:
     assert len(found.top(4)) == 8  # each resid cell: ATTN and MLP
 
 
-# Errors
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"site": "head"}, r"site must be one of \('resid', 'mlp', 'attn'\), got 'head'"),
-        ({"corruption": "zero"}, "corruption must be one of .*got 'zero'"),
-        ({"metric": "loss"}, "metric must be one of .*got 'loss'"),
-        ({"form": "plain"}, "form must be 'chat' or 'cloze', got 'plain'"),
-        ({"token": "other"}, "token must be 'answer' or 'target', got 'other'"),
-        ({"window": 3}, "window= is for the sites 'mlp' and 'attn'"),
-        ({"site": "mlp", "window": 0}, "window must be from 1 to the model's 4 layers, got 0"),
-        ({"site": "mlp", "window": 5}, "window must be from 1 to the model's 4 layers, got 5"),
-        ({"samples": 0}, "noise needs samples >= 1 and noise > 0, got samples=0"),
-        ({"noise": -1.0}, "noise > 0, got .*noise=-1.0"),
-        ({"positions": [99]}, r"positions must be within 0 to 4, got \[99\]"),
-        ({"positions": [-1]}, "positions must be within 0 to 4"),
-        ({"positions": []}, "positions must be within 0 to 4"),
-        ({"corruption": "swap", "positions": [1]}, "a swap always replaces the subject"),
-        ({"fact": []}, "at least one fact, got none"),
-        ({"fact": [FRANCE, SPAIN], "partner": ITALY}, "partner= and positions= are for one fact"),
-    ],
-)
-def test_bad_options(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        trace(tiny(), **{"form": "cloze", **options})
-
-
-def test_a_swap_partner_of_another_length_names_both_lengths() -> None:
-    long = capital("the city", "Rome", "Paris", id="long")
-    with pytest.raises(ValueError, match=r"swap subject 'the city' \(long\) has \d+ tokens where 'France' has 1"):
-        trace(tiny(), corruption="swap", partner=long)
-
-
-def test_a_swap_partner_with_the_same_answer() -> None:
-    with pytest.raises(ValueError, match="has an answer with the same first token 'Paris'"):
-        trace(tiny(), corruption="swap", partner=capital("Japan", "Paris", "Rome"))
-
-
-def test_no_swap_partner_says_how_to_give_one() -> None:
-    with pytest.raises(ValueError, match=r"No fact of the relation 'capital' in the pool.*partner=Fact\(...\)"):
-        trace(tiny(), corruption="swap", pool=FactSet([FRANCE]))
-
-
-def test_the_default_partner_is_a_known_neighbour_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    def only(known: str) -> None:
-        def fake(model: Any, facts: list[Fact], **options: Any) -> list[Fact]:
-            return [f for f in facts if f.id == known]
-
-        monkeypatch.setattr("workbench.tracing.corruption.known_facts", fake)
-
-    assert trace(tiny(), corruption="swap").prompts[0].partner == "spain-capital"  # Rome is the target
-    only("japan-capital")
-    assert trace(tiny(), corruption="swap").prompts[0].partner == "japan-capital"
-    monkeypatch.setattr("workbench.tracing.corruption.PARTNERS_ASKED", 1)
-    assert trace(tiny(), corruption="swap").prompts[0].partner == "spain-capital"
-
-
-def test_the_default_partner_does_not_depend_on_what_was_measured_before() -> None:
-    model = tiny()
-    before = trace(model, corruption="swap").prompts[0].partner
-    known_facts(model, FACTS, form="any", progress=False)
-    assert trace(model, corruption="swap").prompts[0].partner == before
-
-
-def test_the_default_window() -> None:
-    assert default_window(48) == 10
-    assert default_window(30) == 6
-    assert default_window(3) == 1
-    assert default_window(1) == 1
-
-
 # On the bundled model
 
 
@@ -631,27 +352,3 @@ def test_bundled_model_equals_transformer_lens(model: Any, facts: FactSet) -> No
         )
     for (layer, position), value in zip(cells, patched.flatten().tolist(), strict=True):
         assert float(found.values[layer, position]) == pytest.approx(value - found.corrupted, abs=1e-4)
-
-
-def test_a_bare_space_is_no_answers_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tokenizer that writes " 5" as a space and a digit: the digit is the first token; a space is never traced."""
-    texts = {1: " ", 2: "5"}
-    model: Any = SimpleNamespace(
-        token_ids=lambda text: [1, 2] if text == " 5" else [1],
-        tokenizer=SimpleNamespace(decode=lambda ids: "".join(texts[i] for i in ids)),
-    )
-    assert prompts.first_token(model, "5") == 2
-    with pytest.raises(ValueError, match="has no token besides spaces"):
-        prompts.first_token(model, "?")
-    said = Completion(" 5", (1, 2))
-    with pytest.raises(ValueError, match=r"the traced token ' ' is a bare space"):
-        prompts._build(model, FRANCE, "chat", [2], said, 0, "answer")
-
-
-@pytest.mark.parametrize(
-    ("function", "options"), [(causal_trace, TraceOptions), (attribute, AttributionOptions)], ids=["trace", "attribute"]
-)
-def test_type_checkers_know_every_option(function: Any, options: Any) -> None:
-    """Of several sites or units too: the overloads take the function's own options."""
-    own = {name for name, p in inspect.signature(function).parameters.items() if p.kind == p.KEYWORD_ONLY}
-    assert own == set(options.__annotations__)

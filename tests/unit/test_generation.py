@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.test_fit import FAMILIES, tiny
+from tests.tiny_facts import FAMILIES, tiny
 from tests.unit.test_resume import windowed
 from workbench.generation import _shared_tokens, generate
 from workbench.models import LoadedModel

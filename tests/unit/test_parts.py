@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.test_fit import FAMILIES, FRANCE, RETAIN, SPAIN, recipe, tiny
+from tests.small_fits import FRANCE, RETAIN, SPAIN, recipe
+from tests.tiny_facts import FAMILIES, tiny
 from workbench.architecture import inject_gates, shared_view
 from workbench.editing import batches as batches_module
 from workbench.editing.batches import Prepared, Row, parts

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.unit.test_fit import FACTS, tiny
+from tests.tiny_facts import capitals, tiny
 from workbench.editing.batches import QUESTION_CONTEXTS, training_prompts
 from workbench.evaluation.answering import Answering
 from workbench.evaluation.reading import UNSEEN_CONTEXTS, Reader, reading_of
 from workbench.generation import Completion
 
+FACTS = capitals()
 HELDOUT = ("Where is the capital of France?", "What city is capital?", "What is France?", "Who is the capital?")
 FRANCE = replace(FACTS[0], heldout=HELDOUT)
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_facts import capitals
-from tests.unit.test_fit import tiny
+from tests.tiny_facts import capitals, tiny
 from workbench.editing.fit import rewrite
 from workbench.editing.recipes import RECIPES
 from workbench.types import Recipe

@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 import pytest
 import torch
 
+from tests.small_fits import FACTS, FRANCE, RETAIN, fitted, same
 from tests.tiny import loaded, tiny_llama
-from tests.tiny_facts import capital
-from tests.unit.test_fit import FACTS, FAMILIES, FRANCE, RETAIN, fitted, same, tiny
+from tests.tiny_facts import FAMILIES, capital, tiny
 from workbench.architecture import inject_gates, shared_view
 from workbench.editing import fit as fit_module
 from workbench.editing import sensitivity

@@ -1,4 +1,4 @@
-"""What is saved comes back exactly, what is damaged is refused, and a failed save leaves the old file alone."""
+"""A saved edit comes back exactly, a damaged one is refused, and a failed save leaves the old one alone."""
 
 from __future__ import annotations
 
@@ -17,33 +17,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.stored import FULL, damaged, fail_at, refused, same
 from tests.tiny import loaded, random_edit, tiny_llama
 from workbench import atomic, sealed
-from workbench.sealed import seal
-from workbench.store import (
-    EDIT_FILE,
-    GATES_FILE,
-    load_edit,
-    load_effect_map,
-    load_report,
-    report_from_dict,
-    report_to_dict,
-    save_edit,
-)
-from workbench.types import (
-    AnswerRow,
-    Edit,
-    EffectMap,
-    EvalReport,
-    GateDelta,
-    Rate,
-    Selection,
-    Step,
-    TextRow,
-    TracedPrompt,
-)
+from workbench.store import EDIT_FILE, GATES_FILE, load_edit, save_edit
+from workbench.types import Edit, GateDelta, Step
 
-FULL = OSError(28, "No space left on device")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -59,32 +38,8 @@ def edit() -> Edit:
     return replace(made, history=history, provenance=provenance)
 
 
-def same(a: Any, b: Any) -> bool:
-    """Equal to the bit, NaN equal to NaN, and of the same types."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, float):
-        return a.hex() == b.hex()
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
-    if isinstance(a, Selection):
-        return list(a) == list(b)
-    if isinstance(a, GateDelta):
-        return same(dict(a.gates), dict(b.gates))
-    if hasattr(a, "__dataclass_fields__"):
-        return all(same(getattr(a, f), getattr(b, f)) for f in a.__dataclass_fields__)
-    return a == b
-
-
 def rewrite_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
-
-
-# Edits
 
 
 def test_an_edit_comes_back_exactly(edit: Edit, tmp_path: Path) -> None:
@@ -122,6 +77,11 @@ def test_tuples_in_the_provenance_become_lists_and_objects_are_refused(edit: Edi
     with pytest.raises(ValueError, match="text keys"):
         replace(edit, provenance={"a": {1: 2}}).save(tmp_path / "f")
     assert [p.name for p in tmp_path.iterdir()] == ["e"]
+
+
+def test_save_edit_is_what_save_calls(edit: Edit, tmp_path: Path) -> None:
+    one, two = save_edit(edit, tmp_path / "one"), edit.save(tmp_path / "two")
+    assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in two.iterdir()}
 
 
 def test_saving_again_replaces_an_edit_and_nothing_else(edit: Edit, tmp_path: Path) -> None:
@@ -235,22 +195,6 @@ def test_a_flipped_or_missing_byte_never_gives_another_edit(edit: Edit, tmp_path
         file.write_bytes(whole)
 
 
-def refused(load: Callable[[Path], Any], path: Path) -> bool:
-    """Whether a file is refused with a ValueError that names it."""
-    try:
-        load(path)
-    except ValueError as error:
-        return str(path) in str(error)
-    return False
-
-
-def damaged(whole: bytes, data: st.DataObject) -> bytes:
-    at = data.draw(st.integers(0, len(whole) - 1))
-    if data.draw(st.booleans()):
-        return whole[:at]
-    return whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
-
-
 # A full disk and an interrupt
 
 
@@ -280,22 +224,6 @@ def test_a_failed_first_save_leaves_nothing(
         with pytest.raises(OSError, match="No space"):
             edit.save(tmp_path / "e")
     assert list(tmp_path.iterdir()) == []
-
-
-def fail_at(patch: pytest.MonkeyPatch, call: str, error: BaseException) -> None:
-    """Make the n-th call of a function that the atomic writes use raise."""
-    name, _, number = call.partition("-")
-    left = [int(number or 1)]
-    owner: Any = {"open": atomic, "mkdir": Path}.get(name, os)
-    real = open if name == "open" else getattr(owner, name)
-
-    def failing(*args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if left[0] == 0:
-            raise error
-        return real(*args, **kwargs)
-
-    patch.setattr(owner, name, failing, raising=False)
 
 
 def test_an_interrupt_after_the_first_rename_puts_the_old_folder_back(
@@ -346,194 +274,3 @@ def test_another_process_may_finish_first(tmp_path: Path) -> None:
 def test_a_very_long_name_is_no_problem(tmp_path: Path) -> None:
     path = tmp_path / ("é" * 120)
     assert atomic.write_bytes(path, b"x").read_bytes() == b"x"
-
-
-# Effect maps
-
-PROMPT = TracedPrompt(
-    fact_id="köln",
-    form="chat",
-    text="<|im_start|>Köln\n",
-    prefix="",
-    token_ids=(1, 2, 3),
-    tokens=("<|im_start|>", "K", "ö"),
-    subject=(1, 2),
-    answer_id=7,
-    answer_token=" Paris",
-    partner="rom",
-)
-
-
-def effect_map(**changes: Any) -> EffectMap:
-    values = torch.tensor([[0.1, math.nan, -0.0], [1e-40, math.inf, 3.0]])
-    fields: dict[str, Any] = {
-        "values": values,
-        "axes": ("layer", "position"),
-        "labels": {"layer": ("L0", "L1"), "position": ("a", "b", "ö")},
-        "unit": "resid",
-        "metric": "probability",
-        "method": "noise",
-        "clean": 1 / 3,
-        "corrupted": math.nan,
-        "stderr": values.abs() / 7,
-        "n": 5,
-        "per_fact": torch.stack([values, values.T.reshape(2, 3)]),
-        "prompts": (PROMPT, replace(PROMPT, other_id=9, other_token=" Rome", partner_text="x")),
-        "provenance": {"settings": {"window": None, "sigma": math.inf}},
-    }
-    return EffectMap(**{**fields, **changes})
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"stderr": None, "per_fact": None, "corrupted": None, "prompts": (), "provenance": {}},
-        {"values": torch.zeros(3, 2).T},
-        {
-            "values": torch.zeros(2, 0),
-            "labels": {"layer": ("a", "b"), "position": ()},
-            "stderr": None,
-            "per_fact": None,
-        },
-    ],
-    ids=["all", "least", "transposed", "empty"],
-)
-def test_an_effect_map_comes_back_exactly(changes: dict[str, Any], tmp_path: Path) -> None:
-    effects = effect_map(**changes)
-    path = effects.save(tmp_path / "deep" / "map.safetensors")
-    assert [p.name for p in path.parent.iterdir()] == ["map.safetensors"]
-    assert same(EffectMap.load(path), effects)
-
-
-def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
-    per_fact = torch.randn(4, 2, 3)
-    effects = effect_map(values=per_fact[1], per_fact=per_fact)
-    assert same(load_effect_map(effects.save(tmp_path / "m")), effects)
-
-
-def test_other_files_are_not_effect_maps(tmp_path: Path) -> None:
-    path = tmp_path / "m"
-    with pytest.raises(FileNotFoundError):
-        load_effect_map(path)
-    path.write_bytes(b"")
-    with pytest.raises(ValueError, match="damaged or cut short"):
-        load_effect_map(path)
-    path.write_bytes(safetensors.torch.save({"values": torch.ones(2)}))
-    with pytest.raises(ValueError, match="says nothing of this package"):
-        load_effect_map(path)
-    header = json.dumps({"kind": "workbench-effect-map", "schema_version": 7})
-    path.write_bytes(safetensors.torch.save({"values": torch.ones(2)}, metadata={"workbench": header}))
-    with pytest.raises(ValueError, match=r"schema version 7.*reads version 1"):
-        load_effect_map(path)
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_a_damaged_effect_map_never_gives_other_numbers(tmp_path: Path, data: st.DataObject) -> None:
-    effects = effect_map()
-    path = effects.save(tmp_path / "m")
-    path.write_bytes(damaged(path.read_bytes(), data))
-    assert refused(load_effect_map, path) or same(load_effect_map(path), effects)
-
-
-@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()], ids=["full-disk", "interrupt"])
-@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
-def test_a_failed_save_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, error: BaseException
-) -> None:
-    effects, made = effect_map(), report()
-    paths = [effects.save(tmp_path / "m"), made.save(tmp_path / "r")]
-    for save in (lambda: effect_map(n=6).save(paths[0]), lambda: report(facts=()).save(paths[1])):
-        with monkeypatch.context() as patch:
-            fail_at(patch, call, error)
-            with pytest.raises(type(error)):
-                save()
-    assert same(load_effect_map(paths[0]), effects)
-    assert same(load_report(paths[1]), made)
-    assert {p.name for p in tmp_path.iterdir()} == {"m", "r"}
-
-
-# Reports
-
-
-def report(**changes: Any) -> EvalReport:
-    row = AnswerRow(
-        fact_id="a",
-        relation="r",
-        group="heldout",
-        stage="base",
-        form="chat",
-        prompt="P?",
-        text="é\ud800\n",
-        label="old",
-        nll=0.1,
-    )
-    fields: dict[str, Any] = {
-        "rows": (
-            row,
-            replace(row, stage="learn", nll=math.nan, kl=math.nan),
-            replace(row, nll=math.inf, kl=-math.inf),
-            replace(row, kl=0.25),
-        ),
-        "rates": {
-            "learn": {
-                "new": Rate(0.5, 4, 0.25, 1 / 3, "wilson"),
-                "old": Rate(math.nan, 0, math.nan, math.nan, "wilson", 0),
-            },
-            "base": {},
-        },
-        "texts": (TextRow(stage="base", sentence="Ordinary é.", n_tokens=3, nll=1 / 3),) * 2
-        + (TextRow(stage="learn", sentence="", n_tokens=1, nll=math.nan),),
-        "missing": ("neighbours",),
-        "facts": ("a",),
-        "stages": ("base", "learn"),
-        "provenance": {"seed": 0, "x": [math.nan]},
-    }
-    return EvalReport(**{**fields, **changes})
-
-
-def test_a_report_comes_back_exactly(tmp_path: Path) -> None:
-    made = report()
-    path = made.save(tmp_path / "deep" / "r.json")
-    assert same(EvalReport.load(path), made)
-    assert [p.name for p in path.parent.iterdir()] == ["r.json"]
-    assert same(report_from_dict(json.loads(json.dumps(made.to_dict()))), made)
-
-
-def test_a_report_as_json_is_strict_and_says_null_for_nan() -> None:
-    data = report_to_dict(report())
-    json.dumps(data, allow_nan=False)
-    assert data["schema_version"] == 1
-    assert data["rates"]["learn"]["old"]["value"] is None
-    assert [r["kl"] for r in data["rows"]] == [None, "nan", "-inf", 0.25]
-    assert [r["nll"] for r in data["rows"]] == [0.1, None, "inf", 0.1]
-
-
-def test_a_report_from_before_there_was_collateral_is_read() -> None:
-    fields = {k: v for k, v in report_to_dict(report(texts=())).items() if k not in ("texts", "sha256")}
-    fields = {k: v for k, v in fields.items() if k not in ("kind", "schema_version")}
-    assert same(report_from_dict(seal("workbench-report", fields)), report(texts=()))
-
-
-def test_a_damaged_report_is_refused(tmp_path: Path) -> None:
-    path = report().save(tmp_path / "r.json")
-    text = path.read_bytes()
-    for content, message in (
-        (text.replace(b'"n": 4', b'"n": 5'), "fails its own checksum"),
-        (text[:-9], "damaged or cut short"),
-        (text.replace(b'"schema_version": 1', b'"schema_version": 0'), "schema version 0"),
-        (text.replace(b"workbench-report", b"workbench-edit"), "it is a workbench-edit"),
-        (b"{}", "not a workbench-report"),
-    ):
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match=message) as caught:
-            load_report(path)
-        assert str(path) in str(caught.value)
-    with pytest.raises(FileNotFoundError):
-        load_report(tmp_path / "missing")
-
-
-def test_save_edit_is_what_save_calls(edit: Edit, tmp_path: Path) -> None:
-    one, two = save_edit(edit, tmp_path / "one"), edit.save(tmp_path / "two")
-    assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in two.iterdir()}

@@ -1,0 +1,206 @@
+"""How a fit ends: learned, stopped, crashed, no longer a number, or refused at once; the model stays as it was."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.small_fits import FACTS, FRANCE, assert_unchanged, fitted, same, unchanged
+from tests.tiny_facts import capital, tiny
+from workbench.editing import loop as loop_module
+from workbench.editing.applied import applied
+from workbench.editing.fit import Cancelled, NonFiniteLoss
+from workbench.types import Edit, Selection, Step
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+# Watching and stopping
+
+
+def test_on_step_sees_every_step() -> None:
+    seen: list[Step] = []
+    edit = fitted(steps=(7, 2), on_step=seen.append)
+    assert tuple(seen) == edit.history
+    # Each stage ends with one more entry, after its last update.
+    assert [(s.stage, s.step) for s in seen] == [*(("unlearn", i) for i in range(8)), *(("learn", i) for i in range(3))]
+    measured = [(s.stage, s.step) for s in seen if s.p_new is not None]
+    assert measured == [("unlearn", 0), ("unlearn", 5), ("unlearn", 7), ("learn", 0), ("learn", 2)]
+    for step in seen:
+        for p in (step.p_old, step.p_new, step.p_refusal):
+            assert p is None or 0 <= p <= 1
+        assert step.kl >= -1e-6
+
+
+def stops_at(step: int, how: Callable[[], Any]) -> Callable[[Step], Any]:
+    def on_step(at: Step) -> Any:
+        return how() if at.stage == "learn" and at.step == step else None
+
+    return on_step
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def crash() -> None:
+    raise RuntimeError("the panel is gone")
+
+
+@pytest.mark.parametrize(
+    ("how", "error"), [(lambda: False, Cancelled), (interrupt, KeyboardInterrupt), (crash, RuntimeError)]
+)
+def test_a_stopped_fit_leaves_the_model_as_it_was(how: Callable[[], Any], error: type[BaseException]) -> None:
+    model = tiny()
+    expected, before = fitted(), unchanged(model)
+    grad_mode = torch.is_grad_enabled()
+    with pytest.raises(error):
+        fitted(on_step=stops_at(1, how))
+    assert_unchanged(model, before)
+    assert torch.is_grad_enabled() == grad_mode
+    assert same(fitted(), expected)  # and nothing is left that would change the next one
+
+
+@pytest.mark.parametrize("value", [None, True, 0, "go on"])
+def test_only_false_cancels(value: Any) -> None:
+    assert fitted(on_step=lambda step: value).stage_names == ("unlearn", "learn")
+
+
+def test_the_cancel_flag() -> None:
+    flag = threading.Event()
+    seen: list[Step] = []
+
+    def on_step(step: Step) -> None:
+        seen.append(step)
+        if step.step == 1:
+            flag.set()
+
+    with pytest.raises(Cancelled, match="Cancelled in stage 'unlearn' before step 2; the model is as it was"):
+        fitted(on_step=on_step, cancel=flag)
+    assert [s.step for s in seen] == [0, 1]
+    with pytest.raises(Cancelled, match="before the fit"):
+        fitted(cancel=flag)
+    assert fitted(cancel=threading.Event()).stages
+
+
+def test_a_fit_from_another_thread_with_gradients_off() -> None:
+    """Grad mode is a thread's own; a job may run where it is off."""
+    expected = fitted()
+    found: list[Edit] = []
+
+    def job() -> None:
+        with torch.no_grad():
+            found.append(fitted())
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    thread.join()
+    assert same(found[0], expected)
+
+
+# Learned well enough
+
+
+def test_early_stop() -> None:
+    """A threshold that is met soon ends the stage; each stage has its own."""
+    options: dict[str, Any] = {
+        "selection": "L0MLP L1MLP L2MLP",
+        "steps": 60,
+        "stages": ("learn",),
+        "learning_rate": 0.1,
+    }
+    edit = fitted(early_stop=0.02, retain_weight=0.0, **options)
+    steps = [s for s in edit.history if s.stage == "learn"]
+    assert 1 < len(steps) < 60
+    assert math.exp(-steps[-1].loss) > 0.01  # three quarters of the rows are there, and the loss is the mean of all
+    assert len(fitted(early_stop=1.0, **{**options, "steps": 4}).history) == 5
+
+
+def test_early_stop_waits_until_every_question_was_seen() -> None:
+    """With one row a step, two questions take two steps at least, even if the first is met at once."""
+    edit = fitted(early_stop=1e-9, batch_size=1, steps=9, stages=("learn",))
+    assert [s.step for s in edit.history] == [0, 1]
+
+
+def test_a_learned_stage_takes_its_mean_and_ends() -> None:
+    options: dict[str, Any] = {"stages": ("learn",), "steps": 20, "learning_rate": 0.02, "early_stop": 1e-9}
+    assert [s.step for s in fitted(average=0, **options).history] == [0]
+    edit = fitted(average=3, **options)
+    assert [s.step for s in edit.history] == [0, 1, 2, 3]
+    assert 0.04 * 0.9 < edit.delta().largest_move() <= 0.04 * 1.01  # the mean of 1, 2 and 3 steps
+
+
+def test_what_stops_a_fit_gets_the_step_that_it_saw() -> None:
+    """``compare`` reads every arm at one mark; a mean would lie behind it."""
+    seen: list[Edit] = []
+
+    def third(edit: Edit) -> bool:
+        seen.append(edit)
+        return len(seen) == 3
+
+    edit = fitted(stages=("learn",), steps=4, average=2, stop=third)
+    assert same(edit, seen[-1])
+
+
+# Not a number
+
+
+def test_a_non_finite_loss_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    before = unchanged(model)
+    with pytest.raises(NonFiniteLoss, match=r"The loss is .* at step \d of stage 'unlearn'. Lower learning_rate \(now"):
+        fitted(selection="L0MLP L1MLP L2MLP", learning_rate=3e37)
+    assert_unchanged(model, before)
+    real = loop_module.Training._answer_nll
+    monkeypatch.setattr(loop_module.Training, "_answer_nll", lambda *a: real(*a) * float("nan"))
+    with pytest.raises(NonFiniteLoss, match="nan"):
+        fitted()
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"selection": ""}, "The selection is empty, so nothing could move"),
+        ({"selection": Selection()}, "The selection is empty"),
+        ({"selection": "L3MLP"}, "L3MLP does not exist: the model has 3 layers"),
+        ({"selection": "L1KV4"}, "only 2 key-value groups"),
+        ({"selection": "L1X4"}, "is not a component"),
+        ({"fact": []}, "at least one fact, got none"),
+        ({"fact": capital("France", "Paris", "Paris Rome")}, "start with the same token"),
+        ({"retain": [FRANCE]}, r"retain set overlaps what is trained and evaluated: \['france-capital'\]"),
+        ({"retain": [capital("France", "Paris", "Rome", id="copy")]}, r"overlaps .*\['copy'\]"),
+        ({"recipe": "magic"}, "Unknown recipe 'magic'; the built-in ones are .*'learn-only'"),
+        ({"retain": [], "optimiser": "natural"}, "the retain set is empty. Give retain="),
+        ({"retain": None, "pool": FACTS.filter(role="control")}, "no fact with role='retain' that the model knows"),
+    ],
+)
+def test_bad_input(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fitted(**options)
+
+
+def test_a_question_that_is_held_out_may_not_be_retained() -> None:
+    other = capital("Spain", "Madrid", "Rome", id="x", question=FRANCE.heldout[0], paraphrases=(), heldout=())
+    with pytest.raises(ValueError, match="overlaps"):
+        fitted(retain=[other])
+
+
+def test_an_edited_model_is_refused() -> None:
+    model = tiny()
+    with (
+        applied(model, fitted()) as edited,
+        pytest.raises(ValueError, match=r"carries an edit already. Rewrite its base \(model.base\)"),
+    ):
+        fitted(edited)

@@ -1,0 +1,252 @@
+"""CircuitPicker computes its maps: in the background, drawn as they come, estimates first, as its code repeats them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import workbench as wb
+from tests.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
+from tests.tiny_facts import capital
+from tests.wire import enter
+from workbench.types import EffectMap
+from workbench.widgets import maps
+from workbench.widgets.maps import MapName, Sources, left_out
+from workbench.widgets.picker import EXACTLY, CircuitPicker
+
+LONELY = capital("Spain", "Madrid", "Rome", id="lonely", relation="own")  # known, but alone in its relation
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+def test_maps_are_computed_shown_and_repeated_by_the_code() -> None:
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS)
+    assert shown.job is not None
+    shown.job.wait(120)
+    assert set(shown.maps) == {"heads", "mlps", "neurons", "resid"} and shown._status.value == ""
+    enter(shown.heads, hover=[0, 1])
+    assert shown.heads.pattern is not None  # computed beforehand
+    shown.top("neurons", 5)
+    code = shown.code.replace("model = wb.load_model('tiny')", "model = given")
+    names_ = {"given": tiny()}
+    exec(code, names_)
+    assert list(names_["selection"]) == list(shown.selection)  # type: ignore[call-overload]
+    assert len({m.prompts[0].partner for n, m in shown.maps.items() if n != "neurons"}) == 1
+    for name, variable in (("heads", "heads"), ("mlps", "mlps"), ("neurons", "neurons"), ("resid", "trace_resid")):
+        assert torch.equal(names_[variable].values, shown.maps[name].values)  # type: ignore[attr-defined]
+    enter(shown._open, value=True)
+    assert "wb.causal_trace" in shown._code.value
+    shown.selection = "L1H2"
+    assert "L1H2" in shown._code.value
+    enter(shown._open, value=False)
+    assert shown._code.value == ""
+
+
+def test_several_facts_and_both_corruptions_by_their_code() -> None:
+    shown = CircuitPicker(tiny(), FACTS[:2], pool=FACTS, corruption="noise", compute=False)
+    shown.compute("heads", "resid").wait(120)
+    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), found := {"given": tiny()})
+    assert torch.equal(found["heads"].values, shown.maps["heads"].values)  # type: ignore[attr-defined]
+    traced = found["trace_resid"].values, shown.maps["resid"].values  # type: ignore[attr-defined]
+    assert torch.equal(*(values.nan_to_num(nan=99.0) for values in traced))  # roles that no text has are NaN
+    assert "means over 2 facts" in shown._notes.value and "noise" in shown._notes.value
+    enter(shown.heads, hover=[0, 0])
+    assert "standard error" in shown.heads.tip and shown.heads.pattern is None
+    assert shown.fact == list(FACTS[:2])
+
+
+def test_a_fact_without_a_partner_says_how_to_go_on_and_noise_does() -> None:
+    shown = CircuitPicker(tiny(), LONELY, pool=FACTS)
+    assert shown.job is not None
+    with pytest.raises(ValueError, match="corruption='noise'"):
+        shown.job.wait(120)
+    assert isinstance(shown.error, ValueError)
+    assert shown._alert.value.count("No fact of the relation") == 1  # once for all the maps
+    assert "Heads, MLPs, Trace: residual stream" in shown._alert.value and "press Noise" in shown._alert.value
+    assert shown.heads.title == "Heads: failed, see above"
+    assert set(shown.maps) == {"neurons"}  # which need no partner
+    pick(shown.neurons, [0, 0])
+    assert "press Noise" in shown._alert.value  # a pick does not hide it
+    enter(shown._corruption, index=1)
+    shown.job.wait(120)
+    assert shown.corruption == "noise" and set(shown.maps) == {"heads", "mlps", "neurons", "resid"}
+    assert shown.error is None and shown._alert.value == "" and shown.heads.title == "Heads (patching)"
+    assert len(shown.selection) == 1
+    with pytest.raises(ValueError, match="corruption must be"):
+        shown.corruption = "blur"  # type: ignore[assignment]
+
+
+def test_exact_effects_take_the_place_of_the_estimates() -> None:
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    seen: list[str] = []
+    shown.heads.observe(lambda change: seen.append(change["new"]), names="title")
+    shown.compute("heads", "mlps").wait(120)
+    assert [title for title in seen if "(" in title] == ["Heads (attribution)", "Heads (patching)"]
+    partner = shown._sources.partner
+    for name, unit in (("heads", "head"), ("mlps", "mlp")):
+        options: dict[str, Any] = {"corruption": "swap", "partner": partner, "pool": FACTS, "progress": False}
+        exact = wb.attribute(tiny(), FRANCE, unit, method="patching", **options)  # type: ignore[call-overload]
+        assert torch.equal(shown.maps[name].values, exact.values)
+    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), found := {"given": tiny()})
+    assert torch.equal(found["heads"].values, shown.maps["heads"].values)  # type: ignore[attr-defined]
+    several = CircuitPicker(tiny(), FACTS[:2], pool=FACTS, corruption="noise", compute=False)
+    several.compute("heads").wait(120)
+    assert several.maps["heads"].method == "attribution"
+
+
+def test_a_choice_from_an_estimate_stays_when_exact_effects_come() -> None:
+    """The code no longer says ``heads.top(3)``, which would be other heads now."""
+    shown = fresh()
+    shown.top("heads", 3)
+    chosen = names(shown.selection)
+    assert "heads.top(3)" in shown.code
+    exact = replace(ready()["heads"], values=-ready()["heads"].values, method="patching")
+    shown._computed(EXACTLY["heads"], exact)
+    assert shown.maps["heads"] is exact and names(shown.selection) == chosen
+    assert "heads.top(3)" not in shown.code and "method='patching'" in shown.code
+    consistent(shown)
+
+
+def test_a_trace_is_drawn_as_its_layers_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, go, drawn = ready()["resid"], threading.Semaphore(0), threading.Semaphore(0)
+
+    def slowly(sources: Sources, name: MapName, *, on_layer: Any = None, **options: Any) -> EffectMap:
+        for layer in range(2):
+            on_layer("resid", layer, whole.values[layer])
+            drawn.release()
+            assert go.acquire(timeout=30)
+        return whole
+
+    monkeypatch.setattr(Sources, "compute", slowly)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    shown.selection = "L1ATTN L1MLP"
+    job, start = shown.compute("resid"), left_out(whole)
+    for done in (1, 2):
+        assert drawn.acquire(timeout=30)
+        values = torch.tensor(shown.trace.values)
+        assert torch.equal(values[:done], whole.values[:done, start:].float())
+        assert bool(values[done:].isnan().all())
+        assert shown.trace.title == f"Trace: residual stream: {done} of 3 layers"
+        assert shown.trace.selected == [[1, i] for i in range(shown.trace.shape[1])]
+        assert "resid" not in shown.maps and "trace_resid" not in shown.code
+        go.release()
+    job.wait(30)
+    assert torch.equal(torch.tensor(shown.trace.values), whole.values[:, start:].float())
+    assert shown.trace.title == "Trace: residual stream (swap)"
+    consistent(shown)
+
+
+def test_the_model_stays_as_it_is() -> None:
+    before = tiny().fingerprint
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    shown.compute("heads", "mlps").wait(60)
+    assert tiny().fingerprint == before and not any(p.grad is not None for p in tiny().hf.parameters())
+
+
+# Asked, changed and shown meanwhile
+
+
+class Held:
+    """In place of the computation: each map waits until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go, self.calls = threading.Semaphore(0), []
+        self.fail: set[str] = set()
+        monkeypatch.setattr(Sources, "compute", lambda sources, name, **options: self(sources, name))
+        monkeypatch.setattr(maps, "EXACT_CELLS", 0)
+
+    def __call__(self, sources: Sources, name: MapName) -> EffectMap:
+        self.calls.append((sources.facts[0].id, name))
+        assert self.go.acquire(timeout=30)
+        if name in self.fail:
+            raise RuntimeError(f"{name} <b>broke</b>")
+        return ready()[name]
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
+    ready()
+    held = Held(monkeypatch)
+    yield held
+    held.go.release(100)
+
+
+def until(true: Callable[[], Any], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "this never came true"
+        time.sleep(0.005)
+
+
+def test_the_fact_changes_while_maps_are_computed(held: Held) -> None:
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    job = shown.compute("mlps", "resid")
+    until(lambda: held.calls == [("france-capital", "mlps")])
+    assert "Computing: mlps" in shown._status.value and shown.mlps.title == "MLPs: computing"
+    assert shown.trace.title.endswith(": waiting")
+    shown.selection = "L1H2"
+    shown._eager = True
+    shown.fact = FACTS[1]
+    held.fail = {"mlps"}
+    held.go.release()  # of the fact before: neither its result nor its error is of interest
+    until(lambda: len(held.calls) == 2)
+    assert held.calls[1:] == [("italy-capital", "mlps")] and shown.maps == {} and shown.error is None
+    held.fail = set()
+    held.go.release(2)
+    job.wait(30)  # the same job has taken up the other fact
+    assert set(shown.maps) == {"mlps", "resid"} and names(shown.selection) == "L1H2"
+    assert "Italy" in shown._heading.value
+    consistent(shown)
+
+
+def test_a_failing_map_is_named_and_the_others_are_computed(held: Held) -> None:
+    held.fail = {"mlps"}
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    job = shown.compute("mlps", "resid")
+    held.go.release(2)
+    with pytest.raises(RuntimeError, match="broke"):
+        job.wait(30)
+    assert set(shown.maps) == {"resid"} and isinstance(shown.error, RuntimeError)
+    assert "MLPs: mlps &lt;b&gt;broke" in shown._alert.value and 'role="alert"' in shown._alert.value
+    held.fail = set()
+    held.go.release()
+    shown.compute("mlps").wait(30)
+    assert set(shown.maps) == {"mlps", "resid"} and shown.error is None and shown._alert.value == ""
+
+
+def test_asking_while_it_computes_and_after(held: Held) -> None:
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    assert shown.job is None
+    first = shown.compute("mlps")
+    assert shown.compute("mlps", "resid") is first
+    enter(shown._linked.site, index=2)  # attention: asked for by showing it
+    assert shown.job is first
+    held.go.release(3)
+    first.wait(30)
+    assert [name for _, name in held.calls] == ["mlps", "resid", "attn"]
+    assert shown.trace.title == "Trace: attention output (swap)"
+    held.go.release()
+    second = shown.compute("mlp")
+    assert second is not first
+    second.wait(30)
+    assert "mlp" in shown.maps
+
+
+def test_maps_of_a_session_take_the_place_of_those_being_computed(held: Held) -> None:
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    job = shown.compute("mlps", "resid")
+    until(lambda: held.calls)
+    shown.show(FRANCE, {"heads": ready()["heads"]})
+    held.go.release(2)
+    job.wait(30)
+    assert set(shown.maps) == {"heads"} and len(held.calls) == 1 and shown._status.value == ""

@@ -1,0 +1,181 @@
+"""What a causal trace is taken of: the text, the traced token, the swap partner; and which options are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.tiny_facts import by_hand, capital
+from tests.traces import FACTS, FRANCE, ITALY, SPAIN, tiny, trace
+from workbench import prompts
+from workbench.facts import known_facts
+from workbench.generation import Completion
+from workbench.prompts import traced_prompt
+from workbench.types import Fact, FactSet
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+# The text and the token
+
+
+def test_the_form_is_the_first_in_which_the_model_says_the_answer() -> None:
+    model = by_hand()  # says " Paris" after anything with France; in chat form too
+    assert traced_prompt(tiny(), FRANCE).form == "chat"
+    assert traced_prompt(tiny(), FRANCE, form="cloze").answer_token == " Paris"
+    assert traced_prompt(model, FRANCE).answer_token == " Paris"
+
+
+def test_a_model_that_does_not_know_shows_what_it_says() -> None:
+    wrong = capital("France", "Tokyo", "Rome")
+    with pytest.raises(ValueError, match=r"does not contain 'Tokyo'.*chat form says 'Paris'; cloze form says 'Paris'"):
+        trace(tiny(), wrong)
+    with pytest.raises(ValueError, match=r"no place to trace \(cloze form says 'Paris'\)"):
+        trace(tiny(), wrong, form="cloze")
+
+
+def test_token_target_measures_the_target_at_the_same_place() -> None:
+    answer, target = (traced_prompt(tiny(), FRANCE, token=t) for t in ("answer", "target"))  # type: ignore[arg-type]
+    assert answer.token_ids == target.token_ids
+    assert (answer.answer_token, answer.other_token) == ("Paris", "Rome")
+    assert (target.answer_token, target.other_token) == ("Rome", "Paris")
+    found = trace(tiny(), token="target", metric="logit_diff", form="cloze")
+    assert found.clean == pytest.approx(-trace(tiny(), metric="logit_diff", form="cloze").clean, abs=1e-4)
+
+
+def said(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Make every completion read so."""
+    from workbench.generation import Completion
+
+    ids = tuple(tiny().token_ids(text))
+    monkeypatch.setattr(
+        "workbench.prompts.greedy_answers", lambda model, prompts, **_: [Completion(text, ids)] * len(prompts)
+    )
+
+
+def test_the_traced_text_ends_before_the_answers_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    said(monkeypatch, "The capital of France is Paris.")
+    prompt = traced_prompt(tiny(), FRANCE, form="chat")
+    assert prompt.prefix == "The capital of France is"
+    assert prompt.text.endswith("assistant\nThe capital of France is")
+    assert prompt.answer_token == " Paris"
+    assert prompt.other_token == " Rome"
+    assert len(prompt.subject) == 2  # in the question and in the answer
+    assert {prompt.tokens[i] for i in prompt.subject} == {" France"}
+
+
+def test_the_target_is_spelled_as_the_answer_after_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    said(monkeypatch, "The city is\nParis.")
+    prompt = traced_prompt(tiny(), FRANCE, form="chat")
+    assert prompt.answer_token == "Paris"
+    assert prompt.other_token == "Rome"
+
+
+def test_an_alias_that_starts_as_the_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the logit difference would be 0 everywhere."""
+    said(monkeypatch, "The capital of France is Rome Paris.")
+    with pytest.raises(ValueError, match="same token"):
+        traced_prompt(tiny(), capital("France", "Madrid", "Rome", answer_aliases=("Rome Paris",)), form="chat")
+
+
+def test_the_subject_is_not_taken_for_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    said(monkeypatch, "The city in Rome Paris is Rome.")
+    fact = capital("Rome Paris", "Rome", "Berlin")
+    prompt = traced_prompt(tiny(), fact, form="chat")
+    assert prompt.prefix == "The city in Rome Paris is"
+
+
+def test_an_answer_and_a_target_of_one_first_token() -> None:
+    fact = capital("France", "Paris", "Paris Rome")
+    with pytest.raises(ValueError, match=r"start with the same token ' Paris'.*Choose another target"):
+        trace(tiny(), fact, form="cloze")
+
+
+def test_a_bare_space_is_no_answers_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer that writes " 5" as a space and a digit: the digit is the first token; a space is never traced."""
+    texts = {1: " ", 2: "5"}
+    model: Any = SimpleNamespace(
+        token_ids=lambda text: [1, 2] if text == " 5" else [1],
+        tokenizer=SimpleNamespace(decode=lambda ids: "".join(texts[i] for i in ids)),
+    )
+    assert prompts.first_token(model, "5") == 2
+    with pytest.raises(ValueError, match="has no token besides spaces"):
+        prompts.first_token(model, "?")
+    said = Completion(" 5", (1, 2))
+    with pytest.raises(ValueError, match=r"the traced token ' ' is a bare space"):
+        prompts._build(model, FRANCE, "chat", [2], said, 0, "answer")
+
+
+# The swap partner
+
+
+def test_a_swap_partner_of_another_length_names_both_lengths() -> None:
+    long = capital("the city", "Rome", "Paris", id="long")
+    with pytest.raises(ValueError, match=r"swap subject 'the city' \(long\) has \d+ tokens where 'France' has 1"):
+        trace(tiny(), corruption="swap", partner=long)
+
+
+def test_a_swap_partner_with_the_same_answer() -> None:
+    with pytest.raises(ValueError, match="has an answer with the same first token 'Paris'"):
+        trace(tiny(), corruption="swap", partner=capital("Japan", "Paris", "Rome"))
+
+
+def test_no_swap_partner_says_how_to_give_one() -> None:
+    with pytest.raises(ValueError, match=r"No fact of the relation 'capital' in the pool.*partner=Fact\(...\)"):
+        trace(tiny(), corruption="swap", pool=FactSet([FRANCE]))
+
+
+def test_the_default_partner_is_a_known_neighbour_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only(known: str) -> None:
+        def fake(model: Any, facts: list[Fact], **options: Any) -> list[Fact]:
+            return [f for f in facts if f.id == known]
+
+        monkeypatch.setattr("workbench.tracing.corruption.known_facts", fake)
+
+    assert trace(tiny(), corruption="swap").prompts[0].partner == "spain-capital"  # Rome is the target
+    only("japan-capital")
+    assert trace(tiny(), corruption="swap").prompts[0].partner == "japan-capital"
+    monkeypatch.setattr("workbench.tracing.corruption.PARTNERS_ASKED", 1)
+    assert trace(tiny(), corruption="swap").prompts[0].partner == "spain-capital"
+
+
+def test_the_default_partner_does_not_depend_on_what_was_measured_before() -> None:
+    model = tiny()
+    before = trace(model, corruption="swap").prompts[0].partner
+    known_facts(model, FACTS, form="any", progress=False)
+    assert trace(model, corruption="swap").prompts[0].partner == before
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"site": "head"}, r"site must be one of \('resid', 'mlp', 'attn'\), got 'head'"),
+        ({"corruption": "zero"}, "corruption must be one of .*got 'zero'"),
+        ({"metric": "loss"}, "metric must be one of .*got 'loss'"),
+        ({"form": "plain"}, "form must be 'chat' or 'cloze', got 'plain'"),
+        ({"token": "other"}, "token must be 'answer' or 'target', got 'other'"),
+        ({"window": 3}, "window= is for the sites 'mlp' and 'attn'"),
+        ({"site": "mlp", "window": 0}, "window must be from 1 to the model's 4 layers, got 0"),
+        ({"site": "mlp", "window": 5}, "window must be from 1 to the model's 4 layers, got 5"),
+        ({"samples": 0}, "noise needs samples >= 1 and noise > 0, got samples=0"),
+        ({"noise": -1.0}, "noise > 0, got .*noise=-1.0"),
+        ({"positions": [99]}, r"positions must be within 0 to 4, got \[99\]"),
+        ({"positions": [-1]}, "positions must be within 0 to 4"),
+        ({"positions": []}, "positions must be within 0 to 4"),
+        ({"corruption": "swap", "positions": [1]}, "a swap always replaces the subject"),
+        ({"fact": []}, "at least one fact, got none"),
+        ({"fact": [FRANCE, SPAIN], "partner": ITALY}, "partner= and positions= are for one fact"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trace(tiny(), **{"form": "cloze", **options})
