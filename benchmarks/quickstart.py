@@ -1,19 +1,63 @@
-"""Seconds that notebook 01 takes from top to bottom, and to load the cached model.
+"""Seconds and memory that notebook 01 takes from top to bottom, and what an edited model beside its base adds.
 
-python -m benchmarks.quickstart
+    python -m benchmarks.quickstart
+
+Memory is the largest resident set of a process of its own. Beside the base: heads and a question are read on the base
+twice, and on the base and an edited model, in a process each.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
 
 import workbench as wb
+
+PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+TWICE = """
+import torch, workbench as wb
+from workbench.types import EditStage, GateDelta
+model = wb.load_model()
+fact = wb.load_facts()["france-capital"]
+gates = {(layer, "post"): torch.full((model.shape.d_mlp,), 0.9) for layer in range(10, model.shape.n_layers)}
+edit = wb.Edit(
+    stages=(EditStage("learn", GateDelta(gates)),), selection=wb.Selection("L10MLP"), selector="given",
+    recipe=wb.Recipe.named("learn-only"), facts=(fact,), retain_ids=(), history=(),
+    base_fingerprint=model.fingerprint, base_name=model.name,
+)
+def read(one):
+    wb.attribute(one, fact, "head", progress=False)
+    wb.ask(one, fact.question)
+read(model)
+if SIDE_BY_SIDE:
+    with wb.applied(model, edit) as edited:
+        read(edited)
+else:
+    read(model)
+"""
+
+
+def peak(script: str) -> int:
+    """Largest resident set of a Python process that runs a script, bytes."""
+    done = subprocess.run([sys.executable, "-c", f"{script}\n{PEAK}"], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1])
+
+
+def executed(path: Path) -> tuple[float, int]:
+    """Seconds of a notebook from top to bottom, and its kernel's largest resident set in bytes."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(PEAK))
+    began = time.perf_counter()
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
+    return time.perf_counter() - began, int(notebook.cells[-1].outputs[0].text)
 
 
 def main() -> None:
@@ -23,12 +67,20 @@ def main() -> None:
     wb.load_model()
     load = time.perf_counter() - began
     path = Path("notebooks/01_quickstart.ipynb")
-    notebook = nbformat.read(path, as_version=4)
-    began = time.perf_counter()
-    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(path.parent)}}).execute()
-    seconds = time.perf_counter() - began
-    result = {"cores": os.cpu_count(), "load_cached_model_s": round(load, 2), "quickstart_s": round(seconds)}
-    print(f"{path}: {seconds:.0f} s on {os.cpu_count()} cores; cached model: {load:.1f} s")
+    seconds, memory = executed(path)
+    alone, beside = (peak(f"SIDE_BY_SIDE = {both}\n{TWICE}") for both in (False, True))
+    result: dict[str, Any] = {
+        "cores": os.cpu_count(),
+        "load_cached_model_s": round(load, 2),
+        "quickstart_s": round(seconds),
+        "quickstart_peak_gb": round(memory / 1e9, 2),
+        "base_twice_peak_gb": round(alone / 1e9, 3),
+        "base_and_edited_peak_gb": round(beside / 1e9, 3),
+    }
+    print(
+        f"{path}: {seconds:.0f} s on {os.cpu_count()} cores, at most {memory / 1e9:.2f} GB; cached model: {load:.1f} s"
+    )
+    print(f"an edited model beside its base: {beside / 1e9:.3f} GB, {beside / alone - 1:+.1%} against the base twice")
     out = Path("out/bench/quickstart.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1))
