@@ -39,7 +39,7 @@ def test_probes_run_their_texts_are_read_and_a_prompt_is_opened_by_layer(
     sees(page, "what leaving one out takes")
 
     # A row's texts side by side
-    prompts = panel(page).get_by_label("Prompt")
+    prompts = panel(page).get_by_label("Prompt", exact=True)
     expect(prompts.locator("option")).to_have_count(notebook.ask("sum(r.stage == 'base' for r in panel.report.rows)"))
     prompts.select_option(index=0)
     asked = notebook.ask("panel._list.value.prompt")

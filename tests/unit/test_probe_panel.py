@@ -204,7 +204,8 @@ def test_curves_are_drawn_and_the_code_is_that_of_the_report() -> None:
     assert "strength of the edit, after learn: probability" in shown(view)
     assert "what leaving one out takes" in shown(view)
     view.probes = ("lens",)
-    assert "probes=['keywords', 'strength']" in view.code, "what is in sight"
+    assert "probes=['keywords', 'strength']" in view.shown_code, "what is in sight"
+    assert "probes=['lens']" in view.code, "what Run would do"
     with pytest.raises(ValueError, match=r"got \['lenses'\]"):
         view.probes = ("lenses",)
     assert view.probes == ("lens",)

@@ -94,7 +94,7 @@ class ProbePanel(Panel):
         self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop; finished rows are kept", disabled=True)
         style = {"description_width": "72px"}
         self._shown = Dropdown(description="Probe", options=[], style=style)
-        self._list = Select(description="Prompt", options=[], rows=8, style=style, layout={"width": "min(100%, 900px)"})
+        self._list = Select(description="Prompt", options=[], rows=8, style=style, layout={"width": "min(100% - 4px, 900px)"})
         self._look = Button(description="Lens", icon="search", tooltip="Layer by layer, for this prompt", disabled=True)
         super().__init__(
             [
@@ -121,7 +121,7 @@ class ProbePanel(Panel):
 
     def _box(self, name: str, ticked: bool) -> Checkbox:
         box = Checkbox(description=PROBE_TITLES[name], value=ticked, indent=False, layout={"width": "190px"})
-        box.observe(lambda _: self._choice_changed(), names="value")
+        box.observe(lambda _: self._show_code(), names="value")
         return box
 
     def __repr__(self) -> str:
@@ -161,24 +161,28 @@ class ProbePanel(Panel):
 
     @property
     def code(self) -> str:
-        """Python that repeats the report and the Lens in sight; before any, what Run would do with what is ticked."""
+        """Python that repeats the report and the Lens in sight; once other probes are ticked, what Run would do."""
         given = facts_code(self._edit.facts, self._pool)
         lines = self._edit_code or "edit = wb.load_edit('the folder that this edit was saved to')\n"
-        return f"{start_code(self._model)}{given}{lines.rstrip()}\n\n{self.shown_code}"
+        repeats = self._ran in (None, self.probes)
+        return f"{start_code(self._model)}{given}{lines.rstrip()}\n\n" + (
+            self.shown_code if repeats else f"{self._run_code(self.probes)}{self._lens_code}"
+        )
 
     @property
     def shown_code(self) -> str:
-        """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
-        if self._shown_from:
-            return f"{self._shown_from}{self._lens_code}"
-        given = facts_code(self._edit.facts, self._pool)
-        asked = self.probes if self._ran is None else self._ran
+        """What made the report and the Lens in sight, after ``model``, ``facts`` and ``edit`` (and ``pool``, where one
+        was given) are there; before any report what Run would do."""
+        made = self._shown_from or self._run_code(self.probes if self._ran is None else self._ran)
+        return f"{made}{self._lens_code}"
+
+    def _run_code(self, asked: tuple[str, ...]) -> str:
         chosen = "" if asked == PROBES else f", probes={list(asked)!r}"
         which = "" if self._fact == self._edit.facts[0] else f", fact={self._fact.id!r}"
         control = "" if self._control is None else f", control={self._control!r}".replace("Fact(", "wb.Fact(", 1)
-        pool = ", pool=pool" if "\npool = " in given else ""
+        pool = ", pool=pool" if "\npool = " in facts_code(self._edit.facts, self._pool) else ""
         more = "".join(f", {k}={v!r}" for k, v in self._options.items() if v != {"max_new_tokens": 24, "seed": 0}[k])
-        return f"probes = wb.probe(model, edit{which}{chosen}{control}{pool}{more})\n{self._lens_code}"
+        return f"probes = wb.probe(model, edit{which}{chosen}{control}{pool}{more})\n"
 
     # What it does
 
@@ -336,10 +340,6 @@ class ProbePanel(Panel):
         words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
         note = "ten probes; a prompt on which the base model itself fails counts in no rate"
         self._heading.value = markup.STYLE + markup.title(f"What is left: {words}", note)
-
-    def _choice_changed(self) -> None:
-        if self._report is None:
-            self._show_code()
 
     def _show_report(self, report: ProbeReport) -> None:
         if report.partial:
