@@ -1,15 +1,17 @@
 """Does the located circuit matter? Control arms on test facts drawn by seed, each read where it has taught its fact.
 
-    python -m benchmarks.arms --facts 10 --seeds 3 [--arms selected random all one-stage none] [--max-controls 80]
+    python -m benchmarks.arms [--facts 3] [--relations 3] [--seeds 3] [--arms selected random-layers ...]
 
-The test is stated in ``workbench.evaluation.arms`` and was before the first run. Each finished fact is a file beside
-the result, ``benchmarks/results/arms/<fact>.json``; a rerun with the same arguments goes on after the last one.
+The test is stated in ``workbench.evaluation.arms`` and was before the first run. Each finished arm is a file,
+``benchmarks/results/arms/<fact>/<arm>.json``; a rerun with the same arguments goes on after the last one. A fact whose
+arms are all there is ``benchmarks/results/arms/<fact>.json``, one table, which notebook 05 reads.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import workbench as wb
 from benchmarks.edit_quality import draw_facts, vars_of
 from workbench.atomic import write_bytes
 from workbench.evaluation.answering import Answering
-from workbench.types.arms import OUTCOMES, join_tables
+from workbench.types.arms import ARMS, OUTCOMES, join_tables
 
 
 def markdown(table: wb.ArmTable) -> str:
@@ -46,42 +48,54 @@ def numbers(table: wb.ArmTable) -> dict[str, Any]:
     return {"facts": list(table.facts), "arms": arms, "selected_minus": minus, "verdict": table.verdict.splitlines()}
 
 
+def of_one_fact(tables: list[wb.ArmTable]) -> wb.ArmTable:
+    """Tables of single arms of one fact as one, with the notes of all."""
+    rows = tuple(row for table in tables for row in table.rows)
+    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
+    return replace(tables[0], rows=rows, notes=notes)
+
+
 def main() -> None:
     """Run what is not done yet, print the table and the verdict, write ``benchmarks/results/arms.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--facts", type=int, default=10)
-    parser.add_argument("--relations", type=int, default=5)
+    parser.add_argument("--facts", type=int, default=3)
+    parser.add_argument("--relations", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=3, help="random draws of each kind")
-    parser.add_argument("--arms", nargs="+", default=["selected", "random", "all", "one-stage", "none"])
-    parser.add_argument("--max-controls", type=int, default=80, help="drawn by seed from all known test facts")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--max-controls", type=int, default=60, help="drawn by seed from all known test facts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/arms.json"))
     args = parser.parse_args()
     model = wb.load_model()
     answering = Answering(model)
     known = wb.known_facts(model, wb.load_facts().filter(split="test"))
-    given = {k: v for k, v in vars(args).items() if k not in ("facts", "relations", "out")}
+    given = {"seeds": args.seeds, "max_controls": args.max_controls, "seed": args.seed}
     settings = json.dumps({**given, "recipe": wb.Recipe().to_dict(), "model": model.fingerprint}, sort_keys=True)
     folder = args.out.with_suffix("")
     tables: list[wb.ArmTable] = []
     for fact in draw_facts(answering, known, args.facts, args.relations, args.seed):
-        path = folder / f"{fact.id}.json"
-        done = wb.ArmTable.load(path) if path.is_file() else None
-        if done is None or done.provenance.get("benchmark") != settings:
-            done = wb.compare(
-                model,
-                fact,
-                arms=args.arms,
-                seeds=args.seeds,
-                max_controls=args.max_controls,
-                answering=answering,
-                seed=args.seed,
-                progress=False,
-                on_arm=lambda row: print(f"<!-- {row}, {row.seconds} s -->", flush=True),
-            )
-            done.provenance["benchmark"] = settings
-            done.save(path)
-        tables.append(done)
+        selection: wb.Selection | None = None
+        done: list[wb.ArmTable] = []
+        for arm in args.arms:
+            path = folder / fact.id / f"{arm}.json"
+            table = wb.ArmTable.load(path) if path.is_file() else None
+            if table is None or table.provenance.get("benchmark") != settings:
+                selection = selection or wb.default_selection(model, fact, progress=False)
+                table = wb.compare(
+                    model,
+                    fact,
+                    selection,
+                    arms=[arm],
+                    answering=answering,
+                    progress=False,
+                    on_arm=lambda row: print(f"<!-- {row}, {row.seconds} s -->", flush=True),
+                    **given,
+                )
+                table.provenance["benchmark"] = settings
+                table.save(path)
+            done.append(table)
+        tables.append(of_one_fact(done))
+        tables[-1].save(folder / f"{fact.id}.json")
         table = join_tables(tables)
         content = {"settings": json.loads(settings), **numbers(table)}
         write_bytes(args.out, json.dumps(content, indent=1, default=str).encode())
