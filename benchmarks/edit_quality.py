@@ -21,11 +21,13 @@ import random
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import workbench as wb
+from benchmarks.kept import kept
 from workbench.atomic import write_bytes
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.metrics import bootstrap
@@ -80,13 +82,18 @@ def measure(
         "fact": fact.id,
         "relation": fact.relation,
         "seed": seed,
-        "rates": {s: {k: vars_of(x) for k, x in rs.items()} for s, rs in report.rates.items()},
+        "rates": plain_rates(report),
         "heldout": [text_of(row) for row in report.rows if row.group == "heldout"],
         "steps": {s: max(h.step for h in edit.history if h.stage == s) for s in edit.stage_names},
         "seconds_to_select": settings["seconds_to_select"],
         "seconds_to_fit": settings["seconds_to_fit"],
         "missing": list(report.missing),
     }
+
+
+def plain_rates(report: wb.EvalReport) -> dict[str, Any]:
+    """A report's rates by stage and name, as plain values."""
+    return {stage: {name: vars_of(rate) for name, rate in rates.items()} for stage, rates in report.rates.items()}
 
 
 def rates_of(result: dict[str, Any], stage: str = "learn") -> dict[str, Rate]:
@@ -136,10 +143,7 @@ def main() -> None:
     for fact, seed, max_controls in runs:
         settings = {"recipe": wb.Recipe(seed=seed).to_dict(), "model": model.fingerprint, "max_controls": max_controls}
         path = args.out.with_suffix("") / f"{fact.id}-{seed}.json"
-        done = json.loads(path.read_text()) if path.is_file() else {}
-        if done.get("settings") != settings:
-            done = {"settings": settings, **measure(model, fact, answering, max_controls, seed)}
-            write_bytes(path, json.dumps(done, indent=1).encode())
+        done = kept(path, settings, partial(measure, model, fact, answering, max_controls, seed))
         results.append(done)
         print(line(f"{fact.id}, seed {seed}", rates_of(done)), flush=True)
         print(

@@ -22,6 +22,7 @@ import torch
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts, rates_of, vars_of
+from benchmarks.kept import kept
 from workbench.atomic import write_bytes
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering
@@ -98,10 +99,7 @@ def main() -> None:
                 "strengths": args.strengths,
                 "max_controls": args.max_controls,
             }
-            done = json.loads(path.read_text()) if path.is_file() else {}
-            if done.get("settings") != settings:
-                done = {"settings": settings, **measure(model, fact, neurons, args, answering)}
-                write_bytes(path, json.dumps(done, indent=1).encode())
+            done = kept(path, settings, partial(measure, model, fact, neurons, args, answering))
             for view in done["rates"]:
                 rates = rates_of(done, view)
                 change, strength = view.split(", ")

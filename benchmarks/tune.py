@@ -14,13 +14,15 @@ import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import workbench as wb
-from benchmarks.edit_quality import head, line, rates_of, vars_of
+from benchmarks.edit_quality import head, line, over_facts, plain_rates, rates_of, vars_of
+from benchmarks.kept import kept
 from workbench.atomic import write_bytes
 from workbench.editing import loop
 from workbench.editing.batches import Shuffled
@@ -96,7 +98,7 @@ def hard_rows() -> Iterator[None]:
 
 
 def selection_of(model: wb.LoadedModel, fact: wb.Fact, config: Config, dev: wb.FactSet) -> wb.Selection | None:
-    """None for the default selection; it is read off here so that every configuration has the same retained facts."""
+    """What a configuration says of the selection; None for the default."""
     k, lowest = config.pop("k", None), config.pop("lowest", None)
     if lowest is not None:
         every = wb.default_selection(model, fact, k=20000, pool=dev, progress=False)
@@ -120,7 +122,8 @@ def run(model: wb.LoadedModel, fact: wb.Fact, config: Config, dev: wb.FactSet, a
     ]
     report = wb.evaluate(model, edit=edit, controls=controls, pool=dev, answering=answering, progress=False)
     return {
-        "rates": {s: {k: vars_of(x) for k, x in rates.items()} for s, rates in report.rates.items()},
+        "fact": fact.id,
+        "rates": plain_rates(report),
         "seconds_to_fit": edit.provenance["settings"]["seconds_to_fit"],
     }
 
@@ -148,36 +151,27 @@ def main() -> None:
     answering = Answering(model)
     chosen = dev_facts(model, facts, args.facts, args.seed)
     found: dict[str, dict[str, Any]] = {}
+    means: dict[str, dict[str, Rate]] = {}
     print(head(SHOWN), flush=True)
     for name in dict.fromkeys(["default", *args.configs]):
         for fact in chosen:
             path = args.out.with_suffix("") / f"{name.replace(' ', '-')}-{fact.id}.json"
             settings = {"recipe": wb.Recipe().to_dict(), "change": CONFIGS[name], "model": model.fingerprint}
-            settings = json.loads(json.dumps(settings))
-            done = json.loads(path.read_text()) if path.is_file() else {}
-            if done.get("settings") != settings:
-                done = {"settings": settings, **run(model, fact, CONFIGS[name], dev, answering)}
-                write_bytes(path, json.dumps(done, indent=1).encode())
+            done = kept(path, settings, partial(run, model, fact, CONFIGS[name], dev, answering))
             found.setdefault(name, {})[fact.id] = done
             print(f"<!-- {line(fact.id, rates_of(done), SHOWN)} {done['seconds_to_fit']} s -->", flush=True)
-        means = {k: bootstrap(values_of(found[name], k)) for k in SHOWN}
-        print(line(name, means, SHOWN), flush=True)
+        means[name] = {k: over_facts([*found[name].values()], k) for k in SHOWN}
+        print(line(name, means[name], SHOWN), flush=True)
     print(f"\n{head(SHOWN)}")
     summary = {name: {k: minus_default(found, name, k) for k in SHOWN} for name in found if name != "default"}
     for name, rates in summary.items():
         print(line(f"{name}, minus the default", rates, SHOWN))
     content = {
         "facts": [f.id for f in chosen],
-        "mean": {n: {k: vars_of(bootstrap(values_of(found[n], k))) for k in SHOWN} for n in found},
+        "mean": {n: {k: vars_of(r) for k, r in rates.items()} for n, rates in means.items()},
         "minus_default": {n: {k: vars_of(r) for k, r in rates.items()} for n, rates in summary.items()},
     }
     write_bytes(args.out, json.dumps(content, indent=1).encode())
-
-
-def values_of(by_fact: dict[str, Any], rate: str) -> dict[str, list[float]]:
-    """A rate's values by fact, where there are any."""
-    rates = {fact: rates_of(one)[rate] for fact, one in by_fact.items()}
-    return {fact: [found.value] for fact, found in rates.items() if found.n}
 
 
 if __name__ == "__main__":

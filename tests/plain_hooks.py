@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.tiny_facts import MAKERS, capitals, knowing
+from tests.traces import hooked
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
 
@@ -52,18 +53,9 @@ class Plain:
             return float(self.difference(ids, changes))
 
     def difference(self, ids: Any, changes: dict[tuple[str, int], Callable[[Tensor], Tensor]]) -> Tensor:
-        handles = []
-        for (site, layer), change in changes.items():
-            module = self.hf.get_submodule(f"{self.layers}.{layer}.{SITES[self.family][site]}")
-            if site == "mlp":
-                handles.append(module.register_forward_hook(lambda m, a, out, c=change: c(out)))
-            else:
-                handles.append(module.register_forward_pre_hook(lambda m, a, c=change: (c(a[0]), *a[1:])))
-        try:
+        names = {f"{self.layers}.{layer}.{SITES[self.family][site]}": (site, c) for (site, layer), c in changes.items()}
+        with hooked(self.hf, {name: (site != "mlp", change) for name, (site, change) in names.items()}):
             logits = self.hf(torch.tensor([ids])).logits[0, -1].double()
-        finally:
-            for handle in handles:
-                handle.remove()
         return logits[self.answer] - logits[self.other]
 
     def state(self, site: str, layer: int, ids: Any) -> Tensor:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
+from tests.traces import hooked
 from workbench.models import LoadedModel
 from workbench.resume import Resumable
 
@@ -57,22 +58,8 @@ def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
 
 def plain(hf: Any, ids: Tensor, hooks: dict[str, tuple[bool, Callable[[Tensor], Tensor]]]) -> Tensor:
     """All logits of the plain model with changes at module inputs (True) or outputs, by plain hooks."""
-    handles = []
-    for name, (on_input, change) in hooks.items():
-        module = hf.get_submodule(name)
-        if on_input:
-            handles.append(module.register_forward_pre_hook(lambda m, args, c=change: (c(args[0]), *args[1:])))
-        else:
-            handles.append(
-                module.register_forward_hook(
-                    lambda m, args, out, c=change: (c(out[0]), *out[1:]) if isinstance(out, tuple) else c(out)
-                )
-            )
-    try:
+    with hooked(hf, hooks):
         return hf(ids).logits
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @FAMILIES

@@ -114,10 +114,7 @@ class LinkedMaps(VBox):
                 if grid is self.trace:
                     grid.col_title = "Token, from the subject on" if n else "Token"
                 grid.unit = _unit(effect)
-                grid.selected = []
-                grid.set_values(**grid_state(effect, name, self._model))
-                self._bound(grid)
-                grid.selected = cells_of(self._selection, name, grid, self._listed)
+                self._fill(name, grid, **grid_state(effect, name, self._model))
 
     def draw(self, name: MapName, layer: int, values: torch.Tensor, prompt: TracedPrompt) -> None:
         """One finished layer of a trace that is still computed, if that trace is the one in sight.
@@ -137,14 +134,8 @@ class LinkedMaps(VBox):
         drawn[layer] = values
         with grid.hold_sync():
             grid.title = f"{TITLES[name]}: {int((~drawn[:, -1].isnan()).sum())} of {n_layers} layers"
-            grid.selected = []
-            grid.set_values(
-                drawn[:, start:],
-                cols=[visible(token) for token in prompt.tokens[start:]],
-                marked=[at - start for at in prompt.subject],
-            )
-            self._bound(grid)
-            grid.selected = cells_of(self._selection, name, grid, self._listed)
+            cols = [visible(token) for token in prompt.tokens[start:]]
+            self._fill(name, grid, values=drawn[:, start:], cols=cols, marked=[at - start for at in prompt.subject])
 
     def clear(self) -> None:
         """Forget the maps and the patterns."""
@@ -160,9 +151,7 @@ class LinkedMaps(VBox):
         with grid.hold_sync():
             grid.title = TITLES[name] + (f": {why}" if why else "")
             if not all(value != value for value in grid.values.flat):
-                grid.selected = []
-                grid.set_values(torch.full(tuple(grid.shape), float("nan")))
-                grid.selected = cells_of(self._selection, name, grid, self._listed)
+                self._fill(name, grid, values=torch.full(tuple(grid.shape), float("nan")))
 
     def mark(self, selection: Selection) -> None:
         """Show a selection in all grids."""
@@ -179,6 +168,13 @@ class LinkedMaps(VBox):
     def has_patterns(self) -> bool:
         """Whether the heads' tooltip has what it needs."""
         return self._patterns is not None
+
+    def _fill(self, name: MapName, grid: HeatGrid, **state: Any) -> None:
+        """Other values in a grid, as ``set_values`` takes them, with the selection marked in their shape."""
+        grid.selected = []
+        grid.set_values(**state)
+        self._bound(grid)
+        grid.selected = cells_of(self._selection, name, grid, self._listed)
 
     def _bound(self, grid: HeatGrid) -> None:
         """No wider than its cells can get: the next map follows without a gap."""

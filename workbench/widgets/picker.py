@@ -39,6 +39,7 @@ FIRST: tuple[MapName, ...] = ("heads", "mlps", "resid", "neurons")
 PATTERNS = "attention patterns"
 EXACTLY: dict[MapName, str] = {name: f"{TITLES[name].lower()}, one by one" for name in EXACT}
 """What the queue calls the maps that take the place of estimates."""
+ESTIMATES = {exactly: name for name, exactly in EXACTLY.items()}
 
 
 class CircuitPicker(Panel):
@@ -361,11 +362,10 @@ class CircuitPicker(Panel):
             return
         if result is None:
             return
-        for estimate, exactly in EXACTLY.items():
-            if name == exactly:
-                name = estimate
-                if self._made is not None and self._made[1].startswith(f"{_variable(name)}."):
-                    self._made = None  # it was made from the estimate, which this one replaces
+        if name in ESTIMATES:
+            name = ESTIMATES[name]
+            if self._made is not None and self._made[1].startswith(f"{_variable(name)}."):
+                self._made = None  # it was made from the estimate, which this one replaces
         self.maps[name] = result
         self._sources = self._sources.with_partner_of(result)
         self._linked.show(cast(MapName, name), result)

@@ -20,7 +20,7 @@ from workbench.evaluation.probes.run import probe
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
 from workbench.tracing.lens import lens
-from workbench.types import PROBES, Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow
+from workbench.types import PROBES, Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow, TracedPrompt
 from workbench.types.probe import PROBE_TITLES
 from workbench.widgets import markup, probe_views
 from workbench.widgets.card import text_card_png
@@ -94,7 +94,9 @@ class ProbePanel(Panel):
         self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop; finished rows are kept", disabled=True)
         style = {"description_width": "72px"}
         self._shown = Dropdown(description="Probe", options=[], style=style)
-        self._list = Select(description="Prompt", options=[], rows=8, style=style, layout={"width": "min(100% - 4px, 900px)"})
+        self._list = Select(
+            description="Prompt", options=[], rows=8, style=style, layout={"width": "min(100% - 4px, 900px)"}
+        )
         self._look = Button(description="Lens", icon="search", tooltip="Layer by layer, for this prompt", disabled=True)
         super().__init__(
             [
@@ -259,24 +261,22 @@ class ProbePanel(Panel):
             row = self._list.value
             facts = [f for f in (self._fact, self._report and self._report.control) if isinstance(f, Fact)]
             fact = next((f for f in facts if isinstance(row, ProbeRow) and f.id == row.fact_id), None)
-            message = None
             if fact is None or not isinstance(row, ProbeRow):
-                message = "The lens follows the fact's own answer; choose a prompt that asks for it."
-            elif row.start:
-                message = "This prompt begins the reply; the lens reads where the model itself does. Choose another."
-            elif row.probe == "requantise":
-                message = "The lens reads the edit's own weights, not rounded ones. Choose a prompt of another probe."
-            if message is not None or fact is None or not isinstance(row, ProbeRow):
-                self._alert.value = markup.alert(message, "info")
-                return None
+                return self._no_lens("The lens follows the fact's own answer; choose a prompt that asks for it.")
+            if row.start:
+                return self._no_lens(
+                    "This prompt begins the reply; the lens reads where the model itself does. Choose another."
+                )
+            if row.probe == "requantise":
+                return self._no_lens(
+                    "The lens reads the edit's own weights, not rounded ones. Choose a prompt of another probe."
+                )
             asked = replace(fact, paraphrases=(), heldout=(), cloze_paraphrases=())
             asked = replace(asked, **{"question" if row.form == "chat" else "prompt": row.prompt})
-            model, edit, taught = self._model, self._edit, [""]
+            model, edit = self._model, self._edit
 
             def work(cancel: threading.Event) -> list[Lens]:
-                place = traced_prompt(model, asked, form=row.form)
-                refusal = answers_at(place, asked, edit.recipe.answers)["refusal"]
-                taught[0] = refusal
+                refusal = self._refusal(traced_prompt(model, asked, form=row.form), asked)
                 found = [lens(model, asked, form=row.form, refusal=refusal)]
                 for stage in edit.stage_names:
                     with applied(model, edit, stage) as edited:
@@ -285,8 +285,15 @@ class ProbePanel(Panel):
 
             self._look.disabled = True
             self._layers.value = markup.block("Reading the layers ...")
-            self._looking = Job(work, on_done=partial(self._looked, self._report, row, asked, taught))
+            self._looking = Job(work, on_done=partial(self._looked, self._report, row, asked))
             return self._looking
+
+    def _no_lens(self, why: str) -> None:
+        self._alert.value = markup.alert(why, "info")
+
+    def _refusal(self, place: TracedPrompt, fact: Fact) -> str:
+        """What the edit teaches as a refusal there."""
+        return answers_at(place, fact, self._edit.recipe.answers)["refusal"]
 
     # From the jobs' threads
 
@@ -320,9 +327,7 @@ class ProbePanel(Panel):
             elif job.result is not None:
                 self._show_report(job.result)
 
-    def _looked(
-        self, report: ProbeReport | None, row: ProbeRow, asked: Fact, taught: list[str], job: Job[list[Lens]]
-    ) -> None:
+    def _looked(self, report: ProbeReport | None, row: ProbeRow, asked: Fact, job: Job[list[Lens]]) -> None:
         with self._lock:
             self._look.disabled = self._list.value is None
             if self._report is not report or self._list.value is not row:
@@ -331,7 +336,8 @@ class ProbePanel(Panel):
             if job.error is not None:
                 self._fail(job.error)
             if job.result:
-                self._lens_code = probe_views.lens_code(asked, row.form, self._edit.stage_names, taught[0])
+                refusal = self._refusal(job.result[0].prompt, asked)
+                self._lens_code = probe_views.lens_code(asked, row.form, self._edit.stage_names, refusal)
                 self._show_code()
 
     # What it shows

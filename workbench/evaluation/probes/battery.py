@@ -85,6 +85,10 @@ class Battery:
         """Where two-hop paths through a fact may lead: the pool without other edited facts, whose answers change."""
         return self.pool.without([one for one in self.edit.facts if one is not fact])
 
+    def lacks(self, fact: Fact, what: str, why: str) -> None:
+        """Keep the reason for a part of a probe that a fact does not have."""
+        self.skipped[what if fact is self.fact else f"{what} of the control"] = why
+
     def group(self, fact: Fact) -> Any:
         """The group of rows about a fact."""
         return "edited" if fact is self.fact else "control"

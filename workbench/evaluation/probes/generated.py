@@ -24,8 +24,8 @@ def probe_adversarial(battery: Battery) -> None:
             background=graph.about_subject(battery.untouched, fact),
             examples=near[-3:],
         )
-        of = "" if fact is battery.fact else " of the control"
-        battery.skipped |= {f"adversarial: {kind}{of}": why for kind, why in missing.items()}
+        for kind, why in missing.items():
+            battery.lacks(fact, f"adversarial: {kind}", why)
         lists.append(asked if fact is battery.fact else as_control(asked))
     battery.ask("adversarial", interleaved(*lists))
 
@@ -38,8 +38,7 @@ def probe_steps(battery: Battery) -> None:
         hops = graph.hops(battery.paths(fact), fact, 2)
         asked = prompts.steps(fact, hops)
         if not hops:
-            of = "" if fact is battery.fact else " of the control"
-            battery.skipped[f"steps: two hops{of}"] = graph.no_path(battery.paths(fact), fact)
+            battery.lacks(fact, "steps: two hops", graph.no_path(battery.paths(fact), fact))
         lists.append(asked if fact is battery.fact else as_control(asked))
     kept = [f for f in battery.pool if f.id in battery.edit.retain_ids]
     random.Random(battery.seed).shuffle(kept)
@@ -60,8 +59,7 @@ def probe_interconnected(battery: Battery) -> None:
         hops = graph.hops(battery.paths(fact), fact)
         asked += [Prompt("multi-hop", h.question, h.judge) for h in hops]
         if not hops:
-            of = "" if fact is battery.fact else " of the control"
-            battery.skipped[f"interconnected: multi-hop{of}"] = graph.no_path(battery.paths(fact), fact)
+            battery.lacks(fact, "interconnected: multi-hop", graph.no_path(battery.paths(fact), fact))
         if fact is battery.fact:
             same = graph.same_answer(battery.untouched, fact)
             if not same:

@@ -30,10 +30,6 @@ def probe_requantise(battery: Battery) -> None:
     delta = battery.edit.delta()
     if not delta.gates:
         raise Skip("the edit has no gates, so there are no edited weights to round")
-    try:
-        fold_gates(shared_view(battery.model.base.hf), battery.model.architecture, delta)
-    except ValueError as error:
-        raise Skip(f"the edited weights cannot be rounded: {error}") from error
     ones = GateDelta({key: torch.ones_like(gate) for key, gate in delta.gates.items()})
     for bits in BITS:
         prompts = [
@@ -44,7 +40,10 @@ def probe_requantise(battery: Battery) -> None:
 
         def made(stage: str, bits: int = bits) -> LoadedModel:
             gates = ones if stage == "base" else ones * battery.edit.delta(stage)
-            return rounded_model(battery.model, gates, bits)
+            try:
+                return rounded_model(battery.model, gates, bits)
+            except ValueError as error:
+                raise Skip(f"the edited weights cannot be rounded: {error}") from error
 
         battery.ask("requantise", prompts, models=made)
 

@@ -1,0 +1,26 @@
+"""Long measurements that are made once: a file each, read again as long as its settings are the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workbench.atomic import write_bytes
+
+
+def kept(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured with these settings: read from the file, or measured now and written to it.
+
+    Args:
+        path: The file.
+        settings: All that the measurement depends on, as JSON values; kept beside it under ``"settings"``.
+        measure: Gives plain JSON values.
+    """
+    settings = json.loads(json.dumps(settings))  # as they are read back: tuples are lists
+    done = json.loads(path.read_text()) if path.is_file() else {}
+    if done.get("settings") != settings:
+        done = {"settings": settings, **measure()}
+        write_bytes(path, json.dumps(done, indent=1).encode())
+    return done
