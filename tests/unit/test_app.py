@@ -12,9 +12,10 @@ import pytest
 import torch
 
 import workbench
+from tests.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, shown, tiny, until
+from tests.small_fits import same
 from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, knowing
-from tests.unit.test_edit_panel import EVIL, QUICK, Held, control, same, shown, tiny, until
+from tests.tiny_facts import capital, knowing
 from tests.wire import click, enter
 from workbench.editing.applied import applied
 from workbench.editing.fit import Cancelled
@@ -26,9 +27,6 @@ from workbench.widgets import app as module
 from workbench.widgets import edit_job
 from workbench.widgets.app import CIRCUIT, COMPARE, EDIT, FACT, PROBE, Workbench
 from workbench.widgets.maps import MapName
-
-FACTS = capitals()
-FRANCE, SPAIN = FACTS[0], FACTS[2]
 
 
 @pytest.fixture(autouse=True)

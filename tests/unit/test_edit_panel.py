@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import base64
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import ipywidgets
 import pytest
-import torch
 import traitlets
 
 import workbench
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, knowing
-from tests.unit.test_markup import harmless
+from tests.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, descendants, shown, tiny, until
+from tests.reader import harmless
+from tests.small_fits import same
+from tests.tiny_facts import capital, capitals
 from tests.wire import click, enter
 from workbench.editing.fit import Cancelled, NonFiniteLoss, rewrite
 from workbench.evaluation.evaluate import evaluate
-from workbench.models import LoadedModel
 from workbench.types import AnswerRow, Edit, EvalReport, Rate, Recipe, Selection, Step
-from workbench.widgets import edit_job, edit_panel, edit_views
+from workbench.widgets import edit_job, edit_views
 from workbench.widgets.code import edit_code, recipe_code, selection_code
 from workbench.widgets.connection import Connection
 from workbench.widgets.edit_panel import EditPanel
-
-FACTS = capitals()
-FRANCE, SPAIN = FACTS[0], FACTS[2]
-EVIL = "<img src=x onerror=alert(1)>"
-QUICK = Recipe(
-    name="quick", optimiser="adam", steps=(3, 4), learning_rate=0.05, batch_size=8, retain_batch_size=8, early_stop=None
-)
 
 
 @pytest.fixture(autouse=True)
@@ -43,70 +32,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
 
 
-@lru_cache
-def tiny() -> LoadedModel:
-    return knowing(tiny_llama(tied=False, bias=True), FACTS)
-
-
 def panel(source: Any = "L1MLP", fact: Any = FRANCE, **options: Any) -> EditPanel:
     return EditPanel(tiny(), fact, source, **{"pool": FACTS, "recipe": QUICK, "max_controls": 1, **options})
-
-
-def control(shown: Any, description: str) -> Any:
-    """The control with this label."""
-    (found,) = (w for w in descendants(shown) if getattr(w, "description", None) == description)
-    return found
-
-
-def descendants(box: Any) -> list[Any]:
-    return [w for child in box.children for w in (child, *(descendants(child) if hasattr(child, "children") else ()))]
-
-
-def shown(box: Any) -> str:
-    """All the markup that the panel shows, checked to be harmless."""
-    parts = [w.value for w in descendants(box) if isinstance(w, ipywidgets.HTML)]
-    for part in parts:
-        harmless(part.replace(edit_panel.markup.STYLE, ""))
-    return "".join(part.replace(edit_panel.markup.STYLE, "") for part in parts)
-
-
-def until(true: Callable[[], Any], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "this never came true"
-        time.sleep(0.005)
-
-
-def same(a: Edit, b: Edit) -> bool:
-    """Equal to the bit."""
-    return a.stage_names == b.stage_names and all(
-        x.delta.gates.keys() == y.delta.gates.keys()
-        and all(torch.equal(x.delta.gates[k], y.delta.gates[k]) for k in x.delta.gates)
-        for x, y in zip(a.stages, b.stages, strict=True)
-    )
 
 
 class Picker(traitlets.HasTraits):
     """Stands for a CircuitPicker."""
 
     selection = traitlets.Any(Selection())
-
-
-class Held:
-    """In place of the fit: waits until it is let go or cancelled."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.go, self.calls = threading.Event(), 0
-        self.given: tuple[Any, ...] = ()
-        monkeypatch.setattr(edit_panel, "fit_and_evaluate", self)
-
-    def __call__(self, *given: Any, cancel: threading.Event, **options: Any) -> Any:
-        self.calls += 1
-        self.given = given
-        while not self.go.wait(0.005):
-            if cancel.is_set():
-                raise Cancelled("Cancelled here.")
-        return None
 
 
 # Clicked and scripted

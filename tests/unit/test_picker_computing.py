@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 import workbench as wb
+from tests.panels import until
 from tests.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
 from tests.tiny_facts import capital
 from tests.wire import enter
@@ -179,13 +179,6 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     held = Held(monkeypatch)
     yield held
     held.go.release(100)
-
-
-def until(true: Callable[[], Any], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "this never came true"
-        time.sleep(0.005)
 
 
 def test_the_fact_changes_while_maps_are_computed(held: Held) -> None:

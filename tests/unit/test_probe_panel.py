@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import workbench
+from tests.panels import EVIL, control, shown, until
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
-from tests.unit.test_edit_panel import control, shown, until
 from tests.wire import click, enter
 from workbench.editing.applied import applied
 from workbench.evaluation.probes.run import probe
@@ -25,7 +25,6 @@ from workbench.types import PROBES, Edit, Fact, ProbeReport, Recipe, TracedPromp
 from workbench.widgets import probe_panel, probe_views
 from workbench.widgets.probe_panel import ProbePanel
 
-EVIL = "<img src=x onerror=alert(1)>"
 FRANCE = capitals()[0]
 
 
