@@ -5,7 +5,8 @@
 Test facts drawn by seed as in ``benchmarks/edit_quality.py``. Each is edited with the best so many neurons by the
 default selector; every edit is then read at several strengths, and beside it a control that cannot teach anything: the
 same changes of the same gates, dealt out among them by seed and given random signs. What both lose at one KL is lost to
-any change of that size: answers that were nearly tied before. Finished edits are files,
+any change of that size: answers that were nearly tied before. The last row is the untouched model with its weights
+rounded to bfloat16, the least change that is in daily use. Finished edits are files,
 ``benchmarks/results/frontier/<fact>-<neurons>.json``; a rerun goes on after the last one.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -71,6 +73,34 @@ def measure(
     return {"rates": {view: {k: vars_of(report.rate(k, view)) for k in SHOWN} for view in views}}
 
 
+def rounded_base(
+    model: wb.LoadedModel, facts: list[wb.Fact], args: argparse.Namespace, answering: Answering
+) -> dict[str, Any]:
+    """The base with weights in bfloat16, asked what the edits are asked."""
+    half = wb.load_model(dtype=torch.bfloat16).hf
+    view = wb.LoadedModel(half, model.tokenizer, name="bfloat16", architecture=model.architecture, base=model)
+    report = evaluate_views(
+        model,
+        facts,
+        {"bfloat16, 0": lambda: nullcontext(view)},
+        trained=(),
+        max_controls=args.max_controls,
+        answering=answering,
+        seed=args.seed,
+        progress=False,
+    )
+    return {"rates": {"bfloat16, 0": {k: vars_of(report.rate(k, "bfloat16, 0")) for k in SHOWN}}}
+
+
+def print_rows(fact: str, neurons: int, done: dict[str, Any]) -> None:
+    """Markdown rows of one measurement."""
+    for view in done["rates"]:
+        rates = rates_of(done, view)
+        change, strength = view.split(", ")
+        shown = " | ".join(str(rates[name]) for name in SHOWN)
+        print(f"| {fact} | {neurons} | {change} | {strength} | {shown} |", flush=True)
+
+
 def main() -> None:
     """Run what is not done yet, print a Markdown table, write ``benchmarks/results/frontier.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,22 +120,23 @@ def main() -> None:
     print(
         "| fact | neurons | change | strength | new answer | controls | neighbours | KL, nats a token |\n|" + "---|" * 8
     )
+    settings = {
+        "recipe": wb.Recipe(seed=args.seed).to_dict(),
+        "model": model.fingerprint,
+        "strengths": args.strengths,
+        "max_controls": args.max_controls,
+    }
+    folder = args.out.with_suffix("")
     for fact in drawn:
         for neurons in args.neurons:
-            path = args.out.with_suffix("") / f"{fact.id}-{neurons}.json"
-            settings = {
-                "recipe": wb.Recipe(seed=args.seed).to_dict(),
-                "model": model.fingerprint,
-                "strengths": args.strengths,
-                "max_controls": args.max_controls,
-            }
+            path = folder / f"{fact.id}-{neurons}.json"
             done = kept(path, settings, partial(measure, model, fact, neurons, args, answering))
-            for view in done["rates"]:
-                rates = rates_of(done, view)
-                change, strength = view.split(", ")
-                shown = " | ".join(str(rates[name]) for name in SHOWN)
-                print(f"| {fact.id} | {neurons} | {change} | {strength} | {shown} |", flush=True)
+            print_rows(fact.id, neurons, done)
             content.append({"fact": fact.id, "neurons": neurons, "rates": done["rates"]})
+    settings["facts"] = [fact.id for fact in drawn]
+    done = kept(folder / "bfloat16.json", settings, partial(rounded_base, model, drawn, args, answering))
+    print_rows("none", 0, done)
+    content.append({"fact": None, "neurons": 0, "rates": done["rates"]})
     write_bytes(args.out, json.dumps(content, indent=1).encode())
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,39 +26,49 @@ from benchmarks.edit_quality import head, line, over_facts, plain_rates, rates_o
 from benchmarks.kept import kept
 from workbench.atomic import write_bytes
 from workbench.editing import loop
-from workbench.editing.batches import Shuffled
+from workbench.editing.batches import Row, Shuffled
+from workbench.editing.retain import default_retain
+from workbench.editing.selector import LOWEST_LAYER, NEURONS
 from workbench.evaluation.answering import Answering
 from workbench.evaluation.metrics import bootstrap
+from workbench.generation import common_beginning
 from workbench.types import Rate
 
 Config = dict[str, Any]
 SHOWN = ("new", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish", "kl")
 CONFIGS: dict[str, Config] = {
     "default": {},
+    "random neurons": {"by": "random"},
+    "neurons by attribution minus controls'": {"by": "contrast"},
     "500 neurons": {"k": 500},
     "8000 neurons": {"k": 8000},
     "neurons from layer 16 on": {"lowest": 16},
     "neurons from layer 20 on": {"lowest": 20},
     "AdamW, not natural": {"optimiser": "adam", "learning_rate": 0.04},
+    "steps of twice the length": {"learning_rate": 0.06},
+    "gates within [0.5, 1.5]": {"max_gate": 1.5},
     "no hinge": {"hinge": None},
     "no average": {"average": 0},
     "early stop": {"early_stop": 0.8, "hinge": 0.9},
-    "gates within [0.5, 1.5]": {"max_gate": 1.5},
     "learn only": {"stages": ("learn",)},
-    "stages half as long": {"steps": 0.5},
-    "stages twice as long": {"steps": 2.0},
-    "steps twice as long": {"learning_rate": 0.06},
+    "stages half as long": {"times": (0.5, 0.5)},
+    "stages twice as long": {"times": (2, 2)},
+    "learn twice as long, to repair": {"times": (1, 2)},
     "KL weight 1": {"retain_weight": 1.0},
     "KL weight 16": {"retain_weight": 16.0},
+    "KL on the question too": {"patch": "whole texts"},
+    "KL on the answer's first token": {"patch": "first tokens"},
     "retain 24 facts": {"retain_size": 24},
     "retain all facts": {"retain_size": 400},
+    "retain no neighbours": {"near": False},
     "24 retain rows a step": {"retain_batch_size": 24},
-    "hard retain rows": {"hard": True},
+    "hard retain rows": {"patch": "hard rows"},
     "short answers": {"answers": "short"},
     "no contexts": {"contexts": False},
 }
-"""Changes to the default recipe. Beside its settings: ``k`` neurons, none below layer ``lowest``, ``steps`` a factor,
-and ``hard``: half of each retain batch are the rows with the highest KL when last seen."""
+"""Changes to the default recipe. Beside its settings: ``k`` neurons, none below layer ``lowest``, chosen ``by``
+something else; stages so many ``times`` as long; ``near`` False leaves neighbours out of the retain set; ``patch``
+names one of ``PATCHES``. A learn stage that is longer repairs: what is learned pushes no further, only the KL does."""
 
 
 def dev_facts(model: wb.LoadedModel, facts: wb.FactSet, n: int, seed: int) -> list[wb.Fact]:
@@ -73,7 +84,7 @@ def dev_facts(model: wb.LoadedModel, facts: wb.FactSet, n: int, seed: int) -> li
 
 @contextmanager
 def hard_rows() -> Iterator[None]:
-    """Draw half of each retain batch from the rows whose KL was highest when they were last seen."""
+    """Half of each retain batch are the rows whose KL was highest when they were last seen."""
     latest: dict[int, float] = {}
     measure, batches = loop.Training._kl, loop.retain_batches
 
@@ -97,30 +108,79 @@ def hard_rows() -> Iterator[None]:
         loop.Training._kl, loop.retain_batches = measure, batches
 
 
-def selection_of(model: wb.LoadedModel, fact: wb.Fact, config: Config, dev: wb.FactSet) -> wb.Selection | None:
-    """What a configuration says of the selection; None for the default."""
-    k, lowest = config.pop("k", None), config.pop("lowest", None)
-    if lowest is not None:
-        every = wb.default_selection(model, fact, k=20000, pool=dev, progress=False)
-        return wb.Selection([c for c in every if c.layer >= lowest][:2000])
-    return None if k is None else wb.default_selection(model, fact, k=k, pool=dev, progress=False)
+@contextmanager
+def kl_on(change: Callable[[list[Row]], list[Row]]) -> Iterator[None]:
+    """The KL and the fit's Fisher information are taken where the changed rows have their answers."""
+    made = loop.retain_rows
+
+    def rows(*given: Any) -> tuple[list[Row], ...]:
+        return tuple(change(kind) for kind in made(*given))
+
+    loop.retain_rows = rows
+    try:
+        yield
+    finally:
+        loop.retain_rows = made
+
+
+def whole_texts(rows: list[Row]) -> list[Row]:
+    """All that follows the prompts' common beginning as the answer."""
+    own = common_beginning([row.prompt for row in rows])
+    return [Row(row.prompt[:own], (*row.prompt[own:], *row.answer)) for row in rows]
+
+
+def first_tokens(rows: list[Row]) -> list[Row]:
+    """The first token of each answer."""
+    return [Row(row.prompt, row.answer[:1]) for row in rows]
+
+
+PATCHES: dict[str | None, Callable[[], AbstractContextManager[None]]] = {
+    None: nullcontext,
+    "hard rows": hard_rows,
+    "whole texts": partial(kl_on, whole_texts),
+    "first tokens": partial(kl_on, first_tokens),
+}
+
+
+def selection_of(model: wb.LoadedModel, fact: wb.Fact, options: Config, dev: wb.FactSet) -> wb.Selection | None:
+    """What a configuration says of the selection, taken out of its options; None for the default."""
+    k, lowest, by = options.pop("k", NEURONS), options.pop("lowest", None), options.pop("by", None)
+    if (k, lowest, by) == (NEURONS, None, None):
+        return None
+    default = wb.default_selection(model, fact, k=k if lowest is None else 10 * k, pool=dev, progress=False)
+    if by == "random":
+        return default.random_like(model, seed=0, where="same-layers")
+    if by == "contrast":
+        contrast = wb.contrast_facts(model, fact, pool=dev, progress=False)
+        effect = wb.attribute(model, fact, "neuron", contrast=contrast, pool=dev, progress=False)
+        first = round(model.shape.n_layers * LOWEST_LAYER)
+        best = effect.values[first:].flatten().argsort(descending=True)[:k].tolist()
+        d_mlp = model.shape.d_mlp
+        return wb.Selection([wb.Component(first + i // d_mlp, "N", i % d_mlp) for i in best])
+    return default if lowest is None else wb.Selection([c for c in default if c.layer >= lowest][:k])
 
 
 def run(model: wb.LoadedModel, fact: wb.Fact, config: Config, dev: wb.FactSet, answering: Answering) -> dict[str, Any]:
     """One edit and its evaluation on dev controls."""
     options = dict(config)
     selection = selection_of(model, fact, options, dev)
-    hard, factor = options.pop("hard", False), options.pop("steps", 1.0)
-    stages = options.get("stages", wb.Recipe().stages)
-    options["steps"] = tuple(round(factor * steps) for steps in wb.Recipe(stages=stages).stage_steps)
-    with hard_rows() if hard else nullcontext():
-        edit = wb.rewrite(model, fact, selection, recipe=wb.Recipe(**options), pool=dev, progress=False)
+    near, patch, times = options.pop("near", True), options.pop("patch", None), options.pop("times", None)
+    recipe = wb.Recipe(**options)
+    if times is not None:
+        lengths = zip(recipe.stage_steps, times, strict=True)
+        recipe = replace(recipe, steps=tuple(round(steps * factor) for steps, factor in lengths))
+    pool = dev if near else wb.FactSet([f for f in dev if f.relation != fact.relation], name="dev, no neighbours")
+    retain = default_retain(model, [fact], pool=pool, size=recipe.retain_size, seed=recipe.seed, progress=False)
+    with PATCHES[patch]():
+        edit = wb.rewrite(model, fact, selection, recipe=recipe, retain=retain, pool=dev, progress=False)
     controls = [
         f
         for f in wb.known_facts(model, dev.filter(role="control"), progress=False).without([fact])
         if f.relation != fact.relation
     ]
-    report = wb.evaluate(model, edit=edit, controls=controls, pool=dev, answering=answering, progress=False)
+    report = wb.evaluate(
+        model, edit=edit, stages=("learn",), controls=controls, pool=dev, answering=answering, progress=False
+    )
     return {
         "fact": fact.id,
         "rates": plain_rates(report),
