@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from workbench.models import LoadedModel
-from workbench.resume import past_options, read_keys_values
+from workbench.resume import Resumable, past_options, read_keys_values
 
 MAX_NEW_TOKENS = 24
 
@@ -197,32 +198,49 @@ def continuation_nll(
     return out
 
 
+_ENGINES: WeakKeyDictionary[Any, Resumable] = WeakKeyDictionary()
+_ENTERING: WeakKeyDictionary[LoadedModel, dict[tuple[Any, ...], Tensor]] = WeakKeyDictionary()
+_ENTERING_KEPT = 8
+_ONE_AT_A_TIME = threading.Lock()
+"""A pass that resumes changes its engine's view meanwhile, and panels ask from threads."""
+
+
 def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
     """Full-sequence probability of each continuation after its prompt, for a few rows of (prompt, continuation).
 
     A text that another begins with is read off that one (answers of one token after one prompt, say), what several
-    begin with is computed once, and the last token of a row never. Equal to ``continuation_logprobs`` up to rounding.
+    begin with is computed once, and the last token of a row never. Below the lowest gate of an edited model the states
+    are the base's; those of the last few calls are kept, for a strength that is turned. Equal to
+    ``continuation_logprobs`` up to rounding.
     """
     given = [(*prompt, *continuation)[:-1] for prompt, continuation in rows]
     distinct = list(dict.fromkeys(given))
-    texts = [t for t in distinct if not any(o != t and o[: len(t)] == t for o in distinct)]
+    texts = tuple(t for t in distinct if not any(o != t and o[: len(t)] == t for o in distinct))
     # One text alone goes forward at once: in parts, every weight would be fetched twice.
     shared = common_beginning([prompt for prompt, _ in rows]) if len(texts) > 1 else 0
-    ids, _ = pad([t[shared:] for t in texts], pad_token(model), "right")  # causal: nothing looks at the padding
-    options: dict[str, Any] = {"use_cache": False}
-    with torch.inference_mode():
-        if shared:
-            options = _after(model, texts[0][:shared], len(texts))
-        keep = ids.shape[1] - min(len(p) - 1 - shared for p, _ in rows)
-        mask = torch.ones(len(texts), shared + ids.shape[1], dtype=torch.long, device=model.device)
-        logits = model.runner(
-            input_ids=ids.to(model.device), attention_mask=mask, logits_to_keep=keep, **options
-        ).logits
-        out: list[float] = []
-        for text, (prompt, continuation) in zip(given, rows, strict=True):
-            start = len(prompt) - 1 - shared - (ids.shape[1] - keep)
-            row = next(i for i, longer in enumerate(texts) if longer[: len(text)] == text)
-            logprobs = logits[row, start : start + len(continuation)].float().log_softmax(-1)
-            chosen = torch.tensor(continuation, device=logprobs.device)[:, None]
-            out.append(float(logprobs.gather(1, chosen).sum().exp()))
-    return out
+    at: list[tuple[int, int]] = []
+    for text, (prompt, continuation) in zip(given, rows, strict=True):
+        row = next(i for i, longer in enumerate(texts) if longer[: len(text)] == text)
+        at += [(row, len(prompt) - 1 + n - shared) for n in range(len(continuation))]
+    start = min((layer for layer, _ in model.gates.gates), default=0) if model.applied else 0
+    with torch.inference_mode(), _ONE_AT_A_TIME:
+        if (engine := _ENGINES.get(model.runner)) is None:
+            engine = _ENGINES[model.runner] = Resumable(model)
+        resid = _entering(model.base, texts, start) if start else engine.embed(pad(texts, pad_token(model), "right")[0])
+        prefix = engine.resumed_keys_values(resid[:1, :shared], start) if shared else None
+        places = {place: i for i, place in enumerate(dict.fromkeys(at))}
+        row, position = torch.tensor(list(places), device=model.device).T
+        logits = engine.logits_at(resid[:, shared:], row, position, start=start, prefix=prefix)
+        chosen = logits.float().log_softmax(-1)[[places[place] for place in at], [t for _, c in rows for t in c]]
+        return [float(one.sum().exp()) for one in chosen.split([len(c) for _, c in rows])]
+
+
+def _entering(base: LoadedModel, texts: tuple[tuple[int, ...], ...], layer: int) -> Tensor:
+    """The residual stream of texts entering a layer of a base model, padded on the right, [texts, tokens, d_model]."""
+    known, key = _ENTERING.setdefault(base, {}), (base.fingerprint, texts, layer)
+    if key not in known:
+        ids, _ = pad(texts, pad_token(base), "right")  # causal: nothing looks at the padding
+        known[key] = Resumable(base).entering(ids, layer)
+        if len(known) > _ENTERING_KEPT:
+            del known[next(iter(known))]
+    return known[key]

@@ -23,7 +23,6 @@ from workbench.editing.applied import applied
 from workbench.editing.fit import Cancelled
 from workbench.evaluation.evaluate import answer_probabilities, ask
 from workbench.evaluation.maps import MAP_SITES, compare_maps
-from workbench.generation import continuation_logprobs, continuation_probabilities
 from workbench.models import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
@@ -96,42 +95,6 @@ def test_wrong_options_of_compare_maps() -> None:
     before = compare_maps(tiny(), edit(), **options).before
     with pytest.raises(ValueError, match="another text"):
         compare_maps(tiny(), edit(), site="mlp", before=before, **options)
-
-
-@pytest.mark.parametrize("continuations", [(" Paris", " Rome Madrid", " I am not sure."), (" Paris",), (" a", " a")])
-def test_probabilities_with_a_shared_question_equal_those_without(continuations: tuple[str, ...]) -> None:
-    model = tiny()
-    question = model.token_ids("What is the capital of France?")
-    rows = [
-        (question + model.token_ids(" The capital of") * (i % 2), model.token_ids(c))
-        for i, c in enumerate(continuations)
-    ]
-    rows.append((model.token_ids("Where"), model.token_ids(" is the city")))
-    for part in (rows, rows[:-1]):
-        slow = [0.0] * len(part)
-        for i, logprobs in continuation_logprobs(model, [p for p, _ in part], [c for _, c in part]):
-            slow[i] = float(logprobs.gather(1, torch.tensor(part[i][1])[:, None]).sum().exp())
-        assert continuation_probabilities(model, part) == pytest.approx(slow, rel=1e-4)
-
-
-def test_answers_of_one_token_and_a_refusal_take_one_pass() -> None:
-    """After one text, as the strength slider asks: every weight is fetched once."""
-    model = tiny()
-    question = model.token_ids("What is the capital of France?")
-    rows = [(question, model.token_ids(text)) for text in (" Paris", " I am not sure.", " Rome")]
-    slow = dict.fromkeys(range(3), 0.0)
-    for i, logprobs in continuation_logprobs(model, [p for p, _ in rows], [c for _, c in rows]):
-        slow[i] = float(logprobs.gather(1, torch.tensor(rows[i][1])[:, None]).sum().exp())
-    passes: list[int] = []
-    hook = model.runner.model.register_forward_hook(lambda *_: passes.append(1))
-    try:
-        found = continuation_probabilities(model, rows)
-        several = len(passes)
-        continuation_probabilities(model, [*rows, (question, model.token_ids(" Rome Madrid"))])
-    finally:
-        hook.remove()
-    assert found == pytest.approx(list(slow.values()), rel=1e-4)
-    assert several == 1 and len(passes) == 3  # two texts that part have their beginning computed before
 
 
 def test_three_linked_maps_on_one_scale() -> None:

@@ -1,4 +1,4 @@
-"""Greedy generation in batches that share their first tokens equals the plain model's, row by row."""
+"""Generation in batches that share their first tokens, and probabilities of answers, equal the plain model's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny_facts import FAMILIES, tiny
+from tests.tiny import tiny_llama
+from tests.tiny_facts import FAMILIES, capitals, edit_of, knowing, some_gates, tiny
 from tests.unit.test_resume import windowed
-from workbench.generation import _shared_tokens, generate
+from workbench.editing.applied import Dial
+from workbench.generation import _shared_tokens, continuation_logprobs, continuation_probabilities, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
+from workbench.resume import Resumable
 
 
 def plainly(model: LoadedModel, prompt: list[int]) -> tuple[int, ...]:
@@ -65,3 +68,64 @@ def test_the_tokens_that_prompts_share() -> None:
     assert _shared_tokens(model, [(1, 2, 3), (1, 2, 3)], 5) == 2
     assert _shared_tokens(model, [(3,), (1, 2, 3)], 5) == 0
     assert _shared_tokens(model, [(1, 2, 3)], 5) == 0
+
+
+def probabilities(model: LoadedModel, rows: Any) -> list[float]:
+    """The same by plain forward passes of whole rows."""
+    slow = [0.0] * len(rows)
+    for i, logprobs in continuation_logprobs(model, [p for p, _ in rows], [c for _, c in rows]):
+        slow[i] = float(logprobs.gather(1, torch.tensor(rows[i][1])[:, None]).sum().exp())
+    return slow
+
+
+@pytest.mark.parametrize("continuations", [(" Paris", " Rome Madrid", " I am not sure."), (" Paris",), (" a", " a")])
+def test_probabilities_with_a_shared_question_equal_those_without(continuations: tuple[str, ...]) -> None:
+    model = tiny()
+    question = model.token_ids("What is the capital of France?")
+    rows = [
+        (question + model.token_ids(" The capital of") * (i % 2), model.token_ids(c))
+        for i, c in enumerate(continuations)
+    ]
+    rows.append((model.token_ids("Where"), model.token_ids(" is the city")))
+    for part in (rows, rows[:-1]):
+        assert continuation_probabilities(model, part) == pytest.approx(probabilities(model, part), rel=1e-4)
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passes that engines make, by name."""
+    made: list[str] = []
+    for name in ("entering", "resumed_keys_values", "logits_at"):
+        plain = getattr(Resumable, name)
+        monkeypatch.setattr(Resumable, name, lambda *a, _n=name, _p=plain, **k: (made.append(_n), _p(*a, **k))[1])
+    return made
+
+
+def test_answers_of_one_token_and_a_refusal_take_one_pass(passes: list[str]) -> None:
+    """After one text, as the strength slider asks: every weight is fetched once."""
+    model = tiny()
+    question = model.token_ids("What is the capital of Spain?")
+    rows = [(question, model.token_ids(text)) for text in (" Paris", " I am not sure.", " Rome")]
+    assert continuation_probabilities(model, rows) == pytest.approx(probabilities(model, rows), rel=1e-4)
+    assert passes == ["entering", "logits_at"]
+    continuation_probabilities(model, [*rows, (question, model.token_ids(" Rome Madrid"))])
+    assert passes[2:] == ["entering", "resumed_keys_values", "logits_at"]  # texts that part: their beginning before
+
+
+def test_a_turned_strength_computes_only_what_it_changes(passes: list[str]) -> None:
+    model = knowing(tiny_llama(tied=False), capitals())
+    one = edit_of(model, some_gates(model, (1, "post")))
+    question = model.token_ids("Where does the queen of France live?")
+    rows = [(question, model.token_ids(text)) for text in (" Paris", " Rome Madrid")]
+    dial = Dial(model, one)
+    for strength in (1.0, 0.5, 0.0):
+        turned = dial.at(strength)
+        assert continuation_probabilities(turned, rows) == pytest.approx(probabilities(turned, rows), rel=1e-4)
+    assert passes.count("entering") == 1 and passes.count("logits_at") == 3
+
+    with torch.no_grad():  # the base's weights are others now, so what was kept of them is not used
+        weight = next(p for name, p in model.hf.named_parameters() if "embed" in name)
+        weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    turned = dial.at(0.5)
+    assert continuation_probabilities(turned, rows) == pytest.approx(probabilities(turned, rows), rel=1e-4)
+    assert passes.count("entering") == 2
