@@ -1,0 +1,46 @@
+"""Learning rates for the arms that move weights, full fine-tuning and LoRA: which of a few teaches dev facts best.
+
+    python -m benchmarks.baseline_rates [--facts france-capital rio-de-janeiro-country]
+
+A rate is better the sooner an arm is read, that is, has the new answer on its validation questions; of arms that are
+never read, the one with more new answers. ``workbench.editing.baselines.RATES`` holds the outcome.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import get_args
+
+import workbench as wb
+from workbench.editing import baselines
+from workbench.evaluation.answering import Answering
+
+TRIED: dict[baselines.Baseline, tuple[float, ...]] = {"lora": (1e-3, 3e-3, 1e-2, 3e-2), "full": (1e-5, 2e-5, 5e-5)}
+
+
+def main() -> None:
+    """Run and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--facts", nargs="+", default=["france-capital", "rio-de-janeiro-country"])
+    args = parser.parse_args()
+    model, facts = wb.load_model(), wb.load_facts()
+    dev, answering = facts.filter(split="dev"), Answering(model)
+    controls = wb.known_facts(model, dev.filter(role="control"), progress=False)
+    print("| fact | arm | rate | read at step | new answer | controls | KL |\n|" + "---|" * 7)
+    for fact in (facts[id] for id in args.facts):
+        selection = wb.default_selection(model, fact, pool=dev, progress=False)
+        others = [f for f in controls.without([fact]) if f.relation != fact.relation]
+        for arm in get_args(baselines.Baseline):
+            for rate in TRIED[arm]:
+                baselines.RATES[arm] = rate
+                table = wb.compare(
+                    model, fact, selection, arms=[arm], controls=others, pool=dev, answering=answering, progress=False
+                )
+                (row,) = table.rows
+                read = row.step if row.reached else f"not in {row.step}"
+                rates = " | ".join(str(row.report.rate(name)) for name in ("new", "control", "kl"))
+                print(f"| {fact.id} | {arm} | {rate:g} | {read} | {rates} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
