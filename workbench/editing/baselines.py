@@ -24,8 +24,8 @@ from workbench.types import Fact, FactSet, Recipe, Selection, Step
 
 Baseline = Literal["full", "lora"]
 RATES: dict[Baseline, float] = {"full": 2e-5, "lora": 3e-2}
-"""AdamW's learning rates, chosen on dev facts (``benchmarks/baseline_rates.py``): a usual one for full fine-tuning; a LoRA
-this small learns nothing in as few steps at a usual 1e-3."""
+"""AdamW's learning rates, chosen on dev facts (``benchmarks/baseline_rates.py``): a usual one for full fine-tuning;
+a LoRA this small learns nothing in as few steps at a usual 1e-3."""
 LORA_RANK = 1
 
 
