@@ -43,12 +43,13 @@ fact = wb.load_facts()["france-capital"]"""
 PICKER = """picker = wb.CircuitPicker(model, fact, compute=False)
 picker.compute("heads", "mlps").wait()
 picker"""
-# An edit by hand, which shuts one head: a step of the slider costs what it costs with a fitted one.
-COMPARISON = """gate = torch.ones(model.shape.site_size("z"))
-gate[4 * 64 : 5 * 64] = 0.0
+# An edit by hand, which shuts one head and, in the lowest layer of a default edit, a neuron: a step of the slider costs
+# what it costs with a fitted one.
+COMPARISON = """gate, neurons = torch.ones(model.shape.site_size("z")), torch.ones(model.shape.d_mlp)
+gate[4 * 64 : 5 * 64], neurons[0] = 0.0, 0.0
 edit = wb.Edit(
-    stages=(EditStage("learn", GateDelta({(23, "z"): gate})),),
-    selection=wb.Selection("L23H4"),
+    stages=(EditStage("learn", GateDelta({(23, "z"): gate, (8, "post"): neurons})),),
+    selection=wb.Selection("L23H4 L8N0"),
     selector="given",
     recipe=wb.Recipe(stages=("learn",)),
     facts=(fact,),
