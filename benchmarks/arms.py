@@ -18,6 +18,7 @@ from typing import Any
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts, vars_of
+from benchmarks.kept import defaults
 from workbench.atomic import write_bytes
 from workbench.evaluation.answering import Answering
 from workbench.types.arms import ARMS, OUTCOMES, join_tables
@@ -71,7 +72,7 @@ def main() -> None:
     answering = Answering(model)
     known = wb.known_facts(model, wb.load_facts().filter(split="test"))
     given = {"seeds": args.seeds, "max_controls": args.max_controls, "seed": args.seed}
-    settings = json.dumps({**given, "recipe": wb.Recipe().to_dict(), "model": model.fingerprint}, sort_keys=True)
+    settings = json.dumps({**given, **defaults(model)}, sort_keys=True)
     folder = args.out.with_suffix("")
     tables: list[wb.ArmTable] = []
     for fact in draw_facts(answering, known, args.facts, args.relations, args.seed):

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.kept import kept
+from benchmarks.kept import defaults, kept
 from workbench.atomic import write_bytes
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.metrics import bootstrap
@@ -141,7 +141,7 @@ def main() -> None:
     runs += [(fact, seed, args.max_controls) for seed in args.seeds for fact in drawn]
     print(head(SHOWN), flush=True)
     for fact, seed, max_controls in runs:
-        settings = {"recipe": wb.Recipe(seed=seed).to_dict(), "model": model.fingerprint, "max_controls": max_controls}
+        settings = {**defaults(model, seed=seed), "max_controls": max_controls}
         path = args.out.with_suffix("") / f"{fact.id}-{seed}.json"
         done = kept(path, settings, partial(measure, model, fact, answering, max_controls, seed))
         results.append(done)

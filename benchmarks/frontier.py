@@ -24,7 +24,7 @@ import torch
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts, rates_of, vars_of
-from benchmarks.kept import kept
+from benchmarks.kept import defaults, kept
 from workbench.atomic import write_bytes
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering
@@ -121,8 +121,7 @@ def main() -> None:
         "| fact | neurons | change | strength | new answer | controls | neighbours | KL, nats a token |\n|" + "---|" * 8
     )
     settings = {
-        "recipe": wb.Recipe(seed=args.seed).to_dict(),
-        "model": model.fingerprint,
+        **defaults(model, seed=args.seed),
         "strengths": args.strengths,
         "max_controls": args.max_controls,
     }

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import workbench as wb
 from workbench.atomic import write_bytes
+from workbench.editing.selector import LOWEST_LAYER, NEURONS, RETAINED
 
 
 def kept(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -24,3 +26,12 @@ def kept(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, A
         done = {"settings": settings, **measure()}
         write_bytes(path, json.dumps(done, indent=1).encode())
     return done
+
+
+def defaults(model: wb.LoadedModel, **changes: Any) -> dict[str, Any]:
+    """What a default edit depends on: the model, the recipe with these changes, and the default selector."""
+    return {
+        "model": model.fingerprint,
+        "recipe": wb.Recipe(**changes).to_dict(),
+        "selector": {"neurons": NEURONS, "lowest": LOWEST_LAYER, "retained": RETAINED},
+    }

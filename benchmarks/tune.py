@@ -23,7 +23,7 @@ import torch
 
 import workbench as wb
 from benchmarks.edit_quality import head, line, over_facts, plain_rates, rates_of, vars_of
-from benchmarks.kept import kept
+from benchmarks.kept import defaults, kept
 from workbench.atomic import write_bytes
 from workbench.editing import loop
 from workbench.editing.batches import Row, Shuffled
@@ -216,7 +216,7 @@ def main() -> None:
     for name in dict.fromkeys(["default", *args.configs]):
         for fact in chosen:
             path = args.out.with_suffix("") / f"{name.replace(' ', '-')}-{fact.id}.json"
-            settings = {"recipe": wb.Recipe().to_dict(), "change": CONFIGS[name], "model": model.fingerprint}
+            settings = {**defaults(model), "change": CONFIGS[name]}
             done = kept(path, settings, partial(run, model, fact, CONFIGS[name], dev, answering))
             found.setdefault(name, {})[fact.id] = done
             print(f"<!-- {line(fact.id, rates_of(done), SHOWN)} {done['seconds_to_fit']} s -->", flush=True)
