@@ -12,6 +12,7 @@ import argparse
 from typing import get_args
 
 import workbench as wb
+from benchmarks.tune import dev_controls
 from workbench.editing import baselines
 from workbench.evaluation.answering import Answering
 
@@ -25,11 +26,10 @@ def main() -> None:
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
     dev, answering = facts.filter(split="dev"), Answering(model)
-    controls = wb.known_facts(model, dev.filter(role="control"), progress=False)
     print("| fact | arm | rate | read at step | new answer | controls | KL |\n|" + "---|" * 7)
     for fact in (facts[id] for id in args.facts):
         selection = wb.default_selection(model, fact, pool=dev, progress=False)
-        others = [f for f in controls.without([fact]) if f.relation != fact.relation]
+        others = dev_controls(model, dev, fact)
         for arm in get_args(baselines.Baseline):
             for rate in TRIED[arm]:
                 baselines.RATES[arm] = rate

@@ -82,6 +82,12 @@ def dev_facts(model: wb.LoadedModel, facts: wb.FactSet, n: int, seed: int) -> li
     return picked[:n]
 
 
+def dev_controls(model: wb.LoadedModel, dev: wb.FactSet, fact: wb.Fact) -> list[wb.Fact]:
+    """All known dev controls of other relations than a fact's."""
+    known = wb.known_facts(model, dev.filter(role="control"), progress=False)
+    return [f for f in known.without([fact]) if f.relation != fact.relation]
+
+
 @contextmanager
 def hard_rows() -> Iterator[None]:
     """Half of each retain batch are the rows whose KL was highest when they were last seen."""
@@ -153,10 +159,8 @@ def selection_of(model: wb.LoadedModel, fact: wb.Fact, options: Config, dev: wb.
     if by == "contrast":
         contrast = wb.contrast_facts(model, fact, pool=dev, progress=False)
         effect = wb.attribute(model, fact, "neuron", contrast=contrast, pool=dev, progress=False)
-        first = round(model.shape.n_layers * LOWEST_LAYER)
-        best = effect.values[first:].flatten().argsort(descending=True)[:k].tolist()
-        d_mlp = model.shape.d_mlp
-        return wb.Selection([wb.Component(first + i // d_mlp, "N", i % d_mlp) for i in best])
+        n_layers = model.shape.n_layers
+        return effect.top(k, layers=range(round(n_layers * LOWEST_LAYER), n_layers))
     return default if lowest is None else wb.Selection([c for c in default if c.layer >= lowest][:k])
 
 
@@ -173,11 +177,7 @@ def run(model: wb.LoadedModel, fact: wb.Fact, config: Config, dev: wb.FactSet, a
     retain = default_retain(model, [fact], pool=pool, size=recipe.retain_size, seed=recipe.seed, progress=False)
     with PATCHES[patch]():
         edit = wb.rewrite(model, fact, selection, recipe=recipe, retain=retain, pool=dev, progress=False)
-    controls = [
-        f
-        for f in wb.known_facts(model, dev.filter(role="control"), progress=False).without([fact])
-        if f.relation != fact.relation
-    ]
+    controls = dev_controls(model, dev, fact)
     report = wb.evaluate(
         model, edit=edit, stages=("learn",), controls=controls, pool=dev, answering=answering, progress=False
     )

@@ -57,6 +57,14 @@ def until(true: Callable[[], Any], seconds: float = 20) -> None:
         time.sleep(0.005)
 
 
+def let_go(go: threading.Event, cancel: threading.Event) -> bool:
+    """Waits until one of the two is set: whether it was let go, not cancelled."""
+    while not go.wait(0.005):
+        if cancel.is_set():
+            return False
+    return True
+
+
 class Held:
     """In place of the fit: waits until it is let go or cancelled."""
 
@@ -65,10 +73,8 @@ class Held:
         self.given: tuple[Any, ...] = ()
         monkeypatch.setattr(edit_panel, "fit_and_evaluate", self)
 
-    def __call__(self, *given: Any, cancel: threading.Event, **options: Any) -> Any:
+    def __call__(self, *given: Any, cancel: threading.Event, **options: Any) -> None:
         self.calls += 1
         self.given = given
-        while not self.go.wait(0.005):
-            if cancel.is_set():
-                raise Cancelled("Cancelled here.")
-        return None
+        if not let_go(self.go, cancel):
+            raise Cancelled("Cancelled here.")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import workbench
-from tests.panels import EVIL, control, shown, until
+from tests.panels import EVIL, control, let_go, shown, until
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.wire import click, enter
@@ -58,9 +58,8 @@ class Held:
     def __call__(self, *_: Any, cancel: threading.Event, **options: Any) -> Any:
         self.calls += 1
         self.given = options
-        while not self.go.wait(0.005):
-            if cancel.is_set():
-                return replace(self.report, partial="cancelled during context") if self.report else None
+        if not let_go(self.go, cancel) and self.report:
+            return replace(self.report, partial="cancelled during context")
         return self.report
 
 
