@@ -11,7 +11,7 @@ from tests.tiny import tiny_llama
 from tests.tiny_facts import FAMILIES, capitals, edit_of, knowing, some_gates, tiny
 from tests.unit.test_resume import windowed
 from workbench.editing.applied import Dial
-from workbench.generation import _shared_tokens, continuation_logprobs, continuation_probabilities, generate
+from workbench.generation import _shared_tokens, continuation_probabilities, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
 from workbench.resume import Resumable
@@ -52,13 +52,32 @@ def test_a_batch_with_a_shared_prefix_is_the_plain_model(family: str) -> None:
     assert read == shared + len(prompts) * (longest - shared + decoded)
 
 
+@FAMILIES
+def test_guesses_change_nothing_but_the_work(family: str) -> None:
+    """Right, wrong from some token on, empty, too long, going on after the stop token: the completions are the same."""
+    model = tiny(family)
+    asked = ("What is the capital of Spain?", "Who?", "Where is Rome in Italy?", "What is the language of Japan?", "I")
+    prompts = [prompt_ids(model, question, "chat") for question in asked]
+    said = [plainly(model, prompt) for prompt in prompts]
+    ends = [min(n, len(tokens) - 1) for n, tokens in enumerate(said)]
+    wrong = [(*tokens[:end], (tokens[end] + 1) % 40) for tokens, end in zip(said, ends, strict=True)]
+    for expected in (said, wrong, [()] * 5, [(*tokens, 5, 6, 7, 8) for tokens in said], [*said[:2], (), *wrong[3:]]):
+        found = generate(model, prompts, max_new_tokens=7, batch_size=3, expected=expected)
+        assert [c.token_ids for c in found] == said
+    found, read = tokens_read(model, prompts, expected=said)
+    assert [c.text for c in found] == [c.text for c in generate(model, prompts, max_new_tokens=7)]
+    assert read == 0  # nothing was generated token by token
+
+
 @pytest.mark.parametrize("rows", [2, 3])
 def test_a_window_within_the_texts_is_kept(rows: int) -> None:
     """Layers that see two tokens only: no prefix is shared, for padding would stand within the window."""
     model, _ = windowed()
     prompts = [[7, 8, 9, 10 + i, *range(20, 20 + 2 * i)] for i in range(rows)]
     assert _shared_tokens(model, [tuple(p) for p in prompts], 7) == 0
-    assert [c.token_ids for c in generate(model, prompts, max_new_tokens=7)] == [plainly(model, p) for p in prompts]
+    said = [plainly(model, p) for p in prompts]
+    for expected in (None, said, [tokens[:2] for tokens in said]):
+        assert [c.token_ids for c in generate(model, prompts, max_new_tokens=7, expected=expected)] == said
 
 
 def test_the_tokens_that_prompts_share() -> None:
@@ -70,12 +89,15 @@ def test_the_tokens_that_prompts_share() -> None:
     assert _shared_tokens(model, [(1, 2, 3)], 5) == 0
 
 
-def probabilities(model: LoadedModel, rows: Any) -> list[float]:
-    """The same by plain forward passes of whole rows."""
-    slow = [0.0] * len(rows)
-    for i, logprobs in continuation_logprobs(model, [p for p, _ in rows], [c for _, c in rows]):
-        slow[i] = float(logprobs.gather(1, torch.tensor(rows[i][1])[:, None]).sum().exp())
-    return slow
+def probabilities(model: LoadedModel, rows: list[tuple[list[int], list[int]]]) -> list[float]:
+    """By one plain pass a row."""
+    found = []
+    for prompt, continuation in rows:
+        with torch.no_grad():
+            logits = model.runner(input_ids=torch.tensor([[*prompt, *continuation]])).logits[0, len(prompt) - 1 : -1]
+        chosen = logits.float().log_softmax(-1).gather(1, torch.tensor(continuation)[:, None])
+        found.append(float(chosen.sum().exp()))
+    return found
 
 
 @pytest.mark.parametrize("continuations", [(" Paris", " Rome Madrid", " I am not sure."), (" Paris",), (" a", " a")])

@@ -50,11 +50,14 @@ class Answering:
         return [prompt_ids(self.base, a.prompt, a.form) for a in asks]
 
     def completions(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Completion]:
-        """Greedy completions of prompts, in order; those of the base are remembered."""
+        """Greedy completions of prompts, in order; those of the base are remembered, and what an edited model is
+        expected to say where they are known."""
         known = {} if model.edited else self._base_completions
         todo = [a for a in dict.fromkeys(asks) if a not in known]
         found = dict(known)
-        made = generate(model, self._ids(todo), batch_size=self.batch_size, progress=progress)
+        said = self._base_completions if model.edited else {}
+        expected = [said[a].token_ids if a in said else () for a in todo] if said else None
+        made = generate(model, self._ids(todo), batch_size=self.batch_size, expected=expected, progress=progress)
         found.update(zip(todo, made, strict=True))
         if not model.edited:
             self._base_completions = found
@@ -65,9 +68,7 @@ class Answering:
         completions = self.completions(model, asks, progress)
         keys = [(a, c.token_ids) for a, c in zip(asks, completions, strict=True)]
         todo = [k for k in dict.fromkeys(keys) if k not in self._nll]
-        scores = continuation_nll(
-            self.base, self._ids([a for a, _ in todo]), [t for _, t in todo], batch_size=self.batch_size
-        )
+        scores = continuation_nll(self.base, self._ids([a for a, _ in todo]), [t for _, t in todo])
         self._nll.update(zip(todo, scores, strict=True))
         return [
             Reply(c.text, c.text if a.form == "chat" else first_sentence(c.text), self._nll[a, c.token_ids])
