@@ -6,7 +6,9 @@ Test facts drawn by seed as in ``benchmarks/edit_quality.py``. Each is edited wi
 default selector; every edit is then read at several strengths, and beside it a control that cannot teach anything: the
 same changes of the same gates, dealt out among them by seed and given random signs. What both lose at one KL is lost to
 any change of that size: answers that were nearly tied before. The last row is the untouched model with its weights
-rounded to bfloat16, the least change that is in daily use. Finished edits are files,
+rounded to bfloat16, the least change that is in daily use. ``held`` is the share of the retain set's facts, the very
+ones that the fit holds in place, that are still right: controls that are lost beyond it are lost because they were not
+held, the others because no gates of this number teach the fact and hold them. Finished edits are files,
 ``benchmarks/results/frontier/<fact>-<neurons>.json``; a rerun goes on after the last one.
 """
 
@@ -14,7 +16,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,11 +30,13 @@ from benchmarks.edit_quality import draw_facts, rates_of, vars_of
 from benchmarks.kept import defaults, kept
 from workbench.atomic import write_bytes
 from workbench.editing.applied import applied
-from workbench.evaluation.answering import Answering
+from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import evaluate_views
-from workbench.types import Edit, GateDelta
+from workbench.evaluation.metrics import wilson
+from workbench.types import Edit, GateDelta, Rate
 
-SHOWN = ("new", "control", "neighbour", "kl")
+SHOWN = ("new", "control", "held", "neighbour", "kl")
+View = Callable[[], AbstractContextManager[wb.LoadedModel]]
 
 
 def dealt_out(edit: Edit, seed: int) -> Edit:
@@ -60,17 +65,7 @@ def measure(
         for name, one in changed.items()
         for strength in args.strengths
     }
-    report = evaluate_views(
-        model,
-        [fact],
-        views,
-        trained=edit.retain_ids,
-        max_controls=args.max_controls,
-        answering=answering,
-        seed=args.seed,
-        progress=False,
-    )
-    return {"rates": {view: {k: vars_of(report.rate(k, view)) for k in SHOWN} for view in views}}
+    return rates_of_views(model, [fact], views, edit.retain_ids, args, answering)
 
 
 def rounded_base(
@@ -79,17 +74,46 @@ def rounded_base(
     """The base with weights in bfloat16, asked what the edits are asked."""
     half = wb.load_model(dtype=torch.bfloat16).hf
     view = wb.LoadedModel(half, model.tokenizer, name="bfloat16", architecture=model.architecture, base=model)
+    kept = wb.default_retain(model, facts, seed=args.seed, progress=False)
+    ids = [fact.id for fact in kept]
+    return rates_of_views(model, facts, {"bfloat16, 0": lambda: nullcontext(view)}, ids, args, answering)
+
+
+def rates_of_views(
+    model: wb.LoadedModel,
+    facts: list[wb.Fact],
+    views: Mapping[str, View],
+    retained: Sequence[str],
+    args: argparse.Namespace,
+    answering: Answering,
+) -> dict[str, Any]:
+    """What is shown of changed views: rates by view and name."""
     report = evaluate_views(
         model,
         facts,
-        {"bfloat16, 0": lambda: nullcontext(view)},
-        trained=(),
+        views,
+        trained=retained,
         max_controls=args.max_controls,
         answering=answering,
         seed=args.seed,
         progress=False,
     )
-    return {"rates": {"bfloat16, 0": {k: vars_of(report.rate(k, "bfloat16, 0")) for k in SHOWN}}}
+    every = wb.load_facts()
+    kept = [every[id] for id in retained]
+    held = {name: still_right(answering, view, kept) for name, view in views.items()}
+    rates = {view: {k: held[view] if k == "held" else report.rate(k, view) for k in SHOWN} for view in views}
+    return {"rates": {view: {k: vars_of(rate) for k, rate in of.items()} for view, of in rates.items()}}
+
+
+def still_right(answering: Answering, view: View, facts: list[wb.Fact]) -> Rate:
+    """The share of facts whose question is answered as the base answers it, of those that it answers."""
+    asks = [Ask("chat", fact.question) for fact in facts]
+    before = answering.completions(answering.base, asks)
+    with view() as changed:
+        after = answering.completions(changed, asks)
+    said = zip(facts, before, after, strict=True)
+    known = [wb.classify(b.text, f) for f, a, b in said if wb.classify(a.text, f) == "old"]
+    return wilson(sum(label == "old" for label in known), len(known))
 
 
 def print_rows(fact: str, neurons: int, done: dict[str, Any]) -> None:
@@ -118,8 +142,9 @@ def main() -> None:
     drawn = draw_facts(answering, known, args.facts, args.relations, args.seed)
     content: list[dict[str, Any]] = []
     print(
-        "| fact | neurons | change | strength | new answer | controls | neighbours | KL, nats a token |\n|" + "---|" * 8
+        "| fact | neurons | change | strength | new answer | controls | held in place | neighbours | KL, nats a token |"
     )
+    print("|" + "---|" * 9)
     settings = {
         **defaults(model, seed=args.seed),
         "strengths": args.strengths,
