@@ -57,6 +57,35 @@ def of_one_fact(tables: list[wb.ArmTable]) -> wb.ArmTable:
     return replace(tables[0], rows=rows, notes=notes)
 
 
+def arms_of(
+    model: wb.LoadedModel, fact: wb.Fact, folder: Path, settings: str, asked: list[str], options: dict[str, Any]
+) -> list[wb.ArmTable]:
+    """Tables of one fact's arms, one each: those on file that were made with these settings, and of the others those
+    that are asked for, run now and written to the folder."""
+    selection: wb.Selection | None = None
+    done: list[wb.ArmTable] = []
+    for arm in ARMS:
+        path = folder / f"{arm}.json"
+        table = wb.ArmTable.load(path) if path.is_file() else None
+        if table is None or table.provenance.get("benchmark") != settings:
+            if arm not in asked:
+                continue
+            selection = selection or wb.default_selection(model, fact, progress=False)
+            table = wb.compare(
+                model,
+                fact,
+                selection,
+                arms=[arm],
+                progress=False,
+                on_arm=lambda row: print(f"<!-- {row}, {row.seconds} s -->", flush=True),
+                **options,
+            )
+            table.provenance["benchmark"] = settings
+            table.save(path)
+        done.append(table)
+    return done
+
+
 def main() -> None:
     """Run what is not done yet, print the table and the verdict, write ``benchmarks/results/arms.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,28 +105,7 @@ def main() -> None:
     folder = args.out.with_suffix("")
     tables: list[wb.ArmTable] = []
     for fact in draw_facts(answering, known, args.facts, args.relations, args.seed):
-        selection: wb.Selection | None = None
-        done: list[wb.ArmTable] = []
-        for arm in ARMS:
-            path = folder / fact.id / f"{arm}.json"
-            table = wb.ArmTable.load(path) if path.is_file() else None
-            if table is None or table.provenance.get("benchmark") != settings:
-                if arm not in args.arms:
-                    continue
-                selection = selection or wb.default_selection(model, fact, progress=False)
-                table = wb.compare(
-                    model,
-                    fact,
-                    selection,
-                    arms=[arm],
-                    answering=answering,
-                    progress=False,
-                    on_arm=lambda row: print(f"<!-- {row}, {row.seconds} s -->", flush=True),
-                    **given,
-                )
-                table.provenance["benchmark"] = settings
-                table.save(path)
-            done.append(table)
+        done = arms_of(model, fact, folder / fact.id, settings, args.arms, given | {"answering": answering})
         tables.append(of_one_fact(done))
         tables[-1].save(folder / f"{fact.id}.json")
         table = join_tables(tables)
