@@ -48,8 +48,8 @@ picker"""
 COMPARISON = """gate, neurons = torch.ones(model.shape.site_size("z")), torch.ones(model.shape.d_mlp)
 gate[4 * 64 : 5 * 64], neurons[0] = 0.0, 0.0
 edit = wb.Edit(
-    stages=(EditStage("learn", GateDelta({(23, "z"): gate, (8, "post"): neurons})),),
-    selection=wb.Selection("L23H4 L8N0"),
+    stages=(EditStage("learn", GateDelta({(23, "z"): gate, (0, "post"): neurons})),),
+    selection=wb.Selection("L23H4 L0N0"),
     selector="given",
     recipe=wb.Recipe(stages=("learn",)),
     facts=(fact,),

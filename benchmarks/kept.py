@@ -9,7 +9,7 @@ from typing import Any
 
 import workbench as wb
 from workbench.atomic import write_bytes
-from workbench.editing.selector import LOWEST_LAYER, NEURONS, RETAINED
+from workbench.editing.selector import NEURONS, RETAINED
 
 
 def kept(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -33,5 +33,5 @@ def defaults(model: wb.LoadedModel, **changes: Any) -> dict[str, Any]:
     return {
         "model": model.fingerprint,
         "recipe": wb.Recipe(**changes).to_dict(),
-        "selector": {"neurons": NEURONS, "lowest": LOWEST_LAYER, "retained": RETAINED},
+        "selector": {"neurons": NEURONS, "lowest": 0, "retained": RETAINED},
     }

@@ -23,7 +23,7 @@ import workbench as wb
 from benchmarks.tune import dev_facts
 from workbench.editing.batches import retain_rows, wanted_rows
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import LOWEST_LAYER, NEURONS, RETAINED, gate_scores
+from workbench.editing.selector import NEURONS, RETAINED, gate_scores
 from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.evaluation.metrics import bootstrap
 from workbench.types import Component, Selection
@@ -55,8 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
     dev = facts.filter(split="dev")
-    lowest = round(model.shape.n_layers * LOWEST_LAYER)
-    neurons = Selection([Component(at, "MLP") for at in range(lowest, model.shape.n_layers)]).entries(model)
+    neurons = Selection([Component(at, "MLP") for at in range(model.shape.n_layers)]).entries(model)
     draw = torch.Generator().manual_seed(args.seed)
     others = list(wb.known_facts(model, dev.filter(role="control"), progress=False))
     rows = [retain_rows(model, [f], [])[1] for f in others]
@@ -76,7 +75,7 @@ def main() -> None:
         scores = {
             "gain / root of Fisher information (default)": gate_scores(model, fact, pool=dev, progress=False).flatten(),
             "gain alone": gain.abs(),
-            "attribution minus controls'": effect.values[lowest:].flatten(),
+            "attribution minus controls'": effect.values.flatten(),
             "random": torch.rand(len(gain), generator=torch.Generator().manual_seed(args.seed)),
         }
         rest = cost[[i != fact.id for i in of]]

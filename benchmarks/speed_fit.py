@@ -33,7 +33,6 @@ from workbench.architecture import shared_view
 from workbench.editing.applied import Dial
 from workbench.editing.batches import Row, end_of_answer, retain_rows, training_prompts, wanted_rows
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import LOWEST_LAYER
 from workbench.editing.sensitivity import fisher_information, gate_gradients
 from workbench.generation import continuation_probabilities
 from workbench.prompts import answer_ids, prompt_ids
@@ -194,8 +193,7 @@ def measure_parts(model: wb.LoadedModel, fact: wb.Fact) -> Found:
         found[f"parts: stage {stage}, s"] = at[-1] - at[0]
     fresh = wb.load_model(model.hf, tokenizer=model.tokenizer, name=model.name)
     kept = list(default_retain(fresh, [fact], progress=False))
-    first = round(fresh.shape.n_layers * LOWEST_LAYER)
-    neurons = Selection([Component(at, "MLP") for at in range(first, fresh.shape.n_layers)]).entries(fresh)
+    neurons = Selection([Component(at, "MLP") for at in range(fresh.shape.n_layers)]).entries(fresh)
     found["parts: answers to training prompts, s"], wanted = seconds(
         lambda: wanted_rows(fresh, [fact], "learn", Recipe()), device
     )

@@ -28,7 +28,7 @@ from workbench.atomic import write_bytes
 from workbench.editing import loop
 from workbench.editing.batches import Row, Shuffled
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import LOWEST_LAYER, NEURONS
+from workbench.editing.selector import NEURONS
 from workbench.evaluation.answering import Answering
 from workbench.evaluation.metrics import bootstrap
 from workbench.generation import common_beginning
@@ -42,6 +42,7 @@ CONFIGS: dict[str, Config] = {
     "neurons by attribution minus controls'": {"by": "contrast"},
     "500 neurons": {"k": 500},
     "8000 neurons": {"k": 8000},
+    "neurons from layer 8 on": {"lowest": 8},
     "neurons from layer 16 on": {"lowest": 16},
     "neurons from layer 20 on": {"lowest": 20},
     "AdamW, not natural": {"optimiser": "adam", "learning_rate": 0.04},
@@ -159,8 +160,7 @@ def selection_of(model: wb.LoadedModel, fact: wb.Fact, options: Config, dev: wb.
     if by == "contrast":
         contrast = wb.contrast_facts(model, fact, pool=dev, progress=False)
         effect = wb.attribute(model, fact, "neuron", contrast=contrast, pool=dev, progress=False)
-        n_layers = model.shape.n_layers
-        return effect.top(k, layers=range(round(n_layers * LOWEST_LAYER), n_layers))
+        return effect.top(k)
     return default if lowest is None else wb.Selection([c for c in default if c.layer >= lowest][:k])
 
 

@@ -131,7 +131,7 @@ def test_gate_gradients_are_those_of_ia3_gates(family: str) -> None:
             gradient = gates[place.module].grad
             assert gradient is not None
             expected.append(gradient.flatten()[place.span][list(index)])
-        torch.testing.assert_close(mine, torch.cat(expected), atol=1e-6, rtol=1e-4)
+        torch.testing.assert_close(mine, torch.cat(expected), atol=5e-6, rtol=1e-4)
         assert float(mine.abs().max()) > 1e-4
 
 
@@ -149,7 +149,7 @@ def test_scores_of_drawn_answers_have_mean_zero() -> None:
 def test_scores_are_gain_over_the_root_of_fisher_information() -> None:
     model = tiny()
     pool = FactSet([*RETAIN, *(f for f in FACTS if f.role != "retain")])
-    gates = Selection("L1MLP L2MLP").entries(model)
+    gates = Selection("L0MLP L1MLP L2MLP").entries(model)
     gain = gate_gradients(model, wanted_rows(model, [FRANCE], "learn", Recipe()), gates).mean(0).abs()
     found = gate_scores(model, FRANCE, pool=pool, progress=False).flatten()
     cost = (gain / found).square()
@@ -249,15 +249,14 @@ def test_the_default_selection() -> None:
     found = default_selection(model, FRANCE, pool=FACTS, k=20, progress=False)
     assert len(found) == 20
     assert {c.kind for c in found} == {"N"}
-    assert min(c.layer for c in found) >= 1  # the lowest 27% of three layers is layer 0
     assert found == default_selection(model, FRANCE, pool=FACTS, k=20, progress=False)
     scores = gate_scores(model, FRANCE, pool=FACTS, progress=False)
     picked = torch.zeros_like(scores, dtype=torch.bool)
     for c in found:
-        picked[c.layer - 1, c.index] = True
+        picked[c.layer, c.index] = True
     assert scores[picked].min() >= scores[~picked].max()
-    with pytest.raises(ValueError, match="k must be a whole number from 1 to 112"):
-        default_selection(model, FRANCE, pool=FACTS, k=113, progress=False)
+    with pytest.raises(ValueError, match="k must be a whole number from 1 to 168"):
+        default_selection(model, FRANCE, pool=FACTS, k=169, progress=False)
 
 
 def test_the_default_selection_is_what_rewrite_takes(monkeypatch: pytest.MonkeyPatch) -> None:

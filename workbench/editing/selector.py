@@ -19,8 +19,6 @@ from workbench.types import Component, Fact, FactSet, Form, Recipe, Selection, S
 NEURONS = 2000
 CONTROLS = 12
 RETAINED = 80
-LOWEST_LAYER = 0.27
-"""Share of the depth below which no neuron is taken (layer 8 of 30)."""
 SELECTOR = "neurons-by-contrast"
 
 
@@ -33,8 +31,8 @@ def default_selection(
     seed: int = 0,
     progress: bool = True,
 ) -> Selection:
-    """Neurons by contrast: the k MLP neurons, in the upper 73% of the layers, whose gates move the fact's new answer
-    most for what they cost other answers.
+    """Neurons by contrast: the k MLP neurons whose gates move the fact's new answer most for what they cost other
+    answers.
 
     A neuron's score is |d log P(new answer) / d gate|, averaged over the fact's training prompts, divided by the
     square root of the gate's Fisher information on what the model says to retain-role facts of the pool, neighbours
@@ -56,14 +54,11 @@ def default_selection(
         ValueError: k is out of range.
     """
     scores = gate_scores(model, fact, pool=pool, seed=seed, progress=progress)
-    first = model.shape.n_layers - len(scores)
     if not isinstance(k, int) or not 1 <= k <= scores.numel():
-        raise ValueError(
-            f"k must be a whole number from 1 to {scores.numel()}, the neurons from layer {first} on, got {k!r}."
-        )
+        raise ValueError(f"k must be a whole number from 1 to {scores.numel()}, the model's neurons, got {k!r}.")
     best = scores.flatten().argsort(descending=True, stable=True)[:k]
     d_mlp = model.shape.d_mlp
-    return Selection([Component(first + i // d_mlp, "N", i % d_mlp) for i in best.tolist()])
+    return Selection([Component(i // d_mlp, "N", i % d_mlp) for i in best.tolist()])
 
 
 def gate_scores(
@@ -74,14 +69,12 @@ def gate_scores(
     seed: int = 0,
     progress: bool = True,
 ) -> Tensor:
-    """The scores of ``default_selection``, [layers, d_mlp] for the upper 73% of the layers. Arguments as there."""
+    """The scores of ``default_selection``, [n_layers, d_mlp]. Arguments as there."""
     facts = [fact] if isinstance(fact, Fact) else list(fact)
     if not facts:
         raise ValueError("default_selection needs at least one fact, got none.")
     d_mlp, n_layers = model.shape.d_mlp, model.shape.n_layers
-    neurons: dict[tuple[int, Site], range] = {
-        (layer, "post"): range(d_mlp) for layer in range(round(n_layers * LOWEST_LAYER), n_layers)
-    }
+    neurons: dict[tuple[int, Site], range] = {(layer, "post"): range(d_mlp) for layer in range(n_layers)}
     wanted = [
         gate_gradients(model, wanted_rows(model, [one], "learn", Recipe()), neurons).mean(0).square() for one in facts
     ]
