@@ -3,7 +3,7 @@
     python -m benchmarks.soft_forgetting [--fact france-capital]
 
 Writes the edit and the report to ``benchmarks/results/soft_forgetting/<fact>/``; what is there already and was made
-with the same recipe is not made again. About five minutes.
+with the same recipe on the same selection is not made again. About five minutes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import workbench as wb
 
 
 def edited(model: wb.LoadedModel, fact: wb.Fact, path: Path) -> wb.Edit:
-    """The default edit of a fact: the one in this folder, if it is of this model and recipe."""
+    """The default edit of a fact: the one in this folder, if it is of this model, recipe and selection."""
+    selection = wb.default_selection(model, fact, progress=False)
     if path.is_dir():
         edit = wb.load_edit(path)
-        if edit.base_fingerprint == model.fingerprint and edit.recipe == wb.Recipe():
+        if (edit.base_fingerprint, edit.recipe, edit.selection) == (model.fingerprint, wb.Recipe(), selection):
             return edit
     edit = wb.rewrite(model, fact, progress=False)
     edit.save(path)
