@@ -74,8 +74,7 @@ def rounded_base(
     """The base with weights in bfloat16, asked what the edits are asked."""
     half = wb.load_model(dtype=torch.bfloat16).hf
     view = wb.LoadedModel(half, model.tokenizer, name="bfloat16", architecture=model.architecture, base=model)
-    kept = wb.default_retain(model, facts, seed=args.seed, progress=False)
-    ids = [fact.id for fact in kept]
+    ids = [fact.id for fact in wb.default_retain(model, facts, seed=args.seed, progress=False)]
     return rates_of_views(model, facts, {"bfloat16, 0": lambda: nullcontext(view)}, ids, args, answering)
 
 
@@ -99,8 +98,7 @@ def rates_of_views(
         progress=False,
     )
     every = wb.load_facts()
-    kept = [every[id] for id in retained]
-    held = {name: still_right(answering, view, kept) for name, view in views.items()}
+    held = {name: still_right(answering, view, [every[id] for id in retained]) for name, view in views.items()}
     rates = {view: {k: held[view] if k == "held" else report.rate(k, view) for k in SHOWN} for view in views}
     return {"rates": {view: {k: vars_of(rate) for k, rate in of.items()} for view, of in rates.items()}}
 
@@ -108,11 +106,14 @@ def rates_of_views(
 def still_right(answering: Answering, view: View, facts: list[wb.Fact]) -> Rate:
     """The share of facts whose question is answered as the base answers it, of those that it answers."""
     asks = [Ask("chat", fact.question) for fact in facts]
-    before = answering.completions(answering.base, asks)
+    before = answering.replies(answering.base, asks)
     with view() as changed:
-        after = answering.completions(changed, asks)
-    said = zip(facts, before, after, strict=True)
-    known = [wb.classify(b.text, f) for f, a, b in said if wb.classify(a.text, f) == "old"]
+        after = answering.replies(changed, asks)
+    labels = [
+        [wb.classify(reply.counted, fact, nll=reply.nll) for fact, reply in zip(facts, said, strict=True)]
+        for said in (before, after)
+    ]
+    known = [now for was, now in zip(*labels, strict=True) if was == "old"]
     return wilson(sum(label == "old" for label in known), len(known))
 
 

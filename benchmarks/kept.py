@@ -33,5 +33,5 @@ def defaults(model: wb.LoadedModel, **changes: Any) -> dict[str, Any]:
     return {
         "model": model.fingerprint,
         "recipe": wb.Recipe(**changes).to_dict(),
-        "selector": {"neurons": NEURONS, "lowest": 0, "retained": RETAINED},
+        "selector": {"neurons": NEURONS, "layers": "all", "retained": RETAINED},
     }

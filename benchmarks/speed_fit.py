@@ -215,7 +215,8 @@ def measure_known(model: wb.LoadedModel) -> Found:
 def measure_slider(model: wb.LoadedModel, fact: wb.Fact) -> Found:
     """The median over strengths, after a first one."""
     recipe = Recipe(stages=("learn",), answers="short", optimiser="adam", retain_weight=0.0, steps=1, contexts=False)
-    edit = wb.rewrite(model, fact, upper(model), recipe=recipe, progress=False)
+    every = Selection([Component(layer, "MLP") for layer in range(model.shape.n_layers)])  # as low as a default edit
+    edit = wb.rewrite(model, fact, every, recipe=recipe, progress=False)
     dial, prompt = Dial(model, edit), prompt_ids(model, fact.question, "chat")
     rows = [(prompt, answer_ids(model, text, "chat")) for text in (fact.answer, fact.target, fact.refusal)]
     times = [

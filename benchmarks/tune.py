@@ -161,7 +161,11 @@ def selection_of(model: wb.LoadedModel, fact: wb.Fact, options: Config, dev: wb.
         contrast = wb.contrast_facts(model, fact, pool=dev, progress=False)
         effect = wb.attribute(model, fact, "neuron", contrast=contrast, pool=dev, progress=False)
         return effect.top(k)
-    return default if lowest is None else wb.Selection([c for c in default if c.layer >= lowest][:k])
+    if lowest is None:
+        return default
+    upper = [c for c in default if c.layer >= lowest][:k]
+    assert len(upper) == k, f"of the best {len(default)} neurons only {len(upper)} are from layer {lowest} on"
+    return wb.Selection(upper)
 
 
 def run(model: wb.LoadedModel, fact: wb.Fact, config: Config, dev: wb.FactSet, answering: Answering) -> dict[str, Any]:

@@ -86,10 +86,15 @@ def generate(
             near ties aside, in less time where many guesses are right.
         progress: A tqdm bar to update by the number of finished prompts, or None.
 
+    Raises:
+        ValueError: Another number of guesses than of prompts.
+
     Source: ``expected`` is speculative decoding (Leviathan et al. 2211.17192) with the base's answer as the draft.
     """
     if expected is not None:
-        return _expecting(model, prompts, expected, max_new_tokens, batch_size, progress)
+        if len(expected) != len(prompts):
+            raise ValueError(f"expected must hold a guess for each prompt, got {len(expected)} for {len(prompts)}.")
+        return _from_guesses(model, prompts, expected, max_new_tokens, batch_size, progress)
     out: list[Completion | None] = [None] * len(prompts)
     stops = stop_tokens(model)
     for batch in length_batches([len(p) for p in prompts], batch_size):
@@ -128,7 +133,7 @@ def _completion(model: LoadedModel, tokens: Sequence[int], stops: Sequence[int])
     return Completion(model.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip(), tuple(tokens[:end]))
 
 
-def _expecting(
+def _from_guesses(
     model: LoadedModel,
     prompts: Sequence[Sequence[int]],
     expected: Sequence[Sequence[int]],
@@ -138,8 +143,8 @@ def _expecting(
 ) -> list[Completion]:
     """``generate`` with guesses."""
     stops = stop_tokens(model)
-    guesses = [tuple(guess[:max_new_tokens]) for guess in expected]
-    said = _first_departures(model, prompts, guesses, max_new_tokens, READ_AT_ONCE)
+    guesses = [tuple(guess[: max_new_tokens - 1]) for guess in expected]  # reading gives one token more
+    said = _first_departures(model, prompts, guesses, min(batch_size, READ_AT_ONCE))
     going_on = [i for i, s in enumerate(said) if len(s) < max_new_tokens and not set(s) & set(stops)]
     if progress is not None:
         progress.update(len(prompts) - len(going_on))
@@ -160,19 +165,18 @@ def _first_departures(
     model: LoadedModel,
     prompts: Sequence[Sequence[int]],
     guesses: Sequence[tuple[int, ...]],
-    max_new_tokens: int,
     batch_size: int,
 ) -> list[tuple[int, ...]]:
     """What the model says after each prompt for as long as that is the guess, and the first token that is not."""
     said: list[tuple[int, ...]] = [()] * len(prompts)
-    for i, logits in _reading(model, prompts, guesses, batch_size):
+    for i, logits in _read(model, prompts, guesses, batch_size):
         own = logits.argmax(-1).tolist()
         agree = next((n for n, token in enumerate(guesses[i]) if token != own[n]), len(guesses[i]))
-        said[i] = (*guesses[i][:agree], own[agree])[:max_new_tokens]
+        said[i] = (*guesses[i][:agree], own[agree])
     return said
 
 
-def _reading(
+def _read(
     model: LoadedModel, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
     """Logits that predict each token of a given continuation, and the one after it, in passes that compute what the
@@ -180,7 +184,16 @@ def _reading(
 
     Yields:
         (index, [continuation tokens + 1, d_vocab]) for each row, batch by batch, so that only one batch is held.
+
+    Raises:
+        ValueError: An empty prompt: nothing predicts its continuation's first token.
     """
+    if not all(map(len, prompts)):
+        raise ValueError(
+            "A prompt has no tokens, so nothing predicts what follows it. Begin it with a token (BOS, say)."
+        )
+    if not prompts:
+        return
     engine = Resumable(model)
     for batch in length_batches([len(p) + len(c) for p, c in zip(prompts, continuations, strict=True)], batch_size):
         longest = max(len(continuations[i]) for i in batch)
@@ -251,7 +264,7 @@ def continuation_logprobs(
         Rows with an empty continuation are left out.
     """
     kept = [i for i, c in enumerate(continuations) if len(c)]
-    for place, logits in _reading(model, [prompts[i] for i in kept], [continuations[i] for i in kept], batch_size):
+    for place, logits in _read(model, [prompts[i] for i in kept], [continuations[i] for i in kept], batch_size):
         yield kept[place], logits[:-1].float().log_softmax(-1)
 
 

@@ -1,7 +1,7 @@
 """Call single layers of a model on rows of one's own: what is needed to compute only what a change can reach.
 
 A forward pass of the whole model is recorded first, with what it gave to each layer; layers are then called alone, and
-the last norm and the head apart.
+the last norm and the head apart (``unembed``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from workbench.resume import Change, HookSite, KeysValues, Resumable, Skipped, input_hook, past_options
+from workbench.resume import Change, HookSite, KeysValues, Resumable, past_options
 
 
 @dataclass
@@ -89,19 +89,6 @@ class Layerwise(Resumable):
         with self._changed(changes or {}):
             out = self._layers[layer](hidden, **arguments)
         return out[0] if isinstance(out, tuple) else out
-
-    def finish(self, resid: Tensor) -> Tensor:
-        """Logits [rows, d_vocab] of the residual stream after the last layer, [rows, d_model], by the model's own last
-        norm and head with whatever scale it puts on them."""
-        norm = self._view.get_submodule(self._family.norm)
-        # What enters the model does not matter: no layer sees it, and the last norm is given ``resid``.
-        setattr(self._parent, self._list_name, nn.ModuleList([Skipped() for _ in self._layers]))
-        handle = norm.register_forward_pre_hook(input_hook(lambda _: resid[:, None]))
-        try:
-            return self._view(inputs_embeds=resid[:, None], use_cache=False, logits_to_keep=1).logits[:, -1]
-        finally:
-            handle.remove()
-            setattr(self._parent, self._list_name, nn.ModuleList(self._layers))
 
     @property
     def own_attention(self) -> str:

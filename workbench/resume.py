@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from workbench.architecture import shared_view
 from workbench.models import LoadedModel
@@ -63,6 +64,7 @@ class Resumable:
         self._list_name = name
         self._layers = list(getattr(self._parent, name))
         self._modules = dict(self._view.named_modules())
+        self._norm: nn.Module = self._view.get_submodule(self._family.norm)
 
     def embed(self, ids: Tensor) -> Tensor:
         """The residual stream entering layer 0 (token embeddings, and learned positions where there are any),
@@ -190,14 +192,14 @@ class Resumable:
         """
         with self._from_layer(start, resid):
             hidden = self._parent(inputs_embeds=resid, **past_options(prefix, resid.shape[0])).last_hidden_state
-        return self._view.get_output_embeddings()(hidden[rows, positions])
+        normed = hidden[rows, positions][:, None]
+        return self._head(normed, self._norm.register_forward_hook(lambda *_: normed))
 
     def stream(self, ids: Tensor) -> Tensor:
         """The residual stream at the last position, entering every layer and after the last one,
         [rows, layers + 1, d_model]."""
-        norm = self._view.get_submodule(self._family.norm)
         last: list[Tensor] = []
-        handle = norm.register_forward_pre_hook(lambda module, args: last.append(args[0]))
+        handle = self._norm.register_forward_pre_hook(lambda module, args: last.append(args[0]))
         try:
             with self.keeping([("resid", layer) for layer in range(self.n_layers)]) as states:
                 self._view(input_ids=ids.to(self.device), use_cache=False, logits_to_keep=1)
@@ -207,9 +209,20 @@ class Resumable:
         return torch.stack([state[:, -1] for state in every], dim=1)
 
     def unembed(self, resid: Tensor) -> Tensor:
-        """Logits of a residual stream through the final norm and the output embeddings, [..., d_vocab]."""
-        norm = self._view.get_submodule(self._family.norm)
-        return self._view.get_output_embeddings()(norm(resid))
+        """Logits [..., d_vocab] of a residual stream [..., d_model], by the model's own last norm and head."""
+        rows = resid.reshape(-1, 1, resid.shape[-1])
+        logits = self._head(rows, self._norm.register_forward_pre_hook(input_hook(lambda _: rows)))
+        return logits.view(*resid.shape[:-1], -1)
+
+    def _head(self, states: Tensor, handle: RemovableHandle) -> Tensor:
+        """Logits [rows, d_vocab] of states [rows, 1, d_model] that a hook puts at the last norm: by the model's own
+        forward, with whatever scale or cap it puts on them, and without its layers."""
+        setattr(self._parent, self._list_name, nn.ModuleList([Skipped() for _ in self._layers]))
+        try:
+            return self._view(inputs_embeds=states.detach(), use_cache=False).logits[:, 0]
+        finally:
+            handle.remove()
+            setattr(self._parent, self._list_name, nn.ModuleList(self._layers))
 
     def record(
         self,

@@ -319,13 +319,13 @@ def test_a_layer_is_reported_before_the_next_is_computed(monkeypatch: pytest.Mon
         raise Enough
 
     calls: list[int] = []
-    real = Layerwise.finish
+    real = Layerwise.unembed
 
     def counting(self: Any, resid: Tensor) -> Tensor:
         calls.append(len(resid))
         return real(self, resid)
 
-    monkeypatch.setattr(Layerwise, "finish", counting)
+    monkeypatch.setattr(Layerwise, "unembed", counting)
     with pytest.raises(Enough):
         causal_trace(knower(), FACTS[0], samples=1, max_rows=1, on_layer=stop, **OPTIONS)
     assert calls == [1, 1]  # the subject and the last token, at layer 0
@@ -377,6 +377,6 @@ def test_the_head_is_the_models_own() -> None:
     with torch.no_grad():
         inputs = engine.record_inputs(engine.embed(ids))
         torch.testing.assert_close(inputs.logits, hf(ids).logits[:, -1])
-        torch.testing.assert_close(engine.finish(inputs.resid[-1][:, -1]), inputs.logits)
+        torch.testing.assert_close(engine.unembed(inputs.resid[-1][:, -1]), inputs.logits)
         engine._view.register_forward_hook(lambda m, a, out: type(out)(logits=out.logits * 0.5))
-        torch.testing.assert_close(engine.finish(inputs.resid[-1][:, -1]), inputs.logits * 0.5)
+        torch.testing.assert_close(engine.unembed(inputs.resid[-1][:, -1]), inputs.logits * 0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tests.tiny import tiny_llama
 from tests.tiny_facts import FAMILIES, capitals, edit_of, knowing, some_gates, tiny
 from tests.unit.test_resume import windowed
 from workbench.editing.applied import Dial
-from workbench.generation import _shared_tokens, continuation_probabilities, generate
+from workbench.generation import _shared_tokens, continuation_logprobs, continuation_probabilities, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
 from workbench.resume import Resumable
@@ -67,6 +68,38 @@ def test_guesses_change_nothing_but_the_work(family: str) -> None:
     found, read = tokens_read(model, prompts, expected=said)
     assert [c.text for c in found] == [c.text for c in generate(model, prompts, max_new_tokens=7)]
     assert read == 0  # nothing was generated token by token
+
+
+def test_guesses_of_what_the_base_says_serve_an_edited_model() -> None:
+    """More rows than are read at once; some answers differ, some are the base's."""
+    model = knowing(tiny_llama(tied=False), capitals())
+    turned = Dial(model, edit_of(model, some_gates(model, (1, "post")))).at(1.0)
+    asked = [prompt_ids(model, f"What is the {word}?", "chat") for word in "abcdefghijklmnopqrs"]
+    asked += [prompt_ids(model, f"Where is {name}?", "chat") for name in ("Rome", "Paris")]
+    base, plain = (generate(one, asked, max_new_tokens=6) for one in (model, turned))
+    bar = SimpleNamespace(n=0, update=lambda n: setattr(bar, "n", bar.n + n))
+    found = generate(turned, asked, max_new_tokens=6, expected=[c.token_ids for c in base], progress=bar)
+    assert found == plain and bar.n == len(asked) == 21
+    assert sum(a != b for a, b in zip(base, plain, strict=True)) > 0
+    with pytest.raises(ValueError, match="a guess for each prompt, got 1 for 21"):
+        generate(turned, asked, expected=[()])
+
+
+@FAMILIES
+def test_scores_of_given_answers_are_the_plain_models(family: str) -> None:
+    model = tiny(family)
+    rows = [
+        (prompt_ids(model, q, "chat"), [5, 6 + i, 9][: i % 3 + 1]) for i, q in enumerate(("Who?", "I", "Where is I?"))
+    ]
+    prompts, answers = [[7], *(p for p, _ in rows)], [[], *(a for _, a in rows)]  # nothing of the first is scored
+    found = {i: logprobs for i, logprobs in continuation_logprobs(model, prompts, answers)}
+    assert sorted(found) == [1, 2, 3]
+    for i, logprobs in found.items():
+        with torch.no_grad():
+            logits = model.hf(torch.tensor([[*prompts[i], *answers[i]]])).logits[0, len(prompts[i]) - 1 : -1]
+        torch.testing.assert_close(logprobs, logits.log_softmax(-1), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="A prompt has no tokens"):
+        list(continuation_logprobs(model, [[], [1]], [[2], [3]]))
 
 
 @pytest.mark.parametrize("rows", [2, 3])

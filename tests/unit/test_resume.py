@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from tests.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
 from tests.traces import hooked
@@ -250,3 +251,31 @@ def test_a_prefix_longer_than_the_attention_window(length: int) -> None:
         expected = model.hf(IDS[:1]).logits[:, -1]
         prefix = engine.keys_values(IDS[:1, :length])
         close(engine.run(engine.embed(IDS[:1])[:, length:], prefix=prefix), expected)
+
+
+def test_the_head_is_the_models_own() -> None:
+    """With what follows the output embeddings: Granite divides its logits."""
+    config = GraniteConfig(
+        vocab_size=N_VOCAB,
+        hidden_size=48,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        logits_scaling=4.0,
+        embedding_multiplier=3.0,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=4,
+    )
+    torch.manual_seed(0)
+    model = loaded(GraniteForCausalLM(config).eval())
+    with torch.no_grad():
+        expected = model.hf(IDS).logits
+        engine = Resumable(model)
+        rows, positions = torch.tensor([0, 1, 1]), torch.tensor([3, 0, 8])
+        for start in (0, 2):
+            found = engine.logits_at(engine.entering(IDS, start), rows, positions, start=start)
+            close(found, expected[rows, positions])
+        close(engine.unembed(engine.stream(IDS))[:, -1], expected[:, -1])
+    assert float(expected.std()) > 1e-3

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from workbench.facts import first_sentence
-from workbench.generation import Completion, continuation_logprobs, continuation_nll, generate
+from workbench.generation import READ_AT_ONCE, Completion, continuation_logprobs, continuation_nll, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
 from workbench.types import Form
@@ -50,12 +50,12 @@ class Answering:
         return [prompt_ids(self.base, a.prompt, a.form) for a in asks]
 
     def completions(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Completion]:
-        """Greedy completions of prompts, in order; those of the base are remembered, and what an edited model is
-        expected to say where they are known."""
+        """Greedy completions of prompts, in order; those of the base are remembered, and are what an edited model is
+        expected to say (in float32: in fewer bits a pass of another shape flips near ties too often)."""
         known = {} if model.edited else self._base_completions
         todo = [a for a in dict.fromkeys(asks) if a not in known]
         found = dict(known)
-        said = self._base_completions if model.edited else {}
+        said = self._base_completions if model.edited and self.base.dtype == torch.float32 else {}
         expected = [said[a].token_ids if a in said else () for a in todo] if said else None
         made = generate(model, self._ids(todo), batch_size=self.batch_size, expected=expected, progress=progress)
         found.update(zip(todo, made, strict=True))
@@ -68,7 +68,8 @@ class Answering:
         completions = self.completions(model, asks, progress)
         keys = [(a, c.token_ids) for a, c in zip(asks, completions, strict=True)]
         todo = [k for k in dict.fromkeys(keys) if k not in self._nll]
-        scores = continuation_nll(self.base, self._ids([a for a, _ in todo]), [t for _, t in todo])
+        size = min(self.batch_size, READ_AT_ONCE)
+        scores = continuation_nll(self.base, self._ids([a for a, _ in todo]), [t for _, t in todo], batch_size=size)
         self._nll.update(zip(todo, scores, strict=True))
         return [
             Reply(c.text, c.text if a.form == "chat" else first_sentence(c.text), self._nll[a, c.token_ids])

@@ -101,7 +101,7 @@ class Cone:
             hidden = self._call(top, hidden[rows], cells[:joined], self._pack(cells, last=True), past)
         hidden = torch.cat([hidden, *(self._entering(c)[:, -1] for c in cells[joined:])])
         size = max(1, min(self.max_rows, LOGITS_A_BATCH // self.inputs.logits.shape[-1]))
-        return torch.cat([measure(self.engine.finish(part)) for part in hidden.split(size)]).view(len(cells), -1)
+        return torch.cat([measure(self.engine.unembed(part)) for part in hidden.split(size)]).view(len(cells), -1)
 
     def _pack(self, cells: Sequence[Cell], *, last: bool = False) -> Pack:
         return Pack([c.first for c in cells], self.samples, self.tokens, self.engine.device, last=last)
