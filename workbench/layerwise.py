@@ -1,7 +1,7 @@
 """Call single layers of a model on rows of one's own: what is needed to compute only what a change can reach.
 
 A forward pass of the whole model is recorded first, with what it gave to each layer; layers are then called alone, and
-the last norm and the head apart (``unembed``).
+the last norm and the head apart (``Resumable.unembed``).
 """
 
 from __future__ import annotations
