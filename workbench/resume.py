@@ -119,10 +119,16 @@ class Resumable:
     @contextmanager
     def _from_layer(self, start: int, resid: Tensor) -> Iterator[None]:
         """Skip the layers below ``start`` and feed ``resid`` to it, whatever the model does to embeddings before."""
-        # As many layers as before: Qwen2 picks each layer's attention mask by its place in the list.
-        skipped = [Skipped() for _ in range(start)]
-        setattr(self._parent, self._list_name, nn.ModuleList([*skipped, *self._layers[start:]]))
         handle = self._layers[start].register_forward_pre_hook(input_hook(lambda _: resid))
+        with self._skipping(start, handle):
+            yield
+
+    @contextmanager
+    def _skipping(self, below: int, handle: RemovableHandle) -> Iterator[None]:
+        """Skip the layers below this one; what they would give a hook puts in, which is removed afterwards."""
+        # As many layers as before: Qwen2 picks each layer's attention mask by its place in the list.
+        skipped = [Skipped() for _ in range(below)]
+        setattr(self._parent, self._list_name, nn.ModuleList([*skipped, *self._layers[below:]]))
         try:
             yield
         finally:
@@ -217,12 +223,8 @@ class Resumable:
     def _head(self, states: Tensor, handle: RemovableHandle) -> Tensor:
         """Logits [rows, d_vocab] of states [rows, 1, d_model] that a hook puts at the last norm: by the model's own
         forward, with whatever scale or cap it puts on them, and without its layers."""
-        setattr(self._parent, self._list_name, nn.ModuleList([Skipped() for _ in self._layers]))
-        try:
+        with self._skipping(self.n_layers, handle):
             return self._view(inputs_embeds=states.detach(), use_cache=False).logits[:, 0]
-        finally:
-            handle.remove()
-            setattr(self._parent, self._list_name, nn.ModuleList(self._layers))
 
     def record(
         self,
