@@ -114,7 +114,8 @@ def test_priming_is_measured_against_the_base() -> None:
     first = learned.labels[0]
     ids = list(own.ids(Prompt("other", first, FRANCE)))
     said = [c.token_ids for c in own.complete(tiny(), [tuple(ids)], 3)]
-    assert learned.y["p_after"][0] == pytest.approx(likeliest(own.models["learn"], [ids], [list(said[0])], FRANCE)[0])
+    alone = likeliest(own.models["learn"], [ids], [list(said[0])], FRANCE)[0]
+    assert learned.y["p_after"][0] == pytest.approx(alone, rel=1e-3)
 
 
 def test_strength_in_between_is_the_edit_at_that_strength() -> None:
