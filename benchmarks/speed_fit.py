@@ -34,8 +34,8 @@ from workbench.editing.applied import Dial
 from workbench.editing.batches import Row, end_of_answer, retain_rows, training_prompts, wanted_rows
 from workbench.editing.retain import default_retain
 from workbench.editing.sensitivity import fisher_information, gate_gradients
-from workbench.generation import continuation_probabilities
 from workbench.prompts import answer_ids, prompt_ids
+from workbench.scoring import continuation_probabilities
 from workbench.types import Component, Recipe, Selection, Step
 
 FACT = "france-capital"

@@ -31,7 +31,7 @@ from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS
 from workbench.evaluation.answering import Answering
 from workbench.evaluation.metrics import bootstrap
-from workbench.generation import common_beginning
+from workbench.padding import common_beginning
 from workbench.types import Rate
 
 Config = dict[str, Any]

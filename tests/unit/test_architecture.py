@@ -16,7 +16,7 @@ PACKAGE = ROOT / "workbench"
 BASE = {"types", "data", "store", "atomic", "sealed"}
 MODEL = BASE | {"models", "architecture", "bundled"}
 RUN = MODEL | {"resume", "layerwise", "provenance"}
-TEXT = RUN | {"answers", "generation", "prompts", "facts"}
+TEXT = RUN | {"answers", "padding", "scoring", "generation", "prompts", "facts"}
 COMPUTE = TEXT | {"tracing", "editing", "evaluation"}
 
 # What each part may import from the package when it is imported itself. An import inside a function is free: that is
@@ -39,7 +39,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "layerwise": MODEL | {"resume"},
     "provenance": MODEL,
     "answers": BASE,
-    "generation": RUN | {"answers"},
+    "padding": MODEL,
+    "scoring": RUN | {"padding"},
+    "generation": RUN | {"padding", "scoring"},
     "prompts": RUN | {"answers", "generation"},
     "schemas": {"types"},
     "facts": TEXT | {"schemas"},

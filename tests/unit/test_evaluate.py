@@ -16,9 +16,10 @@ from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
 from workbench.evaluation.places import answers_at
-from workbench.generation import continuation_logprobs, continuation_nll, generate
+from workbench.generation import generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
+from workbench.scoring import continuation_logprobs, continuation_nll
 from workbench.types import Fact, FactSet, Rate
 
 # 2 training questions, 4 held-out ones, 2 clozes, 2 neighbours (Spain, Japan), 3 controls (Big Ben, Louvre, Prado)

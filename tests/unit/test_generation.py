@@ -12,10 +12,12 @@ from tests.tiny import tiny_llama
 from tests.tiny_facts import FAMILIES, capitals, edit_of, knowing, some_gates, tiny
 from tests.unit.test_resume import windowed
 from workbench.editing.applied import Dial
-from workbench.generation import _shared_tokens, continuation_logprobs, continuation_probabilities, generate
+from workbench.generation import generate
 from workbench.models import LoadedModel
+from workbench.padding import shared_tokens
 from workbench.prompts import prompt_ids
 from workbench.resume import Resumable
+from workbench.scoring import continuation_logprobs, continuation_probabilities
 
 
 def plainly(model: LoadedModel, prompt: list[int]) -> tuple[int, ...]:
@@ -47,7 +49,7 @@ def test_a_batch_with_a_shared_prefix_is_the_plain_model(family: str) -> None:
     prompts = [prompt_ids(model, question, "chat") for question in asked]
     found, read = tokens_read(model, prompts)
     assert [c.token_ids for c in found] == [plainly(model, prompt) for prompt in prompts]
-    shared = _shared_tokens(model, [tuple(p) for p in prompts], 7)
+    shared = shared_tokens(model, [tuple(p) for p in prompts], 7)
     assert shared >= 2
     longest, decoded = max(map(len, prompts)), max(len(c.token_ids) for c in found) - 1
     assert read == shared + len(prompts) * (longest - shared + decoded)
@@ -68,6 +70,17 @@ def test_guesses_change_nothing_but_the_work(family: str) -> None:
     found, read = tokens_read(model, prompts, expected=said)
     assert [c.text for c in found] == [c.text for c in generate(model, prompts, max_new_tokens=7)]
     assert read == 0  # nothing was generated token by token
+
+
+def test_a_models_own_generation_settings_neither_force_nor_forbid_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    prompts = [prompt_ids(model, question, "chat") for question in ("Who?", "Where is Rome?")]
+    said = [plainly(model, prompt) for prompt in prompts]
+    settings = {"suppress_tokens": [said[0][0]], "min_length": 200, "no_repeat_ngram_size": 1, "forced_eos_token_id": 9}
+    for name, value in settings.items():
+        monkeypatch.setattr(model.runner.generation_config, name, value)
+    for expected in (None, said):
+        assert [c.token_ids for c in generate(model, prompts, max_new_tokens=7, expected=expected)] == said
 
 
 def test_guesses_of_what_the_base_says_serve_an_edited_model() -> None:
@@ -107,7 +120,7 @@ def test_a_window_within_the_texts_is_kept(rows: int) -> None:
     """Layers that see two tokens only: no prefix is shared, for padding would stand within the window."""
     model, _ = windowed()
     prompts = [[7, 8, 9, 10 + i, *range(20, 20 + 2 * i)] for i in range(rows)]
-    assert _shared_tokens(model, [tuple(p) for p in prompts], 7) == 0
+    assert shared_tokens(model, [tuple(p) for p in prompts], 7) == 0
     said = [plainly(model, p) for p in prompts]
     for expected in (None, said, [tokens[:2] for tokens in said]):
         assert [c.token_ids for c in generate(model, prompts, max_new_tokens=7, expected=expected)] == said
@@ -115,11 +128,11 @@ def test_a_window_within_the_texts_is_kept(rows: int) -> None:
 
 def test_the_tokens_that_prompts_share() -> None:
     model = tiny()
-    assert _shared_tokens(model, [(1, 2, 3, 4), (1, 2, 5), (1, 2, 3, 9)], 5) == 2
-    assert _shared_tokens(model, [(1, 2), (1, 2, 5)], 5) == 1  # each keeps a token of its own
-    assert _shared_tokens(model, [(1, 2, 3), (1, 2, 3)], 5) == 2
-    assert _shared_tokens(model, [(3,), (1, 2, 3)], 5) == 0
-    assert _shared_tokens(model, [(1, 2, 3)], 5) == 0
+    assert shared_tokens(model, [(1, 2, 3, 4), (1, 2, 5), (1, 2, 3, 9)], 5) == 2
+    assert shared_tokens(model, [(1, 2), (1, 2, 5)], 5) == 1  # each keeps a token of its own
+    assert shared_tokens(model, [(1, 2, 3), (1, 2, 3)], 5) == 2
+    assert shared_tokens(model, [(3,), (1, 2, 3)], 5) == 0
+    assert shared_tokens(model, [(1, 2, 3)], 5) == 0
 
 
 def probabilities(model: LoadedModel, rows: list[tuple[list[int], list[int]]]) -> list[float]:

@@ -243,7 +243,7 @@ def test_a_second_adapter_elsewhere_leaves_the_first_one_live() -> None:
 
 
 def test_strength_ends_at_the_base_and_at_the_edited_model() -> None:
-    from workbench.generation import continuation_probabilities
+    from workbench.scoring import continuation_probabilities
 
     edit = edit_of(tiny(), some_gates(tiny(), (1, "post")), some_gates(tiny(), (2, "z"), seed=1), fact=FRANCE)
     report = probe(tiny(), edit, probes="strength", pool=capitals(), progress=False)

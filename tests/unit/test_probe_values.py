@@ -20,8 +20,8 @@ from workbench.evaluation.probes.battery import interleaved
 from workbench.evaluation.probes.priming import likeliest
 from workbench.evaluation.probes.prompts import Prompt
 from workbench.evaluation.probes.run import probe
-from workbench.generation import continuation_probabilities
 from workbench.models import LoadedModel
+from workbench.scoring import continuation_probabilities
 from workbench.types import Edit, GateDelta, ProbeReport
 
 FRANCE = capitals()[0]

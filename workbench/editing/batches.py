@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from workbench.answers import find_old
-from workbench.generation import common_beginning, greedy_answers, pad
+from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
+from workbench.padding import common_beginning, pad
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.resume import Resumable
 from workbench.types import Fact, Recipe, StageName

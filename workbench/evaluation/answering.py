@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from workbench.facts import first_sentence
-from workbench.generation import READ_AT_ONCE, Completion, continuation_logprobs, continuation_nll, generate
+from workbench.generation import Completion, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
+from workbench.scoring import READ_AT_ONCE, continuation_logprobs, continuation_nll
 from workbench.types import Form
 
 

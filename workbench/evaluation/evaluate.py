@@ -17,10 +17,11 @@ from workbench.evaluation.places import answers_at
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
 from workbench.evaluation.rates import rates_of
 from workbench.facts import known_facts, load_facts
-from workbench.generation import continuation_probabilities, generate
+from workbench.generation import generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids, traced_prompt
 from workbench.provenance import provenance
+from workbench.scoring import continuation_probabilities
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
 
 KL_ROWS = 48

@@ -11,8 +11,8 @@ from functools import lru_cache
 from importlib.resources import files
 
 from workbench.evaluation.metrics import bootstrap, paired_difference
-from workbench.generation import continuation_nll
 from workbench.models import LoadedModel
+from workbench.scoring import continuation_nll
 from workbench.types import Rate, TextRow
 
 

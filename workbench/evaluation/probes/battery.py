@@ -13,9 +13,10 @@ from workbench.editing.fit import CancelFlag
 from workbench.evaluation.places import Answer, answers_at
 from workbench.evaluation.probes.prompts import Prompt
 from workbench.facts import first_sentence
-from workbench.generation import Completion, continuation_nll, generate
+from workbench.generation import Completion, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids, traced_prompt
+from workbench.scoring import continuation_nll
 from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeName, ProbeRow, TracedPrompt
 
 CHUNK = 24

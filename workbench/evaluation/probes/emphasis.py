@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from workbench.evaluation.probes.battery import Battery, Skip
 from workbench.evaluation.probes.generated import probe_keywords
-from workbench.generation import continuation_logprobs
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
+from workbench.scoring import continuation_logprobs
 from workbench.types import Curve, Fact, TracedPrompt
 
 N_KEYWORDS = 3

@@ -11,9 +11,9 @@ import random
 
 from workbench.evaluation.probes.battery import Battery, Skip
 from workbench.evaluation.probes.prompts import Prompt
-from workbench.generation import continuation_logprobs
 from workbench.models import LoadedModel
 from workbench.prompts import first_token
+from workbench.scoring import continuation_logprobs
 from workbench.types import Curve, Fact
 
 NEIGHBOURS, OTHERS = 12, 12

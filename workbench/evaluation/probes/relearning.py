@@ -22,10 +22,11 @@ from workbench.editing.batches import Prepared, Row, chat_row, shared_prefix
 from workbench.editing.optimisers import Adam
 from workbench.evaluation.probes.battery import Battery, Skip
 from workbench.evaluation.probes.prompts import held_out
-from workbench.generation import continuation_probabilities, generate
+from workbench.generation import generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
 from workbench.resume import Resumable
+from workbench.scoring import continuation_probabilities
 from workbench.types import Curve, Fact, GateDelta, Site
 
 STEPS = 8

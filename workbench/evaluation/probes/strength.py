@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from workbench.editing.applied import Dial
 from workbench.evaluation.probes.battery import Battery, Skip
-from workbench.generation import continuation_probabilities
+from workbench.scoring import continuation_probabilities
 from workbench.tracing.lens import lens
 from workbench.types import Curve
 
