@@ -276,52 +276,52 @@ def by_hand(*rows: ArmRow, fingerprint: str = "m") -> ArmTable:
 
 
 def test_the_paired_difference_of_one_fact_by_hand() -> None:
-    """Two controls. Control: 1 - (0, 0, 1) and 1 - (0, 0, 0), so 2/3 and 1 per control: 5/6, and of the four equally
-    likely resamples one is twice the first (2/3) and one twice the second (1): [2/3, 1]. The draw that did not reach
-    the fact would have made it 1/2."""
+    """Four controls, of which every other one is lost by one draw less: 2/3 and 1 per control, 5/6 +- 3.182 times the
+    standard error, root of (4 / 36 / 3) / 4, and no more than 1. The draw that did not reach the fact would have made
+    it less."""
     table = by_hand(
-        row("selected", [1, 1], [0.1, 0.2]),
-        row("random-layers", [0, 0], [0.4, 0.3], seed=0),
-        row("random-layers", [0, 0], [0.4, 0.3], seed=1),
-        row("random-layers", [1, 0], [0.4, 0.3], seed=2),
-        row("random-layers", [1, 1], [9.0, 9.0], seed=3, reached=False),
+        row("selected", [1] * 4, [0.1, 0.2] * 2),
+        row("random-layers", [0] * 4, [0.4, 0.3] * 2, seed=0),
+        row("random-layers", [0] * 4, [0.4, 0.3] * 2, seed=1),
+        row("random-layers", [1, 0] * 2, [0.4, 0.3] * 2, seed=2),
+        row("random-layers", [1] * 4, [9.0] * 4, seed=3, reached=False),
     )
     found = {d.outcome: d for d in table.differences()}
     rate = found["control"].rate
-    assert (rate.value, rate.low, rate.high) == pytest.approx((5 / 6, 2 / 3, 1))
-    assert (rate.n, rate.clusters, found["control"].sign) == (6, 2, 1)
+    assert (rate.value, rate.low, rate.high) == pytest.approx((5 / 6, 5 / 6 - 3.182446 * math.sqrt(1 / 108), 1))
+    assert (rate.n, rate.clusters, found["control"].sign) == (12, 4, 1)
     rate = found["kl"].rate
-    assert (rate.value, rate.low, rate.high) == pytest.approx((-0.2, -0.3, -0.1))
+    assert (rate.value, rate.low, rate.high) == pytest.approx((-0.2, -0.3837, -0.0163), abs=1e-4)
     assert found["kl"].sign == -1
-    assert "same layers: the selection kept more controls (+0.833 [+0.667, +1.000], 6 pairs)." in table.verdict
-    assert "It moved other answers less (KL -0.200 [-0.300, -0.100] nats per token)." in table.verdict
+    assert "same layers: the selection kept more controls (+0.833 [+0.527, +1.000], 12 pairs)." in table.verdict
+    assert "It moved other answers less (KL -0.200 [-0.384, -0.016] nats per token)." in table.verdict
     assert "1 of 4 draws did not reach the new fact." in table.verdict
     assert "Against random, anywhere: not run" in table.verdict
 
 
 def test_either_sign_is_a_finding() -> None:
     table = by_hand(
-        row("selected", [0, 0], [0.4, 0.3]),
-        *(row("random-anywhere", [1, 1] if s else [1, 0], [0.1, 0.2], seed=s) for s in range(3)),
+        row("selected", [0] * 4, [0.4, 0.3] * 2),
+        *(row("random-anywhere", [1, 1 if s else 0] * 2, [0.1, 0.2] * 2, seed=s) for s in range(3)),
     )
-    assert "anywhere: the selection kept fewer controls (-0.833 [-1.000, -0.667]" in table.verdict
+    assert "anywhere: the selection kept fewer controls (-0.833 [-1.000, -0.527]" in table.verdict
     assert "It moved other answers more (KL +0.200" in table.verdict
 
 
 def test_an_interval_that_holds_0_cannot_tell() -> None:
-    """Differences of 1 and 0: resamples of 0, 1/2 and 1. Equal differences of the KL have no interval at all."""
+    """Differences of 1 and 0, so two controls tell nothing. Equal differences of the KL have no interval at all."""
     draws = [row("random-layers", [0, 1], [0.2, 0.2], seed=s) for s in range(3)]
     table = by_hand(row("selected", [1, 1], [0.1, 0.1]), *draws)
     found = {d.outcome: d for d in table.differences()}
-    assert (found["control"].rate.low, found["control"].rate.high, found["control"].sign) == (0, 1, 0)
+    assert (found["control"].rate.low, found["control"].rate.high, found["control"].sign) == (-1, 1, 0)
     assert math.isnan(found["kl"].rate.low)
-    assert "cannot tell which keeps more controls: the interval holds 0 (+0.500 [+0.000, +1.000]" in table.verdict
+    assert "cannot tell which keeps more controls: the interval holds 0 (+0.500 [-1.000, +1.000]" in table.verdict
     assert "Cannot tell which moves other answers more (KL -0.100 [" in table.verdict
 
 
 def test_several_facts_are_resampled_whole() -> None:
-    """Differences of 1 on all controls of one fact and of 0 on those of the other: [0, 1], however many controls. A
-    fact on which the selection did not reach the mark does not count."""
+    """Differences of 1 on all controls of one fact and of 0 on those of the other: nothing is known, however many
+    controls. A fact on which the selection did not reach the mark does not count."""
     rows = []
     for fact, right, reached in (("f", 0, True), ("g", 1, True), ("h", 0, False)):
         rows.append(row("selected", [1] * 9, [0.1] * 9, fact=fact, reached=reached))
@@ -329,7 +329,7 @@ def test_several_facts_are_resampled_whole() -> None:
     table = by_hand(*rows)
     one = next(d for d in table.differences() if d.outcome == "control")
     assert one.facts == ("f", "g")
-    assert (one.rate.value, one.rate.low, one.rate.high, one.rate.clusters) == (0.5, 0, 1, 2)
+    assert (one.rate.value, one.rate.low, one.rate.high, one.rate.clusters) == (0.5, -1, 1, 2)
     rate = table.rate("random-layers", "control")
     assert (rate.value, rate.clusters) == (pytest.approx(1 / 3), 3)
     assert "on 2 of 3 fact(s)" in table.verdict

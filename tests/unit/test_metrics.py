@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -71,6 +72,29 @@ def test_bootstrap_draws_clusters_not_rows() -> None:
     assert clustered.high - clustered.low > 2 * (single.high - single.low)
 
 
+def test_few_clusters_get_students_interval() -> None:
+    """Numbers 1, 2, 3 and 6: 3 +- 3.182 sqrt(14 / 3 / 4); within 0 and 1 for shares. Ten clusters are left alone."""
+    rate = bootstrap({"a": [1.0], "b": [2.0], "c": [3.0], "d": [6.0]})
+    half = 3.182446 * math.sqrt(14 / 3 / 4)
+    assert (rate.low, rate.high) == pytest.approx((3 - half, 3 + half))
+    assert bootstrap({0: [1, 1, 1], 1: [1, 0, 0], 2: [0, 0, 1]}).low == 0.0
+    ten = bootstrap({i: [float(i)] for i in range(10)})
+    assert 0 < ten.low and ten.high - ten.low < 2 * 2.262 * math.sqrt(sum((i - 4.5) ** 2 for i in range(10)) / 90)
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_few_clusters_rarely_deny_the_truth(k: int) -> None:
+    """Three equal signs are no proof: intervals of 95% miss a true difference of 0 about one time in twenty."""
+    draw = np.random.default_rng(0)
+    found = [
+        paired_difference(
+            {i: list(draw.normal(size=4) + draw.normal()) for i in range(k)}, {i: [0] * 4 for i in range(k)}
+        )
+        for _ in range(400)
+    ]
+    assert sum(rate.low > 0 or rate.high < 0 for rate in found) / len(found) == pytest.approx(0.05, abs=0.03)
+
+
 def test_bootstrap_matches_the_normal_interval() -> None:
     """200 single-row clusters, half ones: 0.5 +- 1.96 sqrt(0.25 / 200)."""
     rate = bootstrap({i: [float(i % 2)] for i in range(200)}, resamples=4000)
@@ -110,8 +134,8 @@ def test_equal_clusters_do_not_pretend_to_be_certain() -> None:
 def test_paired_difference_by_hand() -> None:
     rate = paired_difference({"a": [1, 1], "b": [0.5]}, {"a": [0, 1], "b": [0.25]})
     assert rate.value == pytest.approx(1.25 / 3)
-    assert rate.low == pytest.approx(0.25)
-    assert rate.high == pytest.approx(0.5)
+    half = 12.706205 * (1 / 6) / 1.5  # residuals of 1/6 and -1/6, 1.5 rows a cluster
+    assert (rate.low, rate.high) == pytest.approx((rate.value - half, rate.value + half))
 
 
 def test_pairing_narrows() -> None:

@@ -56,7 +56,7 @@ class Answering:
         known = {} if model.edited else self._base_completions
         todo = [a for a in dict.fromkeys(asks) if a not in known]
         found = dict(known)
-        said = self._base_completions if model.edited and self.base.dtype == torch.float32 else {}
+        said = self._base_completions if model.edited and model.dtype == torch.float32 else {}
         expected = [said[a].token_ids if a in said else () for a in todo] if said else None
         made = generate(model, self._ids(todo), batch_size=self.batch_size, expected=expected, progress=progress)
         found.update(zip(todo, made, strict=True))

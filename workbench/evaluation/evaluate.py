@@ -53,7 +53,8 @@ def evaluate(
         stages: Stages of the edit to evaluate, besides the base; None for all.
         controls: Facts that should stay as they are; None for all facts of the pool's test split that the model knows.
         pool: Where controls and neighbours come from; the bundled facts by default.
-        max_controls: Draw at most so many controls (by ``seed``, not by hand); None for all.
+        max_controls: Draw at most so many controls, and at most so many neighbours (by ``seed``, not by hand); None for
+            all.
         answering: Keeps the base's answers between calls, for evaluations of many edits of one base.
         collateral: Measure too what follows from the edited facts and the language itself: the subject asked for by the
             old answer and by the target, two-hop questions through the pool, and the likelihood of ordinary text.
@@ -156,8 +157,11 @@ def evaluate_views(
                 rows += _rows(answering, one, questions, stage, bar)
                 texts += text_rows(one, stage) if collateral else []
         bar.update(bar.total - bar.n)
-    targets = {name for f in edited for name in f.targets}
-    rates = rates_of(rows, stages, lambda text: matches(text, targets), collateral=collateral, seed=seed)
+
+    def names_target(text: str) -> bool:
+        return any(matches(text, f.targets, case_sensitive=f.case_sensitive) for f in edited)
+
+    rates = rates_of(rows, stages, names_target, collateral=collateral, seed=seed)
     if collateral:
         measured = text_rates(texts, stages, seed=seed)
         rates = {stage: of | measured[stage] for stage, of in rates.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from workbench.evaluation.metrics import bootstrap, paired_difference, share
 from workbench.types import COLLATERAL_GROUPS, AnswerClass, AnswerRow, Group, Rate
@@ -71,7 +72,11 @@ def outcomes_of(
     def was_right(row: AnswerRow) -> bool:
         return row.label == "old"
 
-    unedited = [r for r in rows if r.group in ("control", "neighbour")]
+    distinct: dict[tuple[str, str], AnswerRow] = {}  # a neighbour may be a control too: what it says counts once
+    for row in rows:
+        if row.group not in COLLATERAL_GROUPS:
+            distinct.setdefault((row.fact_id, row.prompt), row)
+    unedited = [r for r in distinct.values() if r.group in ("control", "neighbour")]
     return {
         "new": over(["heldout"], lambda r: r.label == "new", every),
         "old": over(["heldout"], lambda r: r.label in ("old", "both"), every),
@@ -83,10 +88,9 @@ def outcomes_of(
         "neighbour": over(["neighbour"], was_right, was_right),
         "gibberish": {
             key_of(r): float(r.label == "gibberish") - float(base[key_of(r)].label == "gibberish")
-            for r in rows
-            if r.group not in COLLATERAL_GROUPS
+            for r in distinct.values()
         },
-        "bleed": over(["control", "neighbour"], lambda r: names_target(r.text), lambda b: not names_target(b.text)),
+        "bleed": {key_of(r): float(names_target(r.text)) for r in unedited if not names_target(base[key_of(r)].text)},
         "kl": {key_of(r): r.kl for r in unedited if r.kl is not None},
     }
 
@@ -111,7 +115,7 @@ def _at_stage(
     rates: dict[str, Rate] = {}
     for name, values in outcomes_of(rows, base, names_target).items():
         if name == "gibberish":
-            rates[name] = _excess_gibberish(rows, base, seed)
+            rates[name] = excess(by_fact(values), seed=seed)
         elif name == "kl":
             rates[name] = bootstrap(by_fact(values), seed=seed)
         else:
@@ -123,11 +127,8 @@ def _share(values: Values, seed: int) -> Rate:
     return share([(key[0], bool(value)) for key, value in values.items()], seed=seed)
 
 
-def _excess_gibberish(rows: Sequence[AnswerRow], base: dict[Key, AnswerRow], seed: int) -> Rate:
-    """Share of gibberish minus the base's, paired by prompt."""
-    now: dict[str, list[float]] = {}
-    before: dict[str, list[float]] = {}
-    for row in (r for r in rows if r.group not in COLLATERAL_GROUPS):
-        now.setdefault(row.fact_id, []).append(float(row.label == "gibberish"))
-        before.setdefault(row.fact_id, []).append(float(base[key_of(row)].label == "gibberish"))
-    return paired_difference(now, before, seed=seed)
+def excess(values: Mapping[Any, Sequence[float]], *, seed: int = 0) -> Rate:
+    """Mean of the excess over the base, 1, 0 or -1 for each prompt, by cluster."""
+    more = {key: [max(value, 0.0) for value in of] for key, of in values.items()}
+    less = {key: [max(-value, 0.0) for value in of] for key, of in values.items()}
+    return paired_difference(more, less, seed=seed)

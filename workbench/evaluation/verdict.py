@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from workbench.evaluation.metrics import bootstrap, paired_difference
-from workbench.evaluation.rates import Key, key_of, outcomes_of
+from workbench.evaluation.rates import Key, excess, key_of, outcomes_of
 from workbench.types import Rate
 from workbench.types.arms import ARM_WORDS, OUTCOMES, ArmRow, ArmTable, Difference
 from workbench.types.report import EvalReport
@@ -35,7 +35,7 @@ def rate_over(runs: Sequence[ArmRow], name: str) -> Rate:
     for run in runs:
         for key, value in final_outcomes(run.report)[name].items():
             values.setdefault(run.fact_id if several else key, []).append(value)
-    return bootstrap(values)
+    return excess(values) if name == "gibberish" else bootstrap(values)
 
 
 def differences(table: ArmTable) -> tuple[Difference, ...]:
@@ -92,6 +92,8 @@ def verdict(table: ArmTable) -> str:
             lines.append(f"{_start(arm)}: cannot tell: {reached}, and no fact is left on which both did.")
             continue
         lines.append(f"{_start(arm)}: {' '.join(_sentence(found[arm, name]) for name in DECIDING)} {reached}.")
+    if len(table.facts) == 1:
+        lines.append("One edited fact: the intervals are over its controls, and say nothing of other facts or draws.")
     return "\n".join([*lines, *table.notes])
 
 
