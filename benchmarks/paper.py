@@ -3,8 +3,8 @@
     python -m benchmarks.paper [--fact france-capital] [--rates 5e-5] [--max-controls 80]
 
 Writes one report per arm to ``benchmarks/results/paper/``, and both ways to count to ``benchmarks/results/paper.json``.
-A report that is there already is not made again; delete it to do so. The paper's own settings take 2000 steps of one
-row.
+A report that is there already and was made with the same settings is not made again. The paper's own settings take
+2000 steps of one row.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
+from benchmarks.kept import defaults
 from workbench.answers import matches
 from workbench.atomic import write_bytes
 from workbench.evaluation.answering import Answering
@@ -69,15 +70,17 @@ def main() -> None:
     papers = {f"paper-{rate:g}": (located, wb.Recipe.named("paper", learning_rate=rate)) for rate in args.rates}
     for name, (selection, recipe) in {**papers, "default": (None, wb.Recipe())}.items():
         path = args.out / f"{fact.id}-{name}.json"
-        if path.is_file():
-            report = wb.EvalReport.load(path)
-        else:
+        settings = defaults(model) | {"recipe": recipe.to_dict(), "max_controls": args.max_controls}
+        settings |= {"selection": "default" if selection is None else str(selection)}
+        report = wb.EvalReport.load(path) if path.is_file() else None
+        if report is None or report.provenance.get("benchmark") != json.loads(json.dumps(settings)):
             began = time.perf_counter()
             edit = wb.rewrite(model, fact, selection, recipe=recipe, progress=False)
             seconds = round(time.perf_counter() - began)
             report = wb.evaluate(model, edit=edit, max_controls=args.max_controls, answering=answering, progress=False)
             gates = edit.selection.n_parameters(model)
             trained = str(edit.selection) if selection is not None else f"{len(edit.selection)} neurons"
+            report.provenance["benchmark"] = settings
             report.provenance["arm"] = {"selection": trained, "gates": gates, "recipe": recipe.to_dict(), "s": seconds}
             path.parent.mkdir(parents=True, exist_ok=True)
             report.save(path)

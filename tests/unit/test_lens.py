@@ -126,9 +126,12 @@ def test_pretending_turn_and_latent() -> None:
     assert found.latent("old") == pytest.approx(0.4)
     assert found.latent("new") == pytest.approx(-0.6)
     assert found.verdict.startswith("pretends to forget: the old answer leads at 3 of the layers in to L1")
+    assert found.finding.endswith("; P(old) ends 0.40 below its highest; the new answer wins first at L2")
     kept = reading([0.1, 0.1, 0.6, 0.6], [0.2, 0.2, 0.1, 0.1])
     assert (kept.pretends, kept.turn) == (False, "L1")
     assert kept.verdict == "the old answer leads at the end, from L1 on"
+    never = reading([0.1, 0.3, 0.6, 0.6], [0.05, 0.05, 0.1, 0.1])
+    assert never.finding == f"{never.verdict}; P(old) is highest at the end; the new answer never wins"
 
 
 def test_a_lead_far_from_the_top_is_no_trace() -> None:

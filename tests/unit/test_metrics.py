@@ -79,7 +79,7 @@ def test_few_clusters_get_students_interval() -> None:
     assert (rate.low, rate.high) == pytest.approx((3 - half, 3 + half))
     assert bootstrap({0: [1, 1, 1], 1: [1, 0, 0], 2: [0, 0, 1]}).low == 0.0
     ten = bootstrap({i: [float(i)] for i in range(10)})
-    assert 0 < ten.low and ten.high - ten.low < 2 * 2.262 * math.sqrt(sum((i - 4.5) ** 2 for i in range(10)) / 90)
+    assert ten.low > 0 and ten.high - ten.low < 2 * 2.262 * math.sqrt(sum((i - 4.5) ** 2 for i in range(10)) / 90)
 
 
 @pytest.mark.parametrize("k", [3, 5])

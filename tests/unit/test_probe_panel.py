@@ -280,10 +280,10 @@ def test_where_no_widget_is_drawn_there_is_a_picture() -> None:
 
 
 def test_a_snapshot_gives_the_rates_once_there_are_some() -> None:
-    view = panel(probes=("context",))
+    view = panel(probes=("interconnected",))
     card = view.snapshot().data
     assert card.startswith(b"\x89PNG") and card == base64.b64decode(view._repr_mimebundle_()["image/png"])
     report = view.run().wait(60)
     assert view.snapshot().data == base64.b64decode(view._repr_mimebundle_()["image/png"]) != card
-    old = report.rate("context")
-    assert probe_views.card_lines(report) == [f"back into context: old answer {old.value:.2f} (n={old.n})"]
+    old = report.rate("interconnected")
+    assert probe_views.card_lines(report) == [f"interconnected facts: old answer {old.value:.2f} (n={old.n})"]

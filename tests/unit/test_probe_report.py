@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from dataclasses import replace
@@ -162,10 +163,23 @@ def test_missing_things_are_named() -> None:
         one.curve("strength", stage="base")
     with pytest.raises(KeyError, match="No lens of the control fact"):
         one.lens(group="control")
+    with pytest.raises(ValueError, match="with a lens in this report, got 'control'"):
+        one.plot("lens", group="control")
     with pytest.raises(ValueError, match=r"can draw \['rates', 'lens', 'strength'.*got 'context'"):
         one.plot("context")
     with pytest.raises(ValueError, match="of one length"):
         Curve(probe="strength", name="x", group="edited", stage="s", x_name="s", x=(0.0,), y={"a": (1.0, 2.0)})
+
+
+def test_the_controls_lens_is_drawn_and_told_beside_the_facts() -> None:
+    one = report()
+    assert one.control is not None
+    beside = [replace(x, prompt=replace(x.prompt, fact_id=one.control.id)) for x in one.lenses]
+    both = replace(one, lenses=(*one.lenses, *beside))
+    titles = [both.plot("lens", group=group).layout.title.text for group in ("edited", "control")]
+    assert html.escape(FACT.id) in titles[0] and one.control.id in titles[1]
+    told = [line for line in both.findings if line.startswith("lens")]
+    assert len(told) == 4 and sum(f", control {one.control.id}: " in line for line in told) == 2
 
 
 def test_figures_say_in_words_what_they_show_and_escape_texts() -> None:

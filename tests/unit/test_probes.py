@@ -17,6 +17,8 @@ from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
 from workbench.evaluation.probes import battery as battery_module
 from workbench.evaluation.probes import requantise
+from workbench.evaluation.probes import run as run_module
+from workbench.evaluation.probes.rates import rates_of_probes
 from workbench.evaluation.probes.run import probe
 from workbench.generation import Completion
 from workbench.models import LoadedModel
@@ -138,7 +140,8 @@ def test_rates_by_hand(script: Any) -> None:
     assert [r.informative for r in report.rows if r.prompt == "Q3?"] == [False] * 3
     assert shown["Q2?", "not stated", "learn"].recovered == "old", "naming both gives the old answer away"
     assert shown["Q1?", "not stated", "unlearn"].recovered == "refusal"
-    # Informative: Q1, Q2 bare; Q1, Q3 stated (the base loops on Q2 there).
+    # As any probe counts them. Informative: Q1, Q2 bare; Q1, Q3 stated (the base loops on Q2 there).
+    found = rates_of_probes([replace(r, probe="steps") for r in report.rows], stages)["steps"]
     expected = {
         "base": {"old": 1, "new": 0, "refusal": 0, "neither": 0, "control": 1},
         "unlearn": {"old": 3 / 4, "new": 0, "refusal": 1 / 4, "neither": 0, "control": 1},
@@ -146,9 +149,11 @@ def test_rates_by_hand(script: Any) -> None:
     }
     for stage, rates in expected.items():
         for name, value in rates.items():
-            rate = report.rate("context", name, stage)
+            rate = found[stage][name]
             assert (rate.value, rate.n) == (pytest.approx(value), 2 if name == "control" else 4), (stage, name)
-    assert report.rate("context", "informative").value == pytest.approx(4 / 6)
+    assert found["learn"]["informative"].value == pytest.approx(4 / 6)
+    # The bare questions are there to compare with; they are other probes' paraphrases.
+    assert [(r.value, r.n) for r in (report.rate("context"), report.rate("context", "control"))] == [(1, 2), (1, 1)]
     # With the fact stated minus without, over questions that the base answers when it is stated: Q1 and Q3.
     assert report.rate("context", "gain", "base").value == pytest.approx((1 + 1) / 2 - (1 + 0) / 2)
     assert report.rate("context", "gain", "unlearn").value == pytest.approx(1 - 0)
@@ -156,7 +161,7 @@ def test_rates_by_hand(script: Any) -> None:
     z2 = 1.959963984540054**2
     centre = (0.75 + z2 / 8) / (1 + z2 / 4)
     half = math.sqrt(z2) / (1 + z2 / 4) * math.sqrt(0.75 * 0.25 / 4 + z2 / 64)
-    rate = report.rate("context")
+    rate = found["learn"]["old"]
     assert (rate.low, rate.high, rate.method) == (pytest.approx(centre - half), pytest.approx(centre + half), "wilson")
 
 
@@ -177,6 +182,8 @@ def test_what_should_change_and_what_must_stay(script: Any) -> None:
     assert report.rate("interconnected", "same", "unlearn").value == 1
     assert report.rate("interconnected", "same").value == 0
     assert report.rate("interconnected").value == pytest.approx(1 / 4)  # three paraphrases and the two-hop question
+    assert [report.rate("interconnected", name).value for name in ("hop_old", "hop_new")] == [1, 0]
+    assert report.rate("interconnected", "hop_new").n == 1
 
 
 def test_a_reverse_query_with_the_new_answer_is_new(script: Any) -> None:
@@ -220,6 +227,7 @@ def test_reasons_for_what_is_left_out() -> None:
         "steps: retained facts",
         "interconnected: multi-hop",
         "interconnected: same answer",
+        "held-out questions",
         "priming",
     }
     assert "'nothing' has the answer 'France'" in report.skipped["interconnected: multi-hop"]
@@ -283,6 +291,36 @@ def test_retained_facts_are_asked_step_by_step(script: Any) -> None:
     same = report.rate("steps", "same", "learn")
     assert report.rate("steps", "same", "base").value == 1.0 and 0 < same.value < 1.0  # the Louvre stays in Paris
     assert same.n == len([r for r in report.rows if r.group == "same" and r.stage == "base"])
+
+
+def test_a_retained_fact_whose_answer_is_the_target_is_not_asked() -> None:
+    """It cannot show a spread: it says the target already."""
+    roma = other("Colosseum", "Rome", "landmark-city")
+    pool = FactSet([*POOL, roma])
+    report = run(edit=an_edit(retain_ids=("spain-capital", roma.id)), pool=pool, probes="steps")
+    assert {r.fact_id for r in report.rows if r.group == "same"} == {"spain-capital"}
+    report = run(edit=an_edit(retain_ids=(roma.id,)), pool=pool, probes="steps")
+    assert "with an answer other than 'Rome'" in report.skipped["steps: retained facts"]
+
+
+def test_a_fact_without_neighbours_says_so_when_primed() -> None:
+    alone = capital("France", "Paris", "Rome", relation="capital of its own")
+    report = run(edit=an_edit(facts=(alone,)), probes="priming")
+    assert {r.kind for r in report.rows} == {"other"}
+    assert "has the relation 'capital of its own'" in report.skipped["priming: neighbours"]
+
+
+def test_a_probe_that_fails_costs_no_other_probes_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(battery: Any) -> None:
+        battery.ask("keywords", [battery_module.Prompt("bold", "What is the capital of **France**?", FRANCE)])
+        raise MemoryError("no room for gates")
+
+    monkeypatch.setitem(run_module._RUN, "keywords", fail)
+    with pytest.warns(UserWarning, match="The probe 'keywords' failed; the others go on"):
+        report = run(probes=["interconnected", "keywords", "context"])
+    assert report.probes == ("interconnected", "context") and report.partial == ""
+    assert report.skipped["keywords"] == "it failed with MemoryError: no room for gates"
+    assert {r.probe for r in report.rows} == {"interconnected", "keywords", "context"}
 
 
 def test_what_a_control_lacks_is_said() -> None:
@@ -378,9 +416,9 @@ def test_ctrl_c_keeps_finished_rows() -> None:
         if row.stage == "unlearn":
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="Interrupted during context"):
-        report = run(probes=["context"], on_row=interrupt)
-    assert report.partial == "interrupted during context"
+    with pytest.warns(UserWarning, match="Interrupted during interconnected"):
+        report = run(probes=["interconnected"], on_row=interrupt)
+    assert report.partial == "interrupted during interconnected"
     assert {r.stage for r in report.rows} == {"base", "unlearn"}
-    assert report.rate("context", stage="base").n > 0
+    assert report.rate("interconnected", stage="base").n > 0
     assert tiny().fingerprint == an_edit().base_fingerprint

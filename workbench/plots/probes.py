@@ -29,7 +29,7 @@ from workbench.plots.style import (
     visible,
     whiskers,
 )
-from workbench.types import Curve, ProbeReport
+from workbench.types import Curve, Lens, ProbeReport
 from workbench.types.probe import PROBE_TITLES
 
 _COLORS = (GREY, ORANGE, BLUE, GREEN, PURPLE)
@@ -49,13 +49,22 @@ def probe_figure(report: ProbeReport, what: str = "rates", **options: Any) -> go
     if what == "rates":
         return recovery_figure(report, **options)
     if what == "lens":
-        return lens_figure([x for x in report.lenses if x.prompt.fact_id == report.fact.id], **options)
+        return lens_figure(_lenses(report, **options))
     curves = [c for c in report.curves if c.probe == what]
     if what in ("strength", "relearning"):
         return curves_figure(report, curves, **options)
     if what == "keywords":
         return words_figure(report, [c for c in curves if c.group == "edited"], **options)
     return priming_figure(report, curves, **options)
+
+
+def _lenses(report: ProbeReport, group: str = "edited") -> list[Lens]:
+    """The readings of the edited fact, or of the control."""
+    fact = {"edited": report.fact, "control": report.control}.get(group)
+    found = [x for x in report.lenses if fact is not None and x.prompt.fact_id == fact.id]
+    if not found:
+        raise ValueError(f"group must be 'edited' or 'control' with a lens in this report, got {group!r}.")
+    return found
 
 
 def recovery_figure(report: ProbeReport) -> go.Figure:

@@ -109,6 +109,17 @@ class Lens:
             return f"pretends to forget: the old answer leads at {where}, then the {end} answer from {self.turn} on"
         return f"no trace: the old answer leads visibly at no layer; the {end} answer does from {self.turn} on"
 
+    @property
+    def finding(self) -> str:
+        """The verdict; then what is taken back of the old answer, and where the new one wins first."""
+        back = (
+            f"P(old) ends {self.latent():.2f} below its highest"
+            if self.latent() > 0
+            else "P(old) is highest at the end"
+        )
+        win = f"the new answer wins first at {self.first_win}" if self.first_win else "the new answer never wins"
+        return f"{self.verdict}; {back}; {win}"
+
     def to_frame(self) -> pd.DataFrame:
         """One line per layer: the likeliest token, and probability and rank of each answer."""
         import pandas as pd

@@ -54,6 +54,8 @@ PROBE_RATES: dict[str, str] = {
     "neither": "neither",
     "same": "must stay: still right",
     "control": "control: still right",
+    "hop_old": "multi-hop alone: what followed from the old answer",
+    "hop_new": "multi-hop alone: what follows from the new answer",
     "informative": "prompts on which the base is right",
     "gain": "old answer with the fact stated minus without",
     "control_gain": "the same for the control",
@@ -237,9 +239,10 @@ class ProbeReport:
         from workbench.evaluation.metrics import wilson
 
         last = self.stages[-1]
-        out = [f"lens, {x.stage}: {x.verdict}" for x in self.lenses if x.prompt.fact_id == self.fact.id]
+        of = {self.fact.id: ""} | ({self.control.id: f", control {self.control.id}"} if self.control else {})
+        out = [f"lens, {x.stage}{of[id]}: {x.finding}" for id in of for x in self.lenses if x.prompt.fact_id == id]
         for probe, by in self.rates.items():
-            for name in ("old", "same", "control", "gain", "bleed"):
+            for name in ("old", "hop_new", "same", "control", "gain", "bleed"):
                 found = by.get(last, {}).get(name)
                 if found is not None and found.n:
                     out.append(f"{PROBE_TITLES[probe]}, {last}: {PROBE_RATES[name]} {found}")
@@ -297,7 +300,8 @@ class ProbeReport:
 
     def plot(self, what: str = "rates", **options: Any) -> go.Figure:
         """A figure: ``"rates"`` (old answer recovered, control kept), or a probe's: ``"lens"``, ``"strength"``,
-        ``"relearning"``, ``"keywords"``, ``"priming"`` (see ``workbench.plots.probes``).
+        ``"relearning"``, ``"keywords"``, ``"priming"`` (see ``workbench.plots.probes``). ``group="control"`` draws the
+        control's lens.
 
         Raises:
             ValueError: There is no such figure, or nothing measured to draw in it; the message lists what there is.
@@ -342,6 +346,7 @@ class ProbeReport:
         )
         asked = list(dict.fromkeys(r.probe for r in self.rows))  # one that was interrupted has rows, too
         texts = [self.answers(p, group=None) for p in asked]
+        beside = self.control is not None and any(x.prompt.fact_id == self.control.id for x in self.lenses)
         return write_html_report(
             path,
             title=f"What is left of {self.fact.subject}: {self.fact.answer}",
@@ -350,6 +355,7 @@ class ProbeReport:
                 ("What was found", list(self.findings) or ["Nothing was measured."]),
                 ("Rates", [self.summary()]),
                 *((f"Figure: {name}", [self.plot(name)]) for name in self.figures),
+                *([("Figure: lens of the control", [self.plot("lens", group="control")])] if beside else []),
                 *((f"Texts: {p}", [t]) for p, t in zip(asked, texts, strict=True)),
             ],
         )

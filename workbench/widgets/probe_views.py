@@ -103,7 +103,7 @@ def layers(readings: Sequence[Lens], prompt: str) -> str:
         for one in readings
     ]
     words = f"<p>{markup.text(f'Layer by layer: {prompt}')}</p>"
-    words += "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.verdict}.')}</p>" for x in readings)
+    words += "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.finding}.')}</p>" for x in readings)
     heads = ["answer", *(f"rank, {stage_words(x.stage)}" for x in readings)]
     ranks = [
         [

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from workbench.evaluation.probes import graph, prompts
 from workbench.evaluation.probes.battery import Battery, Skip, as_control, interleaved
-from workbench.evaluation.probes.priming import judged
+from workbench.evaluation.probes.priming import answers_target, judged
 from workbench.evaluation.probes.prompts import Prompt
 
 RETAINED = 3
@@ -40,11 +40,13 @@ def probe_steps(battery: Battery) -> None:
         if not hops:
             battery.lacks(fact, "steps: two hops", graph.no_path(battery.paths(fact), fact))
         lists.append(asked if fact is battery.fact else as_control(asked))
-    kept = [f for f in battery.pool if f.id in battery.edit.retain_ids]
-    random.Random(battery.seed).shuffle(kept)
+    retained = [f for f in battery.pool if f.id in battery.edit.retain_ids]
+    random.Random(battery.seed).shuffle(retained)
+    kept = [f for f in retained if not answers_target(f, battery.fact)]
     kept.sort(key=lambda f: not f.relation or f.relation != battery.fact.relation)
     if not kept:
-        battery.skipped["steps: retained facts"] = f"the edit retained no fact of {battery.pool.name!r}"
+        other = f" with an answer other than {battery.fact.target!r}" if retained else ""
+        battery.skipped["steps: retained facts"] = f"the edit retained no fact of {battery.pool.name!r}{other}"
     for fact in kept[:RETAINED]:
         asked = prompts.steps(judged(fact, battery.fact), [])
         lists.append([replace(p, group="same") for p in asked])

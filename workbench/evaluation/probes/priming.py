@@ -22,8 +22,9 @@ NEIGHBOURS, OTHERS = 12, 12
 def probe_priming(battery: Battery) -> None:
     """Questions about other facts, drawn by seed: neighbours (same relation) and others."""
     fact, rng = battery.fact, random.Random(battery.seed)
-    names = {name.casefold() for name in (*fact.targets, *fact.answers)}
-    free = [f for f in battery.untouched if not names & {a.casefold() for a in f.answers}]
+    names = {name.casefold() for name in fact.answers}
+    apart = [f for f in battery.untouched if not names & {a.casefold() for a in f.answers}]
+    free = [f for f in apart if not answers_target(f, fact)]
     near = [f for f in free if fact.relation and f.relation == fact.relation]
     far = [f for f in free if not fact.relation or f.relation != fact.relation]
     drawn = [
@@ -33,6 +34,9 @@ def probe_priming(battery: Battery) -> None:
     ]
     if not drawn:
         raise Skip(f"{battery.pool.name!r} has no untouched fact with an answer of its own")
+    if not any(kind == "neighbour" for kind, _ in drawn):
+        why = f"no untouched fact of {battery.pool.name!r} has the relation {fact.relation!r} and an answer of its own"
+        battery.skipped["priming: neighbours"] = why if fact.relation else "the fact has no relation"
     prompts = [Prompt(kind, one.question, judged(one, fact), group="same") for kind, one in drawn]
     battery.ask("priming", prompts)
     ids = [list(battery.ids(p)) for p in prompts]
@@ -59,8 +63,14 @@ def probe_priming(battery: Battery) -> None:
 
 
 def judged(one: Fact, edited: Fact) -> Fact:
-    """A fact with the edit's target as its new answer, so that a spread is classified as new."""
+    """A fact with the edit's target as its new answer, so that a spread is classified as new. Its own answer must be
+    another one (``answers_target``)."""
     return Fact.from_dict(one.to_dict() | {"target": edited.target, "target_aliases": edited.target_aliases})
+
+
+def answers_target(one: Fact, edited: Fact) -> bool:
+    """Whether an edit's target is another fact's own answer, so that it spreads nowhere by being said there."""
+    return bool({name.casefold() for name in edited.targets} & {name.casefold() for name in one.answers})
 
 
 def likeliest(model: LoadedModel, ids: list[list[int]], answers: list[list[int]], fact: Fact) -> list[float]:

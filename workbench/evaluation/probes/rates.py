@@ -34,9 +34,11 @@ def _key(row: ProbeRow) -> tuple[str, ...]:
 def _at_stage(
     probe: str, rows: Sequence[ProbeRow], base: dict[tuple[str, ...], ProbeRow], seed: int
 ) -> dict[str, Rate]:
+    # Bare questions of the context probe are what the others are compared with, and the paraphrases of another probe.
+    counted = [r for r in rows if r.informative and not (probe == "context" and r.kind == "not stated")]
+
     def over(group: str, says: Callable[[ProbeRow], bool], cluster: bool = False) -> Rate:
-        among = [r for r in rows if r.group == group and r.informative]
-        return share([(r.fact_id if cluster else "", says(r)) for r in among], seed=seed)
+        return share([(r.fact_id if cluster else "", says(r)) for r in counted if r.group == group], seed=seed)
 
     groups = {r.group for r in rows}
     rates: dict[str, Rate] = {}
@@ -48,6 +50,9 @@ def _at_stage(
     if "control" in groups:
         rates["control"] = over("control", lambda r: r.label == "old")
     rates["informative"] = share([("", r.informative) for r in rows if r.group != "control"], seed=seed)
+    hops = [r for r in counted if r.kind == "multi-hop" and r.group == "edited"]
+    if hops:
+        rates |= {f"hop_{name}": share([("", r.recovered == name) for r in hops], seed=seed) for name in ("old", "new")}
     if probe == "context":
         for name, group in (("gain", "edited"), ("control_gain", "control")):
             rates[name] = _gain([r for r in rows if r.group == group], seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -81,8 +82,9 @@ def probe(
         progress: Show a progress bar.
 
     Returns:
-        The report. What a probe lacked is in ``skipped`` with the reason. A battery that was cancelled, or interrupted
-        with Ctrl-C (which warns), returns the rows that were finished, and says in ``partial`` where it ended.
+        The report. What a probe lacked, or the error in which it ended (which warns), is in ``skipped``. A battery that
+        was cancelled, or interrupted with Ctrl-C (which warns), returns the rows that were finished, and says in
+        ``partial`` where it ended.
 
     Raises:
         ValueError: An edit of another base, an edited model, a fact that the edit does not hold, an unknown probe or
@@ -145,6 +147,10 @@ def _run(
                 battery.skipped["control"] = f"{battery.pool.name!r} has no untouched fact that the model knows"
         elif not len(known_facts(battery.model, FactSet([battery.control]), progress=False)):
             battery.skipped["control"] = f"the base does not answer {battery.control.id!r}, so it shows nothing"
+        for fact in battery.facts:
+            if not fact.heldout:
+                why = "the fact has none, so generic wordings of its question were asked"
+                battery.lacks(fact, "held-out questions", why)
         for name in names:
             now = name
             battery.check()
@@ -157,6 +163,11 @@ def _run(
                 done.append(name)
             except Skip as why:
                 battery.skipped[name] = str(why)
+            except (Stopped, KeyboardInterrupt):
+                raise
+            except Exception as error:  # out of memory in one probe must not cost the rows of the others
+                battery.skipped[name] = f"it failed with {type(error).__name__}: {error}"
+                warnings.warn(f"The probe {name!r} failed; the others go on.\n{traceback.format_exc()}", stacklevel=3)
     except Stopped as why:
         return done, f"{why} during {now}"
     except KeyboardInterrupt:
