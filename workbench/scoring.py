@@ -18,6 +18,14 @@ READ_AT_ONCE = 16
 """Rows that are read in one pass: the logits of all tokens of their continuations are held."""
 
 
+def _check_prompts(prompts: Sequence[Sequence[int]]) -> None:
+    """Raise a ValueError for an empty one."""
+    if not all(map(len, prompts)):
+        raise ValueError(
+            "A prompt has no tokens, so nothing predicts what follows it. Begin it with a token (BOS, say)."
+        )
+
+
 def read_logits(
     model: LoadedModel, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], batch_size: int
 ) -> Iterator[tuple[int, Tensor]]:
@@ -30,10 +38,7 @@ def read_logits(
     Raises:
         ValueError: An empty prompt: nothing predicts its continuation's first token.
     """
-    if not all(map(len, prompts)):
-        raise ValueError(
-            "A prompt has no tokens, so nothing predicts what follows it. Begin it with a token (BOS, say)."
-        )
+    _check_prompts(prompts)
     if not prompts:
         return
     engine = Resumable(model)
@@ -88,13 +93,20 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
-    """Full-sequence probability of each continuation after its prompt, for a few rows of (prompt, continuation).
+    """Full-sequence probability of each continuation after its prompt, for a few rows of (prompt, continuation); 1 for
+    an empty one.
 
     A text that another begins with is read off that one (answers of one token after one prompt, say), what several
     begin with is computed once, and the last token of a row never. Below the lowest gate of an edited model the states
     are the base's; those of the last few calls are kept, for a strength that is turned. Equal to
     ``continuation_logprobs`` up to rounding.
+
+    Raises:
+        ValueError: An empty prompt: nothing predicts its continuation's first token.
     """
+    _check_prompts([prompt for prompt, _ in rows])
+    if not any(len(continuation) for _, continuation in rows):
+        return [1.0] * len(rows)
     given = [(*prompt, *continuation)[:-1] for prompt, continuation in rows]
     distinct = list(dict.fromkeys(given))
     texts = tuple(t for t in distinct if not any(o != t and o[: len(t)] == t for o in distinct))

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.tiny import tiny_llama
+from tests.tiny import N_VOCAB, tiny_llama
 from tests.tiny_facts import FAMILIES, capitals, edit_of, knowing, some_gates, tiny
 from tests.unit.test_resume import windowed
 from workbench.editing.applied import Dial
@@ -115,6 +117,36 @@ def test_scores_of_given_answers_are_the_plain_models(family: str) -> None:
         list(continuation_logprobs(model, [[], [1]], [[2], [3]]))
 
 
+tokens = st.lists(st.integers(5, N_VOCAB - 1), max_size=6)
+
+
+@settings(max_examples=20)
+@given(
+    rows=st.lists(st.tuples(tokens.filter(bool), tokens), min_size=1, max_size=6),
+    shared=tokens,
+    edited=st.booleans(),
+    at_once=st.integers(1, 4),
+)
+def test_rows_of_any_lengths_are_the_plain_models(rows: Any, shared: list[int], edited: bool, at_once: int) -> None:
+    """Padding, common beginnings, texts within texts: no row's scores depend on the rows beside it."""
+    model = Dial(tiny(), edit_of(tiny(), some_gates(tiny(), (1, "post")))).at(1.0) if edited else tiny()
+    rows = [([*shared, *prompt], continuation) for prompt, continuation in rows]
+    expected = []
+    for prompt, continuation in rows:
+        with torch.no_grad():
+            logits = model.runner(input_ids=torch.tensor([[*prompt, *continuation]])).logits[0, len(prompt) - 1 : -1]
+        expected.append(logits.log_softmax(-1))
+    found = dict(continuation_logprobs(model, *zip(*rows, strict=True), batch_size=at_once))
+    assert sorted(found) == [i for i, (_, continuation) in enumerate(rows) if continuation]
+    for i, logprobs in found.items():
+        torch.testing.assert_close(logprobs, expected[i], atol=1e-4, rtol=0)
+    whole = [
+        float(x.gather(1, torch.tensor(c, dtype=torch.long)[:, None]).sum().exp())
+        for x, (_, c) in zip(expected, rows, strict=True)
+    ]
+    assert continuation_probabilities(model, rows) == pytest.approx(whole, rel=1e-3, abs=1e-12)
+
+
 @pytest.mark.parametrize("rows", [2, 3])
 def test_a_window_within_the_texts_is_kept(rows: int) -> None:
     """Layers that see two tokens only: no prefix is shared, for padding would stand within the window."""
@@ -133,6 +165,13 @@ def test_the_tokens_that_prompts_share() -> None:
     assert shared_tokens(model, [(1, 2, 3), (1, 2, 3)], 5) == 2
     assert shared_tokens(model, [(3,), (1, 2, 3)], 5) == 0
     assert shared_tokens(model, [(1, 2, 3)], 5) == 0
+
+
+def test_probabilities_of_nothing() -> None:
+    assert continuation_probabilities(tiny(), []) == []
+    assert continuation_probabilities(tiny(), [([7], []), ([8, 9], [])]) == [1.0, 1.0]
+    with pytest.raises(ValueError, match="A prompt has no tokens"):
+        continuation_probabilities(tiny(), [([7], [8]), ([], [5, 6])])
 
 
 def probabilities(model: LoadedModel, rows: list[tuple[list[int], list[int]]]) -> list[float]:

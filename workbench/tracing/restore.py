@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +18,11 @@ from workbench.tracing.packed import Unsupported
 
 ROWS = (2048, 16384)
 """Tokens at once on a CPU and on an accelerator: more makes no matrix product faster."""
+CGROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
+)
+"""Where a container's limit and use of memory stand (control groups of version 2 and 1): a machine does not tell."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,17 @@ def default_rows(engine: Layerwise, tokens: int) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device."""
+    """Bytes that can still be allocated on a device; on a CPU no more than the process's container allows."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    return psutil.virtual_memory().available
+    free = psutil.virtual_memory().available
+    for limit, used in CGROUPS:
+        if limit.is_file() and used.is_file():
+            most = limit.read_text().strip()
+            free = min(free, max(0, int(most) - int(used.read_text()))) if most.isdigit() else free
+    return free
 
 
 def plain_effects(
