@@ -21,9 +21,11 @@ from benchmarks import (
 )
 
 if __name__ == "__main__":
+    print(f"\n# {speed_trace.__name__}\n", flush=True)
+    speed_trace.main(["--growth"])
+    speed_trace.main(["--dtype", "bfloat16", "--out", "out/bench/speed_trace_bfloat16.json"])
     for part in (
         quickstart,
-        speed_trace,
         speed_fit,
         clicks,
         soft_forgetting,

@@ -6,13 +6,13 @@ Run by ``python -m benchmarks.speed_trace --growth``. Arithmetic is counted, so 
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Any
 
 import torch
 from transformers import LlamaConfig
 from transformers.models.llama import LlamaForCausalLM
 
+from benchmarks.timing import seconds
 from workbench.layerwise import Layerwise
 from workbench.models import load_model
 from workbench.tracing.cells import Cell, cone_tokens
@@ -67,13 +67,10 @@ def measure(models: dict[int, Any], *, layers: int, positions: int, samples: int
     with torch.no_grad():
         recording = engine.record(clean, ("resid",))
         for _ in range(3 if positions < 100 else 1):
-            began = time.perf_counter()
-            engine.run(corrupted)
-            once = time.perf_counter()
-            for _ in effects(engine, recording, corrupted, None, cells, lambda logits: logits[:, 0], max_rows=max_rows):
-                pass
-            took.append(time.perf_counter() - once)
-            plain.append((once - began) * len(cells))
+            once, _ = seconds(lambda: engine.run(corrupted), engine.device)
+            whole, _ = seconds(lambda: sweep(engine, recording, corrupted, cells, max_rows), engine.device)
+            took.append(whole)
+            plain.append(once * len(cells))
     through = samples * cone_tokens(cells, layers, positions)
     return {
         "cells": len(cells),
@@ -85,19 +82,24 @@ def measure(models: dict[int, Any], *, layers: int, positions: int, samples: int
     }
 
 
+def sweep(engine: Layerwise, recording: Any, corrupted: torch.Tensor, cells: list[Cell], max_rows: int) -> None:
+    """Every cell's effect on one logit."""
+    for _ in effects(engine, recording, corrupted, None, cells, lambda logits: logits[:, 0], max_rows=max_rows):
+        pass
+
+
 def peak_memory(engine: Layerwise, recording: Any, corrupted: torch.Tensor, cells: list[Cell], max_rows: int) -> float:
     """Most bytes allocated at once during a sweep, beyond what there was before."""
-    work = lambda: list(effects(engine, recording, corrupted, None, cells, lambda x: x[:, 0], max_rows=max_rows))  # noqa: E731
     if engine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         with torch.no_grad():
-            work()
+            sweep(engine, recording, corrupted, cells, max_rows)
         return float(torch.cuda.max_memory_allocated() - before)
     from torch.profiler import ProfilerActivity, profile
 
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
+        sweep(engine, recording, corrupted, cells, max_rows)
     held = most = 0
     for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
         if event.name() == "[memory]":

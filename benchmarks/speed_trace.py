@@ -4,16 +4,22 @@
 
 Two ways are timed in turn, so that a busy machine slows both; a repeat gives one ratio, and the table shows the median.
 Of the slow ways a few cells drawn by seed are timed and scaled to all of them; so are the values that are compared.
-The text to trace is found before: both ways are given it.
+The text to trace is found before: both ways are given it. Values that differ by more than 1e-4 in float32 are an error;
+a goal that is missed is a "no" in the table.
+
+In bfloat16 the slow way is no truth either. Both are compared with the same rounded weights in float32: the slow way's
+distance (root of the mean square) is the noise floor, and ours should be no larger.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import random
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +41,15 @@ SWAPS = ("nineteen-eighty-four-author", "athens-country")
 NOISY = ("michael-jordan-sport", "ostrich-class", "acropolis-city", "north-carolina-state-capital")
 """Facts whose clozes have early (the first two) and late subjects."""
 SAMPLES = 10
+NEAR = 1e-4
+"""Largest difference of values in float32."""
+GOALS: dict[str, tuple[str, str, float]] = {
+    "lens": ("times faster", "at least", 15),
+    "heads": ("times faster", "at least", 10),
+    "gradient": ("forward passes", "at most", 4),
+    "loop": ("fraction of the ceiling", "at least", 0.6),
+    "floor": ("times the floor of a matrix product", "at most", 2.5),
+}
 
 
 class Arithmetic:
@@ -46,15 +61,20 @@ class Arithmetic:
         self.layer = 2 * sum(p.numel() for p in layer.parameters() if p.ndim == 2)
         self.head = 2 * shape.d_vocab * shape.d_model
         self.layers, self.width = shape.n_layers, 4 * shape.n_heads * shape.d_head
+        self.keys_values = 4 * shape.d_model * shape.n_kv_heads * shape.d_head
 
     def forward(self, rows: int, tokens: int, heads: int) -> float:
         """Of a whole forward pass with logits at some tokens of each row."""
         return rows * (self.layers * tokens * (self.layer + self.width * tokens / 2) + heads * self.head)
 
     def cone(self, cells: list[Cell], samples: int, tokens: int, total: int) -> float:
-        """Of what cells must compute, and one clean and the corrupted runs of the tokens that differ."""
-        through = samples * cone_tokens(cells, self.layers, tokens) + (1 + samples) * self.layers * tokens
-        return through * (self.layer + self.width * total / 2) + (len(cells) * samples + 1 + samples) * self.head
+        """Of what cells must compute, and one clean and the corrupted runs of the tokens that differ. In the last layer
+        that is a cell's last token, and keys and values of the others."""
+        before = samples * cone_tokens([c for c in cells if c.start < self.layers - 1], self.layers - 1, tokens)
+        last = [c for c in cells if c.start < self.layers]
+        through = before + samples * len(last) + (1 + samples) * self.layers * tokens
+        read = samples * sum(tokens - c.first for c in last) * self.keys_values
+        return through * (self.layer + self.width * total / 2) + read + (len(cells) * samples + 1 + samples) * self.head
 
 
 def matrix_speed(device: torch.device, dtype: torch.dtype) -> float:
@@ -69,6 +89,7 @@ def forward_speed(model: Any, arithmetic: Arithmetic) -> float:
     """Operations a second of the model's own forward pass on a large batch, logits at the last tokens only."""
     ids = torch.randint(10, 1000, (64, 32), device=model.device)
     with torch.no_grad():
+        model.hf(ids[:1])
         took, _ = seconds(lambda: model.hf(ids, logits_to_keep=1), model.device)
     return arithmetic.forward(64, 32, 1) / took
 
@@ -88,6 +109,7 @@ class Swap:
 
     def __init__(self, model: Any, facts: Any, name: str) -> None:
         self.model, self.fact = model, facts[name]
+        _ = model.bridge  # booted before anything is timed
         first = causal_trace(model, self.fact, form="cloze", corruption="swap", metric="logit_diff", progress=False)
         self.partner = facts[first.prompts[0].partner]
         self.prompt = first.prompts[0]
@@ -122,31 +144,51 @@ class Swap:
         return clean, took, values.flatten()
 
 
-def against_lens(swap: Swap, kind: str, repeats: int, drawn: int, rng: random.Random) -> dict[str, Any]:
-    """Ratio of TransformerLens' time to ours, and the largest difference of the values of the cells drawn."""
+def agreement(ours: Sequence[float], slow: Sequence[float], exact: Sequence[float]) -> dict[str, float]:
+    """How near the values of both ways are; with ``exact`` ones (for bfloat16), how far both are from those."""
+    if not exact:
+        return {"largest difference": max(abs(a - b) for a, b in zip(ours, slow, strict=True))}
+
+    def apart(values: Sequence[float]) -> float:
+        return statistics.fmean((a - b) ** 2 for a, b in zip(values, exact, strict=True)) ** 0.5
+
+    found = {"distance of ours to float32": apart(ours), "noise floor: distance of the peer's": apart(slow)}
+    return found | {"rank correlation": spearman(ours, slow)}
+
+
+def against_lens(
+    swap: Swap, kind: str, repeats: int, drawn: int, rng: random.Random, exact: Any | None
+) -> dict[str, Any]:
+    """Ratio of TransformerLens' time to ours, and how the values of the cells drawn agree."""
     from transformer_lens.patching import get_act_patch_attn_head_out_all_pos, get_act_patch_resid_pre
 
     model = swap.model
     width = len(swap.prompt.token_ids) if kind == "resid" else model.shape.n_heads
     every = [(layer, at) for layer in range(model.shape.n_layers) for at in range(width)]
-    ratios, largest, ours, theirs = [], 0.0, [], []
-    pairs: list[tuple[float, float]] = []
-    for _ in range(repeats):
+    ratios, ours, theirs = [], [], []
+    measured: list[tuple[float, float]] = []
+    truth: list[float] = []
+
+    def ours_of(one: Any) -> Any:
         if kind == "resid":
-            took, found = seconds(lambda: causal_trace(model, swap.fact, **swap.options), model.device)
+            return causal_trace(one, swap.fact, **swap.options)
+        return attribute(one, swap.fact, method="patching", **swap.options)
+
+    precise = None if exact is None else ours_of(exact)
+    for _ in range(repeats):
+        took, found = seconds(lambda: ours_of(model), model.device)
+        if kind == "resid":
             cells, names = rng.sample(every, drawn), ["layer", "pos"]
             clean, part, values = swap.lens(get_act_patch_resid_pre, "hook_resid_pre", cells, names)
         else:
-            took, found = seconds(lambda: attribute(model, swap.fact, method="patching", **swap.options), model.device)
             cells, names = rng.sample(every, drawn), ["layer", "head"]
             clean, part, values = swap.lens(get_act_patch_attn_head_out_all_pos, "hook_z", cells, names)
         slow = clean + part * len(every) / drawn
         ratios.append(slow / took)
         ours.append(took)
         theirs.append(slow)
-        both = [(float(v), float(found.values[c]) + found.corrupted) for c, v in zip(cells, values, strict=True)]
-        pairs += both
-        largest = max(largest, *(abs(a - b) for a, b in both))
+        measured += [(float(found.values[c]) + found.corrupted, float(v)) for c, v in zip(cells, values, strict=True)]
+        truth += [] if precise is None else [float(precise.values[c]) + precise.corrupted for c in cells]
     return {
         "fact": swap.fact.id,
         "tokens": len(swap.prompt.token_ids),
@@ -155,12 +197,13 @@ def against_lens(swap: Swap, kind: str, repeats: int, drawn: int, rng: random.Ra
         "seconds": statistics.median(ours),
         "peer's seconds": statistics.median(theirs),
         "times faster": statistics.median(ratios),
-        "largest difference": largest,
-        "rank correlation": spearman([a for a, _ in pairs], [b for _, b in pairs]),
+        **agreement([a for a, _ in measured], [b for _, b in measured], truth),
     }
 
 
-def against_loop(model: Any, fact: Any, repeats: int, drawn: int, rng: random.Random) -> dict[str, Any]:
+def against_loop(
+    model: Any, fact: Any, repeats: int, drawn: int, rng: random.Random, exact: Any | None
+) -> dict[str, Any]:
     """Our trace of three sites against the loop of Meng et al., and both against what the cone allows."""
     arithmetic = Arithmetic(model)
     prompt = traced_prompt(model, fact, form="cloze")
@@ -170,13 +213,15 @@ def against_loop(model: Any, fact: Any, repeats: int, drawn: int, rng: random.Ra
     n_cells = len(SITES) * model.shape.n_layers * total
     cone = arithmetic.cone(cells, SAMPLES, total - start, total)
     whole = n_cells * arithmetic.forward(1 + SAMPLES, total, total)
-    ratios, fractions, floors, ours, largest = [], [], [], [], 0.0
+    ratios, fractions, floors, ours = [], [], [], []
+    measured: list[tuple[float, float]] = []
+    truth: list[float] = []
+    options: dict[str, Any] = {"form": "cloze", "samples": SAMPLES, "progress": False}
+    precise = None if exact is None else causal_trace(exact, fact, SITES, **options)
     for _ in range(repeats):
         large = forward_speed(model, arithmetic)
         matrix = matrix_speed(model.device, model.dtype)
-        took, found = seconds(
-            lambda: causal_trace(model, fact, SITES, form="cloze", samples=SAMPLES, progress=False), model.device
-        )
+        took, found = seconds(lambda: causal_trace(model, fact, SITES, **options), model.device)
         picks = [
             (rng.choice(SITES), rng.randrange(model.shape.n_layers), rng.randrange(start, total)) for _ in range(drawn)
         ]
@@ -189,11 +234,8 @@ def against_loop(model: Any, fact: Any, repeats: int, drawn: int, rng: random.Ra
         fractions.append(slow / took / ceiling)
         floors.append(took / (cone / matrix))
         ours.append(took)
-        differences = [
-            abs(value - float(found[site].values[layer, at]))
-            for (site, layer, at), value in zip(picks, values, strict=True)
-        ]
-        largest = max(largest, *differences)
+        measured += [(float(found[s].values[tuple(at)]), value) for (s, *at), value in zip(picks, values, strict=True)]
+        truth += [] if precise is None else [float(precise[s].values[tuple(at)]) for s, *at in picks]
     return {
         "fact": fact.id,
         "tokens": total,
@@ -204,22 +246,48 @@ def against_loop(model: Any, fact: Any, repeats: int, drawn: int, rng: random.Ra
         "arithmetic saved": whole / cone,
         "fraction of the ceiling": statistics.median(fractions),
         "times the floor of a matrix product": statistics.median(floors),
-        "largest difference": largest,
+        **agreement([a for a, _ in measured], [b for _, b in measured], truth),
     }
 
 
-def gradient(model: Any, swap: Swap, repeats: int) -> dict[str, Any]:
+def gradient(model: Any, fact: Any, corrupted: str, options: dict[str, Any], repeats: int) -> dict[str, Any]:
     """Gradient attribution for heads, MLPs and neurons together, in forward passes of the same text."""
+    prompt = traced_prompt(model, fact, form="cloze")
+    ids = torch.tensor([prompt.token_ids], device=model.device)
     units = []
     for _ in range(repeats):
         with torch.no_grad():
-            before, _ = seconds(lambda: model.hf(swap.ids), model.device)
-            took, _ = seconds(
-                lambda: attribute(model, swap.fact, ("head", "mlp", "neuron"), **swap.options), model.device
-            )
-            after, _ = seconds(lambda: model.hf(swap.ids), model.device)
+            before, _ = seconds(lambda: model.hf(ids), model.device)
+            took, _ = seconds(lambda: attribute(model, fact, ("head", "mlp", "neuron"), **options), model.device)
+            after, _ = seconds(lambda: model.hf(ids), model.device)
         units.append(2 * took / (before + after))
-    return {"fact": swap.fact.id, "tokens": len(swap.prompt.token_ids), "forward passes": statistics.median(units)}
+    return {
+        "fact": fact.id,
+        "corrupted by": corrupted,
+        "tokens": len(prompt.token_ids),
+        "subject at": prompt.subject[0],
+        "forward passes": statistics.median(units),
+    }
+
+
+def gradients(model: Any, facts: Any, swaps: list[Swap], repeats: int) -> list[dict[str, Any]]:
+    """A corrupted run by a swap, and by noise: a run for each sample."""
+    rows = [gradient(model, s.fact, "swap", s.options, repeats) for s in swaps]
+    for name in (NOISY[0], NOISY[2]):
+        for samples in (1, 4):
+            options = {"form": "cloze", "corruption": "noise", "samples": samples, "progress": False}
+            rows.append(gradient(model, facts[name], f"noise, {samples} sample(s)", options, repeats))
+    return rows
+
+
+def judged(rows: list[dict[str, Any]], *goals: str) -> list[dict[str, Any]]:
+    """Rows with a column for each goal: whether it is met."""
+    for row in rows:
+        for name in goals:
+            column, kind, level = GOALS[name]
+            met = row[column] >= level if kind == "at least" else row[column] <= level
+            row[f"{column} {kind} {level:g}"] = "yes" if met else "no"
+    return rows
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -237,38 +305,48 @@ def _shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def main() -> None:
-    """Run, print Markdown tables, write ``out/bench/speed_trace.json``."""
+def main(given: Sequence[str] | None = None) -> None:
+    """Run, print Markdown tables, write ``out/bench/speed_trace.json``.
+
+    Args:
+        given: Arguments; those of the command line by default.
+
+    Raises:
+        SystemExit: In float32, values that differ by more than ``NEAR``.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--drawn", type=int, default=12, help="cells of the slow ways that are timed in a repeat")
-    parser.add_argument("--only", nargs="+", default=["lens", "heads", "gradient", "loop"])
+    parser.add_argument("--only", nargs="*", default=["lens", "heads", "gradient", "loop"])
     parser.add_argument("--noisy", nargs="+", default=NOISY, metavar="FACT", help="facts of the noise trace")
     parser.add_argument("--growth", action="store_true", help="also time and memory on random models of growing size")
     parser.add_argument("--out", type=Path, default=Path("out/bench/speed_trace.json"))
-    args = parser.parse_args()
+    args = parser.parse_args(given)
     model = wb.load_model(device=args.device, dtype=getattr(torch, args.dtype))
+    exact = None
+    if args.dtype != "float32":
+        exact = wb.load_model(copy.deepcopy(model.hf).float(), tokenizer=model.tokenizer, name=f"{model.name}, float32")
     facts, rng = wb.load_facts(), random.Random(0)
     swaps = [Swap(model, facts, name) for name in SWAPS] if {"lens", "heads", "gradient"} & set(args.only) else []
     tables: dict[str, list[dict[str, Any]]] = {}
     if "lens" in args.only:
-        tables["Residual trace, swap, against TransformerLens' get_act_patch_resid_pre on its bridge"] = [
-            against_lens(s, "resid", args.repeats, args.drawn, rng) for s in swaps
-        ]
+        rows = [against_lens(s, "resid", args.repeats, args.drawn, rng, exact) for s in swaps]
+        title = "Residual trace, swap, against TransformerLens' get_act_patch_resid_pre on its bridge"
+        tables[title] = judged(rows, "lens")
     if "heads" in args.only:
-        tables["Every head by exact patching, against get_act_patch_attn_head_out_all_pos on its bridge"] = [
-            against_lens(s, "head", args.repeats, args.drawn, rng) for s in swaps
-        ]
+        rows = [against_lens(s, "head", args.repeats, args.drawn, rng, exact) for s in swaps]
+        title = "Every head by exact patching, against get_act_patch_attn_head_out_all_pos on its bridge"
+        tables[title] = judged(rows, "heads")
     if "gradient" in args.only:
-        tables["Gradient attribution of all heads, MLPs and neurons, in forward passes of the plain HF model"] = [
-            gradient(model, s, 3 * args.repeats) for s in swaps
-        ]
+        rows = gradients(model, facts, swaps, 3 * args.repeats)
+        title = "Gradient attribution of all heads, MLPs and neurons, in forward passes of the plain HF model"
+        tables[title] = judged(rows, "gradient")
     if "loop" in args.only:
-        tables[
-            f"Noise trace, {SAMPLES} samples, three sites, against the loop of Meng et al. on the plain HF model"
-        ] = [against_loop(model, facts[name], args.repeats, args.drawn, rng) for name in NOISY]
+        rows = [against_loop(model, facts[name], args.repeats, args.drawn, rng, exact) for name in args.noisy]
+        title = f"Noise trace, {SAMPLES} samples, three sites, against the loop of Meng et al. on the plain HF model"
+        tables[title] = judged(rows, "loop", "floor")
     if args.growth:
         from benchmarks.growth import growth
 
@@ -283,6 +361,9 @@ def main() -> None:
     print(markdown(result))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1))
+    far = [row["fact"] for rows in tables.values() for row in rows if row.get("largest difference", 0) > NEAR]
+    if far:
+        raise SystemExit(f"Values differ by more than {NEAR:g} from the slow way's on {far}.")
 
 
 if __name__ == "__main__":
