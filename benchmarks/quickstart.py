@@ -80,7 +80,13 @@ def main() -> None:
     print(
         f"{path}: {seconds:.0f} s on {os.cpu_count()} cores, at most {memory / 1e9:.2f} GB; cached model: {load:.1f} s"
     )
+    goals = {
+        "quickstart_peak_gb at most 2.5": memory <= 2.5e9,
+        "beside the base at most 5% more": beside <= 1.05 * alone,
+    }
+    result |= {"beside_the_base_more": round(beside / alone - 1, 4), "met": goals}
     print(f"an edited model beside its base: {beside / 1e9:.3f} GB, {beside / alone - 1:+.1%} against the base twice")
+    print("; ".join(f"{goal}: {'yes' if met else 'no'}" for goal, met in goals.items()))
     out = Path("out/bench/quickstart.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1))
