@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from workbench.editing.retain import default_retain
     from workbench.editing.selector import contrast_facts, default_selection
     from workbench.evaluation.arms import compare
+    from workbench.evaluation.counterfact import counterfact_rates
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
     from workbench.evaluation.maps import MapComparison, compare_maps
     from workbench.evaluation.probes.run import probe
@@ -86,6 +87,7 @@ _HOMES = {
     "compare": "evaluation.arms",
     "compare_maps": "evaluation.maps",
     "contrast_facts": "editing.selector",
+    "counterfact_rates": "evaluation.counterfact",
     "default_retain": "editing.retain",
     "default_selection": "editing.selector",
     "evaluate": "evaluation.evaluate",
@@ -137,6 +139,7 @@ __all__ = [
     "compare",
     "compare_maps",
     "contrast_facts",
+    "counterfact_rates",
     "default_retain",
     "default_selection",
     "evaluate",

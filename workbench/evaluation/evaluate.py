@@ -137,7 +137,7 @@ def evaluate_views(
     if controls is not None:
         _check_controls(controls, trained, touched)
     control_facts = _controls(model, controls, free, max_controls, seed, progress, missing)
-    neighbour_facts = _neighbours(model, free, edited, max_controls, seed, progress, missing)
+    neighbour_facts = known_neighbours(model, free, edited, max_controls, seed, progress, missing)
     questions = questions_of(edited, neighbour_facts, control_facts, missing)
     if collateral:
         questions += collateral_questions(edited, pool, missing)
@@ -218,7 +218,7 @@ def _controls(
     return _draw(found, most, seed)
 
 
-def _neighbours(
+def known_neighbours(
     model: LoadedModel,
     free: FactSet,
     edited: Sequence[Fact],

@@ -101,8 +101,8 @@ def causal_trace(  # type: ignore[misc]
         max_rows: Most tokens computed at once, which bounds memory; by default what is fast and fits into a quarter of
             the free memory. The values do not depend on it beyond rounding.
         on_layer: Called with ``(site, layer, values)`` as soon as a layer is finished, ``values`` by position on the
-            CPU, from the lowest layer up; of one fact only, for several are averaged at the end. Samples that do not fit
-            into ``max_rows`` together are taken in groups, and layers are finished with the last one.
+            CPU, from the lowest layer up; of one fact only, for several are averaged at the end. Samples that do not
+            fit into ``max_rows`` together are taken in groups, and layers are finished with the last one.
         progress: Show a progress bar.
 
     Returns:

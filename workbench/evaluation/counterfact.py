@@ -1,0 +1,94 @@
+"""CounterFact's scores of an edit, teacher-forced: to be put beside the literature, and beside free generation.
+
+A model can find the new answer likelier than the old one and say neither. ``evaluate`` reads what it says; these scores
+are here because published ones are of this kind.
+
+Source: Meng et al. 2022 (ROME, 2202.05262), section 3.4. Known deviations: prompts are chat questions, with the reply
+begun by the fact's cloze; a fact's own question is the edit prompt, its held-out ones are the paraphrases; neighbours
+are known facts of the same relation, each compared with its own answer; fluency is that of one greedy text after the
+cloze.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from workbench.editing.applied import applied, check_base, chosen_stages
+from workbench.evaluation.evaluate import known_neighbours
+from workbench.evaluation.metrics import bootstrap, harmonic_mean, ngram_entropy, share
+from workbench.facts import load_facts
+from workbench.generation import generate
+from workbench.models import LoadedModel
+from workbench.prompts import prompt_ids
+from workbench.scoring import continuation_nll
+from workbench.types import Edit, Fact, FactSet, Rate
+
+FLUENCY_TOKENS = 100
+SHARES = ("efficacy", "paraphrase", "neighbourhood")
+
+
+def counterfact_rates(
+    model: LoadedModel, edit: Edit, *, stages: Sequence[str] | None = None, pool: FactSet | None = None, seed: int = 0
+) -> dict[str, dict[str, Rate]]:
+    """Efficacy, paraphrase and neighbourhood scores, their harmonic mean, and fluency, before and after an edit.
+
+    An answer wins where its negative log-likelihood, nats per token, is the lower one.
+
+    Args:
+        model: The edit's base model; it is not changed.
+        edit: The edit.
+        stages: Stages of the edit, besides the base; None for all.
+        pool: Where neighbours come from; the bundled facts by default. Retained facts are none.
+        seed: Of the bootstrap over facts.
+
+    Returns:
+        By stage, ``"base"`` first, then by name: ``efficacy`` (the new answer wins on the fact's question),
+        ``paraphrase`` (on its held-out questions), ``neighbourhood`` (a neighbour's own answer wins over the new one),
+        ``score`` (the harmonic mean of the three, without an interval), each from 0 to 1; ``fluency`` (weighted entropy
+        of bigrams and trigrams in 100 greedy tokens, bits). Without neighbours, or held-out questions, that rate and
+        the score are NaN with n = 0.
+
+    Raises:
+        ValueError: An edited model, an edit of another base, or an unknown stage.
+    """
+    if model.applied:
+        raise ValueError("counterfact_rates puts the edit on by itself: pass the base model (model.base) and the edit.")
+    check_base(model, edit)
+    names = chosen_stages(edit, stages)
+    pool = load_facts() if pool is None else pool
+    free = pool.without([*edit.facts, *(f for f in pool if f.id in edit.retain_ids)])
+    near = {fact.id: known_neighbours(model, free, [fact], None, seed, False, []) for fact in edit.facts}
+    found = {"base": _rates(model, edit.facts, near, seed)}
+    for stage in names:
+        with applied(model, edit, stage) as edited:
+            found[stage] = _rates(edited, edit.facts, near, seed)
+    return found
+
+
+def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]], seed: int) -> dict[str, Rate]:
+    rows: list[tuple[str, str, list[int], str, str]] = []
+    texts: dict[str, list[float]] = {}
+    for fact in facts:
+        rows.append(("efficacy", fact.id, _begun(model, fact, fact.question), fact.target, fact.answer))
+        rows += [("paraphrase", fact.id, _begun(model, fact, q), fact.target, fact.answer) for q in fact.heldout]
+        rows += [("neighbourhood", f.id, _begun(model, f, f.question), f.answer, fact.target) for f in near[fact.id]]
+        said = generate(model, [_begun(model, fact, fact.question)], max_new_tokens=FLUENCY_TOKENS)[0].text
+        entropy = ngram_entropy(f"{fact.prompt} {said}")
+        texts[fact.id] = [] if math.isnan(entropy) else [entropy]
+    prompts = [prompt for *_, prompt, _, _ in rows]
+    nll = continuation_nll(model, prompts * 2, [model.token_ids(f" {row[at]}") for at in (3, 4) for row in rows])
+    wins = [a < b for a, b in zip(nll[: len(rows)], nll[len(rows) :], strict=True)]
+    rates = {
+        name: share([(row[1], won) for row, won in zip(rows, wins, strict=True) if row[0] == name], seed=seed)
+        for name in SHARES
+    }
+    values = [rates[name].value for name in SHARES]
+    n = 0 if any(map(math.isnan, values)) else sum(rates[name].n for name in SHARES)
+    rates["score"] = Rate(harmonic_mean(values), n, math.nan, math.nan, "harmonic mean", len(texts))
+    return rates | {"fluency": bootstrap(texts, seed=seed)}
+
+
+def _begun(model: LoadedModel, fact: Fact, question: str) -> list[int]:
+    """A chat question with the reply begun by the fact's cloze."""
+    return [*prompt_ids(model, question, "chat"), *model.token_ids(fact.prompt)]
