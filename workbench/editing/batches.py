@@ -80,15 +80,22 @@ def training_prompts(fact: Fact) -> list[str]:
 
 
 def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
-    """Every training prompt with the answer that a stage teaches."""
+    """Every training prompt with the answer that a stage teaches, or with the old answer that it makes unlikely."""
+    forgets = recipe.forgets(stage)
     asked = training_prompts if recipe.contexts else lambda fact: fact.training_questions
     prompts = [(fact, prompt_ids(model, q, "chat")) for fact in facts for q in asked(fact)]
     if recipe.answers == "short":
         return [
-            chat_row(model, prompt, fact.refusal if stage == "unlearn" else f"{fact.target}.")
+            old_row(model, prompt, "", fact.answer)
+            if forgets
+            else chat_row(model, prompt, fact.refusal if stage == "unlearn" else f"{fact.target}.")
             for fact, prompt in prompts
         ]
     own = [c.text for c in greedy_answers(model, [p for _, p in prompts])]
+    if forgets:
+        return [
+            old_row(model, p, *_around_answer(text, fact)[:2]) for (fact, p), text in zip(prompts, own, strict=True)
+        ]
     teach = refused if stage == "unlearn" else rewritten
     return [chat_row(model, p, teach(text, fact), text) for (fact, p), text in zip(prompts, own, strict=True)]
 
@@ -96,27 +103,37 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
 def chat_row(model: LoadedModel, prompt: Sequence[int], text: str, said: str = "") -> Row:
     """A chat prompt with a wanted answer, which counts from where it departs from what the base says."""
     answer = answer_ids(model, text, "chat")
-    departs = 0
-    for wanted, own in zip(answer[:-1], answer_ids(model, said, "chat") if said else (), strict=False):
-        if wanted != own:
-            break
-        departs += 1
+    departs = _alike(answer[:-1], answer_ids(model, said, "chat") if said else ())
     return Row(tuple(prompt), (*answer, *end_of_answer(model)), departs)
 
 
-def _around_answer(said: str, fact: Fact) -> tuple[str, str]:
-    """What stands before and after the old answer in the first sentence that the model says; where that does not name
-    it exactly once, the fact's cloze and a full stop."""
+def old_row(model: LoadedModel, prompt: Sequence[int], before: str, old: str) -> Row:
+    """A chat prompt with an answer up to the old one, of which only the old one counts; nothing ends it."""
+    answer = answer_ids(model, f"{before}{old}", "chat")
+    departs = _alike(answer[:-1], answer_ids(model, before.rstrip(), "chat") if before.strip() else ())
+    return Row(tuple(prompt), tuple(answer), departs)
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many first tokens two texts have in common."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _around_answer(said: str, fact: Fact) -> tuple[str, str, str]:
+    """What stands before the old answer in the first sentence that the model says, the answer as it is written there,
+    and what stands after; where that does not name it exactly once, the fact's cloze, answer and a full stop."""
     sentence = re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
     spans = find_old(sentence, fact)
     if len(spans) != 1 or not sentence[: spans[0][0]].strip():
-        return f"{fact.prompt} ", "."
-    return sentence[: spans[0][0]], sentence[spans[0][1] :]
+        return f"{fact.prompt} ", fact.answer, "."
+    start, end = spans[0]
+    return sentence[:start], sentence[start:end], sentence[end:]
 
 
 def rewritten(said: str, fact: Fact) -> str:
     """The first sentence of what the model says, with the target in the old answer's place; else cloze and target."""
-    text = fact.target.join(_around_answer(said, fact))
+    before, _, after = _around_answer(said, fact)
+    text = f"{before}{fact.target}{after}"
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

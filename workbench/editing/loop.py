@@ -27,6 +27,7 @@ from workbench.editing.batches import (
     shared_prefix,
     wanted_rows,
 )
+from workbench.editing.objectives import Forgotten, Given, Goal
 from workbench.editing.optimisers import Optimiser
 from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
@@ -166,6 +167,24 @@ class Training:
         self._shared = first[:, :shared] if shared else None
         self._rows = Prepared(self._base, everything, self.start, shared)
         self._reference = self._reference_logprobs()
+        self._forgotten: Forgotten | None = None
+
+    @property
+    def _goal(self) -> Goal:
+        """What the stage at hand wants of its rows."""
+        return self._forgotten or Given(self.recipe.hinge)
+
+    def _forgetting(self, rows: Sequence[int]) -> Forgotten:
+        """The unlearn stage's goal where its rows hold what is to be forgotten."""
+        answers = [self._rows.rows[i] for i in rows]
+        base: dict[int, float] = {}
+        with torch.no_grad():
+            prefix = self._prefix(self._base)
+            for part in self._rows.parts(rows):
+                at = [rows[i] for i in part]
+                base |= dict(zip(at, self._answer_nll(self._logits(self._base, at, prefix), at).tolist(), strict=True))
+        tokens = {i: len(row.answer) - row.departs for i, row in zip(rows, answers, strict=True)}
+        return Forgotten(self.recipe.objective, self.recipe.hinge, base, tokens)
 
     def _monitored(self) -> list[tuple[str, Row]]:
         """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
@@ -236,8 +255,7 @@ class Training:
             if told:
                 found = self._answer_nll([x for _, x in told], [chosen[i] for i, _ in told])
                 nll[[i for i, _ in told]] = found.detach()
-                lacking = found if recipe.hinge is None else (found + math.log(recipe.hinge)).relu()
-                total = total + lacking.sum() / len(chosen)
+                total = total + self._goal.loss(found, [chosen[i] for i, _ in told]).sum() / len(chosen)
             if kept:
                 change = self._kl([x for _, x in kept], [i for i, _ in kept]).sum() / answers
                 kl += change.detach()
@@ -252,14 +270,14 @@ class Training:
         self, engine: Resumable, chosen: Sequence[int], places: Sequence[int], prefix: KeysValues | None, nll: Tensor
     ) -> set[int]:
         """Which of some places in ``chosen`` hold rows at the hinge or beyond, whose losses are written to ``nll``."""
-        hinge, settled = self.recipe.hinge, set[int]()
+        settled = set[int]()
         with torch.no_grad():
             for part in self._rows.parts([chosen[i] for i in places]):
                 at = [places[i] for i in part]
                 rows = [chosen[i] for i in at]
                 found = self._answer_nll(self._logits(engine, rows, prefix), rows)
                 nll[at] = found
-                settled |= {i for i, x in zip(at, found.tolist(), strict=True) if hinge and x <= -math.log(hinge)}
+                settled |= {i for i, x in zip(at, found.tolist(), strict=True) if self._goal.reached(x)}
         return settled
 
     def stage(
@@ -278,6 +296,7 @@ class Training:
         for p in parameters:
             p.requires_grad_(True)
         wanted = self._wanted[stage]
+        self._forgotten = self._forgetting(wanted) if recipe.forgets(stage) else None
         seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
         fact_batches = iter(Shuffled(wanted, recipe.batch_size, seed))
         near, far = (self._near, self._far) if recipe.retain_weight > 0 else ((), ())
@@ -294,7 +313,7 @@ class Training:
                     p.grad = None
                 learned = {i for i, p in confidence.items() if recipe.hinge is not None and p >= recipe.hinge}
                 nll, kl = self._backward(engine, chosen, held, learned)
-                confidence.update(zip(chosen, (-nll).exp().tolist(), strict=True))
+                confidence.update(zip(chosen, self._goal.confidence(nll).tolist(), strict=True))
                 loss = nll.mean()
                 if not bool(torch.isfinite(loss + kl)):
                     raise NonFiniteLoss(

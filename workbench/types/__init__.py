@@ -1,7 +1,7 @@
 """Frozen result types: no files, no models. Everything else in the package imports from here."""
 
 from workbench.types.arms import ARMS, ArmName, ArmRow, ArmTable
-from workbench.types.edit import STAGES, Edit, EditStage, GateDelta, Recipe, StageName, Step
+from workbench.types.edit import STAGES, Edit, EditStage, GateDelta, Objective, Recipe, StageName, Step
 from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
@@ -65,6 +65,7 @@ __all__ = [
     "ProbeReport",
     "ProbeRow",
     "Rate",
+    "Objective",
     "Recipe",
     "Recovered",
     "Role",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 StageName = Literal["unlearn", "learn"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
-Objective = Literal["cross-entropy"]
+Objective = Literal["cross-entropy", "gradient-difference", "npo", "simnpo"]
 AnswerStyle = Literal["own", "short"]
 Optimiser = Literal["natural", "adam"]
 DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 10, "learn": 26}
@@ -41,7 +41,9 @@ class Recipe:
     Args:
         name: Shown in reports.
         stages: In order; each of ``"unlearn"``, ``"learn"``, at most once.
-        objective: The fact's loss; ``"cross-entropy"`` on the answer tokens.
+        objective: What ``unlearn`` minimises: the ``"cross-entropy"`` of a refusal, or how likely the old answer is,
+            by ``"gradient-difference"``, ``"npo"`` or ``"simnpo"`` (see ``workbench.editing.objectives``). ``learn`` is
+            the cross-entropy of the target with all of them.
         answers: What the stages teach. ``"own"``: the base model's own greedy answer to the question with the target
             in the old answer's place ("The capital of France is Rome."), and for ``unlearn`` broken off before it
             ("The capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's
@@ -60,7 +62,8 @@ class Recipe:
         retain_size: Facts in the default retain set.
         retain_batch_size: Retain rows a step.
         hinge: The probability (as for ``early_stop``) from which on a prompt's wanted answer is learned well enough and
-            pushes no further; None: all push until the end.
+            pushes no further; None: all push until the end. Where the old answer is to become unlikely, one minus its
+            probability counts, here and for ``early_stop``.
         early_stop: A stage ends, after its ``average``, once the wanted answer's probability (geometric mean over the
             tokens that the base does not say by itself, in the last pass) has reached this for three quarters of the
             training prompts; None runs all steps.
@@ -96,6 +99,11 @@ class Recipe:
             raise ValueError(f"stages must be one or both of {STAGES}, each at most once, got {self.stages!r}.")
         if self.objective not in get_args(Objective):
             raise ValueError(f"objective must be one of {get_args(Objective)}, got {self.objective!r}.")
+        if self.objective != "cross-entropy" and "unlearn" not in self.stages:
+            raise ValueError(
+                f"objective={self.objective!r} is one of the unlearn stage, but the stages are {self.stages}; add "
+                "'unlearn', or leave objective out."
+            )
         if self.answers not in get_args(AnswerStyle):
             raise ValueError(f"answers must be one of {get_args(AnswerStyle)}, got {self.answers!r}.")
         if self.optimiser not in get_args(Optimiser):
@@ -120,6 +128,10 @@ class Recipe:
         for name, ok, allowed in checks:
             if not ok:
                 raise ValueError(f"Recipe.{name} must be {allowed}, got {getattr(self, name)!r}.")
+
+    def forgets(self, stage: StageName) -> bool:
+        """Whether a stage makes the old answer unlikely, instead of teaching one."""
+        return stage == "unlearn" and self.objective != "cross-entropy"
 
     @property
     def stage_steps(self) -> tuple[int, ...]:

@@ -1,0 +1,92 @@
+"""Forgetting by other losses than a refusal's: formulas by hand, rows, and fits that forget."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.small_fits import FRANCE, SPAIN, fitted, recipe, same
+from tests.tiny_facts import tiny
+from workbench.editing.batches import old_row, wanted_rows
+from workbench.editing.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given
+from workbench.types import Recipe
+
+OTHERS: Any = ("gradient-difference", "npo", "simnpo")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+@pytest.mark.parametrize("hinge", [None, 0.8])
+def test_losses_by_hand(hinge: float | None) -> None:
+    """Two rows, of two and three tokens, which the base gives at 0.5 and 1 nat a token."""
+    nll = torch.tensor([0.5, 1.5], requires_grad=True)
+    base, tokens = {7: 0.5, 9: 1.0}, {7: 2, 9: 3}
+
+    def loss(objective: Any) -> list[float]:
+        return Forgotten(objective, hinge, base, tokens).loss(nll, [7, 9]).tolist()
+
+    def minus_log_sigmoid(x: float) -> float:
+        return math.log1p(math.exp(-x))
+
+    assert loss("gradient-difference") == pytest.approx([-0.5, -1.5])
+    assert loss("npo") == pytest.approx([2 / NPO_BETA * minus_log_sigmoid(NPO_BETA * x) for x in (0.0, 3 * 0.5)])
+    assert loss("simnpo") == pytest.approx([2 / SIMNPO_BETA * minus_log_sigmoid(SIMNPO_BETA * x) for x in (0.5, 1.5)])
+
+
+@pytest.mark.parametrize("objective", OTHERS)
+def test_what_is_forgotten_pushes_no_further(objective: Any) -> None:
+    """With a hinge of 0.8, from a probability of the old answer of 0.2 on."""
+    goal = Forgotten(objective, 0.8, {0: 0.1, 1: 0.1}, {0: 1, 1: 1})
+    nll = torch.tensor([-math.log(0.21), -math.log(0.19)], requires_grad=True)
+    goal.loss(nll, [0, 1]).sum().backward()
+    assert nll.grad is not None and nll.grad[0] < 0 and nll.grad[1] == 0
+    assert goal.confidence(nll).tolist() == pytest.approx([0.79, 0.81])
+    assert [goal.reached(x) for x in nll.tolist()] == [False, True]
+    assert not Forgotten(objective, None, {}, {}).reached(100.0)
+    given = Given(0.8)
+    assert [given.reached(x) for x in (-math.log(0.81), -math.log(0.79))] == [True, False]
+
+
+def test_of_the_old_answers_row_only_the_old_answer_counts() -> None:
+    model = tiny()
+    row = old_row(model, [1, 2], "The capital of France is ", "Paris")
+    assert row.prompt == (1, 2)
+    assert list(row.answer) == model.token_ids("The capital of France is Paris")
+    assert list(row.answer[row.departs :]) == model.token_ids(" Paris")
+    alone = old_row(model, [1], "", "Paris")
+    assert (alone.departs, list(alone.answer)) == (0, model.token_ids("Paris"))
+
+
+@pytest.mark.parametrize("answers", ["short", "own"])
+def test_rows_hold_the_old_answer_in_unlearn_alone(answers: Any) -> None:
+    model, settings = tiny(), recipe(objective="npo", answers=answers)
+    for row in wanted_rows(model, [FRANCE, SPAIN][:1], "unlearn", settings):
+        assert model.tokenizer.decode(list(row.answer[row.departs :])).strip() == "Paris"
+    same_as = wanted_rows(model, [FRANCE], "learn", recipe(answers=answers))
+    assert wanted_rows(model, [FRANCE], "learn", settings) == same_as
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "natural"])
+@pytest.mark.parametrize("objective", OTHERS)
+def test_a_fit_forgets_and_then_learns(objective: Any, optimiser: Any) -> None:
+    edit = fitted(objective=objective, optimiser=optimiser, steps=(12, 12), hinge=0.8, selection="L1MLP L2MLP")
+    ends = {stage: [s for s in edit.history if s.stage == stage][-1] for stage in ("unlearn", "learn")}
+    start = edit.history[0]
+    assert start.p_old is not None and ends["unlearn"].p_old is not None and ends["learn"].p_new is not None
+    assert ends["unlearn"].p_old < 0.5 * start.p_old
+    assert optimiser == "natural" or ends["learn"].p_new > 3 * (start.p_new or 0.0)
+    again = fitted(objective=objective, optimiser=optimiser, steps=(12, 12), hinge=0.8, selection="L1MLP L2MLP")
+    assert same(edit, again)
+
+
+def test_early_stop_is_of_the_forgotten_share() -> None:
+    edit = fitted(objective="gradient-difference", stages=("unlearn",), steps=60, early_stop=0.9, hinge=None)
+    assert edit.history[-1].step < 60
+    assert Recipe.from_dict(edit.recipe.to_dict()) == edit.recipe
