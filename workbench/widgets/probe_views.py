@@ -24,7 +24,8 @@ def results(report: ProbeReport) -> str:
         for rate in dict.fromkeys(n for of in by.values() for n in of):
             cells = [str(by[s][rate]) if rate in by.get(s, {}) else "" for s in report.stages]
             rows.append([PROBE_TITLES[name], PROBE_RATES[rate], *cells])
-    found = [line for line in report.findings if line.startswith(("lens", "relearning")) or "at the median" in line]
+    told = (*(f"lens, {stage}:" for stage in report.stages), f"lens, {report.stages[-1]}, control", "relearning")
+    found = [line for line in report.findings if line.startswith(told) or "at the median" in line]
     parts = [markup.block(*(f"<p>{markup.text(line)}.</p>" for line in found))] if found else []
     parts += [markup.table(heads, rows, "What is left, and what else changed")] if rows else []
     parts += [curves(report, probe, x_label) for probe, x_label in _CURVES.items()]
