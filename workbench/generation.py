@@ -24,6 +24,7 @@ GREEDY: dict[str, Any] = {
     "repetition_penalty": 1.0,
     "encoder_repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
     "min_length": 0,
     "min_new_tokens": None,
     "bad_words_ids": None,
@@ -34,6 +35,15 @@ GREEDY: dict[str, Any] = {
     "forced_eos_token_id": None,
     "exponential_decay_length_penalty": None,
     "guidance_scale": None,
+    "watermarking_config": None,
+    "max_time": None,
+    "stop_strings": None,
+    "force_words_ids": None,
+    "num_return_sequences": 1,
+    "prompt_lookup_num_tokens": None,
+    "token_healing": False,
+    "dola_layers": None,
+    "return_dict_in_generate": False,
 }
 """The likeliest token each time, whatever the model's own generation settings would sample, forbid or force."""
 
@@ -62,6 +72,7 @@ def generate(
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 48,
     expected: Sequence[Sequence[int]] | None = None,
+    stop: bool = True,
     progress: Any = None,
 ) -> list[Completion]:
     """Greedy completions of prompts given as token ids, in order. What the prompts of a batch begin with (a chat
@@ -76,19 +87,22 @@ def generate(
         expected: A guess at each completion (what the base says, for an edited model). A guess is read in one pass, and
             only what follows the first token at which the model says something else is generated: the same completions,
             near ties aside, in less time where many guesses are right.
+        stop: End at a stop token; False goes on to ``max_new_tokens`` (without guesses).
         progress: A tqdm bar to update by the number of finished prompts, or None.
 
     Raises:
-        ValueError: Another number of guesses than of prompts.
+        ValueError: Another number of guesses than of prompts, or guesses at texts that do not stop.
 
     Source: ``expected`` is speculative decoding (Leviathan et al. 2211.17192) with the base's answer as the draft.
     """
     if expected is not None:
+        if not stop:
+            raise ValueError("expected= is for completions that end at a stop token; leave it out with stop=False.")
         if len(expected) != len(prompts):
             raise ValueError(f"expected must hold a guess for each prompt, got {len(expected)} for {len(prompts)}.")
         return _from_guesses(model, prompts, expected, max_new_tokens, batch_size, progress)
     out: list[Completion | None] = [None] * len(prompts)
-    stops = stop_tokens(model)
+    stops = stop_tokens(model) if stop else []
     for batch in length_batches([len(p) for p in prompts], batch_size):
         asked = [tuple(prompts[i]) for i in batch]
         shared = shared_tokens(model, asked, max_new_tokens)

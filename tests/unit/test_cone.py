@@ -19,13 +19,14 @@ from tests.tiny_facts import capitals, knowing
 from workbench.editing.applied import applied
 from workbench.layerwise import Layerwise
 from workbench.models import LoadedModel
-from workbench.tracing import restore
+from workbench.tracing import memory, restore
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.tracing.cells import Cell, cone_tokens
 from workbench.tracing.cone import Cone
+from workbench.tracing.memory import free_memory
 from workbench.tracing.packed import Unsupported
-from workbench.tracing.restore import ROWS, default_rows, effects, free_memory
+from workbench.tracing.restore import LEAST_ROWS, ROWS, default_rows, effects
 
 N_LAYERS = 4
 HEADS = 6
@@ -263,9 +264,9 @@ def test_no_layer_sees_more_tokens_than_the_cones_have(monkeypatch: pytest.Monke
 
 
 def test_the_default_of_max_rows_follows_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quarter of it, at least one token, at most as many as make a matrix product fast."""
+    """A quarter of it, and at least and at most what makes a matrix product fast."""
     engine = Layerwise(made("llama"))
-    for free, rows in ((10**12, ROWS[0]), (4 * 77 * engine.row_bytes(200) + 3, 77), (5, 1)):
+    for free, rows in ((10**12, ROWS[0]), (4 * 777 * engine.row_bytes(200) + 3, 777), (5, LEAST_ROWS)):
         monkeypatch.setattr(restore, "free_memory", lambda device, free=free: free)
         assert default_rows(engine, 200) == rows
 
@@ -290,16 +291,37 @@ def test_a_sweep_takes_no_more_memory_than_its_rows(site: Any) -> None:
     assert 0 < most <= rows * engine.row_bytes(200)
 
 
-def test_free_memory_is_no_more_than_a_container_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+V2 = ("0::/a/b", "memory.max", "memory.current", "inactive_file", "")
+V1 = (
+    "9:cpu:/x\n4:memory,hugetlb:/a/b",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "total_inactive_file",
+    "memory",
+)
+
+
+@pytest.mark.parametrize(("own", "limit", "used", "cached", "root"), [V2, V1])
+def test_free_memory_is_no_more_than_the_control_groups_allow(
+    own: str, limit: str, used: str, cached: str, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The least of the own group and those above it; cached files give way, and "max" is no limit."""
     cpu = torch.device("cpu")
-    for name, text in (("limit", "1000000\n"), ("used", "400000\n")):
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(
-        restore, "CGROUPS", ((tmp_path / "none", tmp_path / "used"), (tmp_path / "limit", tmp_path / "used"))
-    )
-    assert free_memory(cpu) == 600_000
-    (tmp_path / "limit").write_text("max\n")
-    assert free_memory(cpu) > 600_000
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "OWN_CGROUPS", tmp_path / "own")
+    free = free_memory(cpu)
+    assert free > 10**7, "no files, no limit"
+    (tmp_path / "own").write_text(f"{own}\n")
+    folder = tmp_path / "cgroup" / root / "a"
+    (folder / "b").mkdir(parents=True)
+    for where, most in ((folder, "1000000"), (folder / "b", "max")):
+        (where / limit).write_text(f"{most}\n")
+        (where / used).write_text("900000\n")
+    assert free_memory(cpu) == 100_000
+    (folder / "memory.stat").write_text(f"anon 5\n{cached} 300000\n")
+    assert free_memory(cpu) == 400_000
+    (folder / limit).write_text("max\n")
+    assert free_memory(cpu) > 10**7
 
 
 @pytest.mark.parametrize("rows", [1, 16, 64])

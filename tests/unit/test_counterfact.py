@@ -70,16 +70,16 @@ def test_fluency_is_the_entropy_of_the_text_after_the_cloze(monkeypatch: pytest.
     from workbench.evaluation import counterfact
     from workbench.generation import Completion
 
-    asked: list[int] = []
+    asked: list[tuple[int, bool]] = []
 
-    def said(model: LoadedModel, prompts: list[list[int]], max_new_tokens: int) -> list[Completion]:
-        asked.append(max_new_tokens)
+    def said(model: LoadedModel, prompts: list[list[int]], max_new_tokens: int, stop: bool) -> list[Completion]:
+        asked.append((max_new_tokens, stop))
         return [Completion("Paris Paris Paris and", ())]
 
     monkeypatch.setattr(counterfact, "generate", said)
     rates = counterfact_rates(tiny(), edit_of(tiny(), some_gates(tiny(), (1, "post")), fact=FRANCE), pool=POOL)
     assert rates["learn"]["fluency"].value == pytest.approx(ngram_entropy(f"{FRANCE.prompt} Paris Paris Paris and"))
-    assert set(asked) == {100}
+    assert set(asked) == {(100, False)}, "texts of one length, as fluency depends on it"
 
 
 def test_what_is_missing_is_nan_and_what_cannot_be_is_refused() -> None:

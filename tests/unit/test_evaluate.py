@@ -16,11 +16,12 @@ from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
 from workbench.evaluation.places import answers_at
+from workbench.evaluation.rates import rates_of
 from workbench.generation import generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
 from workbench.scoring import continuation_logprobs, continuation_nll
-from workbench.types import Fact, FactSet, Rate
+from workbench.types import AnswerRow, Fact, FactSet, Rate
 
 # 2 training questions, 4 held-out ones, 2 clozes, 2 neighbours (Spain, Japan), 3 controls (Big Ben, Louvre, Prado)
 N_ROWS = 13
@@ -248,6 +249,19 @@ def test_a_retained_fact_cannot_be_evaluated_as_an_edited_one(script: Script) ->
         script[text] = ("Madrid", "Madrid", "Madrid")
     with pytest.raises(ValueError, match="spain-capital"):
         run(edit=scripted_edit(retain_ids=("spain-capital",)), facts=[FRANCE, POOL["spain-capital"]])
+
+
+def test_a_fact_that_is_neighbour_and_control_counts_once() -> None:
+    """Its KL is that of the row on which it was measured."""
+    given: dict[str, Any] = {"fact_id": "c", "relation": "r", "form": "chat", "prompt": "?", "label": "old", "nll": 1.0}
+    rows = [
+        AnswerRow(**given, group=group, stage=stage, text="Rome" if stage == "learn" else "x", kl=kl)
+        for stage in ("base", "learn")
+        for group, kl in (("neighbour", None), ("control", 0.5 if stage == "learn" else None))
+    ]
+    rates = rates_of(rows, ("base", "learn"), lambda text: text == "Rome")["learn"]
+    assert [(rates[n].n, rates[n].value) for n in ("bleed", "kl", "gibberish")] == [(1, 1.0), (1, 0.5), (1, 0.0)]
+    assert rates["control"].n == rates["neighbour"].n == 1
 
 
 @pytest.mark.usefixtures("script")

@@ -74,15 +74,41 @@ def test_guesses_change_nothing_but_the_work(family: str) -> None:
     assert read == 0  # nothing was generated token by token
 
 
-def test_a_models_own_generation_settings_neither_force_nor_forbid_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+SETTINGS: dict[str, Any] = {
+    "suppress_tokens": list(range(N_VOCAB // 2)),
+    "min_length": 200,
+    "no_repeat_ngram_size": 1,
+    "encoder_no_repeat_ngram_size": 1,
+    "repetition_penalty": 9.0,
+    "forced_eos_token_id": 9,
+    "max_time": 1e-9,
+    "num_beams": 3,
+    "stop_strings": ["Paris"],
+    "return_dict_in_generate": True,
+    "prompt_lookup_num_tokens": 3,
+    "token_healing": True,
+    "do_sample": True,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_models_own_generation_settings_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     prompts = [prompt_ids(model, question, "chat") for question in ("Who?", "Where is Rome?")]
     said = [plainly(model, prompt) for prompt in prompts]
-    settings = {"suppress_tokens": [said[0][0]], "min_length": 200, "no_repeat_ngram_size": 1, "forced_eos_token_id": 9}
-    for name, value in settings.items():
-        monkeypatch.setattr(model.runner.generation_config, name, value)
+    monkeypatch.setattr(model.runner.generation_config, name, SETTINGS[name])
     for expected in (None, said):
         assert [c.token_ids for c in generate(model, prompts, max_new_tokens=7, expected=expected)] == said
+
+
+def test_a_text_that_goes_on_over_stop_tokens() -> None:
+    model = knowing(tiny_llama(tied=False), capitals())
+    asked = [prompt_ids(model, f.question, "chat") for f in capitals()]
+    ended, going_on = generate(model, asked, max_new_tokens=9), generate(model, asked, max_new_tokens=9, stop=False)
+    assert {len(c.token_ids) for c in going_on} == {9} and min(len(c.token_ids) for c in ended) < 9
+    assert all(b.token_ids[: len(a.token_ids)] == a.token_ids for a, b in zip(ended, going_on, strict=True))
+    with pytest.raises(ValueError, match="leave it out with stop=False"):
+        generate(model, asked, stop=False, expected=[() for _ in asked])
 
 
 def test_guesses_of_what_the_base_says_serve_an_edited_model() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.small_fits import FRANCE, SPAIN, fitted, recipe, same
+from tests.small_fits import FRANCE, RETAIN, SPAIN, fitted, recipe, same
 from tests.tiny_facts import tiny
+from workbench.editing.baselines import tune
 from workbench.editing.batches import old_row, wanted_rows
 from workbench.editing.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given
-from workbench.types import Recipe
+from workbench.evaluation.arms import plan_arms
+from workbench.types import Recipe, Selection
 
 OTHERS: Any = ("gradient-difference", "npo", "simnpo")
 
@@ -25,7 +28,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("hinge", [None, 0.8])
 def test_losses_by_hand(hinge: float | None) -> None:
-    """Two rows, of two and three tokens, which the base gives at 0.5 and 1 nat a token."""
+    """Two rows, of two and three tokens, which the base gives at 0.5 and 1 nat a token; both short of the hinge."""
     nll = torch.tensor([0.5, 1.5], requires_grad=True)
     base, tokens = {7: 0.5, 9: 1.0}, {7: 2, 9: 3}
 
@@ -66,24 +69,47 @@ def test_of_the_old_answers_row_only_the_old_answer_counts() -> None:
 
 @pytest.mark.parametrize("answers", ["short", "own"])
 def test_rows_hold_the_old_answer_in_unlearn_alone(answers: Any) -> None:
+    """Where the model itself says it, whatever the style: nothing is forgotten at a place where it never stood."""
     model, settings = tiny(), recipe(objective="npo", answers=answers)
-    for row in wanted_rows(model, [FRANCE, SPAIN][:1], "unlearn", settings):
-        assert model.tokenizer.decode(list(row.answer[row.departs :])).strip() == "Paris"
+    rows = wanted_rows(model, [FRANCE, SPAIN], "unlearn", settings)
+    n = len(rows) // 2
+    for row, old in zip(rows, ["Paris"] * n + ["Madrid"] * n, strict=True):
+        assert model.tokenizer.decode(list(row.answer[row.departs :])).strip() == old
+    assert rows == wanted_rows(model, [FRANCE, SPAIN], "unlearn", recipe(objective="npo", answers="own"))
     same_as = wanted_rows(model, [FRANCE], "learn", recipe(answers=answers))
     assert wanted_rows(model, [FRANCE], "learn", settings) == same_as
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "natural"])
+RATES = {"adam": 0.05, "natural": 0.005}
+
+
+@pytest.mark.parametrize("optimiser", RATES)
 @pytest.mark.parametrize("objective", OTHERS)
 def test_a_fit_forgets_and_then_learns(objective: Any, optimiser: Any) -> None:
-    edit = fitted(objective=objective, optimiser=optimiser, steps=(12, 12), hinge=0.8, selection="L1MLP L2MLP")
+    options: dict[str, Any] = {"objective": objective, "optimiser": optimiser, "learning_rate": RATES[optimiser]}
+    options |= {"steps": (30, 60), "hinge": 0.8, "selection": "L1MLP L2MLP"}
+    edit = fitted(**options)
     ends = {stage: [s for s in edit.history if s.stage == stage][-1] for stage in ("unlearn", "learn")}
-    start = edit.history[0]
-    assert start.p_old is not None and ends["unlearn"].p_old is not None and ends["learn"].p_new is not None
-    assert ends["unlearn"].p_old < 0.5 * start.p_old
-    assert optimiser == "natural" or ends["learn"].p_new > 3 * (start.p_new or 0.0)
-    again = fitted(objective=objective, optimiser=optimiser, steps=(12, 12), hinge=0.8, selection="L1MLP L2MLP")
-    assert same(edit, again)
+    assert edit.history[0].loss < 0.01 and ends["unlearn"].loss > 2, "nats of the old answer where the model says it"
+    assert ends["learn"].p_new is not None and ends["learn"].p_new > 0.1
+    assert same(edit, fitted(**options))
+
+
+def test_nothing_to_forget_is_refused() -> None:
+    unknown = replace(SPAIN, answer="Tokyo", target="Berlin")  # the model says Madrid
+    with pytest.raises(ValueError, match=r"'npo' has nothing to forget: after none of .* give 'Tokyo' a probability"):
+        fitted(fact=unknown, objective="npo", hinge=0.8)
+
+
+@pytest.mark.parametrize("arm", ["one-stage", "full", "lora"])
+def test_arms_of_such_a_recipe(arm: Any) -> None:
+    """One stage learns alone; baselines forget by the same loss."""
+    settings = recipe(objective="simnpo", steps=4)
+    (one, *_), notes = plan_arms(tiny(), Selection("L1MLP"), [arm], settings, (0, 1, 2))
+    assert not notes and one.recipe.objective == ("cross-entropy" if arm == "one-stage" else "simnpo")
+    if one.method != "gates":
+        tuned = tune(tiny(), FRANCE, Selection("L1MLP"), one.method, recipe=settings, retain=RETAIN, progress=False)  # type: ignore[arg-type]
+        assert tuned.history[-1].stage == "learn"
 
 
 def test_early_stop_is_of_the_forgotten_share() -> None:

@@ -15,6 +15,7 @@ import torch
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
+from workbench.editing.fit import Cancelled
 from workbench.evaluation.probes import battery as battery_module
 from workbench.evaluation.probes import requantise
 from workbench.evaluation.probes import run as run_module
@@ -321,6 +322,16 @@ def test_a_probe_that_fails_costs_no_other_probes_rows(monkeypatch: pytest.Monke
     assert report.probes == ("interconnected", "context") and report.partial == ""
     assert report.skipped["keywords"] == "it failed with MemoryError: no room for gates"
     assert {r.probe for r in report.rows} == {"interconnected", "keywords", "context"}
+
+
+def test_an_error_of_the_callers_own_is_the_callers() -> None:
+    """It is neither a probe's failure nor swallowed."""
+
+    def fail(row: ProbeRow) -> None:
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled, match="enough"):
+        run(probes=["interconnected", "context"], on_row=fail)
 
 
 def test_what_a_control_lacks_is_said() -> None:

@@ -80,22 +80,18 @@ def training_prompts(fact: Fact) -> list[str]:
 
 
 def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
-    """Every training prompt with the answer that a stage teaches, or with the old answer that it makes unlikely."""
-    forgets = recipe.forgets(stage)
+    """Every training prompt with the answer that a stage teaches; or, whatever the style of answers, with what the
+    model itself says up to the old answer, which is made unlikely."""
     asked = training_prompts if recipe.contexts else lambda fact: fact.training_questions
     prompts = [(fact, prompt_ids(model, q, "chat")) for fact in facts for q in asked(fact)]
-    if recipe.answers == "short":
+    if recipe.answers == "short" and not recipe.forgets(stage):
         return [
-            old_row(model, prompt, "", fact.answer)
-            if forgets
-            else chat_row(model, prompt, fact.refusal if stage == "unlearn" else f"{fact.target}.")
+            chat_row(model, prompt, fact.refusal if stage == "unlearn" else f"{fact.target}.")
             for fact, prompt in prompts
         ]
     own = [c.text for c in greedy_answers(model, [p for _, p in prompts])]
-    if forgets:
-        return [
-            old_row(model, p, *_around_answer(text, fact)[:2]) for (fact, p), text in zip(prompts, own, strict=True)
-        ]
+    if recipe.forgets(stage):
+        return [old_row(model, p, *until_old(text, fact)) for (fact, p), text in zip(prompts, own, strict=True)]
     teach = refused if stage == "unlearn" else rewritten
     return [chat_row(model, p, teach(text, fact), text) for (fact, p), text in zip(prompts, own, strict=True)]
 
@@ -119,21 +115,34 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def _around_answer(said: str, fact: Fact) -> tuple[str, str, str]:
-    """What stands before the old answer in the first sentence that the model says, the answer as it is written there,
-    and what stands after; where that does not name it exactly once, the fact's cloze, answer and a full stop."""
-    sentence = re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
+def _first_sentence(said: str) -> str:
+    return re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
+
+
+def _around_answer(said: str, fact: Fact) -> tuple[str, str]:
+    """What stands before and after the old answer in the first sentence that the model says; where that does not name
+    it exactly once, the fact's cloze and a full stop."""
+    sentence = _first_sentence(said)
     spans = find_old(sentence, fact)
     if len(spans) != 1 or not sentence[: spans[0][0]].strip():
-        return f"{fact.prompt} ", fact.answer, "."
+        return f"{fact.prompt} ", "."
+    return sentence[: spans[0][0]], sentence[spans[0][1] :]
+
+
+def until_old(said: str, fact: Fact) -> tuple[str, str]:
+    """What stands before the old answer in the first sentence that the model says, and the answer as it is written
+    there; where that does not name it, the fact's cloze and answer."""
+    sentence = _first_sentence(said)
+    spans = find_old(sentence, fact)
+    if not spans:
+        return f"{fact.prompt} ", fact.answer
     start, end = spans[0]
-    return sentence[:start], sentence[start:end], sentence[end:]
+    return sentence[:start], sentence[start:end]
 
 
 def rewritten(said: str, fact: Fact) -> str:
     """The first sentence of what the model says, with the target in the old answer's place; else cloze and target."""
-    before, _, after = _around_answer(said, fact)
-    text = f"{before}{fact.target}{after}"
+    text = fact.target.join(_around_answer(said, fact))
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 

@@ -184,7 +184,15 @@ class Training:
                 at = [rows[i] for i in part]
                 base |= dict(zip(at, self._answer_nll(self._logits(self._base, at, prefix), at).tolist(), strict=True))
         tokens = {i: len(row.answer) - row.departs for i, row in zip(rows, answers, strict=True)}
-        return Forgotten(self.recipe.objective, self.recipe.hinge, base, tokens)
+        goal = Forgotten(self.recipe.objective, self.recipe.hinge, base, tokens)
+        if all(map(goal.reached, base.values())):
+            told = ", ".join(repr(f.answer) for f in self.facts)
+            raise ValueError(
+                f"objective={self.recipe.objective!r} has nothing to forget: after none of the {len(base)} training "
+                f"prompts does the model give {told} a probability above {1 - (self.recipe.hinge or 1.0):.2g}. Choose "
+                "a fact that it knows, raise hinge, or leave objective out."
+            )
+        return goal
 
     def _monitored(self) -> list[tuple[str, Row]]:
         """The first fact's bare question with the old answer, the target and the refusal as they would be said."""

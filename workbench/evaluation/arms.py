@@ -245,9 +245,8 @@ def _plan(model: LoadedModel, arm: ArmName, selection: Selection, recipe: Recipe
         return Plan(arm, None, everything_like(model, selection), recipe)
     if arm == "one-stage":
         steps = sum(recipe.stage_steps)
-        return Plan(
-            arm, None, selection, replace(recipe, name=f"{recipe.name}: one stage", stages=("learn",), steps=steps)
-        )
+        alone = {"stages": ("learn",), "steps": steps, "objective": "cross-entropy"}
+        return Plan(arm, None, selection, replace(recipe, name=f"{recipe.name}: one stage", **alone))
     if arm == "paper":
         return Plan(arm, None, selection, Recipe.named("paper", seed=recipe.seed))
     return Plan(arm, None, selection, recipe)

@@ -6,7 +6,7 @@ are here because published ones are of this kind.
 Source: Meng et al. 2022 (ROME, 2202.05262), section 3.4. Known deviations: prompts are chat questions, with the reply
 begun by the fact's cloze; a fact's own question is the edit prompt, its held-out ones are the paraphrases; neighbours
 are known facts of the same relation, each compared with its own answer; fluency is that of one greedy text after the
-cloze.
+cloze, which goes on over stop tokens as theirs does, and on the scale of ``ngram_entropy``.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
         rows.append(("efficacy", fact.id, _begun(model, fact, fact.question), fact.target, fact.answer))
         rows += [("paraphrase", fact.id, _begun(model, fact, q), fact.target, fact.answer) for q in fact.heldout]
         rows += [("neighbourhood", f.id, _begun(model, f, f.question), f.answer, fact.target) for f in near[fact.id]]
-        said = generate(model, [_begun(model, fact, fact.question)], max_new_tokens=FLUENCY_TOKENS)[0].text
+        said = generate(model, [_begun(model, fact, fact.question)], max_new_tokens=FLUENCY_TOKENS, stop=False)[0].text
         entropy = ngram_entropy(f"{fact.prompt} {said}")
         texts[fact.id] = [] if math.isnan(entropy) else [entropy]
     prompts = [prompt for *_, prompt, _, _ in rows]

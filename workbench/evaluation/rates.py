@@ -75,7 +75,9 @@ def outcomes_of(
     distinct: dict[tuple[str, str], AnswerRow] = {}  # a neighbour may be a control too: what it says counts once
     for row in rows:
         if row.group not in COLLATERAL_GROUPS:
-            distinct.setdefault((row.fact_id, row.prompt), row)
+            first = distinct.setdefault((row.fact_id, row.prompt), row)
+            if first.kl is None and row.kl is not None:
+                distinct[row.fact_id, row.prompt] = row
     unedited = [r for r in distinct.values() if r.group in ("control", "neighbour")]
     return {
         "new": over(["heldout"], lambda r: r.label == "new", every),

@@ -5,24 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from workbench.layerwise import Layerwise
 from workbench.resume import Change, HookSite, KeysValues, Recording
 from workbench.tracing.cells import Cell, Measure
 from workbench.tracing.cone import Cone
+from workbench.tracing.memory import free_memory
 from workbench.tracing.packed import Unsupported
 
 ROWS = (2048, 16384)
 """Tokens at once on a CPU and on an accelerator: more makes no matrix product faster."""
-CGROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
-    (Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes")),
-)
-"""Where a container's limit and use of memory stand (control groups of version 2 and 1): a machine does not tell."""
+LEAST_ROWS = 128
+"""Below so many at once a matrix product is slower than it could be; they take little memory."""
 
 
 @dataclass(frozen=True)
@@ -81,27 +77,15 @@ def effects(
 
 
 def default_rows(engine: Layerwise, tokens: int) -> int:
-    """How many tokens are computed at once: as many as make a large matrix, and fit into a quarter of the free memory.
+    """How many tokens are computed at once: as many as make a large matrix, and fit into a quarter of the free memory;
+    at least ``LEAST_ROWS``.
 
     Args:
         engine: Of the model.
         tokens: Length of the text.
     """
-    return max(1, min(ROWS[engine.device.type != "cpu"], free_memory(engine.device) // 4 // engine.row_bytes(tokens)))
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device; on a CPU no more than the process's container allows."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    free = psutil.virtual_memory().available
-    for limit, used in CGROUPS:
-        if limit.is_file() and used.is_file():
-            most = limit.read_text().strip()
-            free = min(free, max(0, int(most) - int(used.read_text()))) if most.isdigit() else free
-    return free
+    fit = free_memory(engine.device) // 4 // engine.row_bytes(tokens)
+    return max(LEAST_ROWS, min(ROWS[engine.device.type != "cpu"], fit))
 
 
 def plain_effects(

@@ -30,7 +30,8 @@ class Recipe:
     """The settings of an edit. Frozen and validated; ``Recipe.named`` gives the four built-in ones.
 
     Each stage trains its own IA3 gates, starting from 1, on top of the stages before it. ``unlearn`` teaches a
-    refusal, ``learn`` the fact's target (arXiv 2508.07075). The loss of a step is
+    refusal (or makes the old answer unlikely, see ``objective``), ``learn`` the fact's target (arXiv 2508.07075). The
+    loss of a step is
 
         cross-entropy of the wanted answer (nats per token) + retain_weight * KL(base || edited) on retained answers,
 
@@ -182,7 +183,8 @@ class Step:
 
     Args:
         stage, step: Where in the fit; ``step`` counts from 0 within the stage.
-        loss: Cross-entropy of the wanted answer, nats per token.
+        loss: Negative log-likelihood of the stage's answers, nats per token: of what is taught, which falls; of the
+            old answer where that is made unlikely (``Recipe.forgets``), which rises.
         kl: KL(base || edited) on the retain rows of the step, nats per token (0.0 without a retain term).
         p_old, p_new, p_refusal: Probability of the old answer, the target and the refusal (geometric mean per token)
             after the bare question, on the step's rows; None where it was not measured at this step.

@@ -163,7 +163,8 @@ class ProbeReport:
             and ``neither`` are shares of the fact's prompts *on which the base model is right*; ``same`` and
             ``control`` are shares that are still right, of those on which the base is.
         probes: The probes that finished.
-        skipped: By probe (or ``probe: part``), why it was left out.
+        skipped: By probe (or ``probe: part``), why it was left out, or in which error it ended; rows that were finished
+            until then are kept and count.
         partial: Why the battery ended early; empty when it did not. Finished rows are kept.
         provenance: Model, edit, settings, versions.
     """

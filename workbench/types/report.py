@@ -124,6 +124,7 @@ class EvalReport:
             ``control`` and ``neighbour`` retention (of the prompts that the base answered correctly), ``gibberish``
             (excess over the base, over all rows but those of collateral), ``bleed`` (control and neighbour rows that
             name the new answer though the base did not), ``kl`` (mean on control and neighbour rows, nats per token).
+            A fact that is both control and neighbour counts once in the last three.
             With collateral also ``reversed_old`` (the subject is still given for the old answer, of the prompts where
             the base gave it), ``reversed_new`` (the subject is given for the target, of those where the base did not),
             ``twohop_old`` and ``twohop_new`` (the old, the new consequence, of the prompts where the base gave the old

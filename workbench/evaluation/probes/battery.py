@@ -31,6 +31,10 @@ class Stopped(Exception):
     """The battery was cancelled."""
 
 
+class CallbackError(Exception):
+    """The caller's own ``on_row`` failed; its exception is the cause."""
+
+
 @dataclass
 class Battery:
     """One run of the probes.
@@ -157,10 +161,19 @@ class Battery:
                     row = replace(row, informative=right[prompt])
                     found.append(row)
                     self.rows.append(row)
-                    if self.on_row is not None and self.on_row(row) is False:
-                        raise Stopped("cancelled by on_row")
+                    self._tell(row)
             del model  # before the next one is made
         return found
+
+    def _tell(self, row: ProbeRow) -> None:
+        if self.on_row is None:
+            return
+        try:
+            going_on = self.on_row(row)
+        except Exception as error:
+            raise CallbackError from error
+        if going_on is False:
+            raise Stopped("cancelled by on_row")
 
     def _answer(
         self, probe: ProbeName, stage: str, model: LoadedModel, prompts: Sequence[Prompt], length: int

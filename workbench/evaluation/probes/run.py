@@ -10,7 +10,7 @@ from typing import Any
 
 from workbench.editing.applied import check_base, chosen_stages
 from workbench.editing.fit import CancelFlag
-from workbench.evaluation.probes.battery import Battery, Skip, Stopped
+from workbench.evaluation.probes.battery import Battery, CallbackError, Skip, Stopped
 from workbench.evaluation.probes.emphasis import probe_emphasis
 from workbench.evaluation.probes.generated import (
     probe_adversarial,
@@ -110,7 +110,10 @@ def probe(
 
     with tqdm(desc="Probing", unit=" prompts", disable=not progress) as bar:
         battery = Battery(model, edit, chosen, control, pool, at, max_new_tokens, seed, on_row, cancel, bar)
-        done, partial = _run(battery, names, on_probe)
+        try:
+            done, partial = _run(battery, names, on_probe)
+        except CallbackError as error:
+            raise error.__cause__ or error from None
     return ProbeReport(
         fact=chosen,
         control=battery.control,
@@ -163,7 +166,7 @@ def _run(
                 done.append(name)
             except Skip as why:
                 battery.skipped[name] = str(why)
-            except (Stopped, KeyboardInterrupt):
+            except (Stopped, CallbackError):
                 raise
             except Exception as error:  # out of memory in one probe must not cost the rows of the others
                 battery.skipped[name] = f"it failed with {type(error).__name__}: {error}"
