@@ -73,13 +73,17 @@ def test_bootstrap_draws_clusters_not_rows() -> None:
 
 
 def test_few_clusters_get_students_interval() -> None:
-    """Numbers 1, 2, 3 and 6: 3 +- 3.182 sqrt(14 / 3 / 4); within 0 and 1 for shares. Ten clusters are left alone."""
+    """Numbers 1, 2, 3 and 6: 3 +- 3.182 sqrt(14 / 3 / 4); within 0 and 1 for shares. More than thirty clusters are
+    left alone."""
     rate = bootstrap({"a": [1.0], "b": [2.0], "c": [3.0], "d": [6.0]})
     half = 3.182446 * math.sqrt(14 / 3 / 4)
     assert (rate.low, rate.high) == pytest.approx((3 - half, 3 + half))
     assert bootstrap({0: [1, 1, 1], 1: [1, 0, 0], 2: [0, 0, 1]}).low == 0.0
-    ten = bootstrap({i: [float(i)] for i in range(10)})
-    assert ten.low > 0 and ten.high - ten.low < 2 * 2.262 * math.sqrt(sum((i - 4.5) ** 2 for i in range(10)) / 90)
+    widths = []
+    for k in (30, 31):
+        rate, spread = bootstrap({i: [float(i)] for i in range(k)}), math.sqrt((k * k - 1) / 12 / (k - 1))
+        widths.append((rate.high - rate.low) / 2 / spread)
+    assert widths[0] == pytest.approx(2.045230, abs=1e-5) and widths[1] < 2.02
 
 
 @pytest.mark.parametrize("sizes", [[4] * 3, [4] * 5, [1] * 4, [20, 1], [8, 4, 2, 1]])
@@ -102,7 +106,7 @@ def test_bootstrap_matches_the_normal_interval() -> None:
 
 
 def test_bootstrap_is_seeded() -> None:
-    values = {i: [math.sin(i), math.sqrt(i)] for i in range(20)}
+    values = {i: [math.sin(i), math.sqrt(i)] for i in range(40)}
     assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
     assert bootstrap(values, seed=3) != bootstrap(values, seed=4)
 

@@ -5,8 +5,7 @@ and several facts' share gets a bootstrap that draws whole facts. All intervals 
 NaN bounds, never 0.
 
 A bootstrap of few facts is far too narrow (of three it is no wider than from the lowest to the highest, and misses the
-truth one time in four). With fewer than ten the interval is Student's t over facts where that is wider; from ten on it
-still misses the truth about one time in ten, at twenty one in twelve.
+truth one time in four). Up to thirty the interval is Student's t over facts where that is wider.
 
 Where no two facts differ, a bootstrap returns a zero-width interval ("100% of 5 facts, surely"). `bootstrap` then takes
 Wilson's interval with whole facts as the trials, and `paired_difference` the largest share of deviating facts that
@@ -26,8 +25,12 @@ from workbench.types import Rate
 
 Z95 = 1.959963984540054
 """Two-sided 95% quantile of the standard normal distribution."""
-T95 = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004)
-"""Two-sided 95% quantiles of Student's t with 1, 2, ... degrees of freedom: for two to nine clusters."""
+T95 = (
+    *(12.706205, 4.302653, 3.182446, 2.776445, 2.570582, 2.446912, 2.364624, 2.306004, 2.262157, 2.228139),
+    *(2.200985, 2.178813, 2.160369, 2.144787, 2.131450, 2.119905, 2.109816, 2.100922, 2.093024, 2.085963),
+    *(2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230),
+)
+"""Two-sided 95% quantiles of Student's t with 1, 2, ... degrees of freedom: for two to thirty clusters."""
 
 
 def wilson(successes: float, n: int) -> Rate:
@@ -79,7 +82,7 @@ def bootstrap(values: Mapping[Any, Sequence[float]], *, seed: int = 0, resamples
         ValueError: A value that is not finite, or ``resamples`` below 1.
 
     Source: Field and Welsh 2007, the cluster bootstrap; percentile interval of Efron 1979. It is too narrow with few
-    clusters, as every such bootstrap, so with two to nine (or rows, of one cluster) each bound is at least as far as
+    clusters, as every such bootstrap, so with two to thirty (or rows, of one cluster) each bound is at least as far as
     that of Student's t with the standard error of a jackknife that leaves out one cluster at a time (Efron and Stein
     1981), within 0 and 1 for 0/1 values.
     """
@@ -253,7 +256,7 @@ def _resampled(rows: list[np.ndarray], seed: int, resamples: int) -> tuple[float
 def _student(
     rows: list[np.ndarray], mean: float, low: float, high: float, bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """An interval widened to Student's t over clusters (or one cluster's rows) if there are two to nine, in bounds."""
+    """An interval widened to Student's t over clusters (or one cluster's rows) if there are 2 to 30, in bounds."""
     units = rows if len(rows) > 1 else [v.reshape(1) for v in rows[0]]
     k = len(units)
     if not 2 <= k < len(T95) + 2:
