@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import zlib
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ from workbench.types import AnswerRow, Rate
 
 IN_OTHER_WORDS = 0.5
 SHOWN = ("new", "old", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish", "kl")
+NO_SHARES = ("gibberish", "kl", "text_nll", "text_nll_change")
 COLLATERAL = ("bleed", "reversed_old", "reversed_new", "twohop_old", "twohop_new", "text_nll", "text_nll_change")
 
 
@@ -108,7 +110,7 @@ def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
         rate = rates_of(result)[name]
         if rate.n:
             values.setdefault(result["fact"], []).append(rate.value)
-    return bootstrap(values)
+    return bootstrap(values, within=(-math.inf, math.inf) if name in NO_SHARES else (0.0, 1.0))
 
 
 def head(names: Sequence[str]) -> str:

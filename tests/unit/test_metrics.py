@@ -79,6 +79,8 @@ def test_few_clusters_get_students_interval() -> None:
     half = 3.182446 * math.sqrt(14 / 3 / 4)
     assert (rate.low, rate.high) == pytest.approx((3 - half, 3 + half))
     assert bootstrap({0: [1, 1, 1], 1: [1, 0, 0], 2: [0, 0, 1]}).low == 0.0
+    assert bootstrap({0: [0.9], 1: [1.0], 2: [0.8]}).high > 1
+    assert bootstrap({0: [0.9], 1: [1.0], 2: [0.8]}, within=(0, 1)).high == 1
     widths = []
     for k in (30, 31):
         rate, spread = bootstrap({i: [float(i)] for i in range(k)}), math.sqrt((k * k - 1) / 12 / (k - 1))

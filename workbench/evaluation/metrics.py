@@ -61,7 +61,13 @@ def wilson(successes: float, n: int) -> Rate:
     return Rate(p, n, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), "wilson", 1)
 
 
-def bootstrap(values: Mapping[Any, Sequence[float]], *, seed: int = 0, resamples: int = 2000) -> Rate:
+def bootstrap(
+    values: Mapping[Any, Sequence[float]],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+    within: tuple[float, float] = (-math.inf, math.inf),
+) -> Rate:
     """Mean over all rows, with a percentile interval from resampling whole clusters.
 
     Each resample draws as many clusters as there are, with replacement, and takes the mean over the rows of those
@@ -71,6 +77,7 @@ def bootstrap(values: Mapping[Any, Sequence[float]], *, seed: int = 0, resamples
         values: Rows by cluster (fact id). Clusters without rows are left out.
         seed: Of the resampling.
         resamples: How many.
+        within: The least and the largest value that there can be; 0 and 1 for 0/1 values.
 
     Returns:
         The mean in the values' unit, ``n`` rows, ``clusters``. Exceptions, in this order: one cluster of 0/1 values is
@@ -84,7 +91,7 @@ def bootstrap(values: Mapping[Any, Sequence[float]], *, seed: int = 0, resamples
     Source: Field and Welsh 2007, the cluster bootstrap; percentile interval of Efron 1979. It is too narrow with few
     clusters, as every such bootstrap, so with two to thirty (or rows, of one cluster) each bound is at least as far as
     that of Student's t with the standard error of a jackknife that leaves out one cluster at a time (Efron and Stein
-    1981), within 0 and 1 for 0/1 values.
+    1981), ``within`` what there can be.
     """
     rows = _clean(values)
     n, k = sum(len(v) for v in rows), len(rows)
@@ -95,7 +102,7 @@ def bootstrap(values: Mapping[Any, Sequence[float]], *, seed: int = 0, resamples
         return wilson(float(rows[0].sum()), n)
     mean, low, high = _resampled(rows, seed, resamples)
     if low < high:
-        low, high = _student(rows, mean, low, high, (0.0, 1.0) if binary else (-math.inf, math.inf))
+        low, high = _student(rows, mean, low, high, (0.0, 1.0) if binary else within)
         return Rate(mean, n, low, high, "bootstrap", k)
     if binary:
         over = wilson(mean * k, k)
