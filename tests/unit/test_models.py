@@ -427,6 +427,7 @@ CALLS: dict[str, Call] = {
     "rewrite": lambda m, _: small_edit(m),
     "applied": apply_and_use,
     "evaluate": lambda m, _: wb.evaluate(m, edit=small_edit(m), pool=FACTS, progress=False),
+    "counterfact_rates": lambda m, _: wb.counterfact_rates(m, small_edit(m), pool=FACTS),
     "compare": lambda m, _: wb.compare(
         m,
         FRANCE,
