@@ -32,7 +32,7 @@ from unittest.mock import patch
 import torch
 
 import workbench as wb
-from benchmarks.timing import seconds
+from benchmarks.timing import met, seconds
 from workbench.architecture import shared_view
 from workbench.editing.applied import Dial
 from workbench.editing.batches import Row, end_of_answer, retain_rows, training_prompts, wanted_rows
@@ -230,12 +230,6 @@ def measure_slider(model: wb.LoadedModel, fact: wb.Fact) -> Found:
     return {"slider: one prompt, s": statistics.median(times[1:])}
 
 
-def met(name: str, value: float) -> str:
-    """Whether a goal is met; empty where there is none."""
-    kind, level = GOALS.get(name, ("", 0.0))
-    return "" if not kind else "yes" if (value >= level if kind == "at least" else value <= level) else "no"
-
-
 def in_new_process(code: str) -> float:
     """The number that a piece of code prints last."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -274,10 +268,10 @@ def main() -> None:
     for kind in args.only:
         for name, value in measures[kind]().items():
             found[name] = value
-            goal = "{} {:g}".format(*GOALS[name]) if name in GOALS else ""
-            print(f"| {name} | {value:.3g} | {goal} | {met(name, value)} |", flush=True)
+            goal = "{} {:g} | {}".format(*GOALS[name], met(value, *GOALS[name])) if name in GOALS else "|"
+            print(f"| {name} | {value:.3g} | {goal} |", flush=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    judged = {name: met(name, value) for name, value in found.items() if name in GOALS}
+    judged = {name: met(value, *GOALS[name]) for name, value in found.items() if name in GOALS}
     args.out.write_text(
         json.dumps({"where": where, "model": model.fingerprint, "found": found, "met": judged}, indent=1)
     )

@@ -29,7 +29,7 @@ from torch import Tensor
 
 import workbench as wb
 from benchmarks.slow_trace import MengLoop
-from benchmarks.timing import seconds
+from benchmarks.timing import met, seconds
 from workbench.evaluation.metrics import spearman
 from workbench.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import attribute
@@ -286,8 +286,7 @@ def judged(rows: list[dict[str, Any]], *goals: str) -> list[dict[str, Any]]:
     for row in rows:
         for name in goals:
             column, kind, level = GOALS[name]
-            met = row[column] >= level if kind == "at least" else row[column] <= level
-            row[f"{column} {kind} {level:g}"] = "yes" if met else "no"
+            row[f"{column} {kind} {level:g}"] = met(row[column], kind, level)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Wall time of what may run on an accelerator."""
+"""Wall time of what may run on an accelerator, and whether a goal is met."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+
+def met(value: float, kind: str, level: float) -> str:
+    """Whether a goal ("at least" or "at most" a level) is met, in a table's words."""
+    return "yes" if (value >= level if kind == "at least" else value <= level) else "no"
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:

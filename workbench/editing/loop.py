@@ -176,14 +176,10 @@ class Training:
 
     def _forgetting(self, rows: Sequence[int]) -> Forgotten:
         """The unlearn stage's goal where its rows hold what is to be forgotten."""
-        answers = [self._rows.rows[i] for i in rows]
-        base: dict[int, float] = {}
         with torch.no_grad():
             prefix = self._prefix(self._base)
-            for part in self._rows.parts(rows):
-                at = [rows[i] for i in part]
-                base |= dict(zip(at, self._answer_nll(self._logits(self._base, at, prefix), at).tolist(), strict=True))
-        tokens = {i: len(row.answer) - row.departs for i, row in zip(rows, answers, strict=True)}
+        base = dict(zip(rows, self._nll_of(self._base, rows, prefix).tolist(), strict=True))
+        tokens = {i: len(self._rows.rows[i].answer) - self._rows.rows[i].departs for i in rows}
         goal = Forgotten(self.recipe.objective, self.recipe.hinge, base, tokens)
         if all(map(goal.reached, base.values())):
             told = ", ".join(repr(f.answer) for f in self.facts)
@@ -278,15 +274,20 @@ class Training:
         self, engine: Resumable, chosen: Sequence[int], places: Sequence[int], prefix: KeysValues | None, nll: Tensor
     ) -> set[int]:
         """Which of some places in ``chosen`` hold rows at the hinge or beyond, whose losses are written to ``nll``."""
-        settled = set[int]()
+        if not places:
+            return set()
+        found = self._nll_of(engine, [chosen[i] for i in places], prefix)
+        nll[list(places)] = found
+        return {i for i, x in zip(places, found.tolist(), strict=True) if self._goal.reached(x)}
+
+    def _nll_of(self, engine: Resumable, rows: Sequence[int], prefix: KeysValues | None) -> Tensor:
+        """Negative log-likelihood of each row's answer, nats per token, [rows], in parts and without a graph."""
+        nll = torch.zeros(len(rows), device=self.model.device)
         with torch.no_grad():
-            for part in self._rows.parts([chosen[i] for i in places]):
-                at = [places[i] for i in part]
-                rows = [chosen[i] for i in at]
-                found = self._answer_nll(self._logits(engine, rows, prefix), rows)
-                nll[at] = found
-                settled |= {i for i, x in zip(at, found.tolist(), strict=True) if self._goal.reached(x)}
-        return settled
+            for part in self._rows.parts(rows):
+                at = [rows[i] for i in part]
+                nll[part] = self._answer_nll(self._logits(engine, at, prefix), at)
+        return nll
 
     def stage(
         self, stage: StageName, steps: int, moving: Moving, bar: Any, stop: Callable[[int], bool] | None = None

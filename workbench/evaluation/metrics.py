@@ -251,24 +251,28 @@ def _resampled(rows: list[np.ndarray], seed: int, resamples: int) -> tuple[float
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}.")
     mean = float(np.concatenate(rows).mean())
-    units = rows if len(rows) > 1 else [v.reshape(1) for v in rows[0]]
-    sums, counts = np.array([v.sum() for v in units]), np.array([float(len(v)) for v in units])
+    sums, counts = _units(rows)
     if np.ptp(sums / counts) < 1e-12:
         return mean, mean, mean
-    draws = np.random.default_rng(seed).multinomial(len(units), np.full(len(units), 1 / len(units)), size=resamples)
+    draws = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
     low, high = np.quantile((draws @ sums) / (draws @ counts), (0.025, 0.975))
     return mean, min(mean, float(low)), max(mean, float(high))
+
+
+def _units(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and numbers of rows of what is drawn: clusters, or the rows of the only one."""
+    units = rows if len(rows) > 1 else [v.reshape(1) for v in rows[0]]
+    return np.array([v.sum() for v in units]), np.array([float(len(v)) for v in units])
 
 
 def _student(
     rows: list[np.ndarray], mean: float, low: float, high: float, bounds: tuple[float, float]
 ) -> tuple[float, float]:
     """An interval widened to Student's t over clusters (or one cluster's rows) if there are 2 to 30, in bounds."""
-    units = rows if len(rows) > 1 else [v.reshape(1) for v in rows[0]]
-    k = len(units)
+    sums, counts = _units(rows)
+    k = len(sums)
     if not 2 <= k < len(T95) + 2:
         return low, high
-    sums, counts = np.array([v.sum() for v in units]), np.array([float(len(v)) for v in units])
     without = (sums.sum() - sums) / (counts.sum() - counts)
     half = T95[k - 2] * math.sqrt((k - 1) / k * float(((without - without.mean()) ** 2).sum()))
     return max(min(low, mean - half), bounds[0]), min(max(high, mean + half), bounds[1])
