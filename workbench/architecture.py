@@ -196,19 +196,22 @@ def read_architecture(model: Any) -> Architecture:
     return Architecture(shape, family)
 
 
+PASS_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
 def shared_view(model: nn.Module) -> Any:
     """A structure copy in eval mode that shares every tensor with ``model`` but none of its flags or modules.
 
-    It takes about 30 ms and no memory. Injecting adapters, wrapping modules or setting flags on the view leaves the
-    original as it is.
+    It takes some milliseconds and no memory. Injecting adapters, wrapping modules or setting flags on the view leaves
+    the original as it is.
     """
     memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
     memo |= {id(b): b for b in model.buffers()}
-    view = copy.deepcopy(model, memo)
-    for module in view.modules():
-        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-            getattr(module, hooks).clear()
-    return view.eval()
+    for module in model.modules():
+        # Most of what there is to copy are tables of hooks, nearly all of them empty; what watches passes stays behind.
+        tables = {name: table for name, table in vars(module).items() if "_hooks" in name}
+        memo |= {id(t): type(t)() for name, t in tables.items() if not t or name.startswith(PASS_HOOKS)}
+    return copy.deepcopy(model, memo).eval()
 
 
 def inject_gates(

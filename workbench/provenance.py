@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,13 +14,15 @@ PACKAGES = ("circuit-workbench", "torch", "transformers", "transformer-lens", "p
 
 def versions() -> dict[str, str]:
     """Versions of this package and of those that its numbers depend on."""
-    out = {}
-    for package in PACKAGES:
-        try:
-            out[package] = version(package)
-        except PackageNotFoundError:
-            out[package] = "not installed"
-    return out
+    return {package: _version(package) for package in PACKAGES}
+
+
+@cache  # a process imports a package once
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def provenance(model: LoadedModel, **settings: Any) -> dict[str, Any]:

@@ -84,12 +84,6 @@ class Resumable:
             self._view(input_ids=ids.to(self.device), use_cache=False)
         return caught[0]
 
-    def keys_values(self, ids: Tensor) -> KeysValues | None:
-        """Keys and values of a prefix, by layer, each [1, kv heads, tokens, d_head]; None for an empty prefix."""
-        if ids.shape[1] == 0:
-            return None
-        return read_keys_values(self._view, ids.to(self.device))
-
     def _module(self, site: HookSite, layer: int) -> tuple[nn.Module, bool]:
         """The module that carries a site, and whether the site is its input."""
         if site == "resid":
@@ -174,11 +168,10 @@ class Resumable:
             resid: The residual stream of the prefix entering layer ``start``, [1, tokens, d_model].
             start: First layer to compute.
         """
-        from transformers import DynamicCache
-
+        options, cache = cache_options()
         with self._from_layer(start, resid):
-            cache = self._parent(inputs_embeds=resid, use_cache=True, past_key_values=DynamicCache())
-        done = [(layer.keys, layer.values) for layer in cache.past_key_values.layers[start:]]
+            self._parent(inputs_embeds=resid, **options)
+        done = [(layer.keys, layer.values) for layer in cache.layers[start:]]
         unused = (torch.zeros_like(done[0][0]), torch.zeros_like(done[0][1]))
         return [unused] * start + done
 
@@ -240,6 +233,26 @@ class Resumable:
         logits = self.run(resid, prefix=prefix, changes=_keepers(places, states))
         return Recording(logits, states)
 
+    def record_from(
+        self, first: int, resid: Tensor, sites: tuple[HookSite, ...]
+    ) -> tuple[Recording, KeysValues | None]:
+        """``record`` of a whole text with the states of its tokens from ``first`` on, and in the same pass the keys and
+        values of the tokens before (None if there are none): a run that changes later tokens begins with them.
+
+        Args:
+            first: The first token whose states are kept.
+            resid: The residual stream of the text entering layer 0, [1, tokens, d_model].
+            sites: What is kept.
+        """
+        states: dict[tuple[HookSite, int], Tensor] = {}
+        places: list[tuple[HookSite, int]] = [(site, layer) for site in sites for layer in range(self.n_layers)]
+        options, cache = cache_options()
+        with self._from_layer(0, resid), self._changed(_keepers(places, states)):
+            logits = self._view(inputs_embeds=resid, logits_to_keep=1, **options).logits[:, -1]
+        prefix = [(layer.keys[:, :, :first], layer.values[:, :, :first]) for layer in cache.layers]
+        kept = {place: state[:, first:] for place, state in states.items()}
+        return Recording(logits, kept), prefix if first else None
+
 
 def _keepers(
     places: Iterable[tuple[HookSite, int]], states: dict[tuple[HookSite, int], Tensor]
@@ -258,12 +271,18 @@ def _keepers(
 
 def read_keys_values(network: Any, ids: Tensor) -> KeysValues:
     """Keys and values of some tokens [1, tokens] after a network has read them, as ``Resumable.keys_values``."""
+    options, cache = cache_options()
+    network(input_ids=ids, logits_to_keep=1, **options)
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def cache_options() -> tuple[dict[str, Any], Any]:
+    """Forward options that let a model keep what it reads, and the cache that will hold it: keys and values of every
+    token, whatever a layer's attention window (for which a cache must not know the model's configuration)."""
     from transformers import DynamicCache
 
-    # A cache without the model's configuration keeps every token, whatever a layer's attention window.
     cache: Any = DynamicCache()
-    network(input_ids=ids, use_cache=True, past_key_values=cache, logits_to_keep=1)
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    return {"use_cache": True, "past_key_values": cache}, cache
 
 
 def past_options(prefix: Sequence[tuple[Tensor, Tensor]] | None, rows: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from transformers import GraniteConfig, GraniteForCausalLM
 from tests.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
 from tests.traces import hooked
 from workbench.models import LoadedModel
-from workbench.resume import Resumable
+from workbench.resume import KeysValues, Resumable
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "llama": lambda: tiny_llama(bias=True),
@@ -53,6 +53,11 @@ def made(family: str) -> tuple[LoadedModel, Resumable, Tensor]:
         return model, Resumable(model), model.hf(IDS).logits
 
 
+def keys_values(engine: Resumable, ids: Tensor, tokens: int) -> KeysValues | None:
+    """Keys and values of the first tokens of a text, by the pass that records the whole of it."""
+    return engine.record_from(tokens, engine.embed(ids), ())[1]
+
+
 def close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(a, b, atol=tolerance, rtol=0)
 
@@ -69,7 +74,7 @@ def plain(hf: Any, ids: Tensor, hooks: dict[str, tuple[bool, Callable[[Tensor], 
 def test_any_start_layer_and_prefix(family: str, start: int, length: int) -> None:
     _, engine, logits = made(family)
     with torch.no_grad():
-        prefix = engine.keys_values(IDS[:1, :length])
+        prefix = keys_values(engine, IDS[:1], length)
         resid = engine.entering(IDS[:1], start)[:, length:]
         close(engine.run(resid, start=start, prefix=prefix), logits[:1, -1])
 
@@ -80,7 +85,7 @@ def test_several_rows_share_a_prefix(family: str) -> None:
     ids = IDS.clone()
     ids[1, :4] = ids[0, :4]
     with torch.no_grad():
-        prefix = engine.keys_values(ids[:1, :4])
+        prefix = keys_values(engine, ids[:1], 4)
         resid = engine.entering(ids, 1)[:, 4:]
         close(engine.run(resid, start=1, prefix=prefix), model.hf(ids).logits[:, -1])
 
@@ -88,7 +93,7 @@ def test_several_rows_share_a_prefix(family: str) -> None:
 @FAMILIES
 def test_an_empty_prefix_is_none(family: str) -> None:
     _, engine, _ = made(family)
-    assert engine.keys_values(IDS[:1, :0]) is None
+    assert keys_values(engine, IDS[:1], 0) is None
 
 
 @FAMILIES
@@ -155,7 +160,7 @@ def test_several_changes_and_a_prefix_at_once(family: str) -> None:
             IDS[:1],
             {names["mlp"][0].format(1): (False, scaled(0.5)), names["z"][0].format(2): (True, scaled(-1.0))},
         )[:, -1]
-        prefix = engine.keys_values(IDS[:1, :5])
+        prefix = keys_values(engine, IDS[:1], 5)
         resid = engine.entering(IDS[:1], 1)[:, 5:]
         changes = {("mlp", 1): scaled(0.5), ("z", 2): scaled(-1.0)}
         close(engine.run(resid, start=1, prefix=prefix, changes=changes), expected)  # type: ignore[arg-type]
@@ -188,10 +193,13 @@ def test_record_keeps_the_plain_states(family: str) -> None:
         }
         plain(model.hf, IDS, outputs)
         recording = engine.record(engine.embed(IDS), sites)  # type: ignore[arg-type]
+        later, _ = engine.record_from(4, engine.embed(IDS[:1]), sites)  # type: ignore[arg-type]
     close(recording.logits, logits[:, -1])
-    assert set(recording.states) == set(kept)
+    close(later.logits, logits[:1, -1])
+    assert set(recording.states) == set(later.states) == set(kept)
     for key, state in kept.items():
         close(recording.states[key], state)  # type: ignore[index]
+        close(later.states[key], state[:1, 4:])  # type: ignore[index]
 
 
 def plain_from(hf: Any, family: str, ids: Tensor, layer: int, resid: Tensor) -> Tensor:
@@ -249,7 +257,7 @@ def test_a_prefix_longer_than_the_attention_window(length: int) -> None:
     model, engine = windowed()
     with torch.no_grad():
         expected = model.hf(IDS[:1]).logits[:, -1]
-        prefix = engine.keys_values(IDS[:1, :length])
+        prefix = keys_values(engine, IDS[:1], length)
         close(engine.run(engine.embed(IDS[:1])[:, length:], prefix=prefix), expected)
 
 

@@ -53,7 +53,7 @@ def ablate(
     engine = Resumable(model)
     with torch.no_grad():
         resid = engine.embed(torch.tensor([prompt.token_ids]))
-        setup = Setup(prompt, 0, None, resid, resid, metric)
+        setup = Setup(prompt, 0, resid, resid, metric)
         changes: dict[tuple[HookSite, int], Change] = {
             (site, layer): _zero(list(indices))  # type: ignore[misc]
             for (layer, site), indices in chosen.entries(model).items()

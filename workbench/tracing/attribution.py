@@ -211,11 +211,11 @@ def _by_gradient(
     """First-order effects [layer, ...] by unit, corrupted and clean metric, by one backward pass for all of them."""
     sites = _sites(units)
     with torch.no_grad():
-        clean = engine.record(setup.clean, sites, prefix=setup.prefix)
+        clean, prefix = engine.record_from(setup.start, setup.clean, sites)
     with torch.enable_grad():
         # Parameters are frozen, so the graph has to start at the residual stream.
         start = setup.corrupted.detach().clone().requires_grad_(True)
-        run = engine.record(start, sites, prefix=setup.prefix)
+        run = engine.record(start, sites, prefix=prefix)
         measured = setup.measure(run.logits)
         gradients = dict(zip(run.states, torch.autograd.grad(measured.sum(), list(run.states.values())), strict=True))
     effects: dict[AttributionUnit, Tensor] = {}
@@ -254,8 +254,8 @@ def _by_patching(
     samples = len(setup.corrupted)
     found, baseline = torch.zeros(len(cells), samples), torch.zeros(samples)
     with torch.no_grad():
-        clean = engine.record(setup.clean, _sites(units), prefix=setup.prefix)
-        for part in effects(engine, clean, setup.corrupted, setup.prefix, cells, setup.measure, max_rows=max_rows):
+        clean, prefix = engine.record_from(setup.start, setup.clean, _sites(units))
+        for part in effects(engine, clean, setup.corrupted, prefix, cells, setup.measure, max_rows=max_rows):
             found[part.cells, part.samples] = part.effects.float().cpu()
             baseline[part.samples] = part.baseline.float().cpu()
     means = found.mean(1).split([engine.n_layers * len(heads[unit]) for unit in units])

@@ -177,7 +177,7 @@ def _trace_one(
     settings: dict[str, Any],
 ) -> dict[TraceSite, EffectMap]:
     prompt, n_layers = setup.prompt, engine.n_layers
-    clean = engine.record(setup.clean, tuple(widths), prefix=setup.prefix)
+    clean, prefix = engine.record_from(setup.start, setup.clean, tuple(widths))
     samples, tokens = setup.corrupted.shape[:2]
     places: list[tuple[TraceSite, int, int]] = [
         (site, layer, at) for layer in range(n_layers) for site in widths for at in range(tokens)
@@ -186,7 +186,7 @@ def _trace_one(
     found = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
     missing = {(site, layer): samples * tokens for site in widths for layer in range(n_layers)}
     baseline = torch.zeros(samples)
-    for part in effects(engine, clean, setup.corrupted, setup.prefix, cells, setup.measure, max_rows=max_rows):
+    for part in effects(engine, clean, setup.corrupted, prefix, cells, setup.measure, max_rows=max_rows):
         baseline[part.samples] = part.baseline.float().cpu()
         for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
             site, layer, at = places[i]

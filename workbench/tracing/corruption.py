@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict, get_args
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from workbench.facts import known_facts
 from workbench.models import LoadedModel
 from workbench.prompts import swapped, traced_prompt
-from workbench.resume import KeysValues, Resumable
+from workbench.resume import Resumable
 from workbench.types import Fact, FactSet, Form, TracedPrompt
 
 Corruption = Literal["noise", "swap"]
@@ -38,20 +39,18 @@ class SetupOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Setup:
-    """One fact's clean and corrupted inputs, cut to the tokens that differ and those after them.
+    """One fact's clean and corrupted inputs.
 
     Args:
         prompt: The traced text; with a swap its ``other_id`` is the partner's answer.
         start: First corrupted position; before it both runs are the same, so every effect there is exactly 0.
-        prefix: Keys and values of the tokens before ``start``.
-        clean: Residual stream entering layer 0, [1, tokens from start, d_model].
-        corrupted: The same with the corruption, [samples, tokens from start, d_model].
+        clean: Residual stream of the whole text entering layer 0, [1, tokens, d_model].
+        corrupted: The same with the corruption, of the tokens from ``start`` on, [samples, tokens from start, d_model].
         metric: What is measured at the last position.
     """
 
     prompt: TracedPrompt
     start: int
-    prefix: KeysValues | None
     clean: Tensor
     corrupted: Tensor
     metric: Metric
@@ -124,7 +123,8 @@ def set_up(
         new = swapped(model.base, fact, prompt, partner) if partner else choose_partner(model, fact, prompt, pool)
         ids = torch.tensor([prompt.token_ids, new.token_ids])
         start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
-        clean, corrupted = engine.embed(ids)[:, start:].split(1)
+        clean, corrupted = engine.embed(ids).split(1)
+        corrupted = corrupted[:, start:]
         prompt = _with_partner(prompt, new)
     else:
         if samples < 1 or noise <= 0:
@@ -133,14 +133,26 @@ def set_up(
         if not where or where[0] < 0 or where[-1] > prompt.position:
             raise ValueError(f"positions must be within 0 to {prompt.position}, got {positions!r}.")
         start = where[0]
-        clean = engine.embed(torch.tensor([prompt.token_ids]))[:, start:]
-        sigma = noise * model.hf.get_input_embeddings().weight.float().std().item()
+        clean = engine.embed(torch.tensor([prompt.token_ids]))
+        sigma = noise * _embedding_deviation(model.base)
         generator = torch.Generator().manual_seed(seed)
         draw = torch.randn(samples, len(where), clean.shape[-1], generator=generator) * sigma
-        corrupted = clean.repeat(samples, 1, 1)
+        corrupted = clean[:, start:].repeat(samples, 1, 1)
         corrupted[:, [w - start for w in where]] += draw.to(clean)
-    prefix = engine.keys_values(torch.tensor([prompt.token_ids[:start]], dtype=torch.long))
-    return Setup(prompt, start, prefix, clean, corrupted, metric)
+    return Setup(prompt, start, clean, corrupted, metric)
+
+
+_DEVIATIONS: WeakKeyDictionary[LoadedModel, tuple[tuple[int, int], float]] = WeakKeyDictionary()
+
+
+def _embedding_deviation(base: LoadedModel) -> float:
+    """The standard deviation of all entries of the token embeddings. Computed once, and again after an in-place
+    change."""
+    weight = base.hf.get_input_embeddings().weight
+    version, known = (weight.data_ptr(), weight._version), _DEVIATIONS.get(base)
+    if known is None or known[0] != version:
+        known = _DEVIATIONS[base] = version, weight.float().std().item()
+    return known[1]
 
 
 def _with_partner(prompt: TracedPrompt, new: TracedPrompt) -> TracedPrompt:
