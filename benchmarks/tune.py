@@ -26,15 +26,18 @@ from benchmarks.edit_quality import head, line, over_facts, plain_rates, rates_o
 from benchmarks.kept import defaults, kept
 from workbench.atomic import write_bytes
 from workbench.editing import loop
+from workbench.editing.applied import applied
 from workbench.editing.batches import Row, Shuffled
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS
 from workbench.evaluation.answering import Answering
+from workbench.evaluation.evaluate import evaluate_views
 from workbench.evaluation.metrics import bootstrap
 from workbench.padding import common_beginning
 from workbench.types import Rate
 
 Config = dict[str, Any]
+RANKED = 20_000
 SHOWN = ("new", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish", "kl")
 CONFIGS: dict[str, Config] = {
     "default": {},
@@ -47,6 +50,10 @@ CONFIGS: dict[str, Config] = {
     "neurons from layer 20 on": {"lowest": 20},
     "AdamW, not natural": {"optimiser": "adam", "learning_rate": 0.04},
     "steps of twice the length": {"learning_rate": 0.06},
+    "half as many steps, twice the length": {"times": (0.5, 0.5), "learning_rate": 0.06, "average": 6},
+    "batches of 6 and 8 rows": {"batch_size": 6, "retain_batch_size": 8},
+    "drawn back to strength 0.9": {"strength": 0.9},
+    "drawn back to strength 0.8": {"strength": 0.8},
     "gates within [0.5, 1.5]": {"max_gate": 1.5},
     "no hinge": {"hinge": None},
     "no average": {"average": 0},
@@ -72,7 +79,8 @@ CONFIGS: dict[str, Config] = {
 }
 """Changes to the default recipe. Beside its settings: ``k`` neurons, none below layer ``lowest``, chosen ``by``
 something else; stages so many ``times`` as long; ``near`` False leaves neighbours out of the retain set; ``patch``
-names one of ``PATCHES``. A learn stage that is longer repairs: what is learned pushes no further, only the KL does."""
+names one of ``PATCHES``; the edit is read at a ``strength``. A learn stage that is longer repairs: what is learned
+pushes no further, only the KL does."""
 
 
 def dev_facts(model: wb.LoadedModel, facts: wb.FactSet, n: int, seed: int) -> list[wb.Fact]:
@@ -152,47 +160,74 @@ PATCHES: dict[str | None, Callable[[], AbstractContextManager[None]]] = {
 }
 
 
-def selection_of(model: wb.LoadedModel, fact: wb.Fact, options: Config, dev: wb.FactSet) -> wb.Selection | None:
-    """What a configuration says of the selection, taken out of its options; None for the default."""
-    k, lowest, by = options.pop("k", NEURONS), options.pop("lowest", None), options.pop("by", None)
-    if (k, lowest, by) == (NEURONS, None, None):
-        return None
-    default = wb.default_selection(model, fact, k=k if lowest is None else 10 * k, pool=dev, progress=False)
+def chosen_neurons(
+    model: wb.LoadedModel, fact: wb.Fact, options: Config, ranked: list[wb.Component], dev: wb.FactSet
+) -> wb.Selection:
+    """What a configuration says of the selection, taken out of its options; ``ranked`` are neurons, best first."""
+    k, lowest, by = options.pop("k", NEURONS), options.pop("lowest", 0), options.pop("by", None)
     if by == "random":
-        return default.random_like(model, seed=0, where="same-layers")
+        return wb.Selection(ranked[:k]).random_like(model, seed=0, where="same-layers")
     if by == "contrast":
         contrast = wb.contrast_facts(model, fact, pool=dev, progress=False)
         effect = wb.attribute(model, fact, "neuron", contrast=contrast, pool=dev, progress=False)
         return effect.top(k)
-    if lowest is None:
-        return default
-    upper = [c for c in default if c.layer >= lowest][:k]
-    assert len(upper) == k, f"of the best {len(default)} neurons only {len(upper)} are from layer {lowest} on"
+    upper = [c for c in ranked if c.layer >= lowest][:k]
+    assert len(upper) == k, f"of the best {len(ranked)} neurons only {len(upper)} are from layer {lowest} on"
     return wb.Selection(upper)
 
 
-def run(model: wb.LoadedModel, fact: wb.Fact, config: Config, dev: wb.FactSet, answering: Answering) -> dict[str, Any]:
-    """One edit and its evaluation on dev controls."""
-    options = dict(config)
-    selection = selection_of(model, fact, options, dev)
-    near, patch, times = options.pop("near", True), options.pop("patch", None), options.pop("times", None)
-    recipe = wb.Recipe(**options)
-    if times is not None:
-        lengths = zip(recipe.stage_steps, times, strict=True)
-        recipe = replace(recipe, steps=tuple(round(steps * factor) for steps, factor in lengths))
-    pool = dev if near else wb.FactSet([f for f in dev if f.relation != fact.relation], name="dev, no neighbours")
-    retain = default_retain(model, [fact], pool=pool, size=recipe.retain_size, seed=recipe.seed, progress=False)
-    with PATCHES[patch]():
-        edit = wb.rewrite(model, fact, selection, recipe=recipe, retain=retain, pool=dev, progress=False)
-    controls = dev_controls(model, dev, fact)
-    report = wb.evaluate(
-        model, edit=edit, stages=("learn",), controls=controls, pool=dev, answering=answering, progress=False
-    )
-    return {
-        "fact": fact.id,
-        "rates": plain_rates(report),
-        "seconds_to_fit": edit.provenance["settings"]["seconds_to_fit"],
-    }
+class Tuning:
+    """Edits of dev facts with changes to the default; what several changes need is made once.
+
+    Args:
+        model: The base model.
+        dev: The dev facts: neighbours and controls come from them.
+    """
+
+    def __init__(self, model: wb.LoadedModel, dev: wb.FactSet) -> None:
+        self.model, self.dev, self.answering = model, dev, Answering(model)
+        self._ranked: dict[str, list[wb.Component]] = {}
+        self._edits: dict[str, wb.Edit] = {}
+
+    def run(self, fact: wb.Fact, config: Config) -> dict[str, Any]:
+        """One edit and its evaluation on dev controls."""
+        model, options = self.model, dict(config)
+        strength = options.pop("strength", 1.0)
+        edit = self._default(fact) if not options else self._edit(fact, options)
+        report = evaluate_views(
+            model,
+            [fact],
+            {"learn": partial(applied, model, edit, None, strength)},
+            trained=edit.retain_ids,
+            controls=dev_controls(model, self.dev, fact),
+            pool=self.dev,
+            answering=self.answering,
+            progress=False,
+        )
+        seconds = edit.provenance["settings"]["seconds_to_fit"]
+        return {"fact": fact.id, "rates": plain_rates(report), "seconds_to_fit": seconds}
+
+    def _default(self, fact: wb.Fact) -> wb.Edit:
+        if fact.id not in self._edits:
+            self._edits[fact.id] = self._edit(fact, {})
+        return self._edits[fact.id]
+
+    def _edit(self, fact: wb.Fact, options: Config) -> wb.Edit:
+        model, dev = self.model, self.dev
+        if fact.id not in self._ranked:
+            self._ranked[fact.id] = list(
+                wb.default_selection(model, fact, k=RANKED, pool=dev, seed=wb.Recipe().seed, progress=False)
+            )
+        selection = chosen_neurons(model, fact, options, self._ranked[fact.id], dev)
+        near, patch, times = options.pop("near", True), options.pop("patch", None), options.pop("times", None)
+        recipe = wb.Recipe(**options)
+        if times is not None:
+            lengths = zip(recipe.stage_steps, times, strict=True)
+            recipe = replace(recipe, steps=tuple(round(steps * factor) for steps, factor in lengths))
+        pool = dev if near else wb.FactSet([f for f in dev if f.relation != fact.relation], name="dev, no neighbours")
+        retain = default_retain(model, [fact], pool=pool, size=recipe.retain_size, seed=recipe.seed, progress=False)
+        with PATCHES[patch]():
+            return wb.rewrite(model, fact, selection, recipe=recipe, retain=retain, pool=dev, progress=False)
 
 
 def minus_default(found: dict[str, dict[str, Any]], name: str, rate: str) -> Rate:
@@ -215,7 +250,7 @@ def main() -> None:
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
     dev = facts.filter(split="dev")
-    answering = Answering(model)
+    tuning = Tuning(model, dev)
     chosen = dev_facts(model, facts, args.facts, args.seed)
     found: dict[str, dict[str, Any]] = {}
     means: dict[str, dict[str, Rate]] = {}
@@ -224,7 +259,7 @@ def main() -> None:
         for fact in chosen:
             path = args.out.with_suffix("") / f"{name.replace(' ', '-')}-{fact.id}.json"
             settings = {**defaults(model), "change": CONFIGS[name]}
-            done = kept(path, settings, partial(run, model, fact, CONFIGS[name], dev, answering))
+            done = kept(path, settings, partial(tuning.run, fact, CONFIGS[name]))
             found.setdefault(name, {})[fact.id] = done
             print(f"<!-- {line(fact.id, rates_of(done), SHOWN)} {done['seconds_to_fit']} s -->", flush=True)
         means[name] = {k: over_facts([*found[name].values()], k) for k in SHOWN}
