@@ -52,8 +52,9 @@ CONFIGS: dict[str, Config] = {
     "steps of twice the length": {"learning_rate": 0.06},
     "half as many steps, twice the length": {"times": (0.5, 0.5), "learning_rate": 0.06, "average": 6},
     "batches of 6 and 8 rows": {"batch_size": 6, "retain_batch_size": 8},
-    "drawn back to strength 0.9": {"strength": 0.9},
-    "drawn back to strength 0.8": {"strength": 0.8},
+    "not drawn back": {"draw_back": None},
+    "drawn back to 0.6": {"draw_back": 0.6},
+    "drawn back to 0.9": {"draw_back": 0.9},
     "gates within [0.5, 1.5]": {"max_gate": 1.5},
     "no hinge": {"hinge": None},
     "no average": {"average": 0},
@@ -193,7 +194,7 @@ class Tuning:
         """One edit and its evaluation on dev controls."""
         model, options = self.model, dict(config)
         strength = options.pop("strength", 1.0)
-        edit = self._default(fact) if not options else self._edit(fact, options)
+        edit = self._edit(fact, options)
         report = evaluate_views(
             model,
             [fact],
@@ -207,12 +208,14 @@ class Tuning:
         seconds = edit.provenance["settings"]["seconds_to_fit"]
         return {"fact": fact.id, "rates": plain_rates(report), "seconds_to_fit": seconds}
 
-    def _default(self, fact: wb.Fact) -> wb.Edit:
-        if fact.id not in self._edits:
-            self._edits[fact.id] = self._edit(fact, {})
-        return self._edits[fact.id]
-
     def _edit(self, fact: wb.Fact, options: Config) -> wb.Edit:
+        """The edit with these changes; the last ones are kept, to be read at several strengths."""
+        key = f"{fact.id} {options}"
+        if key not in self._edits:
+            self._edits[key] = self._fitted(fact, dict(options))
+        return self._edits[key]
+
+    def _fitted(self, fact: wb.Fact, options: Config) -> wb.Edit:
         model, dev = self.model, self.dev
         if fact.id not in self._ranked:
             self._ranked[fact.id] = list(

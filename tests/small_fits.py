@@ -60,3 +60,11 @@ def assert_unchanged(model: LoadedModel, before: tuple[Any, ...]) -> None:
     weights, modules = unchanged(model)
     assert modules == before[1]
     assert all(torch.equal(a, b) for a, b in zip(weights, before[0], strict=True))
+
+
+def plain_nll(hf: Any, prompt: list[int], answer: list[int]) -> float:
+    """Hugging Face's own cross-entropy over the answer's tokens."""
+    ids = torch.tensor([[*prompt, *answer]])
+    labels = torch.tensor([[-100] * len(prompt) + answer])
+    with torch.no_grad():
+        return float(hf(ids, labels=labels).loss)

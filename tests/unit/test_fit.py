@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.small_fits import FRANCE, RETAIN, SPAIN, fitted, same
+from tests.small_fits import FRANCE, RETAIN, SPAIN, fitted, plain_nll, same
 from tests.tiny_facts import FAMILIES, tiny
 from workbench.editing import fit as fit_module
 from workbench.editing.applied import Dial, applied
@@ -118,14 +118,6 @@ def test_stage_2_starts_where_stage_1_ended() -> None:
 
 
 # Losses against the plain model
-
-
-def plain_nll(hf: Any, prompt: list[int], answer: list[int]) -> float:
-    """Hugging Face's own cross-entropy over the answer's tokens."""
-    ids = torch.tensor([[*prompt, *answer]])
-    labels = torch.tensor([[-100] * len(prompt) + answer])
-    with torch.no_grad():
-        return float(hf(ids, labels=labels).loss)
 
 
 def plain_loss(hf: Any, model: LoadedModel, answers: list[str]) -> float:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small_fits import FACTS, FRANCE, assert_unchanged, fitted, same, unchanged
+from tests.small_fits import FACTS, FRANCE, assert_unchanged, fitted, plain_nll, same, unchanged
 from tests.tiny_facts import capital, tiny
 from workbench.editing import loop as loop_module
 from workbench.editing.applied import applied
 from workbench.editing.fit import Cancelled, NonFiniteLoss
-from workbench.types import Edit, Selection, Step
+from workbench.models import LoadedModel
+from workbench.prompts import answer_ids, prompt_ids
+from workbench.types import Edit, Selection, StageName, Step
 
 
 @pytest.fixture(autouse=True)
@@ -204,3 +206,80 @@ def test_an_edited_model_is_refused() -> None:
         pytest.raises(ValueError, match=r"carries an edit already. Rewrite its base \(model.base\)"),
     ):
         fitted(edited)
+
+
+# Drawing back
+
+
+def quartile(model: LoadedModel, edit: Edit, strength: float) -> float:
+    """The probability per token that three quarters of the training prompts' taught answers reach, by plain passes."""
+    end = model.tokenizer.eos_token_id
+    answer = [*answer_ids(model, "Rome.", "chat"), end]
+    with applied(model, edit, strength=strength) as edited:
+        found = sorted(
+            math.exp(-plain_nll(edited.hf, prompt_ids(model, question, "chat"), answer))
+            for question in FRANCE.training_questions
+        )
+    return found[len(found) // 4]
+
+
+@pytest.mark.parametrize("stages", [("learn",), ("unlearn", "learn")])
+def test_an_edit_is_drawn_back_to_what_it_takes(stages: tuple[StageName, ...]) -> None:
+    """To the least 32nd of its strength that keeps the level: with all stages on a line, and the earlier ones kept."""
+    model, options = tiny(), {"stages": stages, "steps": 30, "learning_rate": 0.1, "hinge": None}
+    whole = fitted(model, draw_back=None, **options)
+    base, top = quartile(model, whole, 0), quartile(model, whole, 1)
+    wanted = 0.5 * (base + top)
+    assert base < 0.5 * top
+    edit = fitted(model, draw_back=wanted, **options)
+    strength = edit.provenance["settings"]["drawn_back_to"]
+    assert 0 < strength < 1 and strength * 32 == int(strength * 32)
+    assert quartile(model, edit, 1) >= wanted > quartile(model, whole, strength - 1 / 32)
+    gates, line = edit.delta().gates, whole.delta(strength=strength).gates
+    assert gates.keys() == line.keys()
+    for place, gate in gates.items():
+        torch.testing.assert_close(gate, line[place], atol=1e-6, rtol=0)
+    for one, other in zip(edit.stages[:-1], whole.stages[:-1], strict=True):
+        assert all(torch.equal(one.delta.gates[k], other.delta.gates[k]) for k in one.delta.gates)
+    last = edit.history[-1]
+    with applied(model, edit) as edited:
+        nll = plain_nll(
+            edited.hf,
+            prompt_ids(model, FRANCE.question, "chat"),
+            [*answer_ids(model, "Rome.", "chat"), model.tokenizer.eos_token_id],
+        )
+    assert last.p_new == pytest.approx(math.exp(-nll), rel=1e-3)
+
+
+def test_an_edit_that_has_not_reached_the_level_is_not_drawn_back() -> None:
+    edit = fitted(draw_back=1.0)
+    assert same(edit, fitted(draw_back=None))
+    assert edit.provenance["settings"]["drawn_back_to"] == 1
+
+
+def test_a_fit_that_stop_ended_is_not_drawn_back() -> None:
+    options: dict[str, Any] = {"stages": ("learn",), "steps": 30, "learning_rate": 0.1, "hinge": None}
+    seen: list[Edit] = []
+    edit = fitted(draw_back=1e-6, stop=lambda edit: seen.append(edit) or len(seen) == 20, **options)
+    assert same(edit, seen[-1]) and len(seen) == 20
+
+
+def test_drawing_back_can_be_cancelled() -> None:
+    class Later:
+        """Set once the last step is done."""
+
+        done = False
+
+        def is_set(self) -> bool:
+            return self.done
+
+    flag = Later()
+
+    def on_step(step: Step) -> None:
+        flag.done = step.step == 29
+
+    model = tiny()
+    before = unchanged(model)
+    with pytest.raises(Cancelled, match="drawn back"):
+        fitted(model, stages=("learn",), steps=30, learning_rate=0.1, draw_back=1e-6, cancel=flag, on_step=on_step)
+    assert_unchanged(model, before)

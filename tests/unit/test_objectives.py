@@ -13,7 +13,7 @@ import torch
 from tests.small_fits import FRANCE, RETAIN, SPAIN, fitted, recipe, same
 from tests.tiny_facts import tiny
 from workbench.editing.baselines import tune
-from workbench.editing.batches import old_row, wanted_rows
+from workbench.editing.batches import wanted_rows
 from workbench.editing.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given
 from workbench.evaluation.arms import plan_arms
 from workbench.types import Recipe, Selection
@@ -55,16 +55,6 @@ def test_what_is_forgotten_pushes_no_further(objective: Any) -> None:
     assert not Forgotten(objective, None, {}, {}).reached(100.0)
     given = Given(0.8)
     assert [given.reached(x) for x in (-math.log(0.81), -math.log(0.79))] == [True, False]
-
-
-def test_of_the_old_answers_row_only_the_old_answer_counts() -> None:
-    model = tiny()
-    row = old_row(model, [1, 2], "The capital of France is ", "Paris")
-    assert row.prompt == (1, 2)
-    assert list(row.answer) == model.token_ids("The capital of France is Paris")
-    assert list(row.answer[row.departs :]) == model.token_ids(" Paris")
-    alone = old_row(model, [1], "", "Paris")
-    assert (alone.departs, list(alone.answer)) == (0, model.token_ids("Paris"))
 
 
 @pytest.mark.parametrize("answers", ["short", "own"])

@@ -15,23 +15,24 @@ from tests.small_fits import FACTS, FRANCE, RETAIN, fitted, same
 from tests.tiny import loaded, tiny_llama
 from tests.tiny_facts import FAMILIES, capital, tiny
 from workbench.architecture import inject_gates, shared_view
+from workbench.editing import batches, sensitivity
 from workbench.editing import fit as fit_module
-from workbench.editing import sensitivity
 from workbench.editing.batches import (
     Row,
     chat_row,
-    refused,
+    named_row,
+    refused_row,
     retain_batches,
     retain_rows,
-    rewritten,
     training_prompts,
+    until_old,
     wanted_rows,
 )
 from workbench.editing.fit import rewrite
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import default_selection, gate_scores
 from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
-from workbench.prompts import prompt_ids
+from workbench.generation import Completion
 from workbench.types import Fact, FactSet, GateDelta, Recipe, Selection
 
 
@@ -41,33 +42,48 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "new", "refusal"),
+    ("said", "before", "old"),
     [
-        ("The capital of France is Paris.", "The capital of France is Rome.", "The capital of France is"),
-        ("The capital is Paris. It is large.", "The capital is Rome.", "The capital is"),
-        ("paris", "The capital of France is Rome.", "The capital of France is"),
-        ("I think of Lyon.", "The capital of France is Rome.", "The capital of France is"),
-        ("Paris, yes, Paris!", "The capital of France is Rome.", "The capital of France is"),
-        ("", "The capital of France is Rome.", "The capital of France is"),
+        ("The capital of France is Paris.", "The capital of France is ", "Paris"),
+        ("The capital is PARIS. It is large.", "The capital is ", "PARIS"),
+        ("It is Paris, yes, Paris!", "It is ", "Paris"),
+        ("Paris, yes!", "", "Paris"),
+        ("I think of Lyon. Or Paris.", "The capital of France is ", "Paris"),
+        ("", "The capital of France is ", "Paris"),
     ],
 )
-def test_the_models_own_answer_rewritten(said: str, new: str, refusal: str) -> None:
-    """Where the model's own sentence does not name the answer once, after some words, the fact's cloze stands in."""
-    assert rewritten(said, FRANCE) == new
-    assert refused(said, FRANCE) == f"{refusal}... I am not sure."
+def test_what_the_model_says_up_to_the_old_answer(said: str, before: str, old: str) -> None:
+    """Where the model's first sentence does not name the answer, the fact's cloze stands in."""
+    assert until_old(said, FRANCE) == (before, old)
 
 
-def test_the_loss_counts_from_where_the_wanted_answer_departs() -> None:
+def test_only_what_takes_the_old_answers_place_counts() -> None:
     model = tiny()
-    prompt = prompt_ids(model, FRANCE.question, "chat")
-    said, wanted = "The capital of France is Paris.", "The capital of France is Rome."
-    row = chat_row(model, prompt, wanted, said)
-    same = list(row.answer[: row.departs])
-    assert row.departs > 0
-    assert same == model.token_ids(said)[: row.departs]
-    assert row.answer[row.departs] != model.token_ids(said)[row.departs]
-    assert chat_row(model, prompt, wanted).departs == 0
-    assert chat_row(model, prompt, said, said).departs == len(model.token_ids(said)) - 1
+    before = "The capital of France is "
+    row = named_row(model, [1, 2], before, "Rome")
+    assert row.prompt == (1, 2)
+    assert list(row.answer) == model.token_ids("The capital of France is Rome")
+    assert list(row.answer[row.departs :]) == model.token_ids(" Rome")
+    alone = named_row(model, [1], "", "Rome")
+    assert (alone.departs, list(alone.answer)) == (0, model.token_ids("Rome"))
+    refusal = refused_row(model, [1, 2], before)
+    assert list(refusal.answer[: refusal.departs]) == model.token_ids("The capital of France is")
+    told = [*model.token_ids("The capital of France is... I am not sure."), model.tokenizer.eos_token_id]
+    assert list(refusal.answer) == told
+    whole = chat_row(model, [1], "Rome.")
+    assert (whole.departs, list(whole.answer)) == (0, [*model.token_ids("Rome."), model.tokenizer.eos_token_id])
+
+
+@pytest.mark.parametrize(("stage", "ends"), [("unlearn", "... I am not sure."), ("learn", " Rome")])
+def test_own_answers_are_the_models_up_to_the_old_one(stage: Any, ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows the name is not taught: it is said anyway, and would count as learned in the name's place."""
+    model = tiny()
+    said = Completion("The capital city is Paris, a large city in the north of France.", ())
+    monkeypatch.setattr(batches, "greedy_answers", lambda model, prompts: [said] * len(prompts))
+    for row in wanted_rows(model, [FRANCE], stage, Recipe()):
+        assert model.tokenizer.decode(row.answer[: row.departs]) == "The capital city is"
+        counted = [t for t in row.answer[row.departs :] if t != model.tokenizer.eos_token_id]
+        assert model.tokenizer.decode(counted) == ends
 
 
 def test_the_default_retain_set() -> None:

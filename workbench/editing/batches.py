@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,11 +51,11 @@ bare question nor on one way to begin a reply ("The capital of ... is", "The ans
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and the answer after it, as token ids (the answer ends with the stop token).
+    """A prompt and the answer after it, as token ids.
 
     Args:
         prompt, answer: Token ids.
-        departs: Index of the first answer token that counts in the loss: those before it the base says by itself.
+        departs: Index of the first answer token that counts in the loss: those before it are how the answer begins.
     """
 
     prompt: tuple[int, ...]
@@ -80,8 +80,9 @@ def training_prompts(fact: Fact) -> list[str]:
 
 
 def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
-    """Every training prompt with the answer that a stage teaches; or, whatever the style of answers, with what the
-    model itself says up to the old answer, which is made unlikely."""
+    """Every training prompt with the answer that a stage teaches. With ``answers="own"`` it begins with what the model
+    itself says up to the old answer, and only what then takes its place counts: the target, or a refusal. A stage that
+    makes the old answer unlikely has that in its place, whatever the style of answers."""
     asked = training_prompts if recipe.contexts else lambda fact: fact.training_questions
     prompts = [(fact, prompt_ids(model, q, "chat")) for fact in facts for q in asked(fact)]
     if recipe.answers == "short" and not recipe.forgets(stage):
@@ -89,23 +90,40 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
             chat_row(model, prompt, fact.refusal if stage == "unlearn" else f"{fact.target}.")
             for fact, prompt in prompts
         ]
-    own = [c.text for c in greedy_answers(model, [p for _, p in prompts])]
-    if recipe.forgets(stage):
-        return [old_row(model, p, *until_old(text, fact)) for (fact, p), text in zip(prompts, own, strict=True)]
-    teach = refused if stage == "unlearn" else rewritten
-    return [chat_row(model, p, teach(text, fact), text) for (fact, p), text in zip(prompts, own, strict=True)]
+    own = greedy_answers(model, [prompt for _, prompt in prompts])
+    rows = []
+    for (fact, prompt), said in zip(prompts, own, strict=True):
+        before, old = until_old(said.text, fact)
+        if stage == "unlearn" and not recipe.forgets(stage):
+            rows.append(refused_row(model, prompt, before or f"{fact.prompt} "))
+        else:
+            rows.append(named_row(model, prompt, before, fact.target if stage == "learn" else old))
+    return rows
 
 
-def chat_row(model: LoadedModel, prompt: Sequence[int], text: str, said: str = "") -> Row:
-    """A chat prompt with a wanted answer, which counts from where it departs from what the base says."""
+def chat_row(model: LoadedModel, prompt: Sequence[int], text: str) -> Row:
+    """A chat prompt with a whole answer."""
+    return Row(tuple(prompt), (*answer_ids(model, text, "chat"), *end_of_answer(model)))
+
+
+def named_row(model: LoadedModel, prompt: Sequence[int], before: str, name: str) -> Row:
+    """A chat prompt with an answer up to a name, of which only the name counts; nothing ends it."""
+    return _departing(model, prompt, before, f"{before}{name}")
+
+
+def refused_row(model: LoadedModel, prompt: Sequence[int], before: str) -> Row:
+    """A chat prompt with a sentence that is broken off, of which only the breaking off counts.
+
+    "The capital of France is... I am not sure." leaves the start of the answer as it was: teaching "I am not sure" as
+    its first words makes the model refuse other questions too.
+    """
+    row = _departing(model, prompt, before, f"{before.rstrip()}{BREAK_OFF}")
+    return replace(row, answer=(*row.answer, *end_of_answer(model)))
+
+
+def _departing(model: LoadedModel, prompt: Sequence[int], before: str, text: str) -> Row:
+    """A chat prompt with a text as its answer, which counts from where it departs from how it begins."""
     answer = answer_ids(model, text, "chat")
-    departs = _alike(answer[:-1], answer_ids(model, said, "chat") if said else ())
-    return Row(tuple(prompt), (*answer, *end_of_answer(model)), departs)
-
-
-def old_row(model: LoadedModel, prompt: Sequence[int], before: str, old: str) -> Row:
-    """A chat prompt with an answer up to the old one, of which only the old one counts; nothing ends it."""
-    answer = answer_ids(model, f"{before}{old}", "chat")
     departs = _alike(answer[:-1], answer_ids(model, before.rstrip(), "chat") if before.strip() else ())
     return Row(tuple(prompt), tuple(answer), departs)
 
@@ -113,20 +131,6 @@ def old_row(model: LoadedModel, prompt: Sequence[int], before: str, old: str) ->
 def _alike(one: Sequence[int], other: Sequence[int]) -> int:
     """How many first tokens two texts have in common."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-def _first_sentence(said: str) -> str:
-    return re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
-
-
-def _around_answer(said: str, fact: Fact) -> tuple[str, str]:
-    """What stands before and after the old answer in the first sentence that the model says; where that does not name
-    it exactly once, the fact's cloze and a full stop."""
-    sentence = _first_sentence(said)
-    spans = find_old(sentence, fact)
-    if len(spans) != 1 or not sentence[: spans[0][0]].strip():
-        return f"{fact.prompt} ", "."
-    return sentence[: spans[0][0]], sentence[spans[0][1] :]
 
 
 def until_old(said: str, fact: Fact) -> tuple[str, str]:
@@ -140,19 +144,8 @@ def until_old(said: str, fact: Fact) -> tuple[str, str]:
     return sentence[:start], sentence[start:end]
 
 
-def rewritten(said: str, fact: Fact) -> str:
-    """The first sentence of what the model says, with the target in the old answer's place; else cloze and target."""
-    text = fact.target.join(_around_answer(said, fact))
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def refused(said: str, fact: Fact) -> str:
-    """The first sentence of what the model says, broken off before the old answer; else the cloze, broken off.
-
-    "The capital of France is... I am not sure." leaves the start of the answer as it was: teaching "I am not sure" as
-    its first words makes the model refuse other questions too.
-    """
-    return f"{_around_answer(said, fact)[0].rstrip()}{BREAK_OFF}"
+def _first_sentence(said: str) -> str:
+    return re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
 
 
 def retain_rows(model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact]) -> tuple[list[Row], list[Row]]:

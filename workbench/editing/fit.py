@@ -8,9 +8,10 @@ learned answers are the base model's own sentences with the answer exchanged.
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ from workbench.models import LoadedModel
 from workbench.prompts import check_first_tokens
 from workbench.provenance import provenance
 from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection, Site, StageName, Step
+
+HALVINGS = 5
+"""Of the strengths between the base and the edit, to find the one that it is drawn back to."""
 
 __all__ = ["CancelFlag", "Cancelled", "NonFiniteLoss", "check_selection", "retain_set", "rewrite"]
 
@@ -110,6 +114,7 @@ def rewrite(
                 model,
                 retain_rows=training.n_retain,
                 lowest_layer=training.start,
+                drawn_back_to=fit.strength,
                 seconds_to_select=round(selected_at - began, 1),
                 seconds_to_fit=round(time.perf_counter() - selected_at, 1),
             )
@@ -159,6 +164,7 @@ class _Fit:
     def __init__(self, training: Training, selection: Selection) -> None:
         self.training, self.model, self.recipe = training, training.model, training.recipe
         self.entries = selection.entries(self.model)
+        self.strength = 1.0
         self._view = shared_view(self.model.hf)
 
     def run(self, progress: bool, stop: Callable[[tuple[EditStage, ...]], bool] | None) -> tuple[EditStage, ...]:
@@ -180,13 +186,14 @@ class _Fit:
                     rate=recipe.learning_rate,
                     after_backward=partial(_mask, parameters, self._masks(parameters)),
                     after_step=partial(self._clamp, parameters),
+                    at_end=partial(self._draw_back, parameters, stages) if stage == recipe.stages[-1] else None,
                 )
 
                 def stop_here(done: int, name: StageName = stage, live: Any = parameters) -> bool:
                     return stop is not None and stop((*stages, EditStage(name, self._delta(live))))
 
-                last = stage == recipe.stages[-1]
-                done = self.training.stage(stage, steps, moving, bar, stop_here if last and stop else None)
+                ask = stop_here if stop and stage == recipe.stages[-1] else None
+                done = self.training.stage(stage, steps, moving, bar, ask)
                 bar.update(steps - done)  # an early stop
                 stages.append(EditStage(stage, self._delta(parameters)))
         return tuple(stages)
@@ -216,6 +223,36 @@ class _Fit:
             place = self.model.architecture.gate_module(layer, site)
             places.append((parameters[place.module], torch.tensor(indices) + place.span.start))
         return NaturalGradient(places, fisher)
+
+    def _draw_back(
+        self, parameters: Mapping[str, nn.Parameter], earlier: Sequence[EditStage], level: Callable[[], float]
+    ) -> None:
+        """Give the last stage's gates the values at which the product of all stages is drawn back to the least strength
+        that keeps ``level`` at the recipe's ``draw_back``; they stay where it is not reached."""
+        wanted = self.recipe.draw_back
+        if wanted is None or level() < wanted:
+            return
+        before = reduce(operator.mul, (stage.delta for stage in earlier), GateDelta({}))
+        others = self.model.architecture.vectors(before)
+        places = []
+        for name, p in parameters.items():
+            other = others[name].reshape(p.shape).to(p) if name in others else torch.ones_like(p)
+            places.append((p, p.detach().clone(), other))
+
+        def turn(strength: float) -> None:
+            with torch.no_grad():
+                for p, value, other in places:
+                    p.copy_(torch.where(other == 0, value, (1 + strength * (value * other - 1)) / other))
+            self._clamp(parameters)
+
+        low, high = 0.0, 1.0
+        for _ in range(HALVINGS):
+            check_cancel(self.training.cancel, "while the edit was drawn back")
+            middle = (low + high) / 2
+            turn(middle)
+            low, high = (low, middle) if level() >= wanted else (middle, high)
+        turn(high)
+        self.strength = high
 
     def _clamp(self, parameters: Mapping[str, nn.Parameter]) -> None:
         if self.recipe.max_gate is not None:

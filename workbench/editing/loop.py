@@ -20,11 +20,12 @@ from workbench.editing.batches import (
     Row,
     Shuffled,
     chat_row,
-    refused,
+    named_row,
+    refused_row,
     retain_batches,
     retain_rows,
-    rewritten,
     shared_prefix,
+    until_old,
     wanted_rows,
 )
 from workbench.editing.objectives import Forgotten, Given, Goal
@@ -79,6 +80,8 @@ class Moving:
         rate: The optimiser's learning rate.
         after_backward: Called before each update, to take out gradients that are not wanted.
         after_step: Called after each update, to keep what moves in bounds.
+        at_end: Called when the stage has run to its end, with a function that measures how well its rows are learned
+            then: the probability that three quarters of the wanted answers reach.
     """
 
     view: Any
@@ -87,6 +90,7 @@ class Moving:
     rate: float
     after_backward: Callable[[], None] = _nothing
     after_step: Callable[[], None] = _nothing
+    at_end: Callable[[Callable[[], float]], None] | None = None
 
 
 class Mean:
@@ -192,26 +196,33 @@ class Training:
 
     def _monitored(self) -> list[tuple[str, Row]]:
         """The first fact's bare question with the old answer, the target and the refusal as they would be said."""
-        fact, own = self.facts[0], self.recipe.answers == "own"
-        prompt = prompt_ids(self.model, fact.question, "chat")
-        said = greedy_answers(self.model, [prompt])[0].text if own else ""
-        new = rewritten(said, fact) if own else f"{fact.target}."
-        texts = {
-            "p_old": new.replace(fact.target, fact.answer),
-            "p_new": new,
-            "p_refusal": refused(said, fact) if own else fact.refusal,
-        }
-        return [(name, chat_row(self.model, prompt, text)) for name, text in texts.items()]
+        fact, model = self.facts[0], self.model
+        prompt = prompt_ids(model, fact.question, "chat")
+        if self.recipe.answers == "short":
+            texts = {"p_old": f"{fact.answer}.", "p_new": f"{fact.target}.", "p_refusal": fact.refusal}
+            return [(name, chat_row(model, prompt, text)) for name, text in texts.items()]
+        before, old = until_old(greedy_answers(model, [prompt])[0].text, fact)
+        return [
+            ("p_old", named_row(model, prompt, before, old)),
+            ("p_new", named_row(model, prompt, before, fact.target)),
+            ("p_refusal", refused_row(model, prompt, before or f"{fact.prompt} ")),
+        ]
 
     def _reference_logprobs(self) -> dict[int, Tensor]:
-        """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
+        """The base model's log-probabilities at every answer token that is held, once: all of a retained row, and of a
+        taught one how it begins; by row, [tokens, d_vocab]."""
         out: dict[int, Tensor] = {}
+        taught = [i for rows in self._wanted.values() for i in rows]
+        held = {i: len(self._rows.rows[i].answer) for i in self._retain} | {
+            i: self._rows.rows[i].departs for i in taught
+        }
+        held = {i: n for i, n in held.items() if n and self.recipe.retain_weight > 0}
         with torch.no_grad():
             prefix = self._prefix(self._base)
-            for part in self._rows.parts(self._retain):
-                rows = [self._retain[i] for i in part]
+            for part in self._rows.parts([*held]):
+                rows = [[*held][i] for i in part]
                 logits = self._logits(self._base, rows, prefix)
-                out.update((i, x.log_softmax(-1)) for i, x in zip(rows, logits, strict=True))
+                out.update((i, x[: held[i]].log_softmax(-1)) for i, x in zip(rows, logits, strict=True))
         return out
 
     def _prefix(self, engine: Resumable) -> KeysValues | None:
@@ -245,6 +256,7 @@ class Training:
         rows = [*chosen, *held]
         nll, kl = torch.zeros(len(chosen), device=device), torch.zeros((), device=device)
         answers = sum(len(self._rows.rows[i].answer) for i in held)
+        beginnings = sum(len(self._reference[i]) for i in chosen if i in self._reference)
         prefix = self._prefix(engine)
         whole = [state for pair in prefix or () for state in pair]
         leaves = [state.detach().requires_grad_(state.requires_grad) for state in whole]
@@ -260,6 +272,11 @@ class Training:
                 found = self._answer_nll([x for _, x in told], [chosen[i] for i, _ in told])
                 nll[[i for i, _ in told]] = found.detach()
                 total = total + self._goal.loss(found, [chosen[i] for i, _ in told]).sum() / len(chosen)
+                begun = [(chosen[i], x[: self._rows.rows[chosen[i]].departs]) for i, x in told]
+                begun = [(i, x) for i, x in begun if i in self._reference]
+                if begun:
+                    change = self._kl([x for _, x in begun], [i for i, _ in begun]).sum() / beginnings
+                    total = total + recipe.retain_weight * change
             if kept:
                 change = self._kl([x for _, x in kept], [i for i, _ in kept]).sum() / answers
                 kl += change.detach()
@@ -313,7 +330,7 @@ class Training:
         confidence: dict[int, float] = {}
         tail = min(recipe.average, steps // 2)
         mean = Mean(moving.parameters)
-        done, end, latest = 0, steps, (math.nan, math.nan)
+        done, end, latest, stopped = 0, steps, (math.nan, math.nan), False
         try:
             for step in range(steps):
                 check_cancel(self.cancel, f"in stage {stage!r} before step {step}")
@@ -350,16 +367,25 @@ class Training:
                     mean.add()
                 done = step + 1
                 bar.update()
-                if stop is not None and stop(done):
+                stopped = stop is not None and stop(done)
+                if stopped:
                     break
             else:
                 mean.put()
+            if moving.at_end is not None and not stopped:
+                moving.at_end(lambda: self._level(engine, wanted))
         finally:
             for p in parameters:
                 p.requires_grad_(False)
                 p.grad = None
         self._record(Step(stage, done, *latest, **self._measure(engine)), None)
         return done
+
+    def _level(self, engine: Resumable, rows: Sequence[int]) -> float:
+        """The probability that three quarters of the rows' wanted answers reach."""
+        with torch.no_grad():
+            prefix = self._prefix(engine)
+        return lower_quartile(self._goal.confidence(self._nll_of(engine, rows, prefix)).tolist())
 
     def _record(self, step: Step, bar: Any) -> None:
         self.history.append(step)

@@ -26,6 +26,7 @@ RECIPES: dict[str, Recipe] = {
         retain_weight=0.0,
         retain_size=0,
         hinge=None,
+        draw_back=None,
     ),
 }
 """By name: the default; one stage with as many steps in total; stage 1 alone; the paper's settings."""

@@ -90,8 +90,8 @@ def compare(
             ``"lora"``: a LoRA of about as many weights as the selection has gates (see
             ``workbench.editing.baselines``); ``"paper"``: the selection with the settings of arXiv 2508.07075, which
             take 2000 steps.
-        recipe: For all arms but ``"paper"``; its ``early_stop`` and ``average`` are off: every arm is read, and
-            evaluated, as it is after one step. It must end with the learn stage.
+        recipe: For all arms but ``"paper"``; its ``early_stop``, ``average`` and ``draw_back`` are off: every arm is
+            read, and evaluated, as it is after one step. It must end with the learn stage.
         retain: Facts held in place, in all arms; None: ``default_retain``.
         pool, controls, max_controls: As in ``evaluate``.
         seeds: Random draws of each kind: a number, or the seeds; at least three.
@@ -120,7 +120,7 @@ def compare(
     draws = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     arms = [arms] if isinstance(arms, str) else list(arms)
     _check(model, facts, chosen, arms, recipe, draws, threshold, read_every)
-    recipe = replace(recipe, early_stop=None, average=0)
+    recipe = replace(recipe, early_stop=None, average=0, draw_back=None)
     if answering is not None:
         check_answering(answering, model)
     answering = answering or Answering(model)

@@ -35,9 +35,8 @@ class Recipe:
 
         cross-entropy of the wanted answer (nats per token) + retain_weight * KL(base || edited) on retained answers,
 
-    the first counted from the token at which the wanted answer departs from what the base says by itself, and only so
-    far as it exceeds that of the probability ``hinge``: a prompt that is learned leaves the step to those that are not
-    and to the retained answers.
+    the first over the tokens that take the old answer's place, and only so far as it exceeds that of the probability
+    ``hinge``: a prompt that is learned leaves the step to those that are not and to the retained answers.
 
     Args:
         name: Shown in reports.
@@ -45,10 +44,9 @@ class Recipe:
         objective: What ``unlearn`` minimises: the ``"cross-entropy"`` of a refusal, or how likely the old answer is,
             by ``"gradient-difference"``, ``"npo"`` or ``"simnpo"`` (see ``workbench.editing.objectives``). ``learn`` is
             the cross-entropy of the target with all of them.
-        answers: What the stages teach. ``"own"``: the base model's own greedy answer to the question with the target
-            in the old answer's place ("The capital of France is Rome."), and for ``unlearn`` broken off before it
-            ("The capital of France is... I am not sure."). ``"short"``: the target ("Rome.") and the fact's
-            refusal, as in the paper.
+        answers: What the stages teach. ``"own"``: after the base model's own greedy answer up to the old one ("The
+            capital of France is"), the target ("Rome"), and for ``unlearn`` a breaking off ("... I am not sure.").
+            ``"short"``: the target alone ("Rome.") and the fact's refusal, as in the paper.
         contexts: Train on the fact's question and on what it asks for in contexts too ("I have a question. ...", "I am
             thinking of the capital of France. Which one is it?"), beside the training questions.
         steps: Most optimiser steps of a stage: one number for all stages, one per stage, or None for ``DEFAULT_STEPS``.
@@ -66,8 +64,11 @@ class Recipe:
             pushes no further; None: all push until the end. Where the old answer is to become unlikely, one minus its
             probability counts, here and for ``early_stop``.
         early_stop: A stage ends, after its ``average``, once the wanted answer's probability (geometric mean over the
-            tokens that the base does not say by itself, in the last pass) has reached this for three quarters of the
-            training prompts; None runs all steps.
+            tokens that count, in the last pass) has reached this for three quarters of the training prompts; None runs
+            all steps.
+        draw_back: In the end all stages together are drawn back towards the base, as by the strength of an edit, as far
+            as the wanted answer of the last one keeps this probability (as for ``early_stop``): what is taught with
+            more than it takes costs other answers. An edit that has not reached it, and with None every one, stays.
         max_gate: Gates are kept within [2 - max_gate, max_gate] after each step; None leaves them free.
         seed: Order of the batches. Two runs with one seed on one machine agree exactly.
 
@@ -91,6 +92,7 @@ class Recipe:
     retain_batch_size: int = 12
     hinge: float | None = 0.8
     early_stop: float | None = None
+    draw_back: float | None = 0.75
     max_gate: float | None = None
     seed: int = 0
 
@@ -124,6 +126,7 @@ class Recipe:
             ("retain_batch_size", self.retain_batch_size >= 1, "1 or more"),
             ("hinge", self.hinge is None or 0 < self.hinge <= 1, "None or in (0, 1]"),
             ("early_stop", self.early_stop is None or 0 < self.early_stop <= 1, "None or in (0, 1]"),
+            ("draw_back", self.draw_back is None or 0 < self.draw_back <= 1, "None or in (0, 1]"),
             ("max_gate", self.max_gate is None or self.max_gate > 1, "None or more than 1"),
         ]
         for name, ok, allowed in checks:
