@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ from workbench.architecture import inject_gates, shared_view
 from workbench.editing import batches as batches_module
 from workbench.editing.batches import Prepared, Row, parts
 from workbench.editing.loop import Training
-from workbench.generation import Completion
 from workbench.resume import Resumable
 from workbench.types import GateDelta, Selection
 
@@ -30,18 +28,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @FAMILIES
 @pytest.mark.parametrize("were_learned", ["none", "all"])
 @pytest.mark.parametrize("tokens", [1, 60, 10_000])
-@pytest.mark.parametrize("answers", ["short", "own"])
 def test_a_step_in_parts_is_the_plain_step(
-    family: str, answers: Any, tokens: int, were_learned: str, monkeypatch: pytest.MonkeyPatch
+    family: str, tokens: int, were_learned: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row a part, a few, all; gates that act on the shared prefix too, and some that are not 1. Of the fact rows
-    some have reached the hinge and some have not, whatever they had when they were last seen. Of answers that begin
-    as the model's own the beginning is held, but for rows that are learned."""
+    some have reached the hinge and some have not, whatever they had when they were last seen."""
     monkeypatch.setitem(batches_module.PART_TOKENS, "cpu", tokens)
-    model, settings = tiny(family), recipe(hinge=0.7, retain_weight=2.0, answers=answers)
-    if answers == "own":  # a model that begins with the answer has no beginning to hold
-        said = Completion("The capital is Paris.", tuple(model.token_ids("The capital is")))
-        monkeypatch.setattr(batches_module, "greedy_answers", lambda model, prompts, **_: [said] * len(prompts))
+    model, settings = tiny(family), recipe(hinge=0.7, retain_weight=2.0)
     training = Training(model, [FRANCE, SPAIN], settings, RETAIN, 1, on_step=None, cancel=None)
     chosen, held = list(training._wanted["learn"]), list(training._retain)
     n_parts = len(training._rows.parts([*chosen, *held]))
@@ -73,26 +66,21 @@ def test_a_step_in_parts_is_the_plain_step(
     for gate in gates.values():
         gate.grad = None
 
-    lacking, apart, expected_nll, begun = [], [], [], []
+    lacking, apart, expected_nll = [], [], []
     with torch.enable_grad():
         for i in [*chosen, *held]:
             row = training._rows.rows[i]
             ids = torch.tensor([row.prompt + row.answer])
             answer = torch.tensor(row.answer)
             edited, base = (hf(ids).logits[0, len(row.prompt) - 1 : -1].log_softmax(-1) for hf in (view, model.hf))
-            changes = (base.exp() * (base - edited)).sum(-1)
             if i in chosen:
                 one = nn.functional.nll_loss(edited[row.departs :], answer[row.departs :])
                 expected_nll.append(one.detach())
                 lacking.append((one - middle).relu())
-                settled = were_learned == "all" and one < middle
-                begun.append(torch.zeros(row.departs) if settled else changes[: row.departs])
             else:
-                apart.append(changes)
+                apart.append((base.exp() * (base - edited)).sum(-1))
         expected_kl = torch.cat(apart).mean()
-        loss = torch.stack(lacking).mean() + 2.0 * expected_kl
-        (loss + 2.0 * torch.cat(begun).mean() if answers == "own" else loss).backward()
-    assert (sum(map(len, begun)) > 0) == (answers == "own")
+        (torch.stack(lacking).mean() + 2.0 * expected_kl).backward()
     torch.testing.assert_close(nll, torch.stack(expected_nll), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(kl, expected_kl.detach(), atol=1e-5, rtol=1e-4)
     assert float(kl) > 1e-5

@@ -209,20 +209,14 @@ class Training:
         ]
 
     def _reference_logprobs(self) -> dict[int, Tensor]:
-        """The base model's log-probabilities at every answer token that is held, once: all of a retained row, and of a
-        taught one how it begins; by row, [tokens, d_vocab]."""
+        """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
         out: dict[int, Tensor] = {}
-        taught = [i for rows in self._wanted.values() for i in rows]
-        held = {i: len(self._rows.rows[i].answer) for i in self._retain} | {
-            i: self._rows.rows[i].departs for i in taught
-        }
-        held = {i: n for i, n in held.items() if n and self.recipe.retain_weight > 0}
         with torch.no_grad():
             prefix = self._prefix(self._base)
-            for part in self._rows.parts([*held]):
-                rows = [[*held][i] for i in part]
+            for part in self._rows.parts(self._retain):
+                rows = [self._retain[i] for i in part]
                 logits = self._logits(self._base, rows, prefix)
-                out.update((i, x[: held[i]].log_softmax(-1)) for i, x in zip(rows, logits, strict=True))
+                out.update((i, x.log_softmax(-1)) for i, x in zip(rows, logits, strict=True))
         return out
 
     def _prefix(self, engine: Resumable) -> KeysValues | None:
@@ -256,7 +250,6 @@ class Training:
         rows = [*chosen, *held]
         nll, kl = torch.zeros(len(chosen), device=device), torch.zeros((), device=device)
         answers = sum(len(self._rows.rows[i].answer) for i in held)
-        beginnings = sum(len(self._reference[i]) for i in chosen if i in self._reference)
         prefix = self._prefix(engine)
         whole = [state for pair in prefix or () for state in pair]
         leaves = [state.detach().requires_grad_(state.requires_grad) for state in whole]
@@ -272,11 +265,6 @@ class Training:
                 found = self._answer_nll([x for _, x in told], [chosen[i] for i, _ in told])
                 nll[[i for i, _ in told]] = found.detach()
                 total = total + self._goal.loss(found, [chosen[i] for i, _ in told]).sum() / len(chosen)
-                begun = [(chosen[i], x[: self._rows.rows[chosen[i]].departs]) for i, x in told]
-                begun = [(i, x) for i, x in begun if i in self._reference]
-                if begun:
-                    change = self._kl([x for _, x in begun], [i for i, _ in begun]).sum() / beginnings
-                    total = total + recipe.retain_weight * change
             if kept:
                 change = self._kl([x for _, x in kept], [i for i, _ in kept]).sum() / answers
                 kl += change.detach()

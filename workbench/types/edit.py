@@ -92,7 +92,7 @@ class Recipe:
     retain_batch_size: int = 12
     hinge: float | None = 0.8
     early_stop: float | None = None
-    draw_back: float | None = 0.75
+    draw_back: float | None = 0.9
     max_gate: float | None = None
     seed: int = 0
 
