@@ -26,12 +26,10 @@ from benchmarks.edit_quality import head, line, over_facts, plain_rates, rates_o
 from benchmarks.kept import defaults, kept
 from workbench.atomic import write_bytes
 from workbench.editing import loop
-from workbench.editing.applied import applied
 from workbench.editing.batches import Row, Shuffled
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS
 from workbench.evaluation.answering import Answering
-from workbench.evaluation.evaluate import evaluate_views
 from workbench.evaluation.metrics import bootstrap
 from workbench.padding import common_beginning
 from workbench.types import Rate
@@ -79,8 +77,7 @@ CONFIGS: dict[str, Config] = {
 }
 """Changes to the default recipe. Beside its settings: ``k`` neurons, none below layer ``lowest``, chosen ``by``
 something else; stages so many ``times`` as long; ``near`` False leaves neighbours out of the retain set; ``patch``
-names one of ``PATCHES``; the edit is read at a ``strength``. A learn stage that is longer repairs: what is learned
-pushes no further, only the KL does."""
+names one of ``PATCHES``. A learn stage that is longer repairs: what is learned pushes no further, only the KL does."""
 
 
 def dev_facts(model: wb.LoadedModel, facts: wb.FactSet, n: int, seed: int) -> list[wb.Fact]:
@@ -177,7 +174,8 @@ def chosen_neurons(
 
 
 class Tuning:
-    """Edits of dev facts with changes to the default; what several changes need is made once.
+    """Edits of dev facts with changes to the default; the ranking of neurons, which most changes share, is made once
+    a fact.
 
     Args:
         model: The base model.
@@ -187,19 +185,15 @@ class Tuning:
     def __init__(self, model: wb.LoadedModel, dev: wb.FactSet) -> None:
         self.model, self.dev, self.answering = model, dev, Answering(model)
         self._ranked: dict[str, list[wb.Component]] = {}
-        self._edits: dict[str, wb.Edit] = {}
 
     def run(self, fact: wb.Fact, config: Config) -> dict[str, Any]:
         """One edit and its evaluation on dev controls."""
-        model, options = self.model, dict(config)
-        strength = options.pop("strength", 1.0)
-        edit = self._edit(fact, options)
-        report = evaluate_views(
-            model,
-            [fact],
-            {"learn": partial(applied, model, edit, None, strength)},
-            trained=edit.retain_ids,
-            controls=dev_controls(model, self.dev, fact),
+        edit = self._edit(fact, dict(config))
+        report = wb.evaluate(
+            self.model,
+            edit=edit,
+            stages=("learn",),
+            controls=dev_controls(self.model, self.dev, fact),
             pool=self.dev,
             answering=self.answering,
             progress=False,
@@ -208,18 +202,9 @@ class Tuning:
         return {"fact": fact.id, "rates": plain_rates(report), "seconds_to_fit": seconds}
 
     def _edit(self, fact: wb.Fact, options: Config) -> wb.Edit:
-        """The edit with these changes; the last ones are kept, to be read at several strengths."""
-        key = f"{fact.id} {options}"
-        if key not in self._edits:
-            self._edits[key] = self._fitted(fact, dict(options))
-        return self._edits[key]
-
-    def _fitted(self, fact: wb.Fact, options: Config) -> wb.Edit:
         model, dev = self.model, self.dev
         if fact.id not in self._ranked:
-            self._ranked[fact.id] = list(
-                wb.default_selection(model, fact, k=RANKED, pool=dev, seed=wb.Recipe().seed, progress=False)
-            )
+            self._ranked[fact.id] = list(wb.default_selection(model, fact, k=RANKED, pool=dev, progress=False))
         selection = chosen_neurons(model, fact, options, self._ranked[fact.id], dev)
         near, patch, times = options.pop("near", True), options.pop("patch", None), options.pop("times", None)
         recipe = wb.Recipe(**options)

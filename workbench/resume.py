@@ -270,7 +270,8 @@ def _keepers(
 
 
 def read_keys_values(network: Any, ids: Tensor) -> KeysValues:
-    """Keys and values of some tokens [1, tokens] after a network has read them, as ``Resumable.keys_values``."""
+    """Keys and values of some tokens [1, tokens] after a network has read them, by layer, each [1, kv heads, tokens,
+    d_head]."""
     options, cache = cache_options()
     network(input_ids=ids, logits_to_keep=1, **options)
     return [(layer.keys, layer.values) for layer in cache.layers]

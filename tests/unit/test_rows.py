@@ -66,7 +66,7 @@ def test_only_what_takes_the_old_answers_place_counts() -> None:
     assert list(row.answer[row.departs :]) == model.token_ids(" Rome")
     alone = named_row(model, [1], "", "Rome")
     assert (alone.departs, list(alone.answer)) == (0, model.token_ids("Rome"))
-    refusal = refused_row(model, [1, 2], before)
+    refusal = refused_row(model, [1, 2], FRANCE, before)
     assert list(refusal.answer[: refusal.departs]) == model.token_ids("The capital of France is")
     told = [*model.token_ids("The capital of France is... I am not sure."), model.tokenizer.eos_token_id]
     assert list(refusal.answer) == told

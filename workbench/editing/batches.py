@@ -95,7 +95,7 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
     for (fact, prompt), said in zip(prompts, own, strict=True):
         before, old = until_old(said.text, fact)
         if stage == "unlearn" and not recipe.forgets(stage):
-            rows.append(refused_row(model, prompt, before or f"{fact.prompt} "))
+            rows.append(refused_row(model, prompt, fact, before))
         else:
             rows.append(named_row(model, prompt, before, fact.target if stage == "learn" else old))
     return rows
@@ -111,12 +111,14 @@ def named_row(model: LoadedModel, prompt: Sequence[int], before: str, name: str)
     return _departing(model, prompt, before, f"{before}{name}")
 
 
-def refused_row(model: LoadedModel, prompt: Sequence[int], before: str) -> Row:
-    """A chat prompt with a sentence that is broken off, of which only the breaking off counts.
+def refused_row(model: LoadedModel, prompt: Sequence[int], fact: Fact, before: str) -> Row:
+    """A chat prompt with a sentence that is broken off after what stands before the old answer (after the fact's cloze,
+    where that is nothing), of which only the breaking off counts.
 
     "The capital of France is... I am not sure." leaves the start of the answer as it was: teaching "I am not sure" as
     its first words makes the model refuse other questions too.
     """
+    before = before or f"{fact.prompt} "
     row = _departing(model, prompt, before, f"{before.rstrip()}{BREAK_OFF}")
     return replace(row, answer=(*row.answer, *end_of_answer(model)))
 

@@ -205,7 +205,7 @@ class Training:
         return [
             ("p_old", named_row(model, prompt, before, old)),
             ("p_new", named_row(model, prompt, before, fact.target)),
-            ("p_refusal", refused_row(model, prompt, before or f"{fact.prompt} ")),
+            ("p_refusal", refused_row(model, prompt, fact, before)),
         ]
 
     def _reference_logprobs(self) -> dict[int, Tensor]:
