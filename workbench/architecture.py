@@ -247,6 +247,13 @@ def inject_gates(
     return out
 
 
+def write_gates(parameters: Mapping[str, nn.Parameter], architecture: Architecture, delta: GateDelta) -> None:
+    """Give IA3 vectors (as ``inject_gates`` returns them) a delta's gates, in place; it touches none but them."""
+    for name, vector in architecture.vectors(delta).items():
+        parameter = parameters[name]
+        parameter.data.copy_(vector.reshape(parameter.shape))
+
+
 def inject_lora(view: nn.Module, architecture: Architecture, modules: Iterable[str], rank: int, seed: int) -> None:
     """Put a PEFT LoRA adapter of this rank on these modules of a view (full names), and freeze everything.
 

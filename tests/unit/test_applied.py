@@ -331,6 +331,16 @@ def test_deltas_multiply_and_scale() -> None:
     assert a.scaled(0.0).n_moved() == 0
 
 
+def test_what_comes_after_a_delta_to_give_another() -> None:
+    """A gate that was closed before cannot be opened: what comes after it stays at 1."""
+    whole = GateDelta({(0, "z"): torch.tensor([3.0, 2.0, 5.0])})
+    before = GateDelta({(0, "z"): torch.tensor([2.0, 1.0, 0.0]), (1, "post"): torch.tensor([4.0])})
+    after = (whole / before).gates
+    assert after[0, "z"].tolist() == [1.5, 2.0, 1.0] and after[1, "post"].tolist() == [0.25]
+    assert (before * (whole / before)).gates[0, "z"].tolist() == [3.0, 2.0, 0.0]
+    assert (whole / GateDelta({})).gates[0, "z"].tolist() == [3.0, 2.0, 5.0]
+
+
 def test_a_delta_keeps_its_own_copy() -> None:
     raw = torch.ones(3)
     delta = GateDelta({(0, "z"): raw})

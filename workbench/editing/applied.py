@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from workbench.architecture import inject_gates, shared_view
+from workbench.architecture import inject_gates, shared_view, write_gates
 from workbench.models import AppliedEdit, LoadedModel
 from workbench.types import Edit
 
@@ -63,9 +63,7 @@ class Dial:
         """
         model = self._model
         gates = model.gates * self._edit.delta(self._stage, strength)
-        for name, vector in model.architecture.vectors(gates).items():
-            parameter = self._vectors[name]
-            parameter.data.copy_(vector.reshape(parameter.shape))
+        write_gates(self._vectors, model.architecture, gates)
         return LoadedModel(
             self._view,
             model.tokenizer,

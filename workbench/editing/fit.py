@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.architecture import inject_gates, shared_view
+from workbench.architecture import inject_gates, shared_view, write_gates
 from workbench.editing.loop import CancelFlag, Cancelled, Moving, NonFiniteLoss, Training, check_cancel
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.retain import default_retain
@@ -234,16 +234,10 @@ class _Fit:
         if wanted is None or level() < wanted:
             return
         before = reduce(operator.mul, (stage.delta for stage in earlier), GateDelta({}))
-        others = self.model.architecture.vectors(before)
-        places = []
-        for name, p in parameters.items():
-            other = others[name].reshape(p.shape).to(p) if name in others else torch.ones_like(p)
-            places.append((p, p.detach().clone(), other))
+        whole = before * self._delta(parameters)
 
         def turn(strength: float) -> None:
-            with torch.no_grad():
-                for p, value, other in places:
-                    p.copy_(torch.where(other == 0, value, (1 + strength * (value * other - 1)) / other))
+            write_gates(parameters, self.model.architecture, whole.scaled(strength) / before)
             self._clamp(parameters)
 
         low, high = 0.0, 1.0

@@ -233,6 +233,15 @@ class GateDelta:
             out[key] = out[key] * gate if key in out else gate
         return GateDelta(out)
 
+    def __truediv__(self, other: GateDelta) -> GateDelta:
+        """What comes after the other so that both together are this. A gate that the other closes (0) stays 1: nothing
+        after it has an effect."""
+        out = dict(self.gates)
+        for key, gate in other.gates.items():
+            mine = out.get(key, torch.ones_like(gate))
+            out[key] = torch.where(gate == 0, torch.ones_like(gate), mine / gate)
+        return GateDelta(out)
+
     def scaled(self, strength: float) -> GateDelta:
         """Gates interpolated from 1 (strength 0, exactly) to these (strength 1, exactly)."""
         return GateDelta({k: torch.lerp(torch.ones_like(g), g, strength) for k, g in self.gates.items()})
