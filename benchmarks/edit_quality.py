@@ -37,6 +37,7 @@ from workbench.types import AnswerRow, Rate
 IN_OTHER_WORDS = 0.5
 SHOWN = ("new", "old", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish", "kl")
 NO_SHARES = ("gibberish", "kl", "text_nll", "text_nll_change")
+HIGHER_IS_BETTER = ("new", "forget", "cloze_new", "control", "neighbour", "twohop_new", "reversed_new")
 COLLATERAL = ("bleed", "reversed_old", "reversed_new", "twohop_old", "twohop_new", "text_nll", "text_nll_change")
 
 
@@ -113,6 +114,27 @@ def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
     return bootstrap(values, within=(-math.inf, math.inf) if name in NO_SHARES else (0.0, 1.0))
 
 
+def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
+    """The new answer's rate over held-out questions to which the base gives the old one. Over the others no edit can be
+    seen: the untouched model does not understand the wording, or rambles."""
+    values: dict[str, list[float]] = {}
+    for result in results:
+        said = {(row["stage"], row["prompt"]): row["label"] for row in result["heldout"]}
+        values.setdefault(result["fact"], []).extend(
+            float(label == "new")
+            for (stage, prompt), label in said.items()
+            if stage == "learn" and said["base", prompt] == "old"
+        )
+    return bootstrap(values, within=(0.0, 1.0))
+
+
+def worst(results: Sequence[dict[str, Any]], name: str) -> float:
+    """The worst fact's rate, all its edits together."""
+    means = [over_facts([r for r in results if r["fact"] == fact], name) for fact in {r["fact"] for r in results}]
+    found = [rate.value for rate in means if rate.n]
+    return min(found) if name in HIGHER_IS_BETTER else max(found)
+
+
 def head(names: Sequence[str]) -> str:
     """The first two rows of a Markdown table."""
     return "| fact | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1)
@@ -154,6 +176,10 @@ def main() -> None:
     edits = results[1:]
     summary = {name: over_facts(edits, name) for name in dict.fromkeys((*SHOWN, *COLLATERAL))}
     print(line(f"mean of {len(drawn)} facts", summary))
+    understood = where_understood(edits)
+    extremes = {name: worst(edits, name) for name in summary}
+    print(f"\nNew answer where the base gives the old one: {understood}. Worst facts:")
+    print(", ".join(f"{name} {value:.2f}" for name, value in extremes.items()))
     print(f"\n{head(COLLATERAL)}")
     for result in results:
         print(line(f"{result['fact']}, seed {result['seed']}", rates_of(result), COLLATERAL))
@@ -163,6 +189,8 @@ def main() -> None:
         "model": model.fingerprint,
         "relations": sorted({fact.relation for fact in drawn}),
         "mean": {k: vars_of(v) for k, v in summary.items()},
+        "new_where_understood": vars_of(understood),
+        "worst": extremes,
         "france-capital": results[0]["rates"],
     }
     write_bytes(args.out, json.dumps(content, indent=1).encode())
