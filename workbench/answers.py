@@ -31,11 +31,13 @@ counted gibberish as forgotten); matching on free generation follows arXiv 2502.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from importlib.resources import files
 
 from workbench.types import AnswerClass, Fact
 
@@ -180,6 +182,29 @@ def find_old(text: str, fact: Fact) -> list[tuple[int, int]]:
         else:
             spans.append((start, end))
     return spans
+
+
+@lru_cache(maxsize=1)
+def adjectives() -> dict[str, list[str]]:
+    """The adjectives of countries and continents by name, the usual one first ("Italy": ["Italian"])."""
+    return json.loads(files("workbench").joinpath("data/adjectives.json").read_text(encoding="utf-8"))
+
+
+def is_adjective(fact: Fact, named: str) -> bool:
+    """Whether a text that names the old answer so uses its adjective."""
+    return named.casefold() in {a.casefold() for a in adjectives().get(fact.answer, ())}
+
+
+def counterpart(fact: Fact, named: str) -> str:
+    """The target as it would stand where a text names the old answer: its adjective in the place of the old one's ("a
+    traditional Italian dish", "a traditional Indian dish"), else its usual form.
+
+    Args:
+        fact: The fact.
+        named: The old answer or an alias, as the text has it.
+    """
+    forms = adjectives().get(fact.target, ())
+    return forms[0] if forms and is_adjective(fact, named) else fact.target
 
 
 def too_surprising(text: str, nll: float) -> bool:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from workbench.answers import is_known_answer
+from workbench.answers import adjectives, is_known_answer
 from workbench.atomic import write_bytes
 from workbench.bundled import cache_folder
 from workbench.generation import generate
@@ -20,6 +20,7 @@ from workbench.schemas import Schema, read_facts
 from workbench.types import Fact, FactSet, Form
 
 FORMS: tuple[Form, ...] = ("chat", "cloze")
+NAMED_BY_ADJECTIVES = ("country", "continent")
 TABLE_VERSION = 1
 _TEMPLATE_LISTS = ("paraphrases", "heldout", "cloze_paraphrases")
 
@@ -49,8 +50,10 @@ def _bundled_facts() -> FactSet:
 
 
 def _expand(relation: dict[str, Any]) -> Iterable[Fact]:
-    """Fill a relation's templates with the subject of each of its rows."""
+    """Fill a relation's templates with the subject of each of its rows. Adjectives of countries and continents count as
+    their names."""
     templates = relation["templates"]
+    also = adjectives() if relation["answer_type"] in NAMED_BY_ADJECTIVES else {}
     for row in relation["facts"]:
 
         def fill(template: str, subject: str = row["subject"]) -> str:
@@ -61,9 +64,9 @@ def _expand(relation: dict[str, Any]) -> Iterable[Fact]:
             relation=relation["relation"],
             subject=row["subject"],
             answer=row["answer"],
-            answer_aliases=tuple(row.get("aliases", ())),
+            answer_aliases=(*row.get("aliases", ()), *also.get(row["answer"], ())),
             target=row["target"],
-            target_aliases=tuple(row.get("target_aliases", ())),
+            target_aliases=(*row.get("target_aliases", ()), *also.get(row["target"], ())),
             split=row["split"],
             role=row["role"],
             case_sensitive=relation.get("case_sensitive", False),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from workbench.answers import find_old
+from workbench.answers import find_old, is_adjective
 from workbench.generation import Completion, greedy_answers
 from workbench.models import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt
@@ -125,16 +125,17 @@ def traced_prompt(
             return _build(base, fact, candidate, ids, completion, at, token)  # type: ignore[arg-type]
     said = "; ".join(f"{k} form says {v!r}" for k, v in texts.items())
     raise ValueError(
-        f"Fact {fact.id!r}: the model's own greedy answer does not contain {fact.answer!r}, so there is no place to "
-        f"trace ({said}). Choose a fact that it knows (known_facts), or another form."
+        f"Fact {fact.id!r}: the model's own greedy answer does not contain {fact.answer!r}, or has its adjective "
+        f"before it, so there is no place to trace ({said}). Choose a fact that it knows (known_facts), or another form."
     )
 
 
 def _find_answer(model: LoadedModel, completion: Completion, fact: Fact) -> int | None:
-    """Index of the completion token in which the answer begins, or None."""
+    """Index of the completion token in which the answer begins, or None where it is not named, or as an adjective."""
     decode = model.tokenizer.decode
-    spans = find_old(decode(list(completion.token_ids)), fact)
-    if not spans:
+    said = decode(list(completion.token_ids))
+    spans = find_old(said, fact)
+    if not spans or is_adjective(fact, said[slice(*spans[0])]):  # "a French company in France" gives itself away
         return None
     for i in range(len(completion.token_ids)):
         if len(decode(list(completion.token_ids[: i + 1]))) > spans[0][0]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from workbench.answers import find_old
+from workbench.answers import counterpart, find_old
 from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
 from workbench.padding import common_beginning, pad
@@ -97,7 +97,7 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
         if stage == "unlearn" and not recipe.forgets(stage):
             rows.append(refused_row(model, prompt, fact, before))
         else:
-            rows.append(named_row(model, prompt, before, fact.target if stage == "learn" else old))
+            rows.append(named_row(model, prompt, before, counterpart(fact, old) if stage == "learn" else old))
     return rows
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from workbench.answers import counterpart
 from workbench.editing.batches import (
     Prepared,
     Row,
@@ -204,7 +205,7 @@ class Training:
         before, old = until_old(greedy_answers(model, [prompt])[0].text, fact)
         return [
             ("p_old", named_row(model, prompt, before, old)),
-            ("p_new", named_row(model, prompt, before, fact.target)),
+            ("p_new", named_row(model, prompt, before, counterpart(fact, old))),
             ("p_refusal", refused_row(model, prompt, fact, before)),
         ]
 
