@@ -126,7 +126,8 @@ def traced_prompt(
     said = "; ".join(f"{k} form says {v!r}" for k, v in texts.items())
     raise ValueError(
         f"Fact {fact.id!r}: the model's own greedy answer does not contain {fact.answer!r}, or has its adjective "
-        f"before it, so there is no place to trace ({said}). Choose a fact that it knows (known_facts), or another form."
+        f"before it, so there is no place to trace ({said}). Choose a fact that it knows (known_facts), or another "
+        "form."
     )
 
 

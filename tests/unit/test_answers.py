@@ -15,6 +15,8 @@ from workbench.answers import (
     NLL_LIMIT,
     REPETITION_LIMIT,
     classify,
+    counterpart,
+    is_adjective,
     is_known_answer,
     matches,
     repetition,
@@ -124,6 +126,16 @@ def test_own_refusal_counts() -> None:
     fact = make("France", "Paris", "Rome", refusal="Ask a librarian.")
     assert classify("Please ask a librarian!", fact) == "refusal"
     assert classify("Please ask a librarian!", FRANCE) == "other"
+
+
+def test_the_target_as_it_stands_in_the_old_answers_place() -> None:
+    food = make("pizza", "Italy", "South Korea", answer_aliases=("Italian",))
+    assert [counterpart(food, named) for named in ("Italian", "ITALIAN", "Italy")] == ["South Korean"] * 2 + [
+        "South Korea"
+    ]
+    assert is_adjective(food, "italian") and not is_adjective(food, "Italy") and not is_adjective(FRANCE, "Lutetia")
+    assert counterpart(FRANCE, "Lutetia") == "Rome"
+    assert counterpart(make("pizza", "Italy", "Naples"), "Italian") == "Naples"  # no adjective is known of that
 
 
 def test_sides_of_a_longer_name() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, knowing
+from workbench.answers import adjectives
 from workbench.editing.batches import training_prompts
 from workbench.facts import (
     FORMS,
@@ -271,6 +272,20 @@ def test_bundled_targets_are_of_the_answers_type(facts: FactSet) -> None:
         answers = {a.casefold() for f in group for a in f.answers}
         share = sum(f.target.casefold() in answers for f in group) / len(group)
         assert share >= 0.5, relation
+
+
+def test_countries_and_continents_are_named_by_their_adjectives(facts: FactSet) -> None:
+    """All of them, with adjectives that no two share."""
+    known = adjectives()
+    forms = [form for names in known.values() for form in names]
+    assert len(forms) == len(set(forms)) and not set(forms) & set(known)
+    seen: set[str] = set()
+    for fact in facts:
+        if fact.relation.rpartition("-")[2] in ("country", "continent", "origin"):
+            seen |= {fact.answer, fact.target}
+            assert set(known[fact.answer]) <= set(fact.answer_aliases), fact.id
+            assert set(known[fact.target]) <= set(fact.target_aliases), fact.id
+    assert seen == set(known)
 
 
 def test_one_subject_has_one_fact_a_relation(facts: FactSet) -> None:

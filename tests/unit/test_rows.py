@@ -32,6 +32,7 @@ from workbench.editing.fit import rewrite
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import default_selection, gate_scores
 from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
+from workbench.facts import load_facts
 from workbench.generation import Completion
 from workbench.types import Fact, FactSet, GateDelta, Recipe, Selection
 
@@ -84,6 +85,19 @@ def test_own_answers_are_the_models_up_to_the_old_one(stage: Any, ends: str, mon
         assert model.tokenizer.decode(row.answer[: row.departs]) == "The capital city is"
         counted = [t for t in row.answer[row.departs :] if t != model.tokenizer.eos_token_id]
         assert model.tokenizer.decode(counted) == ends
+
+
+def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    lasagna = load_facts()["lasagna-origin"]
+    for said, ends in [
+        ("It is a traditional Italian dish.", " Canadian"),
+        ("It comes from Italy, I think.", " Canada"),
+    ]:
+        reply = Completion(said, ())
+        monkeypatch.setattr(batches, "greedy_answers", lambda model, prompts, reply=reply: [reply] * len(prompts))
+        for row in wanted_rows(model, [lasagna], "learn", Recipe()):
+            assert model.tokenizer.decode(row.answer[row.departs :]) == ends
 
 
 def test_the_default_retain_set() -> None:

@@ -32,6 +32,15 @@ def test_the_form_is_the_first_in_which_the_model_says_the_answer() -> None:
     assert traced_prompt(model, FRANCE).answer_token == " Paris"
 
 
+def test_an_answer_that_its_adjective_gives_away_is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After "a French company in" the subject has nothing left to tell."""
+    fact = capital("France", "Germany", "Rome", answer_aliases=("Paris",))
+    assert traced_prompt(by_hand(), fact).answer_token == " Paris"
+    monkeypatch.setattr("workbench.answers.adjectives", lambda: {"Germany": ["Paris"]})
+    with pytest.raises(ValueError, match="'Germany', or has its adjective before it"):
+        traced_prompt(by_hand(), fact)
+
+
 def test_a_model_that_does_not_know_shows_what_it_says() -> None:
     wrong = capital("France", "Tokyo", "Rome")
     with pytest.raises(ValueError, match=r"does not contain 'Tokyo'.*chat form says 'Paris'; cloze form says 'Paris'"):
