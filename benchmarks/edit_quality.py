@@ -104,14 +104,20 @@ def rates_of(result: dict[str, Any], stage: str = "learn") -> dict[str, Rate]:
     return {name: Rate(**rate) for name, rate in result["rates"][stage].items()}
 
 
-def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
-    """A rate over edits: mean of the edits' values, bootstrap over whole facts (all seeds of one together)."""
+def by_fact(results: Sequence[dict[str, Any]], name: str) -> dict[str, list[float]]:
+    """The values of a rate that were measured, by fact: one for each of its edits."""
     values: dict[str, list[float]] = {}
     for result in results:
         rate = rates_of(result)[name]
         if rate.n:
             values.setdefault(result["fact"], []).append(rate.value)
-    return bootstrap(values, within=(-math.inf, math.inf) if name in NO_SHARES else (0.0, 1.0))
+    return values
+
+
+def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
+    """A rate over edits: mean of the edits' values, bootstrap over whole facts (all seeds of one together)."""
+    within = (-math.inf, math.inf) if name in NO_SHARES else (0.0, 1.0)
+    return bootstrap(by_fact(results, name), within=within)
 
 
 def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
@@ -130,9 +136,8 @@ def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
 
 def worst(results: Sequence[dict[str, Any]], name: str) -> float:
     """The worst fact's rate, all its edits together."""
-    means = [over_facts([r for r in results if r["fact"] == fact], name) for fact in {r["fact"] for r in results}]
-    found = [rate.value for rate in means if rate.n]
-    return min(found) if name in HIGHER_IS_BETTER else max(found)
+    means = [sum(values) / len(values) for values in by_fact(results, name).values()]
+    return min(means) if name in HIGHER_IS_BETTER else max(means)
 
 
 def head(names: Sequence[str]) -> str:
