@@ -135,8 +135,10 @@ def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
 
 
 def worst(results: Sequence[dict[str, Any]], name: str) -> float:
-    """The worst fact's rate, all its edits together."""
+    """The worst fact's rate, all its edits together; NaN where it was measured on none."""
     means = [sum(values) / len(values) for values in by_fact(results, name).values()]
+    if not means:
+        return math.nan
     return min(means) if name in HIGHER_IS_BETTER else max(means)
 
 

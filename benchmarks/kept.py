@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -29,8 +30,13 @@ def kept(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, A
 
 
 def defaults(model: wb.LoadedModel, **changes: Any) -> dict[str, Any]:
-    """What a default edit depends on: the model, the recipe with these changes, and the default selector."""
+    """What a default edit and its rates depend on: the model, the recipe with these changes, the default selector, and
+    the bundled facts with their wordings and aliases. The package's code is not in it: delete the files when it changes
+    what is fitted or counted.
+    """
+    facts = json.dumps([fact.to_dict() for fact in wb.load_facts()], sort_keys=True)
     return {
+        "facts": hashlib.sha256(facts.encode()).hexdigest()[:16],
         "model": model.fingerprint,
         "recipe": wb.Recipe(**changes).to_dict(),
         "selector": {"neurons": NEURONS, "layers": "all", "retained": RETAINED},

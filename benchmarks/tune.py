@@ -2,9 +2,9 @@
 
     python -m benchmarks.tune [--facts 4] [--configs default adam ...] [--seed 0]
 
-Every configuration is one change to the default. Controls are all other known dev facts. Each finished edit is a file,
-``benchmarks/results/tune/<configuration>-<fact>.json``; a rerun with the same settings goes on after the last one.
-Differences to the default are paired by fact, with a bootstrap over facts.
+Every configuration is one change to the default. Controls are the known dev facts of other relations with the role
+``control``. Each finished edit is a file, ``benchmarks/results/tune/<configuration>-<fact>.json``; a rerun with the
+same settings goes on after the last one. Differences to the default are paired by fact, with a bootstrap over facts.
 """
 
 from __future__ import annotations

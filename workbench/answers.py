@@ -74,6 +74,7 @@ _SCOPE_ENDS = _words(
 _TRUTH_WORDS = _words("true correct right case think believe fact")
 _SCOPE_WORDS = 6
 _NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_SENTENCE_END = re.compile(r"(?<=[.!?;])(?<!\b[A-Z]\.)(?<!\b(?:St|Mt|Dr|Mr|Ms|Jr)\.)(?<!\bMrs\.)\s|\n")
 _WORD = re.compile(r"[\w']+")
 _GAP = r"[\s*\"'`~\-]{1,5}"
 _QUOTES = "\"'*`"
@@ -165,15 +166,29 @@ def matches(text: str, names: Iterable[str], *, case_sensitive: bool = False, ig
     return any(not _inside(s, skip) for s in _spans(flat, kept, case_sensitive))
 
 
+def first_sentence(text: str) -> str:
+    """A text up to its first line break or sentence end (also a semicolon), which is kept.
+
+    The dot of an initial or a title ends no sentence ("J.R.R. Tolkien", "the U.S. state", "St. Paul").
+    """
+    return _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
+
+
 def find_old(text: str, fact: Fact) -> list[tuple[int, int]]:
     """Where a text names the old answer: character spans, first to last, overlapping ones joined.
 
-    A name inside the subject does not count ("Mexico" in "Mexico City"). This locates; ``classify`` judges.
+    A name inside the subject does not count ("Mexico" in "Mexico City"), one that holds the subject does. This locates;
+    ``classify`` judges.
     """
     flags = 0 if fact.case_sensitive else re.IGNORECASE
-    blanked = re.sub(re.escape(fact.subject), lambda m: "\0" * len(m.group()), text, flags=flags)
+
+    def spans_of(name: str) -> list[tuple[int, int]]:
+        return [m.span() for m in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text, flags)]
+
+    subjects = spans_of(fact.subject)
+    named = {span for name in fact.answers for span in spans_of(name)}
     found = sorted(
-        m.span() for name in fact.answers for m in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", blanked, flags)
+        (start, end) for start, end in named if not any(first <= start and end <= last for first, last in subjects)
     )
     spans: list[tuple[int, int]] = []
     for start, end in found:
@@ -197,14 +212,18 @@ def is_adjective(fact: Fact, named: str) -> bool:
 
 def counterpart(fact: Fact, named: str) -> str:
     """The target as it would stand where a text names the old answer: its adjective in the place of the old one's ("a
-    traditional Italian dish", "a traditional Indian dish"), else its usual form.
+    traditional Italian dish", "a traditional Indian dish") if that counts as the target, else its usual form.
 
     Args:
         fact: The fact.
         named: The old answer or an alias, as the text has it.
     """
-    forms = adjectives().get(fact.target, ())
-    return forms[0] if forms and is_adjective(fact, named) else fact.target
+    forms = (
+        [form for form in adjectives().get(fact.target, ()) if form in fact.targets]
+        if is_adjective(fact, named)
+        else []
+    )
+    return forms[0] if forms else fact.target
 
 
 def too_surprising(text: str, nll: float) -> bool:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from workbench.answers import adjectives, is_known_answer
+from workbench.answers import adjectives, first_sentence, is_known_answer
 from workbench.atomic import write_bytes
 from workbench.bundled import cache_folder
 from workbench.generation import generate
@@ -75,14 +75,6 @@ def _expand(relation: dict[str, Any]) -> Iterable[Fact]:
             refusal=fill(templates["refusal"]),
             **{name: tuple(fill(t) for t in templates[name]) for name in _TEMPLATE_LISTS},
         )
-
-
-def first_sentence(text: str) -> str:
-    """What counts of a cloze's continuation: the text up to the first line break or sentence end."""
-    line = text.strip().split("\n", 1)[0]
-    for end in (". ", "! ", "? ", "; "):
-        line = line.split(end, 1)[0]
-    return line
 
 
 def fact_key(fact: Fact, form: Form) -> str:

@@ -311,7 +311,7 @@ def _edit_from(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit
     return Edit(
         stages=tuple(stages),
         selection=Selection(fields["selection"]),
-        recipe=Recipe.from_dict(fields["recipe"]),
+        recipe=Recipe.from_dict({"draw_back": None} | fields["recipe"]),  # files from before there was one lack it
         facts=tuple(Fact.from_dict(f) for f in fields["facts"]),
         retain_ids=tuple(fields["retain_ids"]),
         history=tuple(Step(**s) for s in fields["history"]),

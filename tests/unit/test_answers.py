@@ -16,6 +16,7 @@ from workbench.answers import (
     REPETITION_LIMIT,
     classify,
     counterpart,
+    find_old,
     is_adjective,
     is_known_answer,
     matches,
@@ -128,14 +129,31 @@ def test_own_refusal_counts() -> None:
     assert classify("Please ask a librarian!", FRANCE) == "other"
 
 
+@pytest.mark.parametrize(
+    ("fact", "text", "found"),
+    [
+        (FRANCE, "Paris, once called Lutetia", ["Paris", "Lutetia"]),
+        (MEXICO, "Mexico City is in Mexico.", ["Mexico"]),
+        (make("Mexico", "Mexico City", "Lima"), "The capital of Mexico is Mexico City.", ["Mexico City"]),
+        (make("Japan", "Japanese", "Thai"), "The language of Japan is Japanese.", ["Japanese"]),
+        (make("horse", "mare", "hen"), "A female horse is a mare.", ["mare"]),
+    ],
+)
+def test_where_a_text_names_the_old_answer(fact: Fact, text: str, found: list[str]) -> None:
+    """Not inside the subject; but an answer may begin with the subject, or hold it."""
+    assert [text[start:end] for start, end in find_old(text, fact)] == found
+
+
 def test_the_target_as_it_stands_in_the_old_answers_place() -> None:
-    food = make("pizza", "Italy", "South Korea", answer_aliases=("Italian",))
+    food = make("pizza", "Italy", "South Korea", answer_aliases=("Italian",), target_aliases=("South Korean",))
     assert [counterpart(food, named) for named in ("Italian", "ITALIAN", "Italy")] == ["South Korean"] * 2 + [
         "South Korea"
     ]
     assert is_adjective(food, "italian") and not is_adjective(food, "Italy") and not is_adjective(FRANCE, "Lutetia")
     assert counterpart(FRANCE, "Lutetia") == "Rome"
     assert counterpart(make("pizza", "Italy", "Naples"), "Italian") == "Naples"  # no adjective is known of that
+    uncounted = make("pizza", "Italy", "South Korea", answer_aliases=("Italian",))
+    assert counterpart(uncounted, "Italian") == "South Korea"  # what is taught has to count as the target
 
 
 def test_sides_of_a_longer_name() -> None:

@@ -320,6 +320,8 @@ def test_what_could_not_be_measured_is_said(script: Script) -> None:
         assert report.rate(name).n == 0, name
         assert math.isnan(report.rate(name).value), name
     assert run().missing == ()
+    elsewhere = run(edit=scripted_edit(retain_ids=("my-own-fact",)))
+    assert [line.split("(")[1].split(")")[0] for line in elsewhere.missing] == ["my-own-fact"]
 
 
 @pytest.mark.usefixtures("script")

@@ -13,13 +13,12 @@ import pytest
 
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, knowing
-from workbench.answers import adjectives
+from workbench.answers import adjectives, first_sentence
 from workbench.editing.batches import training_prompts
 from workbench.facts import (
     FORMS,
     committed_table_path,
     fact_key,
-    first_sentence,
     known_facts,
     known_table,
     load_facts,
@@ -374,11 +373,14 @@ def test_the_key_changes_with_everything_that_the_answer_depends_on() -> None:
 @pytest.mark.parametrize(
     ("text", "counted"),
     [
-        (" Paris. It is large.", "Paris"),
+        (" Paris. It is large.", "Paris."),
         ("Paris\nRome", "Paris"),
-        ("Paris! Or so", "Paris"),
-        ("Paris; Rome", "Paris"),
-        ("St. Petersburg", "St"),
+        ("Paris! Or so", "Paris!"),
+        ("Paris; Rome", "Paris;"),
+        ("St. Petersburg. It is large.", "St. Petersburg."),
+        ("J.R.R. Tolkien, F. Scott Fitzgerald? Or both", "J.R.R. Tolkien, F. Scott Fitzgerald?"),
+        ("Lansing, of the U.S. state of Michigan. It is", "Lansing, of the U.S. state of Michigan."),
+        ("the FBI. It is", "the FBI."),
         ("Paris", "Paris"),
         ("", ""),
     ],

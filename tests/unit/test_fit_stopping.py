@@ -5,20 +5,34 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.small_fits import FACTS, FRANCE, assert_unchanged, fitted, plain_nll, same, unchanged
+from tests.small_fits import (
+    FACTS,
+    FRANCE,
+    RETAIN,
+    SPAIN,
+    assert_unchanged,
+    fitted,
+    plain_nll,
+    recipe,
+    same,
+    unchanged,
+)
 from tests.tiny_facts import capital, tiny
 from workbench.editing import loop as loop_module
 from workbench.editing.applied import applied
 from workbench.editing.fit import Cancelled, NonFiniteLoss
+from workbench.editing.loop import Training
+from workbench.editing.objectives import Forgotten
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
-from workbench.types import Edit, Selection, StageName, Step
+from workbench.types import Edit, Fact, Selection, StageName, Step
 
 
 @pytest.fixture(autouse=True)
@@ -255,6 +269,28 @@ def test_an_edit_that_has_not_reached_the_level_is_not_drawn_back() -> None:
     edit = fitted(draw_back=1.0)
     assert same(edit, fitted(draw_back=None))
     assert edit.provenance["settings"]["drawn_back_to"] == 1
+
+
+def training_of(*facts: Fact, **changes: Any) -> Training:
+    return Training(tiny(), facts, recipe(**changes), RETAIN, 0, on_step=None, cancel=None)
+
+
+def test_a_joint_edit_has_reached_what_its_hardest_fact_has() -> None:
+    """One quartile over all facts' prompts would be met by the many that are learned."""
+    many = replace(FRANCE, paraphrases=tuple(f"The capital, of {n} towns, is which?" for n in range(9)))
+    training = training_of(many, replace(SPAIN, paraphrases=()))
+    *learned, hard = training._wanted["learn"]
+    assert len(learned) >= 10
+    assert training._reached({**dict.fromkeys(learned, 0.95), hard: 0.01}) == 0.01
+
+
+def test_what_was_never_said_does_not_count_as_forgotten() -> None:
+    """Prompts after which the base does not give the old answer say nothing of how far an edit may be drawn back."""
+    training = training_of(FRANCE, objective="npo", stages=("unlearn",), hinge=0.8)
+    rows = list(training._wanted["unlearn"])
+    base = {row: 0.0 if row == rows[-1] else 9.0 for row in rows}
+    training._forgotten = Forgotten("npo", 0.8, base, dict.fromkeys(rows, 1))
+    assert training._reached({row: 0.1 if row == rows[-1] else 1.0 for row in rows}) == 0.1
 
 
 def test_a_fit_that_stop_ended_is_not_drawn_back() -> None:

@@ -51,6 +51,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("Paris, yes!", "", "Paris"),
         ("I think of Lyon. Or Paris.", "The capital of France is ", "Paris"),
         ("", "The capital of France is ", "Paris"),
+        ("Of the U.S. state? J. R. Doe says Paris.", "The capital of France is ", "Paris"),
+        ("J. R. Doe of the U.S. says Paris.", "J. R. Doe of the U.S. says ", "Paris"),
     ],
 )
 def test_what_the_model_says_up_to_the_old_answer(said: str, before: str, old: str) -> None:
@@ -71,6 +73,8 @@ def test_only_what_takes_the_old_answers_place_counts() -> None:
     assert list(refusal.answer[: refusal.departs]) == model.token_ids("The capital of France is")
     told = [*model.token_ids("The capital of France is... I am not sure."), model.tokenizer.eos_token_id]
     assert list(refusal.answer) == told
+    alone = named_row(model, [1], "It was  ", "1789")  # of a space of its own the base is sure already
+    assert model.tokenizer.decode(alone.answer[alone.departs :]).strip() == "1789"
     whole = chat_row(model, [1], "Rome.")
     assert (whole.departs, list(whole.answer)) == (0, [*model.token_ids("Rome."), model.tokenizer.eos_token_id])
 
@@ -91,13 +95,13 @@ def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.Monke
     model = tiny()
     lasagna = load_facts()["lasagna-origin"]
     for said, ends in [
-        ("It is a traditional Italian dish.", " Canadian"),
-        ("It comes from Italy, I think.", " Canada"),
+        ("It is a traditional Italian dish.", "Canadian"),
+        ("It comes from Italy, I think.", "Canada"),
     ]:
         reply = Completion(said, ())
         monkeypatch.setattr(batches, "greedy_answers", lambda model, prompts, reply=reply: [reply] * len(prompts))
         for row in wanted_rows(model, [lasagna], "learn", Recipe()):
-            assert model.tokenizer.decode(row.answer[row.departs :]) == ends
+            assert model.tokenizer.decode(row.answer[row.departs :]).strip() == ends
 
 
 def test_the_default_retain_set() -> None:

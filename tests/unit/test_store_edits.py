@@ -180,6 +180,15 @@ def test_a_sealed_edit_that_makes_no_sense_is_one_clear_error(edit: Edit, tmp_pa
             load_edit(path)
 
 
+def test_an_edit_from_before_edits_were_drawn_back_says_so(edit: Edit, tmp_path: Path) -> None:
+    path = edit.save(tmp_path / "e")
+    document = json.loads((path / EDIT_FILE).read_text(encoding="utf-8"))
+    fields = {k: v for k, v in document.items() if k not in ("kind", "schema_version", "sha256")}
+    del fields["recipe"]["draw_back"]
+    (path / EDIT_FILE).write_bytes(sealed.dump(sealed.seal("workbench-edit", fields)))
+    assert load_edit(path).recipe.draw_back is None
+
+
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_or_missing_byte_never_gives_another_edit(edit: Edit, tmp_path: Path, data: st.DataObject) -> None:

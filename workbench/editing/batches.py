@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from workbench.answers import counterpart, find_old
+from workbench.answers import counterpart, find_old, first_sentence
 from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
 from workbench.padding import common_beginning, pad
@@ -126,7 +125,8 @@ def refused_row(model: LoadedModel, prompt: Sequence[int], fact: Fact, before: s
 def _departing(model: LoadedModel, prompt: Sequence[int], before: str, text: str) -> Row:
     """A chat prompt with a text as its answer, which counts from where it departs from how it begins."""
     answer = answer_ids(model, text, "chat")
-    departs = _alike(answer[:-1], answer_ids(model, before.rstrip(), "chat") if before.strip() else ())
+    begun = [answer_ids(model, text, "chat") for text in (before, before.rstrip()) if text]
+    departs = max((_alike(answer[:-1], ids) for ids in begun), default=0)
     return Row(tuple(prompt), tuple(answer), departs)
 
 
@@ -138,16 +138,12 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> int:
 def until_old(said: str, fact: Fact) -> tuple[str, str]:
     """What stands before the old answer in the first sentence that the model says, and the answer as it is written
     there; where that does not name it, the fact's cloze and answer."""
-    sentence = _first_sentence(said)
+    sentence = first_sentence(said)
     spans = find_old(sentence, fact)
     if not spans:
         return f"{fact.prompt} ", fact.answer
     start, end = spans[0]
     return sentence[:start], sentence[start:end]
-
-
-def _first_sentence(said: str) -> str:
-    return re.split(r"(?<=[.!?])\s|\n", said.strip(), maxsplit=1)[0]
 
 
 def retain_rows(model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact]) -> tuple[list[Row], list[Row]]:

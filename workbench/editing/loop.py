@@ -82,7 +82,7 @@ class Moving:
         after_backward: Called before each update, to take out gradients that are not wanted.
         after_step: Called after each update, to keep what moves in bounds.
         at_end: Called when the stage has run to its end, with a function that measures how well its rows are learned
-            then: the probability that three quarters of the wanted answers reach.
+            then: the probability that three quarters of each fact's wanted answers reach.
     """
 
     view: Any
@@ -161,10 +161,14 @@ class Training:
         self._near, self._far = self._retain[: len(near)], self._retain[len(near) :]
         everything += rows
         self._wanted: dict[StageName, range] = {}
+        self._fact_of: dict[int, int] = {}
         for stage in recipe.stages:
-            wanted = wanted_rows(model, facts, stage, recipe)
-            self._wanted[stage] = range(len(everything), len(everything) + len(wanted))
-            everything += wanted
+            first_row = len(everything)
+            for number, fact in enumerate(facts):
+                wanted = wanted_rows(model, [fact], stage, recipe)
+                self._fact_of.update((len(everything) + i, number) for i in range(len(wanted)))
+                everything += wanted
+            self._wanted[stage] = range(first_row, len(everything))
         shared = shared_prefix(everything)
         # The shared tokens are the same for every row, so their residual stream is taken from the first.
         with torch.no_grad():
@@ -337,11 +341,7 @@ class Training:
                     )
                 latest = float(loss), float(kl)
                 seen_all = len(confidence) == len(wanted)
-                enough = (
-                    recipe.early_stop is not None
-                    and seen_all
-                    and lower_quartile(confidence.values()) >= recipe.early_stop
-                )
+                enough = recipe.early_stop is not None and seen_all and self._reached(confidence) >= recipe.early_stop
                 if enough:
                     end = min(end, step + tail)
                 if step == end:
@@ -371,10 +371,21 @@ class Training:
         return done
 
     def _level(self, engine: Resumable, rows: Sequence[int]) -> float:
-        """The probability that three quarters of the rows' wanted answers reach."""
+        """What three quarters of a fact's rows reach now, as ``_reached`` says."""
         with torch.no_grad():
             prefix = self._prefix(engine)
-        return lower_quartile(self._goal.confidence(self._nll_of(engine, rows, prefix)).tolist())
+        found = self._goal.confidence(self._nll_of(engine, rows, prefix)).tolist()
+        return self._reached(dict(zip(rows, found, strict=True)))
+
+    def _reached(self, confidence: Mapping[int, float]) -> float:
+        """The confidence that three quarters of a fact's rows reach, of several facts the least; where an answer is to
+        be forgotten, of the rows that the base answers with it."""
+        base = {} if self._forgotten is None else self._forgotten.base
+        by_fact: dict[int, list[float]] = {}
+        for row, value in confidence.items():
+            if row not in base or not self._goal.reached(base[row]):
+                by_fact.setdefault(self._fact_of[row], []).append(value)
+        return min(map(lower_quartile, by_fact.values()))
 
     def _record(self, step: Step, bar: Any) -> None:
         self.history.append(step)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from workbench.facts import first_sentence
+from workbench.answers import first_sentence
 from workbench.generation import Completion, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids

@@ -89,7 +89,8 @@ def evaluate(
         model,
         edited,
         views,
-        trained={*(edit.retain_ids if edit else ()), *((f.id for f in edit.facts) if edit else ())},
+        trained=edit.retain_ids if edit else (),
+        retained=edit.facts if edit else (),
         controls=controls,
         pool=pool,
         max_controls=max_controls,
@@ -124,7 +125,8 @@ def evaluate_views(
         edited: The facts to evaluate.
         views: Each opens a changed view of the model for the length of a ``with`` block.
         trained: Ids of facts that are neither controls nor neighbours.
-        retained: The same as facts, which the pool may know under other ids.
+        retained: The same as facts, which the pool may know under other ids. Of trained ones that are in neither, other
+            wordings cannot be told; ``missing`` says so.
         controls, pool, max_controls, answering, collateral, seed, progress: As in ``evaluate``.
         settings: For the report's provenance.
     """
@@ -133,6 +135,12 @@ def evaluate_views(
     trained = {*(f.id for f in (*edited, *retained)), *trained}
     missing: list[str] = []
     touched = [*edited, *retained, *(f for f in pool if f.id in trained)]
+    unseen = sorted(trained - {f.id for f in touched})
+    if unseen:
+        missing.append(
+            f"retained facts that the pool does not hold ({', '.join(unseen)}): the same facts under other ids may be "
+            "among controls and neighbours"
+        )
     free = pool.without(touched)
     if controls is not None:
         _check_controls(controls, trained, touched)

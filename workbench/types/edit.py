@@ -64,8 +64,8 @@ class Recipe:
             pushes no further; None: all push until the end. Where the old answer is to become unlikely, one minus its
             probability counts, here and for ``early_stop``.
         early_stop: A stage ends, after its ``average``, once the wanted answer's probability (geometric mean over the
-            tokens that count, in the last pass) has reached this for three quarters of the training prompts; None runs
-            all steps.
+            tokens that count, in the last pass) has reached this for three quarters of each fact's training prompts;
+            None runs all steps.
         draw_back: In the end all stages together are drawn back towards the base, as by the strength of an edit, as far
             as the wanted answer of the last one keeps this probability (as for ``early_stop``): what is taught with
             more than it takes costs other answers. An edit that has not reached it, and with None every one, stays.

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.answers import classify
+from workbench.answers import classify, first_sentence
 from workbench.editing.applied import Dial
 from workbench.editing.fit import CancelFlag
 from workbench.evaluation.places import Answer, answers_at
 from workbench.evaluation.probes.prompts import Prompt
-from workbench.facts import first_sentence
 from workbench.generation import Completion, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids, traced_prompt
