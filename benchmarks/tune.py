@@ -32,7 +32,7 @@ from workbench.editing.selector import NEURONS
 from workbench.evaluation.answering import Answering
 from workbench.evaluation.metrics import bootstrap
 from workbench.padding import common_beginning
-from workbench.types import Rate
+from workbench.types import GateDelta, Rate
 
 Config = dict[str, Any]
 RANKED = 20_000
@@ -46,6 +46,7 @@ CONFIGS: dict[str, Config] = {
     "neurons from layer 8 on": {"lowest": 8},
     "neurons from layer 16 on": {"lowest": 16},
     "neurons from layer 20 on": {"lowest": 20},
+    "neurons of the ten layers with the largest MLP effect": {"traced": 10},
     "AdamW, not natural": {"optimiser": "adam", "learning_rate": 0.04},
     "steps of twice the length": {"learning_rate": 0.06},
     "half as many steps, twice the length": {"times": (0.5, 0.5), "learning_rate": 0.06, "average": 6},
@@ -53,9 +54,11 @@ CONFIGS: dict[str, Config] = {
     "not drawn back": {"draw_back": None},
     "drawn back to 0.75": {"draw_back": 0.75},
     "gates within [0.5, 1.5]": {"max_gate": 1.5},
+    "the 500 gates that moved most": {"keep": 500},
     "no hinge": {"hinge": None},
     "no average": {"average": 0},
     "early stop": {"early_stop": 0.8, "hinge": 0.9},
+    "stop once p is 0.9 and the KL 0.02": {"both": (0.9, 0.02), "average": 0, "draw_back": None},
     "learn only": {"stages": ("learn",)},
     "unlearn by gradient difference": {"objective": "gradient-difference"},
     "unlearn by NPO": {"objective": "npo"},
@@ -63,6 +66,7 @@ CONFIGS: dict[str, Config] = {
     "stages half as long": {"times": (0.5, 0.5)},
     "stages twice as long": {"times": (2, 2)},
     "learn twice as long, to repair": {"times": (1, 2)},
+    "10 and 36 steps": {"times": (1, 1.4)},
     "KL weight 1": {"retain_weight": 1.0},
     "KL weight 16": {"retain_weight": 16.0},
     "KL on the question too": {"patch": "whole texts"},
@@ -75,9 +79,11 @@ CONFIGS: dict[str, Config] = {
     "short answers": {"answers": "short"},
     "no contexts": {"contexts": False},
 }
-"""Changes to the default recipe. Beside its settings: ``k`` neurons, none below layer ``lowest``, chosen ``by``
-something else; stages so many ``times`` as long; ``near`` False leaves neighbours out of the retain set; ``patch``
-names one of ``PATCHES``. A learn stage that is longer repairs: what is learned pushes no further, only the KL does."""
+"""Changes to the default recipe. Beside its settings: ``k`` neurons, none below layer ``lowest`` or outside the
+``traced`` layers in which restoring the MLP helps most, chosen ``by`` something else; stages so many ``times`` as long;
+``near`` False leaves neighbours out of the retain set; ``patch`` names one of ``PATCHES``; the edit is taken at the
+first step at which ``both`` the new answer and the KL are so good; of its gates ``keep`` stay. A learn
+stage that is longer repairs: what is learned pushes no further, only the KL does."""
 
 
 def dev_facts(model: wb.LoadedModel, facts: wb.FactSet, n: int, seed: int) -> list[wb.Fact]:
@@ -162,15 +168,45 @@ def chosen_neurons(
 ) -> wb.Selection:
     """What a configuration says of the selection, taken out of its options; ``ranked`` are neurons, best first."""
     k, lowest, by = options.pop("k", NEURONS), options.pop("lowest", 0), options.pop("by", None)
+    traced = options.pop("traced", None)
     if by == "random":
         return wb.Selection(ranked[:k]).random_like(model, seed=0, where="same-layers")
     if by == "contrast":
         contrast = wb.contrast_facts(model, fact, pool=dev, progress=False)
         effect = wb.attribute(model, fact, "neuron", contrast=contrast, pool=dev, progress=False)
         return effect.top(k)
-    upper = [c for c in ranked if c.layer >= lowest][:k]
-    assert len(upper) == k, f"of the best {len(ranked)} neurons only {len(upper)} are from layer {lowest} on"
-    return wb.Selection(upper)
+    layers = set(range(lowest, model.shape.n_layers))
+    if traced is not None:
+        effect = wb.attribute(model, fact, "mlp", pool=dev, progress=False).values
+        layers &= set(effect.argsort(descending=True)[:traced].tolist())
+    within = [c for c in ranked if c.layer in layers][:k]
+    assert len(within) == k, f"of the best {len(ranked)} neurons only {len(within)} are in layers {sorted(layers)}"
+    return wb.Selection(within)
+
+
+def once_both(new: float, kl: float) -> Callable[[wb.Edit], bool]:
+    """Whether the newest step that was measured gives the new answer and holds the KL."""
+
+    def stop(edit: wb.Edit) -> bool:
+        last = edit.history[-1]
+        return last.p_new is not None and last.p_new >= new and last.kl <= kl
+
+    return stop
+
+
+def pruned(edit: wb.Edit, keep: int) -> wb.Edit:
+    """The edit with the gates that moved most, the others 1."""
+    whole = torch.cat([(gate - 1).abs() for gate in edit.delta().gates.values()])
+    least = float(whole.topk(keep).values[-1])
+    moved = {place: (gate - 1).abs() >= least for place, gate in edit.delta().gates.items()}
+    stages = [
+        replace(
+            stage,
+            delta=GateDelta({k: torch.where(moved[k], gate, 1.0) for k, gate in stage.delta.gates.items()}),
+        )
+        for stage in edit.stages
+    ]
+    return replace(edit, stages=tuple(stages))
 
 
 class Tuning:
@@ -207,6 +243,7 @@ class Tuning:
             self._ranked[fact.id] = list(wb.default_selection(model, fact, k=RANKED, pool=dev, progress=False))
         selection = chosen_neurons(model, fact, options, self._ranked[fact.id], dev)
         near, patch, times = options.pop("near", True), options.pop("patch", None), options.pop("times", None)
+        both, keep = options.pop("both", None), options.pop("keep", None)
         recipe = wb.Recipe(**options)
         if times is not None:
             lengths = zip(recipe.stage_steps, times, strict=True)
@@ -214,7 +251,9 @@ class Tuning:
         pool = dev if near else wb.FactSet([f for f in dev if f.relation != fact.relation], name="dev, no neighbours")
         retain = default_retain(model, [fact], pool=pool, size=recipe.retain_size, seed=recipe.seed, progress=False)
         with PATCHES[patch]():
-            return wb.rewrite(model, fact, selection, recipe=recipe, retain=retain, pool=dev, progress=False)
+            stop = None if both is None else once_both(*both)
+            edit = wb.rewrite(model, fact, selection, recipe=recipe, retain=retain, pool=dev, stop=stop, progress=False)
+        return edit if keep is None else pruned(edit, keep)
 
 
 def minus_default(found: dict[str, dict[str, Any]], name: str, rate: str) -> Rate:
