@@ -96,9 +96,7 @@ def lesson(battery: Battery, fact: Fact, name: str) -> Lesson:
     """What to train for a fact: its first training questions, answered in the base model's words for the edited one."""
     model, own = battery.model, battery.traced(battery.fact)
     if own.form != "chat":
-        raise Skip(
-            "no chat answer of the base model names the answer where it can be traced, so it has none of its own to train"
-        )
+        raise Skip("no chat answer of the base model names the answer where it can be traced: there is none to train")
     prefix = own.prefix.replace(battery.fact.subject, fact.subject)
     sentence = f"{prefix.rstrip()} {fact.answer}.".strip()
     questions = fact.training_questions[:TRAINED]
