@@ -64,6 +64,7 @@ CONFIGS: dict[str, Config] = {
     "unlearn by NPO": {"objective": "npo"},
     "unlearn by SimNPO": {"objective": "simnpo"},
     "stages half as long": {"times": (0.5, 0.5)},
+    "4 and 26 steps": {"times": (0.4, 1)},
     "stages twice as long": {"times": (2, 2)},
     "learn twice as long, to repair": {"times": (1, 2)},
     "10 and 36 steps": {"times": (1, 1.4)},
