@@ -197,9 +197,9 @@ def once_both(new: float, kl: float) -> Callable[[wb.Edit], bool]:
 
 def pruned(edit: wb.Edit, keep: int) -> wb.Edit:
     """The edit with the gates that moved most, the others 1."""
-    whole = torch.cat([(gate - 1).abs() for gate in edit.delta().gates.values()])
-    least = float(whole.topk(keep).values[-1])
-    moved = {place: (gate - 1).abs() >= least for place, gate in edit.delta().gates.items()}
+    changes = {place: (gate - 1).abs() for place, gate in edit.delta().gates.items()}
+    least = float(torch.cat([*changes.values()]).topk(keep).values[-1])
+    moved = {place: change >= least for place, change in changes.items()}
     stages = [
         replace(
             stage,

@@ -218,12 +218,9 @@ def counterpart(fact: Fact, named: str) -> str:
         fact: The fact.
         named: The old answer or an alias, as the text has it.
     """
-    forms = (
-        [form for form in adjectives().get(fact.target, ()) if form in fact.targets]
-        if is_adjective(fact, named)
-        else []
-    )
-    return forms[0] if forms else fact.target
+    if not is_adjective(fact, named):
+        return fact.target
+    return next((form for form in adjectives().get(fact.target, ()) if form in fact.targets), fact.target)
 
 
 def too_surprising(text: str, nll: float) -> bool:

@@ -125,7 +125,7 @@ def refused_row(model: LoadedModel, prompt: Sequence[int], fact: Fact, before: s
 def _departing(model: LoadedModel, prompt: Sequence[int], before: str, text: str) -> Row:
     """A chat prompt with a text as its answer, which counts from where it departs from how it begins."""
     answer = answer_ids(model, text, "chat")
-    begun = [answer_ids(model, text, "chat") for text in (before, before.rstrip()) if text]
+    begun = [answer_ids(model, start, "chat") for start in (before, before.rstrip()) if start]
     departs = max((_alike(answer[:-1], ids) for ids in begun), default=0)
     return Row(tuple(prompt), tuple(answer), departs)
 
