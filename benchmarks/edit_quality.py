@@ -33,6 +33,7 @@ from workbench.atomic import write_bytes
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.metrics import bootstrap
 from workbench.types import AnswerRow, Rate
+from workbench.types.edit import updates_by_stage
 
 IN_OTHER_WORDS = 0.5
 SHOWN = ("new", "old", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish", "kl")
@@ -87,7 +88,7 @@ def measure(
         "seed": seed,
         "rates": plain_rates(report),
         "heldout": [text_of(row) for row in report.rows if row.group == "heldout"],
-        "steps": {s: max(h.step for h in edit.history if h.stage == s) for s in edit.stage_names},
+        "steps": updates_by_stage(edit.history),
         "seconds_to_select": settings["seconds_to_select"],
         "seconds_to_fit": settings["seconds_to_fit"],
         "missing": list(report.missing),

@@ -37,7 +37,7 @@ class Tuned:
         model: The view as a model; it holds the moved weights and shares all others with its base.
         trained: How many parameters moved.
         rank: Of a LoRA; None for full fine-tuning.
-        history: One ``Step`` per optimiser step.
+        history: One ``Step`` per optimiser step, and one at the end of each stage.
     """
 
     model: LoadedModel

@@ -60,6 +60,15 @@ def check_cancel(cancel: CancelFlag | None, when: str = "before the fit") -> Non
         raise Cancelled(f"Cancelled {when}; the model is as it was.")
 
 
+def _check_finite(loss: float, kl: float, stage: str, step: int, rate: float) -> None:
+    """Raise a NonFiniteLoss for what is no number."""
+    if not math.isfinite(loss + kl):
+        raise NonFiniteLoss(
+            f"The loss is {loss!r} and the KL {kl!r} at step {step} of stage {stage!r}. Lower learning_rate (now "
+            f"{rate}); the model is as it was."
+        )
+
+
 def lower_quartile(values: Iterable[float]) -> float:
     """The value that a quarter of the values fall short of."""
     ordered = sorted(values)
@@ -149,7 +158,13 @@ class Training:
         if recipe.optimiser == "natural" and not rows:
             raise ValueError(
                 "optimiser='natural' weighs every move by what retained answers need, but the retain set is empty. "
-                "Give retain=[...] (or a pool with role='retain'), or use a recipe with optimiser='adam'."
+                "Give retain=[...] (or a pool with role='retain'), or use a recipe with optimiser='adam' and "
+                "retain_weight=0."
+            )
+        if recipe.uses_retain and not rows:
+            raise ValueError(
+                f"retain_weight={recipe.retain_weight:g} weighs the KL on a retain set, but the retain set is empty. "
+                "Give retain=[...] (or a pool with role='retain'), or use a recipe with retain_weight=0."
             )
         self.retained = (near, far)
         self.n_retain = len(rows)
@@ -323,7 +338,9 @@ class Training:
         confidence: dict[int, float] = {}
         tail = min(recipe.average, steps // 2)
         mean = Mean(moving.parameters)
-        done, end, latest, stopped = 0, steps, (math.nan, math.nan), False
+        chosen: Sequence[int] = ()
+        held: Sequence[int] = ()
+        done, end, stopped = 0, steps, False
         try:
             for step in range(steps):
                 check_cancel(self.cancel, f"in stage {stage!r} before step {step}")
@@ -333,13 +350,8 @@ class Training:
                 learned = {i for i, p in confidence.items() if recipe.hinge is not None and p >= recipe.hinge}
                 nll, kl = self._backward(engine, chosen, held, learned)
                 confidence.update(zip(chosen, self._goal.confidence(nll).tolist(), strict=True))
-                loss = nll.mean()
-                if not bool(torch.isfinite(loss + kl)):
-                    raise NonFiniteLoss(
-                        f"The loss is {float(loss)!r} and the KL {float(kl)!r} at step {step} of "
-                        f"stage {stage!r}. Lower learning_rate (now {moving.rate}); the model is as it was."
-                    )
-                latest = float(loss), float(kl)
+                latest = float(nll.mean()), float(kl)
+                _check_finite(*latest, stage, step, moving.rate)
                 seen_all = len(confidence) == len(wanted)
                 enough = recipe.early_stop is not None and seen_all and self._reached(confidence) >= recipe.early_stop
                 if enough:
@@ -367,8 +379,22 @@ class Training:
             for p in parameters:
                 p.requires_grad_(False)
                 p.grad = None
+        latest = self._loss_and_kl(engine, chosen, held)
+        _check_finite(*latest, stage, done, moving.rate)
         self._record(Step(stage, done, *latest, **self._measure(engine)), None)
         return done
+
+    def _loss_and_kl(self, engine: Resumable, chosen: Sequence[int], held: Sequence[int]) -> tuple[float, float]:
+        """Mean loss of some rows and KL on others with the gates as they are now, nats per token."""
+        answers = sum(len(self._rows.rows[i].answer) for i in held)
+        kl = 0.0
+        with torch.no_grad():
+            prefix = self._prefix(engine)
+            nll = float(self._nll_of(engine, chosen, prefix).mean())
+            for part in self._rows.parts(held):
+                at = [held[i] for i in part]
+                kl += float(self._kl(self._logits(engine, at, prefix), at).sum()) / answers
+        return nll, kl
 
     def _level(self, engine: Resumable, rows: Sequence[int]) -> float:
         """What three quarters of a fact's rows reach now, as ``_reached`` says."""

@@ -26,11 +26,22 @@ class Ask:
 
 @dataclass(frozen=True)
 class Reply:
-    """What was generated, what of it counts, and its mean negative log-likelihood under the base (nats per token)."""
+    """What was generated, what of it counts, and the mean negative log-likelihood of that under the base (nats per
+    token)."""
 
     text: str
     counted: str
     nll: float
+
+
+def counted_part(model: LoadedModel, said: Completion, form: Form) -> Completion:
+    """What of a completion counts: of a cloze the first sentence, with the least tokens that hold it, else all."""
+    sentence = first_sentence(said.text)
+    if form == "chat" or sentence == said.text:
+        return said
+    starts = (said.token_ids[:n] for n in range(1, len(said.token_ids)))
+    held = (ids for ids in starts if model.tokenizer.decode(ids, skip_special_tokens=True).strip().startswith(sentence))
+    return Completion(sentence, next(held, said.token_ids))
 
 
 class Answering:
@@ -67,15 +78,13 @@ class Answering:
     def replies(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Reply]:
         """Answers with their surprise to the base model. Of a cloze only the first sentence counts."""
         completions = self.completions(model, asks, progress)
-        keys = [(a, c.token_ids) for a, c in zip(asks, completions, strict=True)]
+        counted = [counted_part(self.base, c, a.form) for a, c in zip(asks, completions, strict=True)]
+        keys = [(a, c.token_ids) for a, c in zip(asks, counted, strict=True)]
         todo = [k for k in dict.fromkeys(keys) if k not in self._nll]
         size = min(self.batch_size, READ_AT_ONCE)
         scores = continuation_nll(self.base, self._ids([a for a, _ in todo]), [t for _, t in todo], batch_size=size)
         self._nll.update(zip(todo, scores, strict=True))
-        return [
-            Reply(c.text, c.text if a.form == "chat" else first_sentence(c.text), self._nll[a, c.token_ids])
-            for a, c in zip(asks, completions, strict=True)
-        ]
+        return [Reply(c.text, k.text, self._nll[key]) for c, k, key in zip(completions, counted, keys, strict=True)]
 
     def kl(self, model: LoadedModel, asks: Sequence[Ask]) -> list[float]:
         """Mean KL(base || model) over the tokens of the base's own answer to each prompt, nats per token."""

@@ -237,8 +237,10 @@ def known_neighbours(
 ) -> list[Fact]:
     """The known neighbours of the edited facts in what is free of training, but for those kept for it."""
     found: dict[str, Fact] = {}
+    targets = {t.casefold() for f in edited for t in f.targets}  # what any of them teaches, not only its own
     for fact in edited:
-        near = free.neighbours(fact).filter(lambda f: f.role != "retain")
+        near = free.neighbours(fact)
+        near = near.filter(lambda f: f.role != "retain" and targets.isdisjoint(a.casefold() for a in f.answers))
         known = known_facts(model, near, progress=progress) if len(near) else near
         if not len(known):
             why = "it has no relation" if not fact.relation else f"none known in {free.name!r} besides retained ones"

@@ -19,6 +19,7 @@ from workbench.plots.style import (
     visible,
 )
 from workbench.types import Edit
+from workbench.types.edit import updates_before, updates_by_stage
 
 _DOMAINS = ((0.0, 0.40), (0.46, 0.68), (0.74, 1.0))  # probabilities, KL, loss: from the bottom
 _HEIGHT = 520
@@ -28,15 +29,15 @@ def history_figure(edit: Edit) -> go.Figure:
     """Loss, retain KL and answer probabilities by step, stages one after the other on one axis.
 
     Args:
-        edit: The edit. Steps are counted through its stages from 0 and measured before their update, so the value at
-            step s is that of the model after s updates.
+        edit: The edit. Steps are counted through its stages; the value at step s is that of the model after s updates.
+            Where a stage ends and the next begins there are two, on the rows of each.
 
     Returns:
         Three panels over a shared step axis; where a stage begins, a line names both stages. A probability that was not
         measured at a step is bridged by a line without a marker.
     """
     steps = edit.history
-    x = list(range(len(steps)))
+    x = updates_before(steps)
     answers = _answer_names(edit)
     lines = [
         ([s.loss for s in steps], "y3", "fact loss", PURPLE),
@@ -67,15 +68,14 @@ def history_figure(edit: Edit) -> go.Figure:
             )
         )
     starts = [i for i in range(1, len(steps)) if steps[i].stage != steps[i - 1].stage]
-    counts = {name: sum(s.stage == name for s in steps) for name in dict.fromkeys(s.stage for s in steps)}
-    ran = ", ".join(f"{name} {n} steps" for name, n in counts.items()) or "no steps recorded"
+    ran = ", ".join(f"{name} {n} steps" for name, n in updates_by_stage(steps).items()) or "no steps recorded"
     last = f"; last loss {number(steps[-1].loss)}, KL {number(steps[-1].kl)}" if steps else ""
     card(
         figure,
         title=f"Fit of {', '.join(f.id for f in edit.facts[:3])}{' ...' if len(edit.facts) > 3 else ''}",
         notes=[
             f"recipe {edit.recipe.name}: {ran}; {len(edit.selection)} components ({edit.selector})",
-            f"base model {edit.base_name}; measured before each update",
+            f"base model {edit.base_name}; measured before each update and at the end of each stage",
         ],
         alt=f"Training curves of loss, KL and answer probabilities: {ran}{last}.",
         width=820,
@@ -91,7 +91,7 @@ def history_figure(edit: Edit) -> go.Figure:
     figure.update_layout(
         xaxis={
             "title": "Optimiser step",
-            "range": [-0.5, max(1, len(steps)) - 0.5],
+            "range": [-0.5, max([1, *x]) + 0.5],
             "anchor": "y",
             "showgrid": False,
             "tickformat": "d",
@@ -121,15 +121,15 @@ def history_figure(edit: Edit) -> go.Figure:
             type="line",
             xref="x",
             yref="paper",
-            x0=start - 0.5,
-            x1=start - 0.5,
+            x0=x[start],
+            x1=x[start],
             y0=0,
             y1=1,
             line={"color": INK, "width": 1.5, "dash": "dash"},
             name=f"start of {steps[start].stage}",
         )
         figure.add_annotation(
-            x=start - 0.5,
+            x=x[start],
             xref="x",
             y=1,
             yref="paper",

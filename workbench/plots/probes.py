@@ -278,7 +278,10 @@ def words_figure(report: ProbeReport, curves: list[Curve]) -> go.Figure:
     card(
         figure,
         title=f"Words that the old answer rests on: {visible(report.fact.id, 50)}",
-        notes=["log P(old) with the whole question minus without the word; above 0: the word supports the old answer"],
+        notes=[
+            "log P of the old answer's first token with the whole question minus without the word; above 0: the word "
+            "supports the old answer"
+        ],
         alt=" ".join(_curve_words(c) for c in curves),
         width=max(520, 90 * len(words) + 200),
         plot_height=280,
@@ -287,7 +290,7 @@ def words_figure(report: ProbeReport, curves: list[Curve]) -> go.Figure:
     )
     figure.update_layout(barmode="group", bargap=0.25)
     figure.update_xaxes(tickvals=list(range(len(words))), ticktext=[escape(w) for w in words], showgrid=False)
-    figure.update_yaxes(title={"text": "effect on log P(old), nats"})
+    figure.update_yaxes(title={"text": "effect on log P(first token), nats"})
     return figure
 
 

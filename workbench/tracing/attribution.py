@@ -24,6 +24,7 @@ from workbench.tracing.dla import direct_effects
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
+from workbench.types.effect import CONTRASTED
 
 AttributionUnit = Literal["head", "mlp", "neuron"]
 Method = Literal["attribution", "patching", "dla"]
@@ -159,7 +160,7 @@ def attribute(  # type: ignore[misc]
     n = len(facts)
     common: dict[str, Any] = {
         "metric": metric if method != "dla" else "logit_diff",
-        "method": method + (" - controls" if controls else ""),
+        "method": method + (CONTRASTED if controls else ""),
         "clean": sum(clean[:n]) / n,
         "corrupted": None if method == "dla" else sum(corrupted[:n]) / n,
         "prompts": tuple(prompts[:n]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -182,10 +182,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step measured, before its update.
+    """What was measured before an optimiser step, and once more at the end of a stage.
 
     Args:
-        stage, step: Where in the fit; ``step`` counts from 0 within the stage.
+        stage, step: Where in the fit; ``step`` counts the stage's updates so far. The last one of a stage is of its
+            final gates, averaged and drawn back, on the rows of the batch before.
         loss: Negative log-likelihood of the stage's answers, nats per token: of what is taught, which falls; of the
             old answer where that is made unlikely (``Recipe.forgets``), which rises.
         kl: KL(base || edited) on the retain rows of the step, nats per token (0.0 without a retain term).
@@ -202,6 +203,22 @@ class Step:
     p_new: float | None = None
     p_refusal: float | None = None
     seconds: float = 0.0
+
+
+def updates_before(history: Sequence[Step]) -> list[int]:
+    """How many updates all stages together had made when each entry of a history was measured."""
+    found: list[int] = []
+    earlier = 0
+    for i, step in enumerate(history):
+        if i and history[i - 1].stage != step.stage:
+            earlier += history[i - 1].step
+        found.append(earlier + step.step)
+    return found
+
+
+def updates_by_stage(history: Sequence[Step]) -> dict[str, int]:
+    """How many updates each stage made, in order."""
+    return {step.stage: step.step for step in history}
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,7 +283,7 @@ class Edit:
         recipe: The settings.
         facts: The edited facts.
         retain_ids: Ids of the facts in the KL retain term.
-        history: One ``Step`` per optimiser step.
+        history: One ``Step`` per optimiser step, and one at the end of each stage.
         base_fingerprint, base_name: The model that it was fitted on, and the only one that it fits.
         provenance: Versions, seconds, time of creation, notes.
     """

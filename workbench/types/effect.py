@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Form = Literal["chat", "cloze"]
 Unit = Literal["resid", "mlp", "attn", "head", "neuron"]
 
+CONTRASTED = " - controls"
+"""Ends the method of a map from which the mean over control facts was subtracted."""
 _TITLES: dict[str, str] = {
     "resid": "residual stream",
     "mlp": "MLP output",

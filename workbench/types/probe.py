@@ -81,9 +81,11 @@ class ProbeRow:
             follows from the fact's; for the control its own answer and target.
         text: What was generated.
         label: Its class, by ``workbench.classify``.
-        nll: The base model's mean negative log-likelihood of the text, nats per token.
+        nll: The base model's mean negative log-likelihood of what counts of the text (of a cloze the first sentence),
+            nats per token.
         informative: Whether the base model itself answers this prompt with ``old``. Where it does not, the row says
-            nothing about forgetting and counts in no rate.
+            nothing about forgetting and counts only in ``bleed``, which asks for the new answer, and as the bare
+            question in the context probe's gains.
     """
 
     probe: ProbeName

@@ -80,7 +80,8 @@ class AnswerRow:
         text: The whole generated answer.
         label: Its class, judged by the fact's own answer (old) and target (new). In ``reversed`` old is the subject; in
             ``reversed_target`` new is the subject; in ``twohop`` they are what follows from answer and target.
-        nll: The base model's mean negative log-likelihood of the text, nats per token.
+        nll: The base model's mean negative log-likelihood of what counts of the text (of a cloze the first sentence),
+            nats per token.
         kl: Mean KL(base || stage) over the tokens of the base model's own answer, nats per token; None if not measured.
     """
 
@@ -123,7 +124,8 @@ class EvalReport:
             (of the held-out prompts that the base answered with the old fact), ``train_new``, ``cloze_new``,
             ``control`` and ``neighbour`` retention (of the prompts that the base answered correctly), ``gibberish``
             (excess over the base, over all rows but those of collateral), ``bleed`` (control and neighbour rows that
-            name the new answer though the base did not), ``kl`` (mean on control and neighbour rows, nats per token).
+            name the new answer though the base did not), ``kl`` (mean on control and neighbour rows, nats per token; of
+            more than 48 on so many or fewer, evenly over the relations).
             A fact that is both control and neighbour counts once in the last three.
             With collateral also ``reversed_old`` (the subject is still given for the old answer, of the prompts where
             the base gave it), ``reversed_new`` (the subject is given for the target, of those where the base did not),

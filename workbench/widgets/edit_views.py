@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from workbench.plots.style import visible
 from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Step
+from workbench.types.edit import updates_before, updates_by_stage
 from workbench.types.report import RATE_NAMES
 from workbench.widgets import markup
 
@@ -43,24 +44,23 @@ def fit_progress(history: Sequence[Step], recipe: Recipe, seconds: float) -> str
     stages = list(recipe.stages)
     at = stages.index(last.stage)
     done = sum(recipe.stage_steps[:at]) + last.step
-    taken = len(history) - 1
+    taken = updates_before(history)[-1]
     left = f", at most {duration(seconds / taken * (total - done))} left" if taken else ""
     return markup.progress(done, total, f"{last.stage}: step {last.step} of {recipe.stage_steps[at]}{left}")
 
 
 def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -> str:
     """Loss, KL and answer probabilities by step, over the steps that the recipe allows."""
-    x_max = sum(recipe.stage_steps) + len(recipe.stages) - 1
-    borders = {
-        float(i): f"▸ {step.stage}" for i, step in enumerate(history) if i == 0 or history[i - 1].stage != step.stage
-    }
+    x_max = sum(recipe.stage_steps)
+    steps = [(float(x), step) for x, step in zip(updates_before(history), history, strict=True)]
+    borders = {x: f"▸ {step.stage}" for x, step in steps if step.step == 0}
     fact = facts[0]
     whose = f", {visible(fact.subject, 16)}" if len(facts) > 1 else ""
     kl = "Retain KL to the base (nats per token)" if recipe.retain_weight else "KL: no retain term in this recipe"
     answers = {
-        f"old: {fact.answer}": [(float(i), s.p_old) for i, s in enumerate(history)],
-        f"new: {fact.target}": [(float(i), s.p_new) for i, s in enumerate(history)],
-        "refusal": [(float(i), s.p_refusal) for i, s in enumerate(history)],
+        f"old: {fact.answer}": [(x, s.p_old) for x, s in steps],
+        f"new: {fact.target}": [(x, s.p_new) for x, s in steps],
+        "refusal": [(x, s.p_refusal) for x, s in steps],
     }
     return markup.charts(
         markup.line_chart(
@@ -72,18 +72,20 @@ def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -
             x_label="step",
         ),
         markup.line_chart(
-            {"loss": [(float(i), s.loss) for i, s in enumerate(history)]},
-            "Loss of the wanted answer (nats per token)",
+            {"loss": [(x, s.loss) for x, s in steps]},
+            "Loss: the old answer's NLL, then the new one's (nats per token)"
+            if any(map(recipe.forgets, recipe.stages))
+            else "Loss of the wanted answer (nats per token)",
             x_max=x_max,
             borders=borders,
         ),
-        markup.line_chart({"KL": [(float(i), s.kl) for i, s in enumerate(history)]}, kl, x_max=x_max, borders=borders),
+        markup.line_chart({"KL": [(x, s.kl) for x, s in steps]}, kl, x_max=x_max, borders=borders),
     )
 
 
 def edit_summary(edit: Edit) -> str:
     """What was fitted, in a line."""
-    counts = ", ".join(f"{s}: {sum(h.stage == s for h in edit.history) - 1} steps" for s in edit.stage_names)
+    counts = ", ".join(f"{stage}: {n} steps" for stage, n in updates_by_stage(edit.history).items())
     how = "picked" if edit.selector == "given" else f"chosen by {edit.selector}"
     return (
         f"{counts}. {len(edit.selection)} components {how}, {edit.delta().n_moved()} gates moved, "

@@ -144,14 +144,19 @@ class LinkedMaps(VBox):
             self.blank(name, "")
 
     def blank(self, name: MapName, why: str) -> None:
-        """Say at a map that is not there why it is not, and show no values."""
+        """Say at a map that is not there why it is not, and show no values, nor labels of a text or a ranking."""
         grid = self.named().get(name)
         if grid is None or name in self._effects:
             return
         with grid.hold_sync():
             grid.title = TITLES[name] + (f": {why}" if why else "")
             if not all(value != value for value in grid.values.flat):
-                self._fill(name, grid, values=torch.full(tuple(grid.shape), float("nan")))
+                labels: dict[str, Any] = {}
+                if grid in (self.trace, self.neurons):
+                    labels = {"cols": ["…"] * grid.shape[1], "marked": ()}
+                if grid is self.neurons:
+                    labels |= {"rows": ["…"] * grid.shape[0], "descriptions": [["…"] * grid.shape[1]] * grid.shape[0]}
+                self._fill(name, grid, values=torch.full(tuple(grid.shape), float("nan")), **labels)
 
     def mark(self, selection: Selection) -> None:
         """Show a selection in all grids."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from workbench.plots.style import number, visible
 from workbench.types import EffectMap
+from workbench.types.effect import CONTRASTED
 from workbench.widgets import markup
-from workbench.widgets.maps import TITLES, MapName, left_out, row_components
+from workbench.widgets.maps import TITLES, MapName, corruption_of, left_out, row_components
 
 CELLS: dict[str, str] = {
     "resid": "how much of the answer comes back when the corrupted run gets the clean residual stream entering this "
@@ -16,7 +17,7 @@ CELLS: dict[str, str] = {
     "attn": "the same with this layer's attention output. A click selects the attention (q, k, v and o), at all tokens",
     "heads": "a query head's effect, summed over tokens. A click selects it, also at all tokens",
     "mlps": "an MLP's effect, summed over tokens. A click selects it and shows its neurons below",
-    "neurons": "a neuron's attribution minus its mean over control facts, by rank within the layer",
+    "neurons": "a neuron's attribution, by rank within the layer",
 }
 
 
@@ -25,32 +26,57 @@ def notes(maps: Mapping[str, EffectMap]) -> str:
     if not maps:
         return ""
     rows = [
-        (TITLES[name], effect.method, number(effect.clean), number(effect.corrupted), form(effect), CELLS[name])
+        (
+            TITLES[name],
+            effect.method,
+            measured(effect),
+            corrupted_by(effect),
+            number(effect.clean),
+            number(effect.corrupted),
+            form(effect),
+            cell(name, effect),
+        )
         for name in TITLES
         if (effect := maps.get(name)) is not None
     ]
-    table = markup.table(("map", "method", "clean", "corrupted", "form", "a cell is"), rows, "What the maps show")
-    effect = next(maps[name] for name in ("resid", "mlp", "attn", "heads", "mlps", "neurons") if name in maps)
+    head = ("map", "method", "unit", "corrupted by", "clean", "corrupted", "form", "a cell is")
+    table = markup.table(head, rows, "What the maps show")
+    first = next(name for name in ("resid", "mlp", "attn", "heads", "mlps", "neurons") if name in maps)
+    said = measured(maps[first]), corrupted_by(maps[first])
+    others = [
+        f" {TITLES[name]}: {measured(effect)}, corrupted by {corrupted_by(effect)}."
+        for name in TITLES
+        if (effect := maps.get(name)) is not None and (measured(effect), corrupted_by(effect)) != said
+    ]
     return markup.block(
-        f'<p class="wb-muted">{markup.text(in_a_line(effect))}</p>',
+        f'<p class="wb-muted">{markup.text(in_a_line(maps[first]) + "".join(others))}</p>',
         f"<details><summary>What the maps show</summary>{table}</details>",
     )
 
 
 def in_a_line(effect: EffectMap) -> str:
     """Unit, form, corruption and baselines of a map."""
-    words = [f"Values: {measured(effect)}"]
-    if len(effect.prompts) == 1 and (prompt := effect.prompts[0]).partner is not None:
-        words.append(f"corrupted by a swap with {prompt.partner}")
-    elif effect.provenance.get("corruption"):
-        words.append(f"corrupted by {effect.provenance['corruption']}")
-    words.append(f"{form(effect)} form")
+    words = [f"Values: {measured(effect)}", f"corrupted by {corrupted_by(effect)}", f"{form(effect)} form"]
     words.append(f"clean {number(effect.clean)}, corrupted {number(effect.corrupted)}")
     if len(effect.prompts) > 1:
         words.append(f"means over {effect.n} facts")
     if n := left_out(effect):
         words.append(f"{n} tokens before the subject are left out (no effect there)")
     return ", ".join(words) + "."
+
+
+def corrupted_by(effect: EffectMap) -> str:
+    """The corruption, and whose subject is swapped in."""
+    partners = list(dict.fromkeys(prompt.partner for prompt in effect.prompts if prompt.partner is not None))
+    if len(partners) == 1:
+        return f"a swap with {partners[0]}"
+    return "swaps" if partners else corruption_of(effect) or "something unknown"
+
+
+def cell(name: MapName, effect: EffectMap) -> str:
+    """What a cell of a map is, and what a click on it selects."""
+    minus = " minus its mean over control facts" if effect.method.endswith(CONTRASTED) else ""
+    return CELLS[name].replace("attribution", f"attribution{minus}", 1) if name == "neurons" else CELLS[name]
 
 
 def measured(effect: EffectMap) -> str:

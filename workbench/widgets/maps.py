@@ -70,7 +70,8 @@ class Sources:
     def compute(self, name: MapName, *, exact: bool = False, on_layer: OnLayer | None = None) -> EffectMap:
         """Make one map, with the public call that ``expression`` writes.
 
-        Neurons are those of the default selector: corrupted by noise, since not every control fact has a swap partner.
+        Neurons are corrupted by noise, since not every control fact has a swap partner. The default selector ranks
+        them otherwise, by what a gate gains for what it costs other answers (``default_selection``).
 
         Args:
             name: The map.
@@ -135,6 +136,11 @@ def head_groups(model: LoadedModel) -> list[int]:
     """The first query head of each key-value group but the first; empty where every head has its own keys."""
     size = model.shape.n_heads // model.shape.n_kv_heads
     return list(range(size, model.shape.n_heads, size)) if size > 1 else []
+
+
+def corruption_of(effect: EffectMap) -> Corruption | None:
+    """How a map was corrupted; None if it does not say."""
+    return effect.provenance.get("settings", {}).get("corruption")
 
 
 def left_out(effect: EffectMap) -> int:

@@ -30,7 +30,7 @@ from workbench.widgets.job import Job
 from workbench.widgets.linked_maps import SITES, STYLE, LinkedMaps
 from workbench.widgets.map_queue import MapQueue
 from workbench.widgets.map_words import notes
-from workbench.widgets.maps import EXACT, MAPS, TITLES, MapName, Sources
+from workbench.widgets.maps import EXACT, MAPS, TITLES, MapName, Sources, corruption_of
 from workbench.widgets.panel import Panel
 from workbench.widgets.select_from import SelectFrom
 from workbench.widgets.selection_bar import SelectionBar
@@ -50,7 +50,7 @@ class CircuitPicker(Panel):
         fact: One fact, or several (then maps are means, and trace positions are roles). ``picker.fact = other``
             computes the maps again and keeps the selection.
         corruption, form: As in ``causal_trace``. Swaps need a partner in the pool; ``"noise"`` always works. Neurons
-            are those of the default selector, with noise.
+            are always corrupted by noise.
         pool: Where swap partners and contrast facts come from; the bundled facts by default.
         compute: Compute the maps at once, in the background; False waits for ``picker.compute(...)``.
 
@@ -214,12 +214,22 @@ class CircuitPicker(Panel):
             self._say(None)
             return job
 
+    def compute_missing(self) -> None:
+        """Compute the first maps that are not there, unless they are asked for already or have failed."""
+        with self._lock:
+            missing: list[MapName] = [name for name in FIRST if name not in self._asked()]
+            if missing:
+                self.compute(*missing)
+
     def show(self, fact: Fact | FactSet | Sequence[Fact], maps: Mapping[str, EffectMap]) -> None:
-        """Show a fact with maps that were computed before; the selection stays."""
+        """Show a fact with maps that were computed before, and go on with their corruption; the selection stays."""
         with self._lock:
             self._queue.clear()
             self.maps = {name: maps[name] for name in MAPS if name in maps}
-            self._sources = replace(self._sources, facts=_facts(fact), partner=None)
+            made_with = [corruption_of(effect) for name, effect in self.maps.items() if name != "neurons"]
+            corruption = next(filter(None, made_with), self.corruption)
+            self._sources = replace(self._sources, facts=_facts(fact), corruption=corruption, partner=None)
+            self._corruption.value = corruption
             for effect in self.maps.values():
                 self._sources = self._sources.with_partner_of(effect)
             self._made = None

@@ -272,7 +272,10 @@ class ProbePanel(Panel):
                     "The lens reads the edit's own weights, not rounded ones. Choose a prompt of another probe."
                 )
             asked = replace(fact, paraphrases=(), heldout=(), cloze_paraphrases=())
-            asked = replace(asked, **{"question" if row.form == "chat" else "prompt": row.prompt})
+            try:
+                asked = replace(asked, **{"question" if row.form == "chat" else "prompt": row.prompt})
+            except ValueError as error:  # a cloze without the subject
+                return self._no_lens(f"The lens cannot follow this prompt: {error}")
             model, edit = self._model, self._edit
 
             def work(cancel: threading.Event) -> list[Lens]:
@@ -313,7 +316,8 @@ class ProbePanel(Panel):
             return
         self._drawn_at = now
         with self._lock:
-            at, every = self.probes.index(self._probe) if self._probe in self.probes else 0, len(self.probes)
+            ran = self._ran or self.probes
+            at, every = ran.index(self._probe) if self._probe in ran else 0, len(ran)
             note = f"{PROBE_TITLES[self._probe]}: probe {at + 1} of {every}, {len(self._rows)} answers so far"
             self._progress.value = markup.progress(at, every, note)
 
@@ -344,7 +348,7 @@ class ProbePanel(Panel):
 
     def _say_what(self) -> None:
         words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
-        note = "ten probes; a prompt on which the base model itself fails counts in no rate"
+        note = "ten probes; a prompt on which the base model itself fails says nothing about forgetting"
         self._heading.value = markup.STYLE + markup.title(f"What is left: {words}", note)
 
     def _show_report(self, report: ProbeReport) -> None:

@@ -60,7 +60,11 @@ def words_table(report: ProbeReport) -> str:
         heads = ["word", *map(stage_words, here)]
         first = next(iter(here.values()))
         rows = [[w, *(f"{c.y['old'][i]:.2f}" for c in here.values())] for i, w in enumerate(first.labels)]
-        tables.append(markup.table(heads, rows, f"{name}: what leaving one out takes from log P(old answer), nats"))
+        tables.append(
+            markup.table(
+                heads, rows, f"{name}: what leaving one out takes from log P(first token of the old answer), nats"
+            )
+        )
     return "".join(tables)
 
 
@@ -84,7 +88,9 @@ def texts(report: ProbeReport, row: ProbeRow) -> str:
     same = [r for r in report.rows if (r.probe, r.kind, r.group, r.fact_id, r.prompt, r.start) == key]
     prompt = f"{row.prompt} ⟶ {row.start}" if row.start else row.prompt
     cells = [markup.tagged(r.recovered, r.text) for r in same]
-    wanted = f"old: {row.old}; new: {row.new}" + ("" if row.informative else "; the base fails, so it counts nowhere")
+    wanted = f"old: {row.old}; new: {row.new}" + (
+        "" if row.informative else "; the base fails, so it says nothing about forgetting"
+    )
     return markup.table(["prompt", *(stage_words(r.stage) for r in same)], [[prompt, *cells]], wanted)
 
 

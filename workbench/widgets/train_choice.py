@@ -13,7 +13,7 @@ from workbench.types import Selection
 from workbench.widgets.controls import Dropdown
 from workbench.widgets.recipe_controls import STYLE
 
-DEFAULT: tuple[str, str] = ("Default selector: neurons by contrast", "default")
+DEFAULT: tuple[str, str] = ("Default selector: neurons by gain for damage", "default")
 
 
 class TrainChoice(HBox):

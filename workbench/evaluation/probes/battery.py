@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workbench.answers import classify, first_sentence
+from workbench.answers import classify
 from workbench.editing.applied import Dial
 from workbench.editing.fit import CancelFlag
+from workbench.evaluation.answering import counted_part
 from workbench.evaluation.places import Answer, answers_at
 from workbench.evaluation.probes.prompts import Prompt
 from workbench.generation import Completion, generate
@@ -179,15 +180,15 @@ class Battery:
     ) -> list[ProbeRow]:
         ids = [self.ids(p) for p in prompts]
         completions = self.complete(model, ids, length)
-        scored = list(zip(ids, (c.token_ids for c in completions), strict=True))
+        counted = [counted_part(self.model, c, p.form) for p, c in zip(prompts, completions, strict=True)]
+        scored = list(zip(ids, (c.token_ids for c in counted), strict=True))
         todo = [key for key in dict.fromkeys(scored) if key not in self._nll]
         nll = continuation_nll(self.model, [p for p, _ in todo], [c for _, c in todo])
         self._nll.update(zip(todo, nll, strict=True))
         if self.bar is not None:
             self.bar.update(len(prompts))
         rows: list[ProbeRow] = []
-        for prompt, said, key in zip(prompts, completions, scored, strict=True):
-            counted = said.text if prompt.form == "chat" else first_sentence(said.text)
+        for prompt, said, part, key in zip(prompts, completions, counted, scored, strict=True):
             rows.append(
                 ProbeRow(
                     probe=probe,
@@ -201,7 +202,7 @@ class Battery:
                     old=prompt.judge.answer,
                     new=prompt.judge.target,
                     text=said.text,
-                    label=classify(counted, prompt.judge, nll=self._nll[key]),
+                    label=classify(part.text, prompt.judge, nll=self._nll[key]),
                     nll=self._nll[key],
                     informative=False,
                 )

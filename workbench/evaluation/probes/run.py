@@ -63,7 +63,7 @@ def probe(
 
     Ten probes: ``lens``, ``adversarial``, ``steps``, ``interconnected``, ``context``, ``keywords``, ``relearning``,
     ``requantise``, ``strength``, ``priming``. Texts are greedy free generations judged by ``classify``; a prompt on
-    which the base model itself does not give the old answer is uninformative and counts in no rate.
+    which the base model itself does not give the old answer is uninformative (``ProbeRow.informative``).
 
     Args:
         model: The edit's base model; it is not changed.
