@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,18 +12,20 @@ import pytest
 import torch
 
 from tests.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, SCRIPT, Script, place, run, scripted_edit, tiny
-from tests.tiny_facts import capital, capitals, edit_of, some_gates
+from tests.tiny import tiny_llama
+from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
-from workbench.evaluation.answering import Answering, Ask
+from workbench.evaluation.answering import Answering, Ask, counted_part
 from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
 from workbench.evaluation.places import answers_at
 from workbench.evaluation.rates import rates_of
-from workbench.generation import generate
+from workbench.generation import Completion, generate
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
 from workbench.scoring import continuation_logprobs, continuation_nll
 from workbench.types import AnswerRow, Fact, FactSet, Rate
 
+SPAIN_ASKED = ("What city is the capital of Spain?", "Where is the capital of Spain?", "The capital of Spain is")
 # 2 training questions, 4 held-out ones, 2 clozes, 2 neighbours (Spain, Japan), 3 controls (Big Ben, Louvre, Prado)
 N_ROWS = 13
 EXPECTED: dict[str, dict[str, tuple[float, int]]] = {
@@ -231,6 +234,25 @@ def test_a_fact_of_ones_own_may_be_a_bundled_one(script: Script) -> None:
         run(**options, controls=[*bundled, place("Big Ben", "London", "Tokyo")])
 
 
+def test_a_neighbour_that_answers_what_another_edited_fact_is_taught_is_none(script: Script) -> None:
+    """Spain's target is Tokyo here: Japan would be kept by an edit that spreads."""
+    for text in SPAIN_ASKED:
+        script[text] = ("Madrid", "Madrid", "Madrid")
+    spain = replace(POOL["spain-capital"], target="Tokyo")
+    report = run(facts=[FRANCE, spain])
+    assert not {r.fact_id for r in report.rows if r.group == "neighbour"} & {"japan-capital", "italy-capital"}
+
+
+def test_of_a_cloze_only_the_sentence_that_counts_is_scored() -> None:
+    model = knowing(tiny_llama(tied=False), capitals())
+    said = Completion("Rome. Paris was it", tuple(model.token_ids("Rome. Paris was it")))
+    part = counted_part(model, said, "cloze")
+    assert part.text == "Rome." and model.tokenizer.decode(part.token_ids).strip() == "Rome."
+    assert counted_part(model, said, "chat") is said
+    whole = Completion("Rome", tuple(model.token_ids("Rome")))
+    assert counted_part(model, whole, "cloze") is whole
+
+
 @pytest.mark.usefixtures("script")
 def test_controls_of_ones_own() -> None:
     report = run(controls=[POOL["Prado-place"]])
@@ -245,7 +267,7 @@ def test_controls_must_not_have_been_trained_on() -> None:
 
 
 def test_a_retained_fact_cannot_be_evaluated_as_an_edited_one(script: Script) -> None:
-    for text in ("What city is the capital of Spain?", "Where is the capital of Spain?", "The capital of Spain is"):
+    for text in SPAIN_ASKED:
         script[text] = ("Madrid", "Madrid", "Madrid")
     with pytest.raises(ValueError, match="spain-capital"):
         run(edit=scripted_edit(retain_ids=("spain-capital",)), facts=[FRANCE, POOL["spain-capital"]])

@@ -178,6 +178,17 @@ def test_the_kl_after_one_step_is_the_plain_one(family: str) -> None:
     assert two.history[1].kl > 1e-4
 
 
+def test_the_loss_at_the_end_of_a_stage_is_that_of_its_final_gates() -> None:
+    """Averaged and drawn back, they are none of the steps' own."""
+    model = tiny()
+    edit = fitted(model, "L1MLP L0H2", stages=("learn",), steps=6, average=3, learning_rate=0.2, draw_back=0.003)
+    assert edit.provenance["settings"]["drawn_back_to"] < 1
+    edited = Dial(model, edit).at(1.0)
+    last, before = edit.history[-1], edit.history[-2]
+    assert last.loss == pytest.approx(plain_loss(edited.hf, model, ["Rome."]), rel=1e-3)
+    assert abs(last.loss - before.loss) > 1e-3 and last.kl < before.kl
+
+
 def test_the_first_step_of_adamw_by_hand() -> None:
     """AdamW's first step is the learning rate against the gradient's sign, whatever its size."""
     edit = fitted(stages=("learn",), steps=1, learning_rate=0.03)

@@ -199,6 +199,7 @@ def test_a_non_finite_loss_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"retain": [capital("France", "Paris", "Rome", id="copy")]}, r"overlaps .*\['copy'\]"),
         ({"recipe": "magic"}, "Unknown recipe 'magic'; the built-in ones are .*'learn-only'"),
         ({"retain": [], "optimiser": "natural"}, "the retain set is empty. Give retain="),
+        ({"retain": [], "optimiser": "adam"}, "weighs the KL on a retain set, but the retain set is empty"),
         ({"retain": None, "pool": FACTS.filter(role="control")}, "no fact with role='retain' that the model knows"),
     ],
 )

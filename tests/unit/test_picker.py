@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tests.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, 
 from tests.wire import click, enter
 from workbench.tracing.ablation import attention_patterns
 from workbench.types import Fact, FactSet, Selection
-from workbench.widgets.maps import MAPS, TITLES, MapName, left_out
+from workbench.widgets.maps import MAPS, TITLES, MapName, Sources, left_out
 from workbench.widgets.picker import CircuitPicker
 
 
@@ -97,6 +98,38 @@ def test_values_labels_and_words_are_those_of_the_maps() -> None:
     layer, place = divmod(int(maps["neurons"].values.argmax()), tiny().shape.d_mlp)
     assert (shown._linked.layer.value, shown.neurons.descriptions[0][0]) == (layer, f"L{layer}N{place}")
     assert shown.neurons.values[0, 0] == maps["neurons"].values.max()
+
+
+def test_each_map_says_what_it_measures_and_how_it_was_corrupted() -> None:
+    words = fresh()._notes.value
+    assert "corrupted by a swap with" in words
+    assert "MLP neurons: logit of" in words or "Neurons: logit of" in words
+    assert "Rome" in words and "corrupted by noise." in words, "the neurons' own, answer minus target"
+    assert "attribution minus its mean over control facts" in words
+    plain = replace(ready()["neurons"], method="attribution")
+    assert "minus its mean" not in fresh({"neurons": plain})._notes.value, "there were no controls to subtract"
+
+
+def test_maps_made_with_noise_are_gone_on_with_in_noise() -> None:
+    made = Sources(tiny(), (FRANCE,), "noise", None, FACTS)
+    maps = {"heads": made.compute("heads"), "resid": made.compute("resid")}
+    shown = fresh(maps)
+    assert shown.corruption == shown._corruption.value == "noise"
+    assert "corruption='noise'" in shown.code and "swap" not in shown.code
+    assert "corrupted by noise" in shown._notes.value
+    shown.show(FRANCE, ready())
+    assert shown.corruption == shown._corruption.value == "swap" and "partner=partner" in shown.code
+
+
+def test_without_maps_no_grid_keeps_the_labels_of_another_fact() -> None:
+    shown = fresh()
+    pick(shown.trace, [0, 1])
+    shown.show(FACTS[2], {})
+    assert set(shown.trace.cols) == {"…"} and not shown.trace.marked
+    assert {text for row in shown.neurons.descriptions for text in row} == {"…"}
+    consistent(shown)
+    shown.show(FRANCE, ready())
+    assert "France" in shown.trace.cols[0] and shown.neurons.descriptions[0][0].startswith("L")
 
 
 def test_an_mlp_leads_to_its_neurons_and_cursors_are_linked() -> None:

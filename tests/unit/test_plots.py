@@ -154,7 +154,7 @@ def test_effect_figure_refuses_bad_options() -> None:
 def test_history_counts_steps_through_the_stages() -> None:
     figure = plots.history_figure(edit())
     loss, kl, old, new, refusal = figure.data
-    assert list(loss.x) == [0, 1, 2, 3, 4]
+    assert list(loss.x) == [0, 1, 2, 2, 3], "updates so far: the first stage made two, the second one"
     assert list(loss.y) == [4.0, 3.0, 2.0, 5.0, 4.0]
     assert list(kl.y) == pytest.approx([0.0, 0.1, 0.2, 0.5, 0.5])
     assert list(old.y) == pytest.approx([0.8, None, 0.2, None, None])
@@ -170,9 +170,9 @@ def test_history_counts_steps_through_the_stages() -> None:
 def test_history_marks_the_stage_boundary() -> None:
     figure = plots.history_figure(edit())
     (line,) = figure.layout.shapes
-    assert (line.x0, line.x1, line.y0, line.y1, line.yref) == (2.5, 2.5, 0, 1, "paper")
+    assert (line.x0, line.x1, line.y0, line.y1, line.yref) == (2, 2, 0, 1, "paper")
     (label,) = figure.layout.annotations
-    assert label.x == 2.5
+    assert label.x == 2
     assert label.text.startswith("unlearn")
     assert label.text.endswith("learn")
 

@@ -148,6 +148,16 @@ def test_the_lens_reads_the_refusal_that_the_edit_teaches(monkeypatch: pytest.Mo
     assert f"Layer by layer: {rows.value.prompt}" in shown(view) and "Rank after the last layer" in shown(view)
 
 
+def test_a_prompt_without_the_subject_says_why_it_has_no_lens() -> None:
+    view = panel(an_edit(replace(FRANCE, cloze_paraphrases=("Its capital is",))), probes=("adversarial",))
+    view.run().wait(60)
+    rows = control(view, "Prompt")
+    enter(rows, index=next(i for i, (_, r) in enumerate(rows.options) if r.prompt == "Its capital is"))
+    click(control(view, "Lens"))
+    assert view.looking is None
+    assert "The lens cannot follow this prompt" in shown(view) and "subject" in shown(view)
+
+
 def test_a_cloze_is_read_as_it_was_asked_and_what_the_lens_cannot_read_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
