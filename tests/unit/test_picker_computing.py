@@ -15,7 +15,7 @@ import workbench as wb
 from tests.panels import until
 from tests.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
 from tests.tiny_facts import capital
-from tests.wire import enter
+from tests.wire import click, enter
 from workbench.types import EffectMap
 from workbench.widgets import maps
 from workbench.widgets.maps import MapName, Sources, left_out
@@ -115,6 +115,19 @@ def test_a_choice_from_an_estimate_stays_when_exact_effects_come() -> None:
     assert shown.maps["heads"] is exact and names(shown.selection) == chosen
     assert "heads.top(3)" not in shown.code and "method='patching'" in shown.code
     consistent(shown)
+
+
+def test_a_button_computes_the_maps_that_a_session_lacks() -> None:
+    shown = fresh({"heads": ready()["heads"]})
+    button = shown._missing
+    assert button.layout.display is None
+    click(button)
+    assert button.layout.display == "none", "they are asked for"
+    assert shown.job is not None
+    shown.job.wait(60)
+    assert set(shown.maps) == {"heads", "mlps", "neurons", "resid"} and shown.maps["heads"] is ready()["heads"]
+    assert button.layout.display == "none"
+    assert fresh()._missing.layout.display == "none"
 
 
 def test_a_trace_is_drawn_as_its_layers_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,8 +158,8 @@ class Workbench(Panel):
 
     def _tab_shown(self, index: int | None) -> None:
         """Maps take seconds: they are computed when somebody looks, not while somebody searches a fact."""
-        if index == CIRCUIT:
-            self.picker.compute_missing()
+        if index == CIRCUIT and not self.picker.maps:
+            self.picker.compute()
 
     def _edited(self, panel: EditPanel) -> None:
         self._show_edit(panel.edit)

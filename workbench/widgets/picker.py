@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 
 import torch
 import traitlets
-from ipywidgets import HTML, HBox, ToggleButton, ToggleButtons
+from ipywidgets import HTML, Button, HBox, ToggleButton, ToggleButtons
 
 from workbench.editing.fit import check_selection
 from workbench.models import LoadedModel
@@ -93,12 +93,18 @@ class CircuitPicker(Panel):
             style=STYLE,
             layout={"width": "max-content", "margin": "2px 24px 2px 2px"},
         )
+        self._missing = Button(
+            description="Compute missing maps",
+            icon="refresh",
+            tooltip="Heads, MLPs, neurons and the residual trace, so far as they are not there",
+            layout={"width": "max-content", "display": "none"},
+        )
         self._open = ToggleButton(description="Code", icon="code", tooltip="The Python that repeats what was clicked")
         super().__init__(
             [
                 Connection(),
                 self._heading,
-                HBox([self._corruption, self._linked.site], layout={"flex_flow": "row wrap"}),
+                HBox([self._corruption, self._linked.site, self._missing], layout={"flex_flow": "row wrap"}),
                 self._alert,
                 self._status,
                 self._notes,
@@ -113,6 +119,7 @@ class CircuitPicker(Panel):
         self.add_class("wb-panel")
         self.observe(self._selection_set, names="selection")
         self._corruption.observe(lambda change: self._try(partial(setattr, self, "corruption", change["new"])), "value")
+        self._missing.on_click(lambda _: self._compute_missing())
         self._open.observe(lambda _: self._show_code(), names="value")
         self._show_heading()
         self._show_progress()
@@ -214,13 +221,6 @@ class CircuitPicker(Panel):
             self._say(None)
             return job
 
-    def compute_missing(self) -> None:
-        """Compute the first maps that are not there, unless they are asked for already or have failed."""
-        with self._lock:
-            missing: list[MapName] = [name for name in FIRST if name not in self._asked()]
-            if missing:
-                self.compute(*missing)
-
     def show(self, fact: Fact | FactSet | Sequence[Fact], maps: Mapping[str, EffectMap]) -> None:
         """Show a fact with maps that were computed before, and go on with their corruption; the selection stays."""
         with self._lock:
@@ -274,6 +274,15 @@ class CircuitPicker(Panel):
     def _asked(self) -> tuple[MapName, ...]:
         """The maps that are shown, were asked for, or failed."""
         return tuple(n for n in MAPS if n in self.maps or n in self._queue.waiting or n in self._queue.failed)
+
+    def _compute_missing(self) -> None:
+        with self._lock:
+            if names := self._not_asked():
+                self.compute(*names)
+
+    def _not_asked(self) -> tuple[MapName, ...]:
+        """The first maps that are neither there nor asked for, and have not failed."""
+        return tuple(n for n in FIRST if n not in self._asked())
 
     @traitlets.validate("selection")
     def _valid_selection(self, proposal: Any) -> Selection:
@@ -395,6 +404,7 @@ class CircuitPicker(Panel):
             waiting, failed = self._queue.waiting, self._queue.failed
             now = f"Computing: {TITLES.get(cast(MapName, waiting[0]), waiting[0]).lower()}" if waiting else ""
             self._status.value = markup.progress(None, 1, now) if now else ""
+            self._missing.layout.display = None if self._not_asked() else "none"
             for name in self._linked.named():
                 why = "not computed"
                 why = "waiting" if name in waiting else "failed, see above" if name in failed else why
