@@ -177,7 +177,7 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     assert not violations(page), "after Compare"
     fill(page, "Ask", "What is the capital of Germany?")
     press(page, "Ask all")
-    expect(panel(page).locator("td", has_text="Berlin").first).to_be_visible(timeout=60_000)
+    expect(panel(page).locator("td", has_text="Berlin").locator("visible=true").first).to_be_visible(timeout=60_000)
     answers = notebook.ask("app.comparison.asking.wait()")
     assert list(answers) == ["base", "after unlearn", "after learn"] and "Berlin" in answers["base"]
     assert not violations(page), "after Ask all"
