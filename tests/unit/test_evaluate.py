@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from tests.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, SCRIPT, Script, place, run, scripted_edit, tiny
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.tiny_facts import capital, capitals, edit_of, some_gates
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask, counted_part
 from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
@@ -244,7 +243,7 @@ def test_a_neighbour_that_answers_what_another_edited_fact_is_taught_is_none(scr
 
 
 def test_of_a_cloze_only_the_sentence_that_counts_is_scored() -> None:
-    model = knowing(tiny_llama(tied=False), capitals())
+    model = tiny()
     said = Completion("Rome. Paris was it", tuple(model.token_ids("Rome. Paris was it")))
     part = counted_part(model, said, "cloze")
     assert part.text == "Rome." and model.tokenizer.decode(part.token_ids).strip() == "Rome."

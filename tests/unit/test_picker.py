@@ -103,7 +103,7 @@ def test_values_labels_and_words_are_those_of_the_maps() -> None:
 def test_each_map_says_what_it_measures_and_how_it_was_corrupted() -> None:
     words = fresh()._notes.value
     assert "corrupted by a swap with" in words
-    assert "MLP neurons: logit of" in words or "Neurons: logit of" in words
+    assert f"{TITLES['neurons']}: logit of" in words
     assert "Rome" in words and "corrupted by noise." in words, "the neurons' own, answer minus target"
     assert "attribution minus its mean over control facts" in words
     plain = replace(ready()["neurons"], method="attribution")
