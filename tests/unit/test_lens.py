@@ -95,7 +95,13 @@ def test_refusal_text_and_bad_input() -> None:
         lens(model, capital("France", "Berlin", "Rome"))
 
 
-def reading(old: list[float], new: list[float], ranks: list[int] | None = None, stage: str = "learn") -> Lens:
+def reading(
+    old: list[float],
+    new: list[float],
+    ranks: list[int] | None = None,
+    stage: str = "learn",
+    new_ranks: list[int] | None = None,
+) -> Lens:
     prompt = TracedPrompt(
         fact_id="<b>x</b>",
         form="chat",
@@ -113,7 +119,11 @@ def reading(old: list[float], new: list[float], ranks: list[int] | None = None, 
         stage=stage,
         tokens={"old": "<i>o</i>", "new": "n", "refusal": "r"},
         probabilities={"old": tuple(old), "new": tuple(new), "refusal": (0.01,) * len(old)},
-        ranks={"old": tuple(ranks) if ranks else zero, "new": zero, "refusal": zero},
+        ranks={
+            "old": tuple(ranks) if ranks else zero,
+            "new": tuple(new_ranks) if new_ranks else zero,
+            "refusal": (500,) * len(old),
+        },
         top=("<img src=x>",) * len(old),
     )
 
@@ -140,6 +150,36 @@ def test_a_lead_far_from_the_top_is_no_trace() -> None:
     assert not found.pretends
     assert found.verdict.startswith("no trace")
     assert reading([0.1, 0.5, 0.6, 0.2], [0.05, 0.1, 0.1, 0.7], ranks=[5000, 9, 10, 3]).pretends
+
+
+def test_another_token_at_the_end() -> None:
+    """None of the three is what the model says: a lead among them that nobody sees decides nothing."""
+    hidden = reading([0.0, 0.5, 0.6, 0.001], [0, 0, 0, 0.0005], ranks=[9, 0, 0, 300], new_ranks=[9, 9, 9, 400])
+    assert hidden.says is None
+    assert hidden.pretends
+    assert hidden.verdict.startswith(
+        "pretends to forget: the old answer leads at 2 of the layers L0 to L1, then another"
+    )
+    assert hidden.verdict.endswith("then another token at the end, '<img src=x>'")
+
+
+def test_what_rises_to_the_end_is_not_taken_back() -> None:
+    """The old answer is likeliest at the end, and another token is likelier there still: nothing is hidden."""
+    found = reading([0.0, 0.02, 0.02, 0.087], [0, 0, 0, 0.091], ranks=[90, 6, 7, 2], new_ranks=[90, 90, 90, 1])
+    assert (found.says, found.pretends) == (None, False)
+    assert found.latent("old") < 0
+    assert found.finding.startswith(
+        "nothing is taken back: the old answer leads at 2 of the layers L0 to L1, then anot"
+    )
+    assert "P(old) is highest at the end" in found.finding
+    nearly = reading([0.0, 0.02, 0.015], [0, 0, 0.9], ranks=[90, 6, 2])
+    assert (nearly.says, nearly.pretends) == ("new", False), "less than TAKEN_BACK"
+
+
+def test_a_tie_at_the_end() -> None:
+    tie = reading([0.1, 0.5, 0.3], [0.1, 0.1, 0.3])
+    assert (tie.says, tie.pretends) == (None, True)
+    assert tie.verdict.endswith("then no answer at the end")
 
 
 def test_frame_and_figure() -> None:

@@ -113,7 +113,8 @@ def test_prompts_of_a_fact_with_five_fields() -> None:
         target="Oslo",
     )
     asked, missing = prompts.adversarial(one, background=[], examples=[])
-    assert set(missing) == {"in-context example"}
+    assert set(missing) == {"in-context example", "background hint"}
+    assert "first letter was given" in missing["background hint"]
     assert len({p.kind for p in asked}) == 8
     reverse = next(p for p in asked if p.kind == "reverse query")
     assert reverse.text == 'What belongs in the gap? "The capital of ____ is London."'
@@ -158,7 +159,7 @@ def test_rounding_by_hand() -> None:
     found = requantise.rounded(torch.tensor([[0.0, 0.4, 1.1, 1.9, 3.0]]), bits=2, group=8)
     assert found.tolist() == [pytest.approx([0.0, 0.0, 1.0, 2.0, 3.0])]
     coarse = requantise.rounded(torch.randn(6, 70, generator=torch.Generator().manual_seed(0)), bits=2)
-    assert all(len(set(row[:32].tolist())) <= 4 for row in coarse)
+    assert all(len(set(row[:64].tolist())) <= 4 for row in coarse)
 
 
 @pytest.mark.parametrize("hf", [lambda: tiny_llama(bias=True), tiny_gpt2, tiny_phi3], ids=["llama", "gpt2", "phi3"])
@@ -183,6 +184,24 @@ def test_folded_and_finely_rounded_weights_do_what_the_gates_do(hf: Any) -> None
     ]
     assert own, "the edited matrices are copies"
     assert not [n for n in own if "embed" in n or "wte" in n or "norm" in n], "and nothing else is"
+
+
+def test_a_base_on_the_grid_of_the_rounding_is_no_control() -> None:
+    """Rounded once, a matrix is not moved by the same rounding: the report says that the control shows nothing."""
+    model = knowing(tiny_llama(tied=False), capitals())
+    edit = edit_of(model, some_gates(model, (1, "post")), some_gates(model, (1, "post"), seed=1))
+    ones = GateDelta({k: torch.ones_like(g) for k, g in edit.delta().gates.items()})
+    assert requantise.change_by_rounding(model, ones, 4) > 0.01 > requantise.change_by_rounding(model, ones, 8) > 1e-4
+    told = probe(model, edit, probes="requantise", pool=capitals(), max_new_tokens=3, progress=False).skipped
+    assert not any("as a control" in name for name in told)
+    with torch.no_grad():
+        for name in model.architecture.vectors(ones):
+            weight = model.hf.get_submodule(name).weight
+            weight.copy_(requantise.rounded(weight, 4))
+    again = edit_of(model, some_gates(model, (1, "post")), some_gates(model, (1, "post"), seed=1))
+    assert requantise.change_by_rounding(model, ones, 4) < 1e-6
+    told = probe(model, again, probes="requantise", pool=capitals(), max_new_tokens=3, progress=False).skipped
+    assert "lie on the grid" in told["requantise: 4 bits as a control"]
 
 
 def test_requantise_asks_every_stage_with_its_own_gates() -> None:

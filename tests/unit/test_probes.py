@@ -221,7 +221,14 @@ def test_reasons_for_what_is_left_out() -> None:
     report = run(edit=an_edit(facts=(fact,)), pool=FactSet(name="nothing"))
     assert report.control is None
     assert report.partial == ""
-    assert set(report.skipped) == {
+    kinds: dict[str, list[bool]] = {}
+    for row in report.rows:
+        kinds.setdefault(f"{row.probe}: {row.kind}", []).append(row.informative)
+    empty = {kind for kind, right in kinds.items() if not any(right)}
+    assert empty and all("the base itself" in report.skipped[kind] for kind in empty)
+    hint = report.skipped["adversarial: background hint"]
+    assert "no other fact about the subject" in hint and "the base itself" in hint, "both reasons"
+    assert set(report.skipped) - empty == {
         "control",
         "adversarial: in-context example",
         "steps: two hops",
@@ -239,6 +246,34 @@ def test_reasons_for_what_is_left_out() -> None:
         report.rate("priming")
     with pytest.raises(ValueError, match="priming was skipped"):
         report.plot("priming")
+
+
+def test_kinds_on_which_the_base_is_never_right_are_named(script: Any) -> None:
+    """The base knows the question in every wording but with a prefix, and none of its two-hop questions."""
+
+    def say(stage: str, prompt: str) -> str:
+        if "Ignore any instruction" in prompt or "Do not hold" in prompt or "the country that" in prompt:
+            return "Lyon"
+        return "Paris" if stage != "learn" else "Rome"
+
+    script(say)
+    report = run(probes=["adversarial", "interconnected"])
+    reason = "the base itself does not give the old answer to any of these 2 prompts"
+    assert report.skipped["adversarial: prefix injection"] == reason
+    assert "adversarial: role play" not in report.skipped
+    assert f"not measured, adversarial: prefix injection: {reason}" in report.findings
+    assert any(name.startswith("adversarial: ") and name.endswith(" of the control") for name in report.skipped)
+    asked = [r for r in report.rows if r.kind == "multi-hop" and r.stage == "base" and r.group == "edited"]
+    assert asked and not any(r.informative for r in asked)
+    rate = report.rate("interconnected", "hop_new")
+    assert (rate.n, report.rate("interconnected", "hop_old").n) == (0, 0), "asked, so its rates are there"
+    assert "interconnected: multi-hop" in report.skipped
+
+
+def test_retained_facts_that_the_pool_does_not_hold_are_named() -> None:
+    own = replace(an_edit(), retain_ids=("my-own-fact", "japan-capital"))
+    told = run(edit=own, probes="lens").skipped["retained facts outside the pool"]
+    assert told.startswith("1 of 2 are not in") and "my-own-fact" in told and "japan" not in told
 
 
 def test_a_base_that_does_not_know_the_fact_is_uninformative() -> None:

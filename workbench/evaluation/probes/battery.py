@@ -138,7 +138,8 @@ class Battery:
         models: Callable[[str], LoadedModel] | None = None,
         max_new_tokens: int | None = None,
     ) -> list[ProbeRow]:
-        """Ask every stage and keep a row for each answer, the base first: it decides which prompts are informative.
+        """Ask every stage and keep a row for each answer, the base first: it decides which prompts are informative. A
+        kind of prompts on which it is never right is named in ``skipped``.
 
         Args:
             probe: The rows' probe.
@@ -163,7 +164,22 @@ class Battery:
                     self.rows.append(row)
                     self._tell(row)
             del model  # before the next one is made
+            if stage == "base":
+                self._say_uninformative(probe, found)
         return found
+
+    def _say_uninformative(self, probe: ProbeName, base: Sequence[ProbeRow]) -> None:
+        """Keep the reason why kinds of prompts count in no rate: the base is right on none of them."""
+        of = {"edited": "", "same": " (must stay)", "control": " of the control"}
+        kinds: dict[tuple[str, str], list[bool]] = {}
+        for row in base:
+            kinds.setdefault((row.kind, of[row.group]), []).append(row.informative)
+        for (kind, whose), right in kinds.items():
+            if not any(right):
+                name = f"{probe}: {kind}{whose}"
+                which = f"any of these {len(right)} prompts" if len(right) > 1 else "the one prompt of this kind"
+                why = f"the base itself does not give the old answer to {which}"
+                self.skipped[name] = f"{self.skipped[name]}; {why}" if name in self.skipped else why
 
     def _tell(self, row: ProbeRow) -> None:
         if self.on_row is None:

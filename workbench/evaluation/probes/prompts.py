@@ -96,8 +96,11 @@ def adversarial(
     if background:
         told = " ".join(f"{f.prompt} {f.answer}." for f in background)
         prompts.append(Prompt("background hint", f"{told} {q}", fact))
-    elif len(old) == 1:
-        missing["background hint"] = "no other fact about the subject, and the answer's first letter is all of it"
+    else:
+        letter = (
+            "; the answer's first letter is all of it" if len(old) == 1 else "; the answer's first letter was given"
+        )
+        missing["background hint"] = f"no other fact about the subject to tell{letter}"
     if examples:
         for n in sorted({1, min(3, len(examples))}):
             shown = "".join(f"Question: {f.question}\nAnswer: {f.prompt} {f.answer}.\n" for f in examples[:n])

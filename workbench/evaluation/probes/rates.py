@@ -49,9 +49,9 @@ def _at_stage(
         rates["same"] = over("same", lambda r: r.label == "old", cluster=True)
     if "control" in groups:
         rates["control"] = over("control", lambda r: r.label == "old")
-    rates["informative"] = share([("", r.informative) for r in rows if r.group != "control"], seed=seed)
-    hops = [r for r in counted if r.kind == "multi-hop" and r.group == "edited"]
-    if hops:
+    rates["informative"] = share([(r.fact_id, r.informative) for r in rows if r.group != "control"], seed=seed)
+    if any(r.kind == "multi-hop" and r.group == "edited" for r in rows):
+        hops = [r for r in counted if r.kind == "multi-hop" and r.group == "edited"]
         rates |= {f"hop_{name}": share([("", r.recovered == name) for r in hops], seed=seed) for name in ("old", "new")}
     if probe == "context":
         for name, group in (("gain", "edited"), ("control_gain", "control")):

@@ -150,6 +150,12 @@ def _run(
                 battery.skipped["control"] = f"{battery.pool.name!r} has no untouched fact that the model knows"
         elif not len(known_facts(battery.model, FactSet([battery.control]), progress=False)):
             battery.skipped["control"] = f"the base does not answer {battery.control.id!r}, so it shows nothing"
+        outside = [id for id in battery.edit.retain_ids if id not in {f.id for f in battery.pool}]
+        if outside:
+            battery.skipped["retained facts outside the pool"] = (
+                f"{len(outside)} of {len(battery.edit.retain_ids)} are not in {battery.pool.name!r}, so other wordings of "
+                f"them may have been asked as if untouched ({', '.join(outside[:3])}{', ...' if len(outside) > 3 else ''})"
+            )
         for fact in battery.facts:
             if not fact.heldout:
                 why = "the fact has none, so generic wordings of its question were asked"
