@@ -2,8 +2,8 @@
 
 The gates are folded into the weights that they scale, on a structure copy; only those weight matrices are rounded, and
 only they take memory of their own. The base model's same matrices are rounded too, as the control. That control shows
-something only where rounding moves the base's weights: those of a quantised model may lie on the rounding's own grid. The
-bundled model's are of groups of 32, so groups of 64 are used; where the weights hardly move all the same, the report says it.
+something only where rounding moves the base's weights: those of a quantised model may lie on the rounding's own grid.
+The bundled model's do for groups of 32, so groups are of 64; where weights hardly move all the same, the report says it.
 
 Source: DurableUn (rounding an unlearned model). Known deviation: weights only, the edited matrices only, and rounding
 to the nearest of evenly spaced values between a group's least and largest, not a calibrated method.
@@ -53,7 +53,7 @@ def probe_requantise(battery: Battery) -> None:
         change = change_by_rounding(battery.model, ones, bits)
         if change < LEAST_CHANGE:
             battery.skipped[f"requantise: {bits} bits as a control"] = (
-                "the base's weights lie on the grid of this rounding already, so only groups with a gate that moved change"
+                "the base's weights lie on this rounding's grid already, so only groups with a gate that moved change"
             )
 
 

@@ -153,8 +153,8 @@ def _run(
         outside = [id for id in battery.edit.retain_ids if id not in {f.id for f in battery.pool}]
         if outside:
             battery.skipped["retained facts outside the pool"] = (
-                f"{len(outside)} of {len(battery.edit.retain_ids)} are not in {battery.pool.name!r}, so other wordings of "
-                f"them may have been asked as if untouched ({', '.join(outside[:3])}{', ...' if len(outside) > 3 else ''})"
+                f"{len(outside)} of {len(battery.edit.retain_ids)} are not in {battery.pool.name!r}, so the same facts "
+                f"under other ids may have been asked as if untouched (first: {', '.join(outside[:3])})"
             )
         for fact in battery.facts:
             if not fact.heldout:
