@@ -3,7 +3,7 @@
 The gates are folded into the weights that they scale, on a structure copy; only those weight matrices are rounded, and
 only they take memory of their own. The base model's same matrices are rounded too, as the control. That control shows
 something only where rounding moves the base's weights: those of a quantised model may lie on the rounding's own grid.
-The bundled model's do for groups of 32, so groups are of 64; where weights hardly move all the same, the report says it.
+The bundled model's do for groups of 32, so groups are of 64; where weights hardly move even so, the report says it.
 
 Source: DurableUn (rounding an unlearned model). Known deviation: weights only, the edited matrices only, and rounding
 to the nearest of evenly spaced values between a group's least and largest, not a calibrated method.
