@@ -23,18 +23,7 @@ from workbench.evaluation.answering import Answering
 from workbench.evaluation.metrics import wilson
 from workbench.types import Rate
 
-N_MLPS, N_ATTENTION = 3, 2
 STRICT = ("new", "old", "forget", "control", "neighbour", "bleed", "gibberish", "kl")
-
-
-def located_layers(model: wb.LoadedModel, fact: wb.Fact) -> wb.Selection:
-    """As in the paper: IA3 on the gate, up and down projections of three MLPs and on the attention of two layers, here
-    the ones with the largest attribution (for attention, the sum over a layer's heads)."""
-    maps = wb.attribute(model, fact, unit=("head", "mlp"), progress=False)
-    mlps = maps["mlp"].values.argsort(descending=True)[:N_MLPS].tolist()
-    attention = maps["head"].values.sum(1).argsort(descending=True)[:N_ATTENTION].tolist()
-    names = [f"L{layer}{kind}" for layer in sorted(mlps) for kind in ("MLP", "GATEUP")]
-    return wb.Selection([*names, *(f"L{layer}ATTN" for layer in sorted(attention))])
 
 
 def shown(rates: dict[str, Rate]) -> dict[str, str]:
@@ -65,7 +54,7 @@ def main() -> None:
     args = parser.parse_args()
     model = wb.load_model()
     fact, answering = wb.load_facts()[args.fact], Answering(model)
-    located = located_layers(model, fact)
+    located = wb.paper_selection(model, fact, progress=False)
     content: dict[str, Any] = {}
     papers = {f"paper-{rate:g}": (located, wb.Recipe.named("paper", learning_rate=rate)) for rate in args.rates}
     for name, (selection, recipe) in {**papers, "default": (None, wb.Recipe())}.items():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from workbench.editing.applied import applied
     from workbench.editing.fit import rewrite
     from workbench.editing.retain import default_retain
-    from workbench.editing.selector import contrast_facts, default_selection
+    from workbench.editing.selector import contrast_facts, default_selection, paper_selection
     from workbench.evaluation.arms import compare
     from workbench.evaluation.counterfact import counterfact_rates
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
@@ -99,6 +99,7 @@ _HOMES = {
     "load_model": "models",
     "load_session": "session",
     "merge": "transfer",
+    "paper_selection": "editing.selector",
     "probe": "evaluation.probes.run",
     "rewrite": "editing.fit",
     "traced_prompt": "prompts",
@@ -151,6 +152,7 @@ __all__ = [
     "load_model",
     "load_session",
     "merge",
+    "paper_selection",
     "probe",
     "rewrite",
     "traced_prompt",

@@ -29,7 +29,7 @@ VERSIONS: dict[Kind, int] = {
     "workbench-report": 1,
     "workbench-session": 1,
     "workbench-probes": 1,
-    "workbench-arms": 1,
+    "workbench-arms": 2,
 }
 """The schema version that is written, and the only one that is read."""
 AGAIN = "Take it from a copy, or make it again."

@@ -21,6 +21,7 @@ from workbench.editing import recipes
 from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import tune
 from workbench.editing.fit import Cancelled, rewrite
+from workbench.editing.selector import paper_selection
 from workbench.evaluation import answering as answering_module
 from workbench.evaluation import arms as arms_module
 from workbench.evaluation.answering import Answering
@@ -28,6 +29,7 @@ from workbench.evaluation.arms import compare, everything_like, plan_arms
 from workbench.evaluation.metrics import wilson
 from workbench.evaluation.rates import rates_of
 from workbench.models import LoadedModel
+from workbench.tracing.attribution import attribute
 from workbench.types import AnswerRow, ArmRow, ArmTable, Edit, EvalReport, FactSet, Selection, Step
 from workbench.types.arms import ARMS, join_tables
 from workbench.types.report import Group
@@ -89,13 +91,19 @@ def test_every_arm_runs_and_the_model_stays_as_it_was() -> None:
     assert {prompt for group, prompt in asked[0] if group == "heldout"} == set(HELDOUT[1::2])  # the others decide
     gates = 2 * model.shape.d_head + 3
     for row in table.rows:
-        if row.arm in ("selected", "random-layers", "random-anywhere", "one-stage", "paper"):
+        if row.arm in ("selected", "random-layers", "random-anywhere", "one-stage"):
             assert (row.trained, row.unit) == (gates, "gates")
         assert row.report.stages == (("base",) if row.arm == "none" else ("base", "learn"))
     kls = [r.rate("kl").value for r in table.rows if r.arm != "none"]
     assert all(kl > 0 for kl in kls) and len(set(kls)) == len(kls)  # each did something, and something else
     steps = {r.arm: r.step for r in table.rows}
     assert (steps["selected"], steps["one-stage"], steps["none"], steps["paper"]) == (5, 7, 0, 3)
+    updates = {r.arm: r.updates for r in table.rows}
+    assert (updates["selected"], updates["one-stage"], updates["none"], updates["paper"]) == (7, 7, 0, 5)
+    assert table.summary().updates["the selection, not reached"] == "7"
+    papers = next(r for r in table.rows if r.arm == "paper")
+    assert papers.selection == paper_selection(model, FRANCE, progress=False), "its own modules, not the selection's"
+    assert any(note.startswith("The paper's recipe was looked at every 2 steps") for note in table.notes)
     assert {r.reached for r in table.rows if r.arm == "none"} == {None}
     assert table.rate("none", "control").value == 1
     shape = model.shape
@@ -150,7 +158,7 @@ def test_draws_from_the_same_layers_keep_the_count_of_each_layer() -> None:
 
 
 def test_what_cannot_be_drawn_is_said_or_refused() -> None:
-    plans, notes = plan_arms(tiny(), Selection("L2MLP L1H0"), ["selected", "random"], QUICK, range(3))
+    plans, notes = plan_arms(tiny(), Selection("L2MLP L1ATTN"), ["selected", "random"], QUICK, range(3))
     assert [p.arm for p in plans] == ["selected", *["random-anywhere"] * 3]
     assert len(notes) == 1
     assert notes[0].startswith("random-layers was not run. Cannot draw 1 other components of kind 'MLP' from layer 2")
@@ -160,6 +168,39 @@ def test_what_cannot_be_drawn_is_said_or_refused() -> None:
     table = compared("L2MLP", arms=("random", "none"))
     assert table.notes[0] in table.verdict
     assert "Against random, same layers: not run" in table.verdict
+
+
+def test_of_a_mixed_selection_what_can_be_drawn_is_drawn() -> None:
+    """Two heads and an MLP: the MLP of a layer is one of a kind and stays, the heads are others of the same layers."""
+    selection = Selection("L1H2 L0H1 L2MLP")
+    plans, notes = plan_arms(tiny(), selection, ["random"], QUICK, range(3))
+    assert Counter(p.arm for p in plans) == {"random-layers": 3, "random-anywhere": 3}
+    for plan in plans:
+        assert plan.selection is not None
+        if plan.arm == "random-layers":
+            assert plan.selection & selection == Selection("L2MLP")
+            assert Counter((c.kind, c.layer) for c in plan.selection) == Counter((c.kind, c.layer) for c in selection)
+        else:
+            assert not plan.selection & selection
+    assert notes == ["random-layers: L2MLP stay in every draw, as their layers have one of that kind."]
+
+
+def test_papers_modules_where_nothing_can_be_attributed() -> None:
+    """The base does not say the answer, so the paper's modules cannot be located: a note, and the others run."""
+    stranger = replace(FRANCE, id="stranger", answer="Oslo")
+    table = compared(fact=stranger, arms=("none", "paper"))
+    assert table.arms == ("none",)
+    assert table.notes[0].startswith("paper was not run: its modules are located by attribution.")
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi3"])
+def test_the_papers_modules(family: str) -> None:
+    """Three MLPs, with their gate and up projections where there are any, and two layers' attention."""
+    found = paper_selection(tiny(family), FRANCE, progress=False)
+    kinds = Counter(c.kind for c in found)
+    assert kinds == {"MLP": 3, "ATTN": 2} | ({} if family == "gpt2" else {"GATEUP": 3})
+    effect = attribute(tiny(family), FRANCE, unit="head", progress=False).values.sum(1)
+    assert {c.layer for c in found if c.kind == "ATTN"} == set(effect.argsort(descending=True)[:2].tolist())
 
 
 def test_everything_of_the_same_kinds() -> None:
@@ -266,7 +307,7 @@ def row(
     arm: Any, control: list[int], kl: list[float], seed: Any = None, fact: str = "f", reached: Any = True
 ) -> ArmRow:
     given: dict[str, Any] = {"fact_id": fact, "arm": arm, "seed": seed, "reached": reached, "unit": "gates"}
-    more: dict[str, Any] = {"step": 4, "validation": 1.0, "trained": 7, "recipe": "r", "seconds": 0.5}
+    more: dict[str, Any] = {"step": 4, "updates": 6, "validation": 1.0, "trained": 7, "recipe": "r", "seconds": 0.5}
     return ArmRow(**given, **more, report=report(control, kl), selection=Selection("L0H1"))
 
 
@@ -289,12 +330,12 @@ def test_the_paired_difference_of_one_fact_by_hand() -> None:
     found = {d.outcome: d for d in table.differences()}
     rate = found["control"].rate
     assert (rate.value, rate.low, rate.high) == pytest.approx((5 / 6, 5 / 6 - 3.182446 * math.sqrt(1 / 108), 1))
-    assert (rate.n, rate.clusters, found["control"].sign) == (12, 4, 1)
+    assert (rate.n, rate.clusters, found["control"].sign) == (4, 4, 1)
     rate = found["kl"].rate
     assert (rate.value, rate.low, rate.high) == pytest.approx((-0.2, -0.3837, -0.0163), abs=1e-4)
     assert found["kl"].sign == -1
-    assert "same layers: the selection kept more controls (+0.833 [+0.527, +1.000], 12 pairs)." in table.verdict
-    assert "It moved other answers less (KL -0.200 [-0.384, -0.016] nats per token)." in table.verdict
+    assert "same layers: the selection kept more controls (+0.833 [+0.527, +1.000], 4 pairs)." in table.verdict
+    assert "It moved other answers less (KL on controls -0.200 [-0.384, -0.016] nats per token)." in table.verdict
     assert "1 of 4 draws did not reach the new fact." in table.verdict
     assert "Against random, anywhere: not run" in table.verdict
 
@@ -305,7 +346,7 @@ def test_either_sign_is_a_finding() -> None:
         *(row("random-anywhere", [1, 1 if s else 0] * 2, [0.1, 0.2] * 2, seed=s) for s in range(3)),
     )
     assert "anywhere: the selection kept fewer controls (-0.833 [-1.000, -0.527]" in table.verdict
-    assert "It moved other answers more (KL +0.200" in table.verdict
+    assert "It moved other answers more (KL on controls +0.200" in table.verdict
 
 
 def test_an_interval_that_holds_0_cannot_tell() -> None:
@@ -316,7 +357,7 @@ def test_an_interval_that_holds_0_cannot_tell() -> None:
     assert (found["control"].rate.low, found["control"].rate.high, found["control"].sign) == (-1, 1, 0)
     assert math.isnan(found["kl"].rate.low)
     assert "cannot tell which keeps more controls: the interval holds 0 (+0.500 [-1.000, +1.000]" in table.verdict
-    assert "Cannot tell which moves other answers more (KL -0.100 [" in table.verdict
+    assert "Cannot tell which moves other answers more (KL on controls -0.100 [" in table.verdict
 
 
 def test_several_facts_are_resampled_whole() -> None:
@@ -333,7 +374,45 @@ def test_several_facts_are_resampled_whole() -> None:
     rate = table.rate("random-layers", "control")
     assert (rate.value, rate.clusters) == (pytest.approx(1 / 3), 3)
     assert "on 2 of 3 fact(s)" in table.verdict
-    assert "54 pairs on 2 edited facts" in table.verdict
+    assert "18 pairs on 2 edited facts" in table.verdict
+
+
+def test_a_fact_that_random_draws_seldom_reach_weighs_as_much_as_another() -> None:
+    """Three draws reach the one fact and lose nothing, one reaches the other and loses all of its controls: half."""
+    rows = [row("selected", [1] * 4, [0.1] * 4, fact=fact) for fact in "fg"]
+    rows += [row("random-layers", [1] * 4, [0.1] * 4, fact="f", seed=s) for s in range(3)]
+    rows += [row("random-layers", [0] * 4, [0.1] * 4, fact="g", seed=s, reached=s == 1) for s in range(3)]
+    table = by_hand(*rows)
+    found = next(d for d in table.differences() if d.outcome == "control")
+    assert found.rate.value == 0.5
+    assert (found.reached, found.runs) == (4, 6)
+    assert table.rate("random-layers", "control").value == 0.5
+
+
+def test_the_kl_that_decides_is_over_controls() -> None:
+    """A neighbour that is no control moves far under one arm: a report's own KL tells, the outcome does not."""
+    table = by_hand(row("selected", [1, 1], [0.1, 0.1]), row("random-layers", [1, 1], [0.1, 0.1], seed=0))
+    given: dict[str, Any] = {"relation": "r", "group": "neighbour", "form": "chat", "prompt": "?", "text": "x"}
+    near = [
+        AnswerRow(fact_id="near", stage=stage, label="old", nll=1.0, kl=kl, **given)
+        for stage, kl in (("base", None), ("learn", 5.0))
+    ]
+    of = table.rows[0].report
+    both = [*of.rows, *near]
+    moved = replace(of, rows=tuple(both), rates=rates_of(both, of.stages, lambda _: False))
+    assert moved.rate("kl").value == pytest.approx(5.2 / 3)
+    changed = replace(table, rows=(replace(table.rows[0], report=moved), table.rows[1]))
+    assert changed.rows[0].rate("kl").value == pytest.approx(0.1) == changed.rate("selected", "kl").value
+    assert next(d for d in changed.differences() if d.outcome == "kl").rate.value == pytest.approx(0)
+
+
+def test_few_questions_are_named() -> None:
+    """One validation question and none that is reported: the verdict says that one answer weighs much."""
+    table = by_hand(row("selected", [1] * 4, [0.1] * 4))
+    assert (
+        "f: of its held-out questions only 1 decide where its arms are read and only 0 of the reported" in table.verdict
+    )
+    assert "decide where" not in replace(table, validation={"f": ("a?",) * 4}).verdict
 
 
 def test_one_runs_rate_is_its_reports() -> None:

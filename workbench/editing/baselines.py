@@ -1,4 +1,4 @@
-"""What an edit of a few gates is compared with: full fine-tuning of the same layers, and a small LoRA.
+"""What an edit of a few gates is compared with: full fine-tuning, and a small LoRA.
 
 Same rows, same loss, same loop as ``rewrite`` (``workbench.editing.loop``); only what moves differs. The result is a
 view of the model for an evaluation, not an edit: it is neither saved nor exactly removable.
@@ -64,8 +64,8 @@ def tune(
     Args:
         model: A base model; it is not changed.
         fact: One fact, or several that are taught together.
-        selection: The edit that this is compared with. ``"full"`` moves all weights of the layers it touches (not the
-            embeddings); ``"lora"`` puts a LoRA of rank 1 on modules that carry its gates.
+        selection: The edit that this is compared with. ``"full"`` moves the weights of all layers, whatever is selected
+            (not the embeddings and the last norm); ``"lora"`` puts a LoRA of rank 1 on modules that carry its gates.
         method: ``"full"`` or ``"lora"``. A module's LoRA has inputs + outputs weights, more than it can have gates. So
             only some modules get one, those with the most gates first: as many as come nearest to the selection's
             number of gates, but at least one.
@@ -89,8 +89,8 @@ def tune(
     check_selection(model, selection)
     check_cancel(cancel)
     recipe = replace(recipe, optimiser="adam", max_gate=None)  # gates are bounded around 1; weights are not
-    layers = [layer for layer, _ in selection.entries(model)]
-    training = Training(model, facts, recipe, retain, min(layers), on_step=on_step, cancel=cancel)
+    lowest = 0 if method == "full" else min(layer for layer, _ in selection.entries(model))
+    training = Training(model, facts, recipe, retain, lowest, on_step=on_step, cancel=cancel)
     view, parameters, rank = _prepare(model, selection, method, recipe.seed)
     tuned = LoadedModel(view, model.tokenizer, name=model.name, architecture=model.architecture, base=model)
     trained = sum(p.numel() for p in parameters.values())
@@ -116,9 +116,9 @@ def _prepare(
     model: LoadedModel, selection: Selection, method: Baseline, seed: int
 ) -> tuple[nn.Module, dict[str, nn.Parameter], int | None]:
     """A view with weights of its own, those weights by name, and the LoRA's rank."""
-    view, keys = shared_view(model.hf), list(selection.entries(model))
+    view = shared_view(model.hf)
     if method == "full":
-        return view, own_layer_weights(view, model.architecture, [layer for layer, _ in keys]), None
+        return view, own_layer_weights(view, model.architecture, range(model.shape.n_layers)), None
     gates: dict[str, int] = {}
     for (layer, site), index in selection.entries(model).items():
         name = model.architecture.gate_module(layer, site).module

@@ -3,8 +3,8 @@
 The test is stated before it is run. The same fact is edited on the selection, on random selections with as many
 components of each kind, on everything, and so on; all arms share rows, loss, retain set, controls and held-out
 questions; each is read at the first step at which validation accuracy reaches the threshold (``reading.py``), and those
-that never reach it are counted apart. The outcomes are control retention and the KL to the base. Either sign is a
-finding: Hase et al. (2301.04213) found that locating does not tell where to edit.
+that never reach it are counted apart. The outcomes are control retention and the KL to the base on controls. Either
+sign is a finding: Hase et al. (2301.04213) found that locating does not tell where to edit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import Baseline, Tuned, tune
 from workbench.editing.fit import check_selection, retain_set, rewrite
 from workbench.editing.loop import CancelFlag, Cancelled, check_cancel
-from workbench.editing.selector import default_selection
+from workbench.editing.selector import default_selection, paper_selection
 from workbench.evaluation.answering import Answering, check_answering
 from workbench.evaluation.evaluate import evaluate_views
 from workbench.evaluation.reading import THRESHOLD, Reader, Reading, new_accuracy, reading_of
@@ -30,6 +30,7 @@ from workbench.prompts import check_first_tokens
 from workbench.provenance import provenance
 from workbench.types import Component, Edit, Fact, FactSet, Recipe, Selection, Step, all_components
 from workbench.types.arms import ARMS, ArmName, ArmRow, ArmTable, join_tables
+from workbench.types.selection import INDEXED
 
 Arm = Literal[ArmName, "random"]
 LEAST_DRAWS = 3
@@ -83,13 +84,13 @@ def compare(
         selection: The located components. None: the default selector, for each fact.
         arms: Which, each once:
             ``"selected"``: the selection; ``"random-layers"``: as many other components of each kind from the same
-            layers; ``"random-anywhere"``: from all layers; ``"random"``: both (a kind with one component a layer, such
-            as a whole MLP, cannot be drawn from the same layers: that is then said in ``notes``); ``"all"``: every
-            component of these kinds; ``"one-stage"``: the selection, learn stage only, with as many steps in total;
-            ``"none"``: no edit; ``"full"``: fine-tuning of all weights of the layers that the selection touches;
-            ``"lora"``: a LoRA of about as many weights as the selection has gates (see
-            ``workbench.editing.baselines``); ``"paper"``: the selection with the settings of arXiv 2508.07075, which
-            take 2000 steps.
+            layers; ``"random-anywhere"``: from all layers; ``"random"``: both. A kind with one component a layer, such
+            as a whole MLP, cannot be drawn from the same layers: those stay in every draw, or, with nothing else to
+            draw, the arm is left out; ``notes`` says so. ``"all"``: every component of these kinds;
+            ``"one-stage"``: the selection, learn stage only, with as many steps in total; ``"none"``: no edit;
+            ``"full"``: fine-tuning of the weights of all layers (not of embeddings and last norm); ``"lora"``: a LoRA
+            of about as many weights as the selection has gates (see ``workbench.editing.baselines``); ``"paper"``: the
+            recipe of arXiv 2508.07075 on the modules that it trains (``paper_selection``), 2000 steps.
         recipe: For all arms but ``"paper"``; its ``early_stop``, ``average`` and ``draw_back`` are off: every arm is
             read, and evaluated, as it is after one step. It must end with the learn stage.
         retain: Facts held in place, in all arms; None: ``default_retain``.
@@ -97,7 +98,7 @@ def compare(
         seeds: Random draws of each kind: a number, or the seeds; at least three.
         threshold: Share of the validation questions with the new answer at which an arm is read.
         read_every: Look after so many steps of the learn stage, and after its last. ``"paper"`` is looked at as often
-            in all as the others, not as densely.
+            in all as the others, not as densely; ``notes`` says how often.
         answering: Keeps the base's answers between calls.
         on_arm: Called with each finished row; returning False cancels.
         on_step: Called with each step of every fit; returning False cancels.
@@ -134,6 +135,7 @@ def compare(
             kept = retain_set(model, [one], retain, recipe, pool, progress)
             picked = chosen or default_selection(model, one, pool=pool, seed=recipe.seed, progress=progress)
             plans, notes = plan_arms(model, picked, arms, recipe, draws)
+            plans = _with_papers_modules(model, one, plans, notes, progress)
             reading = reading_of(answering, one)
             rows: list[ArmRow] = []
             for plan in plans:
@@ -142,6 +144,9 @@ def compare(
                 every = read_every
                 if plan.arm == "paper":
                     every *= math.ceil(plan.recipe.stage_steps[-1] / recipe.stage_steps[-1])
+                    notes.append(
+                        f"The paper's recipe was looked at every {every} steps, the other arms every {read_every}."
+                    )
                 run = _Run(model, one, reading, kept, answering, threshold, every, on_step, cancel)
                 options = {"controls": controls, "pool": pool, "max_controls": max_controls, "seed": seed}
                 rows.append(run.row(plan, options))
@@ -221,19 +226,42 @@ def plan_arms(
     notes: list[str] = []
     for arm in expanded(arms):
         if arm in WHERE:
+            fixed = (
+                Selection([c for c in selection if c.kind not in INDEXED]) if arm == "random-layers" else Selection()
+            )
             try:
-                drawn = [selection.random_like(model, seed=s, where=WHERE[arm]) for s in draws]
+                # Where nothing is left to draw, all of it is tried: the error says why that is not possible.
+                free = selection - fixed or selection
+                drawn = [free.random_like(model, seed=s, where=WHERE[arm]) | fixed for s in draws]
             except ValueError as error:
                 if arm in arms:
                     raise
                 notes.append(f"{arm} was not run. {error}")
                 continue
+            if fixed:
+                notes.append(f"{arm}: {fixed} stay in every draw, as their layers have one of that kind.")
             plans += [Plan(arm, s, one, recipe) for s, one in zip(draws, drawn, strict=True)]  # type: ignore[arg-type]
         elif arm == "one-stage" and recipe.stages == ("learn",):
             notes.append(f"one-stage was not run: the recipe {recipe.name!r} has one stage already.")
         else:
             plans.append(_plan(model, arm, selection, recipe))  # type: ignore[arg-type]
     return plans, notes
+
+
+def _with_papers_modules(
+    model: LoadedModel, fact: Fact, plans: Sequence[Plan], notes: list[str], progress: bool
+) -> list[Plan]:
+    """The plans with the paper's own modules in its arm; without it, and with a note, where they cannot be located."""
+    out: list[Plan] = []
+    for plan in plans:
+        if plan.arm == "paper":
+            try:
+                plan = replace(plan, selection=paper_selection(model, fact, progress=progress))
+            except ValueError as error:
+                notes.append(f"paper was not run: its modules are located by attribution. {error}")
+                continue
+        out.append(plan)
+    return out
 
 
 def _plan(model: LoadedModel, arm: ArmName, selection: Selection, recipe: Recipe) -> Plan:
@@ -304,6 +332,7 @@ class _Run:
             report=report,
             reached=reader.reached if edited else None,
             step=reader.step,
+            updates=sum(plan.recipe.stage_steps[:-1]) + reader.step if edited else 0,
             validation=reader.validation if edited else None,
             trained=trained,
             unit="weights" if plan.method in get_args(Baseline) else "gates",

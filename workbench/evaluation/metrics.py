@@ -127,13 +127,19 @@ def share(rows: Sequence[tuple[Hashable, bool]], *, seed: int = 0, resamples: in
 
 
 def paired_difference(
-    a: Mapping[Any, Sequence[float]], b: Mapping[Any, Sequence[float]], *, seed: int = 0, resamples: int = 2000
+    a: Mapping[Any, Sequence[float]],
+    b: Mapping[Any, Sequence[float]],
+    *,
+    seed: int = 0,
+    resamples: int = 2000,
+    within: tuple[float, float] = (-math.inf, math.inf),
 ) -> Rate:
     """Mean of a - b over paired rows, with a bootstrap that draws whole clusters (as in `bootstrap`, few ones too).
 
     Args:
         a, b: Rows by cluster; the i-th rows of a cluster belong to the same prompt (and seed).
         seed, resamples: See `bootstrap`.
+        within: The least and the largest difference that there can be; -1 and 1 for 0/1 values.
 
     Returns:
         The difference in the values' unit, from -1 to 1 for shares. If no two clusters differ in their mean d, and all
@@ -156,7 +162,7 @@ def paired_difference(
     mean, low, high = _resampled(rows, seed, resamples)
     binary = all(bool(np.isin(v, (0.0, 1.0)).all()) for v in (*left, *right))
     if low < high:
-        low, high = _student(rows, mean, low, high, (-1.0, 1.0) if binary else (-math.inf, math.inf))
+        low, high = _student(rows, mean, low, high, (-1.0, 1.0) if binary else within)
         return Rate(mean, n, low, high, "bootstrap", k)
     if binary:
         trials = k if k > 1 else n

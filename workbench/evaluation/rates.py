@@ -133,4 +133,4 @@ def excess(values: Mapping[Any, Sequence[float]], *, seed: int = 0) -> Rate:
     """Mean of the excess over the base, 1, 0 or -1 for each prompt, by cluster."""
     more = {key: [max(value, 0.0) for value in of] for key, of in values.items()}
     less = {key: [max(-value, 0.0) for value in of] for key, of in values.items()}
-    return paired_difference(more, less, seed=seed)
+    return paired_difference(more, less, seed=seed, within=(-1.0, 1.0))

@@ -1,41 +1,67 @@
 """Whether one arm beat another, with paired intervals, and the verdict in words. Reads tables, runs nothing.
 
-The outcomes are stated in advance: control retention and the KL to the base. Both arms answer the same prompts, so they
-are compared prompt by prompt. With one edited fact the asked facts are resampled; with several, whole edited facts.
-The draws at hand are taken as they are: an interval says nothing about draws that were not made.
+The outcomes are stated in advance: control retention, and the KL to the base on those controls. Both arms answer the
+same prompts, so they are compared prompt by prompt, several draws of an arm by their mean at each prompt: how often
+draws reach a fact does not change its weight. With one edited fact the asked facts are resampled; with several, whole
+edited facts. The draws at hand are taken as they are: an interval says nothing about draws that were not made.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 
 from workbench.evaluation.metrics import bootstrap, paired_difference
-from workbench.evaluation.rates import Key, excess, key_of, outcomes_of
+from workbench.evaluation.rates import Key, by_fact, excess, key_of, outcomes_of
 from workbench.types import Rate
 from workbench.types.arms import ARM_WORDS, OUTCOMES, ArmRow, ArmTable, Difference
 from workbench.types.report import EvalReport
 
 DECIDING = ("control", "kl")
 RANDOM = ("random-layers", "random-anywhere")
+FEW = 4
+"""Questions: where fewer decide, or are reported and understood by the base, the verdict says so."""
 
 
 def final_outcomes(report: EvalReport) -> dict[str, dict[Key, float]]:
-    """What the rates of a report's last stage average, by rate and prompt; without ``bleed``, which needs the facts."""
+    """What the rates of a report's last stage average, by rate and prompt; ``kl`` over controls only, and without
+    ``bleed``, which needs the facts."""
     base = {key_of(r): r for r in report.rows if r.stage == "base"}
     found = outcomes_of([r for r in report.rows if r.stage == report.stages[-1]], base, lambda _: False)
+    controls = {(r.fact_id, r.prompt) for r in base.values() if r.group == "control"}
+    found["kl"] = {key: value for key, value in found["kl"].items() if (key[0], key[2]) in controls}
     return {name: values for name, values in found.items() if name != "bleed"}
+
+
+def rate_of(report: EvalReport, name: str) -> Rate:
+    """One rate of a report's last stage; ``kl`` is over its controls, without other neighbours."""
+    return bootstrap(by_fact(final_outcomes(report)["kl"])) if name == "kl" else report.rate(name)
+
+
+def _by_prompt(runs: Sequence[ArmRow], name: str) -> dict[Key, float]:
+    """An outcome by prompt, the mean of one fact's runs."""
+    found: dict[Key, list[float]] = {}
+    for run in runs:
+        for key, value in final_outcomes(run.report)[name].items():
+            found.setdefault(key, []).append(value)
+    return {key: sum(values) / len(values) for key, values in found.items()}
 
 
 def rate_over(runs: Sequence[ArmRow], name: str) -> Rate:
     """A rate over several runs: one run's own, else a bootstrap of prompts (of one edited fact) or of edited facts."""
     if len(runs) == 1:
         return runs[0].rate(name)
-    several = len({r.fact_id for r in runs}) > 1
+    facts = dict.fromkeys(r.fact_id for r in runs)
     values: dict[Hashable, list[float]] = {}
-    for run in runs:
-        for key, value in final_outcomes(run.report)[name].items():
-            values.setdefault(run.fact_id if several else key, []).append(value)
-    return excess(values) if name == "gibberish" else bootstrap(values)
+    for fact in facts:
+        for key, value in _by_prompt([r for r in runs if r.fact_id == fact], name).items():
+            values.setdefault(fact if len(facts) > 1 else key, []).append(value)
+    return excess(values) if name == "gibberish" else bootstrap(values, within=_range(name))
+
+
+def _range(name: str) -> tuple[float, float]:
+    """The least and the largest value of an outcome: a share's, or without bound a divergence's."""
+    return (0.0, math.inf if name == "kl" else 1.0)
 
 
 def differences(table: ArmTable) -> tuple[Difference, ...]:
@@ -56,17 +82,17 @@ def _difference(table: ArmTable, ours: dict[str, ArmRow], arm: str, name: str) -
     facts = tuple(dict.fromkeys(r.fact_id for r in runs))
     left: dict[Hashable, list[float]] = {}
     right: dict[Hashable, list[float]] = {}
-    for run in runs:
-        mine, theirs = (final_outcomes(r.report)[name] for r in (ours[run.fact_id], run))
+    for fact in facts:
+        mine, theirs = _by_prompt([ours[fact]], name), _by_prompt([r for r in runs if r.fact_id == fact], name)
         for key in (k for k in mine if k in theirs):
-            cluster: Hashable = run.fact_id if len(facts) > 1 else key
+            cluster: Hashable = fact if len(facts) > 1 else key
             left.setdefault(cluster, []).append(mine[key])
             right.setdefault(cluster, []).append(theirs[key])
     every = [r for r in table.rows if r.arm == arm]
     return Difference(
         arm=arm,
         outcome=name,
-        rate=paired_difference(left, right),
+        rate=paired_difference(left, right, within=(-_range(name)[1], _range(name)[1])),
         facts=facts,
         reached=sum(bool(r.reached) for r in every),
         runs=len(every),
@@ -94,7 +120,21 @@ def verdict(table: ArmTable) -> str:
         lines.append(f"{_start(arm)}: {' '.join(_sentence(found[arm, name]) for name in DECIDING)} {reached}.")
     if len(table.facts) == 1:
         lines.append("One edited fact: the intervals are over its controls, and say nothing of other facts or draws.")
-    return "\n".join([*lines, *table.notes])
+    return "\n".join([*lines, *_thin(table), *table.notes])
+
+
+def _thin(table: ArmTable) -> list[str]:
+    """Facts that few questions decide about, or tell about."""
+    lines: list[str] = []
+    for fact in table.facts:
+        report = next(r.report for r in table.rows if r.fact_id == fact)
+        asked = [r for r in report.rows if (r.stage, r.group) == ("base", "heldout")]
+        told = {"decide where its arms are read": len(table.validation.get(fact, ()))}
+        told["of the reported ones are understood by the base"] = sum(r.label == "old" for r in asked)
+        few = [f"{n} {what}" for what, n in told.items() if n < FEW]
+        if few:
+            lines.append(f"{fact}: of its held-out questions only {' and only '.join(few)}, so one answer weighs much.")
+    return lines
 
 
 def _start(arm: str) -> str:
@@ -113,4 +153,4 @@ def _sentence(one: Difference) -> str:
         return f"{words} ({numbers}, {pairs})."
     said = {1: "It moved other answers more", -1: "It moved other answers less"}
     words = said.get(one.sign, "Cannot tell which moves other answers more")
-    return f"{words} (KL {numbers} nats per token)."
+    return f"{words} (KL on controls {numbers} nats per token)."

@@ -10,7 +10,7 @@ from workbench.plots.style import BLUE, GREY, INK, MARKERS, ORANGE, card, escape
 from workbench.types import ArmTable, Rate
 from workbench.types.arms import ARM_WORDS
 
-_PANELS = (("control", "x", "controls still right"), ("kl", "x2", "KL to the base (nats per token)"))
+_PANELS = (("control", "x", "controls still right"), ("kl", "x2", "KL to the base on controls (nats per token)"))
 _STYLES = {"selected": (ORANGE, MARKERS[0]), "random-layers": (BLUE, MARKERS[1]), "random-anywhere": (BLUE, MARKERS[2])}
 
 

@@ -24,12 +24,12 @@ ARM_WORDS: dict[str, str] = {
     "all": "everything of these kinds",
     "one-stage": "the selection, one stage",
     "none": "no edit",
-    "full": "fine-tuning of its layers",
+    "full": "full fine-tuning",
     "lora": "LoRA of its size",
-    "paper": "the selection, paper's settings",
+    "paper": "the paper's recipe",
 }
 OUTCOMES: tuple[str, ...] = ("new", "forget", "control", "neighbour", "kl", "gibberish")
-"""The rates of a report that are compared."""
+"""The rates of a report that are compared; ``kl`` over controls only, where a report's own is over neighbours too."""
 Trained = Literal["gates", "weights"]
 
 
@@ -45,6 +45,7 @@ class ArmRow:
         reached: Whether validation accuracy reached the threshold; None where nothing was trained.
         step: Steps of the learn stage after which it was read: the first at which it had reached the threshold, or the
             last.
+        updates: Updates of all stages until then.
         validation: New-fact accuracy on the validation questions at that step; None where nothing was trained.
         trained: How many gates or weights were trained.
         unit: What they are.
@@ -59,6 +60,7 @@ class ArmRow:
     report: EvalReport
     reached: bool | None
     step: int
+    updates: int
     validation: float | None
     trained: int
     unit: Trained
@@ -67,8 +69,10 @@ class ArmRow:
     seconds: float
 
     def rate(self, name: str) -> Rate:
-        """One rate of the report's last stage."""
-        return self.report.rate(name)
+        """One rate of the report's last stage; ``"kl"`` is over controls only."""
+        from workbench.evaluation.verdict import rate_of
+
+        return rate_of(self.report, name)
 
     def __repr__(self) -> str:
         seed = "" if self.seed is None else f" {self.seed}"
@@ -174,7 +178,7 @@ class ArmTable:
 
     def summary(self) -> pd.DataFrame:
         """One line per arm (runs that never reached the threshold in lines of their own): how many runs, the rates as
-        ``value [low, high] (n)``, the steps at which they were read, and what was trained."""
+        ``value [low, high] (n)``, the updates of all stages after which they were read, and what was trained."""
         import pandas as pd
 
         lines: dict[str, dict[str, str]] = {}
@@ -187,18 +191,23 @@ class ArmTable:
                     lines[f"{ARM_WORDS[arm]}{ends}"] = {
                         "runs": str(len(runs)),
                         **rates,
-                        "steps": _span(r.step for r in runs),
+                        "updates": _span(r.updates for r in runs),
                         "trained": f"{_span(r.trained for r in runs)} {runs[0].unit}",
                     }
         return pd.DataFrame.from_dict(lines, orient="index").rename_axis("arm")
 
     def to_frame(self) -> pd.DataFrame:
-        """One line per run, with the values of its rates."""
+        """One line per run, with the values of its rates; ``questions`` are those that decided where it was read."""
         import pandas as pd
 
-        plain = ("fact_id", "arm", "seed", "reached", "step", "validation", "trained", "unit", "recipe", "seconds")
+        plain = ("fact_id", "arm", "seed", "reached", "step", "updates", "validation", "trained", "unit", "recipe")
         return pd.DataFrame(
-            [{k: getattr(r, k) for k in plain} | {n: r.rate(n).value for n in OUTCOMES} for r in self.rows]
+            [
+                {k: getattr(r, k) for k in (*plain, "seconds")}
+                | {"questions": len(self.validation.get(r.fact_id, ()))}
+                | {n: r.rate(n).value for n in OUTCOMES}
+                for r in self.rows
+            ]
         ).astype({"seed": "Int64", "reached": "boolean"})
 
     def plot(self, **options: Any) -> go.Figure:
