@@ -20,7 +20,10 @@ import workbench as wb
 from benchmarks.edit_quality import draw_facts, vars_of
 from benchmarks.kept import defaults
 from workbench.atomic import write_bytes
+from workbench.editing.baselines import RATES
 from workbench.evaluation.answering import Answering
+from workbench.evaluation.arms import READ_EVERY
+from workbench.evaluation.reading import THRESHOLD
 from workbench.types.arms import ARMS, OUTCOMES, join_tables
 
 
@@ -48,6 +51,12 @@ def numbers(table: wb.ArmTable) -> dict[str, Any]:
         for d in table.differences()
     ]
     return {"facts": list(table.facts), "arms": arms, "selected_minus": minus, "verdict": table.verdict.splitlines()}
+
+
+def settings_of(model: wb.LoadedModel, given: dict[str, Any]) -> str:
+    """All that an arm depends on, besides the code, as JSON."""
+    paper, read = wb.Recipe.named("paper").to_dict(), {"threshold": THRESHOLD, "every": READ_EVERY}
+    return json.dumps({**given, **defaults(model), "rates": RATES, "paper": paper, "read": read}, sort_keys=True)
 
 
 def of_one_fact(tables: list[wb.ArmTable]) -> wb.ArmTable:
@@ -101,7 +110,7 @@ def main() -> None:
     answering = Answering(model)
     known = wb.known_facts(model, wb.load_facts().filter(split="test"))
     given = {"seeds": args.seeds, "max_controls": args.max_controls, "seed": args.seed}
-    settings = json.dumps({**given, **defaults(model)}, sort_keys=True)
+    settings = settings_of(model, given)
     folder = args.out.with_suffix("")
     tables: list[wb.ArmTable] = []
     for fact in draw_facts(answering, known, args.facts, args.relations, args.seed):

@@ -35,9 +35,10 @@ def defaults(model: wb.LoadedModel, **changes: Any) -> dict[str, Any]:
     what is fitted or counted.
     """
     facts = json.dumps([fact.to_dict() for fact in wb.load_facts()], sort_keys=True)
+    recipe = wb.Recipe(**changes)
     return {
         "facts": hashlib.sha256(facts.encode()).hexdigest()[:16],
         "model": model.fingerprint,
-        "recipe": wb.Recipe(**changes).to_dict(),
+        "recipe": recipe.to_dict() | {"steps": list(recipe.stage_steps)},
         "selector": {"neurons": NEURONS, "layers": "all", "retained": RETAINED},
     }

@@ -20,8 +20,8 @@ import nbformat
 from nbclient import NotebookClient
 
 import workbench as wb
+from benchmarks.timing import PEAK
 
-PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
 TWICE = """
 import torch, workbench as wb
 from workbench.types import EditStage, GateDelta

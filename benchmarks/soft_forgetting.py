@@ -3,28 +3,28 @@
     python -m benchmarks.soft_forgetting [--fact france-capital]
 
 Writes the edit and the report to ``benchmarks/results/soft_forgetting/<fact>/``; what is there already and was made
-with the same recipe on the same selection is not made again. About five minutes.
+with the settings and facts of today is not made again (``settings.json``). About ten minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import workbench as wb
+from benchmarks.kept import defaults, kept
 
 
-def edited(model: wb.LoadedModel, fact: wb.Fact, path: Path) -> wb.Edit:
-    """The default edit of a fact: the one in this folder, if it is of this model, recipe and selection."""
-    selection = wb.default_selection(model, fact, progress=False)
-    if path.is_dir():
-        edit = wb.load_edit(path)
-        if (edit.base_fingerprint, edit.recipe, edit.selection) == (model.fingerprint, wb.Recipe(), selection):
-            return edit
+def measure(model: wb.LoadedModel, fact: wb.Fact, folder: Path) -> dict[str, Any]:
+    """The default edit and its probes, written to the folder; how long the probes took."""
     edit = wb.rewrite(model, fact, progress=False)
-    edit.save(path)
-    return edit
+    edit.save(folder / "edit")
+    began = time.perf_counter()
+    wb.probe(model, edit, progress=False).save(folder / "probes.json")
+    return {"seconds_to_probe": round(time.perf_counter() - began)}
 
 
 def main() -> None:
@@ -35,13 +35,9 @@ def main() -> None:
     args = parser.parse_args()
     model, fact = wb.load_model(), wb.load_facts()[args.fact]
     folder = args.out / fact.id
-    edit = edited(model, fact, folder / "edit")
-    path, began = folder / "probes.json", time.perf_counter()
-    report = wb.ProbeReport.load(path) if path.is_file() else None
-    if report is None or report.provenance["settings"]["edit"] != edit.id:
-        report = wb.probe(model, edit, progress=False)
-        report.save(path)
-        print(f"<!-- {time.perf_counter() - began:.0f} s for all probes -->")
+    done = kept(folder / "settings.json", defaults(model), partial(measure, model, fact, folder))
+    print(f"<!-- {done['seconds_to_probe']} s for all probes -->")
+    report = wb.ProbeReport.load(folder / "probes.json")
     print(report.summary().to_string())
     print("\n".join(report.findings))
 

@@ -1,4 +1,4 @@
-"""Wall time of what may run on an accelerator, and whether a goal is met."""
+"""Wall time of what may run on an accelerator, the peak memory of a process, and whether a goal is met."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
+PEAK = """
+import sys
+if sys.platform == "linux":
+    # A process that was started by a larger one has that one's peak in getrusage; this is of its own memory.
+    print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024)
+else:
+    import resource
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+"""Python that prints the largest resident set so far of the process it runs in, bytes."""
 
 
 def met(value: float, kind: str, level: float) -> str:

@@ -98,6 +98,8 @@ def traced_prompt(
     *,
     form: Form | None = None,
     token: Literal["answer", "target"] = "answer",
+    start: str = "",
+    needs_subject: bool = True,
 ) -> TracedPrompt:
     """The text to trace and the token to ask for (see the module's docstring).
 
@@ -106,6 +108,9 @@ def traced_prompt(
         fact: The fact.
         form: ``"chat"``, ``"cloze"`` or None: chat if the base's greedy answer contains the fact's answer, else cloze.
         token: Which first token is measured: the answer's, or the target's at the same place.
+        start: What the model's reply is begun with; it goes on from there.
+        needs_subject: Whether the text must hold the subject, as a corruption needs it. Without, ``subject`` may be
+            empty.
 
     Raises:
         ValueError: The base model's greedy answer does not contain the fact's answer (the message shows what it says),
@@ -117,12 +122,13 @@ def traced_prompt(
     texts: dict[str, str] = {}
     for candidate in ("chat", "cloze") if form is None else (form,):
         text = fact.question if candidate == "chat" else fact.prompt
-        ids = prompt_ids(base, text, candidate)  # type: ignore[arg-type]
+        ids = [*prompt_ids(base, text, candidate), *(base.token_ids(start) if start else [])]  # type: ignore[arg-type]
         completion = greedy_answers(base, [ids])[0]
         texts[candidate] = completion.text
         at = _find_answer(base, completion, fact)
         if at is not None:
-            return _build(base, fact, candidate, ids, completion, at, token)  # type: ignore[arg-type]
+            found = _build(base, fact, candidate, ids, completion, at, token, needs_subject)  # type: ignore[arg-type]
+            return replace(found, prefix=f"{start}{found.prefix}")
     said = "; ".join(f"{k} form says {v!r}" for k, v in texts.items())
     raise ValueError(
         f"Fact {fact.id!r}: the model's own greedy answer does not contain {fact.answer!r}, or has its adjective "
@@ -152,6 +158,7 @@ def _build(
     completion: Completion,
     at: int,
     token: str,
+    needs_subject: bool,
 ) -> TracedPrompt:
     decode = model.tokenizer.decode
     found = completion.token_ids[at]
@@ -167,6 +174,12 @@ def _build(
         )
     full = [*ids, *completion.token_ids[:at]]
     answer, other = (found, target) if token == "answer" else (target, found)
+    try:
+        runs = subject_runs(model, full, fact.subject)
+    except ValueError:
+        if needs_subject:
+            raise
+        runs = []
     return TracedPrompt(
         fact_id=fact.id,
         form=form,
@@ -174,7 +187,7 @@ def _build(
         prefix=decode(list(completion.token_ids[:at])),
         token_ids=tuple(full),
         tokens=tuple(decode([t]) for t in full),
-        subject=tuple(i for run in subject_runs(model, full, fact.subject) for i in run),
+        subject=tuple(i for run in runs for i in run),
         answer_id=answer,
         answer_token=decode([answer]),
         other_id=other,

@@ -423,6 +423,7 @@ def test_a_random_control_beside_the_edit_equals_its_code(monkeypatch: pytest.Mo
     assert len(drawn) == 3 and {c.kind for c in drawn} == {"N"} and not drawn & names["edit"].selection
     text = shown(one)
     assert "random control, after learn" in text and str(found.rates["learn"]["kl"]) in text
+    assert "one draw" in text and f"against {found.rate('new')}" in text
     enter(control(one, "random control"), value=False)
     assert "control_report" not in one.code
     one.run().wait(60)

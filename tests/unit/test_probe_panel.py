@@ -16,12 +16,14 @@ from tests.panels import EVIL, control, let_go, shown, until
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.wire import click, enter
+from workbench import prompts as prompts_module
 from workbench.editing.applied import applied
 from workbench.evaluation.probes.run import probe
+from workbench.generation import Completion
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
 from workbench.tracing.lens import lens
-from workbench.types import PROBES, Edit, Fact, ProbeReport, Recipe, TracedPrompt
+from workbench.types import PROBES, Edit, Fact, FactSet, ProbeReport, Recipe, TracedPrompt
 from workbench.widgets import probe_panel, probe_views
 from workbench.widgets.probe_panel import ProbePanel
 
@@ -163,7 +165,7 @@ def test_a_cloze_is_read_as_it_was_asked_and_what_the_lens_cannot_read_is_said(
 ) -> None:
     asked_of: list[tuple[str, Any]] = []
 
-    def place(model: LoadedModel, fact: Fact, *, form: Any) -> TracedPrompt:
+    def place(model: LoadedModel, fact: Fact, *, form: Any, **_: Any) -> TracedPrompt:
         asked_of.append((fact.prompt, form))
         return traced_prompt(model, FRANCE)
 
@@ -173,10 +175,6 @@ def test_a_cloze_is_read_as_it_was_asked_and_what_the_lens_cannot_read_is_said(
     view = panel(an_edit(cloze), probes=("adversarial", "requantise"))
     view.run().wait(60)
     choice, rows = control(view, "Probe"), control(view, "Prompt")
-    begun = next(i for i, (_, r) in enumerate(rows.options) if r.start)
-    enter(rows, index=begun)
-    click(control(view, "Lens"))
-    assert view.looking is None and "begins the reply" in shown(view)
     asked = next(i for i, (_, r) in enumerate(rows.options) if r.form == "cloze" and r.group == "edited")
     enter(rows, index=asked)
     click(control(view, "Lens"))
@@ -187,6 +185,55 @@ def test_a_cloze_is_read_as_it_was_asked_and_what_the_lens_cannot_read_is_said(
     enter(rows, index=0)
     click(control(view, "Lens"))
     assert "rounded" in shown(view)
+
+
+def saying(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """The base gives this answer wherever a text to read is looked for; the small model knows few wordings."""
+
+    def greedy(model: LoadedModel, prompts: Any) -> list[Completion]:
+        ids = tuple(model.token_ids(f" {answer}"))
+        return [Completion(model.tokenizer.decode(list(ids)), ids) for _ in prompts]
+
+    monkeypatch.setattr(prompts_module, "greedy_answers", greedy)
+
+
+def test_the_lens_goes_on_from_a_reply_that_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    saying(monkeypatch, "Paris")
+    view = panel(probes=("adversarial",))
+    view.run().wait(60)
+    rows = control(view, "Prompt")
+    begun = next(i for i, (_, r) in enumerate(rows.options) if r.start and r.group == "edited")
+    enter(rows, index=begun)
+    click(control(view, "Lens"))
+    assert view.looking is not None
+    found = view.looking.wait(60)
+    row = rows.value
+    assert found[0].prompt.prefix.startswith(row.start) and row.start in found[0].prompt.text
+    assert found[0].probabilities["old"] == lens(tiny(), FRANCE, form="chat", start=row.start).probabilities["old"]
+    until(lambda: f"start={row.start!r}" in view.code)
+
+
+def test_the_lens_follows_what_a_prompt_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A two-hop question without the subject is read with the path's own ends, one that must stay with its answer."""
+    about = {"relation": "city-country", "prompt": "The country that Lyon is in is", "question": "Where is Lyon?"}
+    lyon = replace(capital("Lyon", "France", "Spain"), id="lyon-country", **about)
+    view = panel(pool=FactSet([*capitals(), lyon], name="with Lyon"), probes=("interconnected", "priming"))
+    view.run().wait(60)
+    choice, rows = control(view, "Probe"), control(view, "Prompt")
+    for index, wanted in ((0, "multi-hop"), (1, "neighbour")):
+        enter(choice, index=index)
+        at = next(i for i, (_, r) in enumerate(rows.options) if r.kind == wanted)
+        enter(rows, index=at)
+        row = rows.value
+        saying(monkeypatch, row.old)
+        click(control(view, "Lens"))
+        assert view.looking is not None
+        found = view.looking.wait(60)
+        asked = replace(FRANCE, id=row.fact_id, question=row.prompt, answer=row.old, target=row.new)
+        assert found[0].tokens["old"].strip() == row.old and found[0].tokens["new"].strip() == row.new
+        for name in ("old", "new"):
+            assert found[0].probabilities[name] == lens(tiny(), asked, form="chat").probabilities[name]
+        assert [x.stage for x in found] == ["base", "unlearn", "learn"]
 
 
 def test_a_reading_that_comes_late_is_not_shown_under_another_prompt(monkeypatch: pytest.MonkeyPatch) -> None:

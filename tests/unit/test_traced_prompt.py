@@ -118,7 +118,7 @@ def test_a_bare_space_is_no_answers_first_token(monkeypatch: pytest.MonkeyPatch)
         prompts.first_token(model, "?")
     said = Completion(" 5", (1, 2))
     with pytest.raises(ValueError, match=r"the traced token ' ' is a bare space"):
-        prompts._build(model, FRANCE, "chat", [2], said, 0, "answer")
+        prompts._build(model, FRANCE, "chat", [2], said, 0, "answer", True)
 
 
 # The swap partner

@@ -34,6 +34,7 @@ from workbench.types.selection import INDEXED
 
 Arm = Literal[ArmName, "random"]
 LEAST_DRAWS = 3
+READ_EVERY = 2
 WHERE: dict[str, Literal["same-layers", "anywhere"]] = {"random-layers": "same-layers", "random-anywhere": "anywhere"}
 
 
@@ -68,7 +69,7 @@ def compare(
     max_controls: int | None = None,
     seeds: int | Sequence[int] = LEAST_DRAWS,
     threshold: float = THRESHOLD,
-    read_every: int = 2,
+    read_every: int = READ_EVERY,
     answering: Answering | None = None,
     on_arm: Callable[[ArmRow], Any] | None = None,
     on_step: Callable[[Step], Any] | None = None,

@@ -24,15 +24,18 @@ def lens(
     *,
     form: Form | None = None,
     refusal: str | None = None,
+    start: str = "",
 ) -> Lens:
     """Probability and rank of the old answer's, the new one's and the refusal's first token after every layer.
 
     Args:
         model: A base or edited model; it is not changed. Both are read on the base model's own text.
-        fact: A fact that the base model answers; ``answer`` is old and ``target`` is new.
+        fact: A fact that the base model answers; ``answer`` is old and ``target`` is new. Its question need not name
+            the subject.
         form: ``"chat"``, ``"cloze"`` or None for the first in which the base model says the answer.
         refusal: What a refusal would be at the answer's place, for its first token; by default the fact's. An edit by
             ``Recipe(answers="own")`` breaks the sentence off there (``"... I am not sure."``).
+        start: What the model's reply is begun with; the answer is looked for in what follows.
 
     Returns:
         One row for the embeddings and one per layer; the last equals the model's own prediction.
@@ -41,7 +44,7 @@ def lens(
         ValueError: The base model does not say the answer, the refusal has no token, or answer and target share their
             first token.
     """
-    prompt = traced_prompt(model, fact, form=form)
+    prompt = traced_prompt(model, fact, form=form, start=start, needs_subject=False)
     assert prompt.other_id is not None
     spaced = prompt.answer_token[:1].isspace()
     third = first_token(model, fact.refusal, space=spaced) if refusal is None else _first(model, refusal)

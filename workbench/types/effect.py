@@ -40,10 +40,11 @@ class TracedPrompt:
         form: ``"chat"`` (question through the chat template, then the base model's own answer up to the token) or
             ``"cloze"`` (plain text).
         text: The whole text, special tokens included.
-        prefix: The part of the model's own answer that precedes the traced token (chat form; may be empty).
+        prefix: The part of the answer that precedes the traced token, the model's own but for what its reply was begun
+            with (may be empty).
         token_ids: The text's token ids.
         tokens: The same, decoded one by one.
-        subject: Positions of the subject's tokens.
+        subject: Positions of the subject's tokens; none where a lens reads a text without it.
         answer_id, other_id: Token ids of the traced answer and of what it is compared with in ``logit_diff`` (or None).
         answer_token, other_token: The same, decoded.
         partner: With a swap: the fact id of the other subject's fact, and its text.

@@ -93,6 +93,17 @@ def edit_summary(edit: Edit) -> str:
     )
 
 
+def _about_control(report: EvalReport, control: EvalReport) -> str:
+    """What the column of the random control can show, and what it cannot."""
+    ours, theirs = (str(one.rate("new")) for one in (report, control))
+    return markup.alert(
+        "The random control is one draw of as many components of each kind, from anywhere, read after all steps. What "
+        f"teaches less also breaks less: look at the new answer first ({ours} against {theirs}). wb.compare reads both "
+        "where they have just taught the fact, with several draws.",
+        "info",
+    )
+
+
 def results(report: EvalReport, control: EvalReport | None = None) -> str:
     """Rates with n and interval, then the generated texts side by side with their class, then what is missing.
 
@@ -112,6 +123,7 @@ def results(report: EvalReport, control: EvalReport | None = None) -> str:
     ]
     parts = [
         markup.table(["rate [95% interval] (n)", *heads], rates, "Evaluation"),
+        *([] if control is None else [_about_control(report, control)]),
         _texts(report, "heldout", "What it says to held-out questions (never trained on)")
         or _texts(report, "train", "What it says to training questions (the fact has no held-out ones)"),
     ]

@@ -17,6 +17,7 @@ from ipywidgets import HTML, Button, Checkbox, HBox
 from workbench.editing.applied import applied, check_base
 from workbench.evaluation.places import answers_at
 from workbench.evaluation.probes.run import probe
+from workbench.facts import load_facts
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
 from workbench.tracing.lens import lens
@@ -252,26 +253,23 @@ class ProbePanel(Panel):
     def look(self) -> Job[list[Lens]] | None:
         """Read the chosen prompt layer by layer, at the base and at each stage, in the background.
 
+        The lens follows what counts as the old and the new answer in that prompt (``ProbeRow``), so in a two-hop
+        question the two ends of the path, and in one that must stay its own answer and the edit's.
+
         Returns:
-            The job; None where no prompt is chosen, or it does not ask for the fact's own answer.
+            The job; None where no prompt is chosen, or it was asked with rounded weights.
         """
         with self._lock:
             if self._looking is not None and self._looking.running:
                 return self._looking
             row = self._list.value
-            facts = [f for f in (self._fact, self._report and self._report.control) if isinstance(f, Fact)]
-            fact = next((f for f in facts if isinstance(row, ProbeRow) and f.id == row.fact_id), None)
-            if fact is None or not isinstance(row, ProbeRow):
-                return self._no_lens("The lens follows the fact's own answer; choose a prompt that asks for it.")
-            if row.start:
-                return self._no_lens(
-                    "This prompt begins the reply; the lens reads where the model itself does. Choose another."
-                )
+            if not isinstance(row, ProbeRow):
+                return self._no_lens("No prompt is chosen. Run probes, then click one of their prompts.")
             if row.probe == "requantise":
                 return self._no_lens(
                     "The lens reads the edit's own weights, not rounded ones. Choose a prompt of another probe."
                 )
-            asked = replace(fact, paraphrases=(), heldout=(), cloze_paraphrases=())
+            asked = replace(self._judge(row), paraphrases=(), heldout=(), cloze_paraphrases=())
             try:
                 asked = replace(asked, **{"question" if row.form == "chat" else "prompt": row.prompt})
             except ValueError as error:  # a cloze without the subject
@@ -279,17 +277,29 @@ class ProbePanel(Panel):
             model, edit = self._model, self._edit
 
             def work(cancel: threading.Event) -> list[Lens]:
-                refusal = self._refusal(traced_prompt(model, asked, form=row.form), asked)
-                found = [lens(model, asked, form=row.form, refusal=refusal)]
+                place = traced_prompt(model, asked, form=row.form, start=row.start, needs_subject=False)
+                refusal = self._refusal(place, asked)
+                found = [lens(model, asked, form=row.form, refusal=refusal, start=row.start)]
                 for stage in edit.stage_names:
                     with applied(model, edit, stage) as edited:
-                        found.append(lens(edited, asked, form=row.form, refusal=refusal))
+                        found.append(lens(edited, asked, form=row.form, refusal=refusal, start=row.start))
                 return found
 
             self._look.disabled = True
             self._layers.value = markup.block("Reading the layers ...")
             self._looking = Job(work, on_done=partial(self._looked, self._report, row, asked))
             return self._looking
+
+    def _judge(self, row: ProbeRow) -> Fact:
+        """The fact that a row is judged by. Where it is in no list (the two ends of a two-hop path), the edited one
+        with the row's answers; the row does not hold their aliases."""
+        control = self._report.control if self._report else None
+        pool = load_facts() if self._pool is None else self._pool
+        known = (f for f in (self._fact, control, *pool) if f is not None and f.id == row.fact_id)
+        fact = next(known, self._fact)
+        if row.old != fact.answer:
+            fact = replace(fact, answer=row.old, answer_aliases=())
+        return fact if row.new == fact.target else replace(fact, target=row.new, target_aliases=())
 
     def _no_lens(self, why: str) -> None:
         self._alert.value = markup.alert(why, "info")
@@ -341,7 +351,7 @@ class ProbePanel(Panel):
                 self._fail(job.error)
             if job.result:
                 refusal = self._refusal(job.result[0].prompt, asked)
-                self._lens_code = probe_views.lens_code(asked, row.form, self._edit.stage_names, refusal)
+                self._lens_code = probe_views.lens_code(asked, row.form, self._edit.stage_names, refusal, row.start)
                 self._show_code()
 
     # What it shows

@@ -122,11 +122,11 @@ def layers(readings: Sequence[Lens], prompt: str) -> str:
     return markup.block(words) + markup.charts(*charts) + markup.table(heads, ranks, "Rank after the last layer")
 
 
-def lens_code(fact: Fact, form: str, stages: Sequence[str], refusal: str) -> str:
+def lens_code(fact: Fact, form: str, stages: Sequence[str], refusal: str, start: str = "") -> str:
     """Python that repeats a lens of one prompt at every stage."""
     written = fact_code(fact)
     load = "facts = wb.load_facts()\n" if written.startswith("facts[") else ""
-    options = f"form={form!r}, refusal={refusal!r}"
+    options = f"form={form!r}, refusal={refusal!r}" + (f", start={start!r}" if start else "")
     return (
         f"{load}asked = {written}\nreadings = [wb.lens(model, asked, {options})]\n"
         f"for stage in {list(stages)!r}:\n"
