@@ -4,8 +4,8 @@
 
 A selector's neurons are moved along the fit's first direction (the gradient of the new answer on the training prompts,
 divided by the Fisher information of retained answers). The figure of merit is the rise of log P(new answer) on the
-fact's held-out questions, in nats, for each square root of a nat of KL that the same move costs control facts (mean
-over drawn answers of the squared score; all dev control facts but the edited one). Larger is better.
+fact's held-out questions, in nats, for each square root of a nat of KL that the same move costs control facts (half the
+mean over drawn answers of the squared score; all dev control facts but the edited one). Larger is better.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def first_move(gain: Tensor, fisher: Tensor, picked: Tensor) -> Tensor:
 
 def merit(move: Tensor, held: Tensor, controls: Tensor) -> float:
     """Nats gained on held-out questions per square root of a nat of KL on control facts."""
-    return float(held @ move / (controls @ move).square().mean().sqrt())
+    return float(held @ move / (controls @ move).square().mean().div(2).sqrt())
 
 
 def largest(scores: Tensor, k: int) -> Tensor:

@@ -64,6 +64,11 @@ PROBE_RATES: dict[str, str] = {
 """What the rates are, in words."""
 
 
+def rate_words(probe: str, name: str) -> str:
+    """A rate in words; step by step, what must stay is what the edit itself retained."""
+    return "retained facts: still right" if (probe, name) == ("steps", "same") else PROBE_RATES[name]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRow:
     """One probe prompt answered by one stage of the model.
@@ -248,7 +253,7 @@ class ProbeReport:
             for name in ("old", "hop_new", "same", "control", "gain", "bleed"):
                 found = by.get(last, {}).get(name)
                 if found is not None and found.n:
-                    out.append(f"{PROBE_TITLES[probe]}, {last}: {PROBE_RATES[name]} {found}")
+                    out.append(f"{PROBE_TITLES[probe]}, {last}: {rate_words(probe, name)} {found}")
         for one in self.curves:
             if one.probe == "relearning" and one.stage == last:
                 at = one.reaches("p_old", 0.5)
@@ -272,7 +277,7 @@ class ProbeReport:
         for probe, by in self.rates.items():
             for name in dict.fromkeys(n for rates in by.values() for n in rates):
                 cells = {s: str(by[s][name]) if name in by.get(s, {}) else "" for s in self.stages}
-                lines.append({"probe": probe, "rate": PROBE_RATES[name], **cells})
+                lines.append({"probe": probe, "rate": rate_words(probe, name), **cells})
         return pd.DataFrame(lines, columns=["probe", "rate", *self.stages])
 
     def to_frame(self) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from workbench.plots.style import visible
 from workbench.types import ANSWER_NAMES, Fact, Lens, ProbeReport, ProbeRow
-from workbench.types.probe import PROBE_RATES, PROBE_TITLES
+from workbench.types.probe import PROBE_TITLES, rate_words
 from workbench.widgets import markup
 from workbench.widgets.code import fact_code
 from workbench.widgets.edit_views import stage_words
@@ -23,7 +23,7 @@ def results(report: ProbeReport) -> str:
     for name, by in report.rates.items():
         for rate in dict.fromkeys(n for of in by.values() for n in of):
             cells = [str(by[s][rate]) if rate in by.get(s, {}) else "" for s in report.stages]
-            rows.append([PROBE_TITLES[name], PROBE_RATES[rate], *cells])
+            rows.append([PROBE_TITLES[name], rate_words(name, rate), *cells])
     told = (*(f"lens, {stage}:" for stage in report.stages), f"lens, {report.stages[-1]}, control", "relearning")
     found = [line for line in report.findings if line.startswith(told) or "at the median" in line]
     parts = [markup.block(*(f"<p>{markup.text(line)}.</p>" for line in found))] if found else []
