@@ -17,10 +17,8 @@ from typing import Any
 
 import workbench as wb
 from benchmarks.kept import defaults
-from workbench.answers import matches
 from workbench.atomic import write_bytes
 from workbench.evaluation.answering import Answering
-from workbench.evaluation.metrics import wilson
 from workbench.types import Rate
 
 STRICT = ("new", "old", "forget", "control", "neighbour", "bleed", "gibberish", "kl")
@@ -29,19 +27,6 @@ STRICT = ("new", "old", "forget", "control", "neighbour", "bleed", "gibberish", 
 def shown(rates: dict[str, Rate]) -> dict[str, str]:
     """Rates as text, ``value [low, high] (n)``."""
     return {name: str(rate) for name, rate in rates.items()}
-
-
-def counted_loosely(report: wb.EvalReport, facts: wb.FactSet) -> dict[str, Rate]:
-    """Rates of the last stage as a lenient count gives them: over the questions that were trained on, the new answer
-    wherever it is named, forgotten whatever does not name the old one (gibberish too); controls that name theirs."""
-    last, edited = report.stages[-1], facts[report.facts[0]]
-    asked = [row.text for row in report.rows if (row.stage, row.group) == (last, "train")]
-    others = [row for row in report.rows if (row.stage, row.group) == (last, "control")]
-    return {
-        "new fact": wilson(sum(matches(text, edited.targets) for text in asked), len(asked)),
-        "forgotten": wilson(sum(not matches(text, edited.answers) for text in asked), len(asked)),
-        "controls": wilson(sum(matches(row.text, facts[row.fact_id].answers) for row in others), len(others)),
-    }
 
 
 def main() -> None:
@@ -75,7 +60,7 @@ def main() -> None:
             report.save(path)
         print(f"{name}: {report.provenance['arm']['gates']} gates in {report.provenance['arm']['s']} s", flush=True)
         print(report.summary().to_string(), flush=True)
-        loosely = counted_loosely(report, wb.load_facts())
+        loosely = wb.lenient_rates(report, wb.load_facts())
         strictly = {rate: report.rate(rate) for rate in STRICT}
         content[name] = {**report.provenance["arm"], "loosely": shown(loosely), "strictly": shown(strictly)}
         write_bytes(args.out.with_suffix(".json"), json.dumps({fact.id: content}, indent=1).encode())

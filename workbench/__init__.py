@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from workbench.evaluation.arms import compare
     from workbench.evaluation.counterfact import counterfact_rates
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
+    from workbench.evaluation.lenient import lenient_rates
     from workbench.evaluation.maps import MapComparison, compare_maps
     from workbench.evaluation.probes.run import probe
     from workbench.facts import known_facts, load_facts
@@ -93,6 +94,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "export_base": "transfer",
     "known_facts": "facts",
+    "lenient_rates": "evaluation.lenient",
     "lens": "tracing.lens",
     "load_edit": "store",
     "load_facts": "facts",
@@ -146,6 +148,7 @@ __all__ = [
     "evaluate",
     "export_base",
     "known_facts",
+    "lenient_rates",
     "lens",
     "load_edit",
     "load_facts",
