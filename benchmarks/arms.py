@@ -3,16 +3,15 @@
     python -m benchmarks.arms [--facts 3] [--relations 3] [--seeds 3] [--arms selected random-layers ...]
 
 The test is stated in ``workbench.evaluation.arms`` and was before the first run. Each finished arm is a file,
-``benchmarks/results/arms/<fact>/<arm>.json``; a rerun with the same arguments goes on after the last one. A fact's arms
-together are ``benchmarks/results/arms/<fact>.json``, one table, which notebook 05 reads. The paper's settings take a
-thousand steps, half an hour a fact, and are run when asked for (``--arms paper``); the other arms stay in the table.
+``benchmarks/results/arms/<fact>/<arm>.json``, and notebook 05 joins them to one table; a rerun with the same arguments
+goes on after the last one. The paper's settings take two thousand steps, half an hour a fact, and are run when asked
+for (``--arms paper``); the other arms stay in the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +56,6 @@ def settings_of(model: wb.LoadedModel, given: dict[str, Any]) -> str:
     """All that an arm depends on, besides the code, as JSON."""
     paper, read = wb.Recipe.named("paper").to_dict(), {"threshold": THRESHOLD, "every": READ_EVERY}
     return json.dumps({**given, **defaults(model), "rates": RATES, "paper": paper, "read": read}, sort_keys=True)
-
-
-def of_one_fact(tables: list[wb.ArmTable]) -> wb.ArmTable:
-    """Tables of single arms of one fact as one, with the notes of all."""
-    rows = tuple(row for table in tables for row in table.rows)
-    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
-    return replace(tables[0], rows=rows, notes=notes)
 
 
 def arms_of(
@@ -115,12 +107,11 @@ def main() -> None:
     tables: list[wb.ArmTable] = []
     for fact in draw_facts(answering, known, args.facts, args.relations, args.seed):
         done = arms_of(model, fact, folder / fact.id, settings, args.arms, given | {"answering": answering})
-        tables.append(of_one_fact(done))
-        tables[-1].save(folder / f"{fact.id}.json")
+        tables += done
         table = join_tables(tables)
         content = {"settings": json.loads(settings), **numbers(table)}
         write_bytes(args.out, json.dumps(content, indent=1, default=str).encode())
-        print(f"\n{len(tables)} of {args.facts} facts\n\n{markdown(table)}\n\n{table.verdict}\n", flush=True)
+        print(f"\n{len(table.facts)} of {args.facts} facts\n\n{markdown(table)}\n\n{table.verdict}\n", flush=True)
 
 
 if __name__ == "__main__":

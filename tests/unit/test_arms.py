@@ -518,8 +518,13 @@ def test_save_and_load(tmp_path: Path) -> None:
 def test_tables_are_joined_by_fact() -> None:
     one, two = by_hand(row("selected", [1], [0.1])), by_hand(row("selected", [1], [0.1], fact="g"))
     assert join_tables([one, two]).facts == ("f", "g")
-    with pytest.raises(ValueError, match=r"in one table only; these are in several: \['f'\]"):
+    with pytest.raises(ValueError, match=r"in one table only; these are in several: \['selected of f'\]"):
         join_tables([one, one])
+    drawn = by_hand(row("random-layers", [1], [0.1], seed=0), row("random-layers", [0], [0.1], seed=1))
+    both = join_tables([drawn, one])
+    assert both.arms == ("selected", "random-layers") and len(both.differences()) > 0
+    with pytest.raises(ValueError, match="Tables of 'f' must have the same validation questions"):
+        join_tables([one, replace(drawn, validation={"f": ("Another?",)})])
     with pytest.raises(ValueError, match="must have the same model"):
         join_tables([one, by_hand(row("selected", [1], [0.1], fact="g"), fingerprint="other")])
     other = replace(two, provenance={**two.provenance, "settings": {"read_every": 7}})

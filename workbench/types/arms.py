@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,18 +252,24 @@ class ArmTable:
 
 
 def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
-    """Tables of different facts as one.
+    """Tables of other facts, or of other arms of a fact, as one; its arms are in the order of ``ARMS``.
 
     Raises:
-        ValueError: No table, a fact in two of them, or another threshold, model or setting.
+        ValueError: No table, a run in two of them, or another threshold, model, setting or (for one fact) other
+            validation questions.
     """
     given = list(tables)
     if not given:
         raise ValueError("join_tables needs at least one table, got none.")
-    ids = [fact for t in given for fact in t.facts]
-    twice = sorted({fact for fact in ids if ids.count(fact) > 1})
+    runs = Counter((row.fact_id, row.arm, row.seed) for t in given for row in t.rows)
+    twice = sorted({f"{arm} of {fact}" for (fact, arm, _), n in runs.items() if n > 1})
     if twice:
-        raise ValueError(f"Each fact may be in one table only; these are in several: {twice}.")
+        raise ValueError(f"Each arm of a fact may be in one table only; these are in several: {twice}.")
+    validation: dict[str, tuple[str, ...]] = {}
+    for table in given:
+        for fact, questions in table.validation.items():
+            if validation.setdefault(fact, questions) != questions:
+                raise ValueError(f"Tables of {fact!r} must have the same validation questions to be joined.")
     for name, values in (
         ("threshold", {t.threshold for t in given}),
         ("model", {t.provenance.get("fingerprint") for t in given}),
@@ -270,10 +277,14 @@ def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
     ):
         if len(values) > 1:
             raise ValueError(f"Tables to join must have the same {name}, got {sorted(map(str, values))}.")
+    facts = list(dict.fromkeys(row.fact_id for t in given for row in t.rows))
+    rows = [row for t in given for row in t.rows]
+    if len(given) > 1:
+        rows.sort(key=lambda row: (facts.index(row.fact_id), ARMS.index(row.arm)))
     return ArmTable(
-        rows=tuple(row for t in given for row in t.rows),
+        rows=tuple(rows),
         threshold=given[0].threshold,
-        validation={k: v for t in given for k, v in t.validation.items()},
+        validation=validation,
         notes=tuple(dict.fromkeys(note for t in given for note in t.notes)),
         provenance=given[0].provenance,
     )
