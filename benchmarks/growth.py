@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from typing import Any
+from unittest import mock
 
 import torch
 from transformers import LlamaConfig
@@ -15,6 +16,7 @@ from transformers.models.llama import LlamaForCausalLM
 from benchmarks.timing import seconds
 from workbench.layerwise import Layerwise
 from workbench.models import load_model
+from workbench.tracing import restore
 from workbench.tracing.cells import Cell, cone_tokens
 from workbench.tracing.restore import effects
 
@@ -25,6 +27,8 @@ STEPS = {
     "samples": (1, 4, 16),
     "max_rows": (64, 256, 1024, 4096),
 }
+FREE_MB = (64, 256, 1024, 8192)
+LONG = {"layers": 4, "positions": 200, "samples": 4}
 D_MODEL, VOCAB = 256, 1000
 
 
@@ -47,13 +51,27 @@ def random_llama(layers: int, device: torch.device, dtype: torch.dtype) -> Any:
 def growth(device: torch.device, dtype: torch.dtype) -> dict[str, list[dict[str, Any]]]:
     """One table for each setting that grows; the others stay as in ``BASE``."""
     models = {layers: random_llama(layers, device, dtype) for layers in STEPS["layers"]}
+    engine = Layerwise(models[LONG["layers"]])
+    free = f"The same with the default of max_rows, by what is free; {', '.join(f'{v} {k}' for k, v in LONG.items())}"
     return {
         f"Residual trace of a random Llama (width {D_MODEL}) as {name} grow; else "
         + ", ".join(f"{v} {k}" for k, v in BASE.items() if k != name): [
             {name: value} | measure(models, **(BASE | {name: value})) for value in values
         ]
         for name, values in STEPS.items()
+    } | {
+        free: [
+            {"free MB": mb, "max_rows": (rows := rows_with(mb * 2**20, engine, LONG["positions"]))}
+            | measure(models, **LONG, max_rows=rows)
+            for mb in FREE_MB
+        ]
     }
+
+
+def rows_with(free: int, engine: Layerwise, positions: int) -> int:
+    """The default of ``max_rows`` on a machine with so many bytes free."""
+    with mock.patch.object(restore, "free_memory", return_value=free):
+        return restore.default_rows(engine, positions)
 
 
 def measure(models: dict[int, Any], *, layers: int, positions: int, samples: int, max_rows: int) -> dict[str, Any]:
@@ -79,6 +97,7 @@ def measure(models: dict[int, Any], *, layers: int, positions: int, samples: int
         "microseconds a token and layer": 1e6 * statistics.median(took) / through,
         "times faster than a forward pass a cell": statistics.median([p / t for p, t in zip(plain, took, strict=True)]),
         "peak MB": peak_memory(engine, recording, corrupted, cells, max_rows) / 2**20,
+        "budget MB": max_rows * engine.row_bytes(positions) / 2**20,
     }
 
 

@@ -22,6 +22,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import torch
@@ -256,22 +257,31 @@ def against_loop(
 
 
 def gradient(model: Any, fact: Any, corrupted: str, options: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Gradient attribution for heads, MLPs and neurons together, in forward passes of the same text."""
+    """Gradient attribution for heads, MLPs and neurons together, in forward passes of the same text: as the model is
+    called, with logits at every token, and with those of the last one only, which are all that a trace needs."""
     prompt = traced_prompt(model, fact, form="cloze")
     ids = torch.tensor([prompt.token_ids], device=model.device)
-    units = []
+    units: dict[str, list[float]] = {"forward passes": [], "forward passes with one token's logits": []}
+    kept = dict(zip(units, (0, 1), strict=True))
+    backwards = mock.Mock(side_effect=torch.autograd.grad)
     for _ in range(repeats):
-        with torch.no_grad():
-            before, _ = seconds(lambda: model.hf(ids), model.device)
+        with torch.no_grad(), mock.patch.object(torch.autograd, "grad", backwards):
+            before = {
+                name: seconds(lambda n=n: model.hf(ids, logits_to_keep=n), model.device)[0] for name, n in kept.items()
+            }
             took, _ = seconds(lambda: attribute(model, fact, ("head", "mlp", "neuron"), **options), model.device)
-            after, _ = seconds(lambda: model.hf(ids), model.device)
-        units.append(2 * took / (before + after))
+            after = {
+                name: seconds(lambda n=n: model.hf(ids, logits_to_keep=n), model.device)[0] for name, n in kept.items()
+            }
+        for name, found in units.items():
+            found.append(2 * took / (before[name] + after[name]))
     return {
         "fact": fact.id,
         "corrupted by": corrupted,
         "tokens": len(prompt.token_ids),
         "subject at": prompt.subject[0],
-        "forward passes": statistics.median(units),
+        **{name: statistics.median(found) for name, found in units.items()},
+        "backward passes": backwards.call_count / repeats,
     }
 
 
