@@ -102,7 +102,9 @@ def test_every_arm_runs_and_the_model_stays_as_it_was() -> None:
     assert (updates["selected"], updates["one-stage"], updates["none"], updates["paper"]) == (7, 7, 0, 5)
     assert table.summary().updates["the selection, not reached"] == "7"
     papers = next(r for r in table.rows if r.arm == "paper")
-    assert papers.selection == paper_selection(model, FRANCE, progress=False), "its own modules, not the selection's"
+    assert papers.selection == paper_selection(model, FRANCE, pool=FACTS, progress=False), (
+        "its own modules, not the selection's"
+    )
     assert any(note.startswith("The paper's recipe was looked at every 2 steps") for note in table.notes)
     assert {r.reached for r in table.rows if r.arm == "none"} == {None}
     assert table.rate("none", "control").value == 1
@@ -196,10 +198,10 @@ def test_papers_modules_where_nothing_can_be_attributed() -> None:
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi3"])
 def test_the_papers_modules(family: str) -> None:
     """Three MLPs, with their gate and up projections where there are any, and two layers' attention."""
-    found = paper_selection(tiny(family), FRANCE, progress=False)
+    found = paper_selection(tiny(family), FRANCE, pool=FACTS, progress=False)
     kinds = Counter(c.kind for c in found)
     assert kinds == {"MLP": 3, "ATTN": 2} | ({} if family == "gpt2" else {"GATEUP": 3})
-    effect = attribute(tiny(family), FRANCE, unit="head", progress=False).values.sum(1)
+    effect = attribute(tiny(family), FRANCE, unit="head", pool=FACTS, progress=False).values.sum(1)
     assert {c.layer for c in found if c.kind == "ATTN"} == set(effect.argsort(descending=True)[:2].tolist())
 
 

@@ -201,7 +201,7 @@ def test_a_base_on_the_grid_of_the_rounding_is_no_control() -> None:
     again = edit_of(model, some_gates(model, (1, "post")), some_gates(model, (1, "post"), seed=1))
     assert requantise.change_by_rounding(model, ones, 4) < 1e-6
     told = probe(model, again, probes="requantise", pool=capitals(), max_new_tokens=3, progress=False).skipped
-    assert "lie on the grid" in told["requantise: 4 bits as a control"]
+    assert "on this rounding's grid" in told["requantise: 4 bits as a control"]
 
 
 def test_requantise_asks_every_stage_with_its_own_gates() -> None:

@@ -63,7 +63,7 @@ def default_selection(
     return Selection([Component(i // d_mlp, "N", i % d_mlp) for i in best.tolist()])
 
 
-def paper_selection(model: LoadedModel, fact: Fact, *, progress: bool = True) -> Selection:
+def paper_selection(model: LoadedModel, fact: Fact, *, pool: FactSet | None = None, progress: bool = True) -> Selection:
     """The kinds of modules that the paper trains, located for a fact: of the three MLPs with the largest attribution
     the gate, up and down projections (the latter alone where a model has no gate), of the two layers whose heads have
     the largest in sum the attention.
@@ -71,6 +71,7 @@ def paper_selection(model: LoadedModel, fact: Fact, *, progress: bool = True) ->
     Args:
         model: The base model.
         fact: A fact that can be traced.
+        pool: As in ``attribute``: where a swap's partner comes from.
         progress: Show a progress bar.
 
     Returns:
@@ -82,7 +83,7 @@ def paper_selection(model: LoadedModel, fact: Fact, *, progress: bool = True) ->
     Source: arXiv 2508.07075. Known deviation: it located them by causal tracing on Phi-3-mini; here it is gradient
     attribution, on any model.
     """
-    maps = attribute(model, fact, unit=("head", "mlp"), progress=progress)
+    maps = attribute(model, fact, unit=("head", "mlp"), pool=pool, progress=progress)
     mlps = maps["mlp"].values.argsort(descending=True)[:PAPER_MLPS].tolist()
     attention = maps["head"].values.sum(1).argsort(descending=True)[:PAPER_ATTENTIONS].tolist()
     gated = any("gate" in sites for sites in model.architecture.family.modules.values())

@@ -136,7 +136,7 @@ def compare(
             kept = retain_set(model, [one], retain, recipe, pool, progress)
             picked = chosen or default_selection(model, one, pool=pool, seed=recipe.seed, progress=progress)
             plans, notes = plan_arms(model, picked, arms, recipe, draws)
-            plans = _with_papers_modules(model, one, plans, notes, progress)
+            plans = _with_papers_modules(model, one, plans, notes, pool, progress)
             reading = reading_of(answering, one)
             rows: list[ArmRow] = []
             for plan in plans:
@@ -250,14 +250,14 @@ def plan_arms(
 
 
 def _with_papers_modules(
-    model: LoadedModel, fact: Fact, plans: Sequence[Plan], notes: list[str], progress: bool
+    model: LoadedModel, fact: Fact, plans: Sequence[Plan], notes: list[str], pool: FactSet | None, progress: bool
 ) -> list[Plan]:
     """The plans with the paper's own modules in its arm; without it, and with a note, where they cannot be located."""
     out: list[Plan] = []
     for plan in plans:
         if plan.arm == "paper":
             try:
-                plan = replace(plan, selection=paper_selection(model, fact, progress=progress))
+                plan = replace(plan, selection=paper_selection(model, fact, pool=pool, progress=progress))
             except ValueError as error:
                 notes.append(f"paper was not run: its modules are located by attribution. {error}")
                 continue
