@@ -376,7 +376,10 @@ def test_several_facts_are_resampled_whole() -> None:
     rate = table.rate("random-layers", "control")
     assert (rate.value, rate.clusters) == (pytest.approx(1 / 3), 3)
     assert "on 2 of 3 fact(s)" in table.verdict
-    assert "18 pairs on 2 edited facts" in table.verdict
+    assert "18 pairs on 2 of 3 edited facts" in table.verdict
+    assert "on one fact only" not in table.verdict
+    left = by_hand(*(r for r in rows if r.fact_id != "g"))
+    assert "9 pairs on 1 of 2 edited facts" in left.verdict and "were read on one fact only" in left.verdict
 
 
 def test_a_fact_that_random_draws_seldom_reach_weighs_as_much_as_another() -> None:

@@ -117,9 +117,14 @@ def verdict(table: ArmTable) -> str:
         if not one.facts:
             lines.append(f"{_start(arm)}: cannot tell: {reached}, and no fact is left on which both did.")
             continue
-        lines.append(f"{_start(arm)}: {' '.join(_sentence(found[arm, name]) for name in DECIDING)} {reached}.")
+        said = [_sentence(found[arm, name], len(table.facts)) for name in DECIDING]
+        lines.append(f"{_start(arm)}: {' '.join(said)} {reached}.")
     if len(table.facts) == 1:
         lines.append("One edited fact: the intervals are over its controls, and say nothing of other facts or draws.")
+    elif any(len(found[arm, "control"].facts) == 1 for arm in RANDOM if (arm, "control") in found):
+        lines.append(
+            "Where both were read on one fact only, the intervals are over its controls, and say nothing of others."
+        )
     return "\n".join([*lines, *_thin(table), *table.notes])
 
 
@@ -141,11 +146,11 @@ def _start(arm: str) -> str:
     return f"Against {ARM_WORDS[arm]}"
 
 
-def _sentence(one: Difference) -> str:
+def _sentence(one: Difference, edited: int) -> str:
     rate = one.rate
     if rate.n == 0:
         return f"{one.outcome} was not measured."
-    pairs = f"{rate.n} pairs" + (f" on {len(one.facts)} edited facts" if len(one.facts) > 1 else "")
+    pairs = f"{rate.n} pairs" + (f" on {len(one.facts)} of {edited} edited facts" if edited > 1 else "")
     numbers = f"{rate.value:+.3f} [{rate.low:+.3f}, {rate.high:+.3f}]"
     if one.outcome == "control":
         said = {1: "the selection kept more controls", -1: "the selection kept fewer controls"}
