@@ -49,7 +49,8 @@ def _at_stage(
         rates["same"] = over("same", lambda r: r.label == "old", cluster=True)
     if "control" in groups:
         rates["control"] = over("control", lambda r: r.label == "old")
-    rates["informative"] = share([(r.fact_id, r.informative) for r in rows if r.group != "control"], seed=seed)
+    asked = [(r.fact_id if r.group == "same" else "", r.informative) for r in rows if r.group != "control"]
+    rates["informative"] = share(asked, seed=seed)
     if any(r.kind == "multi-hop" and r.group == "edited" for r in rows):
         hops = [r for r in counted if r.kind == "multi-hop" and r.group == "edited"]
         rates |= {f"hop_{name}": share([("", r.recovered == name) for r in hops], seed=seed) for name in ("old", "new")}
