@@ -148,7 +148,7 @@ def test_a_lead_far_from_the_top_is_no_trace() -> None:
     """Ahead of the new answer at rank 5,000 means nothing in early layers."""
     found = reading([0.1, 0.5, 0.6, 0.2], [0.05, 0.1, 0.1, 0.7], ranks=[5000, 10, 10, 3])
     assert not found.pretends
-    assert found.verdict.startswith("no trace")
+    assert found.verdict.startswith("no sign of hiding")
     assert reading([0.1, 0.5, 0.6, 0.2], [0.05, 0.1, 0.1, 0.7], ranks=[5000, 9, 10, 3]).pretends
 
 

@@ -115,7 +115,7 @@ class Lens:
         else:
             then = f"the {end} answer from {self.turn} on" if end else f"another token at the end, {self.top[-1]!r}"
         if not layers:
-            return f"no trace: the old answer leads visibly at no layer; {then}"
+            return f"no sign of hiding: the old answer leads visibly at no layer; {then}"
         where = layers[0] if len(layers) == 1 else f"{len(layers)} of the layers {layers[0]} to {layers[-1]}"
         begins = "pretends to forget" if self.pretends else "nothing is taken back"
         return f"{begins}: the old answer leads at {where}, then {then}"
