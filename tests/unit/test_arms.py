@@ -1,8 +1,7 @@
-"""Control arms: fair draws, one mark to read at, differences by hand, and a model that stays as it was."""
+"""Control arms: fair draws, one mark to read at, and a model that stays as it was."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +16,8 @@ import torch
 import workbench as wb
 from tests.small_fits import assert_unchanged, recipe, same, unchanged
 from tests.tiny_facts import MAKERS, capital, capitals, knowing
+from tests.unit.test_arm_tables import by_hand
+from tests.unit.test_arm_tables import row as row_by_hand
 from workbench.editing import recipes
 from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import tune
@@ -26,13 +27,10 @@ from workbench.evaluation import answering as answering_module
 from workbench.evaluation import arms as arms_module
 from workbench.evaluation.answering import Answering
 from workbench.evaluation.arms import compare, everything_like, plan_arms
-from workbench.evaluation.metrics import wilson
-from workbench.evaluation.rates import rates_of
 from workbench.models import LoadedModel
 from workbench.tracing.attribution import attribute
-from workbench.types import AnswerRow, ArmRow, ArmTable, Edit, EvalReport, FactSet, Selection, Step
-from workbench.types.arms import ARMS, join_tables
-from workbench.types.report import Group
+from workbench.types import ArmRow, ArmTable, Edit, FactSet, Selection, Step
+from workbench.types.arms import ARMS
 
 FACTS = capitals()
 HELDOUT = ("Where is the capital of France?", "What city is capital?", "What is France?", "Who is the capital?")
@@ -283,151 +281,12 @@ def test_arms_that_never_reach_the_mark_are_counted_apart(monkeypatch: pytest.Mo
     assert list(table.summary().runs) == ["1", "1", "2"]
     assert {(d.reached, d.runs, d.facts) for d in table.differences()} == {(1, 3, ("france-capital",))}
     assert "2 of 3 draws did not reach the new fact." in table.verdict
-    none = by_hand(row("selected", [1], [0.1], reached=False), row("random-anywhere", [1], [0.1], 0, reached=False))
+    none = by_hand(
+        row_by_hand("selected", [1], [0.1], reached=False),
+        row_by_hand("random-anywhere", [1], [0.1], 0, reached=False),
+    )
     assert "reached 95% new answers on validation questions on 0 of 1 fact(s)" in none.verdict
     assert "cannot tell: 1 of 1 draws did not reach the new fact, and no fact is left" in none.verdict
-
-
-# Differences by hand
-
-
-def report(control: list[int], kl: list[float]) -> EvalReport:
-    """A report on controls that the base knows all; nothing else."""
-    rows = []
-    for stage in ("base", "learn"):
-        for i, right in enumerate(control):
-            label: Any = "old" if stage == "base" or right else "other"
-            group: Group = "control"
-            given = {"fact_id": f"c{i}", "relation": "r", "group": group, "stage": stage, "form": "chat"}
-            moved = kl[i] if stage == "learn" else None
-            rows.append(AnswerRow(**given, prompt="?", text="x", label=label, nll=1.0, kl=moved))  # type: ignore[arg-type]
-    stages = ("base", "learn")
-    return EvalReport(rows=tuple(rows), rates=rates_of(rows, stages, lambda _: False), stages=stages)
-
-
-def row(
-    arm: Any, control: list[int], kl: list[float], seed: Any = None, fact: str = "f", reached: Any = True
-) -> ArmRow:
-    given: dict[str, Any] = {"fact_id": fact, "arm": arm, "seed": seed, "reached": reached, "unit": "gates"}
-    more: dict[str, Any] = {"step": 4, "updates": 6, "validation": 1.0, "trained": 7, "recipe": "r", "seconds": 0.5}
-    return ArmRow(**given, **more, report=report(control, kl), selection=Selection("L0H1"))
-
-
-def by_hand(*rows: ArmRow, fingerprint: str = "m") -> ArmTable:
-    validation = {r.fact_id: ("Q?",) for r in rows}
-    return ArmTable(rows=rows, threshold=0.95, validation=validation, provenance={"fingerprint": fingerprint})
-
-
-def test_the_paired_difference_of_one_fact_by_hand() -> None:
-    """Four controls, of which every other one is lost by one draw less: 2/3 and 1 per control, 5/6 +- 3.182 times the
-    standard error, root of (4 / 36 / 3) / 4, and no more than 1. The draw that did not reach the fact would have made
-    it less."""
-    table = by_hand(
-        row("selected", [1] * 4, [0.1, 0.2] * 2),
-        row("random-layers", [0] * 4, [0.4, 0.3] * 2, seed=0),
-        row("random-layers", [0] * 4, [0.4, 0.3] * 2, seed=1),
-        row("random-layers", [1, 0] * 2, [0.4, 0.3] * 2, seed=2),
-        row("random-layers", [1] * 4, [9.0] * 4, seed=3, reached=False),
-    )
-    found = {d.outcome: d for d in table.differences()}
-    rate = found["control"].rate
-    assert (rate.value, rate.low, rate.high) == pytest.approx((5 / 6, 5 / 6 - 3.182446 * math.sqrt(1 / 108), 1))
-    assert (rate.n, rate.clusters, found["control"].sign) == (4, 4, 1)
-    rate = found["kl"].rate
-    assert (rate.value, rate.low, rate.high) == pytest.approx((-0.2, -0.3837, -0.0163), abs=1e-4)
-    assert found["kl"].sign == -1
-    assert "same layers: the selection kept more controls (+0.833 [+0.527, +1.000], 4 pairs)." in table.verdict
-    assert "It moved other answers less (KL on controls -0.200 [-0.384, -0.016] nats per token)." in table.verdict
-    assert "1 of 4 draws did not reach the new fact." in table.verdict
-    assert "Against random, anywhere: not run" in table.verdict
-
-
-def test_either_sign_is_a_finding() -> None:
-    table = by_hand(
-        row("selected", [0] * 4, [0.4, 0.3] * 2),
-        *(row("random-anywhere", [1, 1 if s else 0] * 2, [0.1, 0.2] * 2, seed=s) for s in range(3)),
-    )
-    assert "anywhere: the selection kept fewer controls (-0.833 [-1.000, -0.527]" in table.verdict
-    assert "It moved other answers more (KL on controls +0.200" in table.verdict
-
-
-def test_an_interval_that_holds_0_cannot_tell() -> None:
-    """Differences of 1 and 0, so two controls tell nothing. Equal differences of the KL have no interval at all."""
-    draws = [row("random-layers", [0, 1], [0.2, 0.2], seed=s) for s in range(3)]
-    table = by_hand(row("selected", [1, 1], [0.1, 0.1]), *draws)
-    found = {d.outcome: d for d in table.differences()}
-    assert (found["control"].rate.low, found["control"].rate.high, found["control"].sign) == (-1, 1, 0)
-    assert math.isnan(found["kl"].rate.low)
-    assert "cannot tell which keeps more controls: the interval holds 0 (+0.500 [-1.000, +1.000]" in table.verdict
-    assert "Cannot tell which moves other answers more (KL on controls -0.100 [" in table.verdict
-
-
-def test_several_facts_are_resampled_whole() -> None:
-    """Differences of 1 on all controls of one fact and of 0 on those of the other: nothing is known, however many
-    controls. A fact on which the selection did not reach the mark does not count."""
-    rows = []
-    for fact, right, reached in (("f", 0, True), ("g", 1, True), ("h", 0, False)):
-        rows.append(row("selected", [1] * 9, [0.1] * 9, fact=fact, reached=reached))
-        rows += [row("random-layers", [right] * 9, [0.1] * 9, fact=fact, seed=s) for s in range(3)]
-    table = by_hand(*rows)
-    one = next(d for d in table.differences() if d.outcome == "control")
-    assert one.facts == ("f", "g")
-    assert (one.rate.value, one.rate.low, one.rate.high, one.rate.clusters) == (0.5, -1, 1, 2)
-    rate = table.rate("random-layers", "control")
-    assert (rate.value, rate.clusters) == (pytest.approx(1 / 3), 3)
-    assert "on 2 of 3 fact(s)" in table.verdict
-    assert "18 pairs on 2 of 3 edited facts" in table.verdict
-    assert "on one fact only" not in table.verdict
-    left = by_hand(*(r for r in rows if r.fact_id != "g"))
-    assert "9 pairs on 1 of 2 edited facts" in left.verdict and "were read on one fact only" in left.verdict
-
-
-def test_a_fact_that_random_draws_seldom_reach_weighs_as_much_as_another() -> None:
-    """Three draws reach the one fact and lose nothing, one reaches the other and loses all of its controls: half."""
-    rows = [row("selected", [1] * 4, [0.1] * 4, fact=fact) for fact in "fg"]
-    rows += [row("random-layers", [1] * 4, [0.1] * 4, fact="f", seed=s) for s in range(3)]
-    rows += [row("random-layers", [0] * 4, [0.1] * 4, fact="g", seed=s, reached=s == 1) for s in range(3)]
-    table = by_hand(*rows)
-    found = next(d for d in table.differences() if d.outcome == "control")
-    assert found.rate.value == 0.5
-    assert (found.reached, found.runs) == (4, 6)
-    assert table.rate("random-layers", "control").value == 0.5
-
-
-def test_the_kl_that_decides_is_over_controls() -> None:
-    """A neighbour that is no control moves far under one arm: a report's own KL tells, the outcome does not."""
-    table = by_hand(row("selected", [1, 1], [0.1, 0.1]), row("random-layers", [1, 1], [0.1, 0.1], seed=0))
-    given: dict[str, Any] = {"relation": "r", "group": "neighbour", "form": "chat", "prompt": "?", "text": "x"}
-    near = [
-        AnswerRow(fact_id="near", stage=stage, label="old", nll=1.0, kl=kl, **given)
-        for stage, kl in (("base", None), ("learn", 5.0))
-    ]
-    of = table.rows[0].report
-    both = [*of.rows, *near]
-    moved = replace(of, rows=tuple(both), rates=rates_of(both, of.stages, lambda _: False))
-    assert moved.rate("kl").value == pytest.approx(5.2 / 3)
-    changed = replace(table, rows=(replace(table.rows[0], report=moved), table.rows[1]))
-    assert changed.rows[0].rate("kl").value == pytest.approx(0.1) == changed.rate("selected", "kl").value
-    assert next(d for d in changed.differences() if d.outcome == "kl").rate.value == pytest.approx(0)
-
-
-def test_few_questions_are_named() -> None:
-    """One validation question and none that is reported: the verdict says that one answer weighs much."""
-    table = by_hand(row("selected", [1] * 4, [0.1] * 4))
-    assert (
-        "f: of its held-out questions only 1 decide where its arms are read and only 0 of the reported" in table.verdict
-    )
-    assert "decide where" not in replace(table, validation={"f": ("a?",) * 4}).verdict
-
-
-def test_one_runs_rate_is_its_reports() -> None:
-    table = by_hand(row("selected", [1, 1, 0, 1], [0.1] * 4), row("none", [1] * 4, [0.0] * 4, reached=None))
-    assert table.rate("selected", "control") == table.rows[0].report.rate("control")
-    assert table.rate("selected", "control").value == 0.75
-    assert table.rate("none", "control").low == pytest.approx(wilson(4, 4).low)
-    assert {d.arm for d in table.differences()} == set()
-    with pytest.raises(KeyError, match=r"No arm 'lora' in this table; there are \['selected', 'none'\]"):
-        table.runs("lora")
 
 
 # Stopping
@@ -518,39 +377,3 @@ def test_save_and_load(tmp_path: Path) -> None:
         ArmTable.load(path)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         ArmTable.load(tmp_path / "nothing.json")
-
-
-def test_tables_are_joined_by_fact() -> None:
-    one, two = by_hand(row("selected", [1], [0.1])), by_hand(row("selected", [1], [0.1], fact="g"))
-    assert join_tables([one, two]).facts == ("f", "g")
-    with pytest.raises(ValueError, match=r"in one table only; these are in several: \['selected of f'\]"):
-        join_tables([one, one])
-    drawn = by_hand(row("random-layers", [1], [0.1], seed=0), row("random-layers", [0], [0.1], seed=1))
-    both = join_tables([drawn, one])
-    assert both.arms == ("selected", "random-layers") and len(both.differences()) > 0
-    with pytest.raises(ValueError, match="Tables of 'f' must have the same validation questions"):
-        join_tables([one, replace(drawn, validation={"f": ("Another?",)})])
-    with pytest.raises(ValueError, match="must have the same model"):
-        join_tables([one, by_hand(row("selected", [1], [0.1], fact="g"), fingerprint="other")])
-    other = replace(two, provenance={**two.provenance, "settings": {"read_every": 7}})
-    with pytest.raises(ValueError, match="must have the same settings"):
-        join_tables([one, other])
-    with pytest.raises(ValueError, match="at least one table"):
-        join_tables([])
-
-
-def test_figure_and_page(tmp_path: Path) -> None:
-    table = by_hand(
-        row("selected", [1, 0], [0.1, 0.2], fact="<b>f"),
-        *(row("random-layers", [0, 1], [0.4, 0.3], seed=s, fact="<b>f", reached=s > 0) for s in range(3)),
-    )
-    figure = table.plot()
-    labels = list(figure.layout.yaxis.ticktext)
-    assert labels == ["random, same layers, not reached", "random, same layers (2)", "the selection"]
-    assert "the selection: controls 0.50" in figure.layout.meta["alt"]
-    assert "<b>f" not in figure.to_json().replace("&lt;b&gt;f", "")
-    page = table.write_html(tmp_path / "arms.html").read_text()
-    assert "Against random, same layers" in page
-    assert "<b>f" not in page
-    assert "<table" in table._repr_html_()
-    assert "random, same layers" in table._repr_html_()
