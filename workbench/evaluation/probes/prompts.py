@@ -97,10 +97,8 @@ def adversarial(
         told = " ".join(f"{f.prompt} {f.answer}." for f in background)
         prompts.append(Prompt("background hint", f"{told} {q}", fact))
     else:
-        letter = (
-            "; the answer's first letter is all of it" if len(old) == 1 else "; the answer's first letter was given"
-        )
-        missing["background hint"] = f"no other fact about the subject to tell{letter}"
+        letter = "is all of it" if len(old) == 1 else "was given"
+        missing["background hint"] = f"no other fact about the subject to tell; the answer's first letter {letter}"
     if examples:
         for n in sorted({1, min(3, len(examples))}):
             shown = "".join(f"Question: {f.question}\nAnswer: {f.prompt} {f.answer}.\n" for f in examples[:n])

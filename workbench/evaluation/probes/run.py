@@ -150,7 +150,8 @@ def _run(
                 battery.skipped["control"] = f"{battery.pool.name!r} has no untouched fact that the model knows"
         elif not len(known_facts(battery.model, FactSet([battery.control]), progress=False)):
             battery.skipped["control"] = f"the base does not answer {battery.control.id!r}, so it shows nothing"
-        outside = [id for id in battery.edit.retain_ids if id not in {f.id for f in battery.pool}]
+        held = {f.id for f in battery.pool}
+        outside = [id for id in battery.edit.retain_ids if id not in held]
         if outside:
             battery.skipped["retained facts outside the pool"] = (
                 f"{len(outside)} of {len(battery.edit.retain_ids)} are not in {battery.pool.name!r}, so the same facts "
