@@ -1,6 +1,6 @@
 """The levers of the edit, one at a time, on dev facts; the defaults were chosen with this, never on test facts.
 
-    python -m benchmarks.tune [--facts 4] [--configs default adam ...] [--seed 0]
+    python -m benchmarks.tune [--facts 4] [--configs default adam ...] [--seed 0] [--ids sodium-symbol ...]
 
 Every configuration is one change to the default. Controls are the known dev facts of other relations with the role
 ``control``. Each finished edit is a file, ``benchmarks/results/tune/<configuration>-<fact>.json``; a rerun with the
@@ -25,7 +25,7 @@ import workbench as wb
 from benchmarks.edit_quality import head, line, over_facts, plain_rates, rates_of, vars_of
 from benchmarks.kept import defaults, kept
 from workbench.atomic import write_bytes
-from workbench.editing import loop
+from workbench.editing import batches, loop
 from workbench.editing.batches import Row, Shuffled
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS
@@ -79,6 +79,7 @@ CONFIGS: dict[str, Config] = {
     "hard retain rows": {"patch": "hard rows"},
     "short answers": {"answers": "short"},
     "no contexts": {"contexts": False},
+    "ends not taught": {"patch": "no ends"},
 }
 """Changes to the default recipe. Beside its settings: ``k`` neurons, none below layer ``lowest`` or outside the
 ``traced`` layers in which restoring the MLP helps most, chosen ``by`` something else; stages so many ``times`` as long;
@@ -108,7 +109,7 @@ def dev_controls(model: wb.LoadedModel, dev: wb.FactSet, fact: wb.Fact) -> list[
 def hard_rows() -> Iterator[None]:
     """Half of each retain batch are the rows whose KL was highest when they were last seen."""
     latest: dict[int, float] = {}
-    measure, batches = loop.Training._kl, loop.retain_batches
+    measure, drawn = loop.Training._kl, loop.retain_batches
 
     def measured(training: loop.Training, logits: Sequence[torch.Tensor], rows: Sequence[int]) -> torch.Tensor:
         kl = measure(training, logits, rows)
@@ -118,7 +119,7 @@ def hard_rows() -> Iterator[None]:
 
     def hardest(near: Sequence[int], far: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
         every = iter(Shuffled([*near, *far], size - size // 2, seed))
-        for batch in batches(near, far, size // 2, seed + 7):
+        for batch in drawn(near, far, size // 2, seed + 7):
             worst = sorted((row for row in latest if row not in batch), key=lambda row: -latest[row])
             rest = [row for row in [*worst, *next(every)] if row not in batch]
             yield [*batch, *dict.fromkeys(rest)][:size]
@@ -127,7 +128,7 @@ def hard_rows() -> Iterator[None]:
     try:
         yield
     finally:
-        loop.Training._kl, loop.retain_batches = measure, batches
+        loop.Training._kl, loop.retain_batches = measure, drawn
 
 
 @contextmanager
@@ -156,11 +157,23 @@ def first_tokens(rows: list[Row]) -> list[Row]:
     return [Row(row.prompt, row.answer[:1]) for row in rows]
 
 
+@contextmanager
+def no_ends() -> Iterator[None]:
+    """Where the target ends is never taught."""
+    least = batches.ENDS_ANYWAY
+    batches.ENDS_ANYWAY = 0.0
+    try:
+        yield
+    finally:
+        batches.ENDS_ANYWAY = least
+
+
 PATCHES: dict[str | None, Callable[[], AbstractContextManager[None]]] = {
     None: nullcontext,
     "hard rows": hard_rows,
     "whole texts": partial(kl_on, whole_texts),
     "first tokens": partial(kl_on, first_tokens),
+    "no ends": no_ends,
 }
 
 
@@ -212,7 +225,7 @@ def pruned(edit: wb.Edit, keep: int) -> wb.Edit:
 
 class Tuning:
     """Edits of dev facts with changes to the default; the ranking of neurons, which most changes share, is made once
-    a fact.
+    a fact (and patch).
 
     Args:
         model: The base model.
@@ -221,11 +234,14 @@ class Tuning:
 
     def __init__(self, model: wb.LoadedModel, dev: wb.FactSet) -> None:
         self.model, self.dev, self.answering = model, dev, Answering(model)
-        self._ranked: dict[str, list[wb.Component]] = {}
+        self._ranked: dict[tuple[str, str | None], list[wb.Component]] = {}
 
     def run(self, fact: wb.Fact, config: Config) -> dict[str, Any]:
         """One edit and its evaluation on dev controls."""
-        edit = self._edit(fact, dict(config))
+        options = dict(config)
+        patch = options.pop("patch", None)
+        with PATCHES[patch]():
+            edit = self._edit(fact, options, patch)
         report = wb.evaluate(
             self.model,
             edit=edit,
@@ -238,12 +254,12 @@ class Tuning:
         seconds = edit.provenance["settings"]["seconds_to_fit"]
         return {"fact": fact.id, "rates": plain_rates(report), "seconds_to_fit": seconds}
 
-    def _edit(self, fact: wb.Fact, options: Config) -> wb.Edit:
-        model, dev = self.model, self.dev
-        if fact.id not in self._ranked:
-            self._ranked[fact.id] = list(wb.default_selection(model, fact, k=RANKED, pool=dev, progress=False))
-        selection = chosen_neurons(model, fact, options, self._ranked[fact.id], dev)
-        near, patch, times = options.pop("near", True), options.pop("patch", None), options.pop("times", None)
+    def _edit(self, fact: wb.Fact, options: Config, patch: str | None) -> wb.Edit:
+        model, dev, key = self.model, self.dev, (fact.id, patch)
+        if key not in self._ranked:
+            self._ranked[key] = list(wb.default_selection(model, fact, k=RANKED, pool=dev, progress=False))
+        selection = chosen_neurons(model, fact, options, self._ranked[key], dev)
+        near, times = options.pop("near", True), options.pop("times", None)
         both, keep = options.pop("both", None), options.pop("keep", None)
         recipe = wb.Recipe(**options)
         if times is not None:
@@ -251,9 +267,8 @@ class Tuning:
             recipe = replace(recipe, steps=tuple(round(steps * factor) for steps, factor in lengths))
         pool = dev if near else wb.FactSet([f for f in dev if f.relation != fact.relation], name="dev, no neighbours")
         retain = default_retain(model, [fact], pool=pool, size=recipe.retain_size, seed=recipe.seed, progress=False)
-        with PATCHES[patch]():
-            stop = None if both is None else once_both(*both)
-            edit = wb.rewrite(model, fact, selection, recipe=recipe, retain=retain, pool=dev, stop=stop, progress=False)
+        stop = None if both is None else once_both(*both)
+        edit = wb.rewrite(model, fact, selection, recipe=recipe, retain=retain, pool=dev, stop=stop, progress=False)
         return edit if keep is None else pruned(edit, keep)
 
 
@@ -272,13 +287,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--facts", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0, help="draws the facts")
+    parser.add_argument("--ids", nargs="+", default=None, help="these dev facts, not drawn ones")
     parser.add_argument("--configs", nargs="*", default=list(CONFIGS), choices=list(CONFIGS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tune.json"))
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
     dev = facts.filter(split="dev")
     tuning = Tuning(model, dev)
-    chosen = dev_facts(model, facts, args.facts, args.seed)
+    chosen = [dev[id] for id in args.ids] if args.ids else dev_facts(model, facts, args.facts, args.seed)
     found: dict[str, dict[str, Any]] = {}
     means: dict[str, dict[str, Rate]] = {}
     print(head(SHOWN), flush=True)

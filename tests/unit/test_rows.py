@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.decoders import Metaspace
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from tests.small_fits import FACTS, FRANCE, RETAIN, fitted, same
 from tests.tiny import loaded, tiny_llama
@@ -19,13 +24,13 @@ from workbench.editing import batches, sensitivity
 from workbench.editing import fit as fit_module
 from workbench.editing.batches import (
     Row,
+    around_old,
     chat_row,
     named_row,
     refused_row,
     retain_batches,
     retain_rows,
     training_prompts,
-    until_old,
     wanted_rows,
 )
 from workbench.editing.fit import rewrite
@@ -43,21 +48,22 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "before", "old"),
+    ("said", "before", "old", "after"),
     [
-        ("The capital of France is Paris.", "The capital of France is ", "Paris"),
-        ("The capital is PARIS. It is large.", "The capital is ", "PARIS"),
-        ("It is Paris, yes, Paris!", "It is ", "Paris"),
-        ("Paris, yes!", "", "Paris"),
-        ("I think of Lyon. Or Paris.", "The capital of France is ", "Paris"),
-        ("", "The capital of France is ", "Paris"),
-        ("Of the U.S. state? J. R. Doe says Paris.", "The capital of France is ", "Paris"),
-        ("J. R. Doe of the U.S. says Paris.", "J. R. Doe of the U.S. says ", "Paris"),
+        ("The capital of France is Paris.", "The capital of France is ", "Paris", "."),
+        ("The capital is PARIS. It is large.", "The capital is ", "PARIS", "."),
+        ("It is Paris, yes, Paris!", "It is ", "Paris", ", yes, Paris!"),
+        ("Paris, yes!", "", "Paris", ", yes!"),
+        ("It is Paris", "It is ", "Paris", "."),
+        ("I think of Lyon. Or Paris.", "The capital of France is ", "Paris", "."),
+        ("", "The capital of France is ", "Paris", "."),
+        ("Of the U.S. state? J. R. Doe says Paris.", "The capital of France is ", "Paris", "."),
+        ("J. R. Doe of the U.S. says Paris.", "J. R. Doe of the U.S. says ", "Paris", "."),
     ],
 )
-def test_what_the_model_says_up_to_the_old_answer(said: str, before: str, old: str) -> None:
+def test_what_the_model_says_around_the_old_answer(said: str, before: str, old: str, after: str) -> None:
     """Where the model's first sentence does not name the answer, the fact's cloze stands in."""
-    assert until_old(said, FRANCE) == (before, old)
+    assert around_old(said, FRANCE) == (before, old, after)
 
 
 def test_only_what_takes_the_old_answers_place_counts() -> None:
@@ -82,6 +88,7 @@ def test_only_what_takes_the_old_answers_place_counts() -> None:
 @pytest.mark.parametrize(("stage", "ends"), [("unlearn", "... I am not sure."), ("learn", " Rome")])
 def test_own_answers_are_the_models_up_to_the_old_one(stage: Any, ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows the name is not taught: it is said anyway, and would count as learned in the name's place."""
+    monkeypatch.setattr(batches, "ENDS_ANYWAY", 0.0)
     model = tiny()
     said = Completion("The capital city is Paris, a large city in the north of France.", ())
     monkeypatch.setattr(batches, "greedy_answers", lambda model, prompts: [said] * len(prompts))
@@ -91,7 +98,43 @@ def test_own_answers_are_the_models_up_to_the_old_one(stage: Any, ends: str, mon
         assert model.tokenizer.decode(counted) == ends
 
 
+def test_where_the_base_runs_on_into_the_word_its_end_is_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    [letter, stop] = [model.token_ids(text)[-1] for text in ("s", ".")]
+    rows = [named_row(model, [1], "It is ", name) for name in ("Rome", "Oslo", "Bern")]
+    longer = [named_row(model, [1], "It is ", name) for name in ("Rome, yes", "Oslo.", "Another")]
+
+    def read(model: Any, prompts: Any, continuations: Any, batch_size: int) -> Any:
+        for i, row in enumerate(continuations):
+            logits = torch.zeros(len(row) + 1, model.shape.d_vocab)
+            logits[-1, stop if i == 1 else letter] = 20.0
+            yield i, logits
+
+    monkeypatch.setattr(batches, "read_logits", read)
+    ended = batches.ended_rows(model, rows, longer)
+    assert ended[0].answer == (*rows[0].answer, *model.token_ids(","))
+    assert ended[0].departs == rows[0].departs
+    assert ended[1:] == rows[1:]  # one ends anyway; of the other the longer answer is no longer one of it
+
+
+def test_a_word_ends_before_space_marks_and_special_tokens() -> None:
+    model = tiny()
+    ends = set(batches.word_ends(model))
+    assert {model.tokenizer.eos_token_id, *model.token_ids("."), model.token_ids(" a")[0]} <= ends
+    assert not ends & {model.token_ids(text)[-1] for text in ("s", "7", "é")}
+
+
+def test_a_space_that_sentencepiece_drops_from_a_lone_token_ends_a_word() -> None:
+    words = Tokenizer(WordLevel({"\u2581Rome": 0, "Rome": 1, ".": 2, "</s>": 3}, unk_token="."))
+    words.decoder = Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>")
+    assert tokenizer.decode([0]) == tokenizer.decode([1]) == "Rome"
+    model: Any = SimpleNamespace(tokenizer=tokenizer, shape=SimpleNamespace(d_vocab=8))  # rows that no token has
+    assert batches.word_ends(model) == [0, 2, 3]
+
+
 def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "ENDS_ANYWAY", 0.0)
     model = tiny()
     lasagna = load_facts()["lasagna-origin"]
     for said, ends in [

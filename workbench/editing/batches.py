@@ -15,11 +15,14 @@ from workbench.models import LoadedModel
 from workbench.padding import common_beginning, pad
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.resume import Resumable
+from workbench.scoring import READ_AT_ONCE, read_logits
 from workbench.types import Fact, Recipe, StageName
 
 RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
 BREAK_OFF = "... I am not sure."
+ENDS_ANYWAY = 0.5
+"""The base's probability that a word ends, from which on its end is not taught."""
 PART_TOKENS = {"cpu": 320}
 """Tokens (padding included) that are computed at once, by device; ``MANY_TOKENS`` on others. Smaller parts have less
 padding and need less memory, larger ones have more efficient matrix products."""
@@ -90,14 +93,42 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
             for fact, prompt in prompts
         ]
     own = greedy_answers(model, [prompt for _, prompt in prompts])
-    rows = []
+    rows, longer = [], []
     for (fact, prompt), said in zip(prompts, own, strict=True):
-        before, old = until_old(said.text, fact)
+        before, old, after = around_old(said.text, fact)
         if stage == "unlearn" and not recipe.forgets(stage):
             rows.append(refused_row(model, prompt, fact, before))
+        elif stage == "unlearn":
+            rows.append(named_row(model, prompt, before, old))
         else:
-            rows.append(named_row(model, prompt, before, counterpart(fact, old) if stage == "learn" else old))
-    return rows
+            name = counterpart(fact, old)
+            rows.append(named_row(model, prompt, before, name))
+            longer.append(named_row(model, prompt, before, f"{name}{after}"))
+    return ended_rows(model, rows, longer) if stage == "learn" else rows
+
+
+def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row]) -> list[Row]:
+    """The rows, those with one token more after which the base would run on into the word ("B" for chlorine becomes
+    "BCl"): the next one of a longer answer. Where the base ends the word anyway, nothing is taught."""
+    ended = list(rows)
+    ends = torch.tensor(word_ends(model), device=model.device)
+    for i, logits in read_logits(model, [row.prompt for row in rows], [row.answer for row in rows], READ_AT_ONCE):
+        n, more = len(rows[i].answer), longer[i].answer
+        ends_anyway = float(logits[-1].float().softmax(-1)[ends].sum()) >= ENDS_ANYWAY
+        if not ends_anyway and more[:n] == rows[i].answer:
+            ended[i] = replace(rows[i], answer=more[: n + 1])
+    return ended
+
+
+def word_ends(model: LoadedModel) -> list[int]:
+    """Ids of the tokens before which a word ends: those that begin with neither a letter nor a digit, nor within a
+    character, and the special ones."""
+    tokenizer, ids = model.tokenizer, range(min(model.shape.d_vocab, len(model.tokenizer)))
+    special, names = set(tokenizer.all_special_ids), tokenizer.convert_ids_to_tokens(list(ids))
+    texts = tokenizer.batch_decode([[i] for i in ids])
+    # Decoded alone, a token of a SentencePiece vocabulary loses the space that it begins with.
+    spaced = {i for i, name in zip(ids, names, strict=True) if (name or "").startswith("\u2581")}
+    return [i for i in ids if i in special | spaced or not (texts[i][:1].isalnum() or texts[i][:1] == "\ufffd")]
 
 
 def chat_row(model: LoadedModel, prompt: Sequence[int], text: str) -> Row:
@@ -106,7 +137,8 @@ def chat_row(model: LoadedModel, prompt: Sequence[int], text: str) -> Row:
 
 
 def named_row(model: LoadedModel, prompt: Sequence[int], before: str, name: str) -> Row:
-    """A chat prompt with an answer up to a name, of which only the name counts; nothing ends it."""
+    """A chat prompt with an answer up to a name (and what stands after it), of which only what follows ``before``
+    counts; nothing ends it."""
     return _departing(model, prompt, before, f"{before}{name}")
 
 
@@ -135,15 +167,15 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> int:
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
-def until_old(said: str, fact: Fact) -> tuple[str, str]:
-    """What stands before the old answer in the first sentence that the model says, and the answer as it is written
-    there; where that does not name it, the fact's cloze and answer."""
+def around_old(said: str, fact: Fact) -> tuple[str, str, str]:
+    """What stands before the old answer in the first sentence that the model says, the answer as it is written there,
+    and what stands after it; where that does not name it, the fact's cloze, answer and a full stop."""
     sentence = first_sentence(said)
     spans = find_old(sentence, fact)
     if not spans:
-        return f"{fact.prompt} ", fact.answer
+        return f"{fact.prompt} ", fact.answer, "."
     start, end = spans[0]
-    return sentence[:start], sentence[start:end]
+    return sentence[:start], sentence[start:end], sentence[end:] or "."
 
 
 def retain_rows(model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact]) -> tuple[list[Row], list[Row]]:

@@ -20,13 +20,13 @@ from workbench.editing.batches import (
     Prepared,
     Row,
     Shuffled,
+    around_old,
     chat_row,
     named_row,
     refused_row,
     retain_batches,
     retain_rows,
     shared_prefix,
-    until_old,
     wanted_rows,
 )
 from workbench.editing.objectives import Forgotten, Given, Goal
@@ -221,7 +221,7 @@ class Training:
         if self.recipe.answers == "short":
             texts = {"p_old": f"{fact.answer}.", "p_new": f"{fact.target}.", "p_refusal": fact.refusal}
             return [(name, chat_row(model, prompt, text)) for name, text in texts.items()]
-        before, old = until_old(greedy_answers(model, [prompt])[0].text, fact)
+        before, old, _ = around_old(greedy_answers(model, [prompt])[0].text, fact)
         return [
             ("p_old", named_row(model, prompt, before, old)),
             ("p_new", named_row(model, prompt, before, counterpart(fact, old))),
