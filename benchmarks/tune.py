@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 
 import workbench as wb
-from benchmarks.edit_quality import head, line, over_facts, plain_rates, rates_of, vars_of
+from benchmarks.edit_quality import NO_SHARES, head, line, over_facts, plain_rates, rates_of, vars_of
 from benchmarks.kept import defaults, kept
 from workbench.atomic import write_bytes
 from workbench.editing import batches, loop
@@ -30,7 +31,7 @@ from workbench.editing.batches import Row, Shuffled
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS
 from workbench.evaluation.answering import Answering
-from workbench.evaluation.metrics import bootstrap
+from workbench.evaluation.metrics import paired_difference
 from workbench.padding import common_beginning
 from workbench.types import GateDelta, Rate
 
@@ -274,12 +275,13 @@ class Tuning:
 
 def minus_default(found: dict[str, dict[str, Any]], name: str, rate: str) -> Rate:
     """A configuration's rate minus the default's on the same facts."""
-    values = {}
+    mine: dict[str, list[float]] = {}
+    other: dict[str, list[float]] = {}
     for fact, one in found[name].items():
-        mine, other = rates_of(one)[rate], rates_of(found["default"][fact])[rate]
-        if mine.n and other.n:
-            values[fact] = [mine.value - other.value]
-    return bootstrap(values)
+        pair = rates_of(one)[rate], rates_of(found["default"][fact])[rate]
+        if all(r.n for r in pair):
+            mine[fact], other[fact] = ([r.value] for r in pair)
+    return paired_difference(mine, other, within=(-math.inf, math.inf) if rate in NO_SHARES else (-1.0, 1.0))
 
 
 def main() -> None:
