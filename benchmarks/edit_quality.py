@@ -3,16 +3,16 @@
     python -m benchmarks.edit_quality [--facts 20] [--relations 10] [--seeds 3 4 5] [--max-controls 60]
 
 The facts of the published table are test facts; the defaults were tuned on dev facts (``benchmarks/tune.py``). Those
-of the first seed were measured again and again while facts, counting and loss changed, and of the second seed's two
-failed in a way that the last change mends (``ENDS_ANYWAY`` in ``workbench/editing/batches.py``; three of its facts
-were edited again, for the others nothing changed). No seed draws a fact of an earlier one, and those of the last were
-drawn, and measured for the first time, when nothing was changed any more: they have a column of their own. A fact may
-be drawn if the base gives its answer to the fact's question and to at least half of its held-out ones: where the
-untouched model does not understand a wording, no edit can be seen in it. The condition was fixed before the first
-run. Every edit is asked another draw of controls, so that all together nearly all known test facts are asked; the dev
-fact france-capital, which stands beside the table, is asked all of them. A second table holds the collateral: rates
-of the last stage, whose names ``EvalReport`` explains. A mean is over the facts with a value, so that its n may be
-smaller.
+of the first seed were measured again and again while facts, counting and loss changed, and two facts of the second
+failed in a way that the last change mends (``LEAST_P_END`` in ``workbench/editing/batches.py``). Three facts of the
+first two seeds have rows that it changes (chlorine-symbol, oxygen-symbol, kindle-company) and were edited again; the
+rows of the others are what they were. No seed draws a fact of an earlier one, and those of the last were drawn, and
+measured for the first time, when nothing was changed any more: they have a column of their own. A fact may be drawn
+if the base gives its answer to the fact's question and to at least half of its held-out ones: where the untouched
+model does not understand a wording, no edit can be seen in it. The condition was fixed before the first run. Every
+edit is asked another draw of controls, so that all together nearly all known test facts are asked; the dev fact
+france-capital, which stands beside the table, is asked all of them. A second table holds the collateral: rates of the
+last stage, whose names ``EvalReport`` explains. A mean is over the facts with a value, so that its n may be smaller.
 
 An edit takes two to five minutes. Each finished one is a file, ``benchmarks/results/edit_quality/<fact>-<seed>.json``;
 a rerun with the same settings goes on after the last one.
@@ -208,15 +208,13 @@ def page(every: dict[str, Any], earlier: dict[str, Any], fresh: dict[str, Any]) 
     titles = f"{earlier['facts']} facts drawn before | {fresh['facts']} fresh facts | worst of the {every['facts']}"
     lines = [f"| | {titles} | wanted |", "|---|---|---|---|---|"]
     for name, (words, wanted) in PAGE.items():
-        shown = [told(c["mean"][name], clusters=c["mean"][name]["n"] < c["facts"] // 2) for c in columns]
+        shown = [told(c["mean"][name], clusters=c["mean"][name]["n"] < c["facts"]) for c in columns]
         lines.append(f"| {words} | {' | '.join(shown)} | {every['worst'][name] + 0.0:.2f} | {wanted} |")
         if name == "new":
-            n, shown = (
-                [c["new_where_understood"]["n"] for c in columns],
-                [told(c["new_where_understood"]) for c in columns],
-            )
-            words = f"the same, pooled over the {n[0]} and {n[1]} questions to which the base gives the old one"
-            lines.append(f"| {words} | {' | '.join(shown)} | | |")
+            pooled = [c["new_where_understood"] for c in columns]
+            n = " and ".join(str(rate["n"]) for rate in pooled)
+            row = f"the same, pooled over the {n} questions to which the base gives the old one"
+            lines.append(f"| {row} | {' | '.join(map(told, pooled))} | | |")
     return "\n".join(lines)
 
 

@@ -161,12 +161,12 @@ def first_tokens(rows: list[Row]) -> list[Row]:
 @contextmanager
 def no_ends() -> Iterator[None]:
     """Where the target ends is never taught."""
-    least = batches.ENDS_ANYWAY
-    batches.ENDS_ANYWAY = 0.0
+    least = batches.LEAST_P_END
+    batches.LEAST_P_END = 0.0
     try:
         yield
     finally:
-        batches.ENDS_ANYWAY = least
+        batches.LEAST_P_END = least
 
 
 PATCHES: dict[str | None, Callable[[], AbstractContextManager[None]]] = {
@@ -226,7 +226,7 @@ def pruned(edit: wb.Edit, keep: int) -> wb.Edit:
 
 class Tuning:
     """Edits of dev facts with changes to the default; the ranking of neurons, which most changes share, is made once
-    a fact (and patch).
+    a fact.
 
     Args:
         model: The base model.
@@ -235,7 +235,7 @@ class Tuning:
 
     def __init__(self, model: wb.LoadedModel, dev: wb.FactSet) -> None:
         self.model, self.dev, self.answering = model, dev, Answering(model)
-        self._ranked: dict[tuple[str, str | None], list[wb.Component]] = {}
+        self._ranked: dict[tuple[str, bool], list[wb.Component]] = {}
 
     def run(self, fact: wb.Fact, config: Config) -> dict[str, Any]:
         """One edit and its evaluation on dev controls."""
@@ -256,7 +256,7 @@ class Tuning:
         return {"fact": fact.id, "rates": plain_rates(report), "seconds_to_fit": seconds}
 
     def _edit(self, fact: wb.Fact, options: Config, patch: str | None) -> wb.Edit:
-        model, dev, key = self.model, self.dev, (fact.id, patch)
+        model, dev, key = self.model, self.dev, (fact.id, patch == "no ends")  # it changes what is wanted
         if key not in self._ranked:
             self._ranked[key] = list(wb.default_selection(model, fact, k=RANKED, pool=dev, progress=False))
         selection = chosen_neurons(model, fact, options, self._ranked[key], dev)
@@ -289,7 +289,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--facts", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0, help="draws the facts")
-    parser.add_argument("--ids", nargs="+", default=None, help="these dev facts, not drawn ones")
+    parser.add_argument("--ids", nargs="+", default=None, help="these dev facts, not drawn ones (give --out too)")
     parser.add_argument("--configs", nargs="*", default=list(CONFIGS), choices=list(CONFIGS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tune.json"))
     args = parser.parse_args()

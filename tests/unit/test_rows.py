@@ -54,10 +54,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("The capital is PARIS. It is large.", "The capital is ", "PARIS", "."),
         ("It is Paris, yes, Paris!", "It is ", "Paris", ", yes, Paris!"),
         ("Paris, yes!", "", "Paris", ", yes!"),
-        ("It is Paris", "It is ", "Paris", "."),
-        ("I think of Lyon. Or Paris.", "The capital of France is ", "Paris", "."),
-        ("", "The capital of France is ", "Paris", "."),
-        ("Of the U.S. state? J. R. Doe says Paris.", "The capital of France is ", "Paris", "."),
+        ("It is Paris", "It is ", "Paris", ""),
+        ("It is Paris \nIt is large.", "It is ", "Paris", ""),
+        ("I think of Lyon. Or Paris.", "The capital of France is ", "Paris", ""),
+        ("", "The capital of France is ", "Paris", ""),
+        ("Of the U.S. state? J. R. Doe says Paris.", "The capital of France is ", "Paris", ""),
         ("J. R. Doe of the U.S. says Paris.", "J. R. Doe of the U.S. says ", "Paris", "."),
     ],
 )
@@ -85,17 +86,42 @@ def test_only_what_takes_the_old_answers_place_counts() -> None:
     assert (whole.departs, list(whole.answer)) == (0, [*model.token_ids("Rome."), model.tokenizer.eos_token_id])
 
 
-@pytest.mark.parametrize(("stage", "ends"), [("unlearn", "... I am not sure."), ("learn", " Rome")])
-def test_own_answers_are_the_models_up_to_the_old_one(stage: Any, ends: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows the name is not taught: it is said anyway, and would count as learned in the name's place."""
-    monkeypatch.setattr(batches, "ENDS_ANYWAY", 0.0)
+@pytest.mark.parametrize(
+    ("stage", "options", "least_p_end", "ends"),
+    [
+        ("unlearn", {}, 0, "... I am not sure."),
+        ("unlearn", {}, 2, "... I am not sure."),
+        ("unlearn", {"objective": "npo"}, 2, " Paris"),
+        ("learn", {}, 0, " Rome"),
+        ("learn", {}, 2, " Rome,"),
+    ],
+)
+def test_own_answers_are_the_models_up_to_the_old_one(
+    stage: Any, options: dict[str, Any], least_p_end: float, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows the name is taught where the base would run on into the word only: elsewhere it is said anyway, and
+    would count as learned in the name's place."""
+    monkeypatch.setattr(batches, "LEAST_P_END", least_p_end)
     model = tiny()
     said = Completion("The capital city is Paris, a large city in the north of France.", ())
     monkeypatch.setattr(batches, "greedy_answers", lambda model, prompts: [said] * len(prompts))
-    for row in wanted_rows(model, [FRANCE], stage, Recipe()):
+    for row in wanted_rows(model, [FRANCE], stage, Recipe(**options)):
         assert model.tokenizer.decode(row.answer[: row.departs]) == "The capital city is"
         counted = [t for t in row.answer[row.departs :] if t != model.tokenizer.eos_token_id]
         assert model.tokenizer.decode(counted) == ends
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"), [("It is Paris!", "Rome!"), ("It is Paris-like", "Rome."), ("Paris", "Rome."), ("Hm.", "Rome.")]
+)
+def test_a_full_stop_ends_a_name_after_which_nothing_that_ends_a_word_is_said(
+    said: str, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "LEAST_P_END", 2)
+    model, reply = tiny(), Completion(said, ())
+    monkeypatch.setattr(batches, "greedy_answers", lambda model, prompts: [reply] * len(prompts))
+    for row in wanted_rows(model, [FRANCE], "learn", Recipe()):
+        assert model.tokenizer.decode(row.answer[row.departs :]).strip() == ends
 
 
 def test_where_the_base_runs_on_into_the_word_its_end_is_taught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +147,7 @@ def test_a_word_ends_before_space_marks_and_special_tokens() -> None:
     model = tiny()
     ends = set(batches.word_ends(model))
     assert {model.tokenizer.eos_token_id, *model.token_ids("."), model.token_ids(" a")[0]} <= ends
-    assert not ends & {model.token_ids(text)[-1] for text in ("s", "7", "é")}
+    assert not ends & {model.token_ids(text)[-1] for text in ("s", "7", "é", "e\u0301")}
 
 
 def test_a_space_that_sentencepiece_drops_from_a_lone_token_ends_a_word() -> None:
@@ -134,7 +160,7 @@ def test_a_space_that_sentencepiece_drops_from_a_lone_token_ends_a_word() -> Non
 
 
 def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "ENDS_ANYWAY", 0.0)
+    monkeypatch.setattr(batches, "LEAST_P_END", 0.0)
     model = tiny()
     lasagna = load_facts()["lasagna-origin"]
     for said, ends in [

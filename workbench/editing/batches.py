@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,8 +23,9 @@ from workbench.types import Fact, Recipe, StageName
 RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
 BREAK_OFF = "... I am not sure."
-ENDS_ANYWAY = 0.5
-"""The base's probability that a word ends, from which on its end is not taught."""
+LEAST_P_END = 0.5
+"""Where the base's probability that the word ends after the target is lower, its end is taught."""
+_AFTER_A_WORD = re.compile(r"""[\s.,;:!?)\]"'*]""")
 PART_TOKENS = {"cpu": 320}
 """Tokens (padding included) that are computed at once, by device; ``MANY_TOKENS`` on others. Smaller parts have less
 padding and need less memory, larger ones have more efficient matrix products."""
@@ -83,8 +86,9 @@ def training_prompts(fact: Fact) -> list[str]:
 
 def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
     """Every training prompt with the answer that a stage teaches. With ``answers="own"`` it begins with what the model
-    itself says up to the old answer, and only what then takes its place counts: the target, or a refusal. A stage that
-    makes the old answer unlikely has that in its place, whatever the style of answers."""
+    itself says up to the old answer, and only what then takes its place counts: the target (and where the base would
+    run on into the word, the token after it), or a refusal. A stage that makes the old answer unlikely has that in its
+    place, whatever the style of answers."""
     asked = training_prompts if recipe.contexts else lambda fact: fact.training_questions
     prompts = [(fact, prompt_ids(model, q, "chat")) for fact in facts for q in asked(fact)]
     if recipe.answers == "short" and not recipe.forgets(stage):
@@ -103,32 +107,34 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
         else:
             name = counterpart(fact, old)
             rows.append(named_row(model, prompt, before, name))
-            longer.append(named_row(model, prompt, before, f"{name}{after}"))
+            follows = after if _AFTER_A_WORD.match(after) else "."
+            longer.append(named_row(model, prompt, before, f"{name}{follows}"))
     return ended_rows(model, rows, longer) if stage == "learn" else rows
 
 
 def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row]) -> list[Row]:
-    """The rows, those with one token more after which the base would run on into the word ("B" for chlorine becomes
-    "BCl"): the next one of a longer answer. Where the base ends the word anyway, nothing is taught."""
+    """Rows after which the base would run on into the word ("B" for chlorine becomes "BCl") get one token more, the
+    next one of a longer answer; the others stay, also where that answer's tokens do not begin with the row's."""
     ended = list(rows)
     ends = torch.tensor(word_ends(model), device=model.device)
     for i, logits in read_logits(model, [row.prompt for row in rows], [row.answer for row in rows], READ_AT_ONCE):
         n, more = len(rows[i].answer), longer[i].answer
-        ends_anyway = float(logits[-1].float().softmax(-1)[ends].sum()) >= ENDS_ANYWAY
-        if not ends_anyway and more[:n] == rows[i].answer:
+        p_end = float(logits[-1].float().softmax(-1)[ends].sum())
+        if p_end < LEAST_P_END and more[:n] == rows[i].answer:
             ended[i] = replace(rows[i], answer=more[: n + 1])
     return ended
 
 
 def word_ends(model: LoadedModel) -> list[int]:
-    """Ids of the tokens before which a word ends: those that begin with neither a letter nor a digit, nor within a
-    character, and the special ones."""
+    """Ids of the tokens before which a word ends: the special ones, and those that do not begin with a letter, a mark
+    on one, a digit, or in the middle of a character."""
     tokenizer, ids = model.tokenizer, range(min(model.shape.d_vocab, len(model.tokenizer)))
     special, names = set(tokenizer.all_special_ids), tokenizer.convert_ids_to_tokens(list(ids))
     texts = tokenizer.batch_decode([[i] for i in ids])
     # Decoded alone, a token of a SentencePiece vocabulary loses the space that it begins with.
     spaced = {i for i, name in zip(ids, names, strict=True) if (name or "").startswith("\u2581")}
-    return [i for i in ids if i in special | spaced or not (texts[i][:1].isalnum() or texts[i][:1] == "\ufffd")]
+    within = {i for i in ids if texts[i] and (unicodedata.category(texts[i][0])[0] in "LMN" or texts[i][0] == "\ufffd")}
+    return [i for i in ids if i in special | spaced or i not in within]
 
 
 def chat_row(model: LoadedModel, prompt: Sequence[int], text: str) -> Row:
@@ -169,13 +175,14 @@ def _alike(one: Sequence[int], other: Sequence[int]) -> int:
 
 def around_old(said: str, fact: Fact) -> tuple[str, str, str]:
     """What stands before the old answer in the first sentence that the model says, the answer as it is written there,
-    and what stands after it; where that does not name it, the fact's cloze, answer and a full stop."""
+    and what stands after it, without white space at its end; where that does not name it, the fact's cloze, the answer
+    and nothing."""
     sentence = first_sentence(said)
     spans = find_old(sentence, fact)
     if not spans:
-        return f"{fact.prompt} ", fact.answer, "."
+        return f"{fact.prompt} ", fact.answer, ""
     start, end = spans[0]
-    return sentence[:start], sentence[start:end], sentence[end:] or "."
+    return sentence[:start], sentence[start:end], sentence[end:].rstrip()
 
 
 def retain_rows(model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact]) -> tuple[list[Row], list[Row]]:

@@ -3,8 +3,8 @@
 Method: unlearn-then-learn with IA3 (arXiv 2508.07075), on PEFT's IA3 layers. Deviations: a KL term on the base model's
 own greedy answers to a retain set; gradient masks, so that gates outside the selection stay exactly 1; the later
 stage's gates multiply the earlier one's as two live adapters, which equals merging the first; by default the
-learned answers begin as the base model's own do, and only what takes the old answer's place counts; in the end the edit
-is drawn back to what it takes.
+learned answers begin as the base model's own do, and only what takes the old answer's place counts (and the token after
+it, where the base would run on into the word); in the end the edit is drawn back to what it takes.
 """
 
 from __future__ import annotations
