@@ -129,12 +129,12 @@ def word_ends(model: LoadedModel) -> list[int]:
     """Ids of the tokens before which a word ends: the special ones, and those that do not begin with a letter, a mark
     on one, a digit, or in the middle of a character."""
     tokenizer, ids = model.tokenizer, range(min(model.shape.d_vocab, len(model.tokenizer)))
-    special, names = set(tokenizer.all_special_ids), tokenizer.convert_ids_to_tokens(list(ids))
-    texts = tokenizer.batch_decode([[i] for i in ids])
+    names, texts = tokenizer.convert_ids_to_tokens(list(ids)), tokenizer.batch_decode([[i] for i in ids])
+    ends = set(tokenizer.all_special_ids)
     # Decoded alone, a token of a SentencePiece vocabulary loses the space that it begins with.
-    spaced = {i for i, name in zip(ids, names, strict=True) if (name or "").startswith("\u2581")}
+    ends |= {i for i, name in zip(ids, names, strict=True) if (name or "").startswith("\u2581")}
     within = {i for i in ids if texts[i] and (unicodedata.category(texts[i][0])[0] in "LMN" or texts[i][0] == "\ufffd")}
-    return [i for i in ids if i in special | spaced or i not in within]
+    return [i for i in ids if i in ends or i not in within]
 
 
 def chat_row(model: LoadedModel, prompt: Sequence[int], text: str) -> Row:

@@ -36,8 +36,8 @@ class Recipe:
         cross-entropy of the wanted answer (nats per token) + retain_weight * KL(base || edited) on retained answers,
 
     the first over the tokens that take the old answer's place (and the one after it, where the base would run on into
-    the word), and only so far as it exceeds that of the probability
-    ``hinge``: a prompt that is learned leaves the step to those that are not and to the retained answers.
+    the word), and only so far as it exceeds that of the probability ``hinge``: a prompt that is learned leaves the step
+    to those that are not and to the retained answers.
 
     Args:
         name: Shown in reports.
