@@ -140,6 +140,22 @@ def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
     return bootstrap(values, within=(0.0, 1.0))
 
 
+def missed(results: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Where the new answer is missed: held-out questions by why. A question to which the base gives another answer than
+    the old one shows no edit; a fact that is not learned (fewer than half of its questions) is missed everywhere."""
+    found = dict.fromkeys(("questions", "new", "not understood by the base", "facts not learned", "others"), 0)
+    for result in results:
+        learned = rates_of(result)["new"].value >= 0.5
+        said = {(row["stage"], row["prompt"]): row["label"] for row in result["heldout"]}
+        for (stage, prompt), label in said.items():
+            if stage == "learn":
+                kind = "facts not learned" if not learned else "others"
+                kind = kind if said["base", prompt] == "old" else "not understood by the base"
+                found["new" if label == "new" else kind] += 1
+                found["questions"] += 1
+    return found
+
+
 def worst(results: Sequence[dict[str, Any]], name: str) -> float:
     """The worst fact's rate, all its edits together; NaN where it was measured on none."""
     means = [sum(values) / len(values) for values in by_fact(results, name).values()]
@@ -179,11 +195,14 @@ def summary(edits: Sequence[dict[str, Any]]) -> dict[str, Any]:
         print(f"\n{head(shown)}\n{line(title, means, shown)}")
     print(f"\nNew answer where the base gives the old one: {understood}. Worst facts:")
     print(", ".join(f"{name} {value:.2f}" for name, value in extremes.items()))
+    where = missed(edits)
+    print("Held-out questions: " + ", ".join(f"{name} {n}" for name, n in where.items()))
     return {
         "facts": len({edit["fact"] for edit in edits}),
         "relations": sorted({edit["relation"] for edit in edits}),
         "mean": {name: vars_of(rate) for name, rate in means.items()},
         "new_where_understood": vars_of(understood),
+        "missed": where,
         "worst": extremes,
     }
 
