@@ -237,10 +237,11 @@ def page(every: dict[str, Any], earlier: dict[str, Any], fresh: dict[str, Any]) 
     return "\n".join(lines)
 
 
-def told(rate: dict[str, Any], *, clusters: bool = False) -> str:
-    """A rate with its interval, and on request on how many facts it rests."""
-    value, low, high = (round(rate[part], 2) + 0.0 for part in ("value", "low", "high"))
-    return f"{value:.2f} [{low:.2f}, {high:.2f}]" + (f" (n = {rate['clusters']})" if clusters else "")
+def told(rate: dict[str, Any], *, clusters: bool = False, sign: bool = False, digits: int = 2) -> str:
+    """A rate with its interval; on request on how many facts it rests, and with the sign of a difference."""
+    shown = f"{'+' if sign else ''}.{digits}f"
+    value, low, high = (format(round(rate[part], digits) + 0.0, shown) for part in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" + (f" (n = {rate['clusters']})" if clusters else "")
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
 """The levers of the edit, one at a time, on dev facts; the defaults were chosen with this, never on test facts.
 
-    python -m benchmarks.tune [--facts 4] [--configs default adam ...] [--seed 0] [--ids sodium-symbol ...]
+    python -m benchmarks.tune [--facts 3] [--configs "early stop" ...] [--seed 0] [--ids sodium-symbol ...]
 
-Every configuration is one change to the default. Controls are the known dev facts of other relations with the role
+Every configuration is one change to the default; without ``--configs`` those of the table in ``docs/editing.md`` are
+measured (``PAGE``). Controls are the known dev facts of other relations with the role
 ``control``. Each finished edit is a file, ``benchmarks/results/tune/<configuration>-<fact>.json``; a rerun with the
-same settings goes on after the last one. Differences to the default are paired by fact, with a bootstrap over facts.
+same settings goes on after the last one. Differences to the default are paired by fact, with a bootstrap over facts
+(never narrower than Student's t).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 import torch
 
 import workbench as wb
-from benchmarks.edit_quality import NO_SHARES, head, line, over_facts, plain_rates, rates_of, vars_of
+from benchmarks.edit_quality import NO_SHARES, head, line, over_facts, plain_rates, rates_of, told, vars_of
 from benchmarks.kept import defaults, kept
 from workbench.atomic import write_bytes
 from workbench.editing import batches, loop
@@ -87,6 +89,30 @@ CONFIGS: dict[str, Config] = {
 ``near`` False leaves neighbours out of the retain set; ``patch`` names one of ``PATCHES``; the edit is taken at the
 first step at which ``both`` the new answer and the KL are so good; of its gates ``keep`` stay. A learn
 stage that is longer repairs: what is learned pushes no further, only the KL does."""
+
+PAGE = (
+    "neurons by attribution minus controls'",
+    "500 neurons",
+    "8000 neurons",
+    "neurons from layer 8 on",
+    "neurons of the ten layers with the largest MLP effect",
+    "retain 24 facts",
+    "retain no neighbours",
+    "hard retain rows",
+    "KL on the question too",
+    "KL on the answer's first token",
+    "AdamW, not natural",
+    "the 500 gates that moved most",
+    "gates within [0.5, 1.5]",
+    "not drawn back",
+    "stop once p is 0.9 and the KL 0.02",
+    "early stop",
+    "learn only",
+    "4 and 26 steps",
+    "learn twice as long, to repair",
+    "batches of 6 and 8 rows",
+)
+PAGE_RATES = {"new": "new", "forget": "forgotten", "control": "controls", "neighbour": "neighbours", "kl": "KL"}
 
 
 def dev_facts(model: wb.LoadedModel, facts: wb.FactSet, n: int, seed: int) -> list[wb.Fact]:
@@ -284,13 +310,23 @@ def minus_default(found: dict[str, dict[str, Any]], name: str, rate: str) -> Rat
     return paired_difference(mine, other, within=(-math.inf, math.inf) if rate in NO_SHARES else (-1.0, 1.0))
 
 
+def page(means: dict[str, dict[str, Rate]], changes: dict[str, dict[str, Rate]]) -> str:
+    """The table of ``docs/editing.md``, in Markdown: the default's means, and what each change adds to them."""
+    lines = [f"| | {' | '.join(PAGE_RATES.values())} |", "|" + "---|" * (len(PAGE_RATES) + 1)]
+    rows = {"default": means["default"], **changes}
+    for name, rates in rows.items():
+        shown = (told(vars_of(rates[k]), sign=name != "default", digits=3 if k in NO_SHARES else 2) for k in PAGE_RATES)
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run what is not done yet, print Markdown tables, write ``benchmarks/results/tune.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--facts", type=int, default=4)
+    parser.add_argument("--facts", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0, help="draws the facts")
     parser.add_argument("--ids", nargs="+", default=None, help="these dev facts, not drawn ones (give --out too)")
-    parser.add_argument("--configs", nargs="*", default=list(CONFIGS), choices=list(CONFIGS))
+    parser.add_argument("--configs", nargs="*", default=PAGE, choices=list(CONFIGS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tune.json"))
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
@@ -313,6 +349,7 @@ def main() -> None:
     summary = {name: {k: minus_default(found, name, k) for k in SHOWN} for name in found if name != "default"}
     for name, rates in summary.items():
         print(line(f"{name}, minus the default", rates, SHOWN))
+    print(f"\n{page(means, summary)}")
     content = {
         "facts": [f.id for f in chosen],
         "mean": {n: {k: vars_of(r) for k, r in rates.items()} for n, rates in means.items()},
