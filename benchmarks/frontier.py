@@ -147,7 +147,7 @@ def main() -> None:
     )
     print("|" + "---|" * 9)
     settings = {
-        **defaults(model, seed=args.seed),
+        **defaults(model, wb.Recipe(seed=args.seed)),
         "strengths": args.strengths,
         "max_controls": args.max_controls,
     }

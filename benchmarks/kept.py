@@ -29,16 +29,16 @@ def kept(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, A
     return done
 
 
-def defaults(model: wb.LoadedModel, **changes: Any) -> dict[str, Any]:
-    """What a default edit and its rates depend on: the model, the recipe with these changes, the default selector, and
-    the bundled facts with their wordings and aliases. The package's code is not in it: delete the files when it changes
-    what is fitted or counted.
+def defaults(model: wb.LoadedModel, recipe: wb.Recipe | None = None, neurons: int = NEURONS) -> dict[str, Any]:
+    """What an edit by the default selector and its rates depend on: the model, the recipe (the default one for None),
+    the selector, and the bundled facts with their wordings and aliases. The package's code is not in it: delete the
+    files when it changes what is fitted or counted.
     """
     facts = json.dumps([fact.to_dict() for fact in wb.load_facts()], sort_keys=True)
-    recipe = wb.Recipe(**changes)
+    recipe = recipe or wb.Recipe()
     return {
         "facts": hashlib.sha256(facts.encode()).hexdigest()[:16],
         "model": model.fingerprint,
         "recipe": recipe.to_dict() | {"steps": list(recipe.stage_steps)},
-        "selector": {"neurons": NEURONS, "layers": "all", "retained": RETAINED},
+        "selector": {"neurons": neurons, "layers": "all", "retained": RETAINED},
     }

@@ -22,7 +22,7 @@ from workbench.architecture import inject_gates, shared_view, write_gates
 from workbench.editing.loop import CancelFlag, Cancelled, Moving, NonFiniteLoss, Training, check_cancel
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import SELECTOR, default_selection
+from workbench.editing.selector import NEURONS, SELECTOR, default_selection
 from workbench.editing.sensitivity import fisher_information
 from workbench.models import LoadedModel
 from workbench.prompts import check_first_tokens
@@ -38,7 +38,7 @@ __all__ = ["CancelFlag", "Cancelled", "NonFiniteLoss", "check_selection", "retai
 def rewrite(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
-    selection: Selection | str | None = None,
+    selection: Selection | str | int | None = None,
     *,
     recipe: Recipe | str | None = None,
     retain: FactSet | Sequence[Fact] | None = None,
@@ -54,7 +54,8 @@ def rewrite(
         model: A base model; it is not changed.
         fact: One fact, or several that are rewritten together.
         selection: What may move, as a ``Selection`` or text. None: the default selector ``neurons-by-contrast`` (see
-            ``default_selection``): those whose gates move the new answer most for what they cost other answers.
+            ``default_selection``): those whose gates move the new answer most for what they cost other answers. A
+            number: so many of them.
         recipe: A ``Recipe``, the name of a built-in one (``"unlearn-then-learn"``, ``"learn-only"``,
             ``"unlearn-only"``, ``"paper"``), or None for the first. ``"paper"`` has the paper's settings, not its
             modules: give those as the selection (``benchmarks/paper.py`` does).
@@ -70,8 +71,9 @@ def rewrite(
         The edit, with one stage per stage of the recipe.
 
     Raises:
-        ValueError: An empty selection, a component that the model lacks, an edited model, answer and target with the
-            same first token, a retain set that holds an edited fact, or one that is missing though the recipe needs it.
+        ValueError: An empty selection, a number that is out of range, a component that the model lacks, an edited
+            model, answer and target with the same first token, a retain set that holds an edited fact, or one that is
+            missing though the recipe needs it.
         Cancelled: ``cancel`` was set or ``on_step`` returned False.
         NonFiniteLoss: The loss became NaN or infinite.
         KeyboardInterrupt: Ctrl-C; as after every error, nothing is half-applied: gates live on a copy's adapters.
@@ -84,15 +86,16 @@ def rewrite(
         raise ValueError("rewrite needs at least one fact, got none.")
     for one in facts:
         check_first_tokens(model, one)
-    given = selection is not None
+    given = not (selection is None or isinstance(selection, int))
     chosen = Selection(selection) if isinstance(selection, str) else selection
-    if chosen is not None:
+    if isinstance(chosen, Selection):
         check_selection(model, chosen)
     began = time.perf_counter()
     kept = retain_set(model, facts, retain, recipe, pool, progress)
     check_cancel(cancel)
-    if chosen is None:
-        chosen = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress)
+    if not isinstance(chosen, Selection):
+        k = NEURONS if chosen is None else chosen
+        chosen = default_selection(model, facts, pool=pool, k=k, seed=recipe.seed, progress=progress)
     check_cancel(cancel)
     selected_at = time.perf_counter()
     training = Training(
@@ -115,6 +118,7 @@ def rewrite(
                 model,
                 retain_rows=training.n_retain,
                 lowest_layer=training.start,
+                learned=fit.learned,
                 drawn_back_to=fit.strength,
                 seconds_to_select=round(selected_at - began, 1),
                 seconds_to_fit=round(time.perf_counter() - selected_at, 1),
@@ -166,6 +170,7 @@ class _Fit:
         self.training, self.model, self.recipe = training, training.model, training.recipe
         self.entries = selection.entries(self.model)
         self.strength = 1.0
+        self.learned: float | None = None
         self._view = shared_view(self.model.hf)
 
     def run(self, progress: bool, stop: Callable[[tuple[EditStage, ...]], bool] | None) -> tuple[EditStage, ...]:
@@ -229,9 +234,12 @@ class _Fit:
         self, parameters: Mapping[str, nn.Parameter], earlier: Sequence[EditStage], level: Callable[[], float]
     ) -> None:
         """Give the last stage's gates the values at which the product of all stages is drawn back to the least strength
-        that keeps ``level`` at the recipe's ``draw_back``; they stay where it is not reached."""
+        that keeps ``level`` at the recipe's ``draw_back``; they stay where it is not reached (``Edit.shortfall``)."""
         wanted = self.recipe.draw_back
-        if wanted is None or level() < wanted:
+        if wanted is None:
+            return
+        self.learned = level()
+        if self.learned < wanted:
             return
         before = reduce(operator.mul, (stage.delta for stage in earlier), GateDelta({}))
         whole = before * self._delta(parameters)

@@ -55,9 +55,10 @@ def default_selection(
     Raises:
         ValueError: k is out of range.
     """
+    n = model.shape.n_layers * model.shape.d_mlp
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n:
+        raise ValueError(f"k must be a whole number from 1 to {n}, the model's neurons, got {k!r}.")
     scores = gate_scores(model, fact, pool=pool, seed=seed, progress=progress)
-    if not isinstance(k, int) or not 1 <= k <= scores.numel():
-        raise ValueError(f"k must be a whole number from 1 to {scores.numel()}, the model's neurons, got {k!r}.")
     best = scores.flatten().argsort(descending=True, stable=True)[:k]
     d_mlp = model.shape.d_mlp
     return Selection([Component(i // d_mlp, "N", i % d_mlp) for i in best.tolist()])

@@ -305,8 +305,19 @@ class Edit:
         ids = ", ".join(f.id for f in self.facts)
         return (
             f"Edit({ids}: {' then '.join(s.name for s in self.stages)}, {len(self.selection)} components, "
-            f"{moved} gates moved, base {self.base_name!r} {self.base_fingerprint[:12]})"
+            f"{moved} gates moved, {f'{short}, ' if (short := self.shortfall) else ''}"
+            f"base {self.base_name!r} {self.base_fingerprint[:12]})"
         )
+
+    @property
+    def shortfall(self) -> str | None:
+        """In words, that the new answer was not learned in training itself: three quarters of the training prompts do
+        not give it the probability at which an edit is drawn back (``Recipe.draw_back``). None where they do, and
+        where it was not looked at (no drawing back, a fit that ``stop`` ended, an edit of an older version)."""
+        learned, wanted = self.provenance.get("settings", {}).get("learned"), self.recipe.draw_back
+        if learned is None or wanted is None or learned >= wanted:
+            return None
+        return f"not fully learned: P(new) per token reaches {learned:.2g} in training, {wanted:g} is wanted"
 
     @property
     def stage_names(self) -> tuple[str, ...]:
