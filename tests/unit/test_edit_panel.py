@@ -21,8 +21,9 @@ from tests.wire import click, enter
 from workbench.editing.fit import Cancelled, NonFiniteLoss, rewrite
 from workbench.evaluation.evaluate import evaluate
 from workbench.types import AnswerRow, Edit, EvalReport, Rate, Recipe, Selection, Step
-from workbench.widgets import edit_job, edit_views
+from workbench.widgets import edit_job, edit_views, train_choice
 from workbench.widgets.code import edit_code, recipe_code, selection_code
+from workbench.widgets.compare import CompareView
 from workbench.widgets.connection import Connection
 from workbench.widgets.edit_panel import EditPanel
 
@@ -247,6 +248,28 @@ def test_the_picked_components_are_read_when_run_is_pressed(monkeypatch: pytest.
     assert one.selection is None and "selection = None  # None: the default selector" in one.code
     one.run().wait(10)
     assert held.given[2] is None
+
+
+def test_more_neurons_for_a_fact_that_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the panel says of such an edit can be clicked, and gives the same as its code."""
+    for module in (train_choice, edit_views):
+        monkeypatch.setattr(module, "MORE_NEURONS", 9)
+    one = panel(recipe=replace(QUICK, draw_back=1.0))
+    one.run().wait(60)
+    assert one.edit is not None and one.edit.shortfall is not None and one.edit.shortfall in shown(one)
+    assert "choose 9 neurons under " in shown(one) and " and double the learn steps." in shown(one)
+    enter(control(one, "Train"), index=2)
+    enter(control(one, "learn steps"), value=8)
+    assert one.selection == 9 and "selection = 9  # so many neurons of the default selector" in one.code
+    one.random_control = True
+    one.run().wait(60)
+    assert one.edit.recipe.stage_steps == (3, 8) and len(one.edit.selection) == 9 and one.control_report is not None
+    assert same(one.edit, rewrite(tiny(), FRANCE, 9, recipe=one.recipe, pool=FACTS, progress=False))
+    assert "to teach it, double the learn steps" in shown(one).lower() and "choose 9" not in shown(one)
+    assert "selection = 9\n" in CompareView(tiny(), one.edit, pool=FACTS).code
+    edit = one.edit
+    one.show(edit, None)
+    assert str(edit.shortfall) in shown(one)
 
 
 def test_a_picker_that_is_not_made_of_traits(monkeypatch: pytest.MonkeyPatch) -> None:

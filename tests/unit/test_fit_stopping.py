@@ -249,6 +249,7 @@ def test_an_edit_is_drawn_back_to_what_it_takes(stages: tuple[StageName, ...]) -
     edit = fitted(model, draw_back=wanted, **options)
     strength = edit.provenance["settings"]["drawn_back_to"]
     assert 0 < strength < 1 and strength * 32 == int(strength * 32)
+    assert edit.shortfall is None and edit.provenance["settings"]["learned"] == pytest.approx(top, rel=1e-3)
     assert quartile(model, edit, 1) >= wanted > quartile(model, whole, strength - 1 / 32)
     gates, line = edit.delta().gates, whole.delta(strength=strength).gates
     assert gates.keys() == line.keys()
@@ -268,8 +269,13 @@ def test_an_edit_is_drawn_back_to_what_it_takes(stages: tuple[StageName, ...]) -
 
 def test_an_edit_that_has_not_reached_the_level_is_not_drawn_back() -> None:
     edit = fitted(draw_back=1.0)
-    assert same(edit, fitted(draw_back=None))
+    unwatched = fitted(draw_back=None)
+    assert same(edit, unwatched)
     assert edit.provenance["settings"]["drawn_back_to"] == 1
+    learned = edit.provenance["settings"]["learned"]
+    assert 0 < learned < 1 and f"{learned:.2g} per token or more, 1 is wanted" in str(edit.shortfall)
+    assert str(edit.shortfall) in repr(edit)
+    assert unwatched.shortfall is None and "learned" not in repr(unwatched)
 
 
 def training_of(*facts: Fact, **changes: Any) -> Training:

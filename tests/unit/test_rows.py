@@ -360,6 +360,8 @@ def test_the_default_selection() -> None:
     assert scores[picked].min() >= scores[~picked].max()
     with pytest.raises(ValueError, match="k must be a whole number from 1 to 168"):
         default_selection(model, FRANCE, pool=FACTS, k=169, progress=False)
+    with pytest.raises(ValueError, match="got True"):
+        default_selection(model, FRANCE, pool=FACTS, k=True, progress=False)
 
 
 def test_the_default_selection_is_what_rewrite_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,6 +370,16 @@ def test_the_default_selection_is_what_rewrite_takes(monkeypatch: pytest.MonkeyP
     assert edit.selector == "neurons-by-contrast"
     assert len(edit.selection) == 9
     assert edit.delta().n_moved() == 9
+
+
+def test_a_number_is_so_many_neurons_of_the_default_selector() -> None:
+    edit = fitted(selection=7)
+    assert edit.selector == "neurons-by-contrast"
+    assert edit.selection == default_selection(tiny(), FRANCE, pool=FACTS, k=7, progress=False)
+    assert same(edit, fitted(selection=edit.selection))
+    for wrong in (0, 169, True):
+        with pytest.raises(ValueError, match=f"from 1 to 168, the model's neurons, got {wrong}"):
+            fitted(selection=wrong)
 
 
 @pytest.mark.parametrize("measured_on", ["the fit's rows", "others"])

@@ -22,7 +22,7 @@ from workbench.architecture import inject_gates, shared_view, write_gates
 from workbench.editing.loop import CancelFlag, Cancelled, Moving, NonFiniteLoss, Training, check_cancel
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import NEURONS, SELECTOR, default_selection
+from workbench.editing.selector import SELECTOR, default_selection
 from workbench.editing.sensitivity import fisher_information
 from workbench.models import LoadedModel
 from workbench.prompts import check_first_tokens
@@ -94,8 +94,8 @@ def rewrite(
     kept = retain_set(model, facts, retain, recipe, pool, progress)
     check_cancel(cancel)
     if not isinstance(chosen, Selection):
-        k = NEURONS if chosen is None else chosen
-        chosen = default_selection(model, facts, pool=pool, k=k, seed=recipe.seed, progress=progress)
+        size = {} if chosen is None else {"k": chosen}
+        chosen = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress, **size)
     check_cancel(cancel)
     selected_at = time.perf_counter()
     training = Training(

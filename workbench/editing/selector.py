@@ -18,6 +18,8 @@ from workbench.tracing.attribution import attribute
 from workbench.types import Component, Fact, FactSet, Form, Recipe, Selection, Site
 
 NEURONS = 2000
+MORE_NEURONS = 8000
+"""For facts that the default's number does not teach."""
 CONTROLS = 12
 RETAINED = 80
 SELECTOR = "neurons-by-contrast"

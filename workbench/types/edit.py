@@ -311,13 +311,16 @@ class Edit:
 
     @property
     def shortfall(self) -> str | None:
-        """In words, that the new answer was not learned in training itself: three quarters of the training prompts do
-        not give it the probability at which an edit is drawn back (``Recipe.draw_back``). None where they do, and
-        where it was not looked at (no drawing back, a fit that ``stop`` ended, an edit of an older version)."""
+        """In words, that what the last stage teaches was not learned in training itself: three quarters of the training
+        prompts do not give it the probability at which an edit is drawn back (``Recipe.draw_back``). None where they
+        do, and where it was not looked at (no drawing back, a fit that ``stop`` ended, an edit of an older version)."""
         learned, wanted = self.provenance.get("settings", {}).get("learned"), self.recipe.draw_back
         if learned is None or wanted is None or learned >= wanted:
             return None
-        return f"not fully learned: P(new) per token reaches {learned:.2g} in training, {wanted:g} is wanted"
+        return (
+            f"not fully learned: of the training prompts three quarters give what is taught {learned:.2g} per token or "
+            f"more, {wanted:g} is wanted"
+        )
 
     @property
     def stage_names(self) -> tuple[str, ...]:

@@ -67,10 +67,11 @@ def recipe_code(recipe: Recipe) -> str:
     return f"wb.Recipe.named({', '.join([repr(recipe.name), *settings])})"
 
 
-def selection_code(selection: Selection | None) -> str:
-    """A selection as text, in lines of a readable length; None for the default selector."""
-    if selection is None:
-        return "None"
+def selection_code(selection: Selection | int | None) -> str:
+    """A selection as text, in lines of a readable length; None for the default selector, a number for so many of its
+    neurons."""
+    if not isinstance(selection, Selection):
+        return repr(selection)
     lines = textwrap.wrap(str(selection), 96) or [""]
     if len(lines) == 1:
         return repr(lines[0])
@@ -80,7 +81,7 @@ def selection_code(selection: Selection | None) -> str:
 def edit_code(
     model: LoadedModel,
     facts: Sequence[Fact],
-    selection: Selection | None,
+    selection: Selection | int | None,
     recipe: Recipe,
     *,
     pool: FactSet | None = None,
@@ -91,6 +92,7 @@ def edit_code(
     given = facts_code(facts, pool)
     more = ", pool=pool" if "\npool = " in given else ""
     comment = "  # None: the default selector" if selection is None else ""
+    comment = "  # so many neurons of the default selector" if isinstance(selection, int) else comment
     beside = (
         "drawn = edit.selection.random_like(model, seed=recipe.seed)\n"
         f"control = wb.rewrite(model, fact, drawn, recipe=recipe{more})\n"

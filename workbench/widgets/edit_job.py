@@ -18,7 +18,7 @@ TELL_EVERY = 5
 def fit_and_evaluate(
     model: LoadedModel,
     facts: FactSet,
-    selection: Selection | None,
+    selection: Selection | int | None,
     recipe: Recipe,
     *,
     pool: FactSet | None,
@@ -46,7 +46,7 @@ def fit_and_evaluate(
         Cancelled: ``cancel`` was set.
         ValueError: An empty selection, and all that the two functions refuse.
     """
-    if selection is not None and not len(selection):
+    if isinstance(selection, Selection) and not len(selection):
         raise ValueError(
             'Nothing is picked, so nothing could move. Pick components on the maps, or choose "Default selector" '
             'under "Train".'
@@ -60,7 +60,7 @@ def fit_and_evaluate(
             say(f"Fitting the random control: {one.stage} step {one.step}.")
 
     fit: dict[str, Any] = {"recipe": recipe, "pool": pool, "cancel": cancel, "progress": False}
-    if on_control is not None and selection is not None:
+    if on_control is not None and isinstance(selection, Selection):
         selection.random_like(model, seed=recipe.seed)  # refused before the fit, not after it
     edit = rewrite(model, facts, selection, on_step=step, **fit)
     on_edit(edit)

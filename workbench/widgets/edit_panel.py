@@ -128,7 +128,7 @@ class EditPanel(Panel):
         self._train.source = source
 
     @property
-    def selection(self) -> Selection | None:
+    def selection(self) -> Selection | int | None:
         """What Run would train: the picked components, or None for the default selector."""
         return self._train.selection
 
@@ -252,7 +252,7 @@ class EditPanel(Panel):
             self.recipe, self.random_control = edit.recipe, control_report is not None
             self._edit, self._report, self._control_report = edit, report, control_report
             self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
-            self._alert.value = markup.alert(edit_views.edit_summary(edit), "done")
+            self._alert.value = edit_views.fitted(edit)
             self._results.value = edit_views.results(report, control_report) if report is not None else ""
             if edit_code is not None:
                 self._ran = f"{start_code(self._model)}{facts_code(self._facts, self._pool)}{edit_code}"
@@ -323,7 +323,7 @@ class EditPanel(Panel):
             elif job.state == "cancelled":
                 self._alert.value = markup.alert(job.error, "info")
             elif self._edit is not None:
-                self._alert.value = markup.alert(edit_views.edit_summary(self._edit), "done")
+                self._alert.value = edit_views.fitted(self._edit)
             if self._edit is not None and self._report is None:
                 how = "failed" if job.state == "failed" else "was cancelled"
                 self._results.value = markup.alert(f"Not evaluated: the evaluation {how}.", "info")
@@ -364,7 +364,7 @@ class EditPanel(Panel):
             self._ran = None
             self._show_code()
 
-    def _code_for(self, selection: Selection | None, recipe: Recipe) -> str:
+    def _code_for(self, selection: Selection | int | None, recipe: Recipe) -> str:
         return code_of_edit(
             self._model,
             self._facts,

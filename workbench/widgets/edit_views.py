@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from workbench.editing.selector import MORE_NEURONS
 from workbench.plots.style import visible
 from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Step
 from workbench.types.edit import updates_before, updates_by_stage
@@ -91,6 +92,17 @@ def edit_summary(edit: Edit) -> str:
         f"{counts}. {len(edit.selection)} components {how}, {edit.delta().n_moved()} gates moved, "
         f"the farthest by {edit.delta().largest_move():.3g}."
     )
+
+
+def fitted(edit: Edit) -> str:
+    """What was fitted, and what to do about it where the new answer was not learned."""
+    done = markup.alert(edit_summary(edit), "done")
+    if edit.shortfall is None:
+        return done
+    more = f'choose {MORE_NEURONS:,} neurons under "Train" and '
+    tried = edit.selector != "given" and len(edit.selection) >= MORE_NEURONS
+    advice = f"{'' if tried else more}double the {edit.stage_names[-1]} steps."
+    return done + markup.alert(f"{edit.shortfall}. To teach it, {advice}", "info")
 
 
 def _about_control(report: EvalReport, control: EvalReport) -> str:
