@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -301,6 +302,11 @@ class Tuning:
         return edit if keep is None else pruned(edit, keep)
 
 
+def file_name(config: str) -> str:
+    """A configuration's name without what a file's name should not have."""
+    return re.sub(r"[^a-z0-9]+", "-", config.lower()).strip("-")
+
+
 def minus_default(found: dict[str, dict[str, Any]], name: str, rate: str) -> Rate:
     """A configuration's rate minus the default's on the same facts."""
     mine: dict[str, list[float]] = {}
@@ -340,7 +346,7 @@ def main() -> None:
     print(head(SHOWN), flush=True)
     for name in dict.fromkeys(["default", *args.configs]):
         for fact in chosen:
-            path = args.out.with_suffix("") / f"{name.replace(' ', '-')}-{fact.id}.json"
+            path = args.out.with_suffix("") / f"{file_name(name)}-{fact.id}.json"
             settings = {**defaults(model), "change": CONFIGS[name]}
             done = kept(path, settings, partial(tuning.run, fact, CONFIGS[name]))
             found.setdefault(name, {})[fact.id] = done
