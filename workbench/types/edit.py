@@ -318,8 +318,8 @@ class Edit:
         if learned is None or wanted is None or learned >= wanted:
             return None
         return (
-            f"not fully learned: of the training prompts three quarters give what is taught {learned:.2g} per token or "
-            f"more, {wanted:g} is wanted"
+            f"not fully learned: three quarters of the training prompts give what is taught P = {learned:.2g} per "
+            f"token, {wanted:g} is wanted"
         )
 
     @property

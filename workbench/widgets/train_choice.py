@@ -15,7 +15,7 @@ from workbench.widgets.controls import Dropdown
 from workbench.widgets.recipe_controls import STYLE
 
 DEFAULT: tuple[str, str] = ("Default selector: neurons by gain for damage", "default")
-MORE: tuple[str, str] = (f"Default selector, {MORE_NEURONS:,} neurons: for a fact that is not learned", "more")
+MORE: tuple[str, str] = (f"Default selector, {MORE_NEURONS:,} neurons: if a fact is not learned", "more")
 
 
 class TrainChoice(HBox):
