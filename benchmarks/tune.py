@@ -47,7 +47,7 @@ CONFIGS: dict[str, Config] = {
     "neurons by attribution minus controls'": {"by": "contrast"},
     "500 neurons": {"k": 500},
     "8000 neurons": {"k": 8000},
-    "20000 neurons": {"k": 20000},
+    "20000 neurons": {"k": 20_000},
     "8000 neurons, learn twice as long": {"k": 8000, "times": (1, 2)},
     "neurons from layer 8 on": {"lowest": 8},
     "neurons from layer 16 on": {"lowest": 16},

@@ -18,10 +18,13 @@ from tests.reader import harmless
 from tests.small_fits import same
 from tests.tiny_facts import capital, capitals
 from tests.wire import click, enter
+from workbench.editing import fit as fit_module
 from workbench.editing.fit import Cancelled, NonFiniteLoss, rewrite
+from workbench.editing.recipes import RECIPES
+from workbench.editing.selector import default_selection
 from workbench.evaluation.evaluate import evaluate
 from workbench.types import AnswerRow, Edit, EvalReport, Rate, Recipe, Selection, Step
-from workbench.widgets import edit_job, edit_views, train_choice
+from workbench.widgets import edit_job, edit_panel, edit_views
 from workbench.widgets.code import edit_code, recipe_code, selection_code
 from workbench.widgets.compare import CompareView
 from workbench.widgets.connection import Connection
@@ -250,26 +253,39 @@ def test_the_picked_components_are_read_when_run_is_pressed(monkeypatch: pytest.
     assert held.given[2] is None
 
 
-def test_more_neurons_for_a_fact_that_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the panel says of such an edit can be clicked, and gives the same as its code."""
-    for module in (train_choice, edit_views):
-        monkeypatch.setattr(module, "MORE_NEURONS", 9)
-    one = panel(recipe=replace(QUICK, draw_back=1.0))
-    one.run().wait(60)
-    assert one.edit is not None and one.edit.shortfall is not None and one.edit.shortfall in shown(one)
-    assert "choose 9 neurons under " in shown(one) and " and double the learn steps." in shown(one)
-    enter(control(one, "Train"), index=2)
-    enter(control(one, "learn steps"), value=8)
-    assert one.selection == 9 and "selection = 9  # so many neurons of the default selector" in one.code
+def test_a_fact_that_is_not_learned_is_tried_harder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The panel follows the second fit, and says what it gave; its code and its control make the same."""
+    few, more = 9, 30
+    monkeypatch.setitem(RECIPES, "quick", hard := replace(QUICK, draw_back=1.0))
+    monkeypatch.setattr(
+        fit_module, "default_selection", lambda *given, k=few, **options: default_selection(*given, k=k, **options)
+    )
+    monkeypatch.setattr(fit_module, "MORE_NEURONS", more)
+    one = panel(None, recipe=hard)
+    seen: list[tuple[bool, str]] = []
+    monkeypatch.setattr(edit_panel, "SECONDS_BETWEEN_DRAWINGS", 0)
+    drawn = edit_views.fit_progress
+    monkeypatch.setattr(
+        edit_views, "fit_progress", lambda *given: seen.append((one._tries_harder, text := drawn(*given))) or text
+    )
     one.random_control = True
     one.run().wait(60)
-    assert one.edit.recipe.stage_steps == (3, 8) and len(one.edit.selection) == 9 and one.control_report is not None
-    assert same(one.edit, rewrite(tiny(), FRANCE, 9, recipe=one.recipe, pool=FACTS, progress=False))
-    assert "to teach it, double the learn steps" in shown(one).lower() and "choose 9" not in shown(one)
-    assert "selection = 9\n" in CompareView(tiny(), one.edit, pool=FACTS).code
-    edit = one.edit
-    one.show(edit, None)
-    assert str(edit.shortfall) in shown(one)
+    assert one.edit is not None and one.control_report is not None
+    assert one.edit.recipe.stage_steps == (3, 8) and len(one.edit.selection) == more
+    assert [again for again, _ in seen] == [False] * 9 + [True] * 13
+    assert "learn: step 4 of 4" in seen[8][1] and "learn: step 8 of 8" in seen[-1][1]
+    assert str(one.edit.shortfall) in shown(one) and "More learn steps may teach it." in shown(one)
+    names: dict[str, Any] = {}
+    monkeypatch.setattr(workbench, "load_model", lambda *args: tiny())
+    exec(one.code, names)
+    assert same(names["edit"], one.edit)
+    assert names["control"].recipe == one.edit.recipe and names["control_report"].rows == one.control_report.rows
+    assert f"selection = {more}\n" in CompareView(tiny(), one.edit, pool=FACTS).code
+    one.show(names["edit"], None)
+    assert str(one.edit.shortfall) in shown(one)
+    picked = panel(recipe=hard)
+    picked.run().wait(60)
+    assert "so may the default selector" in shown(picked) and picked.edit.recipe.stage_steps == (3, 4)
 
 
 def test_a_picker_that_is_not_made_of_traits(monkeypatch: pytest.MonkeyPatch) -> None:

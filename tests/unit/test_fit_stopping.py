@@ -25,11 +25,14 @@ from tests.small_fits import (
     unchanged,
 )
 from tests.tiny_facts import capital, tiny
+from workbench.editing import fit as fit_module
 from workbench.editing import loop as loop_module
 from workbench.editing.applied import applied
 from workbench.editing.fit import Cancelled, NonFiniteLoss
 from workbench.editing.loop import Training
 from workbench.editing.objectives import Forgotten
+from workbench.editing.recipes import RECIPES
+from workbench.editing.selector import default_selection
 from workbench.models import LoadedModel
 from workbench.prompts import answer_ids, prompt_ids
 from workbench.types import Edit, Fact, Selection, StageName, Step
@@ -276,6 +279,35 @@ def test_an_edit_that_has_not_reached_the_level_is_not_drawn_back() -> None:
     assert 0 < learned < 1 and f"P = {learned:.2g} per token, 1 is wanted" in str(edit.shortfall)
     assert str(edit.shortfall) in repr(edit)
     assert unwatched.shortfall is None and "learned" not in repr(unwatched)
+
+
+def test_what_the_default_neurons_do_not_teach_is_fitted_again_with_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def few(*given: Any, k: int = 9, **options: Any) -> Selection:
+        return default_selection(*given, k=k, **options)
+
+    monkeypatch.setattr(fit_module, "default_selection", few)
+    monkeypatch.setattr(fit_module, "MORE_NEURONS", 30)
+    hard: dict[str, Any] = {"name": "hard", "draw_back": 1.0}
+    monkeypatch.setitem(RECIPES, "hard", recipe(**hard))
+    stages, (first, last) = RECIPES["hard"].stages, RECIPES["hard"].stage_steps
+    seen: list[Step] = []
+    edit = fitted(selection=None, on_step=seen.append, **hard)
+    assert len(edit.selection) == 30 and edit.recipe.stage_steps == (first, 2 * last)
+    assert same(edit, fitted(selection=30, steps=(first, 2 * last), **hard))
+    assert tuple(seen[-len(edit.history) :]) == edit.history
+    assert [s.step for s in seen if s.stage == stages[1]] == [*range(last + 1), *range(2 * last + 1)]
+
+    told, alone = edit.provenance["settings"]["first_fit"], fitted(selection=9, **hard)
+    assert told["neurons"] == 9 and told["learned"] == alone.provenance["settings"]["learned"] and told["seconds"] > 0
+    for once in (
+        alone,
+        fitted(**hard),
+        fitted(selection=None, **hard, steps=2),
+        fitted(selection=None, draw_back=None),
+    ):
+        assert "first_fit" not in once.provenance["settings"] and len(once.selection) < 30
+    learned = fitted(selection=None, **hard | {"draw_back": 1e-9})
+    assert learned.shortfall is None and len(learned.selection) == 9
 
 
 def training_of(*facts: Fact, **changes: Any) -> Training:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from workbench.architecture import inject_gates, shared_view, write_gates
 from workbench.editing.loop import CancelFlag, Cancelled, Moving, NonFiniteLoss, Training, check_cancel
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
+from workbench.editing.recipes import harder, has_its_own_steps
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import SELECTOR, default_selection
+from workbench.editing.selector import MORE_NEURONS, SELECTOR, default_selection
 from workbench.editing.sensitivity import fisher_information
 from workbench.models import LoadedModel
 from workbench.prompts import check_first_tokens
@@ -54,21 +55,25 @@ def rewrite(
         model: A base model; it is not changed.
         fact: One fact, or several that are rewritten together.
         selection: What may move, as a ``Selection`` or text. None: the default selector ``neurons-by-contrast`` (see
-            ``default_selection``): those whose gates move the new answer most for what they cost other answers. A
-            number: so many of them.
+            ``default_selection``): those whose gates move the new answer most for what they cost other answers. Where
+            they do not teach the facts (``Edit.shortfall``) and the recipe has its own number of steps, the fit is made
+            anew with ``MORE_NEURONS`` of them and twice the steps of the last stage, and the first one
+            is thrown away. A number: so many of them, without a second fit.
         recipe: A ``Recipe``, the name of a built-in one (``"unlearn-then-learn"``, ``"learn-only"``,
             ``"unlearn-only"``, ``"paper"``), or None for the first. ``"paper"`` has the paper's settings, not its
             modules: give those as the selection (``benchmarks/paper.py`` does).
         retain: Facts whose answers are held in place by the KL term; None: ``default_retain``. Never evaluated.
         pool: Where the default retain set and the selector's controls come from; the bundled facts by default.
-        on_step: Called with each ``Step``. Returning False cancels.
+        on_step: Called with each ``Step``; a second fit begins at the first stage's step 0 again. Returning False
+            cancels.
         cancel: Checked before each step; when set, the fit ends with ``Cancelled``.
         stop: Called after each step of the last stage with the edit as it is then (its last ``Step`` is the one just
             made); True ends the fit there. ``compare`` reads every arm with it at the same mark.
         progress: Show a progress bar.
 
     Returns:
-        The edit, with one stage per stage of the recipe.
+        The edit, with one stage per stage of the recipe. ``recipe`` and ``selection`` are those it was made with;
+        ``provenance["settings"]["first_fit"]`` tells of one that was thrown away.
 
     Raises:
         ValueError: An empty selection, a number that is out of range, a component that the model lacks, an edited
@@ -126,7 +131,15 @@ def rewrite(
             | {"modules": model.architecture.describe(fit.entries)},
         )
 
-    return edit_of(fit.run(progress, None if stop is None else lambda stages: stop(edit_of(stages))))
+    edit = edit_of(fit.run(progress, None if stop is None else lambda stages: stop(edit_of(stages))))
+    more = min(MORE_NEURONS, model.shape.n_layers * model.shape.d_mlp)
+    if selection is not None or edit.shortfall is None or not has_its_own_steps(recipe) or more <= len(chosen):
+        return edit
+    first = {"neurons": len(chosen), "learned": fit.learned, "seconds": round(time.perf_counter() - began, 1)}
+    again: dict[str, Any] = {"retain": retain, "pool": pool, "on_step": on_step, "cancel": cancel, "stop": stop}
+    second = rewrite(model, facts, more, recipe=harder(recipe), progress=progress, **again)
+    second.provenance["settings"]["first_fit"] = first
+    return second
 
 
 def check_selection(model: LoadedModel, selection: Selection) -> None:

@@ -30,3 +30,14 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 """By name: the default; one stage with as many steps in total; stage 1 alone; the paper's settings."""
+
+
+def harder(recipe: Recipe) -> Recipe:
+    """The same with twice the steps in its last stage, for facts that are not learned."""
+    *before, last = recipe.stage_steps
+    return replace(recipe, steps=(*before, 2 * last))
+
+
+def has_its_own_steps(recipe: Recipe) -> bool:
+    """Whether a recipe has the steps of the built-in one of its name (of the default, where there is none)."""
+    return recipe.stage_steps == RECIPES.get(recipe.name, DEFAULT).stage_steps

@@ -81,7 +81,7 @@ def selection_code(selection: Selection | int | None) -> str:
 def edit_code(
     model: LoadedModel,
     facts: Sequence[Fact],
-    selection: Selection | int | None,
+    selection: Selection | None,
     recipe: Recipe,
     *,
     pool: FactSet | None = None,
@@ -92,10 +92,9 @@ def edit_code(
     given = facts_code(facts, pool)
     more = ", pool=pool" if "\npool = " in given else ""
     comment = "  # None: the default selector" if selection is None else ""
-    comment = "  # so many neurons of the default selector" if isinstance(selection, int) else comment
     beside = (
         "drawn = edit.selection.random_like(model, seed=recipe.seed)\n"
-        f"control = wb.rewrite(model, fact, drawn, recipe=recipe{more})\n"
+        f"control = wb.rewrite(model, fact, drawn, recipe=edit.recipe{more})\n"
         f"control_report = wb.evaluate(model, edit=control, max_controls={max_controls}{more})\n"
     )
     return (

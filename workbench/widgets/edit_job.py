@@ -18,7 +18,7 @@ TELL_EVERY = 5
 def fit_and_evaluate(
     model: LoadedModel,
     facts: FactSet,
-    selection: Selection | int | None,
+    selection: Selection | None,
     recipe: Recipe,
     *,
     pool: FactSet | None,
@@ -46,7 +46,7 @@ def fit_and_evaluate(
         Cancelled: ``cancel`` was set.
         ValueError: An empty selection, and all that the two functions refuse.
     """
-    if isinstance(selection, Selection) and not len(selection):
+    if selection is not None and not len(selection):
         raise ValueError(
             'Nothing is picked, so nothing could move. Pick components on the maps, or choose "Default selector" '
             'under "Train".'
@@ -60,9 +60,10 @@ def fit_and_evaluate(
             say(f"Fitting the random control: {one.stage} step {one.step}.")
 
     fit: dict[str, Any] = {"recipe": recipe, "pool": pool, "cancel": cancel, "progress": False}
-    if on_control is not None and isinstance(selection, Selection):
+    if on_control is not None and selection is not None:
         selection.random_like(model, seed=recipe.seed)  # refused before the fit, not after it
     edit = rewrite(model, facts, selection, on_step=step, **fit)
+    fit["recipe"] = edit.recipe  # with more steps where the default did not teach the facts
     on_edit(edit)
     answering = _Stoppable(model, cancel, (1 if on_control is None else 2) * (len(edit.stages) + 1), say)
     settings: dict[str, Any] = {"pool": pool, "max_controls": max_controls, "answering": answering, "progress": False}

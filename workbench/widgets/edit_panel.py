@@ -14,6 +14,7 @@ from typing import Any
 
 from ipywidgets import HTML, Button, Checkbox, HBox
 
+from workbench.editing.recipes import harder
 from workbench.models import LoadedModel
 from workbench.types import Edit, EvalReport, Fact, FactSet, Recipe, Selection, Step
 from workbench.widgets import edit_views, markup
@@ -69,6 +70,7 @@ class EditPanel(Panel):
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[EditPanel], object]] = []
         self._history: list[Step] = []
+        self._tries_harder = False
         self._first_step_at = self._drawn_at = 0.0
 
         self._heading = HTML(markup.STYLE + edit_views.heading(self._facts))
@@ -128,7 +130,7 @@ class EditPanel(Panel):
         self._train.source = source
 
     @property
-    def selection(self) -> Selection | int | None:
+    def selection(self) -> Selection | None:
         """What Run would train: the picked components, or None for the default selector."""
         return self._train.selection
 
@@ -289,6 +291,11 @@ class EditPanel(Panel):
 
     def _step(self, recipe: Recipe, step: Step) -> None:
         now = time.perf_counter()
+        again = bool(self._history) and step.step == 0 and step.stage == recipe.stages[0]
+        if again:
+            self._history, self._tries_harder = [], True
+        if self._tries_harder:
+            recipe = harder(recipe)
         if not self._history:
             self._first_step_at = now
         self._history.append(step)
@@ -298,7 +305,8 @@ class EditPanel(Panel):
         with self._lock:
             self._charts.value = edit_views.fit_charts(self._history, recipe, self._facts)
             if self._job is not None and not self._job.cancelling:
-                self._progress.value = edit_views.fit_progress(self._history, recipe, now - self._first_step_at)
+                told = edit_views.fit_progress(self._history, recipe, now - self._first_step_at)
+                self._progress.value = (edit_views.AGAIN if self._tries_harder else "") + told
 
     def _fitted(self, edit: Edit) -> None:
         with self._lock:
@@ -348,7 +356,7 @@ class EditPanel(Panel):
 
     def _clear(self) -> None:
         self._edit = self._report = self._control_report = self._error = self._ran = self._made_by = None
-        self._history = []
+        self._history, self._tries_harder = [], False
         for area in (self._alert, self._progress, self._charts, self._results):
             area.value = ""
 
@@ -364,7 +372,7 @@ class EditPanel(Panel):
             self._ran = None
             self._show_code()
 
-    def _code_for(self, selection: Selection | int | None, recipe: Recipe) -> str:
+    def _code_for(self, selection: Selection | None, recipe: Recipe) -> str:
         return code_of_edit(
             self._model,
             self._facts,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from workbench.editing.selector import MORE_NEURONS
+from workbench.editing.selector import MORE_NEURONS, NEURONS
 from workbench.plots.style import visible
 from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Step
 from workbench.types.edit import updates_before, updates_by_stage
 from workbench.types.report import RATE_NAMES
 from workbench.widgets import markup
+
+AGAIN = markup.alert(f"Not learned by {NEURONS:,} neurons: once more with {MORE_NEURONS:,}, and longer.", "info")
 
 
 def stage_words(stage: str) -> str:
@@ -99,10 +101,10 @@ def fitted(edit: Edit) -> str:
     done = markup.alert(edit_summary(edit), "done")
     if edit.shortfall is None:
         return done
-    more = f'choose {MORE_NEURONS:,} neurons under "Train" and '
-    tried = edit.selector != "given" and len(edit.selection) >= MORE_NEURONS
-    advice = f"{'' if tried else more}double the {edit.stage_names[-1]} steps."
-    return done + markup.alert(f"{edit.shortfall}. To teach it, {advice}", "info")
+    advice = f"More {edit.stage_names[-1]} steps may teach it"
+    if edit.selector == "given":
+        advice += ', and so may the default selector (under "Train")'
+    return done + markup.alert(f"{edit.shortfall}. {advice}.", "info")
 
 
 def _about_control(report: EvalReport, control: EvalReport) -> str:

@@ -1,4 +1,4 @@
-"""What an edit may move, as a choice: the components picked elsewhere, or the default selector's."""
+"""What an edit may move, as a choice: the components picked elsewhere, or the default selector."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ from typing import Any
 import traitlets
 from ipywidgets import HBox
 
-from workbench.editing.selector import MORE_NEURONS
 from workbench.models import LoadedModel
 from workbench.types import Selection
 from workbench.widgets.controls import Dropdown
 from workbench.widgets.recipe_controls import STYLE
 
 DEFAULT: tuple[str, str] = ("Default selector: neurons by gain for damage", "default")
-MORE: tuple[str, str] = (f"Default selector, {MORE_NEURONS:,} neurons: if a fact is not learned", "more")
 
 
 class TrainChoice(HBox):
@@ -62,17 +60,13 @@ class TrainChoice(HBox):
         self._menu.value = "default" if source is None else "picked"
 
     @property
-    def selection(self) -> Selection | int | None:
-        """The picked components as they are now, None for the default selector, or how many neurons it takes."""
-        if self._menu.value == "picked":
-            return self._picked()
-        return MORE_NEURONS if self._menu.value == "more" else None
+    def selection(self) -> Selection | None:
+        """The picked components as they are now, or None for the default selector."""
+        return None if self._menu.value == "default" else self._picked()
 
     def refresh(self) -> None:
         """Show the size of what is picked now."""
-        shape = self._model.shape
-        chosen = str(self._menu.value)
-        options = [DEFAULT, *([MORE] if shape.n_layers * shape.d_mlp >= MORE_NEURONS else [])]
+        chosen, options = str(self._menu.value), [DEFAULT]
         if self._source is not None:
             options.insert(0, (self._words(self._picked()), "picked"))
         self._refreshing = True
