@@ -1,4 +1,4 @@
-"""How well a default edit's first fit does: for each of three seeds twenty test facts of ten relations, drawn and edited by it.
+"""How well a default edit's first fit does: for each of three seeds twenty test facts of ten relations.
 
     python -m benchmarks.edit_quality [--facts 20] [--relations 10] [--seeds 3 4 5] [--max-controls 60]
 
@@ -12,8 +12,9 @@ if the base gives its answer to the fact's question and to at least half of its 
 model does not understand a wording, no edit can be seen in it. The condition was fixed before the first run. Every
 edit is asked another draw of controls, so that all together nearly all known test facts are asked; the dev fact
 france-capital, which stands beside the table, is asked all of them. ``rewrite`` makes a second, harder fit where the
-first one was not learned; here that is made for the facts that fail (``HARDER``), and has rows of its own. A second table holds the collateral: rates of the
-last stage, whose names ``EvalReport`` explains. A mean is over the facts with a value, so that its n may be smaller.
+first one was not learned; here that is made for the facts that fail (``HARDER``), and has rows of its own. Another
+table holds the collateral: rates of the last stage, whose names ``EvalReport`` explains. A mean is over the facts with
+a value, so that its n may be smaller.
 
 An edit takes two to five minutes. Each finished one is a file, ``benchmarks/results/edit_quality/<fact>-<seed>.json``;
 a rerun with the same settings goes on after the last one.
