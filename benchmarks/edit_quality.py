@@ -155,8 +155,8 @@ def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
 
 
 def missed(results: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Where the new answer is missed: held-out questions by why. A question to which the base gives another answer than
-    the old one shows no edit; a fact that is not learned (fewer than half of its questions) is missed everywhere."""
+    """Where the new answer is missed: held-out questions by why. To some the base gives another answer than the old
+    one: no edit can be seen in them. Others are of facts that fail (``LEARNED``)."""
     found = dict.fromkeys(("questions", "new", "not understood by the base", "facts not learned", "others"), 0)
     for result in results:
         learned = rates_of(result)["new"].value >= LEARNED

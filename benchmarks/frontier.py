@@ -146,19 +146,16 @@ def main() -> None:
         "| fact | neurons | change | strength | new answer | controls | held in place | neighbours | KL, nats a token |"
     )
     print("|" + "---|" * 9)
-    settings = {
-        **defaults(model, wb.Recipe(seed=args.seed)),
-        "strengths": args.strengths,
-        "max_controls": args.max_controls,
-    }
+    recipe, asked = wb.Recipe(seed=args.seed), {"strengths": args.strengths, "max_controls": args.max_controls}
     folder = args.out.with_suffix("")
     for fact in drawn:
         for neurons in args.neurons:
-            path = folder / f"{fact.id}-{neurons}.json"
-            done = kept(path, settings, partial(measure, model, fact, neurons, args, answering))
+            settings = {**defaults(model, recipe, neurons), **asked}
+            make = partial(measure, model, fact, neurons, args, answering)
+            done = kept(folder / f"{fact.id}-{neurons}.json", settings, make)
             print_rows(fact.id, neurons, done)
             content.append({"fact": fact.id, "neurons": neurons, "rates": done["rates"]})
-    settings["facts"] = [fact.id for fact in drawn]
+    settings = {**defaults(model, recipe), **asked, "facts": [fact.id for fact in drawn]}
     done = kept(folder / "bfloat16.json", settings, partial(rounded_base, model, drawn, args, answering))
     print_rows("none", 0, done)
     content.append({"fact": None, "neurons": 0, "rates": done["rates"]})

@@ -2,11 +2,10 @@
 
     python -m benchmarks.tune [--facts 3] [--configs "early stop" ...] [--seed 0] [--ids sodium-symbol ...]
 
-Every configuration is one change to the default; without ``--configs`` those of the table in ``docs/editing.md`` are
-measured (``PAGE``). Controls are the known dev facts of other relations with the role
-``control``. Each finished edit is a file, ``benchmarks/results/tune/<configuration>-<fact>.json``; a rerun with the
-same settings goes on after the last one. Differences to the default are paired by fact, with a bootstrap over facts
-(never narrower than Student's t).
+Every configuration is one change to the default; without ``--configs`` those of ``PAGE`` are measured. Controls are the
+known dev facts of other relations with the role ``control``. Each finished edit is a file,
+``benchmarks/results/tune/<configuration>-<fact>.json``; a rerun with the same settings goes on after the last one.
+Differences to the default are paired by fact, with a bootstrap over facts (never narrower than Student's t).
 """
 
 from __future__ import annotations
@@ -281,8 +280,8 @@ class Tuning:
             answering=self.answering,
             progress=False,
         )
-        seconds = edit.provenance["settings"]["seconds_to_fit"]
-        return {"fact": fact.id, "rates": plain_rates(report), "seconds_to_fit": seconds}
+        settings = {name: edit.provenance["settings"][name] for name in ("learned", "seconds_to_fit")}
+        return {"fact": fact.id, "rates": plain_rates(report), **settings}
 
     def _edit(self, fact: wb.Fact, options: Config, patch: str | None) -> wb.Edit:
         model, dev, key = self.model, self.dev, (fact.id, patch == "no ends")  # it changes what is wanted
@@ -319,7 +318,7 @@ def minus_default(found: dict[str, dict[str, Any]], name: str, rate: str) -> Rat
 
 
 def page(means: dict[str, dict[str, Rate]], changes: dict[str, dict[str, Rate]]) -> str:
-    """The table of ``docs/editing.md``, in Markdown: the default's means, and what each change adds to them."""
+    """A short table in Markdown: the default's means, and what each change adds to them."""
     lines = [f"| | {' | '.join(PAGE_RATES.values())} |", "|" + "---|" * (len(PAGE_RATES) + 1)]
     rows = {"default": means["default"], **changes}
     for name, rates in rows.items():

@@ -282,7 +282,15 @@ def test_a_fact_that_is_not_learned_is_tried_harder(monkeypatch: pytest.MonkeyPa
     assert names["control"].recipe == one.edit.recipe and names["control_report"].rows == one.control_report.rows
     assert f"selection = {more}\n" in CompareView(tiny(), one.edit, pool=FACTS).code
     one.show(names["edit"], None)
-    assert str(one.edit.shortfall) in shown(one)
+    assert str(one.edit.shortfall) in shown(one) and "A first fit of 9 reached P = " in shown(one)
+    # An edit that was opened leaves the settings it was asked with: Run makes the same; also with half of all neurons,
+    # beside which there is just room for a random control.
+    assert one.recipe == hard
+    monkeypatch.setattr(fit_module, "MORE_NEURONS", 8000)
+    one.random_control = True
+    one.run().wait(60)
+    assert len(one.edit.selection) == 84 and one.control_report is not None
+    assert same(one.edit, rewrite(tiny(), FRANCE, recipe=hard, pool=FACTS, progress=False))
     picked = panel(recipe=hard)
     picked.run().wait(60)
     assert "so may the default selector" in shown(picked) and picked.edit.recipe.stage_steps == (3, 4)

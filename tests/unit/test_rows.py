@@ -358,7 +358,7 @@ def test_the_default_selection() -> None:
     for c in found:
         picked[c.layer, c.index] = True
     assert scores[picked].min() >= scores[~picked].max()
-    with pytest.raises(ValueError, match="k must be a whole number from 1 to 168"):
+    with pytest.raises(ValueError, match="must be a whole number from 1 to 168, all of this model, got 169"):
         default_selection(model, FRANCE, pool=FACTS, k=169, progress=False)
     with pytest.raises(ValueError, match="got True"):
         default_selection(model, FRANCE, pool=FACTS, k=True, progress=False)
@@ -378,8 +378,10 @@ def test_a_number_is_so_many_neurons_of_the_default_selector() -> None:
     assert edit.selection == default_selection(tiny(), FRANCE, pool=FACTS, k=7, progress=False)
     assert same(edit, fitted(selection=edit.selection))
     for wrong in (0, 169, True):
-        with pytest.raises(ValueError, match=f"from 1 to 168, the model's neurons, got {wrong}"):
+        with pytest.raises(ValueError, match=f"from 1 to 168, all of this model, got {wrong}"):
             fitted(selection=wrong)
+    with pytest.raises(ValueError, match="a number of neurons, or None, got list"):
+        fitted(selection=["L1H0"])
 
 
 @pytest.mark.parametrize("measured_on", ["the fit's rows", "others"])

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from workbench.architecture import inject_gates, shared_view, write_gates
 from workbench.editing.loop import CancelFlag, Cancelled, Moving, NonFiniteLoss, Training, check_cancel
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
-from workbench.editing.recipes import harder, has_its_own_steps
+from workbench.editing.recipes import changes_steps, harder
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import MORE_NEURONS, SELECTOR, default_selection
+from workbench.editing.selector import MORE_NEURONS, SELECTOR, check_number, default_selection
 from workbench.editing.sensitivity import fisher_information
 from workbench.models import LoadedModel
 from workbench.prompts import check_first_tokens
@@ -56,9 +56,9 @@ def rewrite(
         fact: One fact, or several that are rewritten together.
         selection: What may move, as a ``Selection`` or text. None: the default selector ``neurons-by-contrast`` (see
             ``default_selection``): those whose gates move the new answer most for what they cost other answers. Where
-            they do not teach the facts (``Edit.shortfall``) and the recipe has its own number of steps, the fit is made
-            anew with ``MORE_NEURONS`` of them and twice the steps of the last stage, and the first one
-            is thrown away. A number: so many of them, without a second fit.
+            they do not teach the facts (``Edit.shortfall``), and the recipe's steps were not changed, a second fit is
+            made with ``MORE_NEURONS`` of them (at most half of the model's) and twice the steps of the last stage; it
+            takes about twice as long as the first. A number: so many of them, and one fit.
         recipe: A ``Recipe``, the name of a built-in one (``"unlearn-then-learn"``, ``"learn-only"``,
             ``"unlearn-only"``, ``"paper"``), or None for the first. ``"paper"`` has the paper's settings, not its
             modules: give those as the selection (``benchmarks/paper.py`` does).
@@ -72,13 +72,14 @@ def rewrite(
         progress: Show a progress bar.
 
     Returns:
-        The edit, with one stage per stage of the recipe. ``recipe`` and ``selection`` are those it was made with;
-        ``provenance["settings"]["first_fit"]`` tells of one that was thrown away.
+        The edit, with one stage per stage of the recipe. Of two fits it is the one that taught more (the first, if the
+        second's loss became NaN or infinite): its ``recipe`` and ``selection`` are those that it was made with, and
+        ``provenance["settings"]`` tells of the other (``"first_fit"`` or ``"second_fit"``).
 
     Raises:
-        ValueError: An empty selection, a number that is out of range, a component that the model lacks, an edited
-            model, answer and target with the same first token, a retain set that holds an edited fact, or one that is
-            missing though the recipe needs it.
+        ValueError: An empty selection, one of another type, a number that is out of range, a component that the model
+            lacks, an edited model, answer and target with the same first token, a retain set that holds an edited fact,
+            or one that is missing though the recipe needs it.
         Cancelled: ``cancel`` was set or ``on_step`` returned False.
         NonFiniteLoss: The loss became NaN or infinite.
         KeyboardInterrupt: Ctrl-C; as after every error, nothing is half-applied: gates live on a copy's adapters.
@@ -91,54 +92,83 @@ def rewrite(
         raise ValueError("rewrite needs at least one fact, got none.")
     for one in facts:
         check_first_tokens(model, one)
-    given = not (selection is None or isinstance(selection, int))
     chosen = Selection(selection) if isinstance(selection, str) else selection
     if isinstance(chosen, Selection):
         check_selection(model, chosen)
+    elif isinstance(chosen, int):
+        check_number(model, chosen)
+    elif chosen is not None:
+        raise ValueError(
+            f"selection must be a Selection, its text, a number of neurons, or None, got {type(chosen).__name__}."
+        )
     began = time.perf_counter()
     kept = retain_set(model, facts, retain, recipe, pool, progress)
-    check_cancel(cancel)
-    if not isinstance(chosen, Selection):
-        size = {} if chosen is None else {"k": chosen}
-        chosen = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress, **size)
-    check_cancel(cancel)
-    selected_at = time.perf_counter()
-    training = Training(
-        model, facts, recipe, kept, min(layer for layer, _ in chosen.entries(model)), on_step=on_step, cancel=cancel
-    )
-    fit = _Fit(training, chosen)
 
-    def edit_of(stages: tuple[EditStage, ...]) -> Edit:
-        return Edit(
-            stages=stages,
-            selection=chosen,
-            selector="given" if given else SELECTOR,
-            recipe=recipe,
-            facts=tuple(facts),
-            retain_ids=tuple(f.id for f in kept),
-            history=tuple(training.history),
-            base_fingerprint=model.fingerprint,
-            base_name=model.name,
-            provenance=provenance(
-                model,
-                retain_rows=training.n_retain,
-                lowest_layer=training.start,
-                learned=fit.learned,
-                drawn_back_to=fit.strength,
-                seconds_to_select=round(selected_at - began, 1),
-                seconds_to_fit=round(time.perf_counter() - selected_at, 1),
-            )
-            | {"modules": model.architecture.describe(fit.entries)},
+    def once(chosen: Selection | int | None, recipe: Recipe, began: float, title: str = "Rewriting") -> Edit:
+        given = isinstance(chosen, Selection)
+        check_cancel(cancel)
+        if not isinstance(chosen, Selection):
+            size = {} if chosen is None else {"k": chosen}
+            chosen = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress, **size)
+        check_cancel(cancel)
+        selected_at = time.perf_counter()
+        training = Training(
+            model, facts, recipe, kept, min(layer for layer, _ in chosen.entries(model)), on_step=on_step, cancel=cancel
         )
+        fit = _Fit(training, chosen)
 
-    edit = edit_of(fit.run(progress, None if stop is None else lambda stages: stop(edit_of(stages))))
-    more = min(MORE_NEURONS, model.shape.n_layers * model.shape.d_mlp)
-    if selection is not None or edit.shortfall is None or not has_its_own_steps(recipe) or more <= len(chosen):
+        def edit_of(stages: tuple[EditStage, ...]) -> Edit:
+            return Edit(
+                stages=stages,
+                selection=chosen,
+                selector="given" if given else SELECTOR,
+                recipe=recipe,
+                facts=tuple(facts),
+                retain_ids=tuple(f.id for f in kept),
+                history=tuple(training.history),
+                base_fingerprint=model.fingerprint,
+                base_name=model.name,
+                provenance=provenance(
+                    model,
+                    retain_rows=training.n_retain,
+                    lowest_layer=training.start,
+                    learned=fit.learned,
+                    drawn_back_to=fit.strength,
+                    seconds_to_select=round(selected_at - began, 1),
+                    seconds_to_fit=round(time.perf_counter() - selected_at, 1),
+                )
+                | {"modules": model.architecture.describe(fit.entries)},
+            )
+
+        def stops(stages: tuple[EditStage, ...]) -> bool:
+            return stop is not None and stop(edit_of(stages))
+
+        return edit_of(fit.run(title if progress else None, None if stop is None else stops))
+
+    edit = once(chosen, recipe, began)
+    more = min(MORE_NEURONS, model.shape.n_layers * model.shape.d_mlp // 2)
+    if chosen is not None or edit.shortfall is None or changes_steps(recipe) or more <= len(edit.selection):
         return edit
-    first = {"neurons": len(chosen), "learned": fit.learned, "seconds": round(time.perf_counter() - began, 1)}
-    again: dict[str, Any] = {"retain": retain, "pool": pool, "on_step": on_step, "cancel": cancel, "stop": stop}
-    second = rewrite(model, facts, more, recipe=harder(recipe), progress=progress, **again)
-    second.provenance["settings"]["first_fit"] = first
+    return _better(edit, partial(once, more, harder(recipe), time.perf_counter(), "Once more, harder"))
+
+
+def _better(first: Edit, again: Callable[[], Edit]) -> Edit:
+    """The one of two fits that taught more; its provenance tells of the other."""
+    try:
+        second = again()
+    except NonFiniteLoss as error:
+        first.provenance["settings"]["second_fit"] = {"error": str(error)}
+        return first
+    settings = [one.provenance["settings"] for one in (first, second)]
+    told = [
+        {"neurons": len(one.selection), "steps": one.recipe.steps}
+        | {name: own[name] for name in ("learned", "seconds_to_select", "seconds_to_fit")}
+        for one, own in zip((first, second), settings, strict=True)
+    ]
+    if (settings[1]["learned"] or 0) < settings[0]["learned"]:
+        settings[0]["second_fit"] = told[1]
+        return first
+    settings[1]["first_fit"] = told[0]
     return second
 
 
@@ -186,13 +216,13 @@ class _Fit:
         self.learned: float | None = None
         self._view = shared_view(self.model.hf)
 
-    def run(self, progress: bool, stop: Callable[[tuple[EditStage, ...]], bool] | None) -> tuple[EditStage, ...]:
+    def run(self, title: str | None, stop: Callable[[tuple[EditStage, ...]], bool] | None) -> tuple[EditStage, ...]:
         """Fit every stage and return them; the last one only until ``stop`` says so."""
         from tqdm.auto import tqdm
 
         stages: list[EditStage] = []
         recipe = self.recipe
-        with torch.enable_grad(), tqdm(total=sum(recipe.stage_steps), desc="Rewriting", disable=not progress) as bar:
+        with torch.enable_grad(), tqdm(total=sum(recipe.stage_steps), desc=title, disable=title is None) as bar:
             for stage, steps in zip(recipe.stages, recipe.stage_steps, strict=True):
                 ones: dict[tuple[int, Site], Tensor] = {
                     (at, site): torch.ones(self.model.shape.site_size(site)) for at, site in self.entries

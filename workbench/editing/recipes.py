@@ -38,6 +38,6 @@ def harder(recipe: Recipe) -> Recipe:
     return replace(recipe, steps=(*before, 2 * last))
 
 
-def has_its_own_steps(recipe: Recipe) -> bool:
-    """Whether a recipe has the steps of the built-in one of its name (of the default, where there is none)."""
-    return recipe.stage_steps == RECIPES.get(recipe.name, DEFAULT).stage_steps
+def changes_steps(recipe: Recipe) -> bool:
+    """Whether a recipe has other steps than the built-in one of its name (than the default, where there is none)."""
+    return recipe.steps not in (None, RECIPES.get(recipe.name, DEFAULT).steps)

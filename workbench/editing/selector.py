@@ -57,13 +57,18 @@ def default_selection(
     Raises:
         ValueError: k is out of range.
     """
-    n = model.shape.n_layers * model.shape.d_mlp
-    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n:
-        raise ValueError(f"k must be a whole number from 1 to {n}, the model's neurons, got {k!r}.")
+    check_number(model, k)
     scores = gate_scores(model, fact, pool=pool, seed=seed, progress=progress)
     best = scores.flatten().argsort(descending=True, stable=True)[:k]
     d_mlp = model.shape.d_mlp
     return Selection([Component(i // d_mlp, "N", i % d_mlp) for i in best.tolist()])
+
+
+def check_number(model: LoadedModel, k: int) -> None:
+    """Raise a ValueError for what is no number of neurons of a model."""
+    n = model.shape.n_layers * model.shape.d_mlp
+    if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n:
+        raise ValueError(f"A number of neurons must be a whole number from 1 to {n}, all of this model, got {k!r}.")
 
 
 def paper_selection(model: LoadedModel, fact: Fact, *, pool: FactSet | None = None, progress: bool = True) -> Selection:

@@ -310,12 +310,22 @@ class Edit:
         )
 
     @property
+    def asked_recipe(self) -> Recipe:
+        """The recipe that ``rewrite`` was given: ``recipe``, but for the steps of a second fit."""
+        first = self.provenance.get("settings", {}).get("first_fit")
+        return self.recipe if first is None else replace(self.recipe, steps=first["steps"])
+
+    @property
     def shortfall(self) -> str | None:
         """In words, that what the last stage teaches was not learned in training itself: three quarters of the training
-        prompts do not give it the probability at which an edit is drawn back (``Recipe.draw_back``). None where they
-        do, and where it was not looked at (no drawing back, a fit that ``stop`` ended, an edit of an older version)."""
-        learned, wanted = self.provenance.get("settings", {}).get("learned"), self.recipe.draw_back
-        if learned is None or wanted is None or learned >= wanted:
+        prompts do not give it the probability beyond which no row pushes (``Recipe.hinge``), nor that at which an edit
+        is drawn back (``draw_back``). None where they do, where nothing is taught (``Recipe.forgets``), and where it
+        was not looked at (no drawing back, a fit that ``stop`` ended, an edit of an older version)."""
+        recipe, learned = self.recipe, self.provenance.get("settings", {}).get("learned")
+        if learned is None or recipe.draw_back is None or recipe.forgets(recipe.stages[-1]):
+            return None
+        wanted = min(recipe.draw_back, recipe.hinge or 1.0)
+        if learned >= wanted:
             return None
         return (
             f"not fully learned: three quarters of the training prompts give what is taught P = {learned:.2g} per "

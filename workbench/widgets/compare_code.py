@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.editing.selector import NEURONS
 from workbench.models import LoadedModel
 from workbench.types import Edit, Fact, FactSet
 from workbench.widgets.code import fact_code, facts_code, recipe_code, selection_code, start_code
@@ -36,8 +35,7 @@ def compare_code(
     defined = facts_code(edit.facts, pool)
     more = ", pool=pool" if "\npool = " in defined else ""
     if edit_lines is None:
-        n = len(edit.selection)
-        chosen = edit.selection if edit.selector == "given" else None if n == NEURONS else n
+        chosen = edit.selection if edit.selector == "given" else len(edit.selection)
         edit_lines = (
             f"selection = {selection_code(chosen)}\n"
             f"recipe = {recipe_code(edit.recipe)}\n"

@@ -251,7 +251,7 @@ class EditPanel(Panel):
             self.fact = self._facts if edit is None else edit.facts
             if edit is None:
                 return
-            self.recipe, self.random_control = edit.recipe, control_report is not None
+            self.recipe, self.random_control = edit.asked_recipe, control_report is not None
             self._edit, self._report, self._control_report = edit, report, control_report
             self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
             self._alert.value = edit_views.fitted(edit)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from workbench.editing.selector import MORE_NEURONS, NEURONS
 from workbench.plots.style import visible
 from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Step
 from workbench.types.edit import updates_before, updates_by_stage
 from workbench.types.report import RATE_NAMES
 from workbench.widgets import markup
 
-AGAIN = markup.alert(f"Not learned by {NEURONS:,} neurons: once more with {MORE_NEURONS:,}, and longer.", "info")
+AGAIN = markup.block(markup.text("The first fit did not teach it: once more with more neurons, and longer."))
 
 
 def stage_words(stage: str) -> str:
@@ -90,9 +89,11 @@ def edit_summary(edit: Edit) -> str:
     """What was fitted, in a line."""
     counts = ", ".join(f"{stage}: {n} steps" for stage, n in updates_by_stage(edit.history).items())
     how = "picked" if edit.selector == "given" else f"chosen by {edit.selector}"
+    first = edit.provenance.get("settings", {}).get("first_fit")
+    before = "" if first is None else f" A first fit of {first['neurons']:,} reached P = {first['learned']:.2g}."
     return (
         f"{counts}. {len(edit.selection)} components {how}, {edit.delta().n_moved()} gates moved, "
-        f"the farthest by {edit.delta().largest_move():.3g}."
+        f"the farthest by {edit.delta().largest_move():.3g}.{before}"
     )
 
 
