@@ -62,7 +62,8 @@ def write(notebook: nbformat.NotebookNode, path: Path) -> None:
         return
     held["state"] = "@state@"
     lines = ",\n".join(
-        f"{json.dumps(name)}: {json.dumps(model, sort_keys=True)}" for name, model in sorted(models.items())
+        f"{json.dumps(name)}:{json.dumps(model, sort_keys=True, separators=(',', ':'))}"
+        for name, model in sorted(models.items())
     )
     path.write_text(nbformat.writes(notebook).replace('"@state@"', "{\n" + lines + "\n}") + "\n", encoding="utf-8")
     held["state"] = models

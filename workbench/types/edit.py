@@ -305,7 +305,7 @@ class Edit:
         ids = ", ".join(f.id for f in self.facts)
         return (
             f"Edit({ids}: {' then '.join(s.name for s in self.stages)}, {len(self.selection)} components, "
-            f"{moved} gates moved, {f'{short}, ' if (short := self.shortfall) else ''}"
+            f"{moved} gates moved, {'' if self.shortfall is None else 'not fully learned, '}"
             f"base {self.base_name!r} {self.base_fingerprint[:12]})"
         )
 
