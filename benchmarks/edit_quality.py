@@ -140,17 +140,19 @@ def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
     return bootstrap(by_fact(results, name), within=within)
 
 
+def labels(result: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the base and the edited model say to each held-out question."""
+    said = {(row["stage"], row["prompt"]): row["label"] for row in result["heldout"]}
+    return [(said["base", prompt], label) for (stage, prompt), label in said.items() if stage == "learn"]
+
+
 def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
     """The new answer's rate over held-out questions to which the base gives the old one. Over the others no edit can be
     seen: the untouched model does not understand the wording, or rambles."""
     values: dict[str, list[float]] = {}
     for result in results:
-        said = {(row["stage"], row["prompt"]): row["label"] for row in result["heldout"]}
-        values.setdefault(result["fact"], []).extend(
-            float(label == "new")
-            for (stage, prompt), label in said.items()
-            if stage == "learn" and said["base", prompt] == "old"
-        )
+        understood = [after for before, after in labels(result) if before == "old"]
+        values.setdefault(result["fact"], []).extend(float(after == "new") for after in understood)
     return bootstrap(values, within=(0.0, 1.0))
 
 
@@ -159,14 +161,10 @@ def missed(results: Sequence[dict[str, Any]]) -> dict[str, int]:
     one: no edit can be seen in them. Others are of facts that fail (``LEARNED``)."""
     found = dict.fromkeys(("questions", "new", "not understood by the base", "facts not learned", "others"), 0)
     for result in results:
-        learned = rates_of(result)["new"].value >= LEARNED
-        said = {(row["stage"], row["prompt"]): row["label"] for row in result["heldout"]}
-        for (stage, prompt), label in said.items():
-            if stage == "learn":
-                kind = "facts not learned" if not learned else "others"
-                kind = kind if said["base", prompt] == "old" else "not understood by the base"
-                found["new" if label == "new" else kind] += 1
-                found["questions"] += 1
+        kind = "others" if rates_of(result)["new"].value >= LEARNED else "facts not learned"
+        for before, after in labels(result):
+            found["questions"] += 1
+            found["new" if after == "new" else kind if before == "old" else "not understood by the base"] += 1
     return found
 
 
