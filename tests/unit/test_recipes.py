@@ -90,3 +90,18 @@ def test_recipes_as_json() -> None:
     assert Recipe(steps=5).stage_steps == (5, 5)
     with pytest.raises(ValueError, match=r"Unknown recipe setting\(s\) \['speed'\]"):
         Recipe.from_dict({"speed": 3})
+
+
+@pytest.mark.parametrize(
+    ("changes", "least"),
+    [
+        ({}, 0.8),
+        ({"draw_back": 0.6}, 0.6),
+        ({"hinge": None}, 0.9),
+        ({"draw_back": None}, None),
+        ({"stages": ("unlearn",), "objective": "npo"}, None),
+        ({"stages": ("unlearn",)}, 0.8),
+    ],
+)
+def test_what_must_be_learned(changes: dict[str, Any], least: float | None) -> None:
+    assert Recipe(**changes).least_learned == least

@@ -146,6 +146,15 @@ class Recipe:
         return (self.steps,) * len(self.stages) if isinstance(self.steps, int) else tuple(self.steps)
 
     @property
+    def least_learned(self) -> float | None:
+        """The probability (as for ``early_stop``) that the last stage must reach for an edit to count as learned: the
+        hinge, beyond which no row pushes, or ``draw_back``, if that is lower. None where learning is not looked at (no
+        drawing back, a last stage that forgets)."""
+        if self.draw_back is None or self.forgets(self.stages[-1]):
+            return None
+        return min(self.draw_back, self.hinge or 1.0)
+
+    @property
     def uses_retain(self) -> bool:
         """Whether the fit needs retained answers: for the KL term, or to measure the natural gradient's norm."""
         return self.retain_weight > 0 or self.optimiser == "natural"
@@ -318,14 +327,10 @@ class Edit:
     @property
     def shortfall(self) -> str | None:
         """In words, that what the last stage teaches was not learned in training itself: three quarters of the training
-        prompts do not give it the probability beyond which no row pushes (``Recipe.hinge``), nor that at which an edit
-        is drawn back (``draw_back``). None where they do, where nothing is taught (``Recipe.forgets``), and where it
-        was not looked at (no drawing back, a fit that ``stop`` ended, an edit of an older version)."""
-        recipe, learned = self.recipe, self.provenance.get("settings", {}).get("learned")
-        if learned is None or recipe.draw_back is None or recipe.forgets(recipe.stages[-1]):
-            return None
-        wanted = min(recipe.draw_back, recipe.hinge or 1.0)
-        if learned >= wanted:
+        prompts do not give it ``Recipe.least_learned``. None where they do, and where it was not looked at (that is
+        None, a fit that ``stop`` ended, an edit of an older version)."""
+        wanted, learned = self.recipe.least_learned, self.provenance.get("settings", {}).get("learned")
+        if learned is None or wanted is None or learned >= wanted:
             return None
         return (
             f"not fully learned: three quarters of the training prompts give what is taught P = {learned:.2g} per "
