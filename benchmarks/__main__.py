@@ -1,8 +1,7 @@
 """``python -m benchmarks``: everything that the README, the docs and the notebooks quote, the short measurements first.
 
-Markdown tables go to the terminal, numbers to ``out/bench/`` and, where a notebook reads them, to
-``benchmarks/results/``. Edits that were measured with the same settings are taken from there: delete a file to measure
-it again. On 2 cores the edits alone take several hours from nothing.
+Markdown tables go to the terminal, numbers to ``benchmarks/results/``. Edits that were measured with the same settings
+are taken from there: delete a file to measure it again. On 2 cores the edits alone take several hours from nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from benchmarks import (
     frontier,
     paper,
     quickstart,
+    selectors,
     soft_forgetting,
     speed_fit,
     speed_trace,
@@ -23,7 +23,7 @@ from benchmarks import (
 if __name__ == "__main__":
     print(f"\n# {speed_trace.__name__}\n", flush=True)
     speed_trace.main(["--growth"])
-    speed_trace.main(["--dtype", "bfloat16", "--out", "out/bench/speed_trace_bfloat16.json"])
+    speed_trace.main(["--dtype", "bfloat16", "--out", "benchmarks/results/speed_trace_bfloat16.json"])
     for part in (
         quickstart,
         speed_fit,
@@ -33,6 +33,7 @@ if __name__ == "__main__":
         arms,
         edit_quality,
         frontier,
+        selectors,
         tune,
     ):
         print(f"\n# {part.__name__}\n", flush=True)

@@ -4,7 +4,7 @@
 
 Needs Chromium and the bundled model. A real JupyterLab in headless Chromium; each time is taken in the page, from the
 event to the first frame after the change that Python answered with. On a busy machine the times say nothing: the load
-is written beside them. Prints a Markdown table and writes ``out/bench/clicks.json``.
+is written beside them. Prints a Markdown table and writes ``benchmarks/results/clicks.json``.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def main() -> None:
         print(timing.row())
     machine = {"cores": os.cpu_count(), "load before": load, "load after": os.getloadavg()}
     print(f"\nChromium {version}, {machine['cores']} cores, load {load[0]:.1f} before, {os.getloadavg()[0]:.1f} after.")
-    out = Path("out/bench/clicks.json")
+    out = Path("benchmarks/results/clicks.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     data = {"machine": machine | {"processor": platform.processor(), "chromium": version}}
     out.write_text(json.dumps(data | {"timings": [asdict(t) for t in timings]}, indent=1))

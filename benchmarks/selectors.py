@@ -47,11 +47,11 @@ def largest(scores: Tensor, k: int) -> Tensor:
 
 
 def main() -> None:
-    """Run, print a Markdown table, write ``out/bench/selectors.json``."""
+    """Run, print a Markdown table, write ``benchmarks/results/selectors.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--facts", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("out/bench/selectors.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selectors.json"))
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
     dev = facts.filter(split="dev")

@@ -6,7 +6,8 @@
 weight decay; the Trainer with PEFT's IA3 on the plain HF model, and the product's loop, in turn; a repeat gives one
 ratio, and the table shows the median. Both start from gates of 1, and their losses are compared step by step: a larger
 difference than the goal's is an error, any other goal that is missed a "no" in the table.
-``parts``: a default edit on a freshly loaded model, with its parts. ``known``: ``known_facts`` over 400 facts that are
+``parts``: a default edit on a freshly loaded model, with its parts, and its arithmetic at the speed of one large matrix
+product in the same run: what no implementation of the same steps in the same precision can be faster than. ``known``: ``known_facts`` over 400 facts that are
 on record nowhere, and again from the cache on disk.
 ``slider``: probabilities of three answers to one prompt at a new strength. ``import``: ``import workbench`` in a new
 process. ``memory``: peak memory of a new process that makes the quickstart's calls.
@@ -30,9 +31,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import workbench as wb
-from benchmarks.timing import PEAK, met, seconds
+from benchmarks.timing import PEAK, largest_difference, matrix_speed, met, seconds
 from workbench.architecture import shared_view
 from workbench.editing.applied import Dial
 from workbench.editing.batches import Row, end_of_answer, retain_rows, training_prompts, wanted_rows
@@ -47,6 +49,7 @@ STEPS = 10
 RATE = 0.01
 KNOWN = 400
 STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BASELINE = "A step: the HF Trainer with PEFT's IA3 on the plain HF model, the same rows, modules and optimiser."
 APART = "step: largest difference of losses"
 GOALS: dict[str, tuple[str, float]] = {
     "step: times faster than the Trainer": ("at least", 3),
@@ -163,18 +166,18 @@ def measure_step(model: wb.LoadedModel, fact: wb.Fact, repeats: int) -> Found:
     """Both ways in turn."""
     answer = (*answer_ids(model, f"{fact.target}.", "chat"), *end_of_answer(model))
     rows = [Row(tuple(prompt_ids(model, q, "chat")), answer) for q in training_prompts(fact)]
-    selection, ratios, ours, theirs, apart = upper(model), [], [], [], 0.0
+    selection, ratios, ours, theirs, apart = upper(model), [], [], [], []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
             expected, slow = by_trainer(model, rows, selection, folder)
         losses, fast = by_workbench(model, fact, len(rows), selection)
-        apart = max(apart, *(abs(a - b) for a, b in zip(expected, losses, strict=True)))
+        apart.append(largest_difference(expected, losses))
         ratios.append(slow / fast)
         theirs.append(slow)
         ours.append(fast)
     return {
         "step: times faster than the Trainer": statistics.median(ratios),
-        APART: apart,
+        APART: largest_difference(apart, [0.0] * repeats),
         "step: Trainer, s": statistics.median(theirs),
         "step: workbench, s": statistics.median(ours),
         "step: rows": len(rows),
@@ -194,6 +197,13 @@ def measure_parts(model: wb.LoadedModel, fact: wb.Fact) -> Found:
     for stage in edit.stage_names:
         at = [s.seconds for s in edit.history if s.stage == stage and s.seconds]
         found[f"parts: stage {stage}, s"] = at[-1] - at[0]
+    fresh = wb.load_model(model.hf, tokenizer=model.tokenizer, name=model.name)
+    with FlopCounterMode(display=False) as counter:
+        wb.rewrite(fresh, fact, progress=False)
+    found["parts: arithmetic of the edit, TFLOP"] = counter.get_total_flops() / 1e12
+    found["parts: the same at the speed of a large matrix product, s"] = counter.get_total_flops() / matrix_speed(
+        device, model.dtype
+    )
     fresh = wb.load_model(model.hf, tokenizer=model.tokenizer, name=model.name)
     kept = list(default_retain(fresh, [fact], progress=False))
     neurons = Selection([Component(at, "MLP") for at in range(fresh.shape.n_layers)]).entries(fresh)
@@ -235,10 +245,10 @@ def in_new_process(code: str) -> float:
 
 
 def main() -> None:
-    """Run, print a Markdown table, write ``out/bench/speed_fit.json``.
+    """Run, print a Markdown table, write ``benchmarks/results/speed_fit.json``.
 
     Raises:
-        SystemExit: The losses of both ways differ by more than the goal allows.
+        SystemExit: In float32, losses of both ways that differ by more than the goal allows.
     """
     kinds = ("step", "parts", "known", "slider", "import", "memory")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -246,7 +256,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--only", nargs="+", default=kinds, choices=kinds)
-    parser.add_argument("--out", type=Path, default=Path("out/bench/speed_fit.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed_fit.json"))
     args = parser.parse_args()
     model = wb.load_model(device=args.device, dtype=getattr(torch, args.dtype))
     fact = wb.load_facts()[FACT]
@@ -261,7 +271,7 @@ def main() -> None:
         "memory": lambda: {"memory: peak of the quickstart's calls, GB": in_new_process(QUICKSTART + PEAK) / 1e9},
     }
     where = {"device": args.device, "dtype": args.dtype, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
-    print(f"{model.name}: {where}\n\n| what | measured | goal | met |\n|---|---|---|---|", flush=True)
+    print(f"{BASELINE} {model.name}: {where}\n\n| what | measured | goal | met |\n|---|---|---|---|", flush=True)
     found: Found = {}
     for kind in args.only:
         for name, value in measures[kind]().items():
@@ -271,9 +281,11 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     judged = {name: met(value, *GOALS[name]) for name, value in found.items() if name in GOALS}
     args.out.write_text(
-        json.dumps({"where": where, "model": model.fingerprint, "found": found, "met": judged}, indent=1)
+        json.dumps(
+            {"baseline": BASELINE, "where": where, "model": model.fingerprint, "found": found, "met": judged}, indent=1
+        )
     )
-    if judged.get(APART) == "no":
+    if judged.get(APART) == "no" and args.dtype == "float32":
         raise SystemExit(f"Losses differ by {found[APART]:.3g} from the Trainer's.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,11 @@ else:
 """Python that prints the largest resident set so far of the process it runs in, bytes."""
 
 
+def largest_difference(one: Sequence[float], other: Sequence[float]) -> float:
+    """The largest absolute difference of two series, NaN where one holds a NaN."""
+    return float((torch.tensor(one, dtype=torch.float64) - torch.tensor(other, dtype=torch.float64)).abs().max())
+
+
 def met(value: float, kind: str, level: float) -> str:
     """Whether a goal ("at least" or "at most" a level) is met, in a table's words."""
     return "yes" if (value >= level if kind == "at least" else value <= level) else "no"
@@ -34,3 +39,11 @@ def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began, found
+
+
+def matrix_speed(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of one large matrix product, the fastest of three."""
+    size = 2048 if device.type == "cpu" else 8192
+    x = torch.randn(size, size, device=device, dtype=dtype)
+    x @ x
+    return 2 * size**3 / min(seconds(lambda: x @ x, device)[0] for _ in range(3))

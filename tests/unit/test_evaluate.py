@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from tests.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, SCRIPT, Script, place, run, scripted_edit, tiny
-from tests.tiny_facts import capital, capitals, edit_of, some_gates
+from tests.tiny import tiny_llama
+from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask, counted_part
 from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
 from workbench.evaluation.places import answers_at
 from workbench.evaluation.rates import rates_of
 from workbench.generation import Completion, generate
-from workbench.models import LoadedModel
+from workbench.models import LoadedModel, load_model
 from workbench.prompts import prompt_ids
 from workbench.scoring import continuation_logprobs, continuation_nll
 from workbench.types import AnswerRow, Fact, FactSet, Rate
@@ -313,10 +314,21 @@ def test_the_base_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(model, prompts, **options)
 
     monkeypatch.setattr(module, "generate", counting)
-    answers = Answering(tiny())
-    run(answering=answers)
-    run(answering=answers)
+    first = run()
     assert sum(asked) == N_ROWS
+    assert run(answering=Answering(tiny())).rows == run().rows == first.rows
+    assert sum(asked) == N_ROWS
+
+
+def test_a_base_whose_weights_changed_is_asked_again() -> None:
+    model, asks = knowing(tiny_llama(tied=False), capitals()), [Ask("chat", "What is the capital of France?")]
+    answering = Answering(model)
+    before, (reply,) = answering.completions(model, asks), answering.replies(model, asks)
+    with torch.no_grad():
+        model.hf.get_output_embeddings().weight.neg_()
+    (after,) = answering.replies(model, asks)
+    assert answering.completions(model, asks) != before and after.nll != reply.nll
+    assert (after,) == tuple(Answering(load_model(model.hf, tokenizer=model.tokenizer)).replies(model, asks))
 
 
 # What is missing, and errors

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -44,8 +45,21 @@ def counted_part(model: LoadedModel, said: Completion, form: Form) -> Completion
     return Completion(sentence, next(held, said.token_ids))
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What one base model said, and how likely it is to say what it or an edited model said (``Reply.nll``)."""
+
+    fingerprint: str
+    completions: dict[Ask, Completion] = field(default_factory=dict)
+    nll: dict[tuple[Ask, tuple[int, ...]], float] = field(default_factory=dict)
+
+
+_SAID: WeakKeyDictionary[LoadedModel, _Said] = WeakKeyDictionary()
+
+
 class Answering:
-    """Answers of one base model and of edits on it; the base's answers and scores are computed once.
+    """Answers of one base model and of edits on it; the base's answers and scores are computed once for as long as it is
+    there, whichever object asks, and again when its weights change.
 
     Args:
         base: The unedited model.
@@ -55,8 +69,13 @@ class Answering:
     def __init__(self, base: LoadedModel, batch_size: int = 48) -> None:
         self.base = base
         self.batch_size = batch_size
-        self._base_completions: dict[Ask, Completion] = {}
-        self._nll: dict[tuple[Ask, tuple[int, ...]], float] = {}
+
+    @property
+    def _said(self) -> _Said:
+        said = _SAID.get(self.base)
+        if said is None or said.fingerprint != self.base.fingerprint:
+            said = _SAID[self.base] = _Said(self.base.fingerprint)
+        return said
 
     def _ids(self, asks: Sequence[Ask]) -> list[list[int]]:
         return [prompt_ids(self.base, a.prompt, a.form) for a in asks]
@@ -64,15 +83,13 @@ class Answering:
     def completions(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Completion]:
         """Greedy completions of prompts, in order; those of the base are remembered, and are what an edited model is
         expected to say (in float32: in fewer bits a pass of another shape flips near ties too often)."""
-        known = {} if model.edited else self._base_completions
-        todo = [a for a in dict.fromkeys(asks) if a not in known]
-        found = dict(known)
-        said = self._base_completions if model.edited and model.dtype == torch.float32 else {}
-        expected = [said[a].token_ids if a in said else () for a in todo] if said else None
+        said = self._said.completions
+        found = {} if model.edited else said
+        todo = [a for a in dict.fromkeys(asks) if a not in found]
+        guesses = model.edited and model.dtype == torch.float32
+        expected = [said[a].token_ids if a in said else () for a in todo] if guesses else None
         made = generate(model, self._ids(todo), batch_size=self.batch_size, expected=expected, progress=progress)
         found.update(zip(todo, made, strict=True))
-        if not model.edited:
-            self._base_completions = found
         return [found[a] for a in asks]
 
     def replies(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Reply]:
@@ -80,11 +97,12 @@ class Answering:
         completions = self.completions(model, asks, progress)
         counted = [counted_part(self.base, c, a.form) for a, c in zip(asks, completions, strict=True)]
         keys = [(a, c.token_ids) for a, c in zip(asks, counted, strict=True)]
-        todo = [k for k in dict.fromkeys(keys) if k not in self._nll]
+        known = self._said.nll
+        todo = [k for k in dict.fromkeys(keys) if k not in known]
         size = min(self.batch_size, READ_AT_ONCE)
         scores = continuation_nll(self.base, self._ids([a for a, _ in todo]), [t for _, t in todo], batch_size=size)
-        self._nll.update(zip(todo, scores, strict=True))
-        return [Reply(c.text, k.text, self._nll[key]) for c, k, key in zip(completions, counted, keys, strict=True)]
+        known.update(zip(todo, scores, strict=True))
+        return [Reply(c.text, k.text, known[key]) for c, k, key in zip(completions, counted, keys, strict=True)]
 
     def kl(self, model: LoadedModel, asks: Sequence[Ask]) -> list[float]:
         """Mean KL(base || model) over the tokens of the base's own answer to each prompt, nats per token."""
