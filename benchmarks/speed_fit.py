@@ -7,8 +7,8 @@ weight decay; the Trainer with PEFT's IA3 on the plain HF model, and the product
 ratio, and the table shows the median. Both start from gates of 1, and their losses are compared step by step: a larger
 difference than the goal's is an error, any other goal that is missed a "no" in the table.
 ``parts``: a default edit on a freshly loaded model, with its parts, and its arithmetic at the speed of one large matrix
-product in the same run: what no implementation of the same steps in the same precision can be faster than. ``known``: ``known_facts`` over 400 facts that are
-on record nowhere, and again from the cache on disk.
+product in the same run: what no implementation of the same steps in the same precision can be faster than.
+``known``: ``known_facts`` over 400 facts that are on record nowhere, and again from the cache on disk.
 ``slider``: probabilities of three answers to one prompt at a new strength. ``import``: ``import workbench`` in a new
 process. ``memory``: peak memory of a new process that makes the quickstart's calls.
 """
