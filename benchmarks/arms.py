@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.edit_quality import draw_facts, vars_of
+from benchmarks.edit_quality import draw_facts
 from benchmarks.kept import defaults
+from benchmarks.rates import vars_of
 from workbench.atomic import write_bytes
 from workbench.editing.baselines import RATES
 from workbench.evaluation.answering import Answering

@@ -30,11 +30,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -42,6 +40,7 @@ from typing import Any
 
 import workbench as wb
 from benchmarks.kept import defaults, kept
+from benchmarks.rates import head, line, over_facts, plain_rates, rates_of, told, vars_of, worst
 from workbench.atomic import write_bytes
 from workbench.editing.recipes import harder
 from workbench.editing.selector import MORE_NEURONS, NEURONS
@@ -55,8 +54,6 @@ TAUGHT = 0.5
 """Of the held-out questions; a fact with a lower share of new answers fails."""
 HARDER: dict[str, Any] = {"neurons": MORE_NEURONS, "steps": harder(wb.Recipe()).stage_steps}
 SHOWN = ("new", "old", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish", "kl")
-NO_SHARES = ("gibberish", "kl", "text_nll", "text_nll_change")
-HIGHER_IS_BETTER = ("new", "forget", "cloze_new", "control", "neighbour", "twohop_new", "reversed_new")
 COLLATERAL = ("bleed", "reversed_old", "reversed_new", "twohop_old", "twohop_new", "text_nll", "text_nll_change")
 
 
@@ -120,32 +117,6 @@ def measure(
     }
 
 
-def plain_rates(report: wb.EvalReport) -> dict[str, Any]:
-    """A report's rates by stage and name, as plain values."""
-    return {stage: {name: vars_of(rate) for name, rate in rates.items()} for stage, rates in report.rates.items()}
-
-
-def rates_of(result: dict[str, Any], stage: str = "learn") -> dict[str, Rate]:
-    """The rates of one edit."""
-    return {name: Rate(**rate) for name, rate in result["rates"][stage].items()}
-
-
-def by_fact(results: Sequence[dict[str, Any]], name: str) -> dict[str, list[float]]:
-    """The values of a rate that were measured, by fact: one for each of its edits."""
-    values: dict[str, list[float]] = {}
-    for result in results:
-        rate = rates_of(result)[name]
-        if rate.n:
-            values.setdefault(result["fact"], []).append(rate.value)
-    return values
-
-
-def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
-    """A rate over edits: mean of the edits' values, bootstrap over whole facts (all seeds of one together)."""
-    within = (-math.inf, math.inf) if name in NO_SHARES else (0.0, 1.0)
-    return bootstrap(by_fact(results, name), within=within)
-
-
 def labels(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What the base and the edited model say to each held-out question."""
     said = {(row["stage"], row["prompt"]): row["label"] for row in result["heldout"]}
@@ -177,24 +148,6 @@ def missed(results: Sequence[dict[str, Any]]) -> dict[str, int]:
 def fails(result: dict[str, Any]) -> bool:
     """Whether fewer than half of the held-out questions are given the new answer."""
     return rates_of(result)["new"].value < TAUGHT
-
-
-def worst(results: Sequence[dict[str, Any]], name: str) -> float:
-    """The worst fact's rate, all its edits together; NaN where it was measured on none."""
-    means = [sum(values) / len(values) for values in by_fact(results, name).values()]
-    if not means:
-        return math.nan
-    return min(means) if name in HIGHER_IS_BETTER else max(means)
-
-
-def head(names: Sequence[str]) -> str:
-    """The first two rows of a Markdown table."""
-    return "| fact | " + " | ".join(names) + " |\n|" + "---|" * (len(names) + 1)
-
-
-def line(name: str, rates: dict[str, Rate], names: Sequence[str] = SHOWN) -> str:
-    """One row of a Markdown table."""
-    return f"| {name} | " + " | ".join(str(rates[k]) for k in names) + " |"
 
 
 def draws(
@@ -284,13 +237,6 @@ def page_of_second(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> st
     return "\n".join(lines)
 
 
-def told(rate: dict[str, Any], *, clusters: bool = False, sign: bool = False, digits: int = 2) -> str:
-    """A rate with its interval; on request on how many facts it rests, and with the sign of a difference."""
-    shown = f"{'+' if sign else ''}.{digits}f"
-    value, low, high = (format(round(rate[part], digits) + 0.0, shown) for part in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]" + (f" (n = {rate['clusters']})" if clusters else "")
-
-
 class Edits:
     """The edits of test facts, read from their files or made.
 
@@ -331,7 +277,7 @@ class Edits:
         settings = {**defaults(self.model, recipe, neurons), "max_controls": max_controls}
         make = partial(measure, self.model, fact, self.answering, max_controls, recipe, neurons)
         done = kept(self.folder / name, settings, make)
-        print(line(f"{name[: -len('.json')]}", rates_of(done)), flush=True)
+        print(line(Path(name).stem, rates_of(done), SHOWN), flush=True)
         print(f"<!-- {done['seconds_to_select']} s to select, {done['seconds_to_fit']} s to fit -->", flush=True)
         return done
 
@@ -374,11 +320,6 @@ def main() -> None:
         },
     }
     write_bytes(args.out, json.dumps(content, indent=1).encode())
-
-
-def vars_of(rate: Rate) -> dict[str, Any]:
-    """A rate as plain values."""
-    return asdict(rate)
 
 
 def text_of(row: AnswerRow) -> dict[str, str]:

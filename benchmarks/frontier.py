@@ -26,8 +26,9 @@ from typing import Any
 import torch
 
 import workbench as wb
-from benchmarks.edit_quality import draw_facts, rates_of, vars_of
+from benchmarks.edit_quality import draw_facts
 from benchmarks.kept import defaults, kept
+from benchmarks.rates import rates_of, vars_of
 from workbench.atomic import write_bytes
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask

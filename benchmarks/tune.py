@@ -25,8 +25,8 @@ from typing import Any
 import torch
 
 import workbench as wb
-from benchmarks.edit_quality import NO_SHARES, head, line, over_facts, plain_rates, rates_of, told, vars_of
 from benchmarks.kept import defaults, kept
+from benchmarks.rates import NO_SHARES, head, line, over_facts, plain_rates, rates_of, told, vars_of
 from workbench.atomic import write_bytes
 from workbench.editing import batches, loop
 from workbench.editing.batches import Row, Shuffled
@@ -114,7 +114,7 @@ PAGE = (
     "learn twice as long, to repair",
     "batches of 6 and 8 rows",
 )
-PAGE_RATES = {"new": "new", "forget": "forgotten", "control": "controls", "neighbour": "neighbours", "kl": "KL"}
+PAGE_RATES = {"new": "new", "control": "controls", "kl": "KL"}
 
 
 def dev_facts(model: wb.LoadedModel, facts: wb.FactSet, n: int, seed: int) -> list[wb.Fact]:
@@ -317,14 +317,21 @@ def minus_default(found: dict[str, dict[str, Any]], name: str, rate: str) -> Rat
     return paired_difference(mine, other, within=(-math.inf, math.inf) if rate in NO_SHARES else (-1.0, 1.0))
 
 
-def page(means: dict[str, dict[str, Rate]], changes: dict[str, dict[str, Rate]]) -> str:
-    """A short table in Markdown: the default's means, and what each change adds to them."""
-    lines = [f"| | {' | '.join(PAGE_RATES.values())} |", "|" + "---|" * (len(PAGE_RATES) + 1)]
-    rows = {"default": means["default"], **changes}
-    for name, rates in rows.items():
-        shown = (told(vars_of(rates[k]), sign=name != "default", digits=3 if k in NO_SHARES else 2) for k in PAGE_RATES)
-        lines.append(f"| {name} | {' | '.join(shown)} |")
+def page(found: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """A short table in Markdown: of each configuration the rates on every fact, with their intervals."""
+    facts = list(found["default"])
+    lines = [f"| | {' | '.join(f'{fact}: {rate}' for fact in facts for rate in PAGE_RATES.values())} |"]
+    lines.append("|" + "---|" * (len(facts) * len(PAGE_RATES) + 1))
+    for name, results in found.items():
+        cells = [page_cell(results[fact], rate) if fact in results else "-" for fact in facts for rate in PAGE_RATES]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def page_cell(result: dict[str, Any], rate: str) -> str:
+    """One rate of one edit; "-" where nothing was asked."""
+    found = rates_of(result)[rate]
+    return told(vars_of(found), digits=3 if rate in NO_SHARES else 2) if found.n else "-"
 
 
 def main() -> None:
@@ -356,7 +363,7 @@ def main() -> None:
     summary = {name: {k: minus_default(found, name, k) for k in SHOWN} for name in found if name != "default"}
     for name, rates in summary.items():
         print(line(f"{name}, minus the default", rates, SHOWN))
-    print(f"\n{page(means, summary)}")
+    print(f"\n{page(found)}")
     content = {
         "facts": [f.id for f in chosen],
         "mean": {n: {k: vars_of(r) for k, r in rates.items()} for n, rates in means.items()},
