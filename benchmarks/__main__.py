@@ -13,7 +13,6 @@ from benchmarks import (
     frontier,
     paper,
     quickstart,
-    selectors,
     soft_forgetting,
     speed_fit,
     speed_trace,
@@ -33,7 +32,6 @@ if __name__ == "__main__":
         arms,
         edit_quality,
         frontier,
-        selectors,
         tune,
     ):
         print(f"\n# {part.__name__}\n", flush=True)

@@ -227,9 +227,9 @@ SECOND = {
 
 def page_of_second(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
     """The README's table of first and second fits, in Markdown."""
-    lines = [f"| | reached in training | {' | '.join(SECOND.values())} |", "|" + "---|" * (len(SECOND) + 2)]
+    lines = [f"| | the first reached in training | {' | '.join(SECOND.values())} |", "|" + "---|" * (len(SECOND) + 2)]
     for first, second in pairs:
-        cells = [f"{first['learned']:.2f} → {second['learned']:.2f}"]
+        cells = [f"{first['learned']:.2f}"]
         for name in SECOND:
             before, after = (rates_of(one)[name] for one in (first, second))
             cells.append(f"{before.value + 0.0:.2f} → {after.value + 0.0:.2f}" if before.n else "-")
