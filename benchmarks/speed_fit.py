@@ -6,8 +6,8 @@
 weight decay; the Trainer with PEFT's IA3 on the plain HF model, and the product's loop, in turn; a repeat gives one
 ratio, and the table shows the median. Both start from gates of 1, and their losses are compared step by step: a larger
 difference than the goal's is an error, any other goal that is missed a "no" in the table.
-``parts``: a default edit on a freshly loaded model, with its parts, and its arithmetic at the speed of one large matrix
-product in the same run: what no implementation of the same steps in the same precision can be faster than.
+``parts``: a default edit on a freshly loaded model, with its parts, and its linear maps at the speed of one large
+matrix product in the same run: the same rows and steps in the same precision can hardly be faster.
 ``known``: ``known_facts`` over 400 facts that are on record nowhere, and again from the cache on disk.
 ``slider``: probabilities of three answers to one prompt at a new strength. ``import``: ``import workbench`` in a new
 process. ``memory``: peak memory of a new process that makes the quickstart's calls.
@@ -200,7 +200,7 @@ def measure_parts(model: wb.LoadedModel, fact: wb.Fact) -> Found:
     fresh = wb.load_model(model.hf, tokenizer=model.tokenizer, name=model.name)
     with FlopCounterMode(display=False) as counter:
         wb.rewrite(fresh, fact, progress=False)
-    found["parts: arithmetic of the edit, TFLOP"] = counter.get_total_flops() / 1e12
+    found["parts: linear maps of the edit, TFLOP"] = counter.get_total_flops() / 1e12
     found["parts: the same at the speed of a large matrix product, s"] = counter.get_total_flops() / matrix_speed(
         device, model.dtype
     )
