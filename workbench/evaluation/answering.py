@@ -58,8 +58,8 @@ _SAID: WeakKeyDictionary[LoadedModel, _Said] = WeakKeyDictionary()
 
 
 class Answering:
-    """Answers of one base model and of edits on it; the base's answers and scores are computed once for as long as it is
-    there, whichever object asks, and again when its weights change.
+    """Answers of one base model and of edits on it. The base's answers and scores are computed once for as long as it
+    is there, whichever object asks, and again when its weights change.
 
     Args:
         base: The unedited model.
