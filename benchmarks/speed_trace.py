@@ -48,7 +48,7 @@ GOALS: dict[str, tuple[str, str, float]] = {
     "lens": ("times faster", "at least", 15),
     "heads": ("times faster", "at least", 10),
     "gradient": ("forward passes", "at most", 4),
-    "backward": ("backward passes", "at most", 1),
+    "backward": ("backward passes", "exactly", 1),
     "loop": ("fraction of the ceiling", "at least", 0.6),
     "floor": ("times the floor of a matrix product", "at most", 2.5),
 }

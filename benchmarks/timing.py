@@ -21,13 +21,15 @@ else:
 
 
 def largest_difference(one: Sequence[float], other: Sequence[float]) -> float:
-    """The largest absolute difference of two series, NaN where one holds a NaN."""
+    """The largest absolute difference of two series of the same length, NaN where one holds a NaN."""
+    if len(one) != len(other):
+        raise ValueError(f"Series of {len(one)} and {len(other)} values cannot be compared.")
     return float((torch.tensor(one, dtype=torch.float64) - torch.tensor(other, dtype=torch.float64)).abs().max())
 
 
 def met(value: float, kind: str, level: float) -> str:
-    """Whether a goal ("at least" or "at most" a level) is met, in a table's words."""
-    return "yes" if (value >= level if kind == "at least" else value <= level) else "no"
+    """Whether a goal ("at least", "at most" or "exactly" a level) is met, in a table's words."""
+    return "yes" if {"at least": value >= level, "at most": value <= level, "exactly": value == level}[kind] else "no"
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:

@@ -114,7 +114,7 @@ PAGE = (
     "learn twice as long, to repair",
     "batches of 6 and 8 rows",
 )
-PAGE_RATES = {"new": "new", "control": "controls", "kl": "KL"}
+PAGE_RATES = {"new": "new", "forget": "forgotten", "control": "controls", "kl": "KL"}
 
 
 def dev_facts(model: wb.LoadedModel, facts: wb.FactSet, n: int, seed: int) -> list[wb.Fact]:
@@ -341,6 +341,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the facts")
     parser.add_argument("--ids", nargs="+", default=None, help="these dev facts, not drawn ones (give --out too)")
     parser.add_argument("--configs", nargs="*", default=PAGE, choices=list(CONFIGS))
+    parser.add_argument("--kept", type=Path, default=Path("benchmarks/results/tune"), help="folder of finished edits")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tune.json"))
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
@@ -352,7 +353,7 @@ def main() -> None:
     print(head(SHOWN), flush=True)
     for name in dict.fromkeys(["default", *args.configs]):
         for fact in chosen:
-            path = args.out.with_suffix("") / f"{file_name(name)}-{fact.id}.json"
+            path = args.kept / f"{file_name(name)}-{fact.id}.json"
             settings = {**defaults(model), "change": CONFIGS[name]}
             done = kept(path, settings, partial(tuning.run, fact, CONFIGS[name]))
             found.setdefault(name, {})[fact.id] = done

@@ -14,7 +14,7 @@ from workbench.evaluation import answering
 @pytest.fixture(autouse=True)
 def nothing_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny models are made once and answer from another table in each test: what they said is forgotten."""
-    monkeypatch.setattr(answering, "_SAID", WeakKeyDictionary())
+    monkeypatch.setattr(answering, "_OF_BASE", WeakKeyDictionary())
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def rewrite(
             ``default_selection``): those whose gates move the new answer most for what they cost other answers. Where
             they do not teach the facts (``Edit.shortfall``), and the recipe's steps were not changed, a second fit is
             made with ``MORE_NEURONS`` of them (at most half of the model's) and twice the steps of the last stage; it
-            takes about twice as long as the first. A number: so many of them, and one fit.
+            takes up to twice as long as the first. A number: so many of them, and one fit.
         recipe: A ``Recipe``, the name of a built-in one (``"unlearn-then-learn"``, ``"learn-only"``,
             ``"unlearn-only"``, ``"paper"``), or None for the first. ``"paper"`` has the paper's settings, not its
             modules: give those as the selection (``benchmarks/paper.py`` does).

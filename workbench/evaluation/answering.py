@@ -45,21 +45,24 @@ def counted_part(model: LoadedModel, said: Completion, form: Form) -> Completion
     return Completion(sentence, next(held, said.token_ids))
 
 
+Ids = tuple[int, ...]
+
+
 @dataclass(frozen=True)
-class _Said:
-    """What one base model said, and how likely it is to say what it or an edited model said (``Reply.nll``)."""
+class _OfBase:
+    """What one base model says after a prompt's tokens, and what that counts (``Reply.nll``)."""
 
     fingerprint: str
-    completions: dict[Ask, Completion] = field(default_factory=dict)
-    nll: dict[tuple[Ask, tuple[int, ...]], float] = field(default_factory=dict)
+    completions: dict[Ids, Completion] = field(default_factory=dict)
+    nll: dict[tuple[str, Ids, Ids], float] = field(default_factory=dict)
 
 
-_SAID: WeakKeyDictionary[LoadedModel, _Said] = WeakKeyDictionary()
+_OF_BASE: WeakKeyDictionary[LoadedModel, _OfBase] = WeakKeyDictionary()
 
 
 class Answering:
-    """Answers of one base model and of edits on it. The base's answers and scores are computed once for as long as it
-    is there, whichever object asks, and again when its weights change.
+    """Answers of one base model and of edits on it. What the base says and how likely that is, is computed once for as
+    long as it is there, whichever object asks, and again when its weights change.
 
     Args:
         base: The unedited model.
@@ -69,39 +72,44 @@ class Answering:
     def __init__(self, base: LoadedModel, batch_size: int = 48) -> None:
         self.base = base
         self.batch_size = batch_size
+        self._nll: dict[tuple[str, Ids, Ids], float] = {}  # of what edited models say, by the base's fingerprint
 
     @property
-    def _said(self) -> _Said:
-        said = _SAID.get(self.base)
-        if said is None or said.fingerprint != self.base.fingerprint:
-            said = _SAID[self.base] = _Said(self.base.fingerprint)
-        return said
+    def _of_base(self) -> _OfBase:
+        known = _OF_BASE.get(self.base)
+        if known is None or known.fingerprint != self.base.fingerprint:
+            known = _OF_BASE[self.base] = _OfBase(self.base.fingerprint)
+        return known
 
-    def _ids(self, asks: Sequence[Ask]) -> list[list[int]]:
-        return [prompt_ids(self.base, a.prompt, a.form) for a in asks]
+    def _ids(self, asks: Sequence[Ask]) -> list[Ids]:
+        return [tuple(prompt_ids(self.base, a.prompt, a.form)) for a in asks]
 
     def completions(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Completion]:
         """Greedy completions of prompts, in order; those of the base are remembered, and are what an edited model is
         expected to say (in float32: in fewer bits a pass of another shape flips near ties too often)."""
-        said = self._said.completions
+        said = self._of_base.completions
         found = {} if model.edited else said
-        todo = [a for a in dict.fromkeys(asks) if a not in found]
+        prompts = self._ids(asks)
+        todo = [ids for ids in dict.fromkeys(prompts) if ids not in found]
         guesses = model.edited and model.dtype == torch.float32
-        expected = [said[a].token_ids if a in said else () for a in todo] if guesses else None
-        made = generate(model, self._ids(todo), batch_size=self.batch_size, expected=expected, progress=progress)
+        expected = [said[ids].token_ids if ids in said else () for ids in todo] if guesses else None
+        made = generate(model, todo, batch_size=self.batch_size, expected=expected, progress=progress)
         found.update(zip(todo, made, strict=True))
-        return [found[a] for a in asks]
+        return [found[ids] for ids in prompts]
 
     def replies(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Reply]:
         """Answers with their surprise to the base model. Of a cloze only the first sentence counts."""
         completions = self.completions(model, asks, progress)
         counted = [counted_part(self.base, c, a.form) for a, c in zip(asks, completions, strict=True)]
-        keys = [(a, c.token_ids) for a, c in zip(asks, counted, strict=True)]
-        known = self._said.nll
+        fingerprint = self.base.fingerprint
+        keys = [(fingerprint, ids, c.token_ids) for ids, c in zip(self._ids(asks), counted, strict=True)]
+        known = {**self._of_base.nll, **self._nll}
         todo = [k for k in dict.fromkeys(keys) if k not in known]
         size = min(self.batch_size, READ_AT_ONCE)
-        scores = continuation_nll(self.base, self._ids([a for a, _ in todo]), [t for _, t in todo], batch_size=size)
-        known.update(zip(todo, scores, strict=True))
+        scores = continuation_nll(self.base, [k[1] for k in todo], [k[2] for k in todo], batch_size=size)
+        made = dict(zip(todo, scores, strict=True))
+        (self._nll if model.edited else self._of_base.nll).update(made)
+        known |= made
         return [Reply(c.text, k.text, known[key]) for c, k, key in zip(completions, counted, keys, strict=True)]
 
     def kl(self, model: LoadedModel, asks: Sequence[Ask]) -> list[float]:

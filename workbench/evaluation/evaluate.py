@@ -55,7 +55,7 @@ def evaluate(
         pool: Where controls and neighbours come from; the bundled facts by default.
         max_controls: Draw at most so many controls, and at most so many neighbours (by ``seed``, not by hand); None for
             all.
-        answering: Keeps the base's answers between calls, for evaluations of many edits of one base.
+        answering: Asks the models; give one of your own to ask in batches of another size, or to follow or stop it.
         collateral: Measure too what follows from the edited facts and the language itself: the subject asked for by the
             old answer and by the target, two-hop questions through the pool, and the likelihood of ordinary text.
         seed: Of the draw and the bootstrap.
