@@ -327,6 +327,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--drawn", type=int, default=12, help="cells of the slow ways that are timed in a repeat")
     parser.add_argument("--only", nargs="*", default=["lens", "heads", "gradient", "loop"])
+    parser.add_argument("--swaps", nargs="+", default=SWAPS, metavar="FACT", help="facts of the traces by swap")
     parser.add_argument("--noisy", nargs="+", default=NOISY, metavar="FACT", help="facts of the noise trace")
     parser.add_argument("--growth", action="store_true", help="also time and memory on random models of growing size")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed_trace.json"))
@@ -336,7 +337,7 @@ def main(given: Sequence[str] | None = None) -> None:
     if args.dtype != "float32":
         exact = wb.load_model(copy.deepcopy(model.hf).float(), tokenizer=model.tokenizer, name=f"{model.name}, float32")
     facts, rng = wb.load_facts(), random.Random(0)
-    swaps = [Swap(model, facts, name) for name in SWAPS] if {"lens", "heads", "gradient"} & set(args.only) else []
+    swaps = [Swap(model, facts, name) for name in args.swaps] if {"lens", "heads", "gradient"} & set(args.only) else []
     tables: dict[str, list[dict[str, Any]]] = {}
     if "lens" in args.only:
         rows = [against_lens(s, "resid", args.repeats, args.drawn, rng, exact) for s in swaps]
