@@ -59,10 +59,9 @@ def line(name: str, rates: dict[str, Rate], names: Sequence[str]) -> str:
     return f"| {name} | " + " | ".join(str(rates[k]) for k in names) + " |"
 
 
-def told(rate: dict[str, Any], *, clusters: bool = False, sign: bool = False, digits: int = 2) -> str:
-    """A rate with its interval; on request on how many facts it rests, and with the sign of a difference."""
-    shown = f"{'+' if sign else ''}.{digits}f"
-    value, low, high = (format(round(rate[part], digits) + 0.0, shown) for part in ("value", "low", "high"))
+def told(rate: dict[str, Any], *, clusters: bool = False, digits: int = 2) -> str:
+    """A rate with its interval; on request on how many facts it rests."""
+    value, low, high = (f"{round(rate[part], digits) + 0.0:.{digits}f}" for part in ("value", "low", "high"))
     return f"{value} [{low}, {high}]" + (f" (n = {rate['clusters']})" if clusters else "")
 
 
