@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
 from workbench.models import LoadedModel
 from workbench.padding import length_batches, pad, pad_token, shared_tokens
+from workbench.remembered import Remembered
 from workbench.resume import past_options, read_keys_values
 from workbench.scoring import READ_AT_ONCE, read_logits
 
@@ -188,16 +188,24 @@ def _after(model: LoadedModel, first: Sequence[int], rows: int) -> dict[str, Any
     return past_options(read_keys_values(model.runner, torch.tensor([list(first)], device=model.device)), rows)
 
 
-_SAID: WeakKeyDictionary[LoadedModel, dict[tuple[Any, ...], Completion]] = WeakKeyDictionary()
+_SAID: Remembered[dict[tuple[tuple[int, ...], int], Completion]] = Remembered(dict)
+"""Of base models, by prompt and the most tokens that were allowed."""
 
 
 def greedy_answers(
-    model: LoadedModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = MAX_NEW_TOKENS
+    model: LoadedModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = MAX_NEW_TOKENS, **options: Any
 ) -> list[Completion]:
-    """``generate``, remembered for as long as the model is there: what a base says is needed for every edit of it."""
-    known = _SAID.setdefault(model, {})
-    keys = [(model.fingerprint, tuple(prompt), max_new_tokens) for prompt in prompts]
+    """``generate``, remembered for as long as the model's weights stay: what a base says is needed for every edit of
+    it, and for every evaluation of one. ``options`` are those of ``generate`` for what has to be asked."""
+    known = _SAID.of(model)
+    keys = [(tuple(prompt), max_new_tokens) for prompt in prompts]
     todo = list(dict.fromkeys(key for key in keys if key not in known))
-    made = generate(model, [prompt for _, prompt, _ in todo], max_new_tokens=max_new_tokens)
+    made = generate(model, [prompt for prompt, _ in todo], max_new_tokens=max_new_tokens, **options)
     known.update(zip(todo, made, strict=True))
     return [known[key] for key in keys]
+
+
+def said_before(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> list[Completion | None]:
+    """What is remembered of ``greedy_answers`` with the usual number of tokens; None where nothing is."""
+    known = _SAID.of(model)
+    return [known.get((tuple(prompt), MAX_NEW_TOKENS)) for prompt in prompts]

@@ -178,7 +178,14 @@ class Resumable:
     def logits_at(
         self, resid: Tensor, rows: Tensor, positions: Tensor, *, start: int, prefix: KeysValues | None = None
     ) -> Tensor:
-        """Logits at chosen places, for rows that are padded on the right and share their first tokens.
+        """Logits at chosen places, [places, d_vocab], with gradients if enabled. Arguments as in ``hidden_at``."""
+        return self.logits_of(self.hidden_at(resid, rows, positions, start=start, prefix=prefix))
+
+    def hidden_at(
+        self, resid: Tensor, rows: Tensor, positions: Tensor, *, start: int, prefix: KeysValues | None = None
+    ) -> Tensor:
+        """States after the last norm at chosen places, for rows that are padded on the right and share their first
+        tokens.
 
         Args:
             resid: The residual stream entering layer ``start``, [rows, tokens, d_model], without the shared tokens.
@@ -187,11 +194,15 @@ class Resumable:
             prefix: Keys and values of the shared tokens, as ``resumed_keys_values`` gives them.
 
         Returns:
-            [places, d_vocab], with gradients if enabled.
+            [places, d_model], with gradients if enabled.
         """
         with self._from_layer(start, resid):
             hidden = self._parent(inputs_embeds=resid, **past_options(prefix, resid.shape[0])).last_hidden_state
-        normed = hidden[rows, positions][:, None]
+        return hidden[rows, positions]
+
+    def logits_of(self, hidden: Tensor) -> Tensor:
+        """Logits [places, d_vocab] of what ``hidden_at`` gave."""
+        normed = hidden[:, None]
         return self._head(normed, self._norm.register_forward_hook(lambda *_: normed))
 
     def stream(self, ids: Tensor) -> Tensor:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import pytest
 
 from tests.scripted import Script, put_script
+from workbench import generation
 from workbench.evaluation import answering
 
 
 @pytest.fixture(autouse=True)
-def nothing_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_said_before() -> None:
     """The tiny models are made once and answer from another table in each test: what they said is forgotten."""
-    monkeypatch.setattr(answering, "_OF_BASE", WeakKeyDictionary())
+    generation._SAID.clear()
+    answering._NLL.clear()
 
 
 @pytest.fixture

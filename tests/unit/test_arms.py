@@ -18,12 +18,12 @@ from tests.small_fits import assert_unchanged, recipe, same, unchanged
 from tests.tiny_facts import MAKERS, capital, capitals, knowing
 from tests.unit.test_arm_tables import by_hand
 from tests.unit.test_arm_tables import row as row_by_hand
+from workbench import generation
 from workbench.editing import recipes
 from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import tune
 from workbench.editing.fit import Cancelled, rewrite
 from workbench.editing.selector import paper_selection
-from workbench.evaluation import answering as answering_module
 from workbench.evaluation import arms as arms_module
 from workbench.evaluation.answering import Answering
 from workbench.evaluation.arms import compare, everything_like, plan_arms
@@ -112,13 +112,13 @@ def test_every_arm_runs_and_the_model_stays_as_it_was() -> None:
 
 def test_the_base_is_asked_once_for_all_arms(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, ...]] = []
-    real = answering_module.generate
+    real = generation.generate
 
     def counting(model: LoadedModel, prompts: Any, **options: Any) -> Any:
         asked.extend(tuple(p) for p in prompts if not model.edited)
         return real(model, prompts, **options)
 
-    monkeypatch.setattr(answering_module, "generate", counting)
+    monkeypatch.setattr(generation, "generate", counting)
     compared(arms=("selected", "full"))
     assert len(asked) == len(set(asked)) > 5
 

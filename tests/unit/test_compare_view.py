@@ -8,7 +8,6 @@ import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -318,7 +317,6 @@ def test_any_error_of_the_slider_is_shown(error: Exception, monkeypatch: pytest.
 def test_the_base_writes_the_prompt_once_and_the_edited_model_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     generated, made = [], []
     real_generate, real_dial = generation.generate, compare_widget.Dial
-    monkeypatch.setattr(generation, "_SAID", WeakKeyDictionary())
     monkeypatch.setattr(generation, "generate", lambda *a, **k: generated.append(a) or real_generate(*a, **k))
     monkeypatch.setattr(compare_widget, "Dial", lambda *a: made.append(a) or real_dial(*a))
     panel = view()

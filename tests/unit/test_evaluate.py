@@ -14,6 +14,7 @@ import torch
 from tests.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, SCRIPT, Script, place, run, scripted_edit, tiny
 from tests.tiny import tiny_llama
 from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from workbench import generation
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask, counted_part
 from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
@@ -303,17 +304,15 @@ def test_max_controls_is_a_draw_by_seed() -> None:
 
 @pytest.mark.usefixtures("script")
 def test_the_base_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from workbench.evaluation import answering as module
-
     asked: list[int] = []
-    real = module.generate
+    real = generation.generate
 
     def counting(model: LoadedModel, prompts: Any, **options: Any) -> Any:
         if not model.applied:
             asked.append(len(prompts))
         return real(model, prompts, **options)
 
-    monkeypatch.setattr(module, "generate", counting)
+    monkeypatch.setattr(generation, "generate", counting)
     first = run()
     assert sum(asked) == N_ROWS
     assert run(answering=Answering(tiny())).rows == run().rows == first.rows

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from tests.small_fits import FRANCE, RETAIN, SPAIN, recipe
+from tests.tiny import N_VOCAB, loaded, tiny_llama
 from tests.tiny_facts import FAMILIES, tiny
 from workbench.architecture import inject_gates, shared_view
 from workbench.editing import batches as batches_module
-from workbench.editing.batches import Prepared, Row, parts
-from workbench.editing.loop import Training
+from workbench.editing import sensitivity
+from workbench.editing.batches import Prepared, Row, parts, shared_prefix
+from workbench.editing.loop import Training, _Level
 from workbench.resume import Resumable
 from workbench.types import GateDelta, Selection
 
@@ -115,3 +120,95 @@ def test_what_is_computed_once_does_not_depend_on_the_parts(monkeypatch: pytest.
                 plain = engine.entering(torch.tensor([row.prompt + row.answer]), 1)[:, 1:-1]
             torch.testing.assert_close(batch.resid, plain, atol=1e-5, rtol=0)
             assert batch.position.tolist() == list(range(len(row.prompt) - 2, plain.shape[1]))
+
+
+def texts(draw: st.DrawFn, most: int, label: str) -> tuple[int, ...]:
+    """Some token ids."""
+    return tuple(draw(st.lists(st.integers(5, N_VOCAB - 1), min_size=1, max_size=most), label=label))
+
+
+@settings(max_examples=40)
+@given(data=st.data())
+def test_rows_of_random_shapes_are_as_in_the_plain_model(data: st.DataObject) -> None:
+    """Depth, groups, heads a group, lengths (so the padding), what the prompts share and where the pass begins are
+    drawn; the logits of every part, from a prefix that is computed once, are those of each row alone, at the tokens
+    that count."""
+    draw = data.draw
+    layers, groups, a_group = (draw(st.integers(1, most), label=name) for name, most in (("n", 4), ("kv", 3), ("q", 3)))
+    heads = groups * a_group
+    shape = {"hidden_size": 6 * heads, "num_key_value_heads": groups, "num_attention_heads": heads}
+    model = loaded(tiny_llama(n_layers=layers, **shape))
+    begins = texts(draw, 5, "beginning")
+    rows = []
+    for _ in range(draw(st.integers(1, 5), label="rows")):
+        answer = texts(draw, 4, "answer")
+        departs = draw(st.integers(0, len(answer) - 1), label="departs")
+        rows.append(Row((*begins, *texts(draw, 6, "own")), answer, departs))
+    start = draw(st.integers(0, layers - 1), label="start")
+    shared = draw(st.integers(0, shared_prefix(rows)), label="shared")
+    engine = Resumable(model)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setitem(batches_module.PART_TOKENS, "cpu", draw(st.sampled_from([1, 12, 1000]), label="tokens"))
+        prepared = Prepared(engine, rows, start, shared)
+        first = engine.entering(torch.tensor([rows[0].prompt[:shared]]), start) if shared else None
+        prefix = None if first is None else engine.resumed_keys_values(first, start)
+        seen = []
+        for part in prepared.parts(range(len(rows))):
+            batch = prepared.batch(part)
+            logits = engine.logits_at(batch.resid, batch.row, batch.position, start=start, prefix=prefix)
+            for i, found in zip(part, logits.split(batch.count), strict=True):
+                row = rows[i]
+                plain = model.hf(torch.tensor([row.prompt + row.answer])).logits[0, len(row.prompt) - 1 : -1]
+                torch.testing.assert_close(found, plain[row.departs :], atol=1e-4, rtol=1e-4)
+                seen.append(i)
+    assert sorted(seen) == list(range(len(rows)))
+
+
+@FAMILIES
+def test_the_reference_is_that_of_the_fisher_pass_or_a_pass_of_its_own(family: str) -> None:
+    """Both are what the plain model gives after each retained prompt."""
+    model = tiny(family)
+    sensitivity._LATEST.clear()
+    by_itself = Training(model, [FRANCE], recipe(retain_weight=2.0), RETAIN, 1, on_step=None, cancel=None)
+    own = by_itself._reference
+    after = Training(model, [FRANCE], recipe(retain_weight=2.0), RETAIN, 1, on_step=None, cancel=None)
+    sensitivity.fisher_information(model, after.retained, Selection("L1MLP").entries(model), 0)
+    passes: list[object] = []
+    after._prefix = lambda engine: passes.append(engine)  # type: ignore[assignment, method-assign]
+    given_by_fisher = after._reference
+    assert not passes and own.keys() == given_by_fisher.keys() == set(after._retain) and own
+    for i in own:
+        row = after._rows.rows[i]
+        with torch.no_grad():
+            plain = model.hf(torch.tensor([row.prompt + row.answer])).logits[0, len(row.prompt) - 1 : -1]
+        for found in (own[i], given_by_fisher[i]):
+            torch.testing.assert_close(found, plain.log_softmax(-1), atol=2e-5, rtol=1e-4)
+
+
+def test_a_level_is_reached_where_three_quarters_of_each_facts_rows_reach_it() -> None:
+    """At every level between two rows' values, and with the order of the rows' last measurement turned around, the
+    answer is that of measuring all; where more than a quarter of one fact's rows fall short, the rest is not asked."""
+    training = Training(tiny(), [FRANCE, SPAIN], recipe(contexts=True), RETAIN, 1, on_step=None, cancel=None)
+    rows, engine, asked = list(training._wanted["learn"]), Resumable(tiny()), []
+    level = _Level(training, engine, rows)
+    value = level.measured()
+    every = dict(level._latest)
+    assert value == training._reached(every)
+    real = training._confidence
+
+    def counting(engine: Resumable, some: list[int]) -> dict[int, float]:
+        asked.extend(some)
+        return real(engine, some)
+
+    training._confidence = counting  # type: ignore[method-assign, assignment]
+    values = sorted(every.values())
+    between = [(a + b) / 2 for a, b in pairwise(values) if b - a > 1e-6]
+    assert len(between) > 3
+    for turned in (False, True):
+        level._latest = {row: -x if turned else x for row, x in every.items()}
+        for wanted in between:
+            assert level.reaches(wanted) == (value >= wanted)
+    level._latest = every
+    asked.clear()
+    assert not level.reaches(values[-1] + 1)
+    assert len(asked) == sum(len(rows) // 4 + 1 for rows in training._by_fact(every)) < len(rows)

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -141,6 +140,8 @@ def test_where_the_base_runs_on_into_the_word_its_end_is_taught(monkeypatch: pyt
     assert ended[0].answer == (*rows[0].answer, *model.token_ids(","))
     assert ended[0].departs == rows[0].departs
     assert ended[1:] == rows[1:]  # one ends anyway; of the other the longer answer is no longer one of it
+    monkeypatch.setattr(batches, "read_logits", lambda model, prompts, *_: iter([]) if not prompts else 1 / 0)
+    assert batches.ended_rows(model, rows, longer) == ended, "asked once"
 
 
 def test_a_word_ends_before_space_marks_and_special_tokens() -> None:
@@ -215,6 +216,7 @@ def test_gate_gradients_are_those_of_ia3_gates(family: str) -> None:
     model = tiny(family)
     rows = wanted_rows(model, [FRANCE], "learn", Recipe(answers="short"))[:3]
     rows[1] = replace(rows[1], departs=1)
+    assert batches.shared_prefix(rows) > 1, "they begin alike: that is computed once"
     picked = "L1H2 L2MLP L1N7 L2Q1 L2KV0" + ("" if family == "gpt2" else " L1GATEUP")
     entries = Selection(picked).entries(model)
     found = gate_gradients(model, rows, entries)
@@ -395,14 +397,14 @@ def test_the_fit_takes_the_selectors_fisher_information(monkeypatch: pytest.Monk
         return gate_gradients(*args, **options)
 
     monkeypatch.setattr(sensitivity, "gate_gradients", counted)
-    monkeypatch.setattr(sensitivity, "_LATEST", WeakKeyDictionary())
+    sensitivity._LATEST.clear()
     monkeypatch.setattr(fit_module, "default_selection", partial(default_selection, k=60))
     retain = None if measured_on == "the fit's rows" else RETAIN[:1]
     edit = fitted(model=model, selection=None, optimiser="natural", retain=retain)
     assert len(drawn) == 1 + (retain is not None)  # one kind of rows: RETAIN are all neighbours
     selection = default_selection(model, FRANCE, pool=FACTS, k=60, progress=False)
     assert len(drawn) == 1 + (retain is not None)  # remembered
-    monkeypatch.setattr(sensitivity, "_LATEST", WeakKeyDictionary())
+    sensitivity._LATEST.clear()
     given = fitted(model=model, selection=selection, optimiser="natural", retain=retain)
     assert len(drawn) == 2 + (retain is not None)  # forgotten
     assert same(edit, given)

@@ -16,6 +16,7 @@ from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
 from workbench.padding import common_beginning, pad
 from workbench.prompts import answer_ids, prompt_ids
+from workbench.remembered import Remembered
 from workbench.resume import Resumable
 from workbench.scoring import READ_AT_ONCE, read_logits
 from workbench.types import Fact, Recipe, StageName
@@ -67,6 +68,11 @@ class Row:
     answer: tuple[int, ...]
     departs: int = 0
 
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """The answer tokens that count."""
+        return self.answer[self.departs :]
+
 
 def end_of_answer(model: LoadedModel) -> tuple[int, ...]:
     """The token that ends an answer in the model's chat template."""
@@ -112,16 +118,23 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
     return ended_rows(model, rows, longer) if stage == "learn" else rows
 
 
+_P_END: Remembered[dict[tuple[tuple[int, ...], tuple[int, ...]], float]] = Remembered(dict)
+"""The base's probability that a word ends after a prompt and an answer."""
+
+
 def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row]) -> list[Row]:
     """Rows after which the base would run on into the word ("B" for chlorine becomes "BCl") get one token more, the
     next one of a longer answer; the others stay, also where that answer's tokens do not begin with the row's."""
+    known = _P_END.of(model)
+    todo = [row for row in rows if (row.prompt, row.answer) not in known]
+    ends = torch.tensor(word_ends(model) if todo else [], device=model.device, dtype=torch.long)
+    for i, logits in read_logits(model, [row.prompt for row in todo], [row.answer for row in todo], READ_AT_ONCE):
+        known[todo[i].prompt, todo[i].answer] = float(logits[-1].float().softmax(-1)[ends].sum())
     ended = list(rows)
-    ends = torch.tensor(word_ends(model), device=model.device)
-    for i, logits in read_logits(model, [row.prompt for row in rows], [row.answer for row in rows], READ_AT_ONCE):
-        n, more = len(rows[i].answer), longer[i].answer
-        p_end = float(logits[-1].float().softmax(-1)[ends].sum())
-        if p_end < LEAST_P_END and more[:n] == rows[i].answer:
-            ended[i] = replace(rows[i], answer=more[: n + 1])
+    for i, (row, more) in enumerate(zip(rows, longer, strict=True)):
+        n = len(row.answer)
+        if known[row.prompt, row.answer] < LEAST_P_END and more.answer[:n] == row.answer:
+            ended[i] = replace(row, answer=more.answer[: n + 1])
     return ended
 
 
@@ -243,8 +256,8 @@ class Batch:
 
     Args:
         resid: [rows, longest, d_model] entering the start layer, without the shared prefix, padded on the right.
-        row, position: The places whose logits predict answer tokens, within ``resid``.
-        count: Answer tokens of each row.
+        row, position: The places whose logits predict the answer tokens that count, within ``resid``.
+        count: How many those are, of each row.
     """
 
     resid: Tensor
@@ -286,11 +299,11 @@ class Prepared:
         resid = torch.nn.utils.rnn.pad_sequence([self._resid[i] for i in indices], batch_first=True)
         row, position, count = [], [], []
         for at, i in enumerate(indices):
-            answer = self.rows[i].answer
-            first = len(self.rows[i].prompt) - 1 - self.shared
-            row += [at] * len(answer)
-            position += range(first, first + len(answer))
-            count.append(len(answer))
+            one = self.rows[i]
+            n, first = len(one.counted), len(one.prompt) + one.departs - 1 - self.shared
+            row += [at] * n
+            position += range(first, first + n)
+            count.append(n)
         rows, positions = (torch.tensor(x, device=self._device) for x in (row, position))
         return Batch(resid, rows, positions, count)
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.architecture import inject_gates, shared_view, write_gates
-from workbench.editing.loop import CancelFlag, Cancelled, Moving, NonFiniteLoss, Training, check_cancel
+from workbench.editing.loop import CancelFlag, Cancelled, Level, Moving, NonFiniteLoss, Training, check_cancel
 from workbench.editing.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.recipes import changes_steps, harder
 from workbench.editing.retain import default_retain
@@ -273,15 +273,13 @@ class _Fit:
             places.append((parameters[place.module], torch.tensor(indices) + place.span.start))
         return NaturalGradient(places, fisher)
 
-    def _draw_back(
-        self, parameters: Mapping[str, nn.Parameter], earlier: Sequence[EditStage], level: Callable[[], float]
-    ) -> None:
+    def _draw_back(self, parameters: Mapping[str, nn.Parameter], earlier: Sequence[EditStage], level: Level) -> None:
         """Give the last stage's gates the values at which the product of all stages is drawn back to the least strength
         that keeps ``level`` at the recipe's ``draw_back``; they stay where it is not reached (``Edit.shortfall``)."""
         wanted = self.recipe.draw_back
         if wanted is None:
             return
-        self.learned = level()
+        self.learned = level.measured()
         if self.learned < wanted:
             return
         before = reduce(operator.mul, (stage.delta for stage in earlier), GateDelta({}))
@@ -296,7 +294,7 @@ class _Fit:
             check_cancel(self.training.cancel, "while the edit was drawn back")
             middle = (low + high) / 2
             turn(middle)
-            low, high = (low, middle) if level() >= wanted else (middle, high)
+            low, high = (low, middle) if level.reaches(wanted) else (middle, high)
         turn(high)
         self.strength = high
 

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -31,6 +32,7 @@ from workbench.editing.batches import (
 )
 from workbench.editing.objectives import Forgotten, Given, Goal
 from workbench.editing.optimisers import Optimiser
+from workbench.editing.sensitivity import hidden_states
 from workbench.generation import greedy_answers
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
@@ -90,8 +92,7 @@ class Moving:
         rate: The optimiser's learning rate.
         after_backward: Called before each update, to take out gradients that are not wanted.
         after_step: Called after each update, to keep what moves in bounds.
-        at_end: Called when the stage has run to its end, with a function that measures how well its rows are learned
-            then: the probability that three quarters of each fact's wanted answers reach.
+        at_end: Called when the stage has run to its end, with what measures how well its rows are learned then.
     """
 
     view: Any
@@ -100,7 +101,19 @@ class Moving:
     rate: float
     after_backward: Callable[[], None] = _nothing
     after_step: Callable[[], None] = _nothing
-    at_end: Callable[[Callable[[], float]], None] | None = None
+    at_end: Callable[[Level], None] | None = None
+
+
+class Level(Protocol):
+    """How well a stage's rows are learned, with what moves as it is when asked."""
+
+    def measured(self) -> float:
+        """The probability that three quarters of each fact's wanted answers reach."""
+        ...
+
+    def reaches(self, wanted: float) -> bool:
+        """Whether that is at least so much."""
+        ...
 
 
 class Mean:
@@ -190,7 +203,6 @@ class Training:
             first = self._base.entering(torch.tensor([everything[0].prompt]), self.start)
         self._shared = first[:, :shared] if shared else None
         self._rows = Prepared(self._base, everything, self.start, shared)
-        self._reference = self._reference_logprobs()
         self._forgotten: Forgotten | None = None
 
     @property
@@ -203,7 +215,7 @@ class Training:
         with torch.no_grad():
             prefix = self._prefix(self._base)
         base = dict(zip(rows, self._nll_of(self._base, rows, prefix).tolist(), strict=True))
-        tokens = {i: len(self._rows.rows[i].answer) - self._rows.rows[i].departs for i in rows}
+        tokens = {i: len(self._rows.rows[i].counted) for i in rows}
         goal = Forgotten(self.recipe.objective, self.recipe.hinge, base, tokens)
         if all(map(goal.reached, base.values())):
             told = ", ".join(repr(f.answer) for f in self.facts)
@@ -228,13 +240,19 @@ class Training:
             ("p_refusal", refused_row(model, prompt, fact, before)),
         ]
 
-    def _reference_logprobs(self) -> dict[int, Tensor]:
-        """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]."""
+    @cached_property
+    def _reference(self) -> dict[int, Tensor]:
+        """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]. Where the
+        Fisher information was measured on a row, they are of that pass."""
         out: dict[int, Tensor] = {}
+        known = hidden_states(self.model)
+        asked = [i for i in self._retain if self._rows.rows[i] not in known]
         with torch.no_grad():
-            prefix = self._prefix(self._base)
-            for part in self._rows.parts(self._retain):
-                rows = [self._retain[i] for i in part]
+            for i in set(self._retain) - set(asked):
+                out[i] = self._base.logits_of(known[self._rows.rows[i]]).float().log_softmax(-1)
+            prefix = self._prefix(self._base) if asked else None
+            for part in self._rows.parts(asked):
+                rows = [asked[i] for i in part]
                 logits = self._logits(self._base, rows, prefix)
                 out.update((i, x.log_softmax(-1)) for i, x in zip(rows, logits, strict=True))
         return out
@@ -244,7 +262,8 @@ class Training:
         return None if self._shared is None else engine.resumed_keys_values(self._shared, self.start)
 
     def _logits(self, engine: Resumable, rows: Sequence[int], prefix: KeysValues | None) -> list[Tensor]:
-        """Logits that predict each row's answer tokens, [tokens, d_vocab] float32 per row, in one forward pass."""
+        """Logits that predict each row's answer tokens that count, [tokens, d_vocab] float32 per row, in one forward
+        pass."""
         batch = self._rows.batch(rows)
         logits = engine.logits_at(batch.resid, batch.row, batch.position, start=self.start, prefix=prefix)
         return list(logits.float().split(batch.count))
@@ -374,7 +393,7 @@ class Training:
             else:
                 mean.put()
             if moving.at_end is not None and not stopped:
-                moving.at_end(lambda: self._level(engine, wanted))
+                moving.at_end(_Level(self, engine, wanted))
         finally:
             for p in parameters:
                 p.requires_grad_(False)
@@ -396,22 +415,25 @@ class Training:
                 kl += float(self._kl(self._logits(engine, at, prefix), at).sum()) / answers
         return nll, kl
 
-    def _level(self, engine: Resumable, rows: Sequence[int]) -> float:
-        """What three quarters of a fact's rows reach now, as ``_reached`` says."""
+    def _confidence(self, engine: Resumable, rows: Sequence[int]) -> dict[int, float]:
+        """How surely rows are as wanted now."""
         with torch.no_grad():
             prefix = self._prefix(engine)
         found = self._goal.confidence(self._nll_of(engine, rows, prefix)).tolist()
-        return self._reached(dict(zip(rows, found, strict=True)))
+        return dict(zip(rows, found, strict=True))
 
     def _reached(self, confidence: Mapping[int, float]) -> float:
-        """The confidence that three quarters of a fact's rows reach, of several facts the least; where an answer is to
-        be forgotten, of the rows that the base answers with it."""
+        """The confidence that three quarters of a fact's rows reach, of several facts the least."""
+        return min(lower_quartile(map(confidence.__getitem__, rows)) for rows in self._by_fact(confidence))
+
+    def _by_fact(self, rows: Iterable[int]) -> list[list[int]]:
+        """Rows of each fact; where an answer is to be forgotten, those that the base answers with it."""
         base = {} if self._forgotten is None else self._forgotten.base
-        by_fact: dict[int, list[float]] = {}
-        for row, value in confidence.items():
+        by_fact: dict[int, list[int]] = {}
+        for row in rows:
             if row not in base or not self._goal.reached(base[row]):
-                by_fact.setdefault(self._fact_of[row], []).append(value)
-        return min(map(lower_quartile, by_fact.values()))
+                by_fact.setdefault(self._fact_of[row], []).append(row)
+        return list(by_fact.values())
 
     def _record(self, step: Step, bar: Any) -> None:
         self.history.append(step)
@@ -426,9 +448,8 @@ class Training:
         """Mean negative log-likelihood of each row's answer from where it departs, nats per token, [rows]."""
         found = []
         for x, i in zip(logits, rows, strict=True):
-            one = self._rows.rows[i]
-            wanted = torch.tensor(one.answer[one.departs :], device=self.model.device)
-            found.append(nn.functional.cross_entropy(x[one.departs :], wanted))
+            wanted = torch.tensor(self._rows.rows[i].counted, device=self.model.device)
+            found.append(nn.functional.cross_entropy(x, wanted))
         return torch.stack(found)
 
     def _kl(self, logits: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
@@ -446,3 +467,31 @@ class Training:
             **dict(zip(self._monitor_names, probabilities, strict=True)),
             "seconds": time.perf_counter() - self._began,
         }
+
+
+class _Level:
+    """See ``Level``.
+
+    Args:
+        training, engine, rows: Whose rows, and what runs what moves.
+    """
+
+    def __init__(self, training: Training, engine: Resumable, rows: Sequence[int]) -> None:
+        self._training, self._engine, self._rows = training, engine, rows
+        self._latest: dict[int, float] = {}
+
+    def measured(self) -> float:
+        """See ``Level``."""
+        self._latest = self._training._confidence(self._engine, self._rows)
+        return self._training._reached(self._latest)
+
+    def reaches(self, wanted: float) -> bool:
+        """See ``Level``. Asks the rows that were hardest when all were measured first: one more than a quarter of a
+        fact's rows that fall short settle it."""
+        facts = [sorted(rows, key=self._latest.__getitem__) for rows in self._training._by_fact(self._latest)]
+        hardest = [row for rows in facts for row in rows[: len(rows) // 4 + 1]]
+        found = self._training._confidence(self._engine, hardest)
+        if any(all(found[row] < wanted for row in rows[: len(rows) // 4 + 1]) for rows in facts):
+            return False
+        found |= self._training._confidence(self._engine, [row for row in self._rows if row not in found])
+        return self._training._reached(found) >= wanted

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from workbench.editing.batches import Prepared, Row
+from workbench.editing.batches import Prepared, Row, shared_prefix
 from workbench.models import LoadedModel
-from workbench.resume import HookSite, Resumable
+from workbench.remembered import Remembered
+from workbench.resume import HookSite, KeysValues, Resumable
 from workbench.types import Site
 
 DAMPING = 0.1
@@ -24,46 +24,104 @@ def gate_gradients(
     entries: Mapping[tuple[int, Site], Sequence[int]],
     *,
     draw: torch.Generator | None = None,
+    hidden: dict[Row, Tensor] | None = None,
 ) -> Tensor:
     """For each row, the gradient of its answer's log-likelihood (mean over the tokens that count, nats) with respect
     to gates at 1: [rows, gates] float32, on the CPU.
 
     With ``draw``, of answer tokens drawn from the model's own distribution instead, summed: the score, whose mean
-    outer product is the Fisher information. One forward and one backward pass for a few rows of like length at a time.
+    outer product is the Fisher information. One forward and one backward pass for a few rows of like length at a time;
+    what all prompts begin with goes forward once, and backward for each row.
 
     Args:
         model: A base model.
         rows: Prompts and answers.
         entries: The gates, as ``Selection.entries`` gives them; the columns are in their order.
         draw: Draws the answers.
+        hidden: Takes what ``Resumable.logits_of`` makes each row's logits of, [tokens that count, d_model].
     """
     engine = Resumable(model)
     lowest = min(layer for layer, _ in entries)
-    prepared = Prepared(engine, rows, lowest, 0)
+    shared = shared_prefix(rows)
+    prepared = Prepared(engine, rows, lowest, shared)
     places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
     columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
+    begun = _Beginning(engine, rows[0].prompt[:shared], lowest, places) if shared else None
     out = torch.zeros(len(rows), sum(map(len, columns)))
     for part in prepared.parts(range(len(rows))):
         batch = prepared.batch(part)
         with torch.enable_grad(), engine.keeping(places) as states:
             start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
-            logits = engine.logits_at(start, batch.row, batch.position, start=lowest).float().log_softmax(-1)
+            prefix = begun.of_each(len(part)) if begun else None
+            found = engine.hidden_at(start, batch.row, batch.position, start=lowest, prefix=prefix)
+            logits = engine.logits_of(found).float().log_softmax(-1)
             likelihood = torch.zeros((), device=logits.device)
             for one, i in zip(logits.split(batch.count), part, strict=True):
-                answer = torch.tensor(rows[i].answer)
+                answer = torch.tensor(rows[i].counted)
                 if draw is not None:
                     answer = torch.multinomial(one.detach().exp().cpu(), 1, generator=draw)[:, 0]
                 likely = one.gather(1, answer.to(one.device)[:, None])[:, 0]
-                likelihood = likelihood + (likely.sum() if draw is not None else likely[rows[i].departs :].mean())
+                likelihood = likelihood + (likely.sum() if draw is not None else likely.mean())
             kept = [states[place] for place in places]
-            gradients = torch.autograd.grad(likelihood, kept)
-        # A gate multiplies its state, so at 1 its gradient is the state's times the state.
-        found = [
-            (state.detach() * gradient).float().sum(1).cpu()[:, index]
-            for state, gradient, index in zip(kept, gradients, columns, strict=True)
-        ]
-        out[part] = torch.cat(found, 1)
+            read = [state for pair in (prefix or ())[lowest:] for state in pair]
+            gradients = torch.autograd.grad(likelihood, [*kept, *read])
+        if hidden is not None:
+            hidden.update((rows[i], x) for i, x in zip(part, found.detach().split(batch.count), strict=True))
+        sums = [_per_gate(*pair) for pair in zip(kept, gradients[: len(kept)], strict=True)]
+        if begun:
+            sums = [one + more for one, more in zip(sums, begun.gradients(gradients[len(kept) :]), strict=True)]
+        out[part] = torch.cat([one.cpu()[:, index] for one, index in zip(sums, columns, strict=True)], 1)
     return out
+
+
+def _per_gate(state: Tensor, gradient: Tensor) -> Tensor:
+    """Gradients with respect to the gates at 1 of a state, [rows, gates]: a gate multiplies its state."""
+    return (state.detach() * gradient).float().sum(1)
+
+
+class _Beginning:
+    """What all rows begin with: it goes forward once, and takes each row's gradients back.
+
+    Args:
+        engine: Runs the model.
+        ids: The tokens.
+        lowest: The layer to begin at.
+        places: The states whose gates are asked for.
+    """
+
+    def __init__(
+        self, engine: Resumable, ids: Sequence[int], lowest: int, places: Sequence[tuple[HookSite, int]]
+    ) -> None:
+        self._lowest = lowest
+        resid = engine.entering(torch.tensor([list(ids)]), lowest)
+        with torch.enable_grad(), engine.keeping(places) as states:
+            self._keys_values = engine.resumed_keys_values(resid.clone().requires_grad_(True), lowest)
+        self._states = [states[place] for place in places]
+
+    def of_each(self, rows: int) -> KeysValues:
+        """Keys and values for so many rows, each of which gathers its own gradients."""
+        return [
+            (k.detach().expand(rows, -1, -1, -1).requires_grad_(), v.detach().expand(rows, -1, -1, -1).requires_grad_())
+            for k, v in self._keys_values
+        ]
+
+    def gradients(self, of_each: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients with respect to the gates at 1, [rows, gates] by place, from those with respect to the keys and
+        values of each row, layer by layer."""
+        whole = [state for pair in self._keys_values[self._lowest :] for state in pair]
+        found = torch.autograd.grad(  # unused: the last layer's keys and values are read, what it makes of them is not
+            whole,
+            self._states,
+            [one[:, None] for one in of_each],
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=True,
+        )
+        rows = len(of_each[0])
+        return [
+            state.new_zeros(rows, state.shape[-1]).float() if one is None else _per_gate(state, one[:, 0])
+            for state, one in zip(self._states, found, strict=True)
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +134,17 @@ class _Fisher:
         lowest: The layer at which the pass began: from another one rounding differs, and with it, rarely, an answer
             that is drawn.
         values: [gates of the site] by layer and site, in nats squared.
+        hidden: Of each row, what its logits are made of.
     """
 
     kinds: tuple[tuple[Row, ...], ...]
     seed: int
     lowest: int
     values: Mapping[tuple[int, Site], Tensor]
+    hidden: Mapping[Row, Tensor]
 
 
-_LATEST: WeakKeyDictionary[LoadedModel, list[_Fisher]] = WeakKeyDictionary()
+_LATEST: Remembered[list[_Fisher]] = Remembered(list)
 
 
 def fisher_information(
@@ -97,14 +157,14 @@ def fisher_information(
     in nats squared, in the order of ``entries``. ``seed`` draws the answers.
 
     The backward pass that some gates need gives it for every gate of their sites above the lowest. All are measured,
-    and the last ``REMEMBERED`` measurements kept for as long as the model is there: what the selector measured serves
-    the fit, and the fit's serves random selections and other recipes. What is remembered equals what would be measured
-    to the bit.
+    and the last ``REMEMBERED`` measurements kept for as long as the model's weights stay: what the selector measured
+    serves the fit, and the fit's serves random selections and other recipes. What is remembered equals what would be
+    measured to the bit.
     """
     rows = tuple(map(tuple, kinds))
     lowest = min(layer for layer, _ in entries)
     sites: list[Site] = sorted({site for _, site in entries})
-    known = _LATEST.setdefault(model, [])
+    known = _LATEST.of(model)
     found = next(
         (
             f
@@ -119,12 +179,19 @@ def fisher_information(
         ]
         every = {place: range(model.shape.site_size(place[1])) for place in places}
         draw = torch.Generator().manual_seed(seed)
-        means = [gate_gradients(model, kind, every, draw=draw).square().mean(0) for kind in rows if kind]
+        hidden: dict[Row, Tensor] = {}
+        means = [gate_gradients(model, kind, every, draw=draw, hidden=hidden).square().mean(0) for kind in rows if kind]
         values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
-        found = _Fisher(rows, seed, lowest, dict(zip(places, values, strict=True)))
+        found = _Fisher(rows, seed, lowest, dict(zip(places, values, strict=True)), hidden)
         known.insert(0, found)
         del known[REMEMBERED:]
     return torch.cat([found.values[place][list(index)] for place, index in entries.items()])
+
+
+def hidden_states(model: LoadedModel) -> Mapping[Row, Tensor]:
+    """Of every row of the remembered measurements, what the base makes its logits of (``Resumable.logits_of``):
+    [tokens that count, d_model]."""
+    return {row: one for fisher in reversed(_LATEST.of(model)) for row, one in fisher.hidden.items()}
 
 
 def damped(fisher: Tensor) -> Tensor:

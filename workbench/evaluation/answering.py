@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
 from workbench.answers import first_sentence
-from workbench.generation import Completion, generate
+from workbench.generation import Completion, generate, greedy_answers, said_before
 from workbench.models import LoadedModel
 from workbench.prompts import prompt_ids
+from workbench.remembered import Remembered
 from workbench.scoring import READ_AT_ONCE, continuation_logprobs, continuation_nll
 from workbench.types import Form
 
@@ -47,22 +47,13 @@ def counted_part(model: LoadedModel, said: Completion, form: Form) -> Completion
 
 Ids = tuple[int, ...]
 
-
-@dataclass(frozen=True)
-class _OfBase:
-    """What one base model says after a prompt's tokens, and what that counts (``Reply.nll``)."""
-
-    fingerprint: str
-    completions: dict[Ids, Completion] = field(default_factory=dict)
-    nll: dict[tuple[str, Ids, Ids], float] = field(default_factory=dict)
-
-
-_OF_BASE: WeakKeyDictionary[LoadedModel, _OfBase] = WeakKeyDictionary()
+_NLL: Remembered[dict[tuple[Ids, Ids], float]] = Remembered(dict)
+"""Of base models: how likely to them is what they say themselves (``Reply.nll``), by prompt and answer."""
 
 
 class Answering:
-    """Answers of one base model and of edits on it. What the base says and how likely that is, is computed once for as
-    long as it is there, whichever object asks, and again when its weights change.
+    """Answers of one base model and of edits on it. What the base says (``greedy_answers``) and how likely that is, is
+    computed once for as long as it is there, whichever object asks, and again when its weights change.
 
     Args:
         base: The unedited model.
@@ -72,14 +63,7 @@ class Answering:
     def __init__(self, base: LoadedModel, batch_size: int = 48) -> None:
         self.base = base
         self.batch_size = batch_size
-        self._nll: dict[tuple[str, Ids, Ids], float] = {}  # of what edited models say, by the base's fingerprint
-
-    @property
-    def _of_base(self) -> _OfBase:
-        known = _OF_BASE.get(self.base)
-        if known is None or known.fingerprint != self.base.fingerprint:
-            known = _OF_BASE[self.base] = _OfBase(self.base.fingerprint)
-        return known
+        self._own: Remembered[dict[tuple[Ids, Ids], float]] = Remembered(dict)  # the same of what edited models say
 
     def _ids(self, asks: Sequence[Ask]) -> list[Ids]:
         return [tuple(prompt_ids(self.base, a.prompt, a.form)) for a in asks]
@@ -87,35 +71,38 @@ class Answering:
     def completions(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Completion]:
         """Greedy completions of prompts, in order; those of the base are remembered, and are what an edited model is
         expected to say (in float32: in fewer bits a pass of another shape flips near ties too often)."""
-        said = self._of_base.completions
-        found = {} if model.edited else said
-        prompts = self._ids(asks)
-        todo = [ids for ids in dict.fromkeys(prompts) if ids not in found]
-        guesses = model.edited and model.dtype == torch.float32
-        expected = [said[ids].token_ids if ids in said else () for ids in todo] if guesses else None
-        made = generate(model, todo, batch_size=self.batch_size, expected=expected, progress=progress)
-        found.update(zip(todo, made, strict=True))
+        return self._said(model, self._ids(asks), progress)
+
+    def _said(self, model: LoadedModel, prompts: Sequence[Ids], progress: Any) -> list[Completion]:
+        options: dict[str, Any] = {"batch_size": self.batch_size, "progress": progress}
+        if not model.edited:
+            return greedy_answers(model, prompts, **options)
+        todo = list(dict.fromkeys(prompts))
+        if model.dtype == torch.float32:
+            options["expected"] = [said.token_ids if said else () for said in said_before(self.base, todo)]
+        found = dict(zip(todo, generate(model, todo, **options), strict=True))
         return [found[ids] for ids in prompts]
 
     def replies(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Reply]:
         """Answers with their surprise to the base model. Of a cloze only the first sentence counts."""
-        completions = self.completions(model, asks, progress)
+        prompts = self._ids(asks)
+        completions = self._said(model, prompts, progress)
         counted = [counted_part(self.base, c, a.form) for a, c in zip(asks, completions, strict=True)]
-        fingerprint = self.base.fingerprint
-        keys = [(fingerprint, ids, c.token_ids) for ids, c in zip(self._ids(asks), counted, strict=True)]
-        known = {**self._of_base.nll, **self._nll}
-        todo = [k for k in dict.fromkeys(keys) if k not in known]
+        keys = [(ids, c.token_ids) for ids, c in zip(prompts, counted, strict=True)]
+        of_base = _NLL.of(self.base)
+        known = of_base | self._own.of(self.base)
+        todo = [key for key in dict.fromkeys(keys) if key not in known]
         size = min(self.batch_size, READ_AT_ONCE)
-        scores = continuation_nll(self.base, [k[1] for k in todo], [k[2] for k in todo], batch_size=size)
+        scores = continuation_nll(self.base, [ids for ids, _ in todo], [said for _, said in todo], batch_size=size)
         made = dict(zip(todo, scores, strict=True))
-        (self._nll if model.edited else self._of_base.nll).update(made)
+        (self._own.of(self.base) if model.edited else of_base).update(made)
         known |= made
         return [Reply(c.text, k.text, known[key]) for c, k, key in zip(completions, counted, keys, strict=True)]
 
     def kl(self, model: LoadedModel, asks: Sequence[Ask]) -> list[float]:
         """Mean KL(base || model) over the tokens of the base's own answer to each prompt, nats per token."""
         ids = self._ids(asks)
-        answers = [c.token_ids for c in self.completions(self.base, asks)]
+        answers = [c.token_ids for c in self._said(self.base, ids, None)]
         out = [float("nan")] * len(asks)
         size = 16  # both models' log-probabilities are held for one batch: size * tokens * d_vocab numbers
         for start in range(0, len(asks), size):

@@ -124,7 +124,7 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
         first = engine.entering(torch.tensor([one.rows[0].prompt]), start)[:, :shared] if shared else None
     prepared = Prepared(engine, one.rows, start, shared)
     batch = prepared.batch(range(len(one.rows)))
-    wanted = torch.tensor([t for row in one.rows for t in row.answer], device=model.device)
+    wanted = torch.tensor([t for row in one.rows for t in row.counted], device=model.device)
     optimiser = Adam(parameters)
     p_old: list[float] = []
     accuracy: list[float] = []
