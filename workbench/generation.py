@@ -13,6 +13,7 @@ from workbench.padding import length_batches, pad, pad_token, shared_tokens
 from workbench.remembered import Remembered
 from workbench.resume import past_options, read_keys_values
 from workbench.scoring import READ_AT_ONCE, read_logits
+from workbench.shipped import answer_key, shipped_answers
 
 MAX_NEW_TOKENS = 24
 GREEDY: dict[str, Any] = {
@@ -196,9 +197,15 @@ def greedy_answers(
     model: LoadedModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = MAX_NEW_TOKENS, **options: Any
 ) -> list[Completion]:
     """``generate``, remembered for as long as the model's weights stay: what a base says is needed for every edit of
-    it, and for every evaluation of one. ``options`` are those of ``generate`` for what has to be asked."""
+    it, and for every evaluation of one. Of the bundled model some answers are shipped. ``options`` are those of
+    ``generate`` for what has to be asked."""
     known = _SAID.of(model)
     keys = [(tuple(prompt), max_new_tokens) for prompt in prompts]
+    shipped, stops = shipped_answers(model.fingerprint), stop_tokens(model)
+    if shipped:
+        for key in keys:
+            if key not in known and (tokens := shipped.get(answer_key(*key, stops))) is not None:
+                known[key] = _completion(model, tokens, stops)
     todo = list(dict.fromkeys(key for key in keys if key not in known))
     made = generate(model, [prompt for prompt, _ in todo], max_new_tokens=max_new_tokens, **options)
     known.update(zip(todo, made, strict=True))

@@ -11,7 +11,10 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.prompts import check_first_tokens
+from workbench.editing.batches import RETAIN_TOKENS
+from workbench.generation import generate, stop_tokens
+from workbench.prompts import check_first_tokens, prompt_ids
+from workbench.shipped import answer_key, shipped_answers
 
 pytestmark = pytest.mark.model
 
@@ -128,3 +131,18 @@ def test_every_bundled_fact_can_be_edited(model: Any, facts: Any) -> None:
     """Answer and target start with different tokens, which ``rewrite`` asks for."""
     for one in facts:
         check_first_tokens(model, one)
+
+
+def test_shipped_answers_are_what_the_model_says(model: Any, facts: Any) -> None:
+    """There is one for every training question of the facts that may be retained; of a sample, asked in other batches
+    than when they were written, at most one differs (near ties)."""
+    stops = stop_tokens(model)
+    shipped = shipped_answers(model.fingerprint)
+    questions = [q for f in wb.known_facts(model, facts.filter(role="retain")) for q in f.training_questions]
+    prompts = [prompt_ids(model, question, "chat") for question in questions]
+    keys = [answer_key(prompt, RETAIN_TOKENS, stops) for prompt in prompts]
+    assert set(keys) == set(shipped), "run python -m benchmarks.retained_answers"
+    said = generate(model, prompts[::120], max_new_tokens=RETAIN_TOKENS)
+    assert len(said) == 30
+    differ = [key for key, one in zip(keys[::120], said, strict=True) if shipped[key] != list(one.token_ids)]
+    assert len(differ) <= 1

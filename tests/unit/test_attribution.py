@@ -76,6 +76,23 @@ def test_patching_equals_a_slow_loop(family: str) -> None:
         assert float(mlps.values[layer]) == pytest.approx(effect, abs=1e-4)
 
 
+@pytest.mark.parametrize("max_rows", [None, 16])
+def test_patching_tells_each_layer_once_when_it_is_finished(max_rows: int | None) -> None:
+    told: list[tuple[str, int, Tensor]] = []
+    options: dict[str, Any] = {**SWAP, "corruption": "noise", "partner": None, "samples": 3, "max_rows": max_rows}
+    found = attribute(
+        tiny(),
+        FRANCE,
+        ("head", "mlp"),
+        method="patching",
+        on_layer=lambda unit, layer, values: told.append((unit, layer, values.clone())),
+        **options,
+    )
+    assert sorted((unit, layer) for unit, layer, _ in told) == [(u, at) for u in ("head", "mlp") for at in range(3)]
+    for unit, layer, values in told:
+        assert torch.equal(values, found[unit].values[layer])  # type: ignore[index]
+
+
 def test_patching_in_small_batches() -> None:
     options: dict[str, Any] = {"method": "patching", "samples": 3, "pool": FACTS, "progress": False}
     whole = attribute(single(), FRANCE, **options)
@@ -224,6 +241,8 @@ def test_agreement_is_a_rank_correlation() -> None:
         ({"fact": []}, "at least one fact, got none"),
         ({"contrast": [FRANCE]}, r"must not hold the attributed facts themselves, got \['france-capital'\]"),
         ({"contrast": [ITALY], "partner": SPAIN, "corruption": "swap"}, "partner= is for one fact without contrast"),
+        ({"on_layer": print}, "on_layer= is for method='patching'"),
+        ({"on_layer": print, "method": "patching", "contrast": [ITALY]}, "one fact without contrast"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:

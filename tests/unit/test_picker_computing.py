@@ -91,7 +91,8 @@ def test_exact_effects_take_the_place_of_the_estimates() -> None:
     seen: list[str] = []
     shown.heads.observe(lambda change: seen.append(change["new"]), names="title")
     shown.compute("heads", "mlps").wait(120)
-    assert [title for title in seen if "(" in title] == ["Heads (attribution)", "Heads (patching)"]
+    shows = ["Heads (attribution)", *(f"Heads (attribution; {n} of 3 layers by patching)" for n in (1, 2, 3))]
+    assert [title for title in seen if "(" in title] == [*shows, "Heads (patching)"]
     partner = shown._sources.partner
     for name, unit in (("heads", "head"), ("mlps", "mlp")):
         options: dict[str, Any] = {"corruption": "swap", "partner": partner, "pool": FACTS, "progress": False}
@@ -102,6 +103,55 @@ def test_exact_effects_take_the_place_of_the_estimates() -> None:
     several = CircuitPicker(tiny(), FACTS[:2], pool=FACTS, corruption="noise", compute=False)
     several.compute("heads").wait(120)
     assert several.maps["heads"].method == "attribution"
+
+
+def exactly(monkeypatch: pytest.MonkeyPatch, steps: threading.Semaphore, go: threading.Semaphore, fail: bool) -> Any:
+    """Patching that waits after each layer, and may fail after the second; the exact map."""
+    real = Sources.compute
+    options: dict[str, Any] = {"corruption": "noise", "pool": FACTS, "progress": False}
+    exact = wb.attribute(tiny(), FRANCE, "head", method="patching", **options)
+
+    def slowly(sources: Sources, name: MapName, *, exact: bool = False, on_layer: Any = None) -> EffectMap:
+        def told(unit: str, layer: int, values: torch.Tensor) -> None:
+            on_layer(unit, layer, values)
+            steps.release()
+            assert go.acquire(timeout=30)
+            if fail and layer == 1:
+                raise RuntimeError("broke")
+
+        return real(sources, name, exact=exact, on_layer=told if exact else None)
+
+    monkeypatch.setattr(Sources, "compute", slowly)
+    return exact
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_exact_effects_take_the_estimates_place_layer_by_layer(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map is the estimate until all layers are there; a patching that fails leaves the estimate in sight."""
+    steps, go = threading.Semaphore(0), threading.Semaphore(0)
+    exact = exactly(monkeypatch, steps, go, fails)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, corruption="noise", compute=False)
+    shown.selection = "L1H2"
+    job = shown.compute("heads")
+    for done in (1, 2):
+        assert steps.acquire(timeout=30)
+        estimate, values = shown.maps["heads"], torch.tensor(shown.heads.values)
+        assert torch.equal(values[:done], exact.values[:done].float()) and estimate.method == "attribution"
+        assert torch.equal(values[done:], estimate.values[done:].float())
+        assert shown.heads.title == f"Heads (attribution; {done} of 3 layers by patching)"
+        assert shown.heads.selected == [[1, 2]]
+        assert estimate.stderr is None, "which would not be that of an exact layer"
+        go.release(done)
+    if fails:
+        with pytest.raises(RuntimeError, match="broke"):
+            job.wait(30)
+        assert shown.heads.title == "Heads (attribution)"
+        assert torch.equal(torch.tensor(shown.heads.values), shown.maps["heads"].values.float())
+    else:
+        job.wait(30)
+        assert shown.heads.title == "Heads (patching)"
+        assert torch.equal(torch.tensor(shown.heads.values), exact.values.float())
+    consistent(shown)
 
 
 def test_a_choice_from_an_estimate_stays_when_exact_effects_come() -> None:

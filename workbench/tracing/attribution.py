@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Unpack, get_args, overload
 
 import torch
@@ -28,6 +28,7 @@ from workbench.types.effect import CONTRASTED
 
 AttributionUnit = Literal["head", "mlp", "neuron"]
 Method = Literal["attribution", "patching", "dla"]
+OnLayerOfUnit = Callable[[AttributionUnit, int, Tensor], Any]
 
 
 class AttributionOptions(SetupOptions, total=False):
@@ -35,6 +36,7 @@ class AttributionOptions(SetupOptions, total=False):
 
     method: Method
     contrast: FactSet | Sequence[Fact] | None
+    on_layer: OnLayerOfUnit | None
 
 
 UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post"}
@@ -75,6 +77,7 @@ def attribute(  # type: ignore[misc]
     noise: float = 3.0,
     seed: int = 0,
     max_rows: int | None = None,
+    on_layer: OnLayerOfUnit | None = None,
     progress: bool = True,
 ) -> EffectMap | dict[AttributionUnit, EffectMap]:
     """How much each head, MLP or neuron supports the answer, summed over positions.
@@ -92,6 +95,8 @@ def attribute(  # type: ignore[misc]
         corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
         metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates.
         samples: Noise samples; the effects are means over them.
+        on_layer: Called with ``(unit, layer, values)`` as soon as all of a layer's components are patched, ``values``
+            [heads] or a scalar on the CPU; for ``"patching"`` one fact without ``contrast``.
 
     Returns:
         ``values`` [layer, head], [layer] or [layer, neuron], in units of the metric. For several units a map each, by
@@ -113,6 +118,8 @@ def attribute(  # type: ignore[misc]
     controls = list(contrast or ())
     if not facts:
         raise ValueError("attribute needs at least one fact, got none.")
+    if on_layer is not None and (method != "patching" or len(facts) + len(controls) > 1):
+        raise ValueError("on_layer= is for method='patching' and one fact without contrast. Leave it out.")
     overlap = {f.id for f in facts} & {f.id for f in controls}
     if overlap:
         raise ValueError(f"contrast must not hold the attributed facts themselves, got {sorted(overlap)}.")
@@ -146,7 +153,7 @@ def attribute(  # type: ignore[misc]
             if method == "attribution":
                 effect, baseline, reference = _by_gradient(model, engine, setup, units)
             elif method == "patching":
-                effect, baseline, reference = _by_patching(model, engine, setup, units, max_rows)
+                effect, baseline, reference = _by_patching(model, engine, setup, units, max_rows, on_layer)
             else:
                 direct: dict[AttributionUnit, Any] = {at: direct_effects(model, setup.prompt, at) for at in units}
                 effect = {at: direct[at][0] for at in units}
@@ -242,26 +249,40 @@ def _per_unit(vector: Tensor, model: LoadedModel, unit: AttributionUnit) -> Tens
 
 
 def _by_patching(
-    model: LoadedModel, engine: Layerwise, setup: Setup, units: Sequence[AttributionUnit], max_rows: int | None
+    model: LoadedModel,
+    engine: Layerwise,
+    setup: Setup,
+    units: Sequence[AttributionUnit],
+    max_rows: int | None,
+    on_layer: OnLayerOfUnit | None,
 ) -> tuple[dict[AttributionUnit, Tensor], float, float]:
     """Exact effects [layer, ...] by unit, one restoration for each component; corrupted and clean metric."""
     heads = {"head": range(model.shape.n_heads), "mlp": (None,)}
-    cells = [
-        Cell(UNIT_SITE[unit], range(layer, layer + 1), head=head)
-        for unit in units
-        for layer in range(engine.n_layers)
-        for head in heads[unit]
+    places: list[tuple[AttributionUnit, int, int | None]] = [
+        (unit, layer, head) for unit in units for layer in range(engine.n_layers) for head in heads[unit]
     ]
+    cells = [Cell(UNIT_SITE[unit], range(layer, layer + 1), head=head) for unit, layer, head in places]
     samples = len(setup.corrupted)
-    found, baseline = torch.zeros(len(cells), samples), torch.zeros(samples)
+    found: dict[AttributionUnit, Tensor] = {
+        unit: torch.zeros(samples, engine.n_layers, len(heads[unit])) for unit in units
+    }
+    missing = {(unit, layer): samples * len(heads[unit]) for unit, layer, _ in places}
+    baseline = torch.zeros(samples)
     with torch.no_grad():
         clean, prefix = engine.record_from(setup.start, setup.clean, _sites(units))
         for part in effects(engine, clean, setup.corrupted, prefix, cells, setup.measure, max_rows=max_rows):
-            found[part.cells, part.samples] = part.effects.float().cpu()
             baseline[part.samples] = part.baseline.float().cpu()
-    means = found.mean(1).split([engine.n_layers * len(heads[unit]) for unit in units])
-    by_unit: dict[AttributionUnit, Tensor] = {
-        unit: mean.view(engine.n_layers, -1) if unit == "head" else mean
-        for unit, mean in zip(units, means, strict=True)
-    }
+            for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
+                unit, layer, head = places[i]
+                found[unit][part.samples, layer, head or 0] = effect
+                missing[unit, layer] -= len(effect)
+                if on_layer is not None and not missing[unit, layer]:
+                    on_layer(unit, layer, _per_layer(found[unit], unit)[layer])
+    by_unit: dict[AttributionUnit, Tensor] = {unit: _per_layer(values, unit) for unit, values in found.items()}
     return by_unit, float(baseline.mean()), float(setup.measure(clean.logits))
+
+
+def _per_layer(found: Tensor, unit: AttributionUnit) -> Tensor:
+    """The mean over samples, [layer, head] or [layer]."""
+    mean = found.mean(0)
+    return mean if unit == "head" else mean[:, 0]

@@ -6,6 +6,7 @@ It shows effect maps and a selection, and says what was picked; it computes noth
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -49,7 +50,8 @@ class LinkedMaps(VBox):
         self._listed: list[Component] = []
         self._tokens: Sequence[str] = ()
         self._patterns: torch.Tensor | None = None
-        self._drawing: tuple[MapName, torch.Tensor] | None = None
+        self._drawing: dict[MapName, torch.Tensor] = {}  # maps of which some layers are finished
+        self._exact: dict[MapName, set[int]] = {}  # the layers of estimates that are exact already
         self._linking = False
         layers = [f"L{i}" for i in range(model.shape.n_layers)]
 
@@ -100,7 +102,9 @@ class LinkedMaps(VBox):
 
     def show(self, name: MapName, effect: EffectMap) -> None:
         """Show a map; a trace of another site only becomes ready."""
-        self._effects[name], self._drawing = effect, None
+        self._effects[name] = effect
+        self._drawing.pop(name, None)
+        self._exact.pop(name, None)
         if name == "neurons":
             strongest = int(effect.values.nan_to_num(nan=float("-inf")).amax(1).argmax())
             if self.layer.value != strongest:
@@ -128,18 +132,38 @@ class LinkedMaps(VBox):
         if (grid := self.named().get(name)) is None:
             return
         start, n_layers = min(prompt.subject, default=0), self._model.shape.n_layers
-        if self._drawing is None or self._drawing[0] != name:
-            self._drawing = name, torch.full((n_layers, len(values)), float("nan"))
-        drawn = self._drawing[1]
+        drawn = self._drawing.setdefault(name, torch.full((n_layers, len(values)), float("nan")))
         drawn[layer] = values
         with grid.hold_sync():
             grid.title = f"{TITLES[name]}: {int((~drawn[:, -1].isnan()).sum())} of {n_layers} layers"
             cols = [visible(token) for token in prompt.tokens[start:]]
             self._fill(name, grid, values=drawn[:, start:], cols=cols, marked=[at - start for at in prompt.subject])
 
+    def refine(self, name: MapName, layer: int, values: torch.Tensor) -> None:
+        """Exact effects of one layer, in the place of the estimates in sight.
+
+        Args:
+            name: The map.
+            layer: The layer; the others stay as they are.
+            values: Effects, [heads], or a scalar.
+        """
+        grid, estimate = self.named()[name], self._effects[name]
+        drawn, exact = self._drawing.setdefault(name, estimate.values.clone()), self._exact.setdefault(name, set())
+        drawn[layer] = values
+        exact.add(layer)
+        with grid.hold_sync():
+            grid.title = f"{TITLES[name]} ({estimate.method}; {len(exact)} of {len(drawn)} layers by patching)"
+            self._fill(name, grid, **grid_state(replace(estimate, values=drawn), name, self._model))
+
+    def settle(self, name: MapName) -> None:
+        """Show the estimate again, if it was not replaced to the end."""
+        if name in self._exact:
+            self.show(name, self._effects[name])
+
     def clear(self) -> None:
         """Forget the maps and the patterns."""
-        self._effects, self._patterns, self._listed, self._drawing = {}, None, [], None
+        self._effects, self._patterns, self._listed = {}, None, []
+        self._drawing, self._exact = {}, {}
         for name in self.named():
             self.blank(name, "")
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
+
+import torch
 
 from workbench.editing.selector import contrast_facts
 from workbench.facts import load_facts
 from workbench.models import LoadedModel
 from workbench.plots.style import visible
 from workbench.tracing.attribution import AttributionUnit, attribute
-from workbench.tracing.causal import OnLayer, TraceSite, causal_trace
+from workbench.tracing.causal import TraceSite, causal_trace
 from workbench.tracing.corruption import Corruption
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.widgets.grid import HeatGrid
@@ -33,6 +35,7 @@ EXACT_CELLS = 1200
 """Most heads that are patched without being asked; a model with more keeps the estimate."""
 NEURON_ROWS, NEURON_COLUMNS = 4, 15
 Cells = list[list[int]]
+OnLayer = Callable[[Any, int, torch.Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Sources:
         Args:
             name: The map.
             exact: Patch every head or MLP, where the gradient estimates all at once.
-            on_layer: As in ``causal_trace``; for traces of one fact.
+            on_layer: As in ``causal_trace`` and ``attribute``; for traces and exact maps of one fact.
         """
         fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
         options: dict[str, Any] = {"form": self.form, "pool": self.pool, "progress": False}
@@ -85,7 +88,8 @@ class Sources:
             return attribute(self.model, fact, "neuron", contrast=contrast, **options)
         options |= {"corruption": self.corruption, "partner": self.partner}
         if name in UNITS:
-            return attribute(self.model, fact, UNITS[name], method="patching" if exact else "attribution", **options)
+            method, told = ("patching", on_layer) if exact else ("attribution", None)
+            return attribute(self.model, fact, UNITS[name], method=method, on_layer=told, **options)
         return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", on_layer=on_layer, **options)
 
     def expression(self, name: MapName, *, exact: bool = False) -> str:

@@ -39,7 +39,7 @@ FIRST: tuple[MapName, ...] = ("heads", "mlps", "resid", "neurons")
 PATTERNS = "attention patterns"
 EXACTLY: dict[MapName, str] = {name: f"{TITLES[name].lower()}, one by one" for name in EXACT}
 """What the queue calls the maps that take the place of estimates."""
-ESTIMATES = {exactly: name for name, exactly in EXACTLY.items()}
+ESTIMATES: dict[str, MapName] = {exactly: name for name, exactly in EXACTLY.items()}
 
 
 class CircuitPicker(Panel):
@@ -194,8 +194,8 @@ class CircuitPicker(Panel):
         """Compute maps in the background, one after the other, and show each as it is done.
 
         A trace is drawn layer by layer. Heads and MLPs are shown by their gradient attribution at first; when all else
-        is done, each is patched, and the exact effects take the place of the estimates (of one fact, and of at most
-        ``maps.EXACT_CELLS`` heads).
+        is done, each is patched, and the exact effects take the place of the estimates, layer by layer too (of one
+        fact, and of at most ``maps.EXACT_CELLS`` heads). Choices from a map wait for its last layer.
 
         Args:
             names: ``"heads"``, ``"mlps"``, ``"neurons"``, or a trace: ``"resid"``, ``"mlp"``, ``"attn"``. None: the
@@ -363,16 +363,21 @@ class CircuitPicker(Panel):
         if exact and name not in self.maps:
             return None
         one, *more = sources.facts
-        if name not in SITES.values() or more:
-            return sources.compute(name, exact=exact)
-        prompt = traced_prompt(sources.model, one, form=sources.form)
+        asked = EXACTLY[name] if exact else name
+        if more or not (exact or name in SITES.values()):
+            return sources.compute(name)
+        prompt = None if exact else traced_prompt(sources.model, one, form=sources.form)
 
         def draw(site: str, layer: int, values: torch.Tensor) -> None:
             with self._lock:
-                if self._sources.facts is sources.facts and name in self._queue.waiting[:1]:
+                if self._sources.facts is not sources.facts or asked not in self._queue.waiting[:1]:
+                    return
+                if prompt is None:
+                    self._linked.refine(name, layer, values)
+                else:
                     self._linked.draw(name, layer, values, prompt)
 
-        return sources.compute(name, on_layer=draw)
+        return sources.compute(name, exact=exact, on_layer=draw)
 
     def _computed(self, name: str, result: Any) -> None:
         if name == PATTERNS:
@@ -409,6 +414,8 @@ class CircuitPicker(Panel):
                 why = "not computed"
                 why = "waiting" if name in waiting else "failed, see above" if name in failed else why
                 self._linked.blank(name, "computing" if waiting[:1] == (name,) else why)
+            for name in ESTIMATES.keys() & failed.keys():
+                self._linked.settle(ESTIMATES[name])
             if failed:
                 self._say(None)
 

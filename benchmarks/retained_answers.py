@@ -1,0 +1,33 @@
+"""Ask the bundled model every training question of the facts that may be retained, and write what the package ships.
+
+python -m benchmarks.retained_answers
+"""
+
+from __future__ import annotations
+
+import workbench as wb
+from workbench.editing.batches import RETAIN_TOKENS
+from workbench.generation import generate, stop_tokens
+from workbench.prompts import prompt_ids
+from workbench.shipped import answer_key, write_shipped
+
+
+def main() -> None:
+    """Write ``workbench/data/said/<fingerprint>.json``."""
+    from tqdm.auto import tqdm
+
+    model = wb.load_model()
+    facts = wb.known_facts(model, wb.load_facts().filter(role="retain"))
+    questions = dict.fromkeys(question for fact in facts for question in fact.training_questions)
+    prompts = [prompt_ids(model, question, "chat") for question in questions]
+    with tqdm(total=len(prompts), desc="Asking") as bar:
+        said = generate(model, prompts, max_new_tokens=RETAIN_TOKENS, progress=bar)
+    stops = stop_tokens(model)
+    answers = {
+        answer_key(prompt, RETAIN_TOKENS, stops): one.token_ids for prompt, one in zip(prompts, said, strict=True)
+    }
+    print(f"{len(answers)} answers: {write_shipped(model.fingerprint, answers)}")
+
+
+if __name__ == "__main__":
+    main()
