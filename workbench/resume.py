@@ -6,10 +6,12 @@ recorded residual stream, and tokens before the first changed one by giving thei
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -263,6 +265,30 @@ class Resumable:
         prefix = [(layer.keys[:, :, :first], layer.values[:, :, :first]) for layer in cache.layers]
         kept = {place: state[:, first:] for place, state in states.items()}
         return Recording(logits, kept), prefix if first else None
+
+
+E = TypeVar("E", bound=Resumable)
+_FREE: WeakKeyDictionary[Any, dict[type[Resumable], list[Any]]] = WeakKeyDictionary()
+_FREE_LOCK = threading.Lock()
+
+
+@contextmanager
+def borrowed(kind: type[E], model: LoadedModel) -> Iterator[E]:
+    """An engine of a model for the length of a ``with`` block. It is kept for the next block, since its view takes
+    longer to make than a short text to run; blocks of several threads at once have engines of their own, and one in
+    which a pass has failed is not used again.
+
+    Args:
+        kind: ``Resumable`` or a subclass.
+        model: A base or edited model.
+    """
+    with _FREE_LOCK:
+        free = _FREE.setdefault(model.runner, {}).setdefault(kind, [])
+        engine = free.pop() if free else None
+    if engine is None:
+        engine = kind(model)
+    yield engine
+    free.append(engine)
 
 
 def _keepers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from workbench.models import LoadedModel
 from workbench.padding import common_beginning, length_batches, pad, pad_token, shared_tokens
-from workbench.resume import Resumable
+from workbench.resume import Resumable, borrowed
 
 READ_AT_ONCE = 16
 """Rows that are read in one pass: the logits of all tokens of their continuations are held."""
@@ -41,7 +40,6 @@ def read_logits(
     _check_prompts(prompts)
     if not prompts:
         return
-    engine = Resumable(model)
     for batch in length_batches([len(p) + len(c) for p, c in zip(prompts, continuations, strict=True)], batch_size):
         longest = max(len(continuations[i]) for i in batch)
         shared = shared_tokens(model, [tuple(prompts[i]) for i in batch], longest)
@@ -49,7 +47,7 @@ def read_logits(
         counts = [len(continuations[i]) + 1 for i in batch]
         at = [(row, len(texts[row]) - n - shared) for row, count in enumerate(counts) for n in range(count, 0, -1)]
         row, position = torch.tensor(at, device=model.device).T
-        with torch.inference_mode():
+        with torch.inference_mode(), borrowed(Resumable, model) as engine:
             resid = engine.embed(pad(texts, pad_token(model), "right")[0])  # causal: nothing looks at the padding
             prefix = engine.resumed_keys_values(resid[:1, :shared], 0) if shared else None
             logits = engine.logits_at(resid[:, shared:], row, position, start=0, prefix=prefix)
@@ -85,11 +83,8 @@ def continuation_nll(
     return out
 
 
-_ENGINES: WeakKeyDictionary[Any, Resumable] = WeakKeyDictionary()
 _ENTERING: WeakKeyDictionary[LoadedModel, dict[tuple[Any, ...], Tensor]] = WeakKeyDictionary()
 _ENTERING_KEPT = 8
-_ONE_AT_A_TIME = threading.Lock()
-"""A pass that resumes changes its engine's view meanwhile, and panels ask from threads."""
 
 
 def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
@@ -117,9 +112,7 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
         row = next(i for i, longer in enumerate(texts) if longer[: len(text)] == text)
         at += [(row, len(prompt) - 1 + n - shared) for n in range(len(continuation))]
     start = min((layer for layer, _ in model.gates.gates), default=0) if model.applied else 0
-    with torch.inference_mode(), _ONE_AT_A_TIME:
-        if (engine := _ENGINES.get(model.runner)) is None:
-            engine = _ENGINES[model.runner] = Resumable(model)
+    with torch.inference_mode(), borrowed(Resumable, model) as engine:
         resid = _entering(model.base, texts, start) if start else engine.embed(pad(texts, pad_token(model), "right")[0])
         prefix = engine.resumed_keys_values(resid[:1, :shared], start) if shared else None
         places = {place: i for i, place in enumerate(dict.fromkeys(at))}
@@ -132,9 +125,11 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
 def _entering(base: LoadedModel, texts: tuple[tuple[int, ...], ...], layer: int) -> Tensor:
     """The residual stream of texts entering a layer of a base model, padded on the right, [texts, tokens, d_model]."""
     known, key = _ENTERING.setdefault(base, {}), (base.fingerprint, texts, layer)
-    if key not in known:
+    found = known.get(key)
+    if found is None:
         ids, _ = pad(texts, pad_token(base), "right")  # causal: nothing looks at the padding
-        known[key] = Resumable(base).entering(ids, layer)
-        if len(known) > _ENTERING_KEPT:
-            del known[next(iter(known))]
-    return known[key]
+        with borrowed(Resumable, base) as engine:
+            found = known[key] = engine.entering(ids, layer)
+        for old in list(known)[:-_ENTERING_KEPT]:
+            known.pop(old, None)
+    return found

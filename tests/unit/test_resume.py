@@ -15,8 +15,9 @@ from transformers import GraniteConfig, GraniteForCausalLM
 
 from tests.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
 from tests.traces import hooked
+from workbench.layerwise import Layerwise
 from workbench.models import LoadedModel
-from workbench.resume import KeysValues, Resumable
+from workbench.resume import KeysValues, Resumable, borrowed
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "llama": lambda: tiny_llama(bias=True),
@@ -287,3 +288,40 @@ def test_the_head_is_the_models_own() -> None:
             close(found, expected[rows, positions])
         close(engine.unembed(engine.stream(IDS))[:, -1], expected[:, -1])
     assert float(expected.std()) > 1e-3
+
+
+def test_an_engine_is_lent_to_one_at_a_time_and_kept_for_the_next() -> None:
+    """Also made in inference mode it can be differentiated; another kind, another model, or a pass that failed gets a
+    new one."""
+    model, other = loaded(tiny_llama()), loaded(tiny_llama())
+    with torch.inference_mode(), borrowed(Resumable, model) as first, borrowed(Resumable, model) as second:
+        assert first is not second
+        first.embed(IDS)
+    with (
+        borrowed(Resumable, model) as again,
+        borrowed(Layerwise, model) as layerwise,
+        borrowed(Resumable, other) as its,
+    ):
+        assert again in (first, second) and isinstance(layerwise, Layerwise) and its not in (first, second)
+        start = again.embed(IDS).clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(again.run(start).sum(), start)
+        assert float(gradient.abs().max()) > 0
+
+    def fail() -> None:
+        with borrowed(Resumable, other) as failed:
+            assert failed is its
+            raise RuntimeError("broke")
+
+    with pytest.raises(RuntimeError, match="broke"):
+        fail()
+    with borrowed(Resumable, other) as new:
+        assert new is not its
+
+
+def test_a_kept_engine_sees_weights_that_change_in_place() -> None:
+    model = loaded(tiny_llama())
+    for _ in range(2):
+        with borrowed(Resumable, model) as engine, torch.no_grad():
+            expected = model.hf(IDS).logits[:, -1]
+            torch.testing.assert_close(engine.run(engine.embed(IDS)), expected)
+            model.hf.get_output_embeddings().weight.neg_()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.models import LoadedModel
 from workbench.prompts import traced_prompt
-from workbench.resume import Change, HookSite, Resumable
+from workbench.resume import Change, HookSite, Resumable, borrowed
 from workbench.tracing.corruption import Metric, Setup, check_choices
 from workbench.types import Ablation, Component, Fact, Form, Selection, TracedPrompt
 
@@ -50,8 +50,7 @@ def ablate(
                 f"{component} cannot be ablated here: choose heads (L23H4), MLPs (L13MLP) or neurons (L13N207)."
             )
     prompt = traced_prompt(model, fact, form=form)
-    engine = Resumable(model)
-    with torch.no_grad():
+    with torch.no_grad(), borrowed(Resumable, model) as engine:
         resid = engine.embed(torch.tensor([prompt.token_ids]))
         setup = Setup(prompt, 0, resid, resid, metric)
         changes: dict[tuple[HookSite, int], Change] = {

@@ -17,7 +17,7 @@ from workbench.facts import load_facts
 from workbench.layerwise import Layerwise
 from workbench.models import LoadedModel
 from workbench.provenance import provenance
-from workbench.resume import HookSite, Resumable
+from workbench.resume import HookSite, Resumable, borrowed
 from workbench.tracing.cells import Cell
 from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
 from workbench.tracing.dla import direct_effects
@@ -138,16 +138,15 @@ def attribute(  # type: ignore[misc]
 
     from tqdm.auto import tqdm
 
-    engine = Layerwise(model)
     values: list[dict[AttributionUnit, Tensor]] = []
     prompts: list[TracedPrompt] = []
     clean: list[float] = []
     corrupted: list[float] = []
     name = f"Attributing to {', '.join(f'{one}s' for one in units)}"
     effect: dict[AttributionUnit, Tensor]
-    with tqdm(
-        total=len(facts) + len(controls), desc=name, disable=not progress or len(facts) + len(controls) == 1
-    ) as bar:
+    n_maps = len(facts) + len(controls)
+    bar = tqdm(total=n_maps, desc=name, disable=not progress or n_maps == 1)
+    with bar, borrowed(Layerwise, model) as engine:
         for one in [*facts, *controls]:
             setup = set_up(model, engine, one, partner=partner, pool=pool, positions=None, **settings)
             if method == "attribution":

@@ -16,6 +16,7 @@ from workbench.facts import load_facts
 from workbench.layerwise import Layerwise
 from workbench.models import LoadedModel
 from workbench.provenance import provenance
+from workbench.resume import borrowed
 from workbench.tracing.cells import Cell
 from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
 from workbench.tracing.restore import effects
@@ -136,7 +137,6 @@ def causal_trace(  # type: ignore[misc]
 
     from tqdm.auto import tqdm
 
-    engine = Layerwise(model)
     options: dict[str, Any] = {
         "corruption": corruption,
         "metric": metric,
@@ -151,7 +151,7 @@ def causal_trace(  # type: ignore[misc]
     widths: dict[TraceSite, int] = {one: 1 if one == "resid" else width for one in sites}
     maps: list[dict[TraceSite, EffectMap]] = []
     bar = tqdm(total=n_layers * len(sites) * len(facts), desc=f"Tracing {', '.join(sites)}", disable=not progress)
-    with torch.no_grad(), bar:
+    with torch.no_grad(), bar, borrowed(Layerwise, model) as engine:
         for one in facts:
 
             def finished(at: TraceSite, layer: int, values: Tensor) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from workbench.models import LoadedModel
 from workbench.prompts import first_token, traced_prompt
-from workbench.resume import Resumable
+from workbench.resume import Resumable, borrowed
 from workbench.types import ANSWER_NAMES, AnswerName, Fact, Form, Lens
 
 
@@ -49,8 +49,7 @@ def lens(
     spaced = prompt.answer_token[:1].isspace()
     third = first_token(model, fact.refusal, space=spaced) if refusal is None else _first(model, refusal)
     ids: dict[AnswerName, int] = {"old": prompt.answer_id, "new": prompt.other_id, "refusal": third}
-    engine = Resumable(model)
-    with torch.no_grad():
+    with torch.no_grad(), borrowed(Resumable, model) as engine:
         logits = engine.unembed(engine.stream(torch.tensor([prompt.token_ids]))[0]).float()  # [layers + 1, d_vocab]
         chosen = logits[:, [ids[name] for name in ANSWER_NAMES]]
         probabilities = logits.softmax(-1)[:, [ids[name] for name in ANSWER_NAMES]].T.tolist()
