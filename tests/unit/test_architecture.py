@@ -16,7 +16,7 @@ PACKAGE = ROOT / "workbench"
 BASE = {"types", "data", "store", "atomic", "sealed"}
 MODEL = BASE | {"models", "architecture", "bundled"}
 RUN = MODEL | {"resume", "layerwise", "provenance"}
-TEXT = RUN | {"answers", "padding", "scoring", "generation", "prompts", "facts"}
+TEXT = RUN | {"remembered", "shipped", "answers", "padding", "scoring", "generation", "prompts", "facts"}
 COMPUTE = TEXT | {"tracing", "editing", "evaluation"}
 
 # What each part may import from the package when it is imported itself. An import inside a function is free: that is
@@ -38,10 +38,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "resume": MODEL,
     "layerwise": MODEL | {"resume"},
     "provenance": MODEL,
+    "remembered": MODEL,
+    "shipped": {"atomic"},
     "answers": BASE,
     "padding": MODEL,
     "scoring": RUN | {"padding"},
-    "generation": RUN | {"padding", "scoring"},
+    "generation": RUN | {"padding", "scoring", "remembered", "shipped"},
     "prompts": RUN | {"answers", "generation"},
     "schemas": {"types"},
     "facts": TEXT | {"schemas"},
