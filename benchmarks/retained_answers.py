@@ -9,7 +9,7 @@ import workbench as wb
 from workbench.editing.batches import RETAIN_TOKENS
 from workbench.generation import generate, stop_tokens
 from workbench.prompts import prompt_ids
-from workbench.shipped import answer_key, write_shipped
+from workbench.shipped import hashed, write_shipped
 
 
 def main() -> None:
@@ -22,10 +22,9 @@ def main() -> None:
     prompts = [prompt_ids(model, question, "chat") for question in questions]
     with tqdm(total=len(prompts), desc="Asking") as bar:
         said = generate(model, prompts, max_new_tokens=RETAIN_TOKENS, progress=bar)
-    stops = stop_tokens(model)
-    answers = {
-        answer_key(prompt, RETAIN_TOKENS, stops): one.token_ids for prompt, one in zip(prompts, said, strict=True)
-    }
+    stops = tuple(stop_tokens(model))
+    keys = [hashed((tuple(prompt), RETAIN_TOKENS, stops)) for prompt in prompts]
+    answers = {key: one.token_ids for key, one in zip(keys, said, strict=True)}
     print(f"{len(answers)} answers: {write_shipped(model.fingerprint, answers)}")
 
 

@@ -13,7 +13,7 @@ from workbench.padding import length_batches, pad, pad_token, shared_tokens
 from workbench.remembered import Remembered
 from workbench.resume import past_options, read_keys_values
 from workbench.scoring import READ_AT_ONCE, read_logits
-from workbench.shipped import answer_key, shipped_answers
+from workbench.shipped import AnswerKey, hashed, shipped_answers
 
 MAX_NEW_TOKENS = 24
 GREEDY: dict[str, Any] = {
@@ -189,30 +189,38 @@ def _after(model: LoadedModel, first: Sequence[int], rows: int) -> dict[str, Any
     return past_options(read_keys_values(model.runner, torch.tensor([list(first)], device=model.device)), rows)
 
 
-_SAID: Remembered[dict[tuple[tuple[int, ...], int], Completion]] = Remembered(dict)
-"""Of base models, by prompt and the most tokens that were allowed."""
+_SAID: Remembered[dict[AnswerKey, Completion]] = Remembered(dict)
 
 
 def greedy_answers(
-    model: LoadedModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = MAX_NEW_TOKENS, **options: Any
+    model: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 48,
+    progress: Any = None,
 ) -> list[Completion]:
-    """``generate``, remembered for as long as the model's weights stay: what a base says is needed for every edit of
-    it, and for every evaluation of one. Of the bundled model some answers are shipped. ``options`` are those of
-    ``generate`` for what has to be asked."""
+    """``generate``, remembered for as long as the model's weights and stop tokens stay: what a base says is needed for
+    every edit of it, and for every evaluation of one. Of the bundled model some answers are shipped, whatever device it
+    is on (near ties may fall otherwise there)."""
     known = _SAID.of(model)
-    keys = [(tuple(prompt), max_new_tokens) for prompt in prompts]
-    shipped, stops = shipped_answers(model.fingerprint), stop_tokens(model)
-    if shipped:
+    keys = _keys(model, prompts, max_new_tokens)
+    if shipped := shipped_answers(model.fingerprint):
         for key in keys:
-            if key not in known and (tokens := shipped.get(answer_key(*key, stops))) is not None:
-                known[key] = _completion(model, tokens, stops)
+            if key not in known and (tokens := shipped.get(hashed(key))) is not None:
+                known[key] = _completion(model, tokens, key[2])
     todo = list(dict.fromkeys(key for key in keys if key not in known))
-    made = generate(model, [prompt for prompt, _ in todo], max_new_tokens=max_new_tokens, **options)
+    asked = [prompt for prompt, *_ in todo]
+    made = generate(model, asked, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
     known.update(zip(todo, made, strict=True))
     return [known[key] for key in keys]
 
 
 def said_before(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> list[Completion | None]:
     """What is remembered of ``greedy_answers`` with the usual number of tokens; None where nothing is."""
-    known = _SAID.of(model)
-    return [known.get((tuple(prompt), MAX_NEW_TOKENS)) for prompt in prompts]
+    return [_SAID.of(model).get(key) for key in _keys(model, prompts, MAX_NEW_TOKENS)]
+
+
+def _keys(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[AnswerKey]:
+    stops = tuple(stop_tokens(model))
+    return [(tuple(prompt), max_new_tokens, stops) for prompt in prompts]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +132,9 @@ class LoadedModel:
             for a in self.applied:
                 digest.update(f"{a.edit.id}|{a.stage}|{a.strength!r}".encode())
             return digest.hexdigest()
-        versions = tuple((t.data_ptr(), t._version) for t in chain(self.hf.parameters(), self.hf.buffers()))
+        state = dict(sorted(self.hf.state_dict(keep_vars=True).items()))
+        versions = tuple((t.data_ptr(), t._version) for t in state.values())
         if self._fingerprint is None or self._fingerprint[0] != versions:
-            state = dict(sorted(self.hf.state_dict(keep_vars=True).items()))
             self._fingerprint = (versions, _hash_tensors(state))
         return self._fingerprint[1]
 

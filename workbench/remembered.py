@@ -23,7 +23,7 @@ class Remembered(Generic[T]):
         self._kept: WeakKeyDictionary[LoadedModel, tuple[str, T]] = WeakKeyDictionary()
 
     def of(self, model: LoadedModel) -> T:
-        """The model's notebook."""
+        """The model's notebook. A change through a tensor's ``.data`` is not noticed, as by ``fingerprint``."""
         known = self._kept.get(model)
         if known is None or known[0] != model.fingerprint:
             known = self._kept[model] = (model.fingerprint, self._make())

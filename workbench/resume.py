@@ -268,22 +268,29 @@ class Resumable:
 
 
 E = TypeVar("E", bound=Resumable)
-_FREE: WeakKeyDictionary[Any, dict[type[Resumable], list[Any]]] = WeakKeyDictionary()
+_FREE: WeakKeyDictionary[Any, dict[tuple[Any, ...], list[Any]]] = WeakKeyDictionary()
+"""Engines that nobody uses now, by kind and by what their views share with the network."""
 _FREE_LOCK = threading.Lock()
+"""Panels ask from threads."""
 
 
 @contextmanager
 def borrowed(kind: type[E], model: LoadedModel) -> Iterator[E]:
     """An engine of a model for the length of a ``with`` block. It is kept for the next block, since its view takes
     longer to make than a short text to run; blocks of several threads at once have engines of their own, and one in
-    which a pass has failed is not used again.
+    which a pass has failed is not used again, nor one whose network got other tensors or other attention meanwhile.
 
     Args:
         kind: ``Resumable`` or a subclass.
         model: A base or edited model.
     """
+    network = model.runner
+    key = kind, network.config._attn_implementation, tuple(p.data_ptr() for p in network.parameters())
     with _FREE_LOCK:
-        free = _FREE.setdefault(model.runner, {}).setdefault(kind, [])
+        kept = _FREE.setdefault(network, {})
+        for old in [one for one in kept if one[1:] != key[1:]]:
+            del kept[old]
+        free = kept.setdefault(key, [])
         engine = free.pop() if free else None
     if engine is None:
         engine = kind(model)

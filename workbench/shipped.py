@@ -14,9 +14,14 @@ from workbench.atomic import write_bytes
 VERSION = 1
 
 
-def answer_key(prompt: Sequence[int], max_new_tokens: int, stops: Sequence[int]) -> str:
-    """What a greedy answer depends on besides the weights, as a short hash."""
-    return hashlib.sha256(repr((tuple(prompt), max_new_tokens, tuple(stops))).encode()).hexdigest()[:16]
+AnswerKey = tuple[tuple[int, ...], int, tuple[int, ...]]
+"""What a greedy answer depends on besides the weights: the prompt's tokens, the most that are generated, and the stop
+tokens."""
+
+
+def hashed(key: AnswerKey) -> str:
+    """A key as it is shipped."""
+    return hashlib.sha256(repr(key).encode()).hexdigest()[:16]
 
 
 def shipped_path(fingerprint: str) -> Path:
@@ -26,7 +31,7 @@ def shipped_path(fingerprint: str) -> Path:
 
 @lru_cache(maxsize=4)
 def shipped_answers(fingerprint: str) -> Mapping[str, list[int]]:
-    """Token ids of a model's answers by ``answer_key``; none for a model that is not the bundled one."""
+    """Token ids of a model's answers by hashed key; none for a model that is not the bundled one."""
     path = shipped_path(fingerprint)
     if not path.is_file():
         return {}

@@ -8,14 +8,15 @@ import pytest
 
 from tests.scripted import Script, put_script
 from workbench import generation
+from workbench.editing import batches, sensitivity
 from workbench.evaluation import answering
 
 
 @pytest.fixture(autouse=True)
 def nothing_said_before() -> None:
     """The tiny models are made once and answer from another table in each test: what they said is forgotten."""
-    generation._SAID.clear()
-    answering._NLL.clear()
+    for notes in (generation._SAID, answering._NLL, batches._P_END, sensitivity._LATEST):
+        notes.clear()
 
 
 @pytest.fixture

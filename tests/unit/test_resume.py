@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -318,10 +319,34 @@ def test_an_engine_is_lent_to_one_at_a_time_and_kept_for_the_next() -> None:
         assert new is not its
 
 
-def test_a_kept_engine_sees_weights_that_change_in_place() -> None:
+def test_a_kept_engine_is_that_of_the_weights_as_they_are() -> None:
+    """Changed in place, or replaced in the network that is run."""
     model = loaded(tiny_llama())
-    for _ in range(2):
+
+    def check() -> Resumable:
         with borrowed(Resumable, model) as engine, torch.no_grad():
-            expected = model.hf(IDS).logits[:, -1]
-            torch.testing.assert_close(engine.run(engine.embed(IDS)), expected)
-            model.hf.get_output_embeddings().weight.neg_()
+            torch.testing.assert_close(engine.run(engine.embed(IDS)), model.runner(IDS).logits[:, -1])
+        return engine
+
+    first, weight = check(), model.runner.get_output_embeddings().weight
+    with torch.no_grad():
+        weight.neg_()
+    assert check() is first
+    weight.data = torch.randn_like(weight)
+    assert check() is not first
+
+
+def test_threads_borrow_engines_of_their_own() -> None:
+    """As panels do: every result is that of its own text."""
+    model = loaded(tiny_llama())
+    texts = [IDS[:, n:] for n in range(6)]
+    with torch.no_grad():
+        expected = [model.hf(ids).logits[:, -1] for ids in texts]
+
+    def run(ids: Tensor) -> Tensor:
+        with torch.no_grad(), borrowed(Resumable, model) as engine:
+            return engine.run(engine.entering(ids, 1), start=1)
+
+    with ThreadPoolExecutor(4) as threads:
+        for found, wanted in zip(threads.map(run, texts * 8), expected * 8, strict=True):
+            torch.testing.assert_close(found, wanted)

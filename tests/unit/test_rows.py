@@ -211,14 +211,21 @@ def test_the_default_retain_set_takes_neighbours_first_then_each_relation_in_tur
 
 
 @FAMILIES
-def test_gate_gradients_are_those_of_ia3_gates(family: str) -> None:
-    """Batched, from the residual stream, against autograd through PEFT's gates, one row at a time; every gate site."""
+@pytest.mark.parametrize("case", ["every site", "few tokens at once", "one row", "last layer", "other attention"])
+def test_gate_gradients_are_those_of_ia3_gates(family: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batched, from the residual stream, against autograd through PEFT's gates, one row at a time; every gate site.
+    What the rows begin with is computed once; of the last layer's MLP it is not read; with attention that may not
+    allow a batched backward pass, each row is computed whole."""
     model = tiny(family)
-    rows = wanted_rows(model, [FRANCE], "learn", Recipe(answers="short"))[:3]
-    rows[1] = replace(rows[1], departs=1)
-    assert batches.shared_prefix(rows) > 1, "they begin alike: that is computed once"
+    if case == "few tokens at once":
+        monkeypatch.setitem(batches.PART_TOKENS, "cpu", 30)
+    if case == "other attention":
+        monkeypatch.setattr(sensitivity, "OWN_ATTENTION", ())
+    rows = wanted_rows(model, [FRANCE], "learn", Recipe(answers="short"))[: 1 if case == "one row" else 3]
+    rows[-1] = replace(rows[-1], departs=1)
+    assert batches.shared_prefix(rows) > 1
     picked = "L1H2 L2MLP L1N7 L2Q1 L2KV0" + ("" if family == "gpt2" else " L1GATEUP")
-    entries = Selection(picked).entries(model)
+    entries = Selection("L2MLP" if case == "last layer" else picked).entries(model)
     found = gate_gradients(model, rows, entries)
     for row, mine in zip(rows, found, strict=True):
         view = shared_view(model.hf)

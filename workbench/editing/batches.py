@@ -308,10 +308,15 @@ class Prepared:
         return Batch(resid, rows, positions, count)
 
 
+def tokens_at_once(device: torch.device) -> int:
+    """Tokens that a device computes at once (``PART_TOKENS``)."""
+    return PART_TOKENS.get(device.type, MANY_TOKENS)
+
+
 def parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
     """Indices of rows of these lengths in groups of like length, shortest first, none of which has more tokens with
     its padding than ``PART_TOKENS`` allows (but at least one row)."""
-    most = PART_TOKENS.get(device.type, MANY_TOKENS)
+    most = tokens_at_once(device)
     found: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if found and (len(found[-1]) + 1) * lengths[i] <= most:

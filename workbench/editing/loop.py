@@ -104,18 +104,6 @@ class Moving:
     at_end: Callable[[Level], None] | None = None
 
 
-class Level(Protocol):
-    """How well a stage's rows are learned, with what moves as it is when asked."""
-
-    def measured(self) -> float:
-        """The probability that three quarters of each fact's wanted answers reach."""
-        ...
-
-    def reaches(self, wanted: float) -> bool:
-        """Whether that is at least so much."""
-        ...
-
-
 class Mean:
     """The mean of parameters over the steps at which it is asked to ``add`` them.
 
@@ -242,18 +230,20 @@ class Training:
 
     @cached_property
     def _reference(self) -> dict[int, Tensor]:
-        """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]. Where the
-        Fisher information was measured on a row, they are of that pass."""
+        """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]. With the
+        natural gradient they are of the pass that has measured its Fisher information."""
         out: dict[int, Tensor] = {}
-        known = hidden_states(self.model)
-        asked = [i for i in self._retain if self._rows.rows[i] not in known]
+        natural = self.recipe.optimiser == "natural"
+        known = hidden_states(self.model, self.retained, self.recipe.seed, self.start) if natural else None
         with torch.no_grad():
-            for i in set(self._retain) - set(asked):
-                out[i] = self._base.logits_of(known[self._rows.rows[i]]).float().log_softmax(-1)
-            prefix = self._prefix(self._base) if asked else None
-            for part in self._rows.parts(asked):
-                rows = [asked[i] for i in part]
-                logits = self._logits(self._base, rows, prefix)
+            prefix = self._prefix(self._base) if known is None else None
+            for part in self._rows.parts(self._retain):
+                rows = [self._retain[i] for i in part]
+                if known is None:
+                    logits = self._logits(self._base, rows, prefix)
+                else:
+                    hidden = [known[self._rows.rows[i]] for i in rows]
+                    logits = self._base.logits_of(torch.cat(hidden)).float().split([len(one) for one in hidden])
                 out.update((i, x.log_softmax(-1)) for i, x in zip(rows, logits, strict=True))
         return out
 
@@ -288,7 +278,7 @@ class Training:
         recipe, device = self.recipe, self.model.device
         rows = [*chosen, *held]
         nll, kl = torch.zeros(len(chosen), device=device), torch.zeros((), device=device)
-        answers = sum(len(self._rows.rows[i].answer) for i in held)
+        answers = sum(len(self._rows.rows[i].counted) for i in held)
         prefix = self._prefix(engine)
         whole = [state for pair in prefix or () for state in pair]
         leaves = [state.detach().requires_grad_(state.requires_grad) for state in whole]
@@ -393,7 +383,7 @@ class Training:
             else:
                 mean.put()
             if moving.at_end is not None and not stopped:
-                moving.at_end(_Level(self, engine, wanted))
+                moving.at_end(Level(self, engine, wanted))
         finally:
             for p in parameters:
                 p.requires_grad_(False)
@@ -405,7 +395,7 @@ class Training:
 
     def _loss_and_kl(self, engine: Resumable, chosen: Sequence[int], held: Sequence[int]) -> tuple[float, float]:
         """Mean loss of some rows and KL on others with the gates as they are now, nats per token."""
-        answers = sum(len(self._rows.rows[i].answer) for i in held)
+        answers = sum(len(self._rows.rows[i].counted) for i in held)
         kl = 0.0
         with torch.no_grad():
             prefix = self._prefix(engine)
@@ -416,7 +406,7 @@ class Training:
         return nll, kl
 
     def _confidence(self, engine: Resumable, rows: Sequence[int]) -> dict[int, float]:
-        """How surely rows are as wanted now."""
+        """How surely rows are as wanted now, by row, 0 to 1."""
         with torch.no_grad():
             prefix = self._prefix(engine)
         found = self._goal.confidence(self._nll_of(engine, rows, prefix)).tolist()
@@ -469,8 +459,8 @@ class Training:
         }
 
 
-class _Level:
-    """See ``Level``.
+class Level:
+    """How well a stage's rows are learned, with what moves as it is when asked.
 
     Args:
         training, engine, rows: Whose rows, and what runs what moves.
@@ -481,17 +471,17 @@ class _Level:
         self._latest: dict[int, float] = {}
 
     def measured(self) -> float:
-        """See ``Level``."""
+        """The probability that three quarters of each fact's wanted answers reach."""
         self._latest = self._training._confidence(self._engine, self._rows)
         return self._training._reached(self._latest)
 
     def reaches(self, wanted: float) -> bool:
-        """See ``Level``. Asks the rows that were hardest when all were measured first: one more than a quarter of a
-        fact's rows that fall short settle it."""
+        """Whether that is at least so much, after ``measured`` was called once. Asks the rows that were hardest then
+        first: one more than a quarter of a fact's rows that fall short settle it."""
         facts = [sorted(rows, key=self._latest.__getitem__) for rows in self._training._by_fact(self._latest)]
-        hardest = [row for rows in facts for row in rows[: len(rows) // 4 + 1]]
-        found = self._training._confidence(self._engine, hardest)
-        if any(all(found[row] < wanted for row in rows[: len(rows) // 4 + 1]) for rows in facts):
+        hardest = [rows[: len(rows) // 4 + 1] for rows in facts]
+        found = self._training._confidence(self._engine, [row for rows in hardest for row in rows])
+        if any(all(found[row] < wanted for row in rows) for rows in hardest):
             return False
-        found |= self._training._confidence(self._engine, [row for row in self._rows if row not in found])
+        found |= self._training._confidence(self._engine, [row for rows in facts for row in rows if row not in found])
         return self._training._reached(found) >= wanted

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from workbench.editing.batches import Prepared, Row, shared_prefix
+from workbench.editing.batches import Prepared, Row, shared_prefix, tokens_at_once
 from workbench.models import LoadedModel
 from workbench.remembered import Remembered
 from workbench.resume import HookSite, KeysValues, Resumable
+from workbench.tracing.packed import OWN_ATTENTION
 from workbench.types import Site
 
 DAMPING = 0.1
@@ -42,7 +44,8 @@ def gate_gradients(
     """
     engine = Resumable(model)
     lowest = min(layer for layer, _ in entries)
-    shared = shared_prefix(rows)
+    # Whose backward passes can be batched: other attention is given whole texts.
+    shared = shared_prefix(rows) if model.runner.config._attn_implementation in OWN_ATTENTION else 0
     prepared = Prepared(engine, rows, lowest, shared)
     places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
     columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
@@ -69,7 +72,11 @@ def gate_gradients(
             hidden.update((rows[i], x) for i, x in zip(part, found.detach().split(batch.count), strict=True))
         sums = [_per_gate(*pair) for pair in zip(kept, gradients[: len(kept)], strict=True)]
         if begun:
-            sums = [one + more for one, more in zip(sums, begun.gradients(gradients[len(kept) :]), strict=True)]
+            at_once = max(1, tokens_at_once(engine.device) // shared)
+            for first in range(0, len(part), at_once):
+                some = slice(first, first + at_once)
+                for one, more in zip(sums, begun.gradients([g[some] for g in gradients[len(kept) :]]), strict=True):
+                    one[some] += more
         out[part] = torch.cat([one.cpu()[:, index] for one, index in zip(sums, columns, strict=True)], 1)
     return out
 
@@ -109,15 +116,10 @@ class _Beginning:
         """Gradients with respect to the gates at 1, [rows, gates] by place, from those with respect to the keys and
         values of each row, layer by layer."""
         whole = [state for pair in self._keys_values[self._lowest :] for state in pair]
-        found = torch.autograd.grad(  # unused: the last layer's keys and values are read, what it makes of them is not
-            whole,
-            self._states,
-            [one[:, None] for one in of_each],
-            retain_graph=True,
-            allow_unused=True,
-            is_grads_batched=True,
-        )
-        rows = len(of_each[0])
+        rows, batched = len(of_each[0]), [one[:, None] for one in of_each]
+        # Unused: the last layer's keys and values are read, what it makes of them is not.
+        options: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "is_grads_batched": True}
+        found = torch.autograd.grad(whole, self._states, batched, **options)
         return [
             state.new_zeros(rows, state.shape[-1]).float() if one is None else _per_gate(state, one[:, 0])
             for state, one in zip(self._states, found, strict=True)
@@ -188,10 +190,13 @@ def fisher_information(
     return torch.cat([found.values[place][list(index)] for place, index in entries.items()])
 
 
-def hidden_states(model: LoadedModel) -> Mapping[Row, Tensor]:
-    """Of every row of the remembered measurements, what the base makes its logits of (``Resumable.logits_of``):
-    [tokens that count, d_model]."""
-    return {row: one for fisher in reversed(_LATEST.of(model)) for row, one in fisher.hidden.items()}
+def hidden_states(
+    model: LoadedModel, kinds: Sequence[Sequence[Row]], seed: int, lowest: int
+) -> Mapping[Row, Tensor] | None:
+    """Of each row of a remembered measurement, what the base makes its logits of (``Resumable.logits_of``), [tokens
+    that count, d_model]; None where just these rows were not measured just so."""
+    wanted = tuple(map(tuple, kinds)), seed, lowest
+    return next((f.hidden for f in _LATEST.of(model) if (f.kinds, f.seed, f.lowest) == wanted), None)
 
 
 def damped(fisher: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from workbench.types.effect import CONTRASTED
 AttributionUnit = Literal["head", "mlp", "neuron"]
 Method = Literal["attribution", "patching", "dla"]
 OnLayerOfUnit = Callable[[AttributionUnit, int, Tensor], Any]
+"""Is told the unit, the layer and its effects, [heads] or a scalar."""
 
 
 class AttributionOptions(SetupOptions, total=False):
@@ -103,7 +104,8 @@ def attribute(  # type: ignore[misc]
         unit.
 
     Raises:
-        ValueError: An unknown unit or method, or as ``causal_trace``.
+        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, or as
+            ``causal_trace``.
     """
     units: tuple[AttributionUnit, ...] = (unit,) if isinstance(unit, str) else tuple(dict.fromkeys(unit))  # type: ignore[assignment]
     if not units or not set(units) <= set(get_args(AttributionUnit)):

@@ -159,12 +159,12 @@ class HeatGrid(anywidget.AnyWidget):
             limit,
             (self.descriptions or None if same else None) if descriptions is None else descriptions,
         )
-        kept = [[r, c] for r, c in self.selected if r < array.shape[0] and c < array.shape[1]]
         automatic = self.alt == alt_text(self.title, self.shape, self.row_title, self.col_title)
         with self.hold_sync():
-            self.selected = kept  # first: it must be valid for the old size and for the new one
-            self.cursor = self.cursor if same else None
-            self.hover = self.hover if same else None
+            if not same:  # else a click that comes meanwhile stays
+                # First: it must be valid for the old size and for the new one.
+                self.selected = [[r, c] for r, c in self.selected if r < array.shape[0] and c < array.shape[1]]
+                self.cursor = self.hover = None
             self._clear_tip()
             for name, value in state.items():
                 setattr(self, name, value)

@@ -132,12 +132,17 @@ class LinkedMaps(VBox):
         if (grid := self.named().get(name)) is None:
             return
         start, n_layers = min(prompt.subject, default=0), self._model.shape.n_layers
+        begun = name in self._drawing
         drawn = self._drawing.setdefault(name, torch.full((n_layers, len(values)), float("nan")))
         drawn[layer] = values
         with grid.hold_sync():
             grid.title = f"{TITLES[name]}: {int((~drawn[:, -1].isnan()).sum())} of {n_layers} layers"
             cols = [visible(token) for token in prompt.tokens[start:]]
-            self._fill(name, grid, values=drawn[:, start:], cols=cols, marked=[at - start for at in prompt.subject])
+            labels: dict[str, Any] = {"cols": cols, "marked": [at - start for at in prompt.subject]}
+            if begun and grid.shape == [n_layers, len(cols)]:
+                grid.set_values(drawn[:, start:], **labels)  # without touching what is selected meanwhile
+            else:
+                self._fill(name, grid, values=drawn[:, start:], **labels)
 
     def refine(self, name: MapName, layer: int, values: torch.Tensor) -> None:
         """Exact effects of one layer, in the place of the estimates in sight.
@@ -153,7 +158,8 @@ class LinkedMaps(VBox):
         exact.add(layer)
         with grid.hold_sync():
             grid.title = f"{TITLES[name]} ({estimate.method}; {len(exact)} of {len(drawn)} layers by patching)"
-            self._fill(name, grid, **grid_state(replace(estimate, values=drawn), name, self._model))
+            grid.set_values(**grid_state(replace(estimate, values=drawn), name, self._model))
+        self._hovered(grid, {"new": grid.hover})  # who points at a cell goes on reading
 
     def settle(self, name: MapName) -> None:
         """Show the estimate again, if it was not replaced to the end."""

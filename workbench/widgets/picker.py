@@ -195,7 +195,8 @@ class CircuitPicker(Panel):
 
         A trace is drawn layer by layer. Heads and MLPs are shown by their gradient attribution at first; when all else
         is done, each is patched, and the exact effects take the place of the estimates, layer by layer too (of one
-        fact, and of at most ``maps.EXACT_CELLS`` heads). Choices from a map wait for its last layer.
+        fact, and of at most ``maps.EXACT_CELLS`` heads). Until the last layer is there, the largest ones are chosen by
+        the estimates.
 
         Args:
             names: ``"heads"``, ``"mlps"``, ``"neurons"``, or a trace: ``"resid"``, ``"mlp"``, ``"attn"``. None: the
