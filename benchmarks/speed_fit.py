@@ -210,7 +210,9 @@ def measure_parts(model: wb.LoadedModel, fact: wb.Fact) -> Found:
     found["parts: answers to training prompts, s"], wanted = seconds(
         lambda: wanted_rows(fresh, [fact], "learn", Recipe()), device
     )
-    found["parts: answers to retained questions, s"], kinds = seconds(lambda: retain_rows(fresh, kept, [fact]), device)
+    found["parts: answers to retained questions (shipped), s"], kinds = seconds(
+        lambda: retain_rows(fresh, kept, [fact]), device
+    )
     found["parts: gradients of the new answer, s"], _ = seconds(lambda: gate_gradients(fresh, wanted, neurons), device)
     found["parts: Fisher information, s"], _ = seconds(lambda: fisher_information(fresh, kinds, neurons, 0), device)
     return found
