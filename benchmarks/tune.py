@@ -83,6 +83,13 @@ CONFIGS: dict[str, Config] = {
     "24 retain rows a step": {"retain_batch_size": 24},
     "hard retain rows": {"patch": "hard rows"},
     "quick": {"times": (0.4, 24 / 26), "batch_size": 6, "retain_batch_size": 8, "patch": "one wording"},
+    "quick, from layer 8 on": {
+        "lowest": 8,
+        "times": (0.4, 24 / 26),
+        "batch_size": 6,
+        "retain_batch_size": 8,
+        "patch": "one wording",
+    },
     "quicker": {
         "times": (0.4, 16 / 26),
         "batch_size": 6,
