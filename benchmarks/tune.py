@@ -83,8 +83,8 @@ CONFIGS: dict[str, Config] = {
     "24 retain rows a step": {"retain_batch_size": 24},
     "hard retain rows": {"patch": "hard rows"},
     "quick": {"times": (0.4, 24 / 26), "batch_size": 6, "retain_batch_size": 8, "patch": "one wording"},
-    "quick, from layer 8 on": {
-        "lowest": 8,
+    "quick, from layer 7 on": {
+        "lowest": 7,
         "times": (0.4, 24 / 26),
         "batch_size": 6,
         "retain_batch_size": 8,
