@@ -218,7 +218,8 @@ def greedy_answers(
 
 def said_before(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> list[Completion | None]:
     """What is remembered of ``greedy_answers`` with the usual number of tokens; None where nothing is."""
-    return [_SAID.of(model).get(key) for key in _keys(model, prompts, MAX_NEW_TOKENS)]
+    known = _SAID.of(model)
+    return [known.get(key) for key in _keys(model, prompts, MAX_NEW_TOKENS)]
 
 
 def _keys(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[AnswerKey]:
