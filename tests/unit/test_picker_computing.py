@@ -91,8 +91,8 @@ def test_exact_effects_take_the_place_of_the_estimates() -> None:
     seen: list[str] = []
     shown.heads.observe(lambda change: seen.append(change["new"]), names="title")
     shown.compute("heads", "mlps").wait(120)
-    shows = ["Heads (attribution)", *(f"Heads (attribution; {n} of 3 layers by patching)" for n in (1, 2, 3))]
-    assert [title for title in seen if "(" in title] == [*shows, "Heads (patching)"]
+    shows = ["Heads (attribution)", *(f"Heads: {n} of 3 exact" for n in (1, 2, 3))]
+    assert [title for title in seen if "(" in title or "exact" in title] == [*shows, "Heads (patching)"]
     partner = shown._sources.partner
     for name, unit in (("heads", "head"), ("mlps", "mlp")):
         options: dict[str, Any] = {"corruption": "swap", "partner": partner, "pool": FACTS, "progress": False}
@@ -138,7 +138,7 @@ def test_exact_effects_take_the_estimates_place_layer_by_layer(fails: bool, monk
         estimate, values = shown.maps["heads"], torch.tensor(shown.heads.values)
         assert torch.equal(values[:done], exact.values[:done].float()) and estimate.method == "attribution"
         assert torch.equal(values[done:], estimate.values[done:].float())
-        assert shown.heads.title == f"Heads (attribution; {done} of 3 layers by patching)"
+        assert shown.heads.title == f"Heads: {done} of 3 exact"
         assert shown.heads.selected == [[1, 2]]
         assert estimate.stderr is None, "which would not be that of an exact layer"
         go.release(done)

@@ -157,7 +157,7 @@ class LinkedMaps(VBox):
         drawn[layer] = values
         exact.add(layer)
         with grid.hold_sync():
-            grid.title = f"{TITLES[name]} ({estimate.method}; {len(exact)} of {len(drawn)} layers by patching)"
+            grid.title = f"{TITLES[name]}: {len(exact)} of {len(drawn)} exact"  # in one line, also above one column
             grid.set_values(**grid_state(replace(estimate, values=drawn), name, self._model))
         self._hovered(grid, {"new": grid.hover})  # who points at a cell goes on reading
 
