@@ -87,6 +87,24 @@ def held(notebook: Notebook) -> list[str]:
     return notebook.ask("[str(c) for c in picker.selection]")
 
 
+def test_estimates_become_exact_layer_by_layer_while_somebody_works_on(run_notebook: Run, page: Page) -> None:
+    """The maps stay at one height, what is clicked meanwhile stays selected, and a tooltip stays to be read."""
+    notebook = run_notebook(PICKER, "picker")
+    before = [root(page, name).locator(".hg-cells").bounding_box() for name in ("Trace", "Heads", "MLPs")]
+    for layer in range(12):
+        click(page, "Heads", layer, 3)
+        notebook.execute(f"picker._linked.refine('heads', {layer}, torch.full((9,), 0.5))")
+        notebook.execute(f"picker._linked.refine('mlps', {layer}, torch.tensor(0.5))")
+        expect(root(page, "Heads").locator(".hg-title")).to_have_text(f"Heads: {layer + 1} of 30 exact")
+        expect(root(page, "Heads").locator(".hg-tip")).to_contain_text("Where the last token attends")
+    sees(page, "Heads", "12 heads selected")
+    assert held(notebook) == [f"L{layer}H3" for layer in range(12)]
+    expect(root(page, "MLPs").locator(".hg-title")).to_have_text("MLPs: 12 of 30 exact")
+    after = [root(page, name).locator(".hg-cells").bounding_box() for name in ("Trace", "Heads", "MLPs")]
+    assert [b and b["height"] for b in after] == [b and b["height"] for b in before]
+    assert len({b and round(b["y"]) for b in after}) == 1
+
+
 def test_click_box_keyboard_chips_undo_and_redo(run_notebook: Run, page: Page) -> None:
     notebook = run_notebook(PICKER, "picker")
     expect(page.get_by_text("Nothing selected")).to_be_visible()
