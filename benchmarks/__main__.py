@@ -23,7 +23,9 @@ if __name__ == "__main__":
     print(f"\n# {speed_trace.__name__}\n", flush=True)
     speed_trace.main(["--growth"])
     rounded = ["--dtype", "bfloat16", "--out", "benchmarks/results/speed_trace_bfloat16.json"]
-    speed_trace.main([*rounded, "--swaps", "michael-jordan-sport", "athens-country"])  # said in bfloat16 too
+    rounded += ["--swaps", "michael-jordan-sport", "athens-country"]  # which it says in bfloat16 too
+    rounded += ["--noisy", "michael-jordan-sport", "north-carolina-state-capital"]
+    speed_trace.main([*rounded, "--only", "lens", "heads", "loop"])
     for part in (
         quickstart,
         speed_fit,

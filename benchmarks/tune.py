@@ -40,6 +40,7 @@ from workbench.types import GateDelta, Rate
 Config = dict[str, Any]
 RANKED = 20_000
 SHOWN = ("new", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish", "kl")
+QUICK: Config = {"times": (0.4, 24 / 26), "batch_size": 6, "retain_batch_size": 8, "patch": "one wording"}
 CONFIGS: dict[str, Config] = {
     "default": {},
     "random neurons": {"by": "random"},
@@ -82,21 +83,9 @@ CONFIGS: dict[str, Config] = {
     "retain no neighbours": {"near": False},
     "24 retain rows a step": {"retain_batch_size": 24},
     "hard retain rows": {"patch": "hard rows"},
-    "quick": {"times": (0.4, 24 / 26), "batch_size": 6, "retain_batch_size": 8, "patch": "one wording"},
-    "quick, from layer 7 on": {
-        "lowest": 7,
-        "times": (0.4, 24 / 26),
-        "batch_size": 6,
-        "retain_batch_size": 8,
-        "patch": "one wording",
-    },
-    "quicker": {
-        "times": (0.4, 16 / 26),
-        "batch_size": 6,
-        "retain_batch_size": 8,
-        "average": 8,
-        "patch": "one wording",
-    },
+    "quick": QUICK,
+    "quick, from layer 7 on": {**QUICK, "lowest": 7},
+    "quicker": {**QUICK, "times": (0.4, 16 / 26), "average": 8},
     "short answers": {"answers": "short"},
     "no contexts": {"contexts": False},
     "ends not taught": {"patch": "no ends"},

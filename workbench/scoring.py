@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from workbench.models import LoadedModel
 from workbench.padding import common_beginning, length_batches, pad, pad_token, shared_tokens
+from workbench.remembered import Remembered
 from workbench.resume import Resumable, borrowed
 
 READ_AT_ONCE = 16
@@ -83,7 +83,7 @@ def continuation_nll(
     return out
 
 
-_ENTERING: WeakKeyDictionary[LoadedModel, dict[tuple[Any, ...], Tensor]] = WeakKeyDictionary()
+_ENTERING: Remembered[dict[tuple[Any, ...], Tensor]] = Remembered(dict)
 _ENTERING_KEPT = 8
 
 
@@ -124,7 +124,7 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
 
 def _entering(base: LoadedModel, texts: tuple[tuple[int, ...], ...], layer: int) -> Tensor:
     """The residual stream of texts entering a layer of a base model, padded on the right, [texts, tokens, d_model]."""
-    known, key = _ENTERING.setdefault(base, {}), (base.fingerprint, texts, layer)
+    known, key = _ENTERING.of(base), (texts, layer)
     found = known.get(key)
     if found is None:
         ids, _ = pad(texts, pad_token(base), "right")  # causal: nothing looks at the padding

@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "shipped": {"atomic"},
     "answers": BASE,
     "padding": MODEL,
-    "scoring": RUN | {"padding"},
+    "scoring": RUN | {"padding", "remembered"},
     "generation": RUN | {"padding", "scoring", "remembered", "shipped"},
     "prompts": RUN | {"answers", "generation"},
     "schemas": {"types"},

@@ -275,12 +275,18 @@ class Prepared:
         rows: The rows.
         start: The lowest edited layer.
         shared: How many first tokens all rows have in common; they are computed once per step.
+
+    Attributes:
+        beginning: The residual stream of those entering the start layer, [1, shared, d_model]; None if there are none.
     """
 
     def __init__(self, engine: Resumable, rows: Sequence[Row], start: int, shared: int) -> None:
         self.rows = list(rows)
         self.shared = shared
         self._device = engine.device
+        with torch.no_grad():  # what all begin with is the same in each: it is taken from the first
+            first = engine.entering(torch.tensor([self.rows[0].prompt]), start) if shared else None
+        self.beginning = None if first is None else first[:, :shared]
         texts = [(r.prompt + r.answer)[:-1] for r in self.rows]
         self._resid: list[Tensor] = [torch.empty(0)] * len(texts)
         with torch.no_grad():

@@ -185,12 +185,7 @@ class Training:
                 self._fact_of.update((len(everything) + i, number) for i in range(len(wanted)))
                 everything += wanted
             self._wanted[stage] = range(first_row, len(everything))
-        shared = shared_prefix(everything)
-        # The shared tokens are the same for every row, so their residual stream is taken from the first.
-        with torch.no_grad():
-            first = self._base.entering(torch.tensor([everything[0].prompt]), self.start)
-        self._shared = first[:, :shared] if shared else None
-        self._rows = Prepared(self._base, everything, self.start, shared)
+        self._rows = Prepared(self._base, everything, self.start, shared_prefix(everything))
         self._forgotten: Forgotten | None = None
 
     @property
@@ -249,7 +244,8 @@ class Training:
 
     def _prefix(self, engine: Resumable) -> KeysValues | None:
         """Keys and values of what all rows begin with."""
-        return None if self._shared is None else engine.resumed_keys_values(self._shared, self.start)
+        beginning = self._rows.beginning
+        return None if beginning is None else engine.resumed_keys_values(beginning, self.start)
 
     def _logits(self, engine: Resumable, rows: Sequence[int], prefix: KeysValues | None) -> list[Tensor]:
         """Logits that predict each row's answer tokens that count, [tokens, d_vocab] float32 per row, in one forward

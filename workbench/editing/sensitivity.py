@@ -49,7 +49,7 @@ def gate_gradients(
     prepared = Prepared(engine, rows, lowest, shared)
     places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
     columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
-    begun = _Beginning(engine, rows[0].prompt[:shared], lowest, places) if shared else None
+    begun = None if prepared.beginning is None else _Beginning(engine, prepared.beginning, lowest, places)
     out = torch.zeros(len(rows), sum(map(len, columns)))
     for part in prepared.parts(range(len(rows))):
         batch = prepared.batch(part)
@@ -91,16 +91,13 @@ class _Beginning:
 
     Args:
         engine: Runs the model.
-        ids: The tokens.
+        resid: Its residual stream entering the lowest layer, [1, tokens, d_model].
         lowest: The layer to begin at.
         places: The states whose gates are asked for.
     """
 
-    def __init__(
-        self, engine: Resumable, ids: Sequence[int], lowest: int, places: Sequence[tuple[HookSite, int]]
-    ) -> None:
+    def __init__(self, engine: Resumable, resid: Tensor, lowest: int, places: Sequence[tuple[HookSite, int]]) -> None:
         self._lowest = lowest
-        resid = engine.entering(torch.tensor([list(ids)]), lowest)
         with torch.enable_grad(), engine.keeping(places) as states:
             self._keys_values = engine.resumed_keys_values(resid.clone().requires_grad_(True), lowest)
         self._states = [states[place] for place in places]

@@ -119,10 +119,8 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
     parameters = inject_gates(view, model.architecture, GateDelta(ones), adapter="relearning")
     student = LoadedModel(view, model.tokenizer, name=f"{model.name}, relearning", architecture=model.architecture)
     engine = Resumable(student, view)
-    shared = shared_prefix(one.rows)
-    with torch.no_grad():
-        first = engine.entering(torch.tensor([one.rows[0].prompt]), start)[:, :shared] if shared else None
-    prepared = Prepared(engine, one.rows, start, shared)
+    prepared = Prepared(engine, one.rows, start, shared_prefix(one.rows))
+    first = prepared.beginning
     batch = prepared.batch(range(len(one.rows)))
     wanted = torch.tensor([t for row in one.rows for t in row.counted], device=model.device)
     optimiser = Adam(parameters)
