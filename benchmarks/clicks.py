@@ -28,7 +28,7 @@ CLICKS, DRAGS, HOVERS, STEPS = 30, 10, 30, 20
 PAUSE = 200  # milliseconds between two actions, as a person makes
 ROWS, COLS, BOX = 80, 512, (60, 100)
 LARGE = f"""import numpy as np
-from workbench.widgets.grid import HeatGrid
+from workbench.widgets.grid.grid import HeatGrid
 
 values = np.random.default_rng(0).normal(size=({ROWS}, {COLS}))
 grid = HeatGrid(values, rows=range({ROWS}), cols=range({COLS}), title="Large")

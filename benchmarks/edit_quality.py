@@ -7,7 +7,7 @@ draws a fact of an earlier one.
 
 Those of seeds 3 to 5 were edited before ``rewrite`` made second fits: one fit of 2,000 neurons each. Those of the first
 seed were measured again and again while facts, counting and loss changed, and two facts of the second failed in a way
-that a change of the loss mends (``LEAST_P_END`` in ``workbench/editing/batches.py``). Three facts of the first two
+that a change of the loss mends (``LEAST_P_END`` in ``workbench.editing.training.rows``). Three facts of the first two
 seeds have rows that it changes (chlorine-symbol, oxygen-symbol, kindle-company) and were edited again; the rows of the
 others are what they were. Second fits were made for the facts that fail, and have rows of their own.
 
@@ -42,13 +42,13 @@ from typing import Any
 import workbench as wb
 from benchmarks.kept import defaults, kept
 from benchmarks.rates import head, line, over_facts, plain_rates, rates_of, told, vars_of, worst
-from workbench.atomic import write_bytes
 from workbench.editing.recipes import harder
 from workbench.editing.selector import MORE_NEURONS, NEURONS
 from workbench.evaluation.answering import Answering, Ask
-from workbench.evaluation.metrics import bootstrap
+from workbench.files.atomic import write_bytes
 from workbench.types import AnswerRow, Rate
 from workbench.types.edit import updates_by_stage
+from workbench.types.intervals import bootstrap
 
 IN_OTHER_WORDS = 0.5
 TAUGHT = 0.5

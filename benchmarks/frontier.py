@@ -29,12 +29,12 @@ import workbench as wb
 from benchmarks.edit_quality import draw_facts
 from benchmarks.kept import defaults, kept
 from benchmarks.rates import rates_of, vars_of
-from workbench.atomic import write_bytes
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import evaluate_views
-from workbench.evaluation.metrics import wilson
+from workbench.files.atomic import write_bytes
 from workbench.types import Edit, GateDelta, Rate
+from workbench.types.intervals import wilson
 
 SHOWN = ("new", "control", "held", "neighbour", "kl")
 View = Callable[[], AbstractContextManager[wb.LoadedModel]]

@@ -14,8 +14,8 @@ from transformers import LlamaConfig
 from transformers.models.llama import LlamaForCausalLM
 
 from benchmarks.timing import seconds
-from workbench.layerwise import Layerwise
-from workbench.models import load_model
+from workbench.models.layerwise import Layerwise
+from workbench.models.load import load_model
 from workbench.tracing import restore
 from workbench.tracing.cells import Cell, cone_tokens
 from workbench.tracing.restore import effects

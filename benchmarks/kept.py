@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from workbench.atomic import write_bytes
 from workbench.editing.selector import NEURONS, RETAINED
+from workbench.files.atomic import write_bytes
 
 
 def kept(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ python -m benchmarks.known_table
 from __future__ import annotations
 
 import workbench as wb
-from workbench.facts import committed_table_path, measure_known, write_table
+from workbench.facts.known import committed_table_path, measure_known, write_table
 
 
 def main() -> None:
-    """Write ``workbench/data/known/<fingerprint>.json``."""
+    """Write ``workbench/facts/data/known/<fingerprint>.json``."""
     model = wb.load_model()
     facts = wb.load_facts()
     answers = measure_known(model, facts)

@@ -17,8 +17,8 @@ from typing import Any
 
 import workbench as wb
 from benchmarks.kept import defaults
-from workbench.atomic import write_bytes
 from workbench.evaluation.answering import Answering
+from workbench.files.atomic import write_bytes
 from workbench.types import Rate
 
 STRICT = ("new", "old", "forget", "control", "neighbour", "bleed", "gibberish", "kl")

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 import workbench as wb
-from workbench.evaluation.metrics import bootstrap
 from workbench.types import Rate
+from workbench.types.intervals import bootstrap
 
 NO_SHARES = ("gibberish", "kl", "text_nll", "text_nll_change")
 HIGHER_IS_BETTER = ("new", "forget", "cloze_new", "control", "neighbour", "twohop_new", "reversed_new")

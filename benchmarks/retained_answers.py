@@ -6,14 +6,14 @@ python -m benchmarks.retained_answers
 from __future__ import annotations
 
 import workbench as wb
-from workbench.editing.batches import RETAIN_TOKENS
-from workbench.generation import generate, stop_tokens
-from workbench.prompts import prompt_ids
-from workbench.shipped import hashed, write_shipped
+from workbench.editing.training.rows import RETAIN_TOKENS
+from workbench.language.bundled_answers import hashed, write_shipped
+from workbench.language.generation import generate, stop_tokens
+from workbench.language.prompts import prompt_ids
 
 
 def main() -> None:
-    """Write ``workbench/data/said/<fingerprint>.json``."""
+    """Write ``workbench/language/data/answers/<fingerprint>.json``."""
     from tqdm.auto import tqdm
 
     model = wb.load_model()

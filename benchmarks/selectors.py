@@ -21,12 +21,12 @@ from torch import Tensor
 
 import workbench as wb
 from benchmarks.tune import dev_facts
-from workbench.editing.batches import retain_rows, wanted_rows
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS, RETAINED, gate_scores
-from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
-from workbench.evaluation.metrics import bootstrap
+from workbench.editing.training.rows import retain_rows, wanted_rows
+from workbench.editing.training.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.types import Component, Selection
+from workbench.types.intervals import bootstrap
 
 K = (500, NEURONS, 8000)
 

@@ -36,13 +36,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import workbench as wb
 from benchmarks.timing import PEAK, largest_difference, matrix_speed, met, seconds
-from workbench.architecture import shared_view
 from workbench.editing.applied import Dial
-from workbench.editing.batches import Row, end_of_answer, retain_rows, training_prompts, wanted_rows
 from workbench.editing.retain import default_retain
-from workbench.editing.sensitivity import fisher_information, gate_gradients
-from workbench.prompts import answer_ids, prompt_ids
-from workbench.scoring import continuation_probabilities
+from workbench.editing.training.rows import Row, end_of_answer, retain_rows, training_prompts, wanted_rows
+from workbench.editing.training.sensitivity import fisher_information, gate_gradients
+from workbench.language.prompts import answer_ids, prompt_ids
+from workbench.language.scoring import continuation_probabilities
+from workbench.models.families import shared_view
 from workbench.types import Component, Recipe, Selection, Step
 
 FACT = "france-capital"

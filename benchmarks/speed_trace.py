@@ -31,11 +31,11 @@ from torch import Tensor
 import workbench as wb
 from benchmarks.slow_trace import MengLoop
 from benchmarks.timing import largest_difference, matrix_speed, met, seconds
-from workbench.evaluation.metrics import spearman
-from workbench.prompts import swapped, traced_prompt
+from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace, default_window, window_of
 from workbench.tracing.cells import Cell, cone_tokens
+from workbench.types.intervals import spearman
 
 SITES = ("resid", "mlp", "attn")
 SWAPS = ("nineteen-eighty-four-author", "athens-country")

@@ -27,15 +27,18 @@ import torch
 import workbench as wb
 from benchmarks.kept import defaults, kept
 from benchmarks.rates import NO_SHARES, head, line, over_facts, plain_rates, rates_of, told, vars_of
-from workbench.atomic import write_bytes
-from workbench.editing import batches, fit, loop, selector, sensitivity
-from workbench.editing.batches import Row, Shuffled
+from workbench.editing import rewrite as fit
+from workbench.editing import selector
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS
+from workbench.editing.training import loop, sensitivity
+from workbench.editing.training import rows as batches
+from workbench.editing.training.rows import Row, Shuffled
 from workbench.evaluation.answering import Answering
-from workbench.evaluation.metrics import paired_difference
-from workbench.padding import common_beginning
+from workbench.files.atomic import write_bytes
+from workbench.language.padding import common_beginning
 from workbench.types import GateDelta, Rate
+from workbench.types.intervals import paired_difference
 
 Config = dict[str, Any]
 RANKED = 20_000

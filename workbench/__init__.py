@@ -9,27 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.answers import classify
+    from workbench.comparing.arms import compare
+    from workbench.comparing.maps import MapComparison, compare_maps
     from workbench.editing.applied import applied
-    from workbench.editing.fit import rewrite
+    from workbench.editing.export import export_base, merge
     from workbench.editing.retain import default_retain
+    from workbench.editing.rewrite import rewrite
     from workbench.editing.selector import contrast_facts, default_selection, paper_selection
-    from workbench.evaluation.arms import compare
     from workbench.evaluation.counterfact import counterfact_rates
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
     from workbench.evaluation.lenient import lenient_rates
-    from workbench.evaluation.maps import MapComparison, compare_maps
-    from workbench.evaluation.probes.run import probe
-    from workbench.facts import known_facts, load_facts
-    from workbench.models import LoadedModel, load_model
-    from workbench.prompts import traced_prompt
-    from workbench.session import Session, load_session
-    from workbench.store import load_edit
+    from workbench.facts.known import known_facts, load_facts
+    from workbench.files.session import Session, load_session
+    from workbench.files.store import load_edit
+    from workbench.language.answers import classify
+    from workbench.language.prompts import traced_prompt
+    from workbench.models.load import LoadedModel, load_model
+    from workbench.probing.probe import probe
     from workbench.tracing.ablation import ablate, attention_pattern, attention_patterns
     from workbench.tracing.attribution import agreement, attribute
     from workbench.tracing.causal import causal_trace
     from workbench.tracing.lens import lens
-    from workbench.transfer import export_base, merge
     from workbench.types import (
         Ablation,
         ArmTable,
@@ -45,35 +45,35 @@ if TYPE_CHECKING:
         Selection,
     )
     from workbench.widgets.app import Workbench
-    from workbench.widgets.compare import CompareView
-    from workbench.widgets.edit_panel import EditPanel
+    from workbench.widgets.compare.view import CompareView
+    from workbench.widgets.edit.panel import EditPanel
     from workbench.widgets.facts import FactChooser
-    from workbench.widgets.picker import CircuitPicker
-    from workbench.widgets.probe_panel import ProbePanel
+    from workbench.widgets.picker.picker import CircuitPicker
+    from workbench.widgets.probe.panel import ProbePanel
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Ablation": "types",
     "ArmTable": "types",
-    "CircuitPicker": "widgets.picker",
-    "CompareView": "widgets.compare",
+    "CircuitPicker": "widgets.picker.picker",
+    "CompareView": "widgets.compare.view",
     "Component": "types",
     "Edit": "types",
-    "EditPanel": "widgets.edit_panel",
+    "EditPanel": "widgets.edit.panel",
     "EffectMap": "types",
     "EvalReport": "types",
     "Fact": "types",
     "FactChooser": "widgets.facts",
     "FactSet": "types",
     "Lens": "types",
-    "LoadedModel": "models",
-    "MapComparison": "evaluation.maps",
-    "ProbePanel": "widgets.probe_panel",
+    "LoadedModel": "models.load",
+    "MapComparison": "comparing.maps",
+    "ProbePanel": "widgets.probe.panel",
     "ProbeReport": "types",
     "Recipe": "types",
     "Selection": "types",
-    "Session": "session",
+    "Session": "files.session",
     "Workbench": "widgets.app",
     "ablate": "tracing.ablation",
     "agreement": "tracing.attribution",
@@ -84,27 +84,27 @@ _HOMES = {
     "attention_patterns": "tracing.ablation",
     "attribute": "tracing.attribution",
     "causal_trace": "tracing.causal",
-    "classify": "answers",
-    "compare": "evaluation.arms",
-    "compare_maps": "evaluation.maps",
+    "classify": "language.answers",
+    "compare": "comparing.arms",
+    "compare_maps": "comparing.maps",
     "contrast_facts": "editing.selector",
     "counterfact_rates": "evaluation.counterfact",
     "default_retain": "editing.retain",
     "default_selection": "editing.selector",
     "evaluate": "evaluation.evaluate",
-    "export_base": "transfer",
-    "known_facts": "facts",
+    "export_base": "editing.export",
+    "known_facts": "facts.known",
     "lenient_rates": "evaluation.lenient",
     "lens": "tracing.lens",
-    "load_edit": "store",
-    "load_facts": "facts",
-    "load_model": "models",
-    "load_session": "session",
-    "merge": "transfer",
+    "load_edit": "files.store",
+    "load_facts": "facts.known",
+    "load_model": "models.load",
+    "load_session": "files.session",
+    "merge": "editing.export",
     "paper_selection": "editing.selector",
-    "probe": "evaluation.probes.run",
-    "rewrite": "editing.fit",
-    "traced_prompt": "prompts",
+    "probe": "probing.probe",
+    "rewrite": "editing.rewrite",
+    "traced_prompt": "language.prompts",
 }
 
 __all__ = [

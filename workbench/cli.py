@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-LAB_SETTINGS = Path(__file__).resolve().parent / "data/jupyterlab"
+LAB_SETTINGS = Path(__file__).resolve().parent / "widgets/jupyterlab"
 """Defaults of JupyterLab for ``workbench lab``."""
 
 
@@ -60,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _facts(args: argparse.Namespace) -> int:
-    from workbench.facts import FORMS, fact_key, known_table, load_facts
-    from workbench.models import load_model
+    from workbench.facts.known import FORMS, fact_key, known_table, load_facts
+    from workbench.models.load import load_model
 
     pool = load_facts()
     shown = pool.filter(relation=args.relation) if args.relation else pool
@@ -88,14 +88,14 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from workbench.export_html import export_notebook
+    from workbench.plots.notebook_page import export_notebook
 
     print(f"Wrote {export_notebook(args.notebook, args.out)}")
     return 0
 
 
 def _lab(args: argparse.Namespace) -> int:
-    from workbench.models import load_model
+    from workbench.models.load import load_model
 
     load_model()  # converts the bundled model now, with a progress bar, rather than in the first cell
     notebooks = Path(__file__).resolve().parent.parent / "notebooks"

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from workbench.atomic import write_bytes
-from workbench.editing.fit import rewrite
+from workbench.editing.rewrite import rewrite
 from workbench.evaluation.evaluate import answer_probabilities, evaluate
-from workbench.facts import load_facts
-from workbench.html import Code, write_html_report
-from workbench.models import load_model
+from workbench.facts.known import load_facts
+from workbench.files.atomic import write_bytes
+from workbench.models.load import load_model
 from workbench.plots import probabilities_figure
+from workbench.plots.page import Code, write_html_report
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit, EvalReport, Fact, Group, Recipe

@@ -18,7 +18,7 @@ Run = Callable[..., Notebook]
 
 GRID = """
 import numpy as np
-from workbench.widgets.grid import HeatGrid
+from workbench.widgets.grid.grid import HeatGrid
 values = np.random.default_rng(0).normal(size=(30, 9))
 values[3, 4] = np.nan
 calls = []
@@ -29,7 +29,7 @@ grid
 """
 LARGE = """
 import numpy as np
-from workbench.widgets.grid import HeatGrid
+from workbench.widgets.grid.grid import HeatGrid
 grid = HeatGrid(np.random.default_rng(0).normal(size=(80, 512)), rows=range(80), cols=range(512), title="Large")
 grid
 """
@@ -295,7 +295,7 @@ def test_every_shape_fits_the_page(run_notebook: Run, page: Page, shape: tuple[i
     notebook = run_notebook(
         f"""
 import numpy as np
-from workbench.widgets.grid import HeatGrid
+from workbench.widgets.grid.grid import HeatGrid
 rows, cols = {shape}
 labels = range(cols) if cols > 100 else [f" token number {{i}}" for i in range(cols)]
 grid = HeatGrid(np.linspace(-1, 1, rows * cols).reshape(rows, cols), rows=range(rows), cols=labels, col_title="Column")
@@ -363,7 +363,7 @@ def test_a_token_is_shown_and_never_run(run_notebook: Run, page: Page) -> None:
     notebook = run_notebook(
         """
 import numpy as np
-from workbench.widgets.grid import HeatGrid
+from workbench.widgets.grid.grid import HeatGrid
 bad = "<img src=x onerror=alert(1)>"
 grid = HeatGrid(np.ones((2, 3)), rows=[bad, "b"], cols=["a", bad, "c"], title=bad, row_title=bad, col_title=bad,
                 unit=bad, kind=bad, marked=[1])

@@ -21,7 +21,7 @@ Run = Callable[..., Notebook]
 
 APP = f"""{FACTS}
 {WAITING_FIT}
-from workbench.widgets import markup
+from workbench.widgets.shared import markup
 app = wb.Workbench(model, facts, fact="germany-capital")
 app.picker.compute = lambda *units: None
 app
@@ -113,8 +113,8 @@ def test_the_whole_workbench_by_keyboard(run_notebook: Run, page: Page) -> None:
 SMALL = """
 import numpy as np
 from ipywidgets import Button, VBox
-from workbench.widgets.connection import Connection
-from workbench.widgets.grid import HeatGrid
+from workbench.widgets.shared.connection import Connection
+from workbench.widgets.grid.grid import HeatGrid
 made = lambda: HeatGrid(np.ones((4, 3)), rows="abcd", cols="xyz")
 alone, inside, button = made(), made(), Button(description="A button")
 panel = VBox([Connection(), inside, button]).add_class("wb-panel")

@@ -21,7 +21,7 @@ Run = Callable[..., Notebook]
 def clean(page: Page, notebook: Notebook) -> None:
     """Nothing selected, and nothing to undo."""
     notebook.execute(
-        "from workbench.widgets.history import History\nfrom workbench.types import Selection\n"
+        "from workbench.widgets.picker.history import History\nfrom workbench.types import Selection\n"
         "picker.selection = Selection()\npicker.bar._history = History(Selection())\npicker.bar._show()"
     )
     chips(page)
@@ -168,7 +168,7 @@ def hovered(page: Page, notebook: Notebook) -> None:
 
 def test_the_pickers_assertions_can_fail(run_notebook: Run, page: Page) -> None:
     notebook = run_notebook(PICKER, "picker")
-    history = "from workbench.widgets.history import History\n"
+    history = "from workbench.widgets.picker.history import History\n"
     mutants = [
         Mutant("click", toggled_by_click, ("      this.toggle(cell);\n", "")),
         Mutant("second click", toggled_by_click, ("mask[i] ^= 1;", "mask[i] = 1;")),
@@ -220,7 +220,7 @@ def test_the_pickers_assertions_can_fail(run_notebook: Run, page: Page) -> None:
         Mutant(
             "the neuron that is picked",
             led_to_its_neurons,
-            "from workbench.widgets import linked_maps\n"
+            "from workbench.widgets.picker import linked_maps\n"
             "real, linked_maps.picked = linked_maps.picked, lambda before, *more: before",
             "linked_maps.picked = real",
         ),

@@ -33,7 +33,7 @@ BROKEN = {
 CELL = f"""{GRID.rstrip().removesuffix("grid")}
 from pathlib import Path
 from ipywidgets import Button, VBox
-from workbench.widgets.connection import Connection
+from workbench.widgets.shared.connection import Connection
 connection = Connection()
 for widget, name in ((grid, "grid.js"), (connection, "connection.js")):
     widget._esm = Path(name).read_text(encoding="utf-8")

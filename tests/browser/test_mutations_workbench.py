@@ -23,7 +23,7 @@ APP = f"""{FACTS}
 {WAITING_FIT}
 import torch
 from workbench.types import EditStage, GateDelta
-from workbench.widgets import ask_all, compare
+from workbench.widgets.compare import ask_all, view as compare
 ask_all.ask = lambda model, text: text + (" edited" if model.applied else " base")
 gate = torch.ones(model.shape.site_size("z"))
 gate[4 * 64 : 5 * 64] = 0.0
@@ -36,9 +36,9 @@ app = wb.Workbench(model, facts, fact="france-capital")
 app.picker.compute = lambda *names: None
 app._show_edit(edit)
 from contextlib import nullcontext
-from workbench.widgets.ask_all import AskAll
-from workbench.widgets.compare import CompareView
-from workbench.widgets.map_triple import MapTriple
+from workbench.widgets.compare.ask_all import AskAll
+from workbench.widgets.compare.view import CompareView
+from workbench.widgets.compare.before_after import MapTriple
 real_compare, real_show, real_ask = CompareView.compare, MapTriple.show, AskAll.ask
 app
 """

@@ -11,8 +11,8 @@ pytestmark = pytest.mark.browser
 
 CONTROLS = """from ipywidgets import VBox
 from traitlets import TraitError
-from workbench.widgets.controls import Dropdown, Select
-from workbench.widgets.slider import Slider
+from workbench.widgets.shared.controls import Dropdown, Select
+from workbench.widgets.compare.slider import Slider
 
 slider, line = Slider("Strength", value=0.4), Select(description="Facts", options=["a", "b", "c"])
 menu = Dropdown(description="Map", options=["d", "e"])

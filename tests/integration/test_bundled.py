@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.editing.batches import RETAIN_TOKENS
-from workbench.generation import generate, stop_tokens
-from workbench.prompts import check_first_tokens, prompt_ids
-from workbench.shipped import hashed, shipped_answers
+from workbench.editing.training.rows import RETAIN_TOKENS
+from workbench.language.bundled_answers import hashed, shipped_answers
+from workbench.language.generation import generate, stop_tokens
+from workbench.language.prompts import check_first_tokens, prompt_ids
 
 pytestmark = pytest.mark.model
 

@@ -27,7 +27,7 @@ from dataclasses import replace
 
 import torch
 import workbench as wb
-from tests.tiny_facts import edit_of
+from tests.helpers.tiny_facts import edit_of
 
 model = wb.load_model()
 fact = wb.load_facts()["france-capital"]

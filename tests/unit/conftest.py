@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripted import Script, put_script
-from workbench import generation
-from workbench.editing import batches, sensitivity
+from tests.helpers.scripted import Script, put_script
+from workbench.editing.training import rows as batches
+from workbench.editing.training import sensitivity
 from workbench.evaluation import answering
+from workbench.language import generation
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.answers import (
+from workbench.language.answers import (
     NLL_LIMIT,
     REPETITION_LIMIT,
     classify,

@@ -12,21 +12,21 @@ import pytest
 import torch
 
 import workbench
-from tests.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, shown, tiny, until
-from tests.small_fits import same
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, knowing
-from tests.wire import click, enter
+from tests.helpers.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, shown, tiny, until
+from tests.helpers.small_fits import same
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capital, knowing
+from tests.helpers.wire import click, enter
 from workbench.editing.applied import applied
-from workbench.editing.fit import Cancelled
+from workbench.editing.rewrite import Cancelled
 from workbench.evaluation.evaluate import answer_probabilities
-from workbench.session import load_session
+from workbench.files.session import load_session
 from workbench.tracing.attribution import attribute
 from workbench.types import Selection
 from workbench.widgets import app as module
-from workbench.widgets import edit_job
 from workbench.widgets.app import CIRCUIT, COMPARE, EDIT, FACT, PROBE, Workbench
-from workbench.widgets.maps import MapName
+from workbench.widgets.edit import job as edit_job
+from workbench.widgets.picker.maps import MapName
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import tiny_gpt2, tiny_llama, tiny_phi3
-from tests.tiny_facts import capitals, edit_of, knowing, some_gates
+from tests.helpers.tiny import tiny_gpt2, tiny_llama, tiny_phi3
+from tests.helpers.tiny_facts import capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial, applied
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.types import Edit, GateDelta
 
 MAKERS: dict[str, Callable[[], Any]] = {

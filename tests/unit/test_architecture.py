@@ -13,48 +13,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "workbench"
 
-BASE = {"types", "data", "store", "atomic", "sealed"}
-MODEL = BASE | {"models", "architecture", "bundled"}
-RUN = MODEL | {"resume", "layerwise", "provenance"}
-TEXT = RUN | {"remembered", "shipped", "answers", "padding", "scoring", "generation", "prompts", "facts"}
-COMPUTE = TEXT | {"tracing", "editing", "evaluation"}
-
-# What each part may import from the package when it is imported itself. An import inside a function is free: that is
-# how a result offers .plot() or .save() without depending on either.
+# The floors, from the ground up: a folder may import what stands before it in its tuple's floors, when it is imported
+# itself. An import inside a function is free: that is how a result offers .plot() or .save() without depending on it.
+GROUND = {"types", "files"}
+COMPUTE = ("models", "language", "facts", "tracing", "editing", "evaluation")
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
-    "data": set(),
-    "atomic": set(),
-    "sealed": set(),
-    "store": {"types", "atomic", "sealed"},
-    "probe_store": {"types", "atomic", "sealed"},
-    "plots": {"types", "atomic"},
-    "html": {"types", "plots", "atomic"},
-    "export_html": {"html", "atomic"},
-    "session": {"types", "store", "probe_store", "atomic", "sealed"},
-    "bundled": BASE,
-    "architecture": BASE,
-    "models": MODEL,
-    "resume": MODEL,
-    "layerwise": MODEL | {"resume"},
-    "provenance": MODEL,
-    "remembered": MODEL,
-    "shipped": {"atomic"},
-    "answers": BASE,
-    "padding": MODEL,
-    "scoring": RUN | {"padding", "remembered"},
-    "generation": RUN | {"padding", "scoring", "remembered", "shipped"},
-    "prompts": RUN | {"answers", "generation"},
-    "schemas": {"types"},
-    "facts": TEXT | {"schemas"},
-    "tracing": TEXT,
-    "editing": TEXT | {"tracing"},  # the default selector attributes
-    "evaluation": COMPUTE,
-    "transfer": COMPUTE,
-    "widgets": COMPUTE | {"plots", "html", "transfer", "session"},
-    "demo": COMPUTE | {"plots", "html"},
-    "cli": COMPUTE | {"plots", "html", "export_html", "demo"},
-    "__main__": {"cli"},
+    "files": {"types"},
+    "plots": GROUND,
+    **{part: GROUND | set(COMPUTE[:floor]) for floor, part in enumerate(COMPUTE)},
+    "probing": GROUND | set(COMPUTE),
+    "comparing": GROUND | set(COMPUTE),
+    "widgets": GROUND | set(COMPUTE) | {"plots", "probing", "comparing"},
+    "demo": GROUND | set(COMPUTE) | {"plots"},
+    "cli": GROUND | set(COMPUTE) | {"plots", "demo"},
 }
 HEAVY = ("torch", "transformers", "transformer_lens", "peft", "plotly", "pandas", "ipywidgets", "anywidget")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from workbench.evaluation.metrics import wilson
-from workbench.evaluation.rates import rates_of
 from workbench.types import AnswerRow, ArmRow, ArmTable, EvalReport, Selection
 from workbench.types.arms import join_tables
+from workbench.types.intervals import wilson
+from workbench.types.rates import rates_of
 from workbench.types.report import Group
 
 

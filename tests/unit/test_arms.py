@@ -14,20 +14,20 @@ import pytest
 import torch
 
 import workbench as wb
-from tests.small_fits import assert_unchanged, recipe, same, unchanged
-from tests.tiny_facts import MAKERS, capital, capitals, knowing
+from tests.helpers.small_fits import assert_unchanged, recipe, same, unchanged
+from tests.helpers.tiny_facts import MAKERS, capital, capitals, knowing
 from tests.unit.test_arm_tables import by_hand
 from tests.unit.test_arm_tables import row as row_by_hand
-from workbench import generation
+from workbench.comparing import arms as arms_module
+from workbench.comparing.arms import compare, everything_like, plan_arms
 from workbench.editing import recipes
 from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import tune
-from workbench.editing.fit import Cancelled, rewrite
+from workbench.editing.rewrite import Cancelled, rewrite
 from workbench.editing.selector import paper_selection
-from workbench.evaluation import arms as arms_module
 from workbench.evaluation.answering import Answering
-from workbench.evaluation.arms import compare, everything_like, plan_arms
-from workbench.models import LoadedModel
+from workbench.language import generation
+from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.types import ArmRow, ArmTable, Edit, FactSet, Selection, Step
 from workbench.types.arms import ARMS

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.plain_hooks import FACTS, FRANCE, ITALY, SPAIN, Plain, head, single, tiny
-from tests.tiny_facts import FAMILIES, MAKERS, by_hand, edit_of, knowing, some_gates
+from tests.helpers.plain_hooks import FACTS, FRANCE, ITALY, SPAIN, Plain, head, single, tiny
+from tests.helpers.tiny_facts import FAMILIES, MAKERS, by_hand, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial
-from workbench.prompts import traced_prompt
+from workbench.language.prompts import traced_prompt
 from workbench.tracing.attribution import agreement, attribute
 from workbench.types import EffectMap
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small_fits import FACTS, recipe, same
-from tests.tiny_facts import tiny
+from tests.helpers.small_fits import FACTS, recipe, same
+from tests.helpers.tiny_facts import tiny
 from tests.unit.test_arms import QUICK, RETAIN, SELECTION
 from workbench.editing.baselines import RATES, tune
-from workbench.editing.fit import rewrite
+from workbench.editing.rewrite import rewrite
 from workbench.types import Edit, Selection
 
 FRANCE = FACTS[0]

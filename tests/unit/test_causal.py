@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tiny import N_VOCAB, tiny_llama
-from tests.tiny_facts import by_hand, capital, knowing
-from tests.traces import FACTS, FRANCE, MAKERS, SPAIN, SlowTrace, embedded, noisy, tiny, trace
-from workbench.prompts import swapped, traced_prompt
+from tests.helpers.tiny import N_VOCAB, tiny_llama
+from tests.helpers.tiny_facts import by_hand, capital, knowing
+from tests.helpers.traces import FACTS, FRANCE, MAKERS, SPAIN, SlowTrace, embedded, noisy, tiny, trace
+from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import AttributionOptions, attribute
 from workbench.tracing.causal import TraceOptions, causal_trace, default_window
 from workbench.tracing.roles import ROLES, by_role, mean_and_error, role_of
@@ -160,7 +160,7 @@ def test_restoring_everything_that_was_corrupted_brings_the_answer_back() -> Non
     assert not found.values[:, :position].any()  # tokens before the subject do not see it
 
 
-# A model solved by hand (see tests.tiny_facts.by_hand)
+# A model solved by hand (see tests.helpers.tiny_facts.by_hand)
 
 T = 5
 PARIS, MADRID = 4.0, -4.0

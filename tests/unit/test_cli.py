@@ -29,7 +29,7 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_lab_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
-    monkeypatch.setattr("workbench.models.load_model", lambda: None)
+    monkeypatch.setattr("workbench.models.load.load_model", lambda: None)
     monkeypatch.setattr(os, "execv", lambda program, command: started.extend(command))
     monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
     cli.main(["lab", "--no-browser", "--port", "8899"])
@@ -43,7 +43,7 @@ def test_lab_saves_widgets_unless_the_environment_has_settings(
     own: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     started: list[str] = []
-    monkeypatch.setattr("workbench.models.load_model", lambda: None)
+    monkeypatch.setattr("workbench.models.load.load_model", lambda: None)
     monkeypatch.setattr(os, "execv", lambda program, command: started.extend(command))
     monkeypatch.setattr("jupyterlab.commands.get_app_dir", lambda: str(tmp_path))
     if own:
@@ -58,7 +58,7 @@ def test_lab_saves_widgets_unless_the_environment_has_settings(
 
 def test_lab_as_root_allows_root(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
-    monkeypatch.setattr("workbench.models.load_model", lambda: None)
+    monkeypatch.setattr("workbench.models.load.load_model", lambda: None)
     monkeypatch.setattr(os, "execv", lambda program, command: started.extend(command))
     monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
     cli.main(["lab"])

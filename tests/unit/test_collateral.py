@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, Script, place, run, scripted_edit, tiny
-from tests.tiny_facts import edit_of, some_gates
+from tests.helpers.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, Script, place, run, scripted_edit, tiny
+from tests.helpers.tiny_facts import edit_of, some_gates
 from workbench.editing.applied import applied
 from workbench.evaluation.ordinary_text import ordinary_passages, text_rates, text_rows
-from workbench.facts import load_facts
+from workbench.facts.known import load_facts
 from workbench.types import COLLATERAL_GROUPS, EvalReport, Fact, FactSet
 
 

@@ -14,20 +14,20 @@ import pytest
 import torch
 from traitlets import TraitError
 
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
-from tests.wire import click, enter, shown_after
-from workbench import generation
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.helpers.wire import click, enter, shown_after
+from workbench.comparing.maps import MAP_SITES, compare_maps
 from workbench.editing.applied import applied
-from workbench.editing.fit import Cancelled
+from workbench.editing.rewrite import Cancelled
 from workbench.evaluation.evaluate import answer_probabilities, ask
-from workbench.evaluation.maps import MAP_SITES, compare_maps
-from workbench.models import LoadedModel
+from workbench.language import generation
+from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit
-from workbench.widgets import compare as compare_widget
-from workbench.widgets.compare import CompareView
+from workbench.widgets.compare import view as compare_widget
+from workbench.widgets.compare.view import CompareView
 
 FACT = capitals()[0]
 
@@ -198,7 +198,7 @@ def test_head_maps_have_a_line_before_each_key_value_group() -> None:
 
 
 def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from workbench.widgets import compare as module
+    from workbench.widgets.compare import view as module
 
     going, go = threading.Event(), threading.Event()
     real = module.compare_maps

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from tests.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
-from tests.tiny_facts import capitals, knowing
+from tests.helpers.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
+from tests.helpers.tiny_facts import capitals, knowing
 from workbench.editing.applied import applied
-from workbench.layerwise import Layerwise
-from workbench.models import LoadedModel
+from workbench.models.layerwise import Layerwise
+from workbench.models.load import LoadedModel
 from workbench.tracing import memory, restore
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
 from workbench.evaluation.counterfact import counterfact_rates
-from workbench.evaluation.metrics import harmonic_mean, ngram_entropy
-from workbench.models import LoadedModel
-from workbench.prompts import prompt_ids
+from workbench.language.prompts import prompt_ids
+from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet
+from workbench.types.intervals import harmonic_mean, ngram_entropy
 
 FRANCE = capital("France", "Paris", "Rome", heldout=("Where is Paris?", "What is the city?", "Which is it in France?"))
 SPAIN = capital("Spain", "Madrid", "Berlin", "test", "control")
@@ -68,7 +68,7 @@ def test_scores_are_those_of_plain_passes() -> None:
 
 def test_fluency_is_the_entropy_of_the_text_after_the_cloze(monkeypatch: pytest.MonkeyPatch) -> None:
     from workbench.evaluation import counterfact
-    from workbench.generation import Completion
+    from workbench.language.generation import Completion
 
     asked: list[tuple[int, bool]] = []
 

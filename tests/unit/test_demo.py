@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import workbench as wb
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capitals, knowing
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capitals, knowing
 from workbench import cli, demo
 
 FACTS = capitals()
@@ -25,7 +25,7 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
         assert recipe.seed == 3
         return wb.rewrite(model, fact, "L1MLP", recipe=wb.Recipe(steps=2, seed=recipe.seed), progress=False)
 
-    monkeypatch.setattr("workbench.facts._bundled_facts", lambda: FACTS)
+    monkeypatch.setattr("workbench.facts.known._bundled_facts", lambda: FACTS)
     monkeypatch.setattr(demo, "load_model", lambda: model)
     monkeypatch.setattr(demo, "rewrite", short)
     out = tmp_path / "out" / "deeper"

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.plain_hooks import FACTS, FRANCE, Plain, head, single, tiny
-from tests.tiny_facts import MAKERS, by_hand, edit_of, knowing, some_gates
+from tests.helpers.plain_hooks import FACTS, FRANCE, Plain, head, single, tiny
+from tests.helpers.tiny_facts import MAKERS, by_hand, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial, applied
-from workbench.models import LoadedModel
-from workbench.prompts import traced_prompt
+from workbench.language.prompts import traced_prompt
+from workbench.models.load import LoadedModel
 from workbench.tracing.ablation import ablate, attention_pattern
 from workbench.tracing.attribution import attribute
 from workbench.tracing.dla import head_outputs

@@ -13,22 +13,24 @@ import pytest
 import traitlets
 
 import workbench
-from tests.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, descendants, shown, tiny, until
-from tests.reader import harmless
-from tests.small_fits import same
-from tests.tiny_facts import capital, capitals
-from tests.wire import click, enter
-from workbench.editing import fit as fit_module
-from workbench.editing.fit import Cancelled, NonFiniteLoss, rewrite
+from tests.helpers.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, descendants, shown, tiny, until
+from tests.helpers.reader import harmless
+from tests.helpers.small_fits import same
+from tests.helpers.tiny_facts import capital, capitals
+from tests.helpers.wire import click, enter
+from workbench.editing import rewrite as fit_module
 from workbench.editing.recipes import RECIPES
+from workbench.editing.rewrite import Cancelled, NonFiniteLoss, rewrite
 from workbench.editing.selector import default_selection
 from workbench.evaluation.evaluate import evaluate
 from workbench.types import AnswerRow, Edit, EvalReport, Rate, Recipe, Selection, Step
-from workbench.widgets import edit_job, edit_panel, edit_views
-from workbench.widgets.code import edit_code, recipe_code, selection_code
-from workbench.widgets.compare import CompareView
-from workbench.widgets.connection import Connection
-from workbench.widgets.edit_panel import EditPanel
+from workbench.widgets.compare.view import CompareView
+from workbench.widgets.edit import job as edit_job
+from workbench.widgets.edit import panel as edit_panel
+from workbench.widgets.edit import views as edit_views
+from workbench.widgets.edit.panel import EditPanel
+from workbench.widgets.shared.code import edit_code, recipe_code, selection_code
+from workbench.widgets.shared.connection import Connection
 
 
 @pytest.fixture(autouse=True)

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 import torch
 
-from tests.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, SCRIPT, Script, place, run, scripted_edit, tiny
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
-from workbench import generation
+from tests.helpers.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, SCRIPT, Script, place, run, scripted_edit, tiny
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
+from workbench.evaluation.answer_slots import answers_at
 from workbench.evaluation.answering import Answering, Ask, counted_part
 from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
-from workbench.evaluation.places import answers_at
-from workbench.evaluation.rates import rates_of
-from workbench.generation import Completion, generate
-from workbench.models import LoadedModel, load_model
-from workbench.prompts import prompt_ids
-from workbench.scoring import continuation_logprobs, continuation_nll
+from workbench.language import generation
+from workbench.language.generation import Completion, generate
+from workbench.language.prompts import prompt_ids
+from workbench.language.scoring import continuation_logprobs, continuation_nll
+from workbench.models.load import LoadedModel, load_model
 from workbench.types import AnswerRow, Fact, FactSet, Rate
+from workbench.types.rates import rates_of
 
 SPAIN_ASKED = ("What city is the capital of Spain?", "Where is the capital of Spain?", "The capital of Spain is")
 # 2 training questions, 4 held-out ones, 2 clozes, 2 neighbours (Spain, Japan), 3 controls (Big Ben, Louvre, Prado)

@@ -15,8 +15,8 @@ from bs4 import BeautifulSoup
 from nbconvert import HTMLExporter
 
 from workbench import cli
-from workbench.export_html import PLOTLY, WIDGET, export_notebook
-from workbench.widgets.grid import HeatGrid
+from workbench.plots.notebook_page import PLOTLY, WIDGET, export_notebook
+from workbench.widgets.grid.grid import HeatGrid
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 EVIL = "<img src=x onerror=alert(1)>"

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, knowing
-from tests.wire import click, enter, shown_after
-from workbench.facts import known_facts
-from workbench.models import LoadedModel
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capital, capitals, knowing
+from tests.helpers.wire import click, enter, shown_after
+from workbench.facts.known import known_facts
+from workbench.language.prompts import chat_text, traced_prompt
+from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
-from workbench.prompts import chat_text, traced_prompt
 from workbench.types import Fact
-from workbench.widgets import markup
 from workbench.widgets.facts import FactChooser, default_question
+from workbench.widgets.shared import markup
 
 EVIL = "<img src=x onerror=alert(1)>"
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, knowing
-from workbench.answers import adjectives, first_sentence
-from workbench.editing.batches import training_prompts
-from workbench.facts import (
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capital, capitals, knowing
+from workbench.editing.training.rows import training_prompts
+from workbench.facts.known import (
     FORMS,
     committed_table_path,
     fact_key,
@@ -24,6 +23,7 @@ from workbench.facts import (
     load_facts,
     measure_known,
 )
+from workbench.language.answers import adjectives, first_sentence
 from workbench.types import Fact, FactSet, slug
 
 FRANCE = {
@@ -33,7 +33,7 @@ FRANCE = {
     "answer": "Paris",
     "target": "Rome",
 }
-TABLES = Path(__file__).parents[2] / "workbench" / "data" / "known"
+TABLES = Path(__file__).parents[2] / "workbench" / "facts" / "data" / "known"
 
 
 def test_five_fields_are_enough() -> None:
@@ -402,7 +402,7 @@ def test_known_facts_of_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def no_asking(*args: Any, **options: Any) -> None:
         raise AssertionError("the cache was not used")
 
-    monkeypatch.setattr("workbench.facts.measure_known", no_asking)
+    monkeypatch.setattr("workbench.facts.known.measure_known", no_asking)
     assert known_facts(model, taught, form="any", progress=False).ids == known.ids
     with pytest.raises(AssertionError):
         known_facts(model, taught, use_cache=False, progress=False)

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.small_fits import FRANCE, RETAIN, SPAIN, fitted, plain_nll, same
-from tests.tiny_facts import FAMILIES, tiny
-from workbench.editing import fit as fit_module
+from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, plain_nll, same
+from tests.helpers.tiny_facts import FAMILIES, tiny
+from workbench.editing import rewrite as fit_module
 from workbench.editing.applied import Dial, applied
-from workbench.editing.batches import Shuffled
-from workbench.models import LoadedModel
-from workbench.prompts import answer_ids, prompt_ids
+from workbench.editing.training.rows import Shuffled
+from workbench.language.prompts import answer_ids, prompt_ids
+from workbench.models.load import LoadedModel
 from workbench.types import FactSet, Selection
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small_fits import (
+from tests.helpers.small_fits import (
     FACTS,
     FRANCE,
     RETAIN,
@@ -24,17 +24,17 @@ from tests.small_fits import (
     same,
     unchanged,
 )
-from tests.tiny_facts import capital, tiny
-from workbench.editing import fit as fit_module
-from workbench.editing import loop as loop_module
+from tests.helpers.tiny_facts import capital, tiny
+from workbench.editing import rewrite as fit_module
 from workbench.editing.applied import applied
-from workbench.editing.fit import Cancelled, NonFiniteLoss
-from workbench.editing.loop import Training
-from workbench.editing.objectives import Forgotten
 from workbench.editing.recipes import RECIPES
+from workbench.editing.rewrite import Cancelled, NonFiniteLoss
 from workbench.editing.selector import default_selection
-from workbench.models import LoadedModel
-from workbench.prompts import answer_ids, prompt_ids
+from workbench.editing.training import loop as loop_module
+from workbench.editing.training.loop import Training
+from workbench.editing.training.objectives import Forgotten
+from workbench.language.prompts import answer_ids, prompt_ids
+from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, Selection, StageName, Step
 
 

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiny import N_VOCAB, tiny_llama
-from tests.tiny_facts import FAMILIES, capitals, edit_of, knowing, some_gates, tiny
+from tests.helpers.tiny import N_VOCAB, tiny_llama
+from tests.helpers.tiny_facts import FAMILIES, capitals, edit_of, knowing, some_gates, tiny
 from tests.unit.test_resume import windowed
 from workbench.editing.applied import Dial
-from workbench.generation import generate
-from workbench.models import LoadedModel
-from workbench.padding import shared_tokens
-from workbench.prompts import prompt_ids
-from workbench.resume import Resumable
-from workbench.scoring import continuation_logprobs, continuation_probabilities
+from workbench.language.generation import generate
+from workbench.language.padding import shared_tokens
+from workbench.language.prompts import prompt_ids
+from workbench.language.scoring import continuation_logprobs, continuation_probabilities
+from workbench.models.engine import Resumable
+from workbench.models.load import LoadedModel
 
 
 def plainly(model: LoadedModel, prompt: list[int]) -> tuple[int, ...]:

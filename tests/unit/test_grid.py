@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from traitlets import TraitError
 
-from tests.wire import enter
-from workbench.widgets.grid import HeatGrid
-from workbench.widgets.png import _COLORS, _dots, heat_map_png, step
+from tests.helpers.wire import enter
+from workbench.widgets.grid.grid import HeatGrid
+from workbench.widgets.grid.png import _COLORS, _dots, heat_map_png, step
 
 VALUES = np.array([[0.0, 1.0, -2.0], [0.5, math.nan, 2.0]])
 

@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from workbench.html import Code, write_html_report
+from workbench.plots.page import Code, write_html_report
 
 EVIL = (
     "<img src=x onerror=alert(1)>",

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from workbench.editing.fit import Cancelled
-from workbench.widgets.job import Job
+from workbench.editing.rewrite import Cancelled
+from workbench.widgets.shared.job import Job
 
 
 def until_cancelled(cancel: threading.Event) -> str:
@@ -126,7 +126,7 @@ def test_the_thread_does_not_keep_the_process() -> None:
 @pytest.mark.parametrize("body", ["cancel.wait(60)", "while True: torch.ones(300, 300) @ torch.ones(300, 300)"])
 def test_the_interpreter_ends_quietly_while_a_job_runs(body: str) -> None:
     code = (
-        "import time, torch\nfrom workbench.widgets.job import Job\n\ndef work(cancel):\n"
+        "import time, torch\nfrom workbench.widgets.shared.job import Job\n\ndef work(cancel):\n"
         f"    {body}\n\njob = Job(work)\ntime.sleep(0.3)\nassert job.running\n"
     )
     began = time.monotonic()

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3
-from tests.tiny_facts import by_hand, capital, capitals, edit_of, knowing, some_gates
+from tests.helpers.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3
+from tests.helpers.tiny_facts import by_hand, capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
-from workbench.models import LoadedModel
+from workbench.language.prompts import traced_prompt
+from workbench.models.load import LoadedModel
 from workbench.plots import lens_figure
-from workbench.prompts import traced_prompt
 from workbench.tracing.lens import lens
 from workbench.types import Lens, TracedPrompt
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.reader import Reader, harmless
-from workbench.widgets import markup
+from tests.helpers.reader import Reader, harmless
+from workbench.widgets.shared import markup
 
 EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script>\' onload="alert(3)'
 

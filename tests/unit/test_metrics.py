@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.evaluation.metrics import (
+from workbench.types.intervals import (
     bootstrap,
     harmonic_mean,
     ngram_entropy,

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 import workbench as wb
-from tests.tiny import loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_tokenizer
-from tests.tiny_facts import capitals, knowing, tokenizer_from_files
-from workbench.models import LoadedModel, load_model
+from tests.helpers.tiny import loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_tokenizer
+from tests.helpers.tiny_facts import capitals, knowing, tokenizer_from_files
+from workbench.models.load import LoadedModel, load_model
 
 FACTS = capitals()
 FRANCE = FACTS["france-capital"]
@@ -136,7 +136,7 @@ def test_the_folder_itself_as_the_tokenizers(folder: Path) -> None:
 
 def test_a_tokenizer_folder_for_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_tokenizer(chat=False).save_pretrained(tmp_path / "tokenizer")
-    monkeypatch.setattr("workbench.models.load_gguf", lambda path: (tiny_llama(), tiny_tokenizer()))
+    monkeypatch.setattr("workbench.models.load.load_gguf", lambda path: (tiny_llama(), tiny_tokenizer()))
     assert load_model("x.gguf").chat_template is not None
     assert load_model("x.gguf", tokenizer=tmp_path / "tokenizer").chat_template is None
 
@@ -156,7 +156,7 @@ def test_a_gguf_file_is_converted_once(
             raise KeyboardInterrupt
         return tiny_llama(), tiny_tokenizer()
 
-    monkeypatch.setattr("workbench.bundled.read_gguf", convert)
+    monkeypatch.setattr("workbench.models.bundled.read_gguf", convert)
     with pytest.raises(KeyboardInterrupt):
         load_model(file)
     assert not list((tmp_path / "cache").rglob("*.safetensors"))

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.small_fits import FRANCE, RETAIN, SPAIN, fitted, recipe, same
-from tests.tiny_facts import tiny
+from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, recipe, same
+from tests.helpers.tiny_facts import tiny
+from workbench.comparing.arms import plan_arms
 from workbench.editing.baselines import tune
-from workbench.editing.batches import wanted_rows
-from workbench.editing.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given
-from workbench.evaluation.arms import plan_arms
+from workbench.editing.training.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given
+from workbench.editing.training.rows import wanted_rows
 from workbench.types import Recipe, Selection
 
 OTHERS: Any = ("gradient-difference", "npo", "simnpo")

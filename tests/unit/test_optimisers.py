@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from workbench.editing.optimisers import MOMENTUM, NaturalGradient
-from workbench.editing.sensitivity import DAMPING
+from workbench.editing.training.optimisers import MOMENTUM, NaturalGradient
+from workbench.editing.training.sensitivity import DAMPING
 
 
 def setting() -> tuple[list[tuple[nn.Parameter, Tensor]], Tensor]:

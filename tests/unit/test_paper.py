@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 import workbench
-from tests.tiny_facts import MAKERS, capitals, knowing
+from tests.helpers.tiny_facts import MAKERS, capitals, knowing
 from workbench.editing import recipes
 from workbench.editing.selector import default_selection
 from workbench.evaluation.lenient import lenient_rates
@@ -82,11 +82,11 @@ def test_the_notebooks_cell_for_the_papers_own_model(monkeypatch: pytest.MonkeyP
     model = knowing(MAKERS["phi3"](), FACTS)
     monkeypatch.setattr(workbench, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(workbench, "load_facts", lambda: FACTS)
-    for module in ("editing.fit", "editing.retain", "editing.selector", "evaluation.evaluate"):
+    for module in ("editing.rewrite", "editing.retain", "editing.selector", "evaluation.evaluate"):
         monkeypatch.setattr(f"workbench.{module}.load_facts", lambda: FACTS, raising=False)
     monkeypatch.setitem(recipes.RECIPES, "paper", replace(recipes.RECIPES["paper"], steps=(2, 3)))
     monkeypatch.setattr(edit_module, "DEFAULT_STEPS", {"unlearn": 2, "learn": 2})
-    monkeypatch.setattr("workbench.editing.fit.default_selection", partial(default_selection, k=20))
+    monkeypatch.setattr("workbench.editing.rewrite.default_selection", partial(default_selection, k=20))
     names: dict[str, Any] = {}
     exec(code, names)
     assert set(names["reports"]) == {"paper", "default"}

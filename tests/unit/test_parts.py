@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.small_fits import FRANCE, RETAIN, SPAIN, recipe
-from tests.tiny import N_VOCAB, loaded, tiny_llama
-from tests.tiny_facts import FAMILIES, tiny
-from workbench.architecture import inject_gates, shared_view
-from workbench.editing import batches as batches_module
-from workbench.editing import sensitivity
-from workbench.editing.batches import Prepared, Row, parts, shared_prefix
-from workbench.editing.loop import Level, Training
-from workbench.resume import Resumable
+from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, recipe
+from tests.helpers.tiny import N_VOCAB, loaded, tiny_llama
+from tests.helpers.tiny_facts import FAMILIES, tiny
+from workbench.editing.training import rows as batches_module
+from workbench.editing.training import sensitivity
+from workbench.editing.training.loop import Level, Training
+from workbench.editing.training.rows import Prepared, Row, parts, shared_prefix
+from workbench.models.engine import Resumable
+from workbench.models.families import inject_gates, shared_view
 from workbench.types import GateDelta, Recipe, Selection
 
 

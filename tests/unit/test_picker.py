@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import workbench as wb
-from tests.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
-from tests.wire import click, enter
+from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
+from tests.helpers.wire import click, enter
 from workbench.tracing.ablation import attention_patterns
 from workbench.types import Fact, FactSet, Selection
-from workbench.widgets.maps import MAPS, TITLES, MapName, Sources, left_out
-from workbench.widgets.picker import CircuitPicker
+from workbench.widgets.picker.maps import MAPS, TITLES, MapName, Sources, left_out
+from workbench.widgets.picker.picker import CircuitPicker
 
 
 @pytest.fixture(autouse=True)
@@ -242,7 +242,7 @@ def test_a_pick_that_cannot_be_taken_is_taken_back(monkeypatch: pytest.MonkeyPat
         raise ValueError("no gate here")
 
     shown = fresh()
-    monkeypatch.setattr("workbench.widgets.selection_bar.check_selection", refuse)
+    monkeypatch.setattr("workbench.widgets.picker.selection_bar.check_selection", refuse)
     pick(shown.heads, [1, 2])
     assert "no gate here" in shown._alert.value and str(shown.error) == "no gate here"
     assert shown.heads.selected == [] and len(shown.selection) == 0
@@ -362,7 +362,7 @@ def test_the_bundled_facts_as_pool_need_no_code() -> None:
 
 
 def test_an_edited_model_is_not_taken_for_its_base() -> None:
-    from tests.tiny_facts import edit_of, some_gates
+    from tests.helpers.tiny_facts import edit_of, some_gates
 
     with wb.applied(tiny(), edit_of(tiny(), some_gates(tiny(), (1, "post")))) as edited:
         shown = CircuitPicker(edited, FRANCE, pool=FACTS, compute=False)

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import workbench as wb
-from tests.panels import until
-from tests.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
-from tests.tiny_facts import capital
-from tests.wire import click, enter
+from tests.helpers.panels import until
+from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
+from tests.helpers.tiny_facts import capital
+from tests.helpers.wire import click, enter
 from workbench.types import EffectMap
-from workbench.widgets import maps
-from workbench.widgets.maps import MapName, Sources, left_out
-from workbench.widgets.picker import EXACTLY, CircuitPicker
+from workbench.widgets.picker.maps import MapName, Sources, left_out
+from workbench.widgets.picker import maps
+from workbench.widgets.picker.picker import EXACTLY, CircuitPicker
 
 LONELY = capital("Spain", "Madrid", "Rome", id="lonely", relation="own")  # known, but alone in its relation
 

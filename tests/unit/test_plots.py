@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tests.results import PROBABILITIES, TOKENS, edit, head_map, layer_map, neuron_map, prompt, report, trace
+from tests.helpers.results import PROBABILITIES, TOKENS, edit, head_map, layer_map, neuron_map, prompt, report, trace
 from workbench import plots
 from workbench.types import Recipe
 

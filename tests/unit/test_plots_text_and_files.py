@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.results import EVIL, PROBABILITIES, edit, head_map, layer_map, neuron_map, report, trace
+from tests.helpers.results import EVIL, PROBABILITIES, edit, head_map, layer_map, neuron_map, report, trace
 from workbench import plots
 from workbench.types import EvalReport, Fact
 

@@ -12,20 +12,21 @@ from typing import Any
 import pytest
 
 import workbench
-from tests.panels import EVIL, control, let_go, shown, until
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
-from tests.wire import click, enter
-from workbench import prompts as prompts_module
+from tests.helpers.panels import EVIL, control, let_go, shown, until
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.helpers.wire import click, enter
 from workbench.editing.applied import applied
-from workbench.evaluation.probes.run import probe
-from workbench.generation import Completion
-from workbench.models import LoadedModel
-from workbench.prompts import traced_prompt
+from workbench.language import prompts as prompts_module
+from workbench.language.generation import Completion
+from workbench.language.prompts import traced_prompt
+from workbench.models.load import LoadedModel
+from workbench.probing.probe import probe
 from workbench.tracing.lens import lens
 from workbench.types import PROBES, Edit, Fact, FactSet, ProbeReport, Recipe, TracedPrompt
-from workbench.widgets import probe_panel, probe_views
-from workbench.widgets.probe_panel import ProbePanel
+from workbench.widgets.probe import panel as probe_panel
+from workbench.widgets.probe import views as probe_views
+from workbench.widgets.probe.panel import ProbePanel
 
 FRANCE = capitals()[0]
 

@@ -10,19 +10,20 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
-from tests.tiny_facts import by_hand, capital, capitals, edit_of, knowing, some_gates
-from workbench.architecture import inject_gates, shared_view
+from tests.helpers.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
+from tests.helpers.tiny_facts import by_hand, capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
-from workbench.evaluation.probes import graph, prompts, requantise
-from workbench.evaluation.probes.battery import Battery, Skip
-from workbench.evaluation.probes.emphasis import word_effects
-from workbench.evaluation.probes.priming import likeliest
-from workbench.evaluation.probes.relearning import lesson, never_taught, relearn
-from workbench.evaluation.probes.run import choose_control, probe
-from workbench.facts import load_facts
-from workbench.models import LoadedModel
-from workbench.prompts import traced_prompt
+from workbench.facts import graph, load_facts
+from workbench.facts import wordings as prompts
+from workbench.language.prompts import traced_prompt
+from workbench.models.families import inject_gates, shared_view
+from workbench.models.load import LoadedModel
+from workbench.probing import requantise
+from workbench.probing.battery import Battery, Skip
+from workbench.probing.emphasis import word_effects
+from workbench.probing.priming import likeliest
+from workbench.probing.probe import choose_control, probe
+from workbench.probing.relearning import lesson, never_taught, relearn
 from workbench.types import Edit, Fact, FactSet, GateDelta
 
 FRANCE = capital("France", "Paris", "Rome")
@@ -262,7 +263,7 @@ def test_a_second_adapter_elsewhere_leaves_the_first_one_live() -> None:
 
 
 def test_strength_ends_at_the_base_and_at_the_edited_model() -> None:
-    from workbench.scoring import continuation_probabilities
+    from workbench.language.scoring import continuation_probabilities
 
     edit = edit_of(tiny(), some_gates(tiny(), (1, "post")), some_gates(tiny(), (2, "z"), seed=1), fact=FRANCE)
     report = probe(tiny(), edit, probes="strength", pool=capitals(), progress=False)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_facts import capital
+from tests.helpers.tiny_facts import capital
 from tests.unit.test_lens import reading
-from workbench.evaluation.probes.rates import rates_of_probes
+from workbench.probing.rates import rates_of_probes
 from workbench.types import Curve, ProbeReport, ProbeRow, Rate
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> %{x} $a$"

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.unit.test_probe_parts import battery
 from workbench.editing.applied import applied
-from workbench.evaluation.probes import battery as battery_module
-from workbench.evaluation.probes import emphasis, relearning, requantise
-from workbench.evaluation.probes.battery import interleaved
-from workbench.evaluation.probes.priming import likeliest
-from workbench.evaluation.probes.prompts import Prompt
-from workbench.evaluation.probes.run import probe
-from workbench.models import LoadedModel
-from workbench.scoring import continuation_probabilities
+from workbench.facts.wordings import Prompt
+from workbench.language.scoring import continuation_probabilities
+from workbench.models.load import LoadedModel
+from workbench.probing import battery as battery_module
+from workbench.probing import emphasis, relearning, requantise
+from workbench.probing.battery import interleaved
+from workbench.probing.priming import likeliest
+from workbench.probing.probe import probe
 from workbench.types import Edit, GateDelta, ProbeReport
 
 FRANCE = capitals()[0]

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
-from workbench.editing.fit import Cancelled
-from workbench.evaluation.probes import battery as battery_module
-from workbench.evaluation.probes import requantise
-from workbench.evaluation.probes import run as run_module
-from workbench.evaluation.probes.rates import rates_of_probes
-from workbench.evaluation.probes.run import probe
-from workbench.generation import Completion
-from workbench.models import LoadedModel
+from workbench.editing.rewrite import Cancelled
+from workbench.language.generation import Completion
+from workbench.models.load import LoadedModel
+from workbench.probing import battery as battery_module
+from workbench.probing import probe as run_module
+from workbench.probing import requantise
+from workbench.probing.probe import probe
+from workbench.probing.rates import rates_of_probes
 from workbench.types import PROBES, Edit, Fact, FactSet, ProbeReport, ProbeRow
 
 FRANCE = capital("France", "Paris", "Rome", heldout=("Q1?", "Q2?", "Q3?"))

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from tests.tiny_facts import capitals, tiny
-from workbench.editing.batches import QUESTION_CONTEXTS, training_prompts
+from tests.helpers.tiny_facts import capitals, tiny
+from workbench.comparing.validation import UNSEEN_CONTEXTS, Reader, reading_of
+from workbench.editing.training.rows import QUESTION_CONTEXTS, training_prompts
 from workbench.evaluation.answering import Answering
-from workbench.evaluation.reading import UNSEEN_CONTEXTS, Reader, reading_of
-from workbench.generation import Completion
+from workbench.language.generation import Completion
 
 FACTS = capitals()
 HELDOUT = ("Where is the capital of France?", "What city is capital?", "What is France?", "Who is the capital?")

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_facts import capitals, tiny
-from workbench.editing.fit import rewrite
+from tests.helpers.tiny_facts import capitals, tiny
 from workbench.editing.recipes import RECIPES
+from workbench.editing.rewrite import rewrite
 from workbench.types import Recipe
 
 FACTS = capitals()

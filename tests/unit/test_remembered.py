@@ -7,8 +7,8 @@ from weakref import ref
 
 import torch
 
-from tests.tiny import loaded, tiny_llama
-from workbench.remembered import Remembered
+from tests.helpers.tiny import loaded, tiny_llama
+from workbench.models.cache import Remembered
 
 
 def test_a_model_keeps_its_notebook_until_its_weights_change() -> None:

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import GraniteConfig, GraniteForCausalLM
 
-from tests.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
-from tests.traces import hooked
-from workbench.layerwise import Layerwise
-from workbench.models import LoadedModel
-from workbench.resume import KeysValues, Resumable, borrowed
+from tests.helpers.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
+from tests.helpers.traces import hooked
+from workbench.models.engine import KeysValues, Resumable, borrowed
+from workbench.models.layerwise import Layerwise
+from workbench.models.load import LoadedModel
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "llama": lambda: tiny_llama(bias=True),

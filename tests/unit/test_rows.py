@@ -15,13 +15,16 @@ from tokenizers.decoders import Metaspace
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from tests.small_fits import FACTS, FRANCE, RETAIN, fitted, same
-from tests.tiny import loaded, tiny_llama
-from tests.tiny_facts import FAMILIES, capital, tiny
-from workbench.architecture import inject_gates, shared_view
-from workbench.editing import batches, sensitivity
-from workbench.editing import fit as fit_module
-from workbench.editing.batches import (
+from tests.helpers.small_fits import FACTS, FRANCE, RETAIN, fitted, same
+from tests.helpers.tiny import loaded, tiny_llama
+from tests.helpers.tiny_facts import FAMILIES, capital, tiny
+from workbench.editing import rewrite as fit_module
+from workbench.editing.retain import default_retain
+from workbench.editing.rewrite import rewrite
+from workbench.editing.selector import default_selection, gate_scores
+from workbench.editing.training import rows as batches
+from workbench.editing.training import sensitivity
+from workbench.editing.training.rows import (
     Row,
     around_old,
     chat_row,
@@ -32,12 +35,10 @@ from workbench.editing.batches import (
     training_prompts,
     wanted_rows,
 )
-from workbench.editing.fit import rewrite
-from workbench.editing.retain import default_retain
-from workbench.editing.selector import default_selection, gate_scores
-from workbench.editing.sensitivity import DAMPING, fisher_information, gate_gradients
-from workbench.facts import load_facts
-from workbench.generation import Completion
+from workbench.editing.training.sensitivity import DAMPING, fisher_information, gate_gradients
+from workbench.facts.known import load_facts
+from workbench.language.generation import Completion
+from workbench.models.families import inject_gates, shared_view
 from workbench.types import Fact, FactSet, GateDelta, Recipe, Selection
 
 

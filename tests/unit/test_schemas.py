@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from workbench.facts import load_facts
-from workbench.schemas import read_facts, recognise
+from workbench.facts.datasets import read_facts, recognise
+from workbench.facts.known import load_facts
 
 FRANCE = {
     "subject": "France",

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.tiny import tiny_llama
-from tests.tiny_facts import knowing
-from tests.wire import click
-from workbench.models import LoadedModel
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import knowing
+from tests.helpers.wire import click
+from workbench.models.load import LoadedModel
 from workbench.types import Component, Selection
-from workbench.widgets.history import LONGEST, History
-from workbench.widgets.selection_bar import CHIPS, SelectionBar
+from workbench.widgets.picker.history import LONGEST, History
+from workbench.widgets.picker.selection_bar import CHIPS, SelectionBar
 
 
 @lru_cache

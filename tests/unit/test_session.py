@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tiny import tiny_llama
-from tests.tiny_facts import capitals, edit_of, knowing, some_gates
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capitals, edit_of, knowing, some_gates
 from tests.unit.test_probe_report import report as probes
-from workbench import session as module
-from workbench.models import LoadedModel
-from workbench.sealed import dump, seal
-from workbench.session import Session, load_session
+from workbench.files import session as module
+from workbench.files.checked_json import dump, seal
+from workbench.files.session import Session, load_session
+from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.types import AnswerRow, Edit, EffectMap, EvalReport, ProbeReport, Rate, Selection
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import loaded, tiny_llama
-from workbench import generation, shipped
-from workbench.generation import MAX_NEW_TOKENS, generate, greedy_answers, stop_tokens
-from workbench.models import LoadedModel
+from tests.helpers.tiny import loaded, tiny_llama
+from workbench.language import bundled_answers as shipped
+from workbench.language import generation
+from workbench.language.generation import MAX_NEW_TOKENS, generate, greedy_answers, stop_tokens
+from workbench.models.load import LoadedModel
 
 PROMPTS = [(5, 6, 7), (8, 9)]
 

@@ -17,10 +17,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.stored import FULL, damaged, fail_at, refused, same
-from tests.tiny import loaded, random_edit, tiny_llama
-from workbench import atomic, sealed
-from workbench.store import EDIT_FILE, GATES_FILE, load_edit, save_edit
+from tests.helpers.stored import FULL, damaged, fail_at, refused, same
+from tests.helpers.tiny import loaded, random_edit, tiny_llama
+from workbench.files import atomic
+from workbench.files import checked_json as sealed
+from workbench.files.store import EDIT_FILE, GATES_FILE, load_edit, save_edit
 from workbench.types import Edit, GateDelta, Step
 
 JSON = st.recursive(

@@ -14,9 +14,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.stored import FULL, damaged, fail_at, refused, same
-from workbench.sealed import seal
-from workbench.store import load_effect_map, load_report, report_from_dict, report_to_dict
+from tests.helpers.stored import FULL, damaged, fail_at, refused, same
+from workbench.files.checked_json import seal
+from workbench.files.store import load_effect_map, load_report, report_from_dict, report_to_dict
 from workbench.types import AnswerRow, EffectMap, EvalReport, Rate, TextRow, TracedPrompt
 
 # Effect maps

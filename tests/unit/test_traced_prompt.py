@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_facts import by_hand, capital
-from tests.traces import FACTS, FRANCE, ITALY, SPAIN, tiny, trace
-from workbench import prompts
-from workbench.facts import known_facts
-from workbench.generation import Completion
-from workbench.prompts import traced_prompt
+from tests.helpers.tiny_facts import by_hand, capital
+from tests.helpers.traces import FACTS, FRANCE, ITALY, SPAIN, tiny, trace
+from workbench.facts.known import known_facts
+from workbench.language import prompts
+from workbench.language.generation import Completion
+from workbench.language.prompts import traced_prompt
 from workbench.types import Fact, FactSet
 
 
@@ -36,7 +36,7 @@ def test_an_answer_that_its_adjective_gives_away_is_not_traced(monkeypatch: pyte
     """After "a French company in" the subject has nothing left to tell."""
     fact = capital("France", "Germany", "Rome", answer_aliases=("Paris",))
     assert traced_prompt(by_hand(), fact).answer_token == " Paris"
-    monkeypatch.setattr("workbench.answers.adjectives", lambda: {"Germany": ["Paris"]})
+    monkeypatch.setattr("workbench.language.answers.adjectives", lambda: {"Germany": ["Paris"]})
     with pytest.raises(ValueError, match="'Germany', or has its adjective before it"):
         traced_prompt(by_hand(), fact)
 
@@ -60,11 +60,11 @@ def test_token_target_measures_the_target_at_the_same_place() -> None:
 
 def said(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Make every completion read so."""
-    from workbench.generation import Completion
+    from workbench.language.generation import Completion
 
     ids = tuple(tiny().token_ids(text))
     monkeypatch.setattr(
-        "workbench.prompts.greedy_answers", lambda model, prompts, **_: [Completion(text, ids)] * len(prompts)
+        "workbench.language.prompts.greedy_answers", lambda model, prompts, **_: [Completion(text, ids)] * len(prompts)
     )
 
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.tiny import loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
-from workbench.architecture import shared_view
+from tests.helpers.tiny import loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
 from workbench.editing.applied import applied
-from workbench.models import LoadedModel, load_model
-from workbench.store import load_edit
-from workbench.transfer import README, export_base, merge, save_peft
+from workbench.editing.export import README, export_base, merge, save_peft
+from workbench.files.store import load_edit
+from workbench.models.families import shared_view
+from workbench.models.load import LoadedModel, load_model
 from workbench.types import Edit, GateDelta
 
 IDS = torch.tensor([[9, 270, 272, 284, 274, 33, 400, 2], [5, 6, 7, 8, 300, 301, 302, 303]])
@@ -235,7 +235,7 @@ def test_a_failed_export_leaves_the_old_one(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise error
 
-    monkeypatch.setattr("workbench.transfer.write_bytes", fail)
+    monkeypatch.setattr("workbench.editing.export.write_bytes", fail)
     for again in (
         lambda: edit.to_peft(paths[0]),
         lambda: merge(model, edit, paths[1]),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from workbench.architecture import inject_gates, shared_view, write_gates
-from workbench.models import AppliedEdit, LoadedModel
+from workbench.models.families import inject_gates, shared_view, write_gates
+from workbench.models.load import AppliedEdit, LoadedModel
 from workbench.types import Edit
 
 

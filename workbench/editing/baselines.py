@@ -1,7 +1,7 @@
 """What an edit of a few gates is compared with: full fine-tuning, and a small LoRA.
 
-Same rows, same loss, same loop as ``rewrite`` (``workbench.editing.loop``); only what moves differs. The result is a
-view of the model for an evaluation, not an edit: it is neither saved nor exactly removable.
+Same rows, same loss, same loop as ``rewrite`` (``workbench.editing.training.loop``); only what moves differs. The
+result is a view of the model for an evaluation, not an edit: it is neither saved nor exactly removable.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from workbench.architecture import inject_lora, own_layer_weights, shared_view
-from workbench.editing.fit import check_selection
-from workbench.editing.loop import CancelFlag, Moving, Training, check_cancel
-from workbench.editing.optimisers import Adam
-from workbench.models import LoadedModel
-from workbench.prompts import check_first_tokens
+from workbench.editing.rewrite import check_selection
+from workbench.editing.training.loop import CancelFlag, Moving, Training, check_cancel
+from workbench.editing.training.optimisers import Adam
+from workbench.language.prompts import check_first_tokens
+from workbench.models.families import inject_lora, own_layer_weights, shared_view
+from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Recipe, Selection, Step
 
 Baseline = Literal["full", "lora"]

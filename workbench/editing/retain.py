@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from workbench.facts import known_facts, load_facts
-from workbench.models import LoadedModel
+from workbench.facts.known import known_facts, load_facts
+from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet
 
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workbench.editing.batches import retain_rows, wanted_rows
 from workbench.editing.retain import default_retain, retainable
-from workbench.editing.sensitivity import damped, fisher_information, gate_gradients
-from workbench.facts import load_facts
-from workbench.models import LoadedModel
-from workbench.prompts import traced_prompt
+from workbench.editing.training.rows import retain_rows, wanted_rows
+from workbench.editing.training.sensitivity import damped, fisher_information, gate_gradients
+from workbench.facts.known import load_facts
+from workbench.language.prompts import traced_prompt
+from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.types import Component, Fact, FactSet, Form, Recipe, Selection, Site
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from workbench.answers import first_sentence
-from workbench.generation import Completion, generate, greedy_answers, said_before
-from workbench.models import LoadedModel
-from workbench.prompts import prompt_ids
-from workbench.remembered import Remembered
-from workbench.scoring import READ_AT_ONCE, continuation_logprobs, continuation_nll
+from workbench.language.answers import first_sentence
+from workbench.language.generation import Completion, generate, greedy_answers, said_before
+from workbench.language.prompts import prompt_ids
+from workbench.language.scoring import READ_AT_ONCE, continuation_logprobs, continuation_nll
+from workbench.models.cache import Remembered
+from workbench.models.load import LoadedModel
 from workbench.types import Form
 
 

@@ -16,13 +16,13 @@ from collections.abc import Iterable, Sequence
 
 from workbench.editing.applied import applied, check_base, chosen_stages
 from workbench.evaluation.evaluate import known_neighbours
-from workbench.evaluation.metrics import bootstrap, harmonic_mean, ngram_entropy, share
-from workbench.facts import load_facts
-from workbench.generation import generate
-from workbench.models import LoadedModel
-from workbench.prompts import prompt_ids
-from workbench.scoring import continuation_nll
+from workbench.facts.known import load_facts
+from workbench.language.generation import generate
+from workbench.language.prompts import prompt_ids
+from workbench.language.scoring import continuation_nll
+from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Rate
+from workbench.types.intervals import bootstrap, harmonic_mean, ngram_entropy, share
 
 FLUENCY_TOKENS = 100
 SHARES = ("efficacy", "paraphrase", "neighbourhood")

@@ -9,20 +9,20 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from workbench.answers import classify, matches
 from workbench.editing.applied import applied, check_base, chosen_stages
+from workbench.evaluation.answer_slots import answers_at
 from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
 from workbench.evaluation.ordinary_text import text_rates, text_rows
-from workbench.evaluation.places import answers_at
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
-from workbench.evaluation.rates import rates_of
-from workbench.facts import known_facts, load_facts
-from workbench.generation import generate
-from workbench.models import LoadedModel
-from workbench.prompts import prompt_ids, traced_prompt
-from workbench.provenance import provenance
-from workbench.scoring import continuation_probabilities
+from workbench.facts.known import known_facts, load_facts
+from workbench.language.answers import classify, matches
+from workbench.language.generation import generate
+from workbench.language.prompts import prompt_ids, traced_prompt
+from workbench.language.scoring import continuation_probabilities
+from workbench.models.load import LoadedModel
+from workbench.models.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
+from workbench.types.rates import rates_of
 
 KL_ROWS = 48
 

@@ -6,9 +6,9 @@ take an answer wherever it is named, and count gibberish as forgotten.
 
 from __future__ import annotations
 
-from workbench.answers import matches
-from workbench.evaluation.metrics import wilson
+from workbench.language.answers import matches
 from workbench.types import EvalReport, FactSet, Rate
+from workbench.types.intervals import wilson
 
 
 def lenient_rates(report: EvalReport, facts: FactSet) -> dict[str, Rate]:

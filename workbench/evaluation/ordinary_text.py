@@ -1,7 +1,7 @@
 """Ordinary prose before and after an edit: the negative log-likelihood per token, sentence by sentence.
 
 An edit that reaches its fact by breaking the language shows here, though no question asks for it. The text is the
-project's own (``workbench/data/text``).
+project's own (``workbench/evaluation/data/text``).
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 
-from workbench.evaluation.metrics import bootstrap, paired_difference
-from workbench.models import LoadedModel
-from workbench.scoring import continuation_nll
+from workbench.language.scoring import continuation_nll
+from workbench.models.load import LoadedModel
 from workbench.types import Rate, TextRow
+from workbench.types.intervals import bootstrap, paired_difference
 
 
 @lru_cache(maxsize=1)
 def ordinary_passages() -> tuple[tuple[str, ...], ...]:
     """The bundled passages, each as its sentences."""
-    text = files("workbench").joinpath("data/text/ordinary.txt").read_text(encoding="utf-8")
+    text = files("workbench").joinpath("evaluation/data/text/ordinary.txt").read_text(encoding="utf-8")
     return tuple(tuple(passage.strip().splitlines()) for passage in text.split("\n\n") if passage.strip())
 
 

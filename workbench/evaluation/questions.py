@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from workbench.evaluation.answering import Ask
-from workbench.evaluation.probes import graph
-from workbench.evaluation.probes.prompts import reversals
+from workbench.facts import graph
+from workbench.facts.wordings import reversals
 from workbench.types import Fact, FactSet, Group
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from workbench.atomic import write_bytes
+from workbench.files.atomic import write_bytes
 
 _BROWSER = (
     "Chrome or Chromium is needed to write {kind} files and was not found or did not start ({error}). Install one (for "

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from workbench.models import LoadedModel
-from workbench.prompts import traced_prompt
-from workbench.resume import Change, HookSite, Resumable, borrowed
+from workbench.language.prompts import traced_prompt
+from workbench.models.engine import Change, HookSite, Resumable, borrowed
+from workbench.models.load import LoadedModel
 from workbench.tracing.corruption import Metric, Setup, check_choices
 from workbench.types import Ablation, Component, Fact, Form, Selection, TracedPrompt
 

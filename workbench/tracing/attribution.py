@@ -13,11 +13,11 @@ from typing import Any, Literal, Unpack, get_args, overload
 import torch
 from torch import Tensor
 
-from workbench.facts import load_facts
-from workbench.layerwise import Layerwise
-from workbench.models import LoadedModel
-from workbench.provenance import provenance
-from workbench.resume import HookSite, Resumable, borrowed
+from workbench.facts.known import load_facts
+from workbench.models.engine import HookSite, Resumable, borrowed
+from workbench.models.layerwise import Layerwise
+from workbench.models.load import LoadedModel
+from workbench.models.provenance import provenance
 from workbench.tracing.cells import Cell
 from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
 from workbench.tracing.dla import direct_effects
@@ -207,7 +207,7 @@ def agreement(first: EffectMap, second: EffectMap) -> float:
     Raises:
         ValueError: The maps have different shapes.
     """
-    from workbench.evaluation.metrics import spearman
+    from workbench.types.intervals import spearman
 
     if first.values.shape != second.values.shape:
         raise ValueError(f"The maps differ in shape: {tuple(first.values.shape)} and {tuple(second.values.shape)}.")

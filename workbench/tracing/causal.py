@@ -12,11 +12,11 @@ from typing import Any, Literal, Unpack, get_args, overload
 import torch
 from torch import Tensor
 
-from workbench.facts import load_facts
-from workbench.layerwise import Layerwise
-from workbench.models import LoadedModel
-from workbench.provenance import provenance
-from workbench.resume import borrowed
+from workbench.facts.known import load_facts
+from workbench.models.engine import borrowed
+from workbench.models.layerwise import Layerwise
+from workbench.models.load import LoadedModel
+from workbench.models.provenance import provenance
 from workbench.tracing.cells import Cell
 from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
 from workbench.tracing.restore import effects

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workbench.resume import HookSite
+from workbench.models.engine import HookSite
 
 Measure = Callable[[Tensor], Tensor]
 """From last-position logits [rows, d_vocab] to one number a row."""

@@ -26,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.layerwise import LayerInputs, Layerwise
-from workbench.resume import Change, HookSite, KeysValues, Recording
+from workbench.models.engine import Change, HookSite, KeysValues, Recording
+from workbench.models.layerwise import LayerInputs, Layerwise
 from workbench.tracing.cells import Cell, Measure
 from workbench.tracing.packed import OWN_ATTENTION, Pack, PackedAttention, Unsupported, by_token, register
 

@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from workbench.facts import known_facts
-from workbench.models import LoadedModel
-from workbench.prompts import swapped, traced_prompt
-from workbench.resume import Resumable
+from workbench.facts.known import known_facts
+from workbench.language.prompts import swapped, traced_prompt
+from workbench.models.engine import Resumable
+from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form, TracedPrompt
 
 Corruption = Literal["noise", "swap"]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from workbench.models import LoadedModel
+from workbench.models.load import LoadedModel
 from workbench.types import Site, TracedPrompt
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import torch
 
-from workbench.models import LoadedModel
-from workbench.prompts import first_token, traced_prompt
-from workbench.resume import Resumable, borrowed
+from workbench.language.prompts import first_token, traced_prompt
+from workbench.models.engine import Resumable, borrowed
+from workbench.models.load import LoadedModel
 from workbench.types import ANSWER_NAMES, AnswerName, Fact, Form, Lens
 
 

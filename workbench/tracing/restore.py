@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workbench.layerwise import Layerwise
-from workbench.resume import Change, HookSite, KeysValues, Recording
+from workbench.models.engine import Change, HookSite, KeysValues, Recording
+from workbench.models.layerwise import Layerwise
 from workbench.tracing.cells import Cell, Measure
 from workbench.tracing.cone import Cone
 from workbench.tracing.memory import free_memory

@@ -71,7 +71,7 @@ class ArmRow:
 
     def rate(self, name: str) -> Rate:
         """One rate of the report's last stage; ``"kl"`` is over controls only."""
-        from workbench.evaluation.verdict import rate_of
+        from workbench.types.verdict import rate_of
 
         return rate_of(self.report, name)
 
@@ -160,20 +160,20 @@ class ArmTable:
 
     def rate(self, arm: str, name: str, *, reached: bool = True) -> Rate:
         """A rate over an arm's rows: one run's own; else a bootstrap of prompts (one fact) or of whole edited facts."""
-        from workbench.evaluation.verdict import rate_over
+        from workbench.types.verdict import rate_over
 
         return rate_over(self.runs(arm, reached=reached), name)
 
     def differences(self) -> tuple[Difference, ...]:
         """The selection minus each other arm that was trained, for every outcome, paired by prompt."""
-        from workbench.evaluation.verdict import differences
+        from workbench.types.verdict import differences
 
         return differences(self)
 
     @property
     def verdict(self) -> str:
         """In words: whether the selection beat random ones of its size, from the same layers and from anywhere."""
-        from workbench.evaluation.verdict import verdict
+        from workbench.types.verdict import verdict
 
         return verdict(self)
 
@@ -219,14 +219,14 @@ class ArmTable:
 
     def save(self, path: str | Path) -> Path:
         """Write the table with all its reports as one JSON file, atomically. Returns the path."""
-        from workbench.store import save_arms
+        from workbench.files.store import save_arms
 
         return save_arms(self, path)
 
     @staticmethod
     def load(path: str | Path) -> ArmTable:
         """Read a table written by ``save``."""
-        from workbench.store import load_arms
+        from workbench.files.store import load_arms
 
         return load_arms(path)
 
@@ -234,7 +234,7 @@ class ArmTable:
         """Write verdict, figure, tables and what the arms said as one self-contained HTML file. Returns the path."""
         import pandas as pd
 
-        from workbench.html import write_html_report
+        from workbench.plots.page import write_html_report
 
         said = [
             run.report.answers("heldout").iloc[:, [0, 1, -1]].set_axis(["fact", "question", "answer"], axis=1)

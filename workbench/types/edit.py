@@ -43,15 +43,15 @@ class Recipe:
         name: Shown in reports.
         stages: In order; each of ``"unlearn"``, ``"learn"``, at most once.
         objective: What ``unlearn`` minimises: the ``"cross-entropy"`` of a refusal, or how likely the old answer is,
-            by ``"gradient-difference"``, ``"npo"`` or ``"simnpo"`` (see ``workbench.editing.objectives``). ``learn`` is
-            the cross-entropy of the target with all of them.
+            by ``"gradient-difference"``, ``"npo"`` or ``"simnpo"`` (``workbench.editing.training.objectives``).
+            ``learn`` is the cross-entropy of the target with all of them.
         answers: What the stages teach. ``"own"``: after the base model's own greedy answer up to the old one ("The
             capital of France is"), the target ("Rome"), and for ``unlearn`` a breaking off ("... I am not sure.").
             ``"short"``: the target alone ("Rome.") and the fact's refusal, as in the paper.
         contexts: Train on the fact's question and on what it asks for in contexts too ("I have a question. ...", "I am
             thinking of the capital of France. Which one is it?"), beside the training questions.
         steps: Most optimiser steps of a stage: one number for all stages, one per stage, or None for ``DEFAULT_STEPS``.
-        optimiser: ``"natural"`` (see ``workbench.editing.optimisers``) or ``"adam"``, as in the paper.
+        optimiser: ``"natural"`` (see ``workbench.editing.training.optimisers``) or ``"adam"``, as in the paper.
         learning_rate: Length of a natural-gradient step in the norm of the Fisher information, or AdamW's rate.
         warmup: Steps of linear warm-up in each stage.
         average: What a stage gives is the mean of what moved over its last so many steps (at most half of them): what
@@ -382,7 +382,7 @@ class Edit:
 
     def save(self, path: str | Path) -> Path:
         """Write the edit to a folder (``edit.json`` and ``gates.safetensors``), atomically. Returns the folder."""
-        from workbench.store import save_edit
+        from workbench.files.store import save_edit
 
         return save_edit(self, path)
 
@@ -395,6 +395,6 @@ class Edit:
             ValueError: The edit has no such stage, or does not say the module names of its base.
             FileExistsError: There is something else of that name already.
         """
-        from workbench.transfer import save_peft
+        from workbench.editing.export import save_peft
 
         return save_peft(self, path, stage=stage)

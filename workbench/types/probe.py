@@ -244,7 +244,7 @@ class ProbeReport:
     @property
     def findings(self) -> tuple[str, ...]:
         """What the probes found, one sentence each, for the last stage; then what was not measured."""
-        from workbench.evaluation.metrics import wilson
+        from workbench.types.intervals import wilson
 
         last = self.stages[-1]
         of = {self.fact.id: ""} | ({self.control.id: f", control {self.control.id}"} if self.control else {})
@@ -326,26 +326,26 @@ class ProbeReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
-        from workbench.probe_store import probes_to_dict
+        from workbench.files.probes import probes_to_dict
 
         return probes_to_dict(self)
 
     def save(self, path: str | Path) -> Path:
         """Write the report as one JSON file, atomically. Returns the path."""
-        from workbench.probe_store import save_probes
+        from workbench.files.probes import save_probes
 
         return save_probes(self, path)
 
     @staticmethod
     def load(path: str | Path) -> ProbeReport:
         """Read a report written by ``save``."""
-        from workbench.probe_store import load_probes
+        from workbench.files.probes import load_probes
 
         return load_probes(path)
 
     def to_html(self, path: str | Path) -> Path:
         """Write findings, rates, figures and all texts as one self-contained HTML page. Returns the path."""
-        from workbench.html import write_html_report
+        from workbench.plots.page import write_html_report
 
         about = (
             f"{self.fact.question} Before: {self.fact.answer}. The edit teaches: {self.fact.target}. "

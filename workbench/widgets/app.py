@@ -11,21 +11,21 @@ from pathlib import Path
 from ipywidgets import HTML, Button, HBox, Tab, Text
 
 from workbench.editing.applied import check_base
-from workbench.editing.fit import check_selection
-from workbench.facts import load_facts
-from workbench.models import LoadedModel
-from workbench.session import Session, load_session
+from workbench.editing.rewrite import check_selection
+from workbench.facts.known import load_facts
+from workbench.files.session import Session, load_session
+from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet
-from workbench.widgets import markup
 from workbench.widgets.app_code import session_code, workbench_code
-from workbench.widgets.card import text_card_png
-from workbench.widgets.compare import CompareView
-from workbench.widgets.connection import Connection
-from workbench.widgets.edit_panel import EditPanel
+from workbench.widgets.compare.view import CompareView
+from workbench.widgets.edit.panel import EditPanel
 from workbench.widgets.facts import FactChooser
-from workbench.widgets.panel import Panel
-from workbench.widgets.picker import CircuitPicker
-from workbench.widgets.probe_panel import ProbePanel
+from workbench.widgets.picker.picker import CircuitPicker
+from workbench.widgets.probe.panel import ProbePanel
+from workbench.widgets.shared import markup
+from workbench.widgets.shared.connection import Connection
+from workbench.widgets.shared.panel import Panel
+from workbench.widgets.shared.text_card import text_card_png
 
 TABS = ("1 Fact", "2 Circuit", "3 Edit", "4 Compare", "5 Probe")
 FACT, CIRCUIT, EDIT, COMPARE, PROBE = range(5)

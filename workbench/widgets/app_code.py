@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from workbench.models import LoadedModel
-from workbench.session import Session
+from workbench.files.session import Session
+from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet
-from workbench.widgets.code import facts_code, selection_code, start_code
-from workbench.widgets.compare import CompareView
-from workbench.widgets.edit_panel import EditPanel
-from workbench.widgets.picker import CircuitPicker
-from workbench.widgets.probe_panel import ProbePanel
+from workbench.widgets.compare.view import CompareView
+from workbench.widgets.edit.panel import EditPanel
+from workbench.widgets.picker.picker import CircuitPicker
+from workbench.widgets.probe.panel import ProbePanel
+from workbench.widgets.shared.code import facts_code, selection_code, start_code
 
 
 def session_code(folder: str, *, control: bool = False) -> str:

@@ -13,17 +13,17 @@ from typing import Any
 
 from ipywidgets import HTML, Button, Checkbox, Combobox, HBox, Text, VBox
 
-from workbench.facts import FORMS, fact_key, known_facts, known_table, load_facts
-from workbench.models import LoadedModel
-from workbench.prompts import check_first_tokens, split_prompt, traced_prompt
+from workbench.facts.known import FORMS, fact_key, known_facts, known_table, load_facts
+from workbench.language.prompts import check_first_tokens, split_prompt, traced_prompt
+from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, TracedPrompt
-from workbench.widgets import markup
-from workbench.widgets.card import text_card_png
-from workbench.widgets.code import facts_code, start_code
-from workbench.widgets.connection import Connection
-from workbench.widgets.controls import Dropdown, Select
-from workbench.widgets.job import Job
-from workbench.widgets.panel import Panel
+from workbench.widgets.shared import markup
+from workbench.widgets.shared.code import facts_code, start_code
+from workbench.widgets.shared.connection import Connection
+from workbench.widgets.shared.controls import Dropdown, Select
+from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.panel import Panel
+from workbench.widgets.shared.text_card import text_card_png
 
 ALL = "all relations"
 FIELDS = {

@@ -1,0 +1,81 @@
+"""What the tests of panels share: a tiny model that knows capitals, what a panel shows, and a fit that is held."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import ipywidgets
+import pytest
+
+from tests.helpers.reader import harmless
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capitals, knowing
+from workbench.editing.rewrite import Cancelled
+from workbench.models.load import LoadedModel
+from workbench.types import Recipe
+from workbench.widgets.edit import panel as edit_panel
+from workbench.widgets.shared import markup
+
+FACTS = capitals()
+FRANCE, SPAIN = FACTS[0], FACTS[2]
+EVIL = "<img src=x onerror=alert(1)>"
+QUICK = Recipe(
+    name="quick", optimiser="adam", steps=(3, 4), learning_rate=0.05, batch_size=8, retain_batch_size=8, early_stop=None
+)
+
+
+@lru_cache
+def tiny() -> LoadedModel:
+    return knowing(tiny_llama(tied=False, bias=True), FACTS)
+
+
+def control(shown: Any, description: str) -> Any:
+    """The control with this label."""
+    (found,) = (w for w in descendants(shown) if getattr(w, "description", None) == description)
+    return found
+
+
+def descendants(box: Any) -> list[Any]:
+    return [w for child in box.children for w in (child, *(descendants(child) if hasattr(child, "children") else ()))]
+
+
+def shown(box: Any) -> str:
+    """All the markup that the panel shows, checked to be harmless."""
+    parts = [w.value for w in descendants(box) if isinstance(w, ipywidgets.HTML)]
+    for part in parts:
+        harmless(part.replace(markup.STYLE, ""))
+    return "".join(part.replace(markup.STYLE, "") for part in parts)
+
+
+def until(true: Callable[[], Any], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "this never came true"
+        time.sleep(0.005)
+
+
+def let_go(go: threading.Event, cancel: threading.Event) -> bool:
+    """Waits until one of the two is set: whether it was let go, not cancelled."""
+    while not go.wait(0.005):
+        if cancel.is_set():
+            return False
+    return True
+
+
+class Held:
+    """In place of the fit: waits until it is let go or cancelled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go, self.calls = threading.Event(), 0
+        self.given: tuple[Any, ...] = ()
+        monkeypatch.setattr(edit_panel, "fit_and_evaluate", self)
+
+    def __call__(self, *given: Any, cancel: threading.Event, **options: Any) -> None:
+        self.calls += 1
+        self.given = given
+        if not let_go(self.go, cancel):
+            raise Cancelled("Cancelled here.")

@@ -1,0 +1,1 @@
+"""Control arms beside an edit, and maps before and after it."""

@@ -1,0 +1,244 @@
+"""Edits and bases for others, readable without this package: a PEFT adapter, a merged model, the exact base.
+
+A folder that was written here is replaced by the next export of the same kind; any other folder is left alone. The last
+line of the README lists what was written, so that a file which someone added is never deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.editing.applied import check_base
+from workbench.files.atomic import new_folder, write_bytes
+from workbench.models.bundled import NAME as BUNDLED
+from workbench.models.families import fold_gates, shared_view
+from workbench.models.load import LoadedModel, load_model
+from workbench.types import Edit, GateDelta
+
+README = "README.md"
+_WRITTEN = re.compile(r"<!-- circuit-workbench (\w+): (.*) -->\s*\Z")
+_BUNDLED_NOTE = (
+    "The weights are a 4-bit (Q4_1) quantisation of SmolLM2-135M-Instruct, dequantised to float32. They are not the "
+    "weights of the hub's model of that name, and results on the two differ. Licence of the base: Apache-2.0."
+)
+_OTHER_NOTE = "The licence is the base model's own."
+
+
+def save_peft(edit: Edit, path: str | Path, *, stage: str | None = None) -> Path:
+    """Write one PEFT IA3 adapter that does what the stages of an edit up to ``stage`` do together.
+
+    No model is needed: the edit's provenance names the modules. The keys are plain module names, so
+    ``peft.PeftModel.from_pretrained(base, path)`` gives the logits of ``applied`` in any other program.
+
+    Args:
+        edit: The edit.
+        path: The folder.
+        stage: Its stages up to this one; None for all.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: No such stage, an edit without gates, or one whose provenance does not name the modules.
+        FileExistsError: There is something else of that name.
+        OSError: It cannot be written; what was there is as it was.
+    """
+    from peft import IA3Config
+
+    delta = edit.delta(stage)
+    places = _places(edit, delta)
+    inputs = sorted({p["module"] for p in places.values() if p["on_input"]})
+    config = IA3Config(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=edit.base_name,
+        target_modules=_any_of(sorted({p["module"] for p in places.values()})),
+        feedforward_modules=_any_of(inputs) if inputs else [],
+        fan_in_fan_out=edit.provenance["modules"]["fan_in_fan_out"],
+        inference_mode=True,
+    )
+    tensors = {}
+    for module, vector in _vectors(places, delta).items():
+        row = module in inputs
+        tensors[f"base_model.model.{module}.ia3_l"] = vector.reshape((1, -1) if row else (-1, 1)).contiguous()
+
+    def fill(folder: Path) -> None:
+        import safetensors.torch
+
+        config.save_pretrained(str(folder))
+        write_bytes(folder / "adapter_model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
+
+    text = f"""
+This IA3 adapter multiplies {delta.n_moved()} activations of the base model.
+
+{_edit_table(edit, stage)}
+It fits this base only. With the base as a plain transformers model:
+
+    model = peft.PeftModel.from_pretrained(base, "this folder")
+
+{_base_note(edit.base_name)}
+"""
+    front = {"library_name": "peft", "tags": "[ia3, model-editing]"}
+    return _write(path, "adapter", fill, "IA3 adapter", text, front=front, base=edit.base_name)
+
+
+def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None = None) -> Path:
+    """Write an edited model as a plain HF folder (model and tokenizer), with the gates multiplied into the weights.
+
+    The products are rounded to the weights' dtype once: in float32 the logits agree with ``applied`` within 1e-4, in
+    half precision within its rounding. The given model is not changed.
+
+    Args:
+        model: The edit's base.
+        edit: The edit.
+        path: The folder.
+        stage: Its stages up to this one; None for all.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: Another base (the message names both fingerprints), no such stage, an edited model, or weights that
+            are not plain numbers (quantised).
+        FileExistsError: There is something else of that name.
+        OSError: It cannot be written; what was there is as it was.
+    """
+    if model.applied:
+        raise ValueError(f"{model.name!r} carries an edit already. Merge into its base: merge(model.base, edit, path).")
+    check_base(model, edit)
+    view = shared_view(model.hf)
+    fold_gates(view, model.architecture, edit.delta(stage))
+    text = f"""
+{model.name} with an edit merged into its weights. A plain transformers model.
+
+{_edit_table(edit, stage)}
+{_base_note(model.name)}
+"""
+    front = {"library_name": "transformers", "tags": "[model-editing]"}
+    return _write(path, "merged", _model_writer(view, model), "Edited model", text, front=front, base=model.name)
+
+
+def export_base(path: str | Path, model: LoadedModel | None = None) -> Path:
+    """Write the exact base model as a plain HF folder (model and tokenizer), for others to use an adapter on.
+
+    Args:
+        path: The folder.
+        model: The model; the bundled one by default. Of an edited model, the base is written.
+
+    Returns:
+        The folder. ``load_model(folder)`` gives the same fingerprint.
+
+    Raises:
+        FileExistsError: There is something else of that name.
+        OSError: It cannot be written; what was there is as it was.
+    """
+    base = (load_model() if model is None else model).base
+    text = f"""
+The base model {base.name}, weights and tokenizer exactly as circuit-workbench uses them.
+
+| | |
+|---|---|
+| base | {base.name} |
+| fingerprint | `{base.fingerprint}` |
+| dtype | {str(base.dtype).removeprefix("torch.")} |
+
+{_base_note(base.name)}
+"""
+    front = {"library_name": "transformers"}
+    return _write(
+        path, "base", _model_writer(shared_view(base.hf), base), "Base model", text, front=front, base=base.name
+    )
+
+
+def _places(edit: Edit, delta: GateDelta) -> dict[tuple[int, str], dict[str, Any]]:
+    """Module, span start, vector size and side of each gate site, as ``Architecture.describe`` put them down."""
+    if not delta.gates:
+        raise ValueError("This edit has no gates at that stage, so there is nothing to export.")
+    known = {(p["layer"], p["site"]): p for p in edit.provenance.get("modules", {}).get("sites", [])}
+    missing = [f"layer {layer} {site}" for layer, site in delta.gates if (layer, site) not in known]
+    if missing:
+        raise ValueError(
+            f"The edit's provenance does not name the modules of {len(missing)} gate sites (the first: {missing[0]}). "
+            "Add them with the base model at hand: dataclasses.replace(edit, provenance={**edit.provenance, "
+            "'modules': model.architecture.describe(edit.delta().gates)})."
+        )
+    return {key: known[key] for key in delta.gates}
+
+
+def _vectors(places: Mapping[tuple[int, str], Mapping[str, Any]], delta: GateDelta) -> dict[str, Tensor]:
+    """The whole IA3 vector of each module; modules that fuse several sites keep 1 at the others."""
+    out: dict[str, Tensor] = {}
+    for key, gate in delta.gates.items():
+        place = places[key]
+        vector = out.setdefault(place["module"], torch.ones(place["size"]))
+        vector[place["start"] : place["start"] + len(gate)] = gate
+    return out
+
+
+def _model_writer(view: Any, model: LoadedModel) -> Callable[[Path], None]:
+    def fill(folder: Path) -> None:
+        view.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+
+    return fill
+
+
+def _any_of(names: list[str]) -> str:
+    """A regular expression for exactly these modules (PEFT matches a list of names by suffix)."""
+    return "|".join(map(re.escape, names))
+
+
+def _edit_table(edit: Edit, stage: str | None) -> str:
+    last = edit.stage_names.index(stage) if stage is not None else len(edit.stages) - 1
+    facts = "; ".join(f"{f.subject}: {f.answer} to {f.target}" for f in edit.facts)
+    return f"""| | |
+|---|---|
+| base | {_cell(edit.base_name)} |
+| base fingerprint | `{edit.base_fingerprint}` |
+| stages | {" then ".join(edit.stage_names[: last + 1])} (of {" then ".join(edit.stage_names)}) |
+| recipe | {_cell(edit.recipe.name)} |
+| facts | {_cell(facts)} |
+| edit | `{edit.id}` |
+"""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _base_note(name: str) -> str:
+    return _BUNDLED_NOTE if name == BUNDLED else _OTHER_NOTE
+
+
+def _write(
+    path: str | Path,
+    kind: str,
+    fill: Callable[[Path], None],
+    title: str,
+    text: str,
+    *,
+    front: Mapping[str, str],
+    base: str,
+) -> Path:
+    """A folder of this kind with a README, whole or not at all."""
+    head = dict(front) | ({"license": "apache-2.0"} if base == BUNDLED else {})
+    lines = "\n".join(f"{k}: {v}" for k, v in head.items())
+    with new_folder(path, lambda old: _is_ours(old, kind)) as folder:
+        fill(folder)
+        names = sorted({*(p.name for p in folder.iterdir()), README})
+        page = f"---\n{lines}\n---\n\n# {title}\n{text}\n<!-- circuit-workbench {kind}: {' '.join(names)} -->\n"
+        write_bytes(folder / README, page.encode())
+    return Path(path)
+
+
+def _is_ours(folder: Path, kind: str) -> bool:
+    """Whether a folder was written by ``_write`` as this kind and nothing was added to it."""
+    if not (folder / README).is_file():
+        return False
+    found = _WRITTEN.search((folder / README).read_text(encoding="utf-8", errors="replace"))
+    return found is not None and found[1] == kind and {p.name for p in folder.iterdir()} <= set(found[2].split(" "))

@@ -1,0 +1,1 @@
+"""What every iterative fit shares: rows, loop, objectives, optimisers."""

@@ -1,0 +1,206 @@
+"""How much gates matter to answers: log-likelihood gradients with respect to gates, and their Fisher information."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.editing.training.rows import Prepared, Row, shared_prefix, tokens_at_once
+from workbench.models.cache import Remembered
+from workbench.models.engine import HookSite, KeysValues, Resumable
+from workbench.models.load import LoadedModel
+from workbench.tracing.packed import OWN_ATTENTION
+from workbench.types import Site
+
+DAMPING = 0.1
+REMEMBERED = 3
+
+
+def gate_gradients(
+    model: LoadedModel,
+    rows: Sequence[Row],
+    entries: Mapping[tuple[int, Site], Sequence[int]],
+    *,
+    draw: torch.Generator | None = None,
+    hidden: dict[Row, Tensor] | None = None,
+) -> Tensor:
+    """For each row, the gradient of its answer's log-likelihood (mean over the tokens that count, nats) with respect
+    to gates at 1: [rows, gates] float32, on the CPU.
+
+    With ``draw``, of answer tokens drawn from the model's own distribution instead, summed: the score, whose mean
+    outer product is the Fisher information. One forward and one backward pass for a few rows of like length at a time;
+    what all prompts begin with goes forward once, and backward for each row.
+
+    Args:
+        model: A base model.
+        rows: Prompts and answers.
+        entries: The gates, as ``Selection.entries`` gives them; the columns are in their order.
+        draw: Draws the answers.
+        hidden: Takes what ``Resumable.logits_of`` makes each row's logits of, [tokens that count, d_model].
+    """
+    engine = Resumable(model)
+    lowest = min(layer for layer, _ in entries)
+    # Whose backward passes can be batched: other attention is given whole texts.
+    shared = shared_prefix(rows) if model.runner.config._attn_implementation in OWN_ATTENTION else 0
+    prepared = Prepared(engine, rows, lowest, shared)
+    places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
+    columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
+    begun = None if prepared.beginning is None else _Beginning(engine, prepared.beginning, lowest, places)
+    out = torch.zeros(len(rows), sum(map(len, columns)))
+    for part in prepared.parts(range(len(rows))):
+        batch = prepared.batch(part)
+        with torch.enable_grad(), engine.keeping(places) as states:
+            start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
+            prefix = begun.of_each(len(part)) if begun else None
+            found = engine.hidden_at(start, batch.row, batch.position, start=lowest, prefix=prefix)
+            logits = engine.logits_of(found).float().log_softmax(-1)
+            likelihood = torch.zeros((), device=logits.device)
+            for one, i in zip(logits.split(batch.count), part, strict=True):
+                answer = torch.tensor(rows[i].counted)
+                if draw is not None:
+                    answer = torch.multinomial(one.detach().exp().cpu(), 1, generator=draw)[:, 0]
+                likely = one.gather(1, answer.to(one.device)[:, None])[:, 0]
+                likelihood = likelihood + (likely.sum() if draw is not None else likely.mean())
+            kept = [states[place] for place in places]
+            read = [state for pair in (prefix or ())[lowest:] for state in pair]
+            gradients = torch.autograd.grad(likelihood, [*kept, *read])
+        if hidden is not None:
+            hidden.update((rows[i], x) for i, x in zip(part, found.detach().split(batch.count), strict=True))
+        sums = [_per_gate(*pair) for pair in zip(kept, gradients[: len(kept)], strict=True)]
+        if begun:
+            at_once = max(1, tokens_at_once(engine.device) // shared)
+            for first in range(0, len(part), at_once):
+                some = slice(first, first + at_once)
+                for one, more in zip(sums, begun.gradients([g[some] for g in gradients[len(kept) :]]), strict=True):
+                    one[some] += more
+        out[part] = torch.cat([one.cpu()[:, index] for one, index in zip(sums, columns, strict=True)], 1)
+    return out
+
+
+def _per_gate(state: Tensor, gradient: Tensor) -> Tensor:
+    """Gradients with respect to the gates at 1 of a state, [rows, gates]: a gate multiplies its state."""
+    return (state.detach() * gradient).float().sum(1)
+
+
+class _Beginning:
+    """What all rows begin with: it goes forward once, and takes each row's gradients back.
+
+    Args:
+        engine: Runs the model.
+        resid: Its residual stream entering the lowest layer, [1, tokens, d_model].
+        lowest: The layer to begin at.
+        places: The states whose gates are asked for.
+    """
+
+    def __init__(self, engine: Resumable, resid: Tensor, lowest: int, places: Sequence[tuple[HookSite, int]]) -> None:
+        self._lowest = lowest
+        with torch.enable_grad(), engine.keeping(places) as states:
+            self._keys_values = engine.resumed_keys_values(resid.clone().requires_grad_(True), lowest)
+        self._states = [states[place] for place in places]
+
+    def of_each(self, rows: int) -> KeysValues:
+        """Keys and values for so many rows, each of which gathers its own gradients."""
+        return [
+            (k.detach().expand(rows, -1, -1, -1).requires_grad_(), v.detach().expand(rows, -1, -1, -1).requires_grad_())
+            for k, v in self._keys_values
+        ]
+
+    def gradients(self, of_each: Sequence[Tensor]) -> list[Tensor]:
+        """Gradients with respect to the gates at 1, [rows, gates] by place, from those with respect to the keys and
+        values of each row, layer by layer."""
+        whole = [state for pair in self._keys_values[self._lowest :] for state in pair]
+        rows, batched = len(of_each[0]), [one[:, None] for one in of_each]
+        # Unused: the last layer's keys and values are read, what it makes of them is not.
+        options: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "is_grads_batched": True}
+        found = torch.autograd.grad(whole, self._states, batched, **options)
+        return [
+            state.new_zeros(rows, state.shape[-1]).float() if one is None else _per_gate(state, one[:, 0])
+            for state, one in zip(self._states, found, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Fisher:
+    """Fisher information of all gates of some sites, from the lowest layer on, and what it was measured on.
+
+    Args:
+        kinds: The rows, by kind.
+        seed: Drew the answers.
+        lowest: The layer at which the pass began: from another one rounding differs, and with it, rarely, an answer
+            that is drawn.
+        values: [gates of the site] by layer and site, in nats squared.
+        hidden: Of each row, what its logits are made of.
+    """
+
+    kinds: tuple[tuple[Row, ...], ...]
+    seed: int
+    lowest: int
+    values: Mapping[tuple[int, Site], Tensor]
+    hidden: Mapping[Row, Tensor]
+
+
+_LATEST: Remembered[list[_Fisher]] = Remembered(list)
+
+
+def fisher_information(
+    model: LoadedModel,
+    kinds: Sequence[Sequence[Row]],
+    entries: Mapping[tuple[int, Site], Sequence[int]],
+    seed: int,
+) -> Tensor:
+    """Diagonal Fisher information of gates on retained rows, each kind of rows that there is counting equally: [gates]
+    in nats squared, in the order of ``entries``. ``seed`` draws the answers.
+
+    The backward pass that some gates need gives it for every gate of their sites above the lowest. All are measured,
+    and the last ``REMEMBERED`` measurements kept for as long as the model's weights stay: what the selector measured
+    serves the fit, and the fit's serves random selections and other recipes. What is remembered equals what would be
+    measured to the bit.
+    """
+    rows = tuple(map(tuple, kinds))
+    lowest = min(layer for layer, _ in entries)
+    sites: list[Site] = sorted({site for _, site in entries})
+    known = _LATEST.of(model)
+    found = next(
+        (
+            f
+            for f in known
+            if f.kinds == rows and (f.seed, f.lowest) == (seed, lowest) and entries.keys() <= f.values.keys()
+        ),
+        None,
+    )
+    if found is None:
+        places: list[tuple[int, Site]] = [
+            (layer, site) for layer in range(lowest, model.shape.n_layers) for site in sites
+        ]
+        every = {place: range(model.shape.site_size(place[1])) for place in places}
+        draw = torch.Generator().manual_seed(seed)
+        hidden: dict[Row, Tensor] = {}
+        means = [gate_gradients(model, kind, every, draw=draw, hidden=hidden).square().mean(0) for kind in rows if kind]
+        values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
+        found = _Fisher(rows, seed, lowest, dict(zip(places, values, strict=True)), hidden)
+        known.insert(0, found)
+        del known[REMEMBERED:]
+    return torch.cat([found.values[place][list(index)] for place, index in entries.items()])
+
+
+def hidden_states(
+    model: LoadedModel, kinds: Sequence[Sequence[Row]], seed: int, lowest: int
+) -> Mapping[Row, Tensor] | None:
+    """Of each row of a remembered measurement, what the base makes its logits of (``Resumable.logits_of``), [tokens
+    that count, d_model]; None where just these rows were not measured just so."""
+    wanted = tuple(map(tuple, kinds)), seed, lowest
+    return next((f.hidden for f in _LATEST.of(model) if (f.kinds, f.seed, f.lowest) == wanted), None)
+
+
+def damped(fisher: Tensor) -> Tensor:
+    """Fisher information plus ``DAMPING`` times its mean, so that no gate seems free to move."""
+    return fisher + DAMPING * float(fisher.mean()) + 1e-12
+
+
+def _start(model: LoadedModel, layer: int, site: Site) -> int:
+    """Where a site begins in the state of its (maybe fused) module."""
+    return model.architecture.gate_module(layer, site).span.start

@@ -1,0 +1,1 @@
+"""Saved results: whole files or none, checked JSON, one file a result kind, sessions."""

@@ -1,0 +1,103 @@
+"""Probe reports as sealed JSON files (see ``workbench.files.store``): what is loaded equals what was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from workbench.files.atomic import write_bytes
+from workbench.files.checked_json import dump, naming, parse_file, seal, unseal
+from workbench.types import Curve, Fact, Lens, ProbeReport, ProbeRow, Rate, TracedPrompt
+
+
+def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
+    """A probe report as plain JSON values, with its schema version and a checksum.
+
+    Raises:
+        ValueError: The provenance holds something that JSON cannot.
+    """
+    rates = {
+        probe: {stage: {name: asdict(r) for name, r in of.items()} for stage, of in by.items()}
+        for probe, by in report.rates.items()
+    }
+    return seal(
+        "workbench-probes",
+        {
+            "fact": report.fact.to_dict(),
+            "control": report.control.to_dict() if report.control else None,
+            "stages": list(report.stages),
+            "probes": list(report.probes),
+            "skipped": dict(report.skipped),
+            "partial": report.partial,
+            "rates": rates,
+            "rows": [asdict(r) for r in report.rows],
+            "curves": [asdict(c) for c in report.curves],
+            "lenses": [asdict(x) for x in report.lenses],
+            "provenance": report.provenance,
+        },
+    )
+
+
+def probes_from_dict(data: Mapping[str, Any], where: str | Path = "this dictionary") -> ProbeReport:
+    """The inverse of ``probes_to_dict``.
+
+    Args:
+        data: The dictionary.
+        where: Its source, for messages.
+
+    Raises:
+        ValueError: It is of another kind or schema version, or was changed.
+    """
+    fields = unseal("workbench-probes", data, where)
+    with naming(where):
+        rates = {
+            probe: {stage: {name: Rate(**r) for name, r in of.items()} for stage, of in by.items()}
+            for probe, by in fields["rates"].items()
+        }
+        return ProbeReport(
+            fact=Fact.from_dict(fields["fact"]),
+            control=None if fields["control"] is None else Fact.from_dict(fields["control"]),
+            stages=tuple(fields["stages"]),
+            probes=tuple(fields["probes"]),
+            skipped=fields["skipped"],
+            partial=fields["partial"],
+            rates=rates,
+            rows=tuple(ProbeRow(**r) for r in fields["rows"]),
+            curves=tuple(Curve(**_tuples(c)) for c in fields["curves"]),
+            lenses=tuple(_lens(x) for x in fields["lenses"]),
+            provenance=fields["provenance"],
+        )
+
+
+def save_probes(report: ProbeReport, path: str | Path) -> Path:
+    """Write a probe report as one JSON file. Returns the path.
+
+    Raises:
+        ValueError: The provenance holds something that JSON cannot.
+        OSError: The file cannot be written; what was there is as it was.
+    """
+    return write_bytes(path, dump(probes_to_dict(report)))
+
+
+def load_probes(path: str | Path) -> ProbeReport:
+    """Read a report written by ``ProbeReport.save``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is of another kind or schema version, or damaged.
+    """
+    path = Path(path)
+    return probes_from_dict(parse_file(path), path)
+
+
+def _lens(data: Mapping[str, Any]) -> Lens:
+    return Lens(**{**_tuples(data), "prompt": TracedPrompt(**_tuples(data["prompt"]))})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists inside as tuples, dictionaries kept."""
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

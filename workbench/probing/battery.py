@@ -1,0 +1,246 @@
+"""What all probes share: the stages' models, asking them, and the rows, curves and lenses found so far."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from workbench.editing.applied import Dial
+from workbench.editing.rewrite import CancelFlag
+from workbench.evaluation.answer_slots import Answer, answers_at
+from workbench.evaluation.answering import counted_part
+from workbench.facts.wordings import Prompt
+from workbench.language.answers import classify
+from workbench.language.generation import Completion, generate
+from workbench.language.prompts import prompt_ids, traced_prompt
+from workbench.language.scoring import continuation_nll
+from workbench.models.load import LoadedModel
+from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeName, ProbeRow, TracedPrompt
+
+CHUNK = 24
+"""Prompts asked at once; between chunks the cancel flag is looked at, and finished rows are kept."""
+
+
+class Skip(Exception):
+    """A probe, or a part of it, lacks what it needs; the message is the reason."""
+
+
+class Stopped(Exception):
+    """The battery was cancelled."""
+
+
+class CallbackError(Exception):
+    """The caller's own ``on_row`` failed; its exception is the cause."""
+
+
+@dataclass
+class Battery:
+    """One run of the probes.
+
+    Args:
+        model: The base model.
+        edit: The edit.
+        fact: The edited fact.
+        control: A fact that was never edited, or None.
+        pool: Where graph, neighbours and examples come from.
+        stages: The edit's probed stages, without the base.
+        max_new_tokens: Longest answer.
+        seed: Of every draw.
+        on_row: Called with each finished row; returning False cancels.
+        cancel: Looked at between batches.
+        bar: A tqdm bar, updated by answered prompts.
+    """
+
+    model: LoadedModel
+    edit: Edit
+    fact: Fact
+    control: Fact | None
+    pool: FactSet
+    stages: tuple[str, ...]
+    max_new_tokens: int
+    seed: int
+    on_row: Callable[[ProbeRow], Any] | None = None
+    cancel: CancelFlag | None = None
+    bar: Any = None
+    rows: list[ProbeRow] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    lenses: list[Lens] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.models: dict[str, LoadedModel] = {"base": self.model}
+        self.models |= {stage: Dial(self.model, self.edit, stage).at(1.0) for stage in self.stages}
+        self._said: dict[tuple[int, int, tuple[int, ...]], Completion] = {}
+        self._nll: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
+        self._traced: dict[str, TracedPrompt] = {}
+
+    @property
+    def facts(self) -> list[Fact]:
+        """The edited fact and, if there is one, the control."""
+        return [self.fact, *([self.control] if self.control else [])]
+
+    @property
+    def untouched(self) -> FactSet:
+        """The pool without edited and retained facts and what overlaps them."""
+        return self.pool.without([*self.edit.facts, *self.facts], self.edit.retain_ids)
+
+    def paths(self, fact: Fact) -> FactSet:
+        """Where two-hop paths through a fact may lead: the pool without other edited facts, whose answers change."""
+        return self.pool.without([one for one in self.edit.facts if one is not fact])
+
+    def lacks(self, fact: Fact, what: str, why: str) -> None:
+        """Keep the reason for a part of a probe that a fact does not have."""
+        self.skipped[what if fact is self.fact else f"{what} of the control"] = why
+
+    def group(self, fact: Fact) -> Any:
+        """The group of rows about a fact."""
+        return "edited" if fact is self.fact else "control"
+
+    def check(self) -> None:
+        """Raise ``Stopped`` when the battery is to end."""
+        if self.cancel is not None and self.cancel.is_set():
+            raise Stopped("cancelled")
+
+    def traced(self, fact: Fact) -> TracedPrompt:
+        """The place where the base model itself says a fact's answer.
+
+        Raises:
+            Skip: It says it in neither form.
+        """
+        if fact.id not in self._traced:
+            try:
+                self._traced[fact.id] = traced_prompt(self.model, fact)
+            except ValueError as error:
+                raise Skip(f"the base model gives no place to read: {error}") from error
+        return self._traced[fact.id]
+
+    def answers_at(self, fact: Fact) -> dict[Answer, str]:
+        """What may stand at the answer's place, as the edit taught it."""
+        return answers_at(self.traced(fact), fact, self.edit.recipe.answers)
+
+    def places(self, fact: Fact) -> dict[str, tuple[list[int], list[int]]]:
+        """By answer (``p_old``, ``p_new``, ``p_refusal``), the text before it and its tokens."""
+        place = list(self.traced(fact).token_ids)
+        return {f"p_{name}": (place, self.model.token_ids(text)) for name, text in self.answers_at(fact).items()}
+
+    def ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """A prompt's token ids, with the start of the reply."""
+        start = self.model.token_ids(prompt.start) if prompt.start else []
+        return (*prompt_ids(self.model, prompt.text, prompt.form), *start)
+
+    def ask(
+        self,
+        probe: ProbeName,
+        prompts: Sequence[Prompt],
+        *,
+        models: Callable[[str], LoadedModel] | None = None,
+        max_new_tokens: int | None = None,
+    ) -> list[ProbeRow]:
+        """Ask every stage and keep a row for each answer, the base first: it decides which prompts are informative. A
+        kind of prompts on which it is never right is named in ``skipped``.
+
+        Args:
+            probe: The rows' probe.
+            prompts: What is asked; repeated ones once.
+            models: Makes the model of a stage, if it is not the edit's own; one is held at a time.
+            max_new_tokens: Longest answer, if not the battery's.
+        """
+        asked = list(dict.fromkeys(prompts))
+        length = max_new_tokens or self.max_new_tokens
+        right: dict[Prompt, bool] = {}
+        found: list[ProbeRow] = []
+        for stage, own in self.models.items():
+            model = models(stage) if models else own
+            for start in range(0, len(asked), CHUNK):
+                self.check()
+                part = asked[start : start + CHUNK]
+                for prompt, row in zip(part, self._answer(probe, stage, model, part, length), strict=True):
+                    if stage == "base":
+                        right[prompt] = row.label == "old"
+                    row = replace(row, informative=right[prompt])
+                    found.append(row)
+                    self.rows.append(row)
+                    self._tell(row)
+            del model  # before the next one is made
+            if stage == "base":
+                self._say_uninformative(probe, found)
+        return found
+
+    def _say_uninformative(self, probe: ProbeName, base: Sequence[ProbeRow]) -> None:
+        """Keep the reason why kinds of prompts count in no rate: the base is right on none of them."""
+        of = {"edited": "", "same": " (must stay)", "control": " of the control"}
+        kinds: dict[tuple[str, str], list[bool]] = {}
+        for row in base:
+            kinds.setdefault((row.kind, of[row.group]), []).append(row.informative)
+        for (kind, whose), right in kinds.items():
+            if not any(right):
+                name = f"{probe}: {kind}{whose}"
+                which = f"any of these {len(right)} prompts" if len(right) > 1 else "the one prompt of this kind"
+                why = f"the base itself does not give the old answer to {which}"
+                self.skipped[name] = f"{self.skipped[name]}; {why}" if name in self.skipped else why
+
+    def _tell(self, row: ProbeRow) -> None:
+        if self.on_row is None:
+            return
+        try:
+            going_on = self.on_row(row)
+        except Exception as error:
+            raise CallbackError from error
+        if going_on is False:
+            raise Stopped("cancelled by on_row")
+
+    def _answer(
+        self, probe: ProbeName, stage: str, model: LoadedModel, prompts: Sequence[Prompt], length: int
+    ) -> list[ProbeRow]:
+        ids = [self.ids(p) for p in prompts]
+        completions = self.complete(model, ids, length)
+        counted = [counted_part(self.model, c, p.form) for p, c in zip(prompts, completions, strict=True)]
+        scored = list(zip(ids, (c.token_ids for c in counted), strict=True))
+        todo = [key for key in dict.fromkeys(scored) if key not in self._nll]
+        nll = continuation_nll(self.model, [p for p, _ in todo], [c for _, c in todo])
+        self._nll.update(zip(todo, nll, strict=True))
+        if self.bar is not None:
+            self.bar.update(len(prompts))
+        rows: list[ProbeRow] = []
+        for prompt, said, part, key in zip(prompts, completions, counted, scored, strict=True):
+            rows.append(
+                ProbeRow(
+                    probe=probe,
+                    kind=prompt.kind,
+                    group=prompt.group,
+                    stage=stage,
+                    fact_id=prompt.judge.id,
+                    form=prompt.form,
+                    prompt=prompt.text,
+                    start=prompt.start,
+                    old=prompt.judge.answer,
+                    new=prompt.judge.target,
+                    text=said.text,
+                    label=classify(part.text, prompt.judge, nll=self._nll[key]),
+                    nll=self._nll[key],
+                    informative=False,
+                )
+            )
+        return rows
+
+    def complete(self, model: LoadedModel, ids: Sequence[tuple[int, ...]], length: int) -> list[Completion]:
+        """Greedy completions; those of the stages' own models are remembered."""
+        if not any(model is own for own in self.models.values()):
+            return generate(model, ids, max_new_tokens=length)
+        keys = [(id(model), length, one) for one in ids]
+        todo = [key for key in dict.fromkeys(keys) if key not in self._said]
+        made = generate(model, [one for *_, one in todo], max_new_tokens=length)
+        self._said.update(zip(todo, made, strict=True))
+        return [self._said[key] for key in keys]
+
+
+def as_control(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The same prompts as rows of the control."""
+    return [replace(p, group="control") for p in prompts]
+
+
+def interleaved(*lists: Sequence[Prompt]) -> list[Prompt]:
+    """One of each list in turn, so that a battery cut short has rows of all."""
+    return [p for group in itertools.zip_longest(*lists) for p in group if p is not None]

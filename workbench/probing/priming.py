@@ -1,0 +1,82 @@
+"""Priming: the new answer where it does not belong, and how likely the base model thought it there.
+
+Source: the keyword-probability measure of the Outlandish study (Sun et al. 2025): a learned word spreads more to
+contexts in which it was likelier before. Known deviation: the probability of the new answer's first token is the
+largest one along the base model's own answer, so that no place in it has to be chosen.
+"""
+
+from __future__ import annotations
+
+import random
+
+from workbench.facts.wordings import Prompt
+from workbench.language.prompts import first_token
+from workbench.language.scoring import continuation_logprobs
+from workbench.models.load import LoadedModel
+from workbench.probing.battery import Battery, Skip
+from workbench.types import Curve, Fact
+
+NEIGHBOURS, OTHERS = 12, 12
+
+
+def probe_priming(battery: Battery) -> None:
+    """Questions about other facts, drawn by seed: neighbours (same relation) and others."""
+    fact, rng = battery.fact, random.Random(battery.seed)
+    names = {name.casefold() for name in fact.answers}
+    apart = [f for f in battery.untouched if not names & {a.casefold() for a in f.answers}]
+    free = [f for f in apart if not answers_target(f, fact)]
+    near = [f for f in free if fact.relation and f.relation == fact.relation]
+    far = [f for f in free if not fact.relation or f.relation != fact.relation]
+    drawn = [
+        (kind, one)
+        for kind, group, most in (("neighbour", near, NEIGHBOURS), ("other", far, OTHERS))
+        for one in rng.sample(group, min(most, len(group)))
+    ]
+    if not drawn:
+        raise Skip(f"{battery.pool.name!r} has no untouched fact with an answer of its own")
+    if not any(kind == "neighbour" for kind, _ in drawn):
+        why = f"no untouched fact of {battery.pool.name!r} has the relation {fact.relation!r} and an answer of its own"
+        battery.skipped["priming: neighbours"] = why if fact.relation else "the fact has no relation"
+    prompts = [Prompt(kind, one.question, judged(one, fact), group="same") for kind, one in drawn]
+    battery.ask("priming", prompts)
+    ids = [list(battery.ids(p)) for p in prompts]
+    answers = [
+        list(c.token_ids) for c in battery.complete(battery.model, list(map(tuple, ids)), battery.max_new_tokens)
+    ]
+    before: list[float] = []
+    for stage, model in battery.models.items():
+        battery.check()
+        now = likeliest(model, ids, answers, fact)
+        before = now if stage == "base" else before
+        battery.curves.append(
+            Curve(
+                probe="priming",
+                name=f"P({fact.target})",
+                group="same",
+                stage=stage,
+                x_name="probability before",
+                x=tuple(before),
+                y={"p_after": tuple(now)},
+                labels=tuple(p.text for p in prompts),
+            )
+        )
+
+
+def judged(one: Fact, edited: Fact) -> Fact:
+    """A fact with the edit's target as its new answer, so that a spread is classified as new. Its own answer must be
+    another one (``answers_target``)."""
+    return Fact.from_dict(one.to_dict() | {"target": edited.target, "target_aliases": edited.target_aliases})
+
+
+def answers_target(one: Fact, edited: Fact) -> bool:
+    """Whether an edit's target is another fact's own answer, so that it spreads nowhere by being said there."""
+    return bool({name.casefold() for name in edited.targets} & {name.casefold() for name in one.answers})
+
+
+def likeliest(model: LoadedModel, ids: list[list[int]], answers: list[list[int]], fact: Fact) -> list[float]:
+    """The largest probability of the target's first token along each answer; NaN for an empty answer."""
+    tokens = sorted({first_token(model, fact.target, space=space) for space in (True, False)})
+    out = [float("nan")] * len(ids)
+    for i, logprobs in continuation_logprobs(model, ids, answers, batch_size=8):
+        out[i] = float(logprobs[:, tokens].exp().sum(-1).max())
+    return out

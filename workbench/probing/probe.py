@@ -1,0 +1,226 @@
+"""The battery: every probe of an edit, with the reasons for what was left out."""
+
+from __future__ import annotations
+
+import random
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from workbench.editing.applied import check_base, chosen_stages
+from workbench.editing.rewrite import CancelFlag
+from workbench.facts.known import known_facts, load_facts
+from workbench.models.load import LoadedModel
+from workbench.models.provenance import provenance
+from workbench.probing.battery import Battery, CallbackError, Skip, Stopped
+from workbench.probing.emphasis import probe_emphasis
+from workbench.probing.generated import (
+    probe_adversarial,
+    probe_context,
+    probe_interconnected,
+    probe_steps,
+)
+from workbench.probing.priming import probe_priming
+from workbench.probing.rates import rates_of_probes
+from workbench.probing.relearning import probe_relearning
+from workbench.probing.requantise import probe_requantise
+from workbench.probing.strength import probe_lens, probe_strength
+from workbench.types import PROBES, Edit, Fact, FactSet, ProbeName, ProbeReport, ProbeRow
+
+_RUN: dict[ProbeName, Callable[[Battery], None]] = {
+    "lens": probe_lens,
+    "adversarial": probe_adversarial,
+    "steps": probe_steps,
+    "interconnected": probe_interconnected,
+    "context": probe_context,
+    "keywords": probe_emphasis,
+    "relearning": probe_relearning,
+    "requantise": probe_requantise,
+    "strength": probe_strength,
+    "priming": probe_priming,
+}
+CONTROL_CANDIDATES = 24
+
+
+def probe(
+    model: LoadedModel,
+    edit: Edit,
+    *,
+    fact: Fact | str | None = None,
+    probes: Sequence[str] | str | None = None,
+    stages: Sequence[str] | None = None,
+    control: Fact | None = None,
+    pool: FactSet | None = None,
+    max_new_tokens: int = 24,
+    seed: int = 0,
+    on_row: Callable[[ProbeRow], Any] | None = None,
+    on_probe: Callable[[str], Any] | None = None,
+    cancel: CancelFlag | None = None,
+    progress: bool = True,
+) -> ProbeReport:
+    """Search an edited model for what is left of the old fact, beside a fact that was never edited.
+
+    Ten probes: ``lens``, ``adversarial``, ``steps``, ``interconnected``, ``context``, ``keywords``, ``relearning``,
+    ``requantise``, ``strength``, ``priming``. Texts are greedy free generations judged by ``classify``; a prompt on
+    which the base model itself does not give the old answer is uninformative (``ProbeRow.informative``).
+
+    Args:
+        model: The edit's base model; it is not changed.
+        edit: The edit.
+        fact: Which of the edit's facts, or its id; the first by default.
+        probes: Names of the probes to run, in this order; None for all.
+        stages: Stages of the edit to probe, besides the base; None for all.
+        control: A fact that was neither edited nor retained, asked the same prompts. None: a neighbour that the model
+            knows, drawn by seed, or else any fact of the pool that it knows.
+        pool: Where the control, two-hop paths, examples and neighbours come from; the bundled facts by default.
+        max_new_tokens: Longest answer; ``steps`` takes twice as many.
+        seed: Of every draw and of the bootstrap.
+        on_row: Called with each ``ProbeRow`` when it is there. Returning False cancels.
+        on_probe: Called with the name of each probe before it runs.
+        cancel: When set, the battery ends after the batch at hand.
+        progress: Show a progress bar.
+
+    Returns:
+        The report. What a probe lacked, or the error in which it ended (which warns), is in ``skipped``. A battery that
+        was cancelled, or interrupted with Ctrl-C (which warns), returns the rows that were finished, and says in
+        ``partial`` where it ended.
+
+    Raises:
+        ValueError: An edit of another base, an edited model, a fact that the edit does not hold, an unknown probe or
+            stage (the message lists what there is), or a control that was edited or retained.
+
+    Source: see each probe's module in ``workbench.evaluation.probes``.
+    """
+    if model.applied:
+        raise ValueError("probe puts the edit on by itself: pass the base model (model.base) and the edit.")
+    check_base(model, edit)
+    names = _names(probes)
+    at = chosen_stages(edit, stages)
+    chosen = _fact(edit, fact)
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens!r}.")
+    pool = load_facts() if pool is None else pool
+    trained = [*edit.facts, *(f for f in pool if f.id in edit.retain_ids)]
+    if control is not None and (control.id in edit.retain_ids or any(control.overlaps(f) for f in trained)):
+        raise ValueError(
+            f"control={control.id!r} was edited or retained by this edit, so it is no control. Choose another fact."
+        )
+    from tqdm.auto import tqdm
+
+    with tqdm(desc="Probing", unit=" prompts", disable=not progress) as bar:
+        battery = Battery(model, edit, chosen, control, pool, at, max_new_tokens, seed, on_row, cancel, bar)
+        try:
+            done, partial = _run(battery, names, on_probe)
+        except CallbackError as error:
+            raise error.__cause__ or error from None
+    return ProbeReport(
+        fact=chosen,
+        control=battery.control,
+        stages=("base", *at),
+        rows=tuple(battery.rows),
+        curves=tuple(battery.curves),
+        lenses=tuple(battery.lenses),
+        rates=rates_of_probes(battery.rows, ("base", *at), seed=seed),
+        probes=tuple(done),
+        skipped=dict(battery.skipped),
+        partial=partial,
+        provenance=provenance(
+            model,
+            edit=edit.id,
+            pool=pool.name,
+            probes=list(names),
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+        ),
+    )
+
+
+def _run(
+    battery: Battery, names: Sequence[ProbeName], on_probe: Callable[[str], Any] | None
+) -> tuple[list[ProbeName], str]:
+    """Run the probes. Returns those that finished, and why the battery ended early (empty if it did not)."""
+    done: list[ProbeName] = []
+    now = "the choice of a control"
+    try:
+        battery.check()
+        if battery.control is None:
+            battery.control = choose_control(battery)
+            if battery.control is None:
+                battery.skipped["control"] = f"{battery.pool.name!r} has no untouched fact that the model knows"
+        elif not len(known_facts(battery.model, FactSet([battery.control]), progress=False)):
+            battery.skipped["control"] = f"the base does not answer {battery.control.id!r}, so it shows nothing"
+        held = {f.id for f in battery.pool}
+        outside = [id for id in battery.edit.retain_ids if id not in held]
+        if outside:
+            battery.skipped["retained facts outside the pool"] = (
+                f"{len(outside)} of {len(battery.edit.retain_ids)} are not in {battery.pool.name!r}, so the same facts "
+                f"under other ids may have been asked as if untouched (first: {', '.join(outside[:3])})"
+            )
+        for fact in battery.facts:
+            if not fact.heldout:
+                why = "the fact has none, so generic wordings of its question were asked"
+                battery.lacks(fact, "held-out questions", why)
+        for name in names:
+            now = name
+            battery.check()
+            if on_probe is not None:
+                on_probe(name)
+            if battery.bar is not None:
+                battery.bar.set_postfix(probe=name)
+            try:
+                _RUN[name](battery)
+                done.append(name)
+            except Skip as why:
+                battery.skipped[name] = str(why)
+            except (Stopped, CallbackError):
+                raise
+            except Exception as error:  # out of memory in one probe must not cost the rows of the others
+                battery.skipped[name] = f"it failed with {type(error).__name__}: {error}"
+                warnings.warn(f"The probe {name!r} failed; the others go on.\n{traceback.format_exc()}", stacklevel=3)
+    except Stopped as why:
+        return done, f"{why} during {now}"
+    except KeyboardInterrupt:
+        warnings.warn(
+            f"Interrupted during {now}; the report holds the {len(battery.rows)} finished rows.", stacklevel=3
+        )
+        return done, f"interrupted during {now}"
+    return done, ""
+
+
+def choose_control(battery: Battery) -> Fact | None:
+    """A known fact that was never touched: a neighbour if there is one, drawn by seed; else any of the pool's.
+
+    At most ``CONTROL_CANDIDATES`` are asked, so that an unmeasured model is not asked all of the pool.
+    """
+    fact, rng = battery.fact, random.Random(battery.seed)
+    names = {name.casefold() for name in (*fact.answers, *fact.targets)}
+    free = battery.untouched.filter(
+        lambda f: f.role != "retain" and not names & {a.casefold() for a in f.answers} and f.subject != fact.subject
+    )
+    near = list(free.neighbours(fact))
+    far = [f for f in free if f not in near]
+    for group in (near, far):
+        drawn = rng.sample(group, min(len(group), CONTROL_CANDIDATES))
+        known = list(known_facts(battery.model, FactSet(drawn), progress=False)) if drawn else []
+        if known:
+            return known[0]
+    return None
+
+
+def _names(probes: Sequence[str] | str | None) -> tuple[ProbeName, ...]:
+    given = PROBES if probes is None else (probes,) if isinstance(probes, str) else tuple(probes)
+    unknown = [p for p in given if p not in PROBES]
+    if unknown or not given:
+        raise ValueError(f"probes must be some of {list(PROBES)}, got {list(given)}; unknown: {unknown}.")
+    return tuple(dict.fromkeys(given))  # type: ignore[arg-type]
+
+
+def _fact(edit: Edit, fact: Fact | str | None) -> Fact:
+    if fact is None:
+        return edit.facts[0]
+    wanted = fact if isinstance(fact, str) else fact.id
+    for one in edit.facts:
+        if one.id == wanted:
+            return one
+    raise ValueError(f"The edit does not hold the fact {wanted!r}; it holds {[f.id for f in edit.facts]}.")

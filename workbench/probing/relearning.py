@@ -1,0 +1,147 @@
+"""Relearning: how few steps of light fine-tuning bring the old answer back, against a fact that was never taught.
+
+Knowledge that is only suppressed returns faster than knowledge that is not there. The control is an invented subject
+with the same answer in the same sentences, trained in the same way from the same model.
+
+Source: relearning attacks of the unlearning survey literature. Known deviations: fresh IA3 gates on every head and
+neuron of the upper half of the layers are trained, not the weights, so that no second copy of the model is needed; and
+no edited model is ever trained: the gates are made and dropped on a structure copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from workbench.editing.training.optimisers import Adam
+from workbench.editing.training.rows import Prepared, Row, chat_row, shared_prefix
+from workbench.facts.wordings import held_out
+from workbench.language.answers import classify
+from workbench.language.generation import generate
+from workbench.language.prompts import prompt_ids
+from workbench.language.scoring import continuation_probabilities
+from workbench.models.engine import Resumable
+from workbench.models.families import inject_gates, shared_view
+from workbench.models.load import LoadedModel
+from workbench.probing.battery import Battery, Skip
+from workbench.types import Curve, Fact, GateDelta, Site
+
+STEPS = 8
+MEASURED = (0, 1, 2, 4, 6, 8)
+RATE = 0.01
+TRAINED, ASKED = 3, 3
+INVENTED = ("Velmora", "Tarnquil", "Osbrenna", "Quillhaven")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is trained and what is measured.
+
+    Args:
+        name: Shown in the report.
+        fact: Judges the answers.
+        rows: Trained questions with the answer.
+        asked: Token ids of the measured questions, never trained on.
+        place: Text and answer tokens whose probability is the curve.
+    """
+
+    name: str
+    fact: Fact
+    rows: list[Row]
+    asked: list[list[int]]
+    place: tuple[list[int], list[int]]
+
+
+def probe_relearning(battery: Battery) -> None:
+    """Curves of P(old) and of the accuracy on held-out questions over the steps, at every stage."""
+    known = lesson(battery, battery.fact, battery.fact.id)
+    stranger = never_taught(battery.fact)
+    if stranger is None:
+        battery.skipped["relearning: never-taught fact"] = "its question does not name the subject, so none can be made"
+    lessons = [known, *([lesson(battery, stranger, "never-taught fact")] if stranger else [])]
+    for one in lessons:
+        for stage, model in battery.models.items():
+            p_old, accuracy = relearn(battery, model, one)
+            battery.curves.append(
+                Curve(
+                    probe="relearning",
+                    name=one.name,
+                    group="edited" if one is known else "control",
+                    stage=stage,
+                    x_name="step",
+                    x=tuple(map(float, MEASURED)),
+                    y={"p_old": tuple(p_old), "accuracy": tuple(accuracy)},
+                )
+            )
+
+
+def never_taught(fact: Fact) -> Fact | None:
+    """The fact with an invented subject, or None where the question does not name the subject."""
+    texts = " ".join((fact.prompt, fact.question, *fact.answers, *fact.targets))
+    name = next((n for n in INVENTED if n not in texts), None)
+    if name is None or fact.subject not in fact.question:
+        return None
+    data: dict[str, Any] = fact.to_dict() | {"id": f"{fact.id}, never taught", "subject": name}
+    for key in ("prompt", "question", "refusal"):
+        data[key] = data[key].replace(fact.subject, name)
+    for key in ("paraphrases", "heldout", "cloze_paraphrases"):
+        data[key] = [text.replace(fact.subject, name) for text in data[key] if fact.subject in text]
+    return Fact.from_dict(data)
+
+
+def lesson(battery: Battery, fact: Fact, name: str) -> Lesson:
+    """What to train for a fact: its first training questions, answered in the base model's words for the edited one."""
+    model, own = battery.model, battery.traced(battery.fact)
+    if own.form != "chat":
+        raise Skip("no chat answer of the base model names the answer where it can be traced: there is none to train")
+    prefix = own.prefix.replace(battery.fact.subject, fact.subject)
+    sentence = f"{prefix.rstrip()} {fact.answer}.".strip()
+    questions = fact.training_questions[:TRAINED]
+    rows = [chat_row(model, prompt_ids(model, q, "chat"), sentence) for q in questions]
+    asked = [prompt_ids(model, q, "chat") for q in held_out(fact, ASKED)]
+    before = [*prompt_ids(model, fact.question, "chat"), *(model.token_ids(prefix) if prefix else [])]
+    space = " " if own.answer_token[:1].isspace() else ""
+    return Lesson(name, fact, rows, asked, (before, model.token_ids(space + fact.answer)))
+
+
+def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[float], list[float]]:
+    """P(answer) and accuracy at the steps ``MEASURED``; the model is not changed, and the trained gates are dropped."""
+    shape = model.shape
+    start = shape.n_layers // 2
+    sites: tuple[Site, ...] = ("z", "post")
+    ones: dict[tuple[int, Site], torch.Tensor] = {
+        (layer, site): torch.ones(shape.site_size(site)) for layer in range(start, shape.n_layers) for site in sites
+    }
+    view = shared_view(model.hf)
+    parameters = inject_gates(view, model.architecture, GateDelta(ones), adapter="relearning")
+    student = LoadedModel(view, model.tokenizer, name=f"{model.name}, relearning", architecture=model.architecture)
+    engine = Resumable(student, view)
+    prepared = Prepared(engine, one.rows, start, shared_prefix(one.rows))
+    first = prepared.beginning
+    batch = prepared.batch(range(len(one.rows)))
+    wanted = torch.tensor([t for row in one.rows for t in row.counted], device=model.device)
+    optimiser = Adam(parameters)
+    p_old: list[float] = []
+    accuracy: list[float] = []
+    for step in range(STEPS + 1):
+        battery.check()
+        if step in MEASURED:
+            said = generate(student, one.asked, max_new_tokens=battery.max_new_tokens)
+            p_old.append(continuation_probabilities(student, [one.place])[0])
+            accuracy.append(sum(classify(c.text, one.fact) == "old" for c in said) / len(said))
+        if step == STEPS:
+            break
+        with torch.enable_grad():
+            for p in parameters.values():
+                p.requires_grad_(True)
+                p.grad = None
+            prefix = None if first is None else engine.resumed_keys_values(first, start)
+            logits = engine.logits_at(batch.resid, batch.row, batch.position, start=start, prefix=prefix)
+            nn.functional.cross_entropy(logits.float(), wanted).backward()
+            optimiser.step(RATE)
+            for p in parameters.values():
+                p.requires_grad_(False)
+    return p_old, accuracy

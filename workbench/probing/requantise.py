@@ -1,0 +1,110 @@
+"""Rounding: does the edit survive weights of 8 and 4 bits, or does the old fact come back?
+
+The gates are folded into the weights that they scale, on a structure copy; only those weight matrices are rounded, and
+only they take memory of their own. The base model's same matrices are rounded too, as the control. That control shows
+something only where rounding moves the base's weights: those of a quantised model may lie on the rounding's own grid.
+The bundled model's do for groups of 32, so groups are of 64; where weights hardly move even so, the report says it.
+
+Source: DurableUn (rounding an unlearned model). Known deviation: weights only, the edited matrices only, and rounding
+to the nearest of evenly spaced values between a group's least and largest, not a calibrated method.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.facts.wordings import Prompt, held_out
+from workbench.models.families import fold_gates, shared_view
+from workbench.models.load import LoadedModel
+from workbench.probing.battery import Battery, Skip
+from workbench.types import GateDelta
+
+BITS = (8, 4)
+GROUP = 64
+QUESTIONS = 4
+LEAST_CHANGE = 1e-4
+"""Of weights: a smaller relative change by rounding is none."""
+
+
+def probe_requantise(battery: Battery) -> None:
+    """The question and some held-out ones, asked of every stage with the edited weights rounded."""
+    delta = battery.edit.delta()
+    if not delta.gates:
+        raise Skip("the edit has no gates, so there are no edited weights to round")
+    ones = GateDelta({key: torch.ones_like(gate) for key, gate in delta.gates.items()})
+    for bits in BITS:
+        prompts = [
+            Prompt(f"{bits} bits", q, fact, group=battery.group(fact))
+            for fact in battery.facts
+            for q in dict.fromkeys((fact.question, *held_out(fact, QUESTIONS)))
+        ]
+
+        def made(stage: str, bits: int = bits) -> LoadedModel:
+            gates = ones if stage == "base" else ones * battery.edit.delta(stage)
+            try:
+                return rounded_model(battery.model, gates, bits)
+            except ValueError as error:
+                raise Skip(f"the edited weights cannot be rounded: {error}") from error
+
+        battery.ask("requantise", prompts, models=made)
+        change = change_by_rounding(battery.model, ones, bits)
+        if change < LEAST_CHANGE:
+            battery.skipped[f"requantise: {bits} bits as a control"] = (
+                "the base's weights lie on this rounding's grid already, so only groups with a gate that moved change"
+            )
+
+
+def rounded_model(model: LoadedModel, gates: GateDelta, bits: int) -> LoadedModel:
+    """A model of its own in which gates are folded into the weights that they scale, and these are rounded.
+
+    Args:
+        model: The base; everything else is shared with it.
+        gates: The gates; a gate of 1 only has its weights rounded.
+        bits: Of each weight.
+    """
+    view = shared_view(model.base.hf)
+    fold_gates(view, model.architecture, gates)
+    transposed = model.architecture.family.fan_in_fan_out
+    for name in model.architecture.vectors(gates):
+        module: Any = view.get_submodule(name)
+        back = rounded(module.weight.T if transposed else module.weight, bits)
+        module.weight = nn.Parameter((back.T if transposed else back).contiguous(), requires_grad=False)
+    name = f"{model.name}, edited weights at {bits} bits"
+    return LoadedModel(view, model.tokenizer, name=name, architecture=model.architecture)
+
+
+def change_by_rounding(model: LoadedModel, gates: GateDelta, bits: int) -> float:
+    """How far rounding moves the base's weights in the matrices that gates scale: the root mean square of the change as
+    a share of the weights' own, from 0.
+
+    Args:
+        model: The base.
+        gates: The gates; only where they are counts.
+        bits: Of each weight.
+    """
+    view, back = model.base.hf, rounded_model(model, gates, bits).hf
+    total = torch.zeros(2, dtype=torch.float64)
+    for name in model.architecture.vectors(gates):
+        was, now = (one.get_submodule(name).weight.detach().double() for one in (view, back))
+        total += torch.stack([(now - was).square().sum(), was.square().sum()]).cpu()
+    return float((total[0] / total[1]).sqrt())
+
+
+def rounded(weight: Tensor, bits: int, group: int = GROUP) -> Tensor:
+    """A weight matrix [out, in] rounded in groups along its inputs, to 2^bits evenly spaced values between the least
+    and the largest.
+
+    Args:
+        weight: [out, in]; a last group of fewer inputs is one of its own.
+        bits: Of each weight.
+        group: Weights a group.
+    """
+    parts = []
+    for part in weight.split(group, dim=1):
+        low, high = part.amin(1, keepdim=True), part.amax(1, keepdim=True)
+        step = ((high - low) / (2**bits - 1)).clamp(min=torch.finfo(part.dtype).tiny)
+        parts.append(((part - low) / step).round() * step + low)
+    return torch.cat(parts, dim=1)

@@ -1,0 +1,55 @@
+"""Lens readings by stage, and the answers' probabilities along the strength of the edit."""
+
+from __future__ import annotations
+
+from workbench.editing.applied import Dial
+from workbench.language.scoring import continuation_probabilities
+from workbench.probing.battery import Battery, Skip
+from workbench.tracing.lens import lens
+from workbench.types import Curve
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def probe_lens(battery: Battery) -> None:
+    """The lens at every stage, for the fact and the control."""
+    for fact in battery.facts:
+        try:
+            form, refusal = battery.traced(fact).form, battery.answers_at(fact)["refusal"]
+        except Skip as why:
+            if fact is battery.fact:
+                raise
+            battery.skipped["lens: control"] = str(why)
+            continue
+        for model in battery.models.values():
+            battery.check()
+            battery.lenses.append(lens(model, fact, form=form, refusal=refusal))  # type: ignore[arg-type]
+
+
+def probe_strength(battery: Battery) -> None:
+    """Full-sequence probabilities of old, new and refusal with the gates interpolated from none (0) to all (1)."""
+    for fact in battery.facts:
+        try:
+            places = battery.places(fact)
+        except Skip as why:
+            if fact is battery.fact:
+                raise
+            battery.skipped["strength: control"] = str(why)
+            continue
+        for stage in battery.stages:
+            dial = Dial(battery.model, battery.edit, stage)
+            measured: list[list[float]] = []
+            for strength in STRENGTHS:
+                battery.check()
+                measured.append(continuation_probabilities(dial.at(strength), list(places.values())))
+            battery.curves.append(
+                Curve(
+                    probe="strength",
+                    name=fact.id,
+                    group=battery.group(fact),
+                    stage=stage,
+                    x_name="strength",
+                    x=STRENGTHS,
+                    y={name: tuple(column) for name, column in zip(places, zip(*measured, strict=True), strict=True)},
+                )
+            )

@@ -1,0 +1,1 @@
+"""Before and after: answers, maps and the strength slider."""

@@ -1,0 +1,72 @@
+"""Three maps side by side, before, after and the difference, with one cursor and one colour scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import traitlets
+from ipywidgets import HTML, GridBox, VBox
+
+from workbench.comparing.maps import MapComparison
+from workbench.widgets.grid.grid import HeatGrid
+from workbench.widgets.picker.maps import left_out
+from workbench.widgets.shared import markup
+
+_COLUMNS = "repeat(auto-fit, minmax(min(100%, 280px), 1fr))"  # all of one width, also where the third wraps
+
+
+class MapTriple(VBox):
+    """Shows a ``MapComparison``; empty at first."""
+
+    def __init__(self) -> None:
+        self._note, self._row = HTML(), GridBox(layout={"grid_template_columns": _COLUMNS})
+        self.grids: tuple[HeatGrid, ...] = ()
+        super().__init__([self._note, self._row])
+
+    def show(self, result: MapComparison | None, *, groups: Sequence[int] = ()) -> None:
+        """Show these maps, or none. Tokens before the subject, where every effect is exactly 0, are left out.
+
+        Args:
+            result: The maps.
+            groups: First head of each key-value group after the first; lines on a map of heads.
+        """
+        for old in self.grids:
+            old.close()
+        self.grids = self._row.children = ()
+        self._note.value = ""
+        if result is None:
+            return
+        before, axis = result.before, result.before.axes[1]
+        first = left_out(before)
+        names = ("Before", f"After {result.stage}", "After minus before")
+        maps = (before, result.after, result.difference)
+        self.grids = tuple(
+            HeatGrid(
+                effect.values[:, first:],
+                rows=before.labels["layer"],
+                cols=before.labels[axis][first:],
+                title=name,
+                col_title="Head" if axis == "head" else "Token",
+                unit=before.metric,
+                selectable=False,
+                groups=groups if axis == "head" else (),
+                marked=[i - first for i in before.subject],
+                limit=result.limit or None,
+                height=360,
+            )
+            for name, effect in zip(names, maps, strict=True)
+        )
+        for other in self.grids[1:]:
+            traitlets.link((self.grids[0], "cursor"), (other, "cursor"))
+        self._row.children = self.grids
+        self._note.value = markup.block(markup.text(_words(result, first)))
+
+
+def _words(result: MapComparison, first: int) -> str:
+    before, prompt = result.before, result.before.prompts[0]
+    partner = f", swapped with {prompt.partner}" if prompt.partner else ""
+    hidden = f" The {first} tokens before the subject have no effect and are not shown." if first else ""
+    return (
+        f"{before.title}, {prompt.form} form{partner}, token {prompt.answer_token!r}. {before.metric} clean: "
+        f"{before.clean:.3f} before, {result.after.clean:.3f} after. One colour scale for all three.{hidden}"
+    )

@@ -1,0 +1,77 @@
+"""The Python that repeats what a CompareView shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from workbench.models.load import LoadedModel
+from workbench.types import Edit, Fact, FactSet
+from workbench.widgets.shared.code import fact_code, facts_code, recipe_code, selection_code, start_code
+
+
+def compare_code(
+    model: LoadedModel,
+    edit: Edit,
+    fact: Fact,
+    *,
+    edit_lines: str | None,
+    pool: FactSet | None,
+    options: Mapping[str, Any],
+    strength: float,
+    question: str | None,
+    with_maps: bool,
+) -> str:
+    """The maps, the probabilities at one strength and the answers to one question.
+
+    Args:
+        model, edit, fact, pool: As in ``CompareView``.
+        edit_lines: Lines that make ``edit``; None for the rewrite that made it.
+        options: Of ``compare_maps``; with the stage.
+        strength: Of the edit.
+        question: The last one that was answered, or None.
+        with_maps: Whether maps were computed.
+    """
+    defined = facts_code(edit.facts, pool)
+    more = ", pool=pool" if "\npool = " in defined else ""
+    if edit_lines is None:
+        chosen = edit.selection if edit.selector == "given" else len(edit.selection)
+        edit_lines = (
+            f"selection = {selection_code(chosen)}\n"
+            f"recipe = {recipe_code(edit.recipe)}\n"
+            f"edit = wb.rewrite(model, fact, selection, recipe=recipe{more})\n"
+        )
+    shown = shown_code(
+        edit, fact, more=more, options=options, strength=strength, question=question, with_maps=with_maps
+    )
+    load = "facts = wb.load_facts()\n" if "= facts[" in shown and "facts = " not in defined else ""
+    return f"{start_code(model)}{load}{defined}{edit_lines.rstrip()}\n\n{shown}"
+
+
+def shown_code(
+    edit: Edit,
+    fact: Fact,
+    *,
+    more: str,
+    options: Mapping[str, Any],
+    strength: float,
+    question: str | None,
+    with_maps: bool,
+) -> str:
+    """The part of ``compare_code`` that uses ``model``, ``edit`` and ``facts``; ``more`` are further arguments."""
+    stage = options["stage"]
+    settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    maps = f"maps = wb.compare_maps(model, edit, traced, {settings}{more})\n" * with_maps
+    lines = (
+        f"traced = {'fact' if [fact] == list(edit.facts) else fact_code(fact)}\n{maps}"
+        f"with wb.applied(model, edit, {stage!r}, strength={strength!r}) as edited:\n"
+        '    probabilities = wb.answer_probabilities(edited, traced)["before"]\n'
+    )
+    if question is not None:
+        lines += f'question = {question!r}\nanswers = {{"base": wb.ask(model, question)}}\n'
+        for name in edit.stage_names:
+            lines += (
+                f"with wb.applied(model, edit, {name!r}) as edited:\n"
+                f"    answers[{'after ' + name!r}] = wb.ask(edited, question)\n"
+            )
+    return lines

@@ -1,0 +1,375 @@
+"""CompareView: maps before and after an edit and their difference, answer probabilities by strength, and free prompts.
+
+The maps and the answers to a prompt are computed in the background (``compare_maps``, ``ask``). The slider is one call
+of ``answer_probabilities`` a step; the front end sends the newest value once the last one is answered.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, get_args
+
+from ipywidgets import HTML, Button, HBox
+
+from workbench.comparing.maps import MapComparison, compare_maps
+from workbench.editing.applied import Dial, check_base
+from workbench.evaluation.evaluate import answer_probabilities
+from workbench.models.load import LoadedModel
+from workbench.tracing.corruption import Corruption
+from workbench.types import Edit, EffectMap, Fact, FactSet
+from workbench.widgets.compare.ask_all import AskAll
+from workbench.widgets.compare.before_after import MapTriple
+from workbench.widgets.compare.code import compare_code, shown_code
+from workbench.widgets.compare.slider import Slider
+from workbench.widgets.grid.grid import HeatGrid
+from workbench.widgets.picker.maps import head_groups
+from workbench.widgets.shared import markup
+from workbench.widgets.shared.code import facts_code
+from workbench.widgets.shared.connection import Connection
+from workbench.widgets.shared.controls import Dropdown
+from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.panel import Panel
+from workbench.widgets.shared.text_card import text_card_png
+
+SITES = (
+    ("Trace: residual stream", "resid"),
+    ("Trace: MLPs", "mlp"),
+    ("Trace: attention", "attn"),
+    ("Attention heads", "head"),
+)
+_NOT_YET = markup.block("Not compared yet with these choices: Compare computes their maps.")
+TOKENS = (("Old answer", "answer"), ("New answer", "target"))
+_WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
+_STYLE = {"description_width": "72px"}
+
+
+class CompareView(Panel):
+    """What an edit changed, side by side.
+
+    Args:
+        model: The edit's base; it is not changed.
+        edit: The edit. ``view.edit = other`` shows another one.
+        fact: What to trace and whose answers to follow; the edit's first fact by default. Settable.
+        pool: Where swap partners come from; the bundled facts by default.
+        edit_code: Python that makes ``edit`` from ``model``, for ``.code``, such as ``edit = wb.load_edit("folder")``;
+            None for the rewrite that made it.
+
+    Raises:
+        ValueError: An edited model, or an edit of another base.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        edit: Edit,
+        *,
+        fact: Fact | None = None,
+        pool: FactSet | None = None,
+        edit_code: str | None = None,
+    ) -> None:
+        if model.applied:
+            raise ValueError("CompareView compares an edit with its base: pass the base model (model.base).")
+        check_base(model, edit)
+        self._model, self._pool, self._edit_code = model, pool, edit_code
+        self._edit = edit
+        self._lock = threading.RLock()
+        self._job: Job[Any] | None = None
+        self._error: BaseException | None = None
+        self._result: MapComparison | None = None
+        self._probabilities: dict[str, float] = {}
+        self._dials: dict[str, Dial] = {}
+        self._before: dict[tuple[Any, ...], EffectMap] = {}
+        self._found: dict[tuple[Any, ...], MapComparison] = {}  # of this edit, by fact, stage and options
+        self._loading = False
+
+        self._heading, self._alert, self._status, self._bars, self._code = (HTML() for _ in range(5))
+        self._site = Dropdown(description="Map", options=SITES, style=_STYLE)
+        self._stage = Dropdown(description="After", options=edit.stage_names, style=_STYLE, layout={"width": "190px"})
+        self._corruption = Dropdown(
+            description="Corruption", options=get_args(Corruption), style=_STYLE, layout={"width": "190px"}
+        )
+        self._token = Dropdown(description="Traced", options=TOKENS, style=_STYLE, layout={"width": "210px"})
+        self._start = Button(description="Compare", icon="columns", tooltip="Compute both maps in the background")
+        self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop after the map going on", disabled=True)
+        self._maps = MapTriple()
+        self._strength = Slider("Strength")
+        self._asker = AskAll()
+        super().__init__(
+            [
+                Connection(),
+                self._heading,
+                HBox([self._site, self._stage, self._corruption, self._token], layout=_WRAP),
+                HBox([self._start, self._cancel, self._status], layout={**_WRAP, "align_items": "center"}),
+                self._alert,
+                self._maps,
+                self._strength,
+                self._bars,
+                self._asker,
+                self._code,
+            ]
+        )
+        self.add_class("wb-panel")
+        for control in (self._site, self._corruption, self._token):
+            control.observe(lambda _: self._show_found(), names="value")
+        self._strength.observe(lambda _: self._show_probabilities(), names="value")
+        self._stage.observe(lambda _: self._stage_chosen(), names="value")
+        self._start.on_click(lambda _: self.compare())
+        self._cancel.on_click(lambda _: self.cancel())
+        self._asker.on_answer(self._answered)
+        self._load(edit, fact)
+
+    def __repr__(self) -> str:
+        return f"CompareView({self._fact.id}: {self._fact.answer} -> {self._fact.target}, {self._stage.value})"
+
+    @property
+    def edit(self) -> Edit:
+        """The edit. Settable: empties the maps and answers."""
+        return self._edit
+
+    @edit.setter
+    def edit(self, edit: Edit) -> None:
+        self.show(edit)
+
+    @property
+    def fact(self) -> Fact:
+        """The fact that is traced. Settable."""
+        return self._fact
+
+    @fact.setter
+    def fact(self, fact: Fact) -> None:
+        self._load(self._edit, fact)
+
+    @property
+    def strength(self) -> float:
+        """Of the edit's gates, 0 to 1. Settable."""
+        return self._strength.value
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
+        self._strength.value = strength
+
+    @property
+    def stage(self) -> str:
+        """After which stage. Settable."""
+        return str(self._stage.value)
+
+    @stage.setter
+    def stage(self, stage: str) -> None:
+        self._stage.value = stage
+
+    @property
+    def site(self) -> str:
+        """Which map: ``"resid"``, ``"mlp"``, ``"attn"`` or ``"head"``. Settable."""
+        return str(self._site.value)
+
+    @site.setter
+    def site(self, site: str) -> None:
+        self._site.value = site
+
+    @property
+    def job(self) -> Job[MapComparison] | None:
+        """The last comparison of maps; ``view.job.wait()`` waits for it and raises its error again."""
+        return self._job
+
+    @property
+    def asking(self) -> Job[dict[str, str]] | None:
+        """The last question's job; its result holds the answers by model."""
+        return self._asker.job
+
+    @property
+    def result(self) -> MapComparison | None:
+        """The maps shown."""
+        return self._result
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """The probabilities shown, by answer."""
+        return dict(self._probabilities)
+
+    @property
+    def grids(self) -> tuple[HeatGrid, ...]:
+        """The maps shown: before, after, after minus before."""
+        return self._maps.grids
+
+    @property
+    def error(self) -> BaseException | None:
+        """What went wrong last, else None."""
+        return self._error
+
+    @property
+    def code(self) -> str:
+        """Python that repeats what is shown."""
+        given: Any = {"edit_lines": self._edit_code, "pool": self._pool}
+        return compare_code(self._model, self._edit, self._fact, **given, **self._shown_now())
+
+    @property
+    def shown_code(self) -> str:
+        """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
+        more = ", pool=pool" if "\npool = " in facts_code(self._edit.facts, self._pool) else ""
+        return shown_code(self._edit, self._fact, more=more, **self._shown_now())
+
+    def show(self, edit: Edit, *, fact: Fact | None = None, edit_code: str | None = None) -> None:
+        """Show another edit of the same base; ``edit_code`` as in the constructor.
+
+        Raises:
+            ValueError: It was fitted on another base. Nothing has changed then.
+        """
+        check_base(self._model, edit)
+        self._edit_code = edit_code
+        self._load(edit, fact)
+
+    def compare(self) -> Job[MapComparison]:
+        """Compute the chosen map before and after, in the background. While one is going, this only says so. A finished
+        one is not computed again: it is shown as soon as the menus come back to it."""
+        with self._lock:
+            if self._job is not None and self._job.running:
+                self._alert.value = markup.alert("A comparison is running already; wait for it or cancel it.", "info")
+                return self._job
+            self._fail(None)
+            model, edit, fact, pool = self._model, self._edit, self._fact, self._pool
+            site: Any = self._site.value
+            stage, measured = self.stage, self._measured()
+            key, key_before = self._key(), (fact, site, *measured.values())
+            before, found = self._before.get(key_before), self._found.get(key)
+
+            def work(cancel: threading.Event) -> MapComparison:
+                return found or compare_maps(
+                    model,
+                    edit,
+                    fact,
+                    site=site,
+                    stage=stage,
+                    pool=pool,
+                    before=before,
+                    cancel=cancel,
+                    progress=False,
+                    **measured,
+                )
+
+            def done(job: Job[MapComparison]) -> None:
+                with self._lock:
+                    self._start.disabled, self._cancel.disabled = False, True
+                    self._status.value = markup.block(markup.text(f"{job.state} after {job.seconds:.1f} s"))
+                    if job.state == "failed":
+                        self._fail(job.error)
+                    if job.result is not None:
+                        self._before[key_before] = job.result.before
+                        if self._edit is edit:
+                            self._found[key] = job.result
+                            self._show_found()
+
+            self._start.disabled, self._cancel.disabled = True, False
+            self._status.value = markup.block("Computing: the notebook stays usable.")
+            self._job = Job(work, on_done=done)
+            return self._job
+
+    def cancel(self) -> None:
+        """Ask the comparison to stop after the map that is going on."""
+        if self._job is not None and self._job.running:
+            self._job.cancel()
+            self._cancel.disabled = True
+            self._status.value = markup.block("Cancelling: it stops after the map that is going on.")
+
+    def ask(self, question: str | None = None) -> Job[dict[str, str]] | None:
+        """Ask the base and each stage at full strength, in the background; None for the question in the box."""
+        return self._asker.ask(question)
+
+    # What it shows
+
+    def _key(self) -> tuple[Any, ...]:
+        """What a comparison of this edit is of."""
+        return (self._fact, self._site.value, self._stage.value, *self._measured().values())
+
+    def _show_found(self) -> None:
+        """The maps of what the menus say, where they are computed; else none, so that maps, menus and code agree."""
+        if self._loading:
+            return
+        with self._lock:
+            result = self._found.get(self._key())
+            if result is not self._result:
+                self._result = result
+                self._maps.show(result, groups=head_groups(self._model))
+            if self._job is None or not self._job.running:
+                if result is None and self._found:
+                    self._status.value = _NOT_YET
+                elif self._status.value == _NOT_YET:
+                    self._status.value = ""
+            self._show_code()
+
+    def _stage_chosen(self) -> None:
+        self._show_found()
+        self._show_probabilities()
+
+    def _answered(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._fail(error)
+            self._show_code()
+
+    def _shown_now(self) -> dict[str, Any]:
+        return {
+            "options": {"site": self._site.value, "stage": self._stage.value, **self._measured()},
+            "strength": self._strength.value,
+            "question": self._asker.asked,
+            "with_maps": self._result is not None,
+        }
+
+    def _measured(self) -> dict[str, Any]:
+        return {"corruption": self._corruption.value, "token": self._token.value}
+
+    def _load(self, edit: Edit, fact: Fact | None) -> None:
+        with self._lock:
+            if edit is not self._edit:
+                self._found = {}
+            self._edit, self._fact = edit, edit.facts[0] if fact is None else fact
+            self._status.value, self._dials = "", {}
+            self._asker.show(self._model, edit, self._fact.question)
+            if self._job is not None:
+                self._job.cancel()
+            self._loading = True
+            try:
+                self._stage.options = edit.stage_names
+                self._stage.value = edit.stage_names[-1]
+                # A swap is one run where noise is ten, but it needs a fact of the same relation.
+                self._corruption.value = "swap" if self._fact.relation else "noise"
+            finally:
+                self._loading = False
+            note = f"edit of {', '.join(f.id for f in edit.facts[:3])}; form, prefix and corruption are the base's own"
+            words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
+            self._heading.value = markup.STYLE + markup.title(f"Before and after: {words}", note)
+            self._show_found()
+            self._show_probabilities()
+
+    def _show_probabilities(self) -> None:
+        if self._loading:
+            return
+        with self._lock:
+            self._fail(None)
+            self._show_code()
+            stage, strength = self.stage, self._strength.value
+            try:
+                edited = self._dial(stage).at(strength)
+                self._probabilities = dict(answer_probabilities(edited, self._fact)["before"])
+            except Exception as error:  # would vanish in the log console
+                self._probabilities, self._bars.value = {}, ""
+                self._fail(error)
+                return
+            self._bars.value = markup.bars(self._probabilities, f"P(answer) after {stage} at strength {strength:.2f}")
+
+    def _dial(self, stage: str) -> Dial:
+        """The edited model after a stage, made when first needed."""
+        if stage not in self._dials:
+            self._dials[stage] = Dial(self._model, self._edit, stage)
+        return self._dials[stage]
+
+    def _show_code(self) -> None:
+        self._code.value = markup.code(self.code)
+
+    def _fail(self, error: BaseException | None) -> None:
+        self._error = error
+        self._alert.value = markup.alert(f"{type(error).__name__}: {error}" if error else None)
+
+    def _picture(self) -> bytes:
+        if self.grids:
+            return self.grids[-1].to_png()
+        lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
+        return text_card_png("CompareView", [*lines, "Run this cell to use the panel."])

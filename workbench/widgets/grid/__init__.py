@@ -1,0 +1,1 @@
+"""One clickable heat map."""

@@ -1,0 +1,1 @@
+"""Linked maps and one selection."""

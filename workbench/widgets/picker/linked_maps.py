@@ -1,0 +1,291 @@
+"""LinkedMaps: a fact's trace, heads and MLPs side by side, the neurons of one layer below, with linked cursors.
+
+It shows effect maps and a selection, and says what was picked; it computes nothing and holds no selection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast
+
+import torch
+from ipywidgets import HBox, ToggleButtons, VBox
+
+from workbench.models.load import LoadedModel
+from workbench.plots.style import visible
+from workbench.types import Component, EffectMap, Selection, TracedPrompt
+from workbench.widgets.grid.grid import Cell, HeatGrid
+from workbench.widgets.picker.captions import tip
+from workbench.widgets.picker.maps import (
+    TITLES,
+    MapName,
+    cells_of,
+    grid_state,
+    left_out,
+    neuron_state,
+    picked,
+    ranked_neurons,
+)
+from workbench.widgets.shared.controls import Dropdown
+
+SITES: dict[str, MapName] = {"Residual": "resid", "MLP": "mlp", "Attention": "attn"}
+CELL_HEIGHT = 15  # pixels in all three maps, so that a layer is at the same height in each
+TALLEST = 48  # layers at that height
+STYLE = {"description_width": "initial", "button_width": "90px"}
+
+
+class LinkedMaps(VBox):
+    """The grids of a ``CircuitPicker``. ``site`` chooses the trace and is placed by the picker.
+
+    Args:
+        model: Gives the number of layers and heads.
+        on_pick: Called with a function from the selection before to the one after a pick in the browser.
+        on_site: Called after another trace site was chosen.
+        on_hover: Called when the pointer comes to a head.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        on_pick: Callable[[Callable[[Selection], Selection]], object],
+        on_site: Callable[[], object],
+        on_hover: Callable[[], object],
+    ) -> None:
+        self._model, self._on_pick, self._on_hover = model, on_pick, on_hover
+        self._effects: dict[str, EffectMap] = {}
+        self._selection = Selection()
+        self._listed: list[Component] = []
+        self._tokens: Sequence[str] = ()
+        self._patterns: torch.Tensor | None = None
+        self._drawing: dict[MapName, torch.Tensor] = {}  # maps of which some layers are finished
+        self._exact: dict[MapName, set[int]] = {}  # the layers of estimates that are exact already
+        self._linking = False
+        layers = [f"L{i}" for i in range(model.shape.n_layers)]
+
+        def grid(rows: Sequence[str], columns: Sequence[str], name: MapName, kind: str, column: str = "") -> HeatGrid:
+            return HeatGrid(
+                torch.full((len(rows), len(columns)), float("nan")),
+                rows=rows,
+                cols=columns,
+                title=TITLES[name],
+                row_title="Rank" if name == "neurons" else "Layer",
+                col_title=column,
+                kind=kind,
+                height=CELL_HEIGHT * len(rows) if len(rows) <= TALLEST and name != "neurons" else None,
+            )
+
+        self.trace = grid(layers, ["…"], "resid", "cell", "Token")
+        self.heads = grid(layers, [f"H{i}" for i in range(model.shape.n_heads)], "heads", "head", "Head")
+        self.mlps = grid(layers, ["MLP"], "mlps", "MLP")
+        self.neurons = grid(["…"], ["…"], "neurons", "neuron", "Place in the row")
+        for one, basis in ((self.trace, 270), (self.heads, 194), (self.mlps, 186)):
+            one.layout.flex, one.layout.min_width = f"{basis} 1 {basis}px", f"{basis}px"
+            self._bound(one)
+        self.site = ToggleButtons(
+            options=list(SITES.items()),
+            description="Trace site",
+            style=STYLE,
+            layout={"width": "max-content", "margin": "2px"},
+        )
+        self.layer = Dropdown(description="Neurons of", options=[(n, i) for i, n in enumerate(layers)], style=STYLE)
+        row = HBox([self.trace, self.heads, self.mlps], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
+        super().__init__([row, self.layer, self.neurons])
+        for one in (self.trace, self.heads, self.mlps, self.neurons):
+            one.on_pick(partial(self._picked, one))
+            one.observe(partial(self._hovered, one), names="hover")
+            if one is not self.neurons:
+                one.observe(partial(self._cursor_moved, one), names="cursor")
+        self.site.observe(lambda _: on_site(), names="value")
+        self.layer.observe(lambda _: self._show_neurons(), names="value")
+
+    @property
+    def trace_name(self) -> MapName:
+        """The trace that is chosen."""
+        return cast(MapName, self.site.value)
+
+    def named(self) -> dict[MapName, HeatGrid]:
+        """The grids by the map that each shows."""
+        return {self.trace_name: self.trace, "heads": self.heads, "mlps": self.mlps, "neurons": self.neurons}
+
+    def show(self, name: MapName, effect: EffectMap) -> None:
+        """Show a map; a trace of another site only becomes ready."""
+        self._effects[name] = effect
+        self._drawing.pop(name, None)
+        self._exact.pop(name, None)
+        if name == "neurons":
+            strongest = int(effect.values.nan_to_num(nan=float("-inf")).amax(1).argmax())
+            if self.layer.value != strongest:
+                self.layer.value = strongest  # which shows them
+            else:
+                self._show_neurons()
+        elif (grid := self.named().get(name)) is not None:
+            n = left_out(effect) if grid is self.trace else 0
+            with grid.hold_sync():
+                grid.title = f"{TITLES[name]} ({effect.method})"
+                if grid is self.trace:
+                    grid.col_title = "Token, from the subject on" if n else "Token"
+                grid.unit = _unit(effect)
+                self._fill(name, grid, **grid_state(effect, name, self._model))
+
+    def draw(self, name: MapName, layer: int, values: torch.Tensor, prompt: TracedPrompt) -> None:
+        """One finished layer of a trace that is still computed, if that trace is the one in sight.
+
+        Args:
+            name: The trace.
+            layer: The layer; those that were never drawn stay empty.
+            values: Effects by token, [tokens].
+            prompt: The traced text.
+        """
+        if (grid := self.named().get(name)) is None:
+            return
+        start, n_layers = min(prompt.subject, default=0), self._model.shape.n_layers
+        begun = name in self._drawing
+        drawn = self._drawing.setdefault(name, torch.full((n_layers, len(values)), float("nan")))
+        drawn[layer] = values
+        with grid.hold_sync():
+            grid.title = f"{TITLES[name]}: {int((~drawn[:, -1].isnan()).sum())} of {n_layers} layers"
+            cols = [visible(token) for token in prompt.tokens[start:]]
+            labels: dict[str, Any] = {"cols": cols, "marked": [at - start for at in prompt.subject]}
+            if begun and grid.shape == [n_layers, len(cols)]:
+                grid.set_values(drawn[:, start:], **labels)  # without touching what is selected meanwhile
+            else:
+                self._fill(name, grid, values=drawn[:, start:], **labels)
+
+    def refine(self, name: MapName, layer: int, values: torch.Tensor) -> None:
+        """Exact effects of one layer, in the place of the estimates in sight.
+
+        Args:
+            name: The map.
+            layer: The layer; the others stay as they are.
+            values: Effects, [heads], or a scalar.
+        """
+        grid, estimate = self.named()[name], self._effects[name]
+        drawn, exact = self._drawing.setdefault(name, estimate.values.clone()), self._exact.setdefault(name, set())
+        drawn[layer] = values
+        exact.add(layer)
+        with grid.hold_sync():
+            grid.title = f"{TITLES[name]}: {len(exact)} of {len(drawn)} exact"  # in one line, also above one column
+            grid.set_values(**grid_state(replace(estimate, values=drawn), name, self._model))
+        self._hovered(grid, {"new": grid.hover})  # who points at a cell goes on reading
+
+    def settle(self, name: MapName) -> None:
+        """Show the estimate again, if it was not replaced to the end."""
+        if name in self._exact:
+            self.show(name, self._effects[name])
+
+    def clear(self) -> None:
+        """Forget the maps and the patterns."""
+        self._effects, self._patterns, self._listed = {}, None, []
+        self._drawing, self._exact = {}, {}
+        for name in self.named():
+            self.blank(name, "")
+
+    def blank(self, name: MapName, why: str) -> None:
+        """Say at a map that is not there why it is not, and show no values, nor labels of a text or a ranking."""
+        grid = self.named().get(name)
+        if grid is None or name in self._effects:
+            return
+        with grid.hold_sync():
+            grid.title = TITLES[name] + (f": {why}" if why else "")
+            if not all(value != value for value in grid.values.flat):
+                labels: dict[str, Any] = {}
+                if grid in (self.trace, self.neurons):
+                    labels = {"cols": ["…"] * grid.shape[1], "marked": ()}
+                if grid is self.neurons:
+                    labels |= {"rows": ["…"] * grid.shape[0], "descriptions": [["…"] * grid.shape[1]] * grid.shape[0]}
+                self._fill(name, grid, values=torch.full(tuple(grid.shape), float("nan")), **labels)
+
+    def mark(self, selection: Selection) -> None:
+        """Show a selection in all grids."""
+        self._selection = selection
+        for name, grid in self.named().items():
+            grid.selected = cells_of(selection, name, grid, self._listed)
+
+    def set_patterns(self, tokens: Sequence[str], weights: torch.Tensor) -> None:
+        """Attention weights [layer, head, query, key] of the traced text, for the heads' tooltip."""
+        self._tokens, self._patterns = tokens, weights
+        self._hovered(self.heads, {"new": self.heads.hover})
+
+    @property
+    def has_patterns(self) -> bool:
+        """Whether the heads' tooltip has what it needs."""
+        return self._patterns is not None
+
+    def _fill(self, name: MapName, grid: HeatGrid, **state: Any) -> None:
+        """Other values in a grid, as ``set_values`` takes them, with the selection marked in their shape."""
+        grid.selected = []
+        grid.set_values(**state)
+        self._bound(grid)
+        grid.selected = cells_of(self._selection, name, grid, self._listed)
+
+    def _bound(self, grid: HeatGrid) -> None:
+        """No wider than its cells can get: the next map follows without a gap."""
+        grid.layout.max_width = f"{max(190, 32 * grid.shape[1] + 130)}px"
+
+    def _name(self, grid: HeatGrid) -> MapName:
+        return next(name for name, one in self.named().items() if one is grid)
+
+    def _picked(self, grid: HeatGrid, cells: list[Cell]) -> None:
+        name = self._name(grid)
+        listed, width = self._listed, grid.shape[1]
+
+        def change(selection: Selection) -> Selection:
+            return picked(selection, name, cells_of(selection, name, grid, listed), cells, listed, width)
+
+        self._on_pick(change)
+        grid.selected = cells_of(self._selection, name, grid, self._listed)  # also where nothing has changed
+
+    def _cursor_moved(self, grid: HeatGrid, change: Any) -> None:
+        """The layer under the cursor is the same in all; a layer of the MLPs' map leads to its neurons."""
+        if change["new"] is None or self._linking:
+            return
+        row, self._linking = change["new"][0], True
+        try:
+            for other in (self.trace, self.heads, self.mlps):
+                if other is not grid and (other.cursor is None or other.cursor[0] != row):
+                    other.cursor = [row, min(0 if other.cursor is None else other.cursor[1], other.shape[1] - 1)]
+            if grid is self.mlps:
+                self.layer.value = row
+        finally:
+            self._linking = False
+
+    def _hovered(self, grid: HeatGrid, change: Any) -> None:
+        if (cell := change["new"]) is None:
+            return
+        row, column = cell
+        name = self._name(grid)
+        effect = self._effects.get(name)
+        if effect is None:
+            return
+        if name == "heads" and self._patterns is not None:
+            weights = self._patterns[row, column, -1].tolist()
+            text = "\n".join(filter(None, [tip(name, effect, row, column), "Where the last token attends:"]))
+            grid.show_tip(cell, text, {"tokens": list(self._tokens), "weights": weights})
+            return
+        if name == "neurons":
+            place = self._listed[row * grid.shape[1] + column]
+            row, column = place.layer, place.index or 0
+        elif grid is self.trace:
+            column += left_out(effect)
+        if text := tip(name, effect, row, column):
+            grid.show_tip(cell, text)
+        if name == "heads":
+            self._on_hover()
+
+    def _show_neurons(self) -> None:
+        effect, layer = self._effects.get("neurons"), cast(int, self.layer.value)
+        if effect is None:
+            return
+        self._listed = ranked_neurons(effect, layer)
+        with self.neurons.hold_sync():
+            self.neurons.selected = []
+            self.neurons.title = f"Neurons of L{layer}: the {len(self._listed)} largest effects ({effect.method})"
+            self.neurons.unit = _unit(effect)
+            self.neurons.set_values(limit=float(effect.values.abs().max()) or 1.0, **neuron_state(effect, self._listed))
+            self.neurons.selected = cells_of(self._selection, "neurons", self.neurons, self._listed)
+
+
+def _unit(effect: EffectMap) -> str:
+    return "logits" if effect.metric == "logit_diff" else effect.metric

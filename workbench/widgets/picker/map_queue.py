@@ -1,0 +1,109 @@
+"""MapQueue: maps computed in the background, one after the other, for whoever shows them.
+
+What was asked for before the fact changed is dropped, even when it is half done. A map that fails does not keep the
+others from being computed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from workbench.editing.rewrite import Cancelled
+from workbench.widgets.shared.job import Job
+
+
+class MapQueue:
+    """A queue of named computations with one thread.
+
+    Args:
+        lock: Held while a result is handed over.
+        on_result: Called with the name and the result, in the job's thread.
+        on_change: Called without arguments whenever ``now``, ``waiting`` or ``failed`` has changed.
+    """
+
+    def __init__(
+        self,
+        lock: threading.RLock,  # type: ignore[valid-type]
+        on_result: Callable[[str, Any], object],
+        on_change: Callable[[], object],
+    ) -> None:
+        self.failed: dict[str, Exception] = {}
+        """Why a map is missing, by name; forgotten when it is asked for again."""
+        self.job: Job[None] | None = None
+        self._lock, self._on_result, self._on_change = lock, on_result, on_change
+        self._items: list[tuple[str, Callable[[], Any]]] = []
+        self._worker: object = None
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """What is asked for; the first one is being computed."""
+        return tuple(name for name, _ in self._items)
+
+    def add(self, items: Iterable[tuple[str, Callable[[], Any]]]) -> Job[None]:
+        """Ask for results; a name that waits already is not asked for twice.
+
+        Returns:
+            The job that computes them: the one that is going, or a new one. Its ``wait`` raises the first error.
+        """
+        with self._lock:
+            for name, function in items:
+                self.failed.pop(name, None)
+                if name not in self.waiting:
+                    self._items.append((name, function))
+            if self._worker is None or self.job is None:
+                self._worker = token = object()
+                self.job = Job(lambda cancel: self._work(cancel, token), on_done=lambda _: self._on_change())
+            self._on_change()
+            return self.job
+
+    def clear(self) -> None:
+        """Drop everything that was asked for, and the errors."""
+        with self._lock:
+            self._items, self.failed = [], {}
+            self._on_change()
+
+    def _work(self, cancel: threading.Event, token: object) -> None:
+        first: Exception | None = None
+        try:
+            while True:
+                with self._lock:
+                    if cancel.is_set():
+                        raise Cancelled("The maps were cancelled.")
+                    if not self._items:
+                        self._worker = None  # under the lock: whoever asks from now on starts another job
+                        break
+                    item = self._items[0]
+                self._on_change()
+                error = self._compute(item)
+                first = first or error
+        finally:
+            with self._lock:
+                if self._worker is token:
+                    self._worker, self._items = None, []
+        if first is not None:
+            raise first
+
+    def _compute(self, item: tuple[str, Callable[[], Any]]) -> Exception | None:
+        """Compute and hand over one result; returns the error, if it is still of interest."""
+        name, function = item
+        result, error = None, None
+        try:
+            result = function()
+        except Cancelled:
+            raise
+        except Exception as problem:
+            error = problem
+        with self._lock:
+            if not self._items or self._items[0] is not item:  # dropped meanwhile
+                return None
+            self._items.pop(0)
+            if error is None:
+                try:
+                    self._on_result(name, result)
+                except Exception as problem:
+                    error = problem
+            if error is not None:
+                self.failed[name] = error
+        return error

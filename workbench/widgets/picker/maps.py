@@ -1,0 +1,218 @@
+"""The maps that a CircuitPicker shows: which public call makes each, and which cells stand for which components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, get_args
+
+import torch
+
+from workbench.editing.selector import contrast_facts
+from workbench.facts.known import load_facts
+from workbench.models.load import LoadedModel
+from workbench.plots.style import visible
+from workbench.tracing.attribution import AttributionUnit, attribute
+from workbench.tracing.causal import TraceSite, causal_trace
+from workbench.tracing.corruption import Corruption
+from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
+from workbench.widgets.grid.grid import HeatGrid
+
+MapName = Literal["heads", "mlps", "neurons", "resid", "mlp", "attn"]
+MAPS: tuple[MapName, ...] = get_args(MapName)
+TITLES: dict[MapName, str] = {
+    "heads": "Heads",
+    "mlps": "MLPs",
+    "neurons": "Neurons",
+    "resid": "Trace: residual stream",
+    "mlp": "Trace: MLP output",
+    "attn": "Trace: attention output",
+}
+UNITS: dict[str, AttributionUnit] = {"heads": "head", "mlps": "mlp", "neurons": "neuron"}
+EXACT: tuple[MapName, ...] = ("heads", "mlps")
+"""Estimated by the gradient at first, then patched one by one."""
+EXACT_CELLS = 1200
+"""Most heads that are patched without being asked; a model with more keeps the estimate."""
+NEURON_ROWS, NEURON_COLUMNS = 4, 15
+Cells = list[list[int]]
+OnLayer = Callable[[Any, int, torch.Tensor], Any]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the maps are made of.
+
+    Args:
+        model: A base or edited model.
+        facts: One fact or several.
+        corruption, form: As in ``causal_trace``.
+        pool: Where swap partners and contrast facts come from; None for the bundled facts.
+        partner: The swap's partner for one fact. None lets the first map choose it; then all maps and the code share
+            it, since the choice prefers facts that are known by then.
+    """
+
+    model: LoadedModel
+    facts: tuple[Fact, ...]
+    corruption: Corruption
+    form: Form | None
+    pool: FactSet | None
+    partner: Fact | None = None
+
+    def with_partner_of(self, effect: EffectMap) -> Sources:
+        """The same, with the partner that a map of one fact has taken."""
+        if self.partner is not None or self.corruption != "swap" or len(self.facts) != 1 or effect.unit == "neuron":
+            return self
+        name, pool = effect.prompts[0].partner if effect.prompts else None, self.pool or load_facts()
+        return replace(self, partner=next((f for f in pool if f.id == name), None))
+
+    @property
+    def own_pool(self) -> bool:
+        """Whether the pool is not the bundled set, so that the code must give it."""
+        return self.pool is not None and list(self.pool) != list(load_facts())
+
+    def compute(self, name: MapName, *, exact: bool = False, on_layer: OnLayer | None = None) -> EffectMap:
+        """Make one map, with the public call that ``expression`` writes.
+
+        Neurons are corrupted by noise, since not every control fact has a swap partner. The default selector ranks
+        them otherwise, by what a gate gains for what it costs other answers (``default_selection``).
+
+        Args:
+            name: The map.
+            exact: Patch every head or MLP, where the gradient estimates all at once.
+            on_layer: As in ``causal_trace`` and ``attribute``; for traces and exact maps of one fact.
+        """
+        fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
+        options: dict[str, Any] = {"form": self.form, "pool": self.pool, "progress": False}
+        if name == "neurons":
+            contrast = contrast_facts(self.model.base, fact, form=self.form, pool=self.pool, progress=False)
+            return attribute(self.model, fact, "neuron", contrast=contrast, **options)
+        options |= {"corruption": self.corruption, "partner": self.partner}
+        if name in UNITS:
+            method, told = ("patching", on_layer) if exact else ("attribution", None)
+            return attribute(self.model, fact, UNITS[name], method=method, on_layer=told, **options)
+        return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", on_layer=on_layer, **options)
+
+    def expression(self, name: MapName, *, exact: bool = False) -> str:
+        """The Python of that call, on ``model`` and ``fact``."""
+        pool = ", pool=pool" * self.own_pool
+        more = f", form={self.form!r}" * (self.form is not None) + pool
+        if name == "neurons":
+            return f'wb.attribute(model, fact, "neuron", contrast=wb.contrast_facts(model, fact{more}){more})'
+        options = f"corruption={self.corruption!r}{', partner=partner' * (self.partner is not None)}{more}"
+        if name in UNITS:
+            method = "method='patching', " * exact
+            return f'wb.attribute(model, fact, "{UNITS[name]}", {method}{options})'
+        return f'wb.causal_trace(model, fact, "{name}", metric="logit_diff", {options})'
+
+    def refined(self, names: Iterable[str]) -> list[MapName]:
+        """Which of these maps are made exact after their estimate: of one fact, and not too large."""
+        shape = self.model.shape
+        if len(self.facts) > 1 or shape.n_layers * shape.n_heads > EXACT_CELLS:
+            return []
+        return [name for name in EXACT if name in names]
+
+    def partner_code(self) -> str:
+        """The line that defines the partner, if there is one."""
+        if self.partner is None:
+            return ""
+        return f"partner = {'pool' if self.own_pool else 'wb.load_facts()'}[{self.partner.id!r}]\n"
+
+
+def grid_state(effect: EffectMap, name: MapName, model: LoadedModel) -> dict[str, Any]:
+    """Values and labels of a whole-model map, as ``HeatGrid`` takes them."""
+    rows = effect.labels["layer"]
+    values, columns = effect.values, ("MLP",)
+    state: dict[str, Any] = {}
+    if name == "mlps":
+        values = values.unsqueeze(1)
+    else:
+        columns = effect.labels[effect.axes[1]]
+    if name == "heads":
+        state["groups"] = head_groups(model)
+    elif name != "mlps":
+        start = left_out(effect)
+        values, columns = values[:, start:], tuple(visible(token) for token in columns[start:])
+        state["marked"] = [i - start for i in effect.subject]
+    return {"values": values, "rows": rows, "cols": columns, **state}
+
+
+def head_groups(model: LoadedModel) -> list[int]:
+    """The first query head of each key-value group but the first; empty where every head has its own keys."""
+    size = model.shape.n_heads // model.shape.n_kv_heads
+    return list(range(size, model.shape.n_heads, size)) if size > 1 else []
+
+
+def corruption_of(effect: EffectMap) -> Corruption | None:
+    """How a map was corrupted; None if it does not say."""
+    return effect.provenance.get("settings", {}).get("corruption")
+
+
+def left_out(effect: EffectMap) -> int:
+    """How many tokens a trace of one text does not show: those before the subject, where every effect is exactly 0."""
+    if len(effect.prompts) != 1 or not effect.subject:
+        return 0
+    first = effect.values.abs().amax(0).nonzero()
+    return min([int(effect.subject[0]), *first[:1, 0].tolist()])
+
+
+def ranked_neurons(effect: EffectMap, layer: int) -> list[Component]:
+    """The neurons of one layer with the largest effects, largest first: as many as the drill-down shows."""
+    n = min(NEURON_ROWS * NEURON_COLUMNS, effect.values.shape[1])
+    return [Component(layer, "N", int(i)) for i in effect.values[layer].argsort(descending=True, stable=True)[:n]]
+
+
+def neuron_state(effect: EffectMap, neurons: list[Component]) -> dict[str, Any]:
+    """The drill-down's values and labels, by rank along the rows."""
+    width = min(NEURON_COLUMNS, len(neurons))
+    neurons = neurons[: len(neurons) // width * width]
+    values = effect.values[[c.layer for c in neurons], [c.index or 0 for c in neurons]].reshape(-1, width)
+    names = [[str(c) for c in neurons[i : i + width]] for i in range(0, len(neurons), width)]
+    return {
+        "values": values,
+        "rows": [f"{i * width + 1}-{(i + 1) * width}" for i in range(len(names))],
+        "cols": [f"+{i}" for i in range(width)],
+        "descriptions": names,
+    }
+
+
+def cells_of(selection: Selection, name: MapName, grid: HeatGrid, neurons: list[Component]) -> Cells:
+    """The cells of a grid whose components are all selected. In a trace that is a layer's whole row."""
+    if name == "neurons":
+        width = grid.shape[1]
+        return [[i // width, i % width] for i, c in enumerate(neurons[: width * grid.shape[0]]) if c in selection]
+    if name == "heads":
+        return [[c.layer, c.index or 0] for c in selection if c.kind == "H"]
+    rows = [row for row in range(grid.shape[0]) if all(c in selection for c in row_components(name, row))]
+    return [[row, column] for row in rows for column in range(grid.shape[1])]
+
+
+def row_components(name: MapName, layer: int) -> tuple[Component, ...]:
+    """What a layer's row stands for in a trace or in the map of MLPs (see ``EffectMap.components``)."""
+    if name in ("mlps", "mlp"):
+        return (Component(layer, "MLP"),)
+    if name == "attn":
+        return (Component(layer, "ATTN"),)
+    return (Component(layer, "ATTN"), Component(layer, "MLP"))
+
+
+def picked(
+    selection: Selection,
+    name: MapName,
+    before: Cells,
+    after: Iterable[tuple[int, int]],
+    neurons: list[Component],
+    width: int,
+) -> Selection:
+    """The selection after a pick in a grid: components of cells that came are added, of cells that went removed."""
+    old, new = {(r, c) for r, c in before}, set(after)
+
+    def components(cell: tuple[int, int]) -> tuple[Component, ...]:
+        if name == "heads":
+            return (Component(cell[0], "H", cell[1]),)
+        if name == "neurons":
+            return (neurons[cell[0] * width + cell[1]],)
+        return row_components(name, cell[0])
+
+    added = Selection(c for cell in sorted(new - old) for c in components(cell))
+    removed = Selection(c for cell in sorted(old - new) for c in components(cell))
+    return (selection - removed) | added

@@ -1,0 +1,27 @@
+"""Connection: says, at the top of a panel, that no kernel listens any more; and keeps the panel's keys in the panel.
+
+After a kernel restart, or in a notebook that was opened again, a panel still looks alive while none of its buttons does
+anything. Maps say so themselves (see grid.py); this says it for the controls around them and makes them look disabled.
+
+In command mode JupyterLab binds the arrows and most letters for whatever has the focus and is not a text field: an
+arrow in a list would move to another cell, and ``x`` there would cut the cell. So keys without Ctrl, Alt or Meta end at
+the panel, but for Shift+Enter (run the cell), Escape and the F keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anywidget
+
+_STATIC = Path(__file__).parents[1] / "static"
+
+
+class Connection(anywidget.AnyWidget):
+    """One line, shown only while the panel is not connected to a kernel; and the panel's keyboard (connection.js)."""
+
+    _esm = _STATIC / "connection.js"
+    _css = _STATIC / "connection.css"
+
+    def __repr__(self) -> str:
+        return "Connection()"
