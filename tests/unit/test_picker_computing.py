@@ -17,8 +17,8 @@ from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick,
 from tests.helpers.tiny_facts import capital
 from tests.helpers.wire import click, enter
 from workbench.types import EffectMap
-from workbench.widgets.picker.maps import MapName, Sources, left_out
 from workbench.widgets.picker import maps
+from workbench.widgets.picker.maps import MapName, Sources, left_out
 from workbench.widgets.picker.picker import EXACTLY, CircuitPicker
 
 LONELY = capital("Spain", "Madrid", "Rome", id="lonely", relation="own")  # known, but alone in its relation
