@@ -37,13 +37,15 @@ from torch.utils.flop_counter import FlopCounterMode
 import workbench as wb
 from benchmarks.timing import PEAK, largest_difference, matrix_speed, met, seconds
 from workbench.editing.applied import Dial
+from workbench.editing.recipes import Recipe
 from workbench.editing.retain import default_retain
 from workbench.editing.training.rows import Row, end_of_answer, retain_rows, training_prompts, wanted_rows
 from workbench.editing.training.sensitivity import fisher_information, gate_gradients
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.language.scoring import continuation_probabilities
-from workbench.models.families import shared_view
-from workbench.types import Component, Recipe, Selection, Step
+from workbench.models.deltas.gates import ia3_config
+from workbench.models.views import shared_view
+from workbench.types import Component, Selection, Step
 
 FACT = "france-capital"
 STEPS = 10
@@ -106,7 +108,7 @@ def by_trainer(model: wb.LoadedModel, rows: list[Row], selection: Selection, fol
         }
         for r in rows
     ]
-    peft_model = get_peft_model(shared_view(model.hf), model.architecture.ia3_config(selection.entries(model)))
+    peft_model = get_peft_model(shared_view(model.hf), ia3_config(model.architecture, selection.entries(model)))
     arguments = TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=len(rows),

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.comparing.arms import compare
     from workbench.comparing.maps import MapComparison, compare_maps
+    from workbench.editing import recipes
     from workbench.editing.applied import applied
     from workbench.editing.export import export_base, merge
+    from workbench.editing.recipes import Recipe
     from workbench.editing.retain import default_retain
     from workbench.editing.rewrite import rewrite
     from workbench.editing.selector import contrast_facts, default_selection, paper_selection
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
     from workbench.evaluation.lenient import lenient_rates
     from workbench.facts.known import known_facts, load_facts
+    from workbench.files.edits import load_edit
     from workbench.files.session import Session, load_session
-    from workbench.files.store import load_edit
     from workbench.language.answers import classify
     from workbench.language.prompts import traced_prompt
     from workbench.models.load import LoadedModel, load_model
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
         FactSet,
         Lens,
         ProbeReport,
-        Recipe,
         Selection,
     )
     from workbench.widgets.app import Workbench
@@ -71,7 +72,7 @@ _HOMES = {
     "MapComparison": "comparing.maps",
     "ProbePanel": "widgets.probe.panel",
     "ProbeReport": "types",
-    "Recipe": "types",
+    "Recipe": "editing.recipes",
     "Selection": "types",
     "Session": "files.session",
     "Workbench": "widgets.app",
@@ -96,16 +97,20 @@ _HOMES = {
     "known_facts": "facts.known",
     "lenient_rates": "evaluation.lenient",
     "lens": "tracing.lens",
-    "load_edit": "files.store",
+    "load_edit": "files.edits",
     "load_facts": "facts.known",
     "load_model": "models.load",
     "load_session": "files.session",
     "merge": "editing.export",
     "paper_selection": "editing.selector",
     "probe": "probing.probe",
+    "recipes": "editing",
     "rewrite": "editing.rewrite",
     "traced_prompt": "language.prompts",
 }
+
+_MODULES = {"recipes"}
+"""Public names that are modules."""
 
 __all__ = [
     "Ablation",
@@ -157,6 +162,7 @@ __all__ = [
     "merge",
     "paper_selection",
     "probe",
+    "recipes",
     "rewrite",
     "traced_prompt",
 ]
@@ -165,7 +171,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}")
-    value = getattr(import_module(f"workbench.{_HOMES[name]}"), name)
+    home = f"workbench.{_HOMES[name]}"
+    value = import_module(f"{home}.{name}") if name in _MODULES else getattr(import_module(home), name)
     globals()[name] = value
     return value
 

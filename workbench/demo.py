@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.editing.recipes import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.evaluate import answer_probabilities, evaluate
 from workbench.facts.known import load_facts
@@ -18,7 +19,7 @@ from workbench.plots import probabilities_figure
 from workbench.plots.page import Code, write_html_report
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
-from workbench.types import Edit, EvalReport, Fact, Group, Recipe
+from workbench.types import Edit, EvalReport, Fact, Group
 from workbench.types.report import RATE_NAMES
 
 SHOWN = [name for name in RATE_NAMES if name not in ("refusal", "train_new")]

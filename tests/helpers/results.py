@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from workbench.editing.recipes import Recipe
 from workbench.types import (
     Edit,
     EditStage,
@@ -15,7 +16,6 @@ from workbench.types import (
     Fact,
     GateDelta,
     Rate,
-    Recipe,
     Selection,
     Step,
     TracedPrompt,

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from tests.helpers.tiny_facts import capitals, tiny
+from workbench.editing.recipes import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, FactSet, Recipe
+from workbench.types import Edit, FactSet
 
 FACTS = capitals()
 FRANCE, SPAIN = FACTS[0], FACTS[2]

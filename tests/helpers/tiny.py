@@ -18,8 +18,9 @@ from transformers.models.llama import LlamaForCausalLM
 from transformers.models.phi3 import Phi3ForCausalLM
 from transformers.models.qwen2 import Qwen2ForCausalLM
 
+from workbench.editing.recipes import Recipe
 from workbench.models.load import LoadedModel, load_model
-from workbench.types import Edit, EditStage, Fact, GateDelta, Recipe, Selection, Step
+from workbench.types import Edit, EditStage, Fact, GateDelta, Selection, Step
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 SPECIAL = (PAD, BOS, EOS, "<|im_start|>", "<|im_end|>")

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench.editing.recipes import Recipe
 from workbench.evaluation.ordinary_text import ordinary_passages
-from workbench.types import EditStage, GateDelta, Recipe, Selection
+from workbench.types import EditStage, GateDelta, Selection
 
 pytestmark = pytest.mark.model
 

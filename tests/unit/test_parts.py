@@ -16,13 +16,15 @@ from torch import nn
 from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, recipe
 from tests.helpers.tiny import N_VOCAB, loaded, tiny_llama
 from tests.helpers.tiny_facts import FAMILIES, tiny
+from workbench.editing.recipes import Recipe
 from workbench.editing.training import rows as batches_module
 from workbench.editing.training import sensitivity
 from workbench.editing.training.loop import Level, Training
 from workbench.editing.training.rows import Prepared, Row, parts, shared_prefix
+from workbench.models.deltas.gates import inject_gates
 from workbench.models.engine import Resumable
-from workbench.models.families import inject_gates, shared_view
-from workbench.types import GateDelta, Recipe, Selection
+from workbench.models.views import shared_view
+from workbench.types import GateDelta, Selection
 
 
 @pytest.fixture(autouse=True)

@@ -17,13 +17,14 @@ from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.helpers.wire import click, enter
 from workbench.editing.applied import applied
+from workbench.editing.recipes import Recipe
 from workbench.language import prompts as prompts_module
 from workbench.language.generation import Completion
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.probing.probe import probe
 from workbench.tracing.lens import lens
-from workbench.types import PROBES, Edit, Fact, FactSet, ProbeReport, Recipe, TracedPrompt
+from workbench.types import PROBES, Edit, Fact, FactSet, ProbeReport, TracedPrompt
 from workbench.widgets.probe import panel as probe_panel
 from workbench.widgets.probe import views as probe_views
 from workbench.widgets.probe.panel import ProbePanel

@@ -16,8 +16,9 @@ from workbench.editing.applied import applied
 from workbench.facts import graph, load_facts
 from workbench.facts import wordings as prompts
 from workbench.language.prompts import traced_prompt
-from workbench.models.families import inject_gates, shared_view
+from workbench.models.deltas.gates import inject_gates
 from workbench.models.load import LoadedModel
+from workbench.models.views import shared_view
 from workbench.probing import requantise
 from workbench.probing.battery import Battery, Skip
 from workbench.probing.emphasis import word_effects

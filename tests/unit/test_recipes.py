@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from tests.helpers.tiny_facts import capitals, tiny
-from workbench.editing.recipes import RECIPES
+from workbench.editing.recipes import RECIPES, Recipe
 from workbench.editing.rewrite import rewrite
-from workbench.types import Recipe
 
 FACTS = capitals()
 FRANCE = FACTS[0]

@@ -19,6 +19,7 @@ from tests.helpers.small_fits import FACTS, FRANCE, RETAIN, fitted, same
 from tests.helpers.tiny import loaded, tiny_llama
 from tests.helpers.tiny_facts import FAMILIES, capital, tiny
 from workbench.editing import rewrite as fit_module
+from workbench.editing.recipes import Recipe
 from workbench.editing.retain import default_retain
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import default_selection, gate_scores
@@ -38,8 +39,9 @@ from workbench.editing.training.rows import (
 from workbench.editing.training.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.facts.known import load_facts
 from workbench.language.generation import Completion
-from workbench.models.families import inject_gates, shared_view
-from workbench.types import Fact, FactSet, GateDelta, Recipe, Selection
+from workbench.models.deltas.gates import inject_gates
+from workbench.models.views import shared_view
+from workbench.types import Fact, FactSet, GateDelta, Selection
 
 
 @pytest.fixture(autouse=True)

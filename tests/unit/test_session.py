@@ -16,7 +16,7 @@ from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, edit_of, knowing, some_gates
 from tests.unit.test_probe_report import report as probes
 from workbench.files import session as module
-from workbench.files.checked_json import dump, seal
+from workbench.files.checked_json import dump, wrap
 from workbench.files.session import Session, load_session
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
@@ -95,7 +95,7 @@ def test_a_session_from_before_there_were_probes_is_read(tmp_path: Path) -> None
     document = json.loads((folder / "session.json").read_text())
     later = ("kind", "schema_version", "sha256", "control_report", "probes")
     fields = {k: v for k, v in document.items() if k not in later}
-    (folder / "session.json").write_bytes(dump(seal("workbench-session", fields)))
+    (folder / "session.json").write_bytes(dump(wrap("workbench-session", fields)))
     read = load_session(folder)
     assert read.edit is not None and read.report is not None and read.control_report is None and read.probes is None
 
@@ -227,6 +227,6 @@ def test_names_of_maps_stay_in_the_folder(tmp_path: Path, name: str) -> None:
     folder = session().save(tmp_path / "one")
     document = json.loads((folder / "session.json").read_text())
     fields = {k: v for k, v in document.items() if k not in ("kind", "schema_version", "sha256")}
-    (folder / "session.json").write_bytes(dump(seal("workbench-session", {**fields, "maps": [name]})))
+    (folder / "session.json").write_bytes(dump(wrap("workbench-session", {**fields, "maps": [name]})))
     with pytest.raises(ValueError, match=r"one.*(incomplete|cannot be)"):
         load_session(folder)

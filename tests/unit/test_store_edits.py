@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 
 from tests.helpers.stored import FULL, damaged, fail_at, refused, same
 from tests.helpers.tiny import loaded, random_edit, tiny_llama
-from workbench.files import atomic
-from workbench.files import checked_json as sealed
-from workbench.files.store import EDIT_FILE, GATES_FILE, load_edit, save_edit
+from workbench.files import atomic, checked_json
+from workbench.files.edits import EDIT_FILE, TENSORS_FILE, load_edit, save_edit
 from workbench.types import Edit, GateDelta, Step
 
 JSON = st.recursive(
@@ -46,12 +45,12 @@ def rewrite_json(path: Path, **changes: Any) -> None:
 def test_an_edit_comes_back_exactly(edit: Edit, tmp_path: Path) -> None:
     path = edit.save(tmp_path / "deep" / "edit")
     assert path == tmp_path / "deep" / "edit"
-    assert {p.name for p in path.iterdir()} == {EDIT_FILE, GATES_FILE}
+    assert {p.name for p in path.iterdir()} == {EDIT_FILE, TENSORS_FILE}
     again = load_edit(path)
     assert same(edit, again)
     assert again.id == edit.id
     again.save(tmp_path / "again")
-    assert all((path / n).read_bytes() == (tmp_path / "again" / n).read_bytes() for n in (EDIT_FILE, GATES_FILE))
+    assert all((path / n).read_bytes() == (tmp_path / "again" / n).read_bytes() for n in (EDIT_FILE, TENSORS_FILE))
     assert "NaN" not in (path / EDIT_FILE).read_text(encoding="utf-8")
     assert same(edit, load_edit(str(path)))
 
@@ -89,7 +88,7 @@ def test_saving_again_replaces_an_edit_and_nothing_else(edit: Edit, tmp_path: Pa
     path = edit.save(tmp_path / "e")
     other = replace(edit, selector="other")
     assert load_edit(other.save(path)).selector == "other"
-    (path / GATES_FILE).unlink()
+    (path / TENSORS_FILE).unlink()
     assert load_edit(edit.save(path)).selector == "given", "a damaged edit may be replaced"
     (path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="something else"):
@@ -126,7 +125,7 @@ def test_files_are_readable_like_others(edit: Edit, tmp_path: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no json": (lambda p: (p / EDIT_FILE).unlink(), "has no edit.json"),
-    "no gates": (lambda p: (p / GATES_FILE).unlink(), "has no gates.safetensors"),
+    "no gates": (lambda p: (p / TENSORS_FILE).unlink(), "has no gates.safetensors"),
     "json cut": (lambda p: os.truncate(p / EDIT_FILE, 900), "edit.json is damaged or cut short"),
     "json empty": (lambda p: (p / EDIT_FILE).write_bytes(b""), "edit.json is damaged or cut short"),
     "json binary": (lambda p: (p / EDIT_FILE).write_bytes(b"\xff\xfe\x00"), "edit.json is damaged or cut short"),
@@ -141,9 +140,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "edited by hand": (lambda p: rewrite_json(p / EDIT_FILE, base_name="x"), "damaged or edited"),
     "a field more": (lambda p: rewrite_json(p / EDIT_FILE, more=1), "damaged or edited"),
-    "gates cut": (lambda p: os.truncate(p / GATES_FILE, 300), r"gates.safetensors \(300 bytes\) is damaged, cut short"),
+    "gates cut": (
+        lambda p: os.truncate(p / TENSORS_FILE, 300),
+        r"gates.safetensors \(300 bytes\) is damaged, cut short",
+    ),
     "gates of another edit": (
-        lambda p: (p / GATES_FILE).write_bytes(safetensors.torch.save({"a": torch.ones(1)})),
+        lambda p: (p / TENSORS_FILE).write_bytes(safetensors.torch.save({"a": torch.ones(1)})),
         "of another edit",
     ),
 }
@@ -176,7 +178,7 @@ def test_a_sealed_edit_that_makes_no_sense_is_one_clear_error(edit: Edit, tmp_pa
         ({"history": [{"x": 1}]}, "unexpected keyword"),
         ({"id": "0" * 64}, "its gates make the edit"),
     ):
-        (path / EDIT_FILE).write_bytes(sealed.dump(sealed.seal("workbench-edit", {**fields, **changes})))
+        (path / EDIT_FILE).write_bytes(checked_json.dump(checked_json.wrap("workbench-edit", {**fields, **changes})))
         with pytest.raises(ValueError, match=message):
             load_edit(path)
 
@@ -186,7 +188,7 @@ def test_an_edit_from_before_edits_were_drawn_back_says_so(edit: Edit, tmp_path:
     document = json.loads((path / EDIT_FILE).read_text(encoding="utf-8"))
     fields = {k: v for k, v in document.items() if k not in ("kind", "schema_version", "sha256")}
     del fields["recipe"]["draw_back"]
-    (path / EDIT_FILE).write_bytes(sealed.dump(sealed.seal("workbench-edit", fields)))
+    (path / EDIT_FILE).write_bytes(checked_json.dump(checked_json.wrap("workbench-edit", fields)))
     assert load_edit(path).recipe.draw_back is None
 
 
@@ -196,7 +198,7 @@ def test_a_flipped_or_missing_byte_never_gives_another_edit(edit: Edit, tmp_path
     path = tmp_path / "e"
     if not path.exists():
         edit.save(path)
-    file = path / data.draw(st.sampled_from([EDIT_FILE, GATES_FILE]))
+    file = path / data.draw(st.sampled_from([EDIT_FILE, TENSORS_FILE]))
     whole = file.read_bytes()
     try:
         file.write_bytes(damaged(whole, data))

@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.stored import FULL, damaged, fail_at, refused, same
-from workbench.files.checked_json import seal
-from workbench.files.store import load_effect_map, load_report, report_from_dict, report_to_dict
+from workbench.files.checked_json import wrap
+from workbench.files.effect_maps import load_effect_map
+from workbench.files.reports import load_report, report_from_dict, report_to_dict
 from workbench.types import AnswerRow, EffectMap, EvalReport, Rate, TextRow, TracedPrompt
 
 # Effect maps
@@ -184,7 +185,7 @@ def test_a_report_as_json_is_strict_and_says_null_for_nan() -> None:
 def test_a_report_from_before_there_was_collateral_is_read() -> None:
     fields = {k: v for k, v in report_to_dict(report(texts=())).items() if k not in ("texts", "sha256")}
     fields = {k: v for k, v in fields.items() if k not in ("kind", "schema_version")}
-    assert same(report_from_dict(seal("workbench-report", fields)), report(texts=()))
+    assert same(report_from_dict(wrap("workbench-report", fields)), report(texts=()))
 
 
 def test_a_damaged_report_is_refused(tmp_path: Path) -> None:

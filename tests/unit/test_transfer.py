@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.helpers.tiny import loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
 from workbench.editing.applied import applied
 from workbench.editing.export import README, export_base, merge, save_peft
-from workbench.files.store import load_edit
-from workbench.models.families import shared_view
+from workbench.files.edits import load_edit
 from workbench.models.load import LoadedModel, load_model
+from workbench.models.views import shared_view
 from workbench.types import Edit, GateDelta
 
 IDS = torch.tensor([[9, 270, 272, 284, 274, 33, 400, 2], [5, 6, 7, 8, 300, 301, 302, 303]])

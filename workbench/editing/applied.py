@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from workbench.models.families import inject_gates, shared_view, write_gates
+from workbench.models.deltas import Mounted
 from workbench.models.load import AppliedEdit, LoadedModel
+from workbench.models.views import shared_view
 from workbench.types import Edit
 
 
@@ -15,7 +16,7 @@ def check_base(model: LoadedModel, edit: Edit) -> None:
     if model.base.fingerprint != edit.base_fingerprint:
         raise ValueError(
             f"This edit was fitted on {edit.base_name!r} with the fingerprint {edit.base_fingerprint[:16]}, but the "
-            f"model is {model.base.name!r} with the fingerprint {model.base.fingerprint[:16]}. Its gates mean nothing "
+            f"model is {model.base.name!r} with the fingerprint {model.base.fingerprint[:16]}. It means nothing "
             "there: load that base, or fit the edit again."
         )
 
@@ -36,7 +37,7 @@ def chosen_stages(edit: Edit, stages: Sequence[str] | str | None) -> tuple[str, 
 
 
 class Dial:
-    """An edited model whose strength can be turned: the gates are changed in place, where ``applied`` makes a model
+    """An edited model whose strength can be turned: its numbers are changed in place, where ``applied`` makes a model
     anew.
 
     Args:
@@ -51,9 +52,8 @@ class Dial:
     def __init__(self, model: LoadedModel, edit: Edit, stage: str | None = None) -> None:
         check_base(model, edit)
         self._model, self._edit, self._stage = model, edit, stage or edit.stage_names[-1]
-        gates = model.gates * edit.delta(stage)
         self._view = shared_view(model.base.hf)
-        self._vectors = inject_gates(self._view, model.architecture, gates)
+        self._mounted = Mounted(self._view, model.architecture, model.delta.then(edit.delta(stage)))
 
     def at(self, strength: float) -> LoadedModel:
         """The model at a strength (as for ``applied``). Models given before are turned to it as well.
@@ -62,8 +62,8 @@ class Dial:
             ValueError: A strength that is not finite.
         """
         model = self._model
-        gates = model.gates * self._edit.delta(self._stage, strength)
-        write_gates(self._vectors, model.architecture, gates)
+        delta = model.delta.then(self._edit.delta(self._stage, strength))
+        self._mounted.write(delta)
         return LoadedModel(
             self._view,
             model.tokenizer,
@@ -71,7 +71,7 @@ class Dial:
             architecture=model.architecture,
             base=model.base,
             applied=(*model.applied, AppliedEdit(self._edit, self._stage, strength)),
-            gates=gates,
+            delta=delta,
         )
 
 
@@ -86,7 +86,8 @@ def applied(
         model: The edit's base (or, with ``stack``, an edited model over it).
         edit: The edit.
         stage: Its stages up to this one; None for all.
-        strength: Gates are ``lerp(1, product of the stages, strength)``: 0 equals the base to the bit.
+        strength: From 0, which equals the base to the bit, to 1, the whole edit. Gates go from 1, what is added from 0,
+            whole tensors from the base's.
         stack: Allow a model that carries edits already; the new one comes after them.
 
     Raises:

@@ -14,13 +14,15 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from workbench.editing.rewrite import check_selection
+from workbench.editing.recipes import Recipe
+from workbench.editing.task import check_selection
 from workbench.editing.training.loop import CancelFlag, Moving, Training, check_cancel
 from workbench.editing.training.optimisers import Adam
 from workbench.language.prompts import check_first_tokens
-from workbench.models.families import inject_lora, own_layer_weights, shared_view
+from workbench.models.deltas.low_rank import inject_lora
+from workbench.models.views import own_layer_weights, shared_view
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, FactSet, Recipe, Selection, Step
+from workbench.types import Fact, FactSet, Selection, Step
 
 Baseline = Literal["full", "lora"]
 RATES: dict[Baseline, float] = {"full": 2e-5, "lora": 3e-2}
@@ -128,5 +130,5 @@ def _prepare(
     sizes = [*accumulate(sum(module.weight.shape) for module in modules)]  # A is [1, inputs], B is [outputs, 1]
     wanted = selection.n_parameters(model)
     nearest = min(range(len(sizes)), key=lambda i: abs(sizes[i] - wanted))
-    inject_lora(view, model.architecture, names[: nearest + 1], LORA_RANK, seed)
+    inject_lora(view, model.architecture, dict.fromkeys(names[: nearest + 1], LORA_RANK), "default", seed)
     return view, {name: p for name, p in view.named_parameters() if "lora_" in name}, LORA_RANK

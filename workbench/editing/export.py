@@ -11,15 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from workbench.editing.applied import check_base
-from workbench.files.atomic import new_folder, write_bytes
+from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.models.bundled import NAME as BUNDLED
-from workbench.models.families import fold_gates, shared_view
+from workbench.models.deltas import Base, export, fold
 from workbench.models.load import LoadedModel, load_model
-from workbench.types import Edit, GateDelta
+from workbench.models.views import shared_view
+from workbench.types import Edit
 
 README = "README.md"
 _WRITTEN = re.compile(r"<!-- circuit-workbench (\w+): (.*) -->\s*\Z")
@@ -30,51 +28,52 @@ _BUNDLED_NOTE = (
 _OTHER_NOTE = "The licence is the base model's own."
 
 
-def save_peft(edit: Edit, path: str | Path, *, stage: str | None = None) -> Path:
-    """Write one PEFT IA3 adapter that does what the stages of an edit up to ``stage`` do together.
+def save_peft(edit: Edit, path: str | Path, *, stage: str | None = None, model: LoadedModel | None = None) -> Path:
+    """Write one PEFT adapter that does what the stages of an edit up to ``stage`` do together: IA3 for gates, LoRA for
+    low-rank updates and for both together.
 
-    No model is needed: the edit's provenance names the modules. The keys are plain module names, so
+    No model is needed where the edit is of one kind: it names its modules. The keys are plain module names, so
     ``peft.PeftModel.from_pretrained(base, path)`` gives the logits of ``applied`` in any other program.
 
     Args:
         edit: The edit.
         path: The folder.
         stage: Its stages up to this one; None for all.
+        model: The edit's base, which an edit of several kinds needs.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: No such stage, an edit without gates, or one whose provenance does not name the modules.
+        ValueError: No such stage, an edit that changes nothing there, one that does not name its modules, one that no
+            adapter says exactly (the message says why, and what can be done), or another base.
         FileExistsError: There is something else of that name.
         OSError: It cannot be written; what was there is as it was.
     """
-    from peft import IA3Config
-
     delta = edit.delta(stage)
-    places = _places(edit, delta)
-    inputs = sorted({p["module"] for p in places.values() if p["on_input"]})
-    config = IA3Config(
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=edit.base_name,
-        target_modules=_any_of(sorted({p["module"] for p in places.values()})),
-        feedforward_modules=_any_of(inputs) if inputs else [],
-        fan_in_fan_out=edit.provenance["modules"]["fan_in_fan_out"],
-        inference_mode=True,
-    )
-    tensors = {}
-    for module, vector in _vectors(places, delta).items():
-        row = module in inputs
-        tensors[f"base_model.model.{module}.ia3_l"] = vector.reshape((1, -1) if row else (-1, 1)).contiguous()
+    if not delta.tensors():
+        raise ValueError("This edit changes nothing at that stage, so there is nothing to export.")
+    if model is not None:
+        check_base(model, edit)
+    modules = edit.modules or (model.architecture.describe() if model is not None else None)
+    if modules is None:
+        raise ValueError(
+            "The edit does not name the modules of its base. Add them with the base model at hand: "
+            "dataclasses.replace(edit, modules=model.architecture.describe(edit.selection.entries(model)))."
+        )
+    base = None if model is None else Base(model.base.hf, model.architecture)
+    adapter = export(delta, modules, base)
+    adapter.config.base_model_name_or_path = edit.base_name
 
     def fill(folder: Path) -> None:
         import safetensors.torch
 
-        config.save_pretrained(str(folder))
-        write_bytes(folder / "adapter_model.safetensors", safetensors.torch.save(tensors, metadata={"format": "pt"}))
+        adapter.config.save_pretrained(str(folder))
+        tensors = safetensors.torch.save(dict(adapter.tensors), metadata={"format": "pt"})
+        write_bytes(folder / "adapter_model.safetensors", tensors)
 
     text = f"""
-This IA3 adapter multiplies {delta.n_moved()} activations of the base model.
+{adapter.text}
 
 {_edit_table(edit, stage)}
 It fits this base only. With the base as a plain transformers model:
@@ -83,14 +82,15 @@ It fits this base only. With the base as a plain transformers model:
 
 {_base_note(edit.base_name)}
 """
-    front = {"library_name": "peft", "tags": "[ia3, model-editing]"}
-    return _write(path, "adapter", fill, "IA3 adapter", text, front=front, base=edit.base_name)
+    front = {"library_name": "peft", "tags": f"[{adapter.kind}, model-editing]"}
+    title = {"ia3": "IA3", "lora": "LoRA"}[adapter.kind]
+    return _write(path, "adapter", fill, f"{title} adapter", text, front=front, base=edit.base_name)
 
 
 def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None = None) -> Path:
-    """Write an edited model as a plain HF folder (model and tokenizer), with the gates multiplied into the weights.
+    """Write an edited model as a plain HF folder (model and tokenizer), with the edit folded into the weights.
 
-    The products are rounded to the weights' dtype once: in float32 the logits agree with ``applied`` within 1e-4, in
+    They are rounded to the weights' dtype once: in float32 the logits agree with ``applied`` within 1e-4, in
     half precision within its rounding. The given model is not changed.
 
     Args:
@@ -112,7 +112,7 @@ def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None
         raise ValueError(f"{model.name!r} carries an edit already. Merge into its base: merge(model.base, edit, path).")
     check_base(model, edit)
     view = shared_view(model.hf)
-    fold_gates(view, model.architecture, edit.delta(stage))
+    fold(view, model.architecture, edit.delta(stage))
     text = f"""
 {model.name} with an edit merged into its weights. A plain transformers model.
 
@@ -155,42 +155,12 @@ The base model {base.name}, weights and tokenizer exactly as circuit-workbench u
     )
 
 
-def _places(edit: Edit, delta: GateDelta) -> dict[tuple[int, str], dict[str, Any]]:
-    """Module, span start, vector size and side of each gate site, as ``Architecture.describe`` put them down."""
-    if not delta.gates:
-        raise ValueError("This edit has no gates at that stage, so there is nothing to export.")
-    known = {(p["layer"], p["site"]): p for p in edit.provenance.get("modules", {}).get("sites", [])}
-    missing = [f"layer {layer} {site}" for layer, site in delta.gates if (layer, site) not in known]
-    if missing:
-        raise ValueError(
-            f"The edit's provenance does not name the modules of {len(missing)} gate sites (the first: {missing[0]}). "
-            "Add them with the base model at hand: dataclasses.replace(edit, provenance={**edit.provenance, "
-            "'modules': model.architecture.describe(edit.delta().gates)})."
-        )
-    return {key: known[key] for key in delta.gates}
-
-
-def _vectors(places: Mapping[tuple[int, str], Mapping[str, Any]], delta: GateDelta) -> dict[str, Tensor]:
-    """The whole IA3 vector of each module; modules that fuse several sites keep 1 at the others."""
-    out: dict[str, Tensor] = {}
-    for key, gate in delta.gates.items():
-        place = places[key]
-        vector = out.setdefault(place["module"], torch.ones(place["size"]))
-        vector[place["start"] : place["start"] + len(gate)] = gate
-    return out
-
-
 def _model_writer(view: Any, model: LoadedModel) -> Callable[[Path], None]:
     def fill(folder: Path) -> None:
         view.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
 
     return fill
-
-
-def _any_of(names: list[str]) -> str:
-    """A regular expression for exactly these modules (PEFT matches a list of names by suffix)."""
-    return "|".join(map(re.escape, names))
 
 
 def _edit_table(edit: Edit, stage: str | None) -> str:
@@ -241,4 +211,4 @@ def _is_ours(folder: Path, kind: str) -> bool:
     if not (folder / README).is_file():
         return False
     found = _WRITTEN.search((folder / README).read_text(encoding="utf-8", errors="replace"))
-    return found is not None and found[1] == kind and {p.name for p in folder.iterdir()} <= set(found[2].split(" "))
+    return found is not None and found[1] == kind and contents(folder) <= set(found[2].split(" "))

@@ -1,43 +1,66 @@
-"""The built-in recipes. Their settings were tuned on dev facts only (``benchmarks/tune.py``)."""
+"""The recipes by class and by name, and the table of the methods that they choose: ``wb.recipes``.
+
+A new method is a file in ``workbench.editing.methods`` and a row in ``METHODS``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
 
-from workbench.types import Recipe
+from workbench.editing.methods.full import FullFineTuning, make_full
+from workbench.editing.methods.ia3 import DEFAULT, IA3, make_ia3
+from workbench.editing.methods.ia3 import RECIPES as IA3_RECIPES
+from workbench.editing.methods.lora import LoRA, make_lora
+from workbench.editing.task import Task
+from workbench.types import BaseRecipe, Edit
 
-DEFAULT = Recipe()
+__all__ = ["DEFAULT", "IA3", "METHODS", "RECIPES", "FullFineTuning", "LoRA", "Recipe", "named_recipe"]
 
-RECIPES: dict[str, Recipe] = {
-    "unlearn-then-learn": DEFAULT,
-    "learn-only": replace(DEFAULT, name="learn-only", stages=("learn",), steps=sum(DEFAULT.stage_steps)),
-    "unlearn-only": replace(DEFAULT, name="unlearn-only", stages=("unlearn",), steps=DEFAULT.stage_steps[0]),
-    # arXiv 2508.07075: learning rate 5e-5, 50 epochs over 20 questions at batch 1, no retain term, short answers.
-    "paper": Recipe(
-        name="paper",
-        answers="short",
-        contexts=False,
-        optimiser="adam",
-        steps=1000,
-        learning_rate=5e-5,
-        warmup=0,
-        average=0,
-        batch_size=1,
-        retain_weight=0.0,
-        retain_size=0,
-        hinge=None,
-        draw_back=None,
-    ),
+Recipe = IA3
+"""The recipe that the workbench is named for, as ``wb.Recipe``."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """An editing method.
+
+    Args:
+        title: For tables and menus.
+        recipe: The class of its recipes.
+        make: Makes the edit.
+        source: The paper.
+    """
+
+    title: str
+    recipe: type[BaseRecipe]
+    make: Callable[[Task], Edit]
+    source: str
+
+
+METHODS: dict[str, Method] = {
+    method.recipe.method: method
+    for method in (
+        Method("IA3 unlearn-then-learn", IA3, make_ia3, "arXiv 2508.07075"),
+        Method("LoRA", LoRA, make_lora, "arXiv 2106.09685"),
+        Method("full fine-tuning", FullFineTuning, make_full, ""),
+    )
 }
-"""By name: the default; one stage with as many steps in total; stage 1 alone; the paper's settings."""
+"""By the name that recipes and saved files have for them."""
+
+RECIPES: dict[str, BaseRecipe] = {**IA3_RECIPES, "lora": LoRA(), "full": FullFineTuning()}
+"""The built-in recipes by name."""
 
 
-def harder(recipe: Recipe) -> Recipe:
-    """The same with twice the steps in its last stage, for facts that are not learned."""
-    *before, last = recipe.stage_steps
-    return replace(recipe, steps=(*before, 2 * last))
+def named_recipe(name: str) -> BaseRecipe:
+    """A built-in recipe.
 
-
-def changes_steps(recipe: Recipe) -> bool:
-    """Whether a recipe has other steps than the built-in one of its name (than the default, where there is none)."""
-    return recipe.steps not in (None, RECIPES.get(recipe.name, DEFAULT).steps)
+    Raises:
+        ValueError: An unknown name; the message lists the built-in ones and the nearest.
+    """
+    if name not in RECIPES:
+        near = get_close_matches(name, RECIPES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown recipe {name!r}; the built-in ones are {list(RECIPES)}.{hint}")
+    return RECIPES[name]

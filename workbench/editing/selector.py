@@ -15,7 +15,7 @@ from workbench.facts.known import load_facts
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
-from workbench.types import Component, Fact, FactSet, Form, Recipe, Selection, Site
+from workbench.types import Component, Fact, FactSet, Form, Selection, Site, TrainedRecipe
 
 NEURONS = 2000
 MORE_NEURONS = 8000
@@ -113,9 +113,8 @@ def gate_scores(
         raise ValueError("default_selection needs at least one fact, got none.")
     d_mlp, n_layers = model.shape.d_mlp, model.shape.n_layers
     neurons: dict[tuple[int, Site], range] = {(layer, "post"): range(d_mlp) for layer in range(n_layers)}
-    wanted = [
-        gate_gradients(model, wanted_rows(model, [one], "learn", Recipe()), neurons).mean(0).square() for one in facts
-    ]
+    rows = [wanted_rows(model, [one], "learn", TrainedRecipe()) for one in facts]
+    wanted = [gate_gradients(model, of_fact, neurons).mean(0).square() for of_fact in rows]
     gain = torch.stack(wanted).mean(0).sqrt()
     pool = load_facts() if pool is None else pool
     if not len(retainable(model, facts, pool, progress=progress)):

@@ -81,12 +81,21 @@ def new_folder(path: str | Path, may_replace: Callable[[Path], bool]) -> Iterato
             shutil.rmtree(old, ignore_errors=True)
 
 
+LITTER = {".ipynb_checkpoints", ".DS_Store", "__pycache__", "desktop.ini", "Thumbs.db"}
+"""What JupyterLab and file managers leave in folders that somebody has looked at."""
+
+
+def contents(folder: Path) -> set[str]:
+    """Names of what is in a folder, but for what programs leave there."""
+    return {p.name for p in folder.iterdir()} - LITTER
+
+
 def _check_free(path: Path, may_replace: Callable[[Path], bool]) -> None:
     if not path.exists():
         return
     if not path.is_dir():
         raise FileExistsError(f"{path} is a file, but a folder is to be written. Choose another name.")
-    if any(path.iterdir()) and not may_replace(path):
+    if contents(path) and not may_replace(path):
         raise FileExistsError(
             f"The folder {path} holds something else than what is to be written, so it is not replaced. Choose another "
             "name, or remove it yourself."

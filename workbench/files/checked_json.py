@@ -1,4 +1,4 @@
-"""Sealed JSON documents: what they are, a schema version, a checksum, and fields that come back exactly.
+"""Checked JSON documents: what they are, a schema version, a checksum, and fields that come back exactly.
 
 A document is ``{"kind": "workbench-edit", "schema_version": 1, "sha256": of the fields, **fields}``.
 """
@@ -13,7 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
+from torch import Tensor
+
+from workbench.files.migrations import migrated
 
 Kind = Literal[
     "workbench-edit",
@@ -24,18 +28,18 @@ Kind = Literal[
     "workbench-arms",
 ]
 VERSIONS: dict[Kind, int] = {
-    "workbench-edit": 1,
+    "workbench-edit": 2,
     "workbench-effect-map": 1,
-    "workbench-report": 1,
+    "workbench-report": 2,
     "workbench-session": 1,
     "workbench-probes": 1,
-    "workbench-arms": 2,
+    "workbench-arms": 3,
 }
-"""The schema version that is written, and the only one that is read."""
-AGAIN = "Take it from a copy, or make it again."
+"""The schema version that is written. Older ones are read through ``workbench.files.migrations``."""
+RETRY_HINT = "Take it from a copy, or make it again."
 
 
-def seal(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
+def wrap(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
     """A document with these fields, as plain JSON values.
 
     Raises:
@@ -45,7 +49,7 @@ def seal(kind: Kind, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": kind, "schema_version": VERSIONS[kind], "sha256": _fields_sha256(plain), **plain}
 
 
-def unseal(kind: Kind, document: Any, where: str | Path) -> dict[str, Any]:
+def unwrap(kind: Kind, document: Any, where: str | Path) -> dict[str, Any]:
     """The fields of a document of this kind.
 
     Args:
@@ -54,32 +58,34 @@ def unseal(kind: Kind, document: Any, where: str | Path) -> dict[str, Any]:
         where: Its source, for messages.
 
     Raises:
-        ValueError: It is of another kind or schema version, or was changed after it was sealed.
+        ValueError: It is of another kind or a newer schema version, or was changed after it was saved.
     """
     found = document.get("kind") if isinstance(document, Mapping) else None
     if found != kind:
         what = f"a {found}" if found in list(VERSIONS) else "nothing that this package wrote, or damaged"
         raise ValueError(f"{where} is not a {kind}: it is {what}.")
-    version = document.get("schema_version")
-    if version != VERSIONS[kind]:
+    version, written = document.get("schema_version"), VERSIONS[kind]
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(f"{where} has the schema version {version!r}, which is none. {RETRY_HINT}")
+    if version > written:
         raise ValueError(
-            f"{where} has the schema version {version!r}, but this version of circuit-workbench reads version "
-            f"{VERSIONS[kind]}. Load it with the version of circuit-workbench that wrote it, or a newer one."
+            f"{where} has the schema version {version}, but this version of circuit-workbench reads versions up to "
+            f"{written}. Load it with the version of circuit-workbench that wrote it, or a newer one."
         )
     fields = {k: v for k, v in document.items() if k not in ("kind", "schema_version", "sha256")}
     if _fields_sha256(fields) != document.get("sha256"):
-        raise ValueError(f"{where} was damaged or edited after it was saved: it fails its own checksum. {AGAIN}")
-    return _exact(fields)
+        raise ValueError(f"{where} was damaged or edited after it was saved: it fails its own checksum. {RETRY_HINT}")
+    return migrated(kind, version, written, _exact(fields), where)
 
 
 @contextmanager
-def naming(where: str | Path) -> Iterator[None]:
+def errors_name(where: str | Path) -> Iterator[None]:
     """Turn what a malformed file causes into one ValueError that names the file."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         detail = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{where} cannot be read: {detail} {AGAIN}") from error
+        raise ValueError(f"{where} cannot be read: {detail} {RETRY_HINT}") from error
 
 
 def _plain(value: Any, where: str) -> Any:
@@ -124,7 +130,7 @@ def parse(content: bytes, where: Path) -> Any:
     try:
         return json.loads(content.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is damaged or cut short ({error}). {AGAIN}") from error
+        raise ValueError(f"{where} is damaged or cut short ({error}). {RETRY_HINT}") from error
 
 
 def parse_file(path: Path) -> Any:
@@ -146,3 +152,12 @@ def _fields_sha256(fields: Mapping[str, Any]) -> str:
 def sha256(content: bytes) -> str:
     """Checksum in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
+
+
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Checksum of named tensors: names, types, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Probe reports as sealed JSON files (see ``workbench.files.store``): what is loaded equals what was saved."""
+"""Probe reports as checked JSON files (see ``workbench.files.checked_json``): what is loaded equals what was saved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.files.atomic import write_bytes
-from workbench.files.checked_json import dump, naming, parse_file, seal, unseal
+from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
 from workbench.types import Curve, Fact, Lens, ProbeReport, ProbeRow, Rate, TracedPrompt
 
 
@@ -22,7 +22,7 @@ def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
         probe: {stage: {name: asdict(r) for name, r in of.items()} for stage, of in by.items()}
         for probe, by in report.rates.items()
     }
-    return seal(
+    return wrap(
         "workbench-probes",
         {
             "fact": report.fact.to_dict(),
@@ -50,8 +50,8 @@ def probes_from_dict(data: Mapping[str, Any], where: str | Path = "this dictiona
     Raises:
         ValueError: It is of another kind or schema version, or was changed.
     """
-    fields = unseal("workbench-probes", data, where)
-    with naming(where):
+    fields = unwrap("workbench-probes", data, where)
+    with errors_name(where):
         rates = {
             probe: {stage: {name: Rate(**r) for name, r in of.items()} for stage, of in by.items()}
             for probe, by in fields["rates"].items()

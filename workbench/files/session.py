@@ -1,6 +1,6 @@
 """A session in a folder: the fact, its maps, the selection, the edit, its evaluation and what the probes found.
 
-The folder holds the files that ``store`` writes (``maps/*.safetensors``, ``edit/``, ``report.json``,
+The folder holds the files that the modules beside this one write (``maps/*.safetensors``, ``edit/``, ``report.json``,
 ``control_report.json``, ``probes.json``) and ``session.json``, which names them. It appears whole or not at all.
 """
 
@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workbench.files.atomic import new_folder, write_bytes
-from workbench.files.checked_json import AGAIN, dump, naming, parse, seal, unseal
+from workbench.files.atomic import contents, new_folder, write_bytes
+from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, unwrap, wrap
+from workbench.files.edits import load_edit, save_edit
+from workbench.files.effect_maps import load_effect_map, save_effect_map
 from workbench.files.probes import load_probes, save_probes
-from workbench.files.store import load_edit, load_effect_map, load_report, save_edit, save_effect_map, save_report
+from workbench.files.reports import load_report, save_report
 from workbench.types import Edit, EffectMap, EvalReport, Fact, ProbeReport, Selection
 
 SESSION_FILE = "session.json"
@@ -106,7 +108,7 @@ class Session:
                 save_report(self.control_report, folder / CONTROL_FILE)
             if self.probes is not None:
                 save_probes(self.probes, folder / PROBES_FILE)
-            write_bytes(folder / SESSION_FILE, dump(seal("workbench-session", fields)))
+            write_bytes(folder / SESSION_FILE, dump(wrap("workbench-session", fields)))
         return Path(path)
 
 
@@ -124,10 +126,10 @@ def load_session(path: str | Path) -> Session:
         )
     file = path / SESSION_FILE
     if not file.is_file():
-        raise ValueError(f"{path} is not a saved session: it has no {SESSION_FILE}. {AGAIN}")
-    fields = unseal("workbench-session", parse(file.read_bytes(), file), file)
+        raise ValueError(f"{path} is not a saved session: it has no {SESSION_FILE}. {RETRY_HINT}")
+    fields = unwrap("workbench-session", parse(file.read_bytes(), file), file)
     try:
-        with naming(path):
+        with errors_name(path):
             return Session(
                 fact=Fact.from_dict(fields["fact"]),
                 fingerprint=fields["fingerprint"],
@@ -140,12 +142,12 @@ def load_session(path: str | Path) -> Session:
                 probes=load_probes(path / PROBES_FILE) if fields.get("probes") else None,  # older sessions lack both
             )
     except FileNotFoundError as error:
-        raise ValueError(f"The session {path} is incomplete: {error} {AGAIN}") from error
+        raise ValueError(f"The session {path} is incomplete: {error} {RETRY_HINT}") from error
 
 
 def _is_session(folder: Path) -> bool:
     """Whether a folder holds a session of ours (damaged ones too) and nothing else."""
-    if {p.name for p in folder.iterdir()} - PARTS or not (folder / SESSION_FILE).is_file():
+    if contents(folder) - PARTS or not (folder / SESSION_FILE).is_file():
         return False
     with (folder / SESSION_FILE).open("rb") as file:
         return b'"workbench-session"' in file.read(200)

@@ -92,8 +92,8 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
     an empty one.
 
     A text that another begins with is read off that one (answers of one token after one prompt, say), what several
-    begin with is computed once, and the last token of a row never. Below the lowest gate of an edited model the states
-    are the base's; those of the last few calls are kept, for a strength that is turned. Equal to
+    begin with is computed once, and the last token of a row never. Below the lowest layer that an edit changes the
+    states are the base's; those of the last few calls are kept, for a strength that is turned. Equal to
     ``continuation_logprobs`` up to rounding.
 
     Raises:
@@ -111,7 +111,7 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
     for text, (prompt, continuation) in zip(given, rows, strict=True):
         row = next(i for i, longer in enumerate(texts) if longer[: len(text)] == text)
         at += [(row, len(prompt) - 1 + n - shared) for n in range(len(continuation))]
-    start = min((layer for layer, _ in model.gates.gates), default=0) if model.applied else 0
+    start = model.delta.lowest_layer or 0  # below it the states are the base's
     with torch.inference_mode(), borrowed(Resumable, model) as engine:
         resid = _entering(model.base, texts, start) if start else engine.embed(pad(texts, pad_token(model), "right")[0])
         prefix = engine.resumed_keys_values(resid[:1, :shared], start) if shared else None

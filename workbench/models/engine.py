@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from workbench.models.families import shared_view
 from workbench.models.load import LoadedModel
+from workbench.models.views import shared_view
 
 HookSite = Literal["resid", "attn", "mlp", "z", "post", "q", "k", "v", "gate", "up"]
 """``resid``: the residual stream entering a layer; ``attn``, ``mlp``: what a layer adds to it; ``z``, ``post``: inputs

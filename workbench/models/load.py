@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.bundled import NAME, bundled_file, load_gguf
-from workbench.models.families import Architecture, fold_gates, inject_gates, read_architecture, shared_view
-from workbench.types import Edit, GateDelta, ModelShape
+from workbench.models.deltas import put_under_bridge
+from workbench.models.families import Architecture, read_architecture
+from workbench.models.views import shared_view
+from workbench.types import NO_DELTA, Delta, Edit, ModelShape
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,12 @@ class LoadedModel:
     share its weights.
 
     Attributes:
-        hf: The pristine HF model (for an edited model: a copy that shares the weights and carries the gates).
+        hf: The pristine HF model (for an edited model: a copy that shares the weights and carries the delta).
         tokenizer: Its tokenizer.
         name: What it is called in results.
         architecture: Its shape and module names.
         applied: The edits it carries, first to last; empty for a base model.
+        delta: What they add to the base together; it changes nothing for a base model.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class LoadedModel:
         architecture: Architecture | None = None,
         base: LoadedModel | None = None,
         applied: tuple[AppliedEdit, ...] = (),
-        gates: GateDelta | None = None,
+        delta: Delta = NO_DELTA,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
@@ -56,7 +59,7 @@ class LoadedModel:
         self.architecture = architecture or read_architecture(hf)
         self.applied = applied
         self._base = base
-        self._gates = gates
+        self.delta = delta
         self._bridge: Any = None
         self._runner: Any = None
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
@@ -70,11 +73,6 @@ class LoadedModel:
     def edited(self) -> bool:
         """Whether this is a changed view of another model: one that carries edits, or was tuned to compare with."""
         return self._base is not None
-
-    @property
-    def gates(self) -> GateDelta:
-        """The gates in effect; empty for a base model."""
-        return self._gates or GateDelta({})
 
     @property
     def shape(self) -> ModelShape:
@@ -113,10 +111,7 @@ class LoadedModel:
             from transformer_lens.model_bridge import TransformerBridge
 
             view = shared_view(self.base.hf)
-            fused = {k: g for k, g in self.gates.gates.items() if self.architecture.is_fused(k[1])}
-            plain = {k: g for k, g in self.gates.gates.items() if k not in fused}
-            inject_gates(view, self.architecture, GateDelta(plain))
-            fold_gates(view, self.architecture, GateDelta(fused))
+            put_under_bridge(view, self.architecture, self.delta)
             tokenizer = copy.deepcopy(self.tokenizer)
             # With these, TransformerLens takes it as it is; else it would load its files again, perhaps from the hub.
             tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}

@@ -23,9 +23,11 @@ from workbench.language.answers import classify
 from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids
 from workbench.language.scoring import continuation_probabilities
+from workbench.models.deltas import put_under_gates
+from workbench.models.deltas.gates import inject_gates
 from workbench.models.engine import Resumable
-from workbench.models.families import inject_gates, shared_view
 from workbench.models.load import LoadedModel
+from workbench.models.views import shared_view
 from workbench.probing.battery import Battery, Skip
 from workbench.types import Curve, Fact, GateDelta, Site
 
@@ -115,7 +117,8 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
     ones: dict[tuple[int, Site], torch.Tensor] = {
         (layer, site): torch.ones(shape.site_size(site)) for layer in range(start, shape.n_layers) for site in sites
     }
-    view = shared_view(model.hf)
+    view = shared_view(model.base.hf)
+    put_under_gates(view, model.architecture, model.delta)
     parameters = inject_gates(view, model.architecture, GateDelta(ones), adapter="relearning")
     student = LoadedModel(view, model.tokenizer, name=f"{model.name}, relearning", architecture=model.architecture)
     engine = Resumable(student, view)

@@ -1,6 +1,6 @@
 """Rounding: does the edit survive weights of 8 and 4 bits, or does the old fact come back?
 
-The gates are folded into the weights that they scale, on a structure copy; only those weight matrices are rounded, and
+The edit is folded into the weights that it changes, on a structure copy; only those weight matrices are rounded, and
 only they take memory of their own. The base model's same matrices are rounded too, as the control. That control shows
 something only where rounding moves the base's weights: those of a quantised model may lie on the rounding's own grid.
 The bundled model's do for groups of 32, so groups are of 64; where weights hardly move even so, the report says it.
@@ -11,16 +11,17 @@ to the nearest of evenly spaced values between a group's least and largest, not 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workbench.facts.wordings import Prompt, held_out
-from workbench.models.families import fold_gates, shared_view
+from workbench.models.deltas import changed_weights, fold
 from workbench.models.load import LoadedModel
+from workbench.models.views import shared_view
 from workbench.probing.battery import Battery, Skip
-from workbench.types import GateDelta
+from workbench.types import NO_DELTA, Delta
 
 BITS = (8, 4)
 GROUP = 64
@@ -31,10 +32,9 @@ LEAST_CHANGE = 1e-4
 
 def probe_requantise(battery: Battery) -> None:
     """The question and some held-out ones, asked of every stage with the edited weights rounded."""
-    delta = battery.edit.delta()
-    if not delta.gates:
-        raise Skip("the edit has no gates, so there are no edited weights to round")
-    ones = GateDelta({key: torch.ones_like(gate) for key, gate in delta.gates.items()})
+    names = changed_weights(battery.model.architecture, battery.edit.delta())
+    if not names:
+        raise Skip("the edit changes no weight matrix, so there are no edited weights to round")
     for bits in BITS:
         prompts = [
             Prompt(f"{bits} bits", q, fact, group=battery.group(fact))
@@ -43,52 +43,53 @@ def probe_requantise(battery: Battery) -> None:
         ]
 
         def made(stage: str, bits: int = bits) -> LoadedModel:
-            gates = ones if stage == "base" else ones * battery.edit.delta(stage)
+            delta = NO_DELTA if stage == "base" else battery.edit.delta(stage)
             try:
-                return rounded_model(battery.model, gates, bits)
+                return rounded_model(battery.model, delta, names, bits)
             except ValueError as error:
                 raise Skip(f"the edited weights cannot be rounded: {error}") from error
 
         battery.ask("requantise", prompts, models=made)
-        change = change_by_rounding(battery.model, ones, bits)
+        change = change_by_rounding(battery.model, names, bits)
         if change < LEAST_CHANGE:
             battery.skipped[f"requantise: {bits} bits as a control"] = (
-                "the base's weights lie on this rounding's grid already, so only groups with a gate that moved change"
+                "the base's weights lie on this rounding's grid already, so only groups with an edited weight change"
             )
 
 
-def rounded_model(model: LoadedModel, gates: GateDelta, bits: int) -> LoadedModel:
-    """A model of its own in which gates are folded into the weights that they scale, and these are rounded.
+def rounded_model(model: LoadedModel, delta: Delta, names: Sequence[str], bits: int) -> LoadedModel:
+    """A model of its own in which a delta is folded into weights, and weight matrices are rounded.
 
     Args:
         model: The base; everything else is shared with it.
-        gates: The gates; a gate of 1 only has its weights rounded.
+        delta: The delta.
+        names: Of the matrices that are rounded, whether the delta has changed them or not.
         bits: Of each weight.
     """
     view = shared_view(model.base.hf)
-    fold_gates(view, model.architecture, gates)
+    fold(view, model.architecture, delta)
     transposed = model.architecture.family.fan_in_fan_out
-    for name in model.architecture.vectors(gates):
-        module: Any = view.get_submodule(name)
-        back = rounded(module.weight.T if transposed else module.weight, bits)
-        module.weight = nn.Parameter((back.T if transposed else back).contiguous(), requires_grad=False)
+    for name in names:
+        parameter = view.get_parameter(name)
+        back = rounded(parameter.T if transposed else parameter, bits)
+        parameter.data = (back.T if transposed else back).contiguous()
     name = f"{model.name}, edited weights at {bits} bits"
     return LoadedModel(view, model.tokenizer, name=name, architecture=model.architecture)
 
 
-def change_by_rounding(model: LoadedModel, gates: GateDelta, bits: int) -> float:
-    """How far rounding moves the base's weights in the matrices that gates scale: the root mean square of the change as
-    a share of the weights' own, from 0.
+def change_by_rounding(model: LoadedModel, names: Sequence[str], bits: int) -> float:
+    """How far rounding moves the base's weights in some matrices: the root mean square of the change as a share of the
+    weights' own, from 0.
 
     Args:
         model: The base.
-        gates: The gates; only where they are counts.
+        names: Of the matrices.
         bits: Of each weight.
     """
-    view, back = model.base.hf, rounded_model(model, gates, bits).hf
+    view, back = model.base.hf, rounded_model(model, NO_DELTA, names, bits).hf
     total = torch.zeros(2, dtype=torch.float64)
-    for name in model.architecture.vectors(gates):
-        was, now = (one.get_submodule(name).weight.detach().double() for one in (view, back))
+    for name in names:
+        was, now = (network.get_parameter(name).detach().double() for network in (view, back))
         total += torch.stack([(now - was).square().sum(), was.square().sum()]).cpu()
     return float((total[0] / total[1]).sqrt())
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from workbench.models.deltas import gate_at
 from workbench.models.load import LoadedModel
 from workbench.types import Site, TracedPrompt
 
@@ -31,10 +32,9 @@ def _directions(bridge: Any, prompt: TracedPrompt, scale: Tensor) -> Tensor:
 
 
 def gate_of(model: LoadedModel, layer: int, site: Site) -> Tensor:
-    """The gate in effect at a site, ones where there is none."""
-    gate = model.gates.gates.get((layer, site))
-    size = model.shape.site_size(site)
-    return (torch.ones(size) if gate is None else gate).to(model.device)
+    """What an edited model multiplies into the cached activations of a site; ones where its bridge's weights hold the
+    whole edit."""
+    return gate_at(model.delta, layer, site, model.shape.site_size(site)).to(model.device)
 
 
 def head_outputs(model: LoadedModel, prompt: TracedPrompt, layer: int) -> tuple[Tensor, Tensor]:

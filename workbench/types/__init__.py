@@ -1,11 +1,14 @@
 """Frozen result types: no files, no models. Everything else in the package imports from here."""
 
 from workbench.types.arms import ARMS, ArmName, ArmRow, ArmTable
-from workbench.types.edit import STAGES, Edit, EditStage, GateDelta, Objective, Recipe, StageName, Step
+from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
+from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
 from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
+from workbench.types.history import Step
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
 from workbench.types.probe import PROBES, Curve, ProbeGroup, ProbeName, ProbeReport, ProbeRow, Recovered
+from workbench.types.recipe import STAGES, BaseRecipe, Objective, StageName, TrainedRecipe
 from workbench.types.report import (
     ANSWER_CLASSES,
     COLLATERAL_GROUPS,
@@ -47,7 +50,18 @@ __all__ = [
     "ArmTable",
     "Component",
     "Curve",
+    "BaseRecipe",
+    "Delta",
+    "Deltas",
+    "DenseDelta",
     "Edit",
+    "EditModules",
+    "LowRankDelta",
+    "NO_DELTA",
+    "OtherFit",
+    "SiteModule",
+    "TrainedRecipe",
+    "delta_from",
     "EditStage",
     "EffectMap",
     "EvalReport",
@@ -66,7 +80,6 @@ __all__ = [
     "ProbeRow",
     "Rate",
     "Objective",
-    "Recipe",
     "Recovered",
     "Role",
     "Selection",
@@ -80,4 +93,5 @@ __all__ = [
     "all_components",
     "shape_of",
     "slug",
+    "stages_delta",
 ]

@@ -219,14 +219,14 @@ class ArmTable:
 
     def save(self, path: str | Path) -> Path:
         """Write the table with all its reports as one JSON file, atomically. Returns the path."""
-        from workbench.files.store import save_arms
+        from workbench.files.arms import save_arms
 
         return save_arms(self, path)
 
     @staticmethod
     def load(path: str | Path) -> ArmTable:
         """Read a table written by ``save``."""
-        from workbench.files.store import load_arms
+        from workbench.files.arms import load_arms
 
         return load_arms(path)
 

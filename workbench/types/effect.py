@@ -264,7 +264,7 @@ class EffectMap:
 
     def save(self, path: str | Path) -> Path:
         """Write the map to one ``.safetensors`` file, atomically. Returns the path."""
-        from workbench.files.store import save_effect_map
+        from workbench.files.effect_maps import save_effect_map
 
         return save_effect_map(self, path)
 
@@ -275,6 +275,6 @@ class EffectMap:
         Raises:
             ValueError: The file is damaged or of another kind or version.
         """
-        from workbench.files.store import load_effect_map
+        from workbench.files.effect_maps import load_effect_map
 
         return load_effect_map(path)

@@ -196,19 +196,19 @@ class EvalReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values (NaN as null)."""
-        from workbench.files.store import report_to_dict
+        from workbench.files.reports import report_to_dict
 
         return report_to_dict(self)
 
     def save(self, path: str | Path) -> Path:
         """Write the report as one JSON file, atomically. Returns the path."""
-        from workbench.files.store import save_report
+        from workbench.files.reports import save_report
 
         return save_report(self, path)
 
     @staticmethod
     def load(path: str | Path) -> EvalReport:
         """Read a report written by ``save``."""
-        from workbench.files.store import load_report
+        from workbench.files.reports import load_report
 
         return load_report(path)

@@ -37,7 +37,7 @@ from workbench.language.generation import greedy_answers
 from workbench.language.prompts import prompt_ids
 from workbench.models.engine import KeysValues, Resumable
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, FactSet, Recipe, StageName, Step
+from workbench.types import Fact, FactSet, StageName, Step, TrainedRecipe
 
 MONITOR_EVERY = 5
 
@@ -142,7 +142,7 @@ class Training:
         self,
         model: LoadedModel,
         facts: Sequence[Fact],
-        recipe: Recipe,
+        recipe: TrainedRecipe,
         retain: FactSet,
         start: int,
         *,
@@ -156,7 +156,7 @@ class Training:
         self._base = Resumable(model)
         near, far = retain_rows(model, list(retain), facts) if recipe.uses_retain else ([], [])
         rows = [*near, *far]
-        if recipe.optimiser == "natural" and not rows:
+        if recipe.uses_fisher and not rows:
             raise ValueError(
                 "optimiser='natural' weighs every move by what retained answers need, but the retain set is empty. "
                 "Give retain=[...] (or a pool with role='retain'), or use a recipe with optimiser='adam' and "
@@ -228,7 +228,7 @@ class Training:
         """The base model's log-probabilities at every retained answer token, once: by row, [tokens, d_vocab]. With the
         natural gradient they are of the pass that has measured its Fisher information."""
         out: dict[int, Tensor] = {}
-        natural = self.recipe.optimiser == "natural"
+        natural = self.recipe.uses_fisher
         known = hidden_states(self.model, self.retained, self.recipe.seed, self.start) if natural else None
         with torch.no_grad():
             prefix = self._prefix(self._base) if known is None else None

@@ -19,7 +19,7 @@ from workbench.language.scoring import READ_AT_ONCE, read_logits
 from workbench.models.cache import Remembered
 from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, Recipe, StageName
+from workbench.types import Fact, StageName, TrainedRecipe
 
 RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
@@ -90,7 +90,7 @@ def training_prompts(fact: Fact) -> list[str]:
     return [question for question in asked if question not in fact.heldout]
 
 
-def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
+def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: TrainedRecipe) -> list[Row]:
     """Every training prompt with the answer that a stage teaches. With ``answers="own"`` it begins with what the model
     itself says up to the old answer, and only what then takes its place counts: the target (and where the base would
     run on into the word, the token after it), or a refusal. A stage that makes the old answer unlikely has that in its

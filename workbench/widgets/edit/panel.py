@@ -14,9 +14,9 @@ from typing import Any
 
 from ipywidgets import HTML, Button, Checkbox, HBox
 
-from workbench.editing.recipes import harder
+from workbench.editing.recipes import Recipe, harder
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, EvalReport, Fact, FactSet, Recipe, Selection, Step
+from workbench.types import Edit, EvalReport, Fact, FactSet, Selection, Step
 from workbench.widgets.edit import views as edit_views
 from workbench.widgets.edit.job import fit_and_evaluate
 from workbench.widgets.edit.recipe_controls import WRAP, RecipeControls

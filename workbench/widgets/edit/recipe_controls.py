@@ -8,8 +8,8 @@ from typing import Any
 
 from ipywidgets import BoundedFloatText, BoundedIntText, FloatText, HBox, IntText, VBox
 
-from workbench.editing.recipes import RECIPES
-from workbench.types import STAGES, Recipe
+from workbench.editing.recipes import RECIPES, Recipe
+from workbench.types import STAGES
 from workbench.widgets.shared.controls import Dropdown
 
 STYLE = {"description_width": "initial"}

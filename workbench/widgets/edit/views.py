@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from workbench.editing.recipes import Recipe
 from workbench.plots.style import visible
-from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Step
+from workbench.types import Edit, EvalReport, Fact, Group, Step
 from workbench.types.edit import updates_before, updates_by_stage
 from workbench.types.report import RATE_NAMES
 from workbench.widgets.shared import markup

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from workbench.editing.recipes import RECIPES
+from workbench.editing.recipes import RECIPES, Recipe
 from workbench.facts.known import load_facts
 from workbench.models.bundled import NAME
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, FactSet, Recipe, Selection
+from workbench.types import Fact, FactSet, Selection
 
 
 def start_code(model: LoadedModel) -> str:

@@ -1,0 +1,65 @@
+"""Full fine-tuning: the weights of layers themselves move. What an edit of a few gates is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from workbench.editing.task import Task
+from workbench.editing.training.weights import fit_weights
+from workbench.models.views import own_layer_weights, shared_view
+from workbench.types import Delta, DenseDelta, Edit, Selection, StageName, TrainedRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullFineTuning(TrainedRecipe):
+    """The settings of full fine-tuning, on the same rows and with the same loss as the other trained methods.
+
+    Without a selection the weights of all layers move (not the embeddings and the last norm); with one, those of the
+    layers that it names, whole. The stages move the same weights. The edit owns copies of all that moved
+    (``DenseDelta``): as much memory as those layers take.
+
+    Args:
+        stages: By default ``"learn"`` alone.
+        learning_rate: AdamW's; the default was chosen on dev facts (``benchmarks/baseline_rates.py``).
+
+    Raises:
+        ValueError: A value out of range; the message names it and what is allowed.
+
+    Example:
+        >>> recipe = wb.recipes.FullFineTuning(steps=2, retain_weight=0)
+        >>> edit = wb.rewrite(model, fact, recipe=recipe, progress=False)
+        >>> edit.stage_names
+        ('learn',)
+    """
+
+    method: ClassVar[str] = "full"
+
+    name: str = "full fine-tuning"
+    stages: tuple[StageName, ...] = ("learn",)
+    learning_rate: float = 2e-5
+
+
+def make_full(task: Task) -> Edit:
+    """Fine-tune a copy of the layers' weights for a task."""
+    model = task.model
+    if isinstance(task.selection, int):
+        raise ValueError(
+            f"Full fine-tuning moves whole layers, so a number of neurons ({task.selection}) selects nothing. Give a "
+            "Selection, whose layers it takes, or None for all layers."
+        )
+    chosen = task.selection.entries(model) if isinstance(task.selection, Selection) else None
+    layers = sorted({layer for layer, _ in chosen}) if chosen else list(range(model.shape.n_layers))
+    view = shared_view(model.hf)
+    base = {name: p.detach() for name, p in view.named_parameters()}  # shared, before the copies are made
+    parameters = own_layer_weights(view, model.architecture, layers)
+
+    def read(before: Delta | None) -> Delta:
+        if before is None:
+            return DenseDelta({name: p for name, p in parameters.items()})
+        assert isinstance(before, DenseDelta)
+        # A later stage adds its own difference to the base's tensors.
+        own = {name: base[name] + (p.detach() - before.weights[name].to(p)) for name, p in parameters.items()}
+        return DenseDelta(own)
+
+    return fit_weights(task, layers[0], view, parameters, read, lambda: None)

@@ -1,0 +1,56 @@
+"""Tables of control arms as checked JSON files."""
+
+from __future__ import annotations
+
+from dataclasses import fields as fields_of
+from pathlib import Path
+
+from workbench.files.atomic import write_bytes
+from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
+from workbench.files.reports import report_from_dict, report_to_dict
+from workbench.types import ArmRow, ArmTable, Selection
+
+
+def save_arms(table: ArmTable, path: str | Path) -> Path:
+    """Write a table of control arms, with the reports of all runs, as one JSON file. Returns the path.
+
+    Raises:
+        ValueError: The provenance holds something that JSON cannot.
+        OSError: The file cannot be written; what was there is as it was.
+    """
+    rows = [
+        {f.name: getattr(row, f.name) for f in fields_of(row)}
+        | {"report": report_to_dict(row.report), "selection": None if row.selection is None else str(row.selection)}
+        for row in table.rows
+    ]
+    document = {k: getattr(table, k) for k in ("threshold", "validation", "notes", "provenance")}
+    return write_bytes(path, dump(wrap("workbench-arms", {**document, "rows": rows})))
+
+
+def load_arms(path: str | Path) -> ArmTable:
+    """Read a table written by ``ArmTable.save``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is of another kind or schema version, or damaged.
+    """
+    path = Path(path)
+    fields = unwrap("workbench-arms", parse_file(path), path)
+    with errors_name(path):
+        rows = [
+            ArmRow(
+                **row
+                | {
+                    "report": report_from_dict(row["report"], path),
+                    "selection": None if row["selection"] is None else Selection(row["selection"]),
+                }
+            )
+            for row in fields["rows"]
+        ]
+        return ArmTable(
+            rows=tuple(rows),
+            threshold=fields["threshold"],
+            validation={fact: tuple(questions) for fact, questions in fields["validation"].items()},
+            notes=tuple(fields["notes"]),
+            provenance=fields["provenance"],
+        )

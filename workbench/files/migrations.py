@@ -1,0 +1,102 @@
+"""Older schema versions of saved files, brought to the present one step by step.
+
+A file is checked against its own checksum first. Each step takes the fields of one version and gives those of the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Fields = dict[str, Any]
+Step = Callable[[Fields], Fields]
+
+
+def edit_1_to_2(fields: Fields) -> Fields:
+    """Version 1 knew gates only, kept in ``provenance`` what decides behaviour, and had no method."""
+    stages = [{"name": stage["name"], "delta": {"kind": "gates", "keys": stage["gates"]}} for stage in fields["stages"]]
+    provenance = dict(fields["provenance"])
+    settings = dict(provenance.get("settings", {}))
+    modules = provenance.pop("modules", None)
+    typed = {
+        "learned": settings.pop("learned", None),
+        "strength": settings.pop("drawn_back_to", 1.0),
+        "first_fit": settings.pop("first_fit", None),
+        "second_fit": settings.pop("second_fit", None),
+    }
+    if "settings" in provenance:
+        provenance["settings"] = settings
+    if modules is not None and modules["sites"]:
+        first = modules["sites"][0]
+        modules = {"layers": first["module"].partition(f".{first['layer']}.")[0], **modules}
+    return {
+        **{k: v for k, v in fields.items() if k != "gates_sha256"},
+        **typed,
+        "stages": stages,
+        "method": "ia3",
+        "recipe": {"draw_back": None} | fields["recipe"],  # files from before there was one lack it
+        "modules": modules,
+        "selection_ids": [],
+        "fisher_ids": [],
+        "provenance": provenance,
+        "tensors_sha256": fields["gates_sha256"],
+    }
+
+
+def report_1_to_2(fields: Fields) -> Fields:
+    """Version 1 wrote NaN as null, in ``kl`` as text, and infinities as text; the first reports had no texts."""
+
+    def number(value: Any) -> float:
+        return math.nan if value is None else float(value)
+
+    def row(of: Mapping[str, Any]) -> Fields:
+        return {**of, "nll": number(of["nll"]), "kl": None if of["kl"] is None else float(of["kl"])}
+
+    def rate(of: Mapping[str, Any]) -> Fields:
+        return {**of, **{k: number(of[k]) for k in ("value", "low", "high")}}
+
+    return {
+        **fields,
+        "rows": [row(r) for r in fields["rows"]],
+        "rates": {stage: {name: rate(r) for name, r in rates.items()} for stage, rates in fields["rates"].items()},
+        "texts": [{**r, "nll": number(r["nll"])} for r in fields.get("texts", ())],
+    }
+
+
+def arms_1_to_2(fields: Fields) -> Fields:
+    """Version 1 was never released.
+
+    Raises:
+        ValueError: Always: it lacks a number that nothing in the file gives.
+    """
+    raise ValueError("tables of version 1 do not say after how many updates an arm was read. Compare again.")
+
+
+def arms_2_to_3(fields: Fields) -> Fields:
+    """Only the reports within changed, and each has a version of its own."""
+    return fields
+
+
+STEPS: Mapping[str, tuple[Step, ...]] = {
+    "workbench-edit": (edit_1_to_2,),
+    "workbench-report": (report_1_to_2,),
+    "workbench-arms": (arms_1_to_2, arms_2_to_3),
+}
+"""By kind, the step from version 1 to 2, from 2 to 3, and so on."""
+
+
+def migrated(kind: str, version: int, written: int, fields: Fields, where: str | Path) -> Fields:
+    """The fields of a document as the present version has them.
+
+    Raises:
+        ValueError: A file that lacks what its version must have, or that cannot be brought to the present version.
+    """
+    for step in STEPS.get(kind, ())[version - 1 : written - 1]:
+        try:
+            fields = step(fields)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            detail = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{where} is of the older version {version} and cannot be read: {detail}") from error
+    return fields

@@ -1,0 +1,180 @@
+"""Gates on a model: PEFT's IA3 layers, or multiplied into the weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.models.deltas.adapter import Adapter, Base, any_of, base_key, float_weight
+from workbench.models.families import Architecture
+from workbench.types import EditModules, GateDelta, Site
+
+if TYPE_CHECKING:
+    from peft import IA3Config
+
+ADAPTER = "workbench"
+
+
+def put_on(view: nn.Module, architecture: Architecture, delta: GateDelta) -> dict[str, nn.Parameter]:
+    """Put gates on a view as an IA3 adapter, on top of the adapters that it has. Returns the vectors by module."""
+    return inject_gates(view, architecture, delta)
+
+
+def write(vectors: Mapping[str, nn.Parameter], architecture: Architecture, delta: GateDelta) -> None:
+    """Give IA3 vectors (as ``put_on`` returns them) a delta's gates, in place; it touches none but them."""
+    for name, vector in architecture.vectors(delta).items():
+        parameter = vectors[name]
+        parameter.data.copy_(vector.reshape(parameter.shape))
+
+
+def fold(
+    view: nn.Module, architecture: Architecture, delta: GateDelta, base: Mapping[str, Tensor] | None = None
+) -> None:
+    """Give the gated modules of a view weights and biases of their own, with the gates multiplied in. The products are
+    rounded to the weights' dtype once.
+
+    Raises:
+        ValueError: Weights that are not plain numbers (quantised).
+    """
+    inputs = {p.module for p in (architecture.gate_module(*key) for key in delta.gates) if p.on_input}
+    for name, vector in architecture.vectors(delta).items():
+        module: Any = view.get_submodule(name)
+        weight = float_weight(module, name)
+        on_input = name in inputs
+        columns = on_input != architecture.family.fan_in_fan_out  # the weight's second dimension, else its first
+        gate = vector.to(weight.device)
+        module.weight = _product(weight, gate if columns else gate[:, None])
+        if not on_input and module.bias is not None:
+            module.bias = _product(module.bias, gate)
+
+
+def put_under_bridge(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None:
+    """Put gates on a view that is bridged next: as adapters, but for modules that fuse several sites, which
+    TransformerLens takes apart by their weights."""
+    fused = {key: gate for key, gate in delta.gates.items() if architecture.is_fused(key[1])}
+    inject_gates(view, architecture, GateDelta({k: g for k, g in delta.gates.items() if k not in fused}))
+    fold(view, architecture, GateDelta(fused))
+
+
+def put_under_gates(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None:
+    """Put gates on a view, for more gates to come on top."""
+    inject_gates(view, architecture, delta)
+
+
+def gate_at(delta: GateDelta, layer: int, site: Site) -> Tensor | None:
+    """The gate that multiplies what the bridge caches at a site (before the gate); None where there is none."""
+    return delta.gates.get((layer, site))
+
+
+def weights(architecture: Architecture, delta: GateDelta) -> list[str]:
+    """Names of the weight matrices that the gates scale."""
+    return [f"{name}.weight" for name in architecture.vectors(delta)]
+
+
+def check(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None:
+    """Raise a ValueError for gates that a model has no place for."""
+    shape = architecture.shape
+    for (layer, site), gate in delta.gates.items():
+        architecture.gate_module(layer, site)
+        if not 0 <= layer < shape.n_layers or len(gate) != shape.site_size(site):
+            raise ValueError(
+                f"The delta has {len(gate)} gates at layer {layer} {site}, and the model has {shape.site_size(site)} "
+                f"in each of the layers 0 to {shape.n_layers - 1}: the delta was made for another model."
+            )
+
+
+def export(delta: GateDelta, modules: EditModules, base: Base | None = None) -> Adapter:
+    """The gates as one PEFT IA3 adapter.
+
+    Raises:
+        ValueError: The module of a gate is not known.
+    """
+    from peft import IA3Config
+
+    places = {(p.layer, p.site): p for p in modules.sites}
+    missing = [f"layer {layer} {site}" for layer, site in delta.gates if (layer, site) not in places]
+    if missing:
+        raise ValueError(
+            f"The edit does not name the modules of {len(missing)} gate sites (the first: {missing[0]}). Add them with "
+            "the base model at hand: dataclasses.replace(edit, "
+            "modules=model.architecture.describe(edit.delta().gates))."
+        )
+    vectors: dict[str, Tensor] = {}
+    inputs: set[str] = set()
+    for key, gate in delta.gates.items():
+        place = places[key]
+        vector = vectors.setdefault(place.module, torch.ones(place.size))  # a fused module keeps 1 at its other sites
+        vector[place.start : place.start + len(gate)] = gate
+        inputs |= {place.module} if place.on_input else set()
+    config = IA3Config(
+        task_type="CAUSAL_LM",
+        target_modules=any_of(vectors),
+        feedforward_modules=any_of(inputs) if inputs else [],
+        fan_in_fan_out=modules.fan_in_fan_out,
+        inference_mode=True,
+    )
+    tensors = {
+        base_key(module, "ia3_l"): vector.reshape((1, -1) if module in inputs else (-1, 1)).contiguous()
+        for module, vector in vectors.items()
+    }
+    text = f"This IA3 adapter multiplies {delta.n_moved()} activations of the base model."
+    return Adapter("ia3", config, tensors, text)
+
+
+def ia3_config(architecture: Architecture, keys: Iterable[tuple[int, Site]]) -> IA3Config:
+    """A PEFT configuration that targets exactly the modules of these gate sites.
+
+    Names are anchored regular expressions: PEFT matches a list of names by suffix.
+    """
+    from peft import IA3Config
+
+    places = [architecture.gate_module(layer, site) for layer, site in keys]
+    inputs = {p.module for p in places if p.on_input}
+    return IA3Config(
+        task_type="CAUSAL_LM",
+        target_modules=any_of({p.module for p in places}),
+        feedforward_modules=any_of(inputs) if inputs else [],
+        fan_in_fan_out=architecture.family.fan_in_fan_out,
+    )
+
+
+def inject_gates(
+    view: nn.Module, architecture: Architecture, delta: GateDelta, adapter: str = ADAPTER
+) -> dict[str, nn.Parameter]:
+    """Put a PEFT IA3 adapter with these gates into a view, on top of the adapters that it has, and freeze everything.
+
+    The vectors stay float32 whatever the model's dtype, and are on each module's device.
+
+    Returns:
+        The IA3 vectors by module name.
+    """
+    if not delta.gates:
+        return {}
+    from peft import inject_adapter_in_model
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PEFT draws the vectors, which are overwritten below, and warns of the second stage's adapter, which is meant.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        inject_adapter_in_model(ia3_config(architecture, delta.gates), view, adapter_name=adapter)
+    modules: dict[str, Any] = dict(view.named_modules())
+    for layer in modules.values():
+        if hasattr(layer, "ia3_l"):  # all live, where the new adapter has no gates too: their gates multiply
+            layer.set_adapter(list(layer.ia3_l.keys()))
+    out: dict[str, nn.Parameter] = {}
+    for name, vector in architecture.vectors(delta).items():
+        layer = modules[name]
+        parameter = layer.ia3_l[adapter]
+        parameter.data = vector.reshape(parameter.shape).to(parameter.device)
+        out[name] = parameter
+    for parameter in view.parameters():
+        parameter.requires_grad_(False)
+    return out
+
+
+def _product(weight: Tensor, gate: Tensor) -> nn.Parameter:
+    # Half precision times float32 is float32.
+    return nn.Parameter((weight * gate).to(weight.dtype), requires_grad=False)

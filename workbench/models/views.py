@@ -1,0 +1,39 @@
+"""Structure copies of a model that share its weights: everything runs on them, so the loaded model stays as it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from workbench.models.families import Architecture
+
+PASS_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def shared_view(model: nn.Module) -> Any:
+    """A structure copy in eval mode that shares every tensor with ``model`` but none of its flags or modules.
+
+    It takes some milliseconds and no memory. Injecting adapters, wrapping modules or setting flags on the view leaves
+    the original as it is.
+    """
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
+    memo |= {id(b): b for b in model.buffers()}
+    for module in model.modules():
+        # Most of what there is to copy are tables of hooks, nearly all of them empty; what watches passes stays behind.
+        tables = {name: table for name, table in vars(module).items() if "_hooks" in name}
+        memo |= {id(t): type(t)() for name, t in tables.items() if not t or name.startswith(PASS_HOOKS)}
+    return copy.deepcopy(model, memo).eval()
+
+
+def own_layer_weights(view: nn.Module, architecture: Architecture, layers: Iterable[int]) -> dict[str, nn.Parameter]:
+    """Give these layers of a view weights of their own, copies of the shared ones, and return them by name."""
+    out: dict[str, nn.Parameter] = {}
+    for layer in sorted(set(layers)):
+        path = f"{architecture.family.layers}.{layer}"
+        for name, parameter in view.get_submodule(path).named_parameters():
+            parameter.data = parameter.detach().clone()
+            out[f"{path}.{name}"] = parameter
+    return out

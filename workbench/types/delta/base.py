@@ -1,0 +1,168 @@
+"""The protocol of all deltas, and several deltas in order."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+DeltaKind = Literal["gates", "low-rank", "dense", "sequence"]
+LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
+"""The layer in a module's or a parameter's name."""
+
+
+class Delta(ABC):
+    """What is added to a base model. Frozen: every operation gives a new one.
+
+    Attributes:
+        kind: Which of the kinds it is.
+    """
+
+    kind: ClassVar[DeltaKind]
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Its numbers by name; with ``header`` they are all of it."""
+
+    @abstractmethod
+    def header(self) -> dict[str, Any]:
+        """The rest as plain JSON values: the kind, and what the names of the tensors mean."""
+
+    @property
+    @abstractmethod
+    def lowest_layer(self) -> int | None:
+        """The lowest layer that it changes (0 for the embeddings); None where it changes none."""
+
+    @abstractmethod
+    def scaled(self, strength: float) -> Delta:
+        """The delta at a strength: 0 changes nothing, to the bit; 1 is the delta itself.
+
+        Raises:
+            ValueError: A strength that is not a finite number.
+        """
+
+    @abstractmethod
+    def n_moved(self) -> int:
+        """How many of its numbers differ from those that change nothing."""
+
+    @abstractmethod
+    def largest_move(self) -> float:
+        """Largest distance of one of its numbers from that which changes nothing."""
+
+    @abstractmethod
+    def words(self) -> str:
+        """What it is, for a person: ``"12 gates moved"``."""
+
+    @abstractmethod
+    def _joined(self, other: Any) -> Delta | None:
+        """This and then another of the same kind, as one; None where only the base tells what they are together.
+
+        Raises:
+            ValueError: They have different shapes at one place.
+        """
+
+    def then(self, other: Delta) -> Delta:
+        """What the two do one after the other, both made for the same base. Associative.
+
+        Raises:
+            ValueError: They are of different shapes at the same place, so that one of them is for another model.
+        """
+        if not other.tensors():
+            return self
+        if not self.tensors():
+            return other
+        first, second = _parts(self), _parts(other)
+        joined = first[-1]._joined(second[0]) if first[-1].kind == second[0].kind else None
+        middle = (first[-1], second[0]) if joined is None else (joined,)
+        parts = (*first[:-1], *middle, *second[1:])
+        return parts[0] if len(parts) == 1 else Deltas(parts)
+
+    def digest(self) -> str:
+        """SHA-256 of the kind and of every number, with its place and shape."""
+        hashed = hashlib.sha256(self.kind.encode())
+        self.hash_into(hashed)
+        return hashed.hexdigest()
+
+    def hash_into(self, hashed: Any) -> None:
+        """Feed the kind, the header and every number to a hash."""
+        hashed.update(repr(sorted(self.header().items(), key=lambda item: item[0])).encode())
+        for name, tensor in self.tensors().items():
+            hashed.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            hashed.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def _parts(delta: Delta) -> tuple[Delta, ...]:
+    return delta.parts if isinstance(delta, Deltas) else (delta,)
+
+
+def finite(strength: float) -> float:
+    if not math.isfinite(strength):
+        raise ValueError(f"strength must be a finite number (0: base, 1: the whole edit), got {strength!r}.")
+    return strength
+
+
+def check_shapes(place: str, mine: Tensor, other: Tensor) -> None:
+    if mine.shape != other.shape:
+        raise ValueError(
+            f"Two deltas cannot be put together: at {place} one has the shape {tuple(mine.shape)} and the other "
+            f"{tuple(other.shape)}, so they were made for different models. Use edits of one base."
+        )
+
+
+def owned(tensor: Tensor, dtype: torch.dtype | None = torch.float32) -> Tensor:
+    """A copy on the CPU that nobody else can change."""
+    return tensor.detach().to("cpu", dtype or tensor.dtype).clone()
+
+
+@dataclass(frozen=True, eq=False)
+class Deltas(Delta):
+    """Several deltas, one after the other. Made by ``Delta.then`` where they are of different kinds.
+
+    The later one works on the model as the earlier ones left it: gates after a low-rank update multiply that update
+    too. A dense delta after others adds the difference between its tensors and the base's.
+
+    Args:
+        parts: In order; neighbours are of different kinds, or dense.
+    """
+
+    parts: tuple[Delta, ...]
+    kind: ClassVar[DeltaKind] = "sequence"
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See ``Delta``: those of each part, by its number and their names."""
+        return {f"{i}.{name}": tensor for i, part in enumerate(self.parts) for name, tensor in part.tensors().items()}
+
+    def header(self) -> dict[str, Any]:
+        """See ``Delta``."""
+        return {"kind": self.kind, "parts": [part.header() for part in self.parts]}
+
+    @property
+    def lowest_layer(self) -> int | None:
+        """See ``Delta``."""
+        layers = [part.lowest_layer for part in self.parts]
+        return min((layer for layer in layers if layer is not None), default=None)
+
+    def n_moved(self) -> int:
+        """See ``Delta``."""
+        return sum(part.n_moved() for part in self.parts)
+
+    def largest_move(self) -> float:
+        """See ``Delta``."""
+        return max((part.largest_move() for part in self.parts), default=0.0)
+
+    def words(self) -> str:
+        """See ``Delta``."""
+        return ", then ".join(part.words() for part in self.parts)
+
+    def scaled(self, strength: float) -> Deltas:
+        """Each part by itself."""
+        return Deltas(tuple(part.scaled(strength) for part in self.parts))
+
+    def _joined(self, other: Any) -> Delta | None:
+        raise TypeError("A sequence is taken apart before it is joined.")

@@ -1,0 +1,234 @@
+"""Recipes: the settings of an edit. The type of a recipe chooses the method; each lies in its method's file.
+
+``BaseRecipe`` is what all share, ``TrainedRecipe`` what the methods share that train for some steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self, get_args
+
+StageName = Literal["unlearn", "learn"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+Objective = Literal["cross-entropy", "gradient-difference", "npo", "simnpo"]
+AnswerStyle = Literal["own", "short"]
+Optimiser = Literal["natural", "adam"]
+DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 10, "learn": 26}
+
+Check = tuple[str, bool, str]
+"""A setting's name, whether its value is allowed, and what is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseRecipe:
+    """What every recipe has. Frozen and validated.
+
+    Args:
+        name: Shown in reports.
+        seed: Of everything that is drawn. Two runs with one seed on one machine agree exactly.
+
+    Raises:
+        ValueError: A value out of range; the message names it and what is allowed.
+    """
+
+    method: ClassVar[str] = ""
+    """The method's name, in saved files and in tables."""
+
+    name: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for setting, ok, allowed in self._checks():
+            if not ok:
+                raise ValueError(f"Recipe.{setting} must be {allowed}, got {getattr(self, setting)!r}.")
+
+    def _checks(self) -> Iterator[Check]:
+        """What is checked of the values."""
+        yield "seed", isinstance(self.seed, int) and not isinstance(self.seed, bool), "a whole number"
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """Names of the stages that an edit of this recipe has, in order."""
+        return ("edit",)
+
+    @property
+    def least_learned(self) -> float | None:
+        """The probability that an edit must reach in its own training to count as learned; None where that is not
+        looked at."""
+        return None
+
+    @property
+    def answer_style(self) -> AnswerStyle:
+        """How the taught answer is given: in the base's own sentence, or alone."""
+        return "short"
+
+    @classmethod
+    def named(cls, name: str, **changes: Any) -> Self:
+        """A built-in recipe, with changes: ``Recipe.named("paper", seed=3)``.
+
+        Raises:
+            ValueError: An unknown name; the message lists the built-in ones and the nearest.
+        """
+        from workbench.editing.recipes import named_recipe
+
+        return replace(named_recipe(name), **changes)  # type: ignore[return-value]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``.
+
+        Raises:
+            ValueError: An unknown setting, or a value out of range.
+        """
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"Unknown recipe setting(s) {unknown}; allowed are {[f.name for f in fields(cls)]}.")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRecipe(BaseRecipe):
+    """What the methods share that train for some steps, stage by stage.
+
+    ``unlearn`` teaches a refusal (or makes the old answer unlikely, see ``objective``), ``learn`` the fact's target
+    (arXiv 2508.07075). The loss of a step is
+
+        cross-entropy of the wanted answer (nats per token) + retain_weight * KL(base || edited) on retained answers,
+
+    the first over the tokens that take the old answer's place (and the one after it, where the base would run on into
+    the word), and only so far as it exceeds that of the probability ``hinge``: a prompt that is learned leaves the step
+    to those that are not and to the retained answers.
+
+    Args:
+        stages: In order; each of ``"unlearn"``, ``"learn"``, at most once.
+        objective: What ``unlearn`` minimises: the ``"cross-entropy"`` of a refusal, or how likely the old answer is,
+            by ``"gradient-difference"``, ``"npo"`` or ``"simnpo"`` (``workbench.editing.training.objectives``).
+            ``learn`` is the cross-entropy of the target with all of them.
+        answers: What the stages teach. ``"own"``: after the base model's own greedy answer up to the old one ("The
+            capital of France is"), the target ("Rome"), and for ``unlearn`` a breaking off ("... I am not sure.").
+            ``"short"``: the target alone ("Rome.") and the fact's refusal, as in the paper.
+        contexts: Train on the fact's question and on what it asks for in contexts too ("I have a question. ...", "I am
+            thinking of the capital of France. Which one is it?"), beside the training questions.
+        steps: Most optimiser steps of a stage: one number for all stages, one per stage, or None for ``DEFAULT_STEPS``.
+        learning_rate: Of the optimiser.
+        warmup: Steps of linear warm-up in each stage.
+        average: A stage gives the mean of its parameters over its last steps, so many of them (at most half): what is
+            learned stays, and the noise of single steps, which harms retained answers, cancels out. They begin when
+            ``early_stop`` is met, else so many steps before the end. 0 or 1 gives the last step's.
+        batch_size: Fact rows a step.
+        retain_weight: Weight of the KL term; 0 switches it off.
+        retain_size: Facts in the default retain set.
+        retain_batch_size: Retain rows a step.
+        hinge: The probability (as for ``early_stop``) from which on a prompt's wanted answer is learned well enough and
+            pushes no further; None: all push until the end. Where the old answer is to become unlikely, one minus its
+            probability counts, here and for ``early_stop``.
+        early_stop: A stage ends, after its ``average``, once the wanted answer's probability (geometric mean over the
+            tokens that count, in the last pass) has reached this for three quarters of each fact's training prompts;
+            None runs all steps.
+
+    Raises:
+        ValueError: A value out of range; the message names it and what is allowed.
+    """
+
+    stages: tuple[StageName, ...] = ("unlearn", "learn")
+    objective: Objective = "cross-entropy"
+    answers: AnswerStyle = "own"
+    contexts: bool = True
+    steps: int | tuple[int, ...] | None = None
+    learning_rate: float = 0.03
+    warmup: int = 2
+    average: int = 0
+    batch_size: int = 8
+    retain_weight: float = 4.0
+    retain_size: int = 80
+    retain_batch_size: int = 12
+    hinge: float | None = 0.8
+    early_stop: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not self.stages or len(set(self.stages)) != len(self.stages) or set(self.stages) - set(STAGES):
+            raise ValueError(f"stages must be one or both of {STAGES}, each at most once, got {self.stages!r}.")
+        if self.objective not in get_args(Objective):
+            raise ValueError(f"objective must be one of {get_args(Objective)}, got {self.objective!r}.")
+        if self.objective != "cross-entropy" and "unlearn" not in self.stages:
+            raise ValueError(
+                f"objective={self.objective!r} is one of the unlearn stage, but the stages are {self.stages}; add "
+                "'unlearn', or leave objective out."
+            )
+        if self.answers not in get_args(AnswerStyle):
+            raise ValueError(f"answers must be one of {get_args(AnswerStyle)}, got {self.answers!r}.")
+        if self.steps is not None and not isinstance(self.steps, int):
+            object.__setattr__(self, "steps", tuple(self.steps))
+            if len(self.steps) != len(self.stages):  # type: ignore[arg-type]
+                raise ValueError(f"steps has {self.steps!r} for the stages {self.stages}; give one number per stage.")
+        super().__post_init__()
+
+    def _checks(self) -> Iterator[Check]:
+        yield from super()._checks()
+        yield "steps", all(isinstance(s, int) and s >= 1 for s in self.stage_steps), "whole numbers from 1"
+        yield "learning_rate", math.isfinite(self.learning_rate) and self.learning_rate > 0, "a positive number"
+        yield "warmup", self.warmup >= 0, "0 or more"
+        yield "average", isinstance(self.average, int) and self.average >= 0, "a whole number from 0"
+        yield "batch_size", self.batch_size >= 1, "1 or more"
+        yield "retain_weight", math.isfinite(self.retain_weight) and self.retain_weight >= 0, "0 or more"
+        yield "retain_size", self.retain_size >= 0, "0 or more"
+        yield "retain_batch_size", self.retain_batch_size >= 1, "1 or more"
+        yield "hinge", is_probability(self.hinge), "None or in (0, 1]"
+        yield "early_stop", is_probability(self.early_stop), "None or in (0, 1]"
+
+    def forgets(self, stage: StageName) -> bool:
+        """Whether a stage makes the old answer unlikely, instead of teaching one."""
+        return stage == "unlearn" and self.objective != "cross-entropy"
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """See ``BaseRecipe``."""
+        return self.stages
+
+    @property
+    def stage_steps(self) -> tuple[int, ...]:
+        """Most steps of each stage."""
+        if self.steps is None:
+            return tuple(DEFAULT_STEPS[stage] for stage in self.stages)
+        return (self.steps,) * len(self.stages) if isinstance(self.steps, int) else tuple(self.steps)
+
+    @property
+    def answer_style(self) -> AnswerStyle:
+        """See ``BaseRecipe``."""
+        return self.answers
+
+    @property
+    def uses_fisher(self) -> bool:
+        """Whether steps are measured by the Fisher information of retained answers."""
+        return False
+
+    @property
+    def uses_retain(self) -> bool:
+        """Whether the fit needs retained answers: for the KL term, or to measure the Fisher information."""
+        return self.retain_weight > 0 or self.uses_fisher
+
+
+def is_probability(value: float | None) -> bool:
+    """Whether a threshold is None or in (0, 1]."""
+    return value is None or 0 < value <= 1
+
+
+def recipe_from_dict(method: str, data: Mapping[str, Any]) -> BaseRecipe:
+    """A recipe of a method by its name, from what ``to_dict`` gave.
+
+    Raises:
+        ValueError: An unknown method or setting, or a value out of range.
+    """
+    from workbench.editing.recipes import METHODS
+
+    if method not in METHODS:
+        raise ValueError(f"the method {method!r} is not known here; known are {list(METHODS)}.")
+    return METHODS[method].recipe.from_dict(data)
