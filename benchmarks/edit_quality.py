@@ -42,7 +42,7 @@ from typing import Any
 import workbench as wb
 from benchmarks.kept import defaults, kept
 from benchmarks.rates import head, line, over_facts, plain_rates, rates_of, told, vars_of, worst
-from workbench.editing.recipes import harder
+from workbench.editing.methods.ia3 import harder
 from workbench.editing.selector import MORE_NEURONS, NEURONS
 from workbench.evaluation.answering import Answering, Ask
 from workbench.files.atomic import write_bytes

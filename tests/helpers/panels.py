@@ -15,8 +15,8 @@ from tests.helpers.reader import harmless
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, knowing
 from workbench.editing.recipes import Recipe
-from workbench.editing.rewrite import Cancelled
 from workbench.models.load import LoadedModel
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.edit import panel as edit_panel
 from workbench.widgets.shared import markup
 

@@ -176,5 +176,6 @@ def random_edit(model: LoadedModel, selection: str = "L0ATTN L1H2 L1N5 L2MLP L2V
         history=(Step("unlearn", 0, 2.5, 0.0), Step("learn", 0, 1 / 3, 1e-12, p_old=0.1, p_new=0.7, seconds=0.25)),
         base_fingerprint=model.fingerprint,
         base_name=model.name,
-        provenance={"created": "2024-05-01", "modules": model.architecture.describe(chosen.entries(model))},
+        modules=model.architecture.describe(chosen.entries(model)),
+        provenance={"created": "2024-05-01"},
     )

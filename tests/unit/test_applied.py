@@ -239,7 +239,7 @@ def test_stacking() -> None:
             assert [a.strength for a in twice.applied] == [1.0, 0.5]
             assert twice.base is model
             expected = edit.delta().gates[1, "post"] * (1 + 0.5 * (other.delta().gates[1, "post"] - 1))
-            torch.testing.assert_close(twice.gates.gates[1, "post"], expected)
+            torch.testing.assert_close(twice.delta.gates[1, "post"], expected)
             with applied(model, edit_of(model, dict(twice.gates.gates))) as same:
                 assert torch.equal(logits(twice.hf, model), logits(same.hf, model))
         with applied(model, other, strength=0.5) as first, applied(first, edit, stack=True) as reverse:

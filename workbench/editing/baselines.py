@@ -16,13 +16,14 @@ from torch import nn
 
 from workbench.editing.recipes import Recipe
 from workbench.editing.task import check_selection
-from workbench.editing.training.loop import CancelFlag, Moving, Training, check_cancel
+from workbench.editing.training.loop import Moving, Training
 from workbench.editing.training.optimisers import Adam
 from workbench.language.prompts import check_first_tokens
 from workbench.models.deltas.low_rank import inject_lora
-from workbench.models.views import own_layer_weights, shared_view
 from workbench.models.load import LoadedModel
+from workbench.models.views import own_layer_weights, shared_view
 from workbench.types import Fact, FactSet, Selection, Step
+from workbench.types.cancelling import CancelFlag, check_cancel
 
 Baseline = Literal["full", "lora"]
 RATES: dict[Baseline, float] = {"full": 2e-5, "lora": 3e-2}

@@ -14,9 +14,9 @@ from workbench.editing.methods.ia3 import DEFAULT, IA3, make_ia3
 from workbench.editing.methods.ia3 import RECIPES as IA3_RECIPES
 from workbench.editing.methods.lora import LoRA, make_lora
 from workbench.editing.task import Task
-from workbench.types import BaseRecipe, Edit
+from workbench.types import BaseRecipe, Edit, TrainedRecipe
 
-__all__ = ["DEFAULT", "IA3", "METHODS", "RECIPES", "FullFineTuning", "LoRA", "Recipe", "named_recipe"]
+__all__ = ["DEFAULT", "IA3", "METHODS", "RECIPES", "TRAINED", "FullFineTuning", "LoRA", "Recipe", "named_recipe"]
 
 Recipe = IA3
 """The recipe that the workbench is named for, as ``wb.Recipe``."""
@@ -51,6 +51,9 @@ METHODS: dict[str, Method] = {
 
 RECIPES: dict[str, BaseRecipe] = {**IA3_RECIPES, "lora": LoRA(), "full": FullFineTuning()}
 """The built-in recipes by name."""
+
+TRAINED: dict[str, TrainedRecipe] = {name: one for name, one in RECIPES.items() if isinstance(one, TrainedRecipe)}
+"""Those whose methods take steps."""
 
 
 def named_recipe(name: str) -> BaseRecipe:

@@ -7,10 +7,10 @@ from typing import Any
 
 from workbench.editing.recipes import METHODS, named_recipe
 from workbench.editing.task import Task, check_selection
-from workbench.editing.training.loop import CancelFlag
 from workbench.language.prompts import check_first_tokens
 from workbench.models import LoadedModel
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
+from workbench.types.cancelling import CancelFlag
 
 
 def rewrite(

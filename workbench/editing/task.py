@@ -8,9 +8,9 @@ from typing import Any
 
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import check_number
-from workbench.editing.training.loop import CancelFlag
 from workbench.models import LoadedModel
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step, TrainedRecipe
+from workbench.types.cancelling import CancelFlag
 
 
 @dataclass(frozen=True, kw_only=True)

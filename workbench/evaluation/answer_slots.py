@@ -6,7 +6,7 @@ from typing import Literal
 
 from workbench.editing.training.rows import BREAK_OFF
 from workbench.types import Fact, TracedPrompt
-from workbench.types.edit import AnswerStyle
+from workbench.types.recipe import AnswerStyle
 
 Answer = Literal["old", "new", "refusal"]
 

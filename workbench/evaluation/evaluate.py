@@ -307,7 +307,7 @@ def answer_probabilities(
     """
     prompt = traced_prompt(model, fact)
     taught = edit or (model.applied[-1].edit if model.applied else None)
-    texts = answers_at(prompt, fact, taught.recipe.answers if taught else "own")
+    texts = answers_at(prompt, fact, taught.recipe.answer_style if taught else "own")
     names = [f"{name}: {text.strip()}" for name, text in texts.items()]
     rows = [(list(prompt.token_ids), model.token_ids(text)) for text in texts.values()]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.bundled import NAME, bundled_file, load_gguf
-from workbench.models.deltas import put_under_bridge
+from workbench.models.deltas import fold
 from workbench.models.families import Architecture, read_architecture
 from workbench.models.views import shared_view
 from workbench.types import NO_DELTA, Delta, Edit, ModelShape
@@ -103,7 +103,9 @@ class LoadedModel:
 
     @property
     def bridge(self) -> Any:
-        """A TransformerLens ``TransformerBridge`` over a structure copy that shares the weights; built when asked.
+        """A TransformerLens ``TransformerBridge`` over a structure copy that shares the weights; built when asked. That
+        of an edited model has weights of its own where the edit changes them: its ``W_O``, ``W_out`` and the like are the
+        edited ones, and a gate on a module's input is part of them (``hook_z`` is before the gate).
 
         It prepends the BOS token to strings by default: pass token ids.
         """
@@ -111,7 +113,9 @@ class LoadedModel:
             from transformer_lens.model_bridge import TransformerBridge
 
             view = shared_view(self.base.hf)
-            put_under_bridge(view, self.architecture, self.delta)
+            # Folded in, so that the bridge's weights are the edited ones: of a wrapped module TransformerLens guesses
+            # the layout by its shape, and a square projection comes out transposed.
+            fold(view, self.architecture, self.delta)
             tokenizer = copy.deepcopy(self.tokenizer)
             # With these, TransformerLens takes it as it is; else it would load its files again, perhaps from the hub.
             tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}

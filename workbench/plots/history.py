@@ -18,8 +18,8 @@ from workbench.plots.style import (
     number,
     visible,
 )
-from workbench.types import Edit
-from workbench.types.edit import updates_before, updates_by_stage
+from workbench.types import Edit, TrainedRecipe
+from workbench.types.history import updates_before, updates_by_stage
 
 _DOMAINS = ((0.0, 0.40), (0.46, 0.68), (0.74, 1.0))  # probabilities, KL, loss: from the bottom
 _HEIGHT = 520
@@ -86,7 +86,7 @@ def history_figure(edit: Edit) -> go.Figure:
         above=20,
     )
     bottom, middle, top = _DOMAINS
-    no_kl = not edit.recipe.retain_weight
+    no_kl = not (isinstance(edit.recipe, TrainedRecipe) and edit.recipe.retain_weight)
     title = {"standoff": 10}
     figure.update_layout(
         xaxis={

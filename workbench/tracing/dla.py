@@ -11,9 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from workbench.models.deltas import gate_at
 from workbench.models.load import LoadedModel
-from workbench.types import Site, TracedPrompt
+from workbench.types import TracedPrompt
 
 
 def _directions(bridge: Any, prompt: TracedPrompt, scale: Tensor) -> Tensor:
@@ -31,17 +30,11 @@ def _directions(bridge: Any, prompt: TracedPrompt, scale: Tensor) -> Tensor:
     return direction / scale
 
 
-def gate_of(model: LoadedModel, layer: int, site: Site) -> Tensor:
-    """What an edited model multiplies into the cached activations of a site; ones where its bridge's weights hold the
-    whole edit."""
-    return gate_at(model.delta, layer, site, model.shape.site_size(site)).to(model.device)
-
-
 def head_outputs(model: LoadedModel, prompt: TracedPrompt, layer: int) -> tuple[Tensor, Tensor]:
     """What each head of a layer writes at each position, and the layer's whole attention output.
 
-    On an edited model the cached ``hook_z`` is before the gate, so it is multiplied in here. The sum over heads (plus
-    the output projection's bias, if any) equals the attention output.
+    The sum over heads (plus the output projection's bias, if any) equals the attention output; of an edited model, with
+    its edited weights.
 
     Returns:
         ([position, head, d_model], [position, d_model])
@@ -53,9 +46,8 @@ def head_outputs(model: LoadedModel, prompt: TracedPrompt, layer: int) -> tuple[
         _, cache = bridge.run_with_cache(ids, names_filter=lambda name: name in names)
         z = cache[names[0]][0]
         z = z.reshape(z.shape[0], model.shape.n_heads, -1)
-        gated = z * gate_of(model, layer, "z").view(model.shape.n_heads, -1)
         weights = bridge.blocks[layer].attn.W_O.detach()  # [head, d_head, d_model]
-        return torch.einsum("phd,hdm->phm", gated, weights), cache[names[1]][0]
+        return torch.einsum("phd,hdm->phm", z, weights), cache[names[1]][0]
 
 
 def direct_effects(
@@ -75,12 +67,11 @@ def direct_effects(
             if unit == "mlp":
                 rows.append(state @ direction)
             elif unit == "head":
-                gated = state.reshape(shape.n_heads, -1) * gate_of(model, layer, "z").view(shape.n_heads, -1)
                 weights = bridge.blocks[layer].attn.W_O.detach().float()
-                rows.append(torch.einsum("hd,hdm,m->h", gated, weights, direction))
+                rows.append(torch.einsum("hd,hdm,m->h", state.reshape(shape.n_heads, -1), weights, direction))
             else:
                 weights = _output_weight(bridge, layer, shape.d_mlp)
-                rows.append(state * gate_of(model, layer, "post") * (weights @ direction))
+                rows.append(state * (weights @ direction))
         last = logits[0, -1].float()
         total = last[prompt.answer_id] - (last[prompt.other_id] if prompt.other_id is not None else 0.0)
     return torch.stack(rows).cpu(), float(total)

@@ -54,6 +54,11 @@ class BaseRecipe:
         return ("edit",)
 
     @property
+    def stage_steps(self) -> tuple[int, ...]:
+        """Most steps of each stage; none for a method that takes no steps."""
+        return ()
+
+    @property
     def least_learned(self) -> float | None:
         """The probability that an edit must reach in its own training to count as learned; None where that is not
         looked at."""

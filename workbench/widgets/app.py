@@ -11,7 +11,7 @@ from pathlib import Path
 from ipywidgets import HTML, Button, HBox, Tab, Text
 
 from workbench.editing.applied import check_base
-from workbench.editing.rewrite import check_selection
+from workbench.editing.task import check_selection
 from workbench.facts.known import load_facts
 from workbench.files.session import Session, load_session
 from workbench.models.load import LoadedModel

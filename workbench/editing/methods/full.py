@@ -35,7 +35,7 @@ class FullFineTuning(TrainedRecipe):
 
     method: ClassVar[str] = "full"
 
-    name: str = "full fine-tuning"
+    name: str = "full"
     stages: tuple[StageName, ...] = ("learn",)
     learning_rate: float = 2e-5
 

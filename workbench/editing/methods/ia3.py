@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
 from workbench.editing.selector import MORE_NEURONS, SELECTOR, default_selection
 from workbench.editing.task import Task, retain_set
-from workbench.editing.training.loop import Level, Moving, NonFiniteLoss, Training, check_cancel
+from workbench.editing.training.loop import Level, Moving, NonFiniteLoss, Training
 from workbench.editing.training.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.training.sensitivity import fisher_information
 from workbench.models.deltas.gates import inject_gates
@@ -39,6 +39,7 @@ from workbench.types import (
     TrainedRecipe,
     stages_delta,
 )
+from workbench.types.cancelling import check_cancel
 from workbench.types.recipe import Check, is_probability
 from workbench.types.recipe import Optimiser as OptimiserName
 
@@ -135,7 +136,10 @@ RECIPES: dict[str, IA3] = {
 first stage alone; the paper's settings."""
 
 
-def harder(recipe: IA3) -> IA3:
+R = TypeVar("R", bound=TrainedRecipe)
+
+
+def harder(recipe: R) -> R:
     """The same with twice the steps in its last stage, for facts that are not learned."""
     *before, last = recipe.stage_steps
     return replace(recipe, steps=(*before, 2 * last))

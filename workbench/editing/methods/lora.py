@@ -52,7 +52,7 @@ class LoRA(TrainedRecipe):
 
     method: ClassVar[str] = "lora"
 
-    name: str = "LoRA"
+    name: str = "lora"
     rank: int = 1
     restrict: bool = True
     budget: int | None = None
@@ -121,7 +121,8 @@ def _modules(model: LoadedModel, selection: Selection, recipe: LoRA) -> list[str
         return names
     modules: list[Any] = [model.hf.get_submodule(name) for name in names]
     sizes = [*accumulate(recipe.rank * sum(module.weight.shape) for module in modules)]
-    nearest = min(range(len(sizes)), key=lambda i: abs(sizes[i] - recipe.budget))
+    budget = recipe.budget
+    nearest = min(range(len(sizes)), key=lambda i: abs(sizes[i] - budget))
     return names[: nearest + 1]
 
 

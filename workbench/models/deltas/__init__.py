@@ -1,8 +1,7 @@
 """Deltas on a model: the one place that asks which kind a delta is. A file a kind, each with the same functions.
 
-``put_on`` a view, and ``write`` other numbers there in place; ``fold`` into a view's weights; ``put_under_bridge`` and
-``put_under_gates``, for what comes on top; ``gate_at``, for what the bridge's weights do not hold; ``weights`` that it
-changes; ``check`` against a model; ``export`` for PEFT.
+``put_on`` a view, and ``write`` other numbers there in place; ``fold`` into a view's weights; ``put_under_gates``,
+where new gates come on top; ``weights`` that it changes; ``check`` against a model; ``export`` for PEFT.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from workbench.models.deltas import sequence
 from workbench.models.deltas.adapter import Adapter, Base
 from workbench.models.families import Architecture
-from workbench.types import Delta, EditModules, Site
+from workbench.types import Delta, EditModules
 from workbench.types.delta import DeltaKind
 
 __all__ = [
@@ -27,8 +25,6 @@ __all__ = [
     "check",
     "export",
     "fold",
-    "gate_at",
-    "put_under_bridge",
     "put_under_gates",
 ]
 
@@ -79,24 +75,11 @@ def fold(view: nn.Module, architecture: Architecture, delta: Delta, base: Mappin
     _KINDS[delta.kind].fold(view, architecture, delta, base)
 
 
-def put_under_bridge(view: nn.Module, architecture: Architecture, delta: Delta) -> None:
-    """Put a delta on a view that TransformerLens wraps next."""
-    check(view, architecture, delta)
-    _KINDS[delta.kind].put_under_bridge(view, architecture, delta)
-
-
 def put_under_gates(view: nn.Module, architecture: Architecture, delta: Delta) -> None:
     """Put a delta on a view on which new gates are trained next: PEFT's IA3 layers go on top of gates, and on plain
     modules."""
     check(view, architecture, delta)
     _KINDS[delta.kind].put_under_gates(view, architecture, delta)
-
-
-def gate_at(delta: Delta, layer: int, site: Site, size: int) -> Tensor:
-    """What an edited model multiplies into the bridge's activations at a site, beyond the bridge's own weights [size];
-    ones where the weights hold it all."""
-    gate = _KINDS[delta.kind].gate_at(delta, layer, site)
-    return torch.ones(size) if gate is None else gate
 
 
 def changed_weights(architecture: Architecture, delta: Delta) -> list[str]:

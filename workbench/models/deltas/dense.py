@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from workbench.models.deltas.adapter import Adapter, Base
 from workbench.models.families import Architecture
-from workbench.types import DenseDelta, EditModules, Site
+from workbench.types import DenseDelta, EditModules
 
 Mounted = dict[str, tuple[nn.Parameter, Tensor]]
 """By name, a parameter of a view and the shared tensor that it replaced."""
@@ -50,19 +50,9 @@ def fold(view: nn.Module, architecture: Architecture, delta: DenseDelta, base: M
         parameter.data = changed
 
 
-def put_under_bridge(view: nn.Module, architecture: Architecture, delta: DenseDelta) -> None:
-    """Give a view that is bridged next the changed tensors: the bridge reads them."""
-    put_on(view, architecture, delta)
-
-
 def put_under_gates(view: nn.Module, architecture: Architecture, delta: DenseDelta) -> None:
     """Give a view the changed tensors, for gates to come on them."""
     put_on(view, architecture, delta)
-
-
-def gate_at(delta: DenseDelta, layer: int, site: Site) -> Tensor | None:
-    """None: the bridge's weights hold the whole edit."""
-    return None
 
 
 def weights(architecture: Architecture, delta: DenseDelta) -> list[str]:

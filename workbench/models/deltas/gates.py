@@ -52,22 +52,9 @@ def fold(
             module.bias = _product(module.bias, gate)
 
 
-def put_under_bridge(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None:
-    """Put gates on a view that is bridged next: as adapters, but for modules that fuse several sites, which
-    TransformerLens takes apart by their weights."""
-    fused = {key: gate for key, gate in delta.gates.items() if architecture.is_fused(key[1])}
-    inject_gates(view, architecture, GateDelta({k: g for k, g in delta.gates.items() if k not in fused}))
-    fold(view, architecture, GateDelta(fused))
-
-
 def put_under_gates(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None:
     """Put gates on a view, for more gates to come on top."""
     inject_gates(view, architecture, delta)
-
-
-def gate_at(delta: GateDelta, layer: int, site: Site) -> Tensor | None:
-    """The gate that multiplies what the bridge caches at a site (before the gate); None where there is none."""
-    return delta.gates.get((layer, site))
 
 
 def weights(architecture: Architecture, delta: GateDelta) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from workbench.models.deltas.adapter import Adapter, Base, any_of, base_key, float_weight
 from workbench.models.families import Architecture
-from workbench.types import EditModules, LowRankDelta, Site
+from workbench.types import EditModules, LowRankDelta
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -61,19 +61,9 @@ def weights(architecture: Architecture, delta: LowRankDelta) -> list[str]:
     return [f"{name}.weight" for name in named(architecture, delta)]
 
 
-def put_under_bridge(view: nn.Module, architecture: Architecture, delta: LowRankDelta) -> None:
-    """Add the updates to the weights of a view that is bridged next, where the bridge reads them."""
-    fold(view, architecture, delta)
-
-
 def put_under_gates(view: nn.Module, architecture: Architecture, delta: LowRankDelta) -> None:
     """Fold it into weights, for gates to come on plain modules."""
     fold(view, architecture, delta)
-
-
-def gate_at(delta: LowRankDelta, layer: int, site: Site) -> Tensor | None:
-    """None: the bridge's weights hold the whole edit."""
-    return None
 
 
 def check(view: nn.Module, architecture: Architecture, delta: LowRankDelta) -> None:

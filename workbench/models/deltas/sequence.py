@@ -13,7 +13,7 @@ from workbench.models.deltas import dense, gates, low_rank
 from workbench.models.deltas.adapter import Adapter, Base
 from workbench.models.families import Architecture
 from workbench.models.views import shared_view
-from workbench.types import Delta, Deltas, DenseDelta, EditModules, GateDelta, LowRankDelta, Site
+from workbench.types import Delta, Deltas, DenseDelta, EditModules, GateDelta, LowRankDelta
 from workbench.types.delta import DeltaKind
 
 PARTS: Mapping[DeltaKind, Any] = {"gates": gates, "low-rank": low_rank, "dense": dense}
@@ -82,19 +82,9 @@ def fold(view: nn.Module, architecture: Architecture, delta: Deltas, base: Mappi
         PARTS[part.kind].fold(view, architecture, part, base)
 
 
-def put_under_bridge(view: nn.Module, architecture: Architecture, delta: Deltas) -> None:
-    """Fold a sequence into the weights of a view that is bridged next, where the bridge reads them."""
-    fold(view, architecture, delta)
-
-
 def put_under_gates(view: nn.Module, architecture: Architecture, delta: Deltas) -> None:
     """Fold it into weights, for gates to come on plain modules."""
     fold(view, architecture, delta)
-
-
-def gate_at(delta: Deltas, layer: int, site: Site) -> Tensor | None:
-    """None: the bridge's weights hold the whole edit."""
-    return None
 
 
 def weights(architecture: Architecture, delta: Deltas) -> list[str]:

@@ -27,7 +27,7 @@ def delta_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delt
         KeyError: A tensor that the header names is missing.
     """
     kind = header.get("kind")
-    if kind not in _READERS:
+    if not isinstance(kind, str) or kind not in _READERS:
         raise ValueError(f"a delta is one of {list(get_args(DeltaKind))}, and this one is {kind!r}.")
     return _READERS[kind](header, tensors)
 

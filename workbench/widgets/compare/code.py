@@ -35,7 +35,7 @@ def compare_code(
     defined = facts_code(edit.facts, pool)
     more = ", pool=pool" if "\npool = " in defined else ""
     if edit_lines is None:
-        chosen = edit.selection if edit.selector == "given" else len(edit.selection)
+        chosen = edit.selection if edit.selector == "given" else len(edit.selection) or None
         edit_lines = (
             f"selection = {selection_code(chosen)}\n"
             f"recipe = {recipe_code(edit.recipe)}\n"

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.editing.recipes import Recipe
-from workbench.editing.rewrite import Cancelled, rewrite
+from workbench.editing.rewrite import rewrite
 from workbench.evaluation.answering import Answering, Ask, Reply
 from workbench.evaluation.evaluate import evaluate
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, EvalReport, FactSet, Selection, Step
+from workbench.types import BaseRecipe, Edit, EvalReport, FactSet, Selection, Step
+from workbench.types.cancelling import Cancelled
 
 TELL_EVERY = 5
 
@@ -20,7 +20,7 @@ def fit_and_evaluate(
     model: LoadedModel,
     facts: FactSet,
     selection: Selection | None,
-    recipe: Recipe,
+    recipe: BaseRecipe,
     *,
     pool: FactSet | None,
     max_controls: int | None,

@@ -14,9 +14,9 @@ from typing import Any
 
 from ipywidgets import HTML, Button, Checkbox, HBox
 
-from workbench.editing.recipes import Recipe, harder
+from workbench.editing.methods.ia3 import harder
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, EvalReport, Fact, FactSet, Selection, Step
+from workbench.types import Edit, EvalReport, Fact, FactSet, Selection, Step, TrainedRecipe
 from workbench.widgets.edit import views as edit_views
 from workbench.widgets.edit.job import fit_and_evaluate
 from workbench.widgets.edit.recipe_controls import WRAP, RecipeControls
@@ -55,7 +55,7 @@ class EditPanel(Panel):
         selection_source: Any = None,
         *,
         pool: FactSet | None = None,
-        recipe: Recipe | str | None = None,
+        recipe: TrainedRecipe | str | None = None,
         max_controls: int | None = 40,
     ) -> None:
         self._model, self._pool, self._max_controls = model, pool, max_controls
@@ -136,7 +136,7 @@ class EditPanel(Panel):
         return self._train.selection
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> TrainedRecipe:
         """The recipe as the controls say it. Settable.
 
         Raises:
@@ -145,7 +145,7 @@ class EditPanel(Panel):
         return self._controls.recipe
 
     @recipe.setter
-    def recipe(self, recipe: Recipe) -> None:
+    def recipe(self, recipe: TrainedRecipe) -> None:
         self._controls.recipe = recipe
 
     @property
@@ -252,7 +252,9 @@ class EditPanel(Panel):
             self.fact = self._facts if edit is None else edit.facts
             if edit is None:
                 return
-            self.recipe, self.random_control = edit.asked_recipe, control_report is not None
+            self.random_control = control_report is not None
+            if isinstance(edit.asked_recipe, TrainedRecipe):
+                self.recipe = edit.asked_recipe
             self._edit, self._report, self._control_report = edit, report, control_report
             self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
             self._alert.value = edit_views.fitted(edit)
@@ -290,7 +292,7 @@ class EditPanel(Panel):
 
     # From the job's thread
 
-    def _step(self, recipe: Recipe, step: Step) -> None:
+    def _step(self, recipe: TrainedRecipe, step: Step) -> None:
         now = time.perf_counter()
         again = bool(self._history) and step.step == 0 and step.stage == recipe.stages[0]
         if again:
@@ -373,7 +375,7 @@ class EditPanel(Panel):
             self._ran = None
             self._show_code()
 
-    def _code_for(self, selection: Selection | None, recipe: Recipe) -> str:
+    def _code_for(self, selection: Selection | None, recipe: TrainedRecipe) -> str:
         return code_of_edit(
             self._model,
             self._facts,

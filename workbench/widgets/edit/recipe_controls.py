@@ -8,8 +8,8 @@ from typing import Any
 
 from ipywidgets import BoundedFloatText, BoundedIntText, FloatText, HBox, IntText, VBox
 
-from workbench.editing.recipes import RECIPES, Recipe
-from workbench.types import STAGES
+from workbench.editing.recipes import TRAINED, named_recipe
+from workbench.types import STAGES, TrainedRecipe
 from workbench.widgets.shared.controls import Dropdown
 
 STYLE = {"description_width": "initial"}
@@ -27,11 +27,11 @@ class RecipeControls(VBox):
         ValueError: An unknown name.
     """
 
-    def __init__(self, recipe: Recipe | str | None = None) -> None:
-        self._recipes = dict(RECIPES)
+    def __init__(self, recipe: TrainedRecipe | str | None = None) -> None:
+        self._recipes = dict(TRAINED)
         self._listeners: list[Callable[[], object]] = []
         self._quiet = False
-        self._name = Dropdown(options=list(RECIPES), description="Recipe", style=STYLE, layout={"width": "300px"})
+        self._name = Dropdown(options=list(TRAINED), description="Recipe", style=STYLE, layout={"width": "300px"})
         self._steps = {
             stage: BoundedIntText(1, min=1, max=100_000, description=f"{stage} steps", style=STYLE) for stage in STAGES
         }
@@ -44,7 +44,9 @@ class RecipeControls(VBox):
             box.observe(lambda _: self._tell(), names="value")
         self._all: list[Any] = [self._name, *numbers]
         super().__init__([self._name, HBox(numbers, layout=WRAP)])
-        self.recipe = Recipe.named(recipe) if isinstance(recipe, str) else recipe or Recipe()
+        chosen = named_recipe(recipe or self.name) if recipe is None or isinstance(recipe, str) else recipe
+        assert isinstance(chosen, TrainedRecipe)
+        self.recipe = chosen
         self._name.observe(lambda _: self._show(), names="value")
 
     @property
@@ -53,7 +55,7 @@ class RecipeControls(VBox):
         return str(self._name.value)
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> TrainedRecipe:
         """The recipe as the controls say it. Settable.
 
         Raises:
@@ -71,8 +73,8 @@ class RecipeControls(VBox):
         return replace(base, **shown)
 
     @recipe.setter
-    def recipe(self, recipe: Recipe) -> None:
-        self._recipes = {**RECIPES, recipe.name: recipe}
+    def recipe(self, recipe: TrainedRecipe) -> None:
+        self._recipes = {**TRAINED, recipe.name: recipe}
         self._quiet = True
         try:
             self._name.options = list(self._recipes)

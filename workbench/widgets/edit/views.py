@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from workbench.editing.recipes import Recipe
 from workbench.plots.style import visible
-from workbench.types import Edit, EvalReport, Fact, Group, Step
-from workbench.types.edit import updates_before, updates_by_stage
+from workbench.types import BaseRecipe, Edit, EvalReport, Fact, Group, Step, TrainedRecipe
+from workbench.types.history import updates_before, updates_by_stage
 from workbench.types.report import RATE_NAMES
 from workbench.widgets.shared import markup
 
@@ -35,7 +34,7 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60} s"
 
 
-def fit_progress(history: Sequence[Step], recipe: Recipe, seconds: float) -> str:
+def fit_progress(history: Sequence[Step], recipe: TrainedRecipe, seconds: float) -> str:
     """How far a running fit is, and the time left at the speed so far.
 
     Args:
@@ -52,8 +51,11 @@ def fit_progress(history: Sequence[Step], recipe: Recipe, seconds: float) -> str
     return markup.progress(done, total, f"{last.stage}: step {last.step} of {recipe.stage_steps[at]}{left}")
 
 
-def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -> str:
-    """Loss, KL and answer probabilities by step, over the steps that the recipe allows."""
+def fit_charts(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fact]) -> str:
+    """Loss, KL and answer probabilities by step, over the steps that the recipe allows; nothing for a method that takes
+    none."""
+    if not isinstance(recipe, TrainedRecipe):
+        return ""
     x_max = sum(recipe.stage_steps)
     steps = [(float(x), step) for x, step in zip(updates_before(history), history, strict=True)]
     borders = {x: f"▸ {step.stage}" for x, step in steps if step.step == 0}
@@ -89,13 +91,12 @@ def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -
 def edit_summary(edit: Edit) -> str:
     """What was fitted, in a line."""
     counts = ", ".join(f"{stage}: {n} steps" for stage, n in updates_by_stage(edit.history).items())
-    how = "picked" if edit.selector == "given" else f"chosen by {edit.selector}"
-    first = edit.provenance.get("settings", {}).get("first_fit")
-    before = "" if first is None else f" A first fit of {first['neurons']:,} reached P = {first['learned']:.2g}."
-    return (
-        f"{counts}. {len(edit.selection)} components {how}, {edit.delta().n_moved()} gates moved, "
-        f"the farthest by {edit.delta().largest_move():.3g}.{before}"
-    )
+    how = {"given": "picked", "all": "moves"}.get(edit.selector, f"chosen by {edit.selector}")
+    first, delta = edit.first_fit, edit.delta()
+    before = "" if first is None else f" A first fit of {first.neurons:,} reached P = {first.learned:.2g}."
+    farthest = delta.largest_move()
+    far = "" if math.isnan(farthest) else f", the farthest by {farthest:.3g}"
+    return f"{counts}. {edit.scope} {how}, {delta.words()}{far}.{before}"
 
 
 def fitted(edit: Edit) -> str:

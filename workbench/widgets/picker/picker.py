@@ -17,7 +17,7 @@ import torch
 import traitlets
 from ipywidgets import HTML, Button, HBox, ToggleButton, ToggleButtons
 
-from workbench.editing.rewrite import check_selection
+from workbench.editing.task import check_selection
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.tracing.ablation import attention_patterns

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from ipywidgets import HTML, Button, HBox, VBox
 
-from workbench.editing.rewrite import check_selection
+from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
 from workbench.types import Component, Selection
 from workbench.types.selection import Kind, all_components

@@ -307,7 +307,7 @@ class ProbePanel(Panel):
 
     def _refusal(self, place: TracedPrompt, fact: Fact) -> str:
         """What the edit teaches as a refusal there."""
-        return answers_at(place, fact, self._edit.recipe.answers)["refusal"]
+        return answers_at(place, fact, self._edit.recipe.answer_style)["refusal"]
 
     # From the jobs' threads
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from workbench.editing.recipes import RECIPES, Recipe
+from workbench.editing.recipes import IA3, RECIPES
 from workbench.facts.known import load_facts
 from workbench.models.bundled import NAME
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, FactSet, Selection
+from workbench.types import BaseRecipe, Fact, FactSet, Selection
 
 
 def start_code(model: LoadedModel) -> str:
@@ -54,16 +54,16 @@ def facts_code(facts: Sequence[Fact], pool: FactSet | None = None) -> str:
     return "".join(lines)
 
 
-def recipe_code(recipe: Recipe) -> str:
+def recipe_code(recipe: BaseRecipe) -> str:
     """A recipe by its name, with the settings that differ from the built-in one of that name."""
     known = RECIPES.get(recipe.name)
-    base = known if known is not None else Recipe()
-    changed: dict[str, Any] = {
-        f.name: getattr(recipe, f.name) for f in fields(Recipe) if getattr(recipe, f.name) != getattr(base, f.name)
-    }
+    base = known if isinstance(known, type(recipe)) else type(recipe)()
+    names = [f.name for f in fields(recipe)]
+    changed: dict[str, Any] = {n: getattr(recipe, n) for n in names if getattr(recipe, n) != getattr(base, n)}
     settings = [f"{name}={value!r}" for name, value in changed.items()]
-    if known is None:
-        return f"wb.Recipe({', '.join(settings)})"
+    if base is not known:
+        name = "Recipe" if type(recipe) is IA3 else f"recipes.{type(recipe).__name__}"
+        return f"wb.{name}({', '.join(settings)})"
     return f"wb.Recipe.named({', '.join([repr(recipe.name), *settings])})"
 
 
@@ -82,7 +82,7 @@ def edit_code(
     model: LoadedModel,
     facts: Sequence[Fact],
     selection: Selection | None,
-    recipe: Recipe,
+    recipe: BaseRecipe,
     *,
     pool: FactSet | None = None,
     max_controls: int | None = None,
