@@ -185,7 +185,7 @@ def test_strength_is_a_straight_line_between_the_gates() -> None:
     for strength in (0.25, 0.5, 2.0, -1.0):
         with applied(model, edit, strength=strength) as edited:
             for key, gate in edit.delta().gates.items():
-                torch.testing.assert_close(edited.gates.gates[key], 1 + strength * (gate - 1))
+                torch.testing.assert_close(edited.delta.gates[key], 1 + strength * (gate - 1))
     assert all(torch.equal(edit.delta(strength=1.0).gates[k], g) for k, g in edit.delta().gates.items())
 
 
@@ -194,13 +194,13 @@ def test_stages_are_products_up_to_the_named_one() -> None:
     edit = two_stages(model)
     first, second = (s.delta.gates for s in edit.stages)
     with applied(model, edit, "unlearn") as edited:
-        assert set(edited.gates.gates) == set(first)
-        assert torch.equal(edited.gates.gates[1, "z"], first[1, "z"])
+        assert set(edited.delta.gates) == set(first)
+        assert torch.equal(edited.delta.gates[1, "z"], first[1, "z"])
         assert edited.applied[0].stage == "unlearn"
         unlearned = logits(edited.hf, model)
     with applied(model, edit, "learn") as edited:
-        assert torch.equal(edited.gates.gates[1, "z"], first[1, "z"] * second[1, "z"])
-        assert torch.equal(edited.gates.gates[0, "post"], second[0, "post"])
+        assert torch.equal(edited.delta.gates[1, "z"], first[1, "z"] * second[1, "z"])
+        assert torch.equal(edited.delta.gates[0, "post"], second[0, "post"])
         learned = logits(edited.hf, model)
     with applied(model, edit) as edited:
         assert torch.equal(logits(edited.hf, model), learned)
@@ -240,7 +240,7 @@ def test_stacking() -> None:
             assert twice.base is model
             expected = edit.delta().gates[1, "post"] * (1 + 0.5 * (other.delta().gates[1, "post"] - 1))
             torch.testing.assert_close(twice.delta.gates[1, "post"], expected)
-            with applied(model, edit_of(model, dict(twice.gates.gates))) as same:
+            with applied(model, edit_of(model, dict(twice.delta.gates))) as same:
                 assert torch.equal(logits(twice.hf, model), logits(same.hf, model))
         with applied(model, other, strength=0.5) as first, applied(first, edit, stack=True) as reverse:
             assert reverse.fingerprint != twice.fingerprint

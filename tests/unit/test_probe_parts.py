@@ -16,6 +16,7 @@ from workbench.editing.applied import applied
 from workbench.facts import graph, load_facts
 from workbench.facts import wordings as prompts
 from workbench.language.prompts import traced_prompt
+from workbench.models.deltas import changed_weights
 from workbench.models.deltas.gates import inject_gates
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
@@ -169,19 +170,20 @@ def test_folded_and_finely_rounded_weights_do_what_the_gates_do(hf: Any) -> None
     """Gates on inputs and on outputs, with biases; at 20 bits rounding is nothing, at 2 it shows."""
     model = loaded(hf())
     edit = random_edit(model, "L0ATTN L1H2 L1N5 L2MLP L2V0")
+    names = changed_weights(model.architecture, edit.delta())
     ids = torch.randint(5, 60, (2, 9), generator=torch.Generator().manual_seed(0))
     before = model.fingerprint
     with torch.no_grad(), applied(model, edit) as edited:
         wanted = edited.hf(ids).logits
-        fine = requantise.rounded_model(model, edit.delta(), 20).hf(ids).logits
-        coarse = requantise.rounded_model(model, edit.delta(), 2).hf(ids).logits
+        fine = requantise.rounded_model(model, edit.delta(), names, 20).hf(ids).logits
+        coarse = requantise.rounded_model(model, edit.delta(), names, 2).hf(ids).logits
         assert (fine - wanted).abs().max() < 2e-2 < (coarse - wanted).abs().max()
         assert (model.hf(ids).logits - wanted).abs().max() > 0.1
     assert model.fingerprint == before
     shared = {p.data_ptr() for p in model.hf.parameters()}
     own = [
         n
-        for n, p in requantise.rounded_model(model, edit.delta(), 8).hf.named_parameters()
+        for n, p in requantise.rounded_model(model, edit.delta(), names, 8).hf.named_parameters()
         if p.data_ptr() not in shared
     ]
     assert own, "the edited matrices are copies"
@@ -192,16 +194,16 @@ def test_a_base_on_the_grid_of_the_rounding_is_no_control() -> None:
     """Rounded once, a matrix is not moved by the same rounding: the report says that the control shows nothing."""
     model = knowing(tiny_llama(tied=False), capitals())
     edit = edit_of(model, some_gates(model, (1, "post")), some_gates(model, (1, "post"), seed=1))
-    ones = GateDelta({k: torch.ones_like(g) for k, g in edit.delta().gates.items()})
-    assert requantise.change_by_rounding(model, ones, 4) > 0.01 > requantise.change_by_rounding(model, ones, 8) > 1e-4
+    names = changed_weights(model.architecture, edit.delta())
+    assert requantise.change_by_rounding(model, names, 4) > 0.01 > requantise.change_by_rounding(model, names, 8) > 1e-4
     told = probe(model, edit, probes="requantise", pool=capitals(), max_new_tokens=3, progress=False).skipped
     assert not any("as a control" in name for name in told)
     with torch.no_grad():
-        for name in model.architecture.vectors(ones):
-            weight = model.hf.get_submodule(name).weight
+        for name in names:
+            weight = model.hf.get_parameter(name)
             weight.copy_(requantise.rounded(weight, 4))
     again = edit_of(model, some_gates(model, (1, "post")), some_gates(model, (1, "post"), seed=1))
-    assert requantise.change_by_rounding(model, ones, 4) < 1e-6
+    assert requantise.change_by_rounding(model, names, 4) < 1e-6
     told = probe(model, again, probes="requantise", pool=capitals(), max_new_tokens=3, progress=False).skipped
     assert "on this rounding's grid" in told["requantise: 4 bits as a control"]
 

@@ -400,7 +400,7 @@ def test_weights_that_cannot_be_folded_are_no_end_of_the_battery(monkeypatch: py
     def fail(*_: Any) -> None:
         raise ValueError("quantised weights")
 
-    monkeypatch.setattr(requantise, "fold_gates", fail)
+    monkeypatch.setattr(requantise, "fold", fail)
     report = run(probes=["requantise", "strength"])
     assert report.probes == ("strength",) and "quantised weights" in report.skipped["requantise"]
 

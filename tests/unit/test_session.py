@@ -187,7 +187,7 @@ def damage(file: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        *("session.json", "maps/heads.safetensors", "edit/edit.json", "edit/gates.safetensors", "report.json"),
+        *("session.json", "maps/heads.safetensors", "edit/edit.json", "edit/tensors.safetensors", "report.json"),
         *("control_report.json", "probes.json"),
     ],
 )

@@ -125,7 +125,7 @@ def test_files_are_readable_like_others(edit: Edit, tmp_path: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no json": (lambda p: (p / EDIT_FILE).unlink(), "has no edit.json"),
-    "no gates": (lambda p: (p / TENSORS_FILE).unlink(), "has no gates.safetensors"),
+    "no gates": (lambda p: (p / TENSORS_FILE).unlink(), "has no tensors.safetensors"),
     "json cut": (lambda p: os.truncate(p / EDIT_FILE, 900), "edit.json is damaged or cut short"),
     "json empty": (lambda p: (p / EDIT_FILE).write_bytes(b""), "edit.json is damaged or cut short"),
     "json binary": (lambda p: (p / EDIT_FILE).write_bytes(b"\xff\xfe\x00"), "edit.json is damaged or cut short"),
@@ -135,14 +135,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "not a workbench-edit: it is a workbench-report",
     ),
     "another version": (
-        lambda p: rewrite_json(p / EDIT_FILE, schema_version=2),
-        "schema version 2, but this version of circuit-workbench reads version 1",
+        lambda p: rewrite_json(p / EDIT_FILE, schema_version=3),
+        "schema version 3, but this version of circuit-workbench reads version 2 and older ones",
     ),
     "edited by hand": (lambda p: rewrite_json(p / EDIT_FILE, base_name="x"), "damaged or edited"),
     "a field more": (lambda p: rewrite_json(p / EDIT_FILE, more=1), "damaged or edited"),
     "gates cut": (
         lambda p: os.truncate(p / TENSORS_FILE, 300),
-        r"gates.safetensors \(300 bytes\) is damaged, cut short",
+        r"tensors.safetensors \(300 bytes\) is damaged, cut short",
     ),
     "gates of another edit": (
         lambda p: (p / TENSORS_FILE).write_bytes(safetensors.torch.save({"a": torch.ones(1)})),
@@ -173,23 +173,16 @@ def test_a_sealed_edit_that_makes_no_sense_is_one_clear_error(edit: Edit, tmp_pa
     document = json.loads((path / EDIT_FILE).read_text(encoding="utf-8"))
     fields = {k: v for k, v in document.items() if k not in ("kind", "schema_version", "sha256")}
     for changes, message in (
-        ({"stages": [{"name": "learn", "gates": [[9, "z"]]}]}, "it lacks 'learn.9.z'"),
+        ({"stages": [{"name": "learn", "delta": {"kind": "gates", "keys": [[9, "z"]]}}]}, "it lacks '9.z'"),
+        ({"stages": [{"name": "learn", "delta": {"kind": "sparse"}}]}, "this one is 'sparse'"),
+        ({"method": "sorcery"}, "the method 'sorcery' is not known here"),
         ({"recipe": {"speed": 1}}, "Unknown recipe setting"),
         ({"history": [{"x": 1}]}, "unexpected keyword"),
-        ({"id": "0" * 64}, "its gates make the edit"),
+        ({"id": "0" * 64}, "its numbers make the edit"),
     ):
         (path / EDIT_FILE).write_bytes(checked_json.dump(checked_json.wrap("workbench-edit", {**fields, **changes})))
         with pytest.raises(ValueError, match=message):
             load_edit(path)
-
-
-def test_an_edit_from_before_edits_were_drawn_back_says_so(edit: Edit, tmp_path: Path) -> None:
-    path = edit.save(tmp_path / "e")
-    document = json.loads((path / EDIT_FILE).read_text(encoding="utf-8"))
-    fields = {k: v for k, v in document.items() if k not in ("kind", "schema_version", "sha256")}
-    del fields["recipe"]["draw_back"]
-    (path / EDIT_FILE).write_bytes(checked_json.dump(checked_json.wrap("workbench-edit", fields)))
-    assert load_edit(path).recipe.draw_back is None
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

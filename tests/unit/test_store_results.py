@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -15,7 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.stored import FULL, damaged, fail_at, refused, same
-from workbench.files.checked_json import wrap
 from workbench.files.effect_maps import load_effect_map
 from workbench.files.reports import load_report, report_from_dict, report_to_dict
 from workbench.types import AnswerRow, EffectMap, EvalReport, Rate, TextRow, TracedPrompt
@@ -173,19 +173,27 @@ def test_a_report_comes_back_exactly(tmp_path: Path) -> None:
     assert same(report_from_dict(json.loads(json.dumps(made.to_dict()))), made)
 
 
-def test_a_report_as_json_is_strict_and_says_null_for_nan() -> None:
+def test_a_report_as_json_is_strict_and_comes_back_with_nan() -> None:
     data = report_to_dict(report())
     json.dumps(data, allow_nan=False)
-    assert data["schema_version"] == 1
-    assert data["rates"]["learn"]["old"]["value"] is None
-    assert [r["kl"] for r in data["rows"]] == [None, "nan", "-inf", 0.25]
-    assert [r["nll"] for r in data["rows"]] == [0.1, None, "inf", 0.1]
+    nan, inf, minus = ({"__float__": text} for text in ("nan", "inf", "-inf"))
+    assert data["schema_version"] == 2
+    assert data["rates"]["learn"]["old"]["value"] == nan
+    assert [r["kl"] for r in data["rows"]] == [None, nan, minus, 0.25]
+    assert [r["nll"] for r in data["rows"]] == [0.1, nan, inf, 0.1]
 
 
 def test_a_report_from_before_there_was_collateral_is_read() -> None:
     fields = {k: v for k, v in report_to_dict(report(texts=())).items() if k not in ("texts", "sha256")}
     fields = {k: v for k, v in fields.items() if k not in ("kind", "schema_version")}
-    assert same(report_from_dict(wrap("workbench-report", fields)), report(texts=()))
+    for row, (nll, kl) in zip(fields["rows"], [(0.1, None), (None, "nan"), ("inf", "-inf"), (0.1, 0.25)], strict=True):
+        row["nll"], row["kl"] = nll, kl  # as version 1 wrote them
+    for rates in fields["rates"].values():
+        for rate in rates.values():
+            rate.update({k: None for k in ("value", "low", "high") if isinstance(rate[k], dict)})
+    first = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    document = {"kind": "workbench-report", "schema_version": 1, "sha256": hashlib.sha256(first).hexdigest(), **fields}
+    assert same(report_from_dict(document), report(texts=()))
 
 
 def test_a_damaged_report_is_refused(tmp_path: Path) -> None:
@@ -194,7 +202,7 @@ def test_a_damaged_report_is_refused(tmp_path: Path) -> None:
     for content, message in (
         (text.replace(b'"n": 4', b'"n": 5'), "fails its own checksum"),
         (text[:-9], "damaged or cut short"),
-        (text.replace(b'"schema_version": 1', b'"schema_version": 0'), "schema version 0"),
+        (text.replace(b'"schema_version": 2', b'"schema_version": 0'), "schema version 0"),
         (text.replace(b"workbench-report", b"workbench-edit"), "it is a workbench-edit"),
         (b"{}", "not a workbench-report"),
     ):

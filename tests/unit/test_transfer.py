@@ -195,9 +195,9 @@ def test_bad_requests_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no stage 'forget'"):
         merge(model, edit, tmp_path / "x", stage="forget")
     with pytest.raises(ValueError, match="describe"):
-        replace(edit, provenance={}).to_peft(tmp_path / "x")
+        replace(edit, modules=None).to_peft(tmp_path / "x")
     nothing = replace(edit, stages=tuple(replace(s, delta=GateDelta({})) for s in edit.stages))
-    with pytest.raises(ValueError, match="no gates"):
+    with pytest.raises(ValueError, match="changes nothing at that stage"):
         nothing.to_peft(tmp_path / "x")
     with applied(model, edit) as edited, pytest.raises(ValueError, match=r"model\.base"):
         merge(edited, edit, tmp_path / "x")

@@ -69,8 +69,9 @@ def unwrap(kind: Kind, document: Any, where: str | Path) -> dict[str, Any]:
         raise ValueError(f"{where} has the schema version {version!r}, which is none. {RETRY_HINT}")
     if version > written:
         raise ValueError(
-            f"{where} has the schema version {version}, but this version of circuit-workbench reads versions up to "
-            f"{written}. Load it with the version of circuit-workbench that wrote it, or a newer one."
+            f"{where} has the schema version {version}, but this version of circuit-workbench reads version {written}"
+            f"{' and older ones' if written > 1 else ''}. Load it with the version of circuit-workbench that wrote it, "
+            "or a newer one."
         )
     fields = {k: v for k, v in document.items() if k not in ("kind", "schema_version", "sha256")}
     if _fields_sha256(fields) != document.get("sha256"):

@@ -104,8 +104,8 @@ class LoadedModel:
     @property
     def bridge(self) -> Any:
         """A TransformerLens ``TransformerBridge`` over a structure copy that shares the weights; built when asked. That
-        of an edited model has weights of its own where the edit changes them: its ``W_O``, ``W_out`` and the like are the
-        edited ones, and a gate on a module's input is part of them (``hook_z`` is before the gate).
+        of an edited model has weights of its own where the edit changes them: its ``W_O``, ``W_out`` and the like are
+        the edited ones, and a gate on a module's input is part of them (``hook_z`` is before the gate).
 
         It prepends the BOS token to strings by default: pass token ids.
         """

@@ -139,8 +139,7 @@ class Edit:
     @property
     def scope(self) -> str:
         """What was allowed to move, in words: ``"3 components"``, or ``"whole model"``."""
-        n = len(self.selection)
-        return f"{n} component{'' if n == 1 else 's'}" if n else "whole model"
+        return f"{len(self.selection)} components" if len(self.selection) else "whole model"
 
     @property
     def method(self) -> str:
