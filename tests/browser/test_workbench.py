@@ -33,7 +33,7 @@ facts = wb.FactSet([*short, *animals], name="few")
 """
 # Instead of a fit: waits to be cancelled, and computes nothing.
 WAITING_FIT = """
-from workbench.editing.rewrite import Cancelled
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.edit import panel as edit_panel
 def waiting(*given, cancel, **options):
     while not cancel.wait(0.02):

@@ -14,9 +14,9 @@ import pytest
 from tests.helpers.reader import harmless
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, knowing
-from workbench.editing.rewrite import Cancelled
 from workbench.models.load import LoadedModel
 from workbench.types import Recipe
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.edit import panel as edit_panel
 from workbench.widgets.shared import markup
 

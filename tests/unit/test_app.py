@@ -18,11 +18,11 @@ from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, knowing
 from tests.helpers.wire import click, enter
 from workbench.editing.applied import applied
-from workbench.editing.rewrite import Cancelled
 from workbench.evaluation.evaluate import answer_probabilities
 from workbench.files.session import load_session
 from workbench.tracing.attribution import attribute
 from workbench.types import Selection
+from workbench.types.cancelling import Cancelled
 from workbench.widgets import app as module
 from workbench.widgets.app import CIRCUIT, COMPARE, EDIT, FACT, PROBE, Workbench
 from workbench.widgets.edit import job as edit_job

@@ -23,7 +23,7 @@ from workbench.comparing.arms import compare, everything_like, plan_arms
 from workbench.editing import recipes
 from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import tune
-from workbench.editing.rewrite import Cancelled, rewrite
+from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import paper_selection
 from workbench.evaluation.answering import Answering
 from workbench.language import generation
@@ -31,6 +31,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.types import ArmRow, ArmTable, Edit, FactSet, Selection, Step
 from workbench.types.arms import ARMS
+from workbench.types.cancelling import Cancelled
 
 FACTS = capitals()
 HELDOUT = ("Where is the capital of France?", "What city is capital?", "What is France?", "Who is the capital?")

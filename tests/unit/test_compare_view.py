@@ -19,13 +19,13 @@ from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_g
 from tests.helpers.wire import click, enter, shown_after
 from workbench.comparing.maps import MAP_SITES, compare_maps
 from workbench.editing.applied import applied
-from workbench.editing.rewrite import Cancelled
 from workbench.evaluation.evaluate import answer_probabilities, ask
 from workbench.language import generation
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.compare import view as compare_widget
 from workbench.widgets.compare.view import CompareView
 

@@ -20,10 +20,11 @@ from tests.helpers.tiny_facts import capital, capitals
 from tests.helpers.wire import click, enter
 from workbench.editing import rewrite as fit_module
 from workbench.editing.recipes import RECIPES
-from workbench.editing.rewrite import Cancelled, NonFiniteLoss, rewrite
+from workbench.editing.rewrite import NonFiniteLoss, rewrite
 from workbench.editing.selector import default_selection
 from workbench.evaluation.evaluate import evaluate
 from workbench.types import AnswerRow, Edit, EvalReport, Rate, Recipe, Selection, Step
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.compare.view import CompareView
 from workbench.widgets.edit import job as edit_job
 from workbench.widgets.edit import panel as edit_panel

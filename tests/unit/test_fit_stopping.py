@@ -28,7 +28,7 @@ from tests.helpers.tiny_facts import capital, tiny
 from workbench.editing import rewrite as fit_module
 from workbench.editing.applied import applied
 from workbench.editing.recipes import RECIPES
-from workbench.editing.rewrite import Cancelled, NonFiniteLoss
+from workbench.editing.rewrite import NonFiniteLoss
 from workbench.editing.selector import default_selection
 from workbench.editing.training import loop as loop_module
 from workbench.editing.training.loop import Training
@@ -36,6 +36,7 @@ from workbench.editing.training.objectives import Forgotten
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, Selection, StageName, Step
+from workbench.types.cancelling import Cancelled
 
 
 @pytest.fixture(autouse=True)

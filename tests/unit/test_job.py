@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from workbench.editing.rewrite import Cancelled
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.shared.job import Job
 
 

@@ -15,7 +15,6 @@ import torch
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
-from workbench.editing.rewrite import Cancelled
 from workbench.language.generation import Completion
 from workbench.models.load import LoadedModel
 from workbench.probing import battery as battery_module
@@ -24,6 +23,7 @@ from workbench.probing import requantise
 from workbench.probing.probe import probe
 from workbench.probing.rates import rates_of_probes
 from workbench.types import PROBES, Edit, Fact, FactSet, ProbeReport, ProbeRow
+from workbench.types.cancelling import Cancelled
 
 FRANCE = capital("France", "Paris", "Rome", heldout=("Q1?", "Q2?", "Q3?"))
 

@@ -22,7 +22,6 @@ from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import Baseline, Tuned, tune
 from workbench.editing.rewrite import check_selection, retain_set, rewrite
 from workbench.editing.selector import default_selection, paper_selection
-from workbench.editing.training.loop import CancelFlag, Cancelled, check_cancel
 from workbench.evaluation.answering import Answering, check_answering
 from workbench.evaluation.evaluate import evaluate_views
 from workbench.language.prompts import check_first_tokens
@@ -30,6 +29,7 @@ from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.types import Component, Edit, Fact, FactSet, Recipe, Selection, Step, all_components
 from workbench.types.arms import ARMS, ArmName, ArmRow, ArmTable, join_tables
+from workbench.types.cancelling import CancelFlag, Cancelled, check_cancel
 from workbench.types.selection import INDEXED
 
 Arm = Literal[ArmName, "random"]

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from workbench.editing.applied import applied, check_base
-from workbench.editing.rewrite import Cancelled
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.tracing.corruption import Corruption
 from workbench.types import Edit, EffectMap, Fact, FactSet, Form
+from workbench.types.cancelling import Cancelled
 
 MapSite = Literal["resid", "mlp", "attn", "head"]
 MAP_SITES: tuple[MapSite, ...] = ("resid", "mlp", "attn", "head")

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from workbench.editing.rewrite import check_selection
-from workbench.editing.training.loop import CancelFlag, Moving, Training, check_cancel
+from workbench.editing.training.loop import Moving, Training
 from workbench.editing.training.optimisers import Adam
 from workbench.language.prompts import check_first_tokens
 from workbench.models.families import inject_lora, own_layer_weights, shared_view
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Recipe, Selection, Step
+from workbench.types.cancelling import CancelFlag, check_cancel
 
 Baseline = Literal["full", "lora"]
 RATES: dict[Baseline, float] = {"full": 2e-5, "lora": 3e-2}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from workbench.editing.recipes import changes_steps, harder
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import MORE_NEURONS, SELECTOR, check_number, default_selection
-from workbench.editing.training.loop import CancelFlag, Cancelled, Level, Moving, NonFiniteLoss, Training, check_cancel
+from workbench.editing.training.loop import Level, Moving, NonFiniteLoss, Training
 from workbench.editing.training.optimisers import Adam, NaturalGradient, Optimiser
 from workbench.editing.training.sensitivity import fisher_information
 from workbench.language.prompts import check_first_tokens
@@ -29,6 +29,7 @@ from workbench.models.families import inject_gates, shared_view, write_gates
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Recipe, Selection, Site, StageName, Step
+from workbench.types.cancelling import CancelFlag, Cancelled, check_cancel
 
 HALVINGS = 5
 """Of the strengths between the base and the edit, to find the one that it is drawn back to."""

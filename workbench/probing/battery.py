@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.editing.applied import Dial
-from workbench.editing.rewrite import CancelFlag
 from workbench.evaluation.answer_slots import Answer, answers_at
 from workbench.evaluation.answering import counted_part
 from workbench.facts.wordings import Prompt
@@ -18,6 +17,7 @@ from workbench.language.prompts import prompt_ids, traced_prompt
 from workbench.language.scoring import continuation_nll
 from workbench.models.load import LoadedModel
 from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeName, ProbeRow, TracedPrompt
+from workbench.types.cancelling import CancelFlag
 
 CHUNK = 24
 """Prompts asked at once; between chunks the cancel flag is looked at, and finished rows are kept."""

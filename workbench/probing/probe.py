@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workbench.editing.applied import check_base, chosen_stages
-from workbench.editing.rewrite import CancelFlag
 from workbench.facts.known import known_facts, load_facts
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
@@ -27,6 +26,7 @@ from workbench.probing.relearning import probe_relearning
 from workbench.probing.requantise import probe_requantise
 from workbench.probing.strength import probe_lens, probe_strength
 from workbench.types import PROBES, Edit, Fact, FactSet, ProbeName, ProbeReport, ProbeRow
+from workbench.types.cancelling import CancelFlag
 
 _RUN: dict[ProbeName, Callable[[Battery], None]] = {
     "lens": probe_lens,

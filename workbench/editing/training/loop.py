@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,28 +38,13 @@ from workbench.language.prompts import prompt_ids
 from workbench.models.engine import KeysValues, Resumable
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Recipe, StageName, Step
+from workbench.types.cancelling import CancelFlag, Cancelled, check_cancel
 
 MONITOR_EVERY = 5
 
 
-class Cancelled(Exception):
-    """The fit was cancelled; the model is as it was and no edit was made."""
-
-
 class NonFiniteLoss(ArithmeticError):
     """The loss became NaN or infinite; the model is as it was and no edit was made."""
-
-
-class CancelFlag(Protocol):
-    """Anything with ``is_set``, such as a ``threading.Event``."""
-
-    def is_set(self) -> bool: ...
-
-
-def check_cancel(cancel: CancelFlag | None, when: str = "before the fit") -> None:
-    """Raise ``Cancelled`` when the flag is set."""
-    if cancel is not None and cancel.is_set():
-        raise Cancelled(f"Cancelled {when}; the model is as it was.")
 
 
 def _check_finite(loss: float, kl: float, stage: str, step: int, rate: float) -> None:

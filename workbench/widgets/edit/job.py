@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.editing.rewrite import Cancelled, rewrite
+from workbench.editing.rewrite import rewrite
 from workbench.evaluation.answering import Answering, Ask, Reply
 from workbench.evaluation.evaluate import evaluate
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, EvalReport, FactSet, Recipe, Selection, Step
+from workbench.types.cancelling import Cancelled
 
 TELL_EVERY = 5
 

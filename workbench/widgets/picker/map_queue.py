@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from workbench.editing.rewrite import Cancelled
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.shared.job import Job
 
 

@@ -20,7 +20,7 @@ from typing import Generic, Literal, TypeVar
 
 import torch
 
-from workbench.editing.rewrite import Cancelled
+from workbench.types.cancelling import Cancelled
 
 State = Literal["running", "done", "failed", "cancelled"]
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Job(Generic[T]):
 
     Args:
         function: Called with a ``threading.Event`` that is set by ``cancel()``. It ends as cancelled by raising
-            ``workbench.editing.rewrite.Cancelled``, and as failed by raising anything else.
+            ``workbench.types.cancelling.Cancelled``, and as failed by raising anything else.
         on_done: Called in the thread with the job once it has ended, whichever way. An error in it makes the job fail.
     """
 
