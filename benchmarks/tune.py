@@ -31,9 +31,9 @@ from workbench.editing import rewrite as fit
 from workbench.editing import selector
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS
-from workbench.editing.training import loop, sensitivity
-from workbench.editing.training import rows as batches
-from workbench.editing.training.rows import Row, Shuffled
+from workbench.editing.training import fit_rows, loop, sensitivity, word_ends
+from workbench.editing.training.batching import Shuffled
+from workbench.editing.training.rows import Row
 from workbench.evaluation.answering import Answering
 from workbench.files.atomic import write_bytes
 from workbench.language.padding import common_beginning
@@ -196,12 +196,12 @@ def first_tokens(rows: list[Row]) -> list[Row]:
 @contextmanager
 def no_ends() -> Iterator[None]:
     """Where the target ends is never taught."""
-    least = batches.LEAST_P_END
-    batches.LEAST_P_END = 0.0
+    least = word_ends.LEAST_P_END
+    word_ends.LEAST_P_END = 0.0
     try:
         yield
     finally:
-        batches.LEAST_P_END = least
+        word_ends.LEAST_P_END = least
 
 
 @contextmanager
@@ -211,7 +211,7 @@ def one_wording() -> Iterator[None]:
 
     def fewer(model: wb.LoadedModel, kinds: Sequence[Sequence[Row]], *rest: Any) -> torch.Tensor:
         near, far = kinds
-        return real(model, (near[:: batches.NEAR_WORDINGS], far), *rest)
+        return real(model, (near[:: fit_rows.NEAR_WORDINGS], far), *rest)
 
     selector.fisher_information = fit.fisher_information = fewer
     try:

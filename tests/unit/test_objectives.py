@@ -14,8 +14,8 @@ from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, recipe, same
 from tests.helpers.tiny_facts import tiny
 from workbench.comparing.arms import plan_arms
 from workbench.editing.baselines import tune
+from workbench.editing.training.fit_rows import wanted_rows
 from workbench.editing.training.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given
-from workbench.editing.training.rows import wanted_rows
 from workbench.types import Recipe, Selection
 
 OTHERS: Any = ("gradient-difference", "npo", "simnpo")

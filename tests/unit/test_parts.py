@@ -16,10 +16,10 @@ from torch import nn
 from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, recipe
 from tests.helpers.tiny import N_VOCAB, loaded, tiny_llama
 from tests.helpers.tiny_facts import FAMILIES, tiny
-from workbench.editing.training import rows as batches_module
-from workbench.editing.training import sensitivity
+from workbench.editing.training import batching, sensitivity
+from workbench.editing.training.batching import Prepared, parts, shared_prefix
 from workbench.editing.training.loop import Level, Training
-from workbench.editing.training.rows import Prepared, Row, parts, shared_prefix
+from workbench.editing.training.rows import Row
 from workbench.models.engine import Resumable
 from workbench.models.families import inject_gates, shared_view
 from workbench.types import GateDelta, Recipe, Selection
@@ -38,7 +38,7 @@ def test_a_step_in_parts_is_the_plain_step(
 ) -> None:
     """One row a part, a few, all; gates that act on the shared prefix too, and some that are not 1. Of the fact rows
     some have reached the hinge and some have not, whatever they had when they were last seen."""
-    monkeypatch.setitem(batches_module.PART_TOKENS, "cpu", tokens)
+    monkeypatch.setitem(batching.PART_TOKENS, "cpu", tokens)
     model, settings = tiny(family), recipe(hinge=0.7, retain_weight=2.0)
     training = Training(model, [FRANCE, SPAIN], settings, RETAIN, 1, on_step=None, cancel=None)
     chosen, held = list(training._wanted["learn"]), list(training._retain)
@@ -100,7 +100,7 @@ def test_a_step_in_parts_is_the_plain_step(
 
 
 def test_parts_are_rows_of_like_length_within_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(batches_module.PART_TOKENS, "cpu", 10)
+    monkeypatch.setitem(batching.PART_TOKENS, "cpu", 10)
     cpu = torch.device("cpu")
     assert parts([3, 5, 2, 4, 12], cpu) == [[2, 0], [3, 1], [4]]  # padded: 2 x 3, 2 x 5, and 12 alone
     assert parts([], cpu) == []
@@ -112,7 +112,7 @@ def test_what_is_computed_once_does_not_depend_on_the_parts(monkeypatch: pytest.
     rows = [Row((1, 2, 3), (7, 8, 9)), Row((1, 2), (6,)), Row((1, 2, 5, 4), (6, 3))]
     engine = Resumable(model)
     for tokens in (1, 8, 100):
-        monkeypatch.setitem(batches_module.PART_TOKENS, "cpu", tokens)
+        monkeypatch.setitem(batching.PART_TOKENS, "cpu", tokens)
         prepared = Prepared(engine, rows, 1, 1)
         for i, row in enumerate(rows):
             batch = prepared.batch([i])
@@ -148,7 +148,7 @@ def test_rows_of_random_shapes_are_as_in_the_plain_model(data: st.DataObject) ->
     shared = draw(st.integers(0, shared_prefix(rows)), label="shared")
     engine = Resumable(model)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setitem(batches_module.PART_TOKENS, "cpu", draw(st.sampled_from([1, 12, 1000]), label="tokens"))
+        patch.setitem(batching.PART_TOKENS, "cpu", draw(st.sampled_from([1, 12, 1000]), label="tokens"))
         prepared = Prepared(engine, rows, start, shared)
         first = engine.entering(torch.tensor([rows[0].prompt[:shared]]), start) if shared else None
         prefix = None if first is None else engine.resumed_keys_values(first, start)

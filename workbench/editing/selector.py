@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.editing.retain import default_retain, retainable
-from workbench.editing.training.rows import retain_rows, wanted_rows
+from workbench.editing.training.fit_rows import retain_rows, wanted_rows
 from workbench.editing.training.sensitivity import damped, fisher_information, gate_gradients
 from workbench.facts.known import load_facts
 from workbench.language.prompts import traced_prompt

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.editing.training.batching import Prepared, shared_prefix
 from workbench.editing.training.optimisers import Adam
-from workbench.editing.training.rows import Prepared, Row, chat_row, shared_prefix
+from workbench.editing.training.rows import Row, chat_row
 from workbench.facts.wordings import held_out
 from workbench.language.answers import classify
 from workbench.language.generation import generate

@@ -16,21 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.editing.training.batching import Prepared, Shuffled, retain_batches, shared_prefix
+from workbench.editing.training.fit_rows import retain_rows, wanted_rows
 from workbench.editing.training.objectives import Forgotten, Given, Goal
 from workbench.editing.training.optimisers import Optimiser
-from workbench.editing.training.rows import (
-    Prepared,
-    Row,
-    Shuffled,
-    around_old,
-    chat_row,
-    named_row,
-    refused_row,
-    retain_batches,
-    retain_rows,
-    shared_prefix,
-    wanted_rows,
-)
+from workbench.editing.training.rows import Row, around_old, chat_row, named_row, refused_row
 from workbench.editing.training.sensitivity import hidden_states
 from workbench.language.answers import counterpart
 from workbench.language.generation import greedy_answers

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.editing.training.rows import Prepared, Row, shared_prefix, tokens_at_once
+from workbench.editing.training.batching import Prepared, shared_prefix, tokens_at_once
+from workbench.editing.training.rows import Row
 from workbench.models.cache import Remembered
 from workbench.models.engine import HookSite, KeysValues, Resumable
 from workbench.models.load import LoadedModel

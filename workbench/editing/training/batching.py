@@ -1,0 +1,132 @@
+"""Rows in batches: everything below the edited layers computed once, parts of like length, the order of a fit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from workbench.editing.training.rows import Row
+from workbench.language.padding import common_beginning, pad
+from workbench.models.engine import Resumable
+
+PART_TOKENS = {"cpu": 320}
+"""Tokens (padding included) that are computed at once, by device; ``MANY_TOKENS`` on others. Smaller parts have less
+padding and need less memory, larger ones have more efficient matrix products."""
+MANY_TOKENS = 2048
+
+
+def retain_batches(near: Sequence[int], far: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
+    """Endless batches of retain rows: half neighbours, half others, or all of the one kind that there is."""
+    n_near = min(len(near), size - size // 2) if far else size
+    ours, others = Shuffled(near, n_near, seed), Shuffled(far, size - n_near, seed + 1)
+    for one, other in zip(ours, others, strict=False):
+        yield [*one, *other]
+
+
+class Shuffled:
+    """Endless batches of row indices, every row once a pass, in an order fixed by a seed; empty ones of no rows."""
+
+    def __init__(self, rows: Sequence[int], size: int, seed: int) -> None:
+        self._rows, self._size = list(rows), min(size, len(rows))
+        self._rng = random.Random(seed)
+        self._queue: list[int] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while True:
+            while len(self._queue) < self._size:
+                order = self._rows.copy()
+                self._rng.shuffle(order)
+                self._queue += order
+            batch, self._queue = self._queue[: self._size], self._queue[self._size :]
+            yield batch
+
+
+@dataclass
+class Batch:
+    """Rows ready to resume at a layer.
+
+    Args:
+        resid: [rows, longest, d_model] entering the start layer, without the shared prefix, padded on the right.
+        row, position: The places whose logits predict the answer tokens that count, within ``resid``.
+        count: How many those are, of each row.
+    """
+
+    resid: Tensor
+    row: Tensor
+    position: Tensor
+    count: list[int]
+
+
+class Prepared:
+    """Rows with everything below the start layer computed once: it does not change during a fit. The last token of a
+    row is never computed: nothing is predicted after it.
+
+    Args:
+        engine: Runs the base model.
+        rows: The rows.
+        start: The lowest edited layer.
+        shared: How many first tokens all rows have in common; they are computed once per step.
+
+    Attributes:
+        beginning: The residual stream of those entering the start layer, [1, shared, d_model]; None if there are none.
+    """
+
+    def __init__(self, engine: Resumable, rows: Sequence[Row], start: int, shared: int) -> None:
+        self.rows = list(rows)
+        self.shared = shared
+        self._device = engine.device
+        with torch.no_grad():  # what all begin with is the same in each: it is taken from the first
+            first = engine.entering(torch.tensor([self.rows[0].prompt]), start) if shared else None
+        self.beginning = None if first is None else first[:, :shared]
+        texts = [(r.prompt + r.answer)[:-1] for r in self.rows]
+        self._resid: list[Tensor] = [torch.empty(0)] * len(texts)
+        with torch.no_grad():
+            for part in parts([len(t) for t in texts], self._device):
+                padded = pad([texts[i] for i in part], 0, "right")[0]
+                resid = engine.entering(padded, start)  # causal: what follows a token is unseen
+                for i, x in zip(part, resid, strict=True):
+                    self._resid[i] = x[shared : len(texts[i])].clone()
+
+    def parts(self, indices: Sequence[int]) -> list[list[int]]:
+        """Places within ``indices``, grouped to be computed together: rows of like length, few enough at a time."""
+        return parts([len(self._resid[i]) for i in indices], self._device)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """Pad and stack some rows."""
+        resid = torch.nn.utils.rnn.pad_sequence([self._resid[i] for i in indices], batch_first=True)
+        row, position, count = [], [], []
+        for at, i in enumerate(indices):
+            one = self.rows[i]
+            n, first = len(one.counted), len(one.prompt) + one.departs - 1 - self.shared
+            row += [at] * n
+            position += range(first, first + n)
+            count.append(n)
+        rows, positions = (torch.tensor(x, device=self._device) for x in (row, position))
+        return Batch(resid, rows, positions, count)
+
+
+def tokens_at_once(device: torch.device) -> int:
+    """Tokens that a device computes at once (``PART_TOKENS``)."""
+    return PART_TOKENS.get(device.type, MANY_TOKENS)
+
+
+def parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Indices of rows of these lengths in groups of like length, shortest first, none of which has more tokens with
+    its padding than ``PART_TOKENS`` allows (but at least one row)."""
+    most = tokens_at_once(device)
+    found: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if found and (len(found[-1]) + 1) * lengths[i] <= most:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found
+
+
+def shared_prefix(rows: Sequence[Row]) -> int:
+    """How many first tokens all prompts have in common, leaving each at least one token of its own."""
+    return common_beginning([row.prompt for row in rows])
