@@ -20,10 +20,13 @@ from torch import Tensor, nn
 
 from workbench.editing.recipes import changes_steps, harder
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import MORE_NEURONS, SELECTOR, check_number, default_selection
-from workbench.editing.training.loop import Level, Moving, NonFiniteLoss, Training
+from workbench.editing.selector import MORE_NEURONS, SELECTOR, check_number, default_selection, selection_facts
+from workbench.editing.training.fit_rows import FitRows
+from workbench.editing.training.learned import LearnedLevel
+from workbench.editing.training.loop import NonFiniteLoss, Training
 from workbench.editing.training.optimisers import Adam, NaturalGradient, Optimiser
-from workbench.editing.training.sensitivity import fisher_information
+from workbench.editing.training.sensitivity import FisherMeasurement
+from workbench.editing.training.trainable import Trainable
 from workbench.language.prompts import check_first_tokens
 from workbench.models.families import inject_gates, shared_view, write_gates
 from workbench.models.load import LoadedModel
@@ -104,19 +107,24 @@ def rewrite(
         )
     began = time.perf_counter()
     kept = retain_set(model, facts, retain, recipe, pool, progress)
+    spared: Sequence[Fact] | FactSet = ()
+    if not isinstance(chosen, Selection):
+        spared = selection_facts(model, facts, pool=pool, seed=recipe.seed, progress=progress)
+    rows = FitRows(model, facts, recipe, retain=kept, selection_facts=spared)
 
     def once(chosen: Selection | int | None, recipe: Recipe, began: float, title: str = "Rewriting") -> Edit:
         given = isinstance(chosen, Selection)
         check_cancel(cancel)
         if not isinstance(chosen, Selection):
-            size = {} if chosen is None else {"k": chosen}
-            chosen = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress, **size)
+            size: dict[str, Any] = {} if chosen is None else {"k": chosen}
+            chosen = default_selection(model, facts, rows=rows, progress=progress, **size)
         check_cancel(cancel)
         selected_at = time.perf_counter()
-        training = Training(
-            model, facts, recipe, kept, min(layer for layer, _ in chosen.entries(model)), on_step=on_step, cancel=cancel
-        )
-        fit = _Fit(training, chosen)
+        entries = chosen.entries(model)
+        fisher = rows.fisher(entries) if recipe.optimiser == "natural" else None
+        start = min(layer for layer, _ in entries)
+        training = Training(rows, recipe, start, fisher=fisher, on_step=on_step, cancel=cancel)
+        fit = _Fit(training, chosen, fisher)
 
         def edit_of(stages: tuple[EditStage, ...]) -> Edit:
             return Edit(
@@ -208,9 +216,11 @@ class _Fit:
     Args:
         training: The rows and the loop.
         selection: What may move.
+        fisher: Of those gates, for the natural gradient; None for AdamW.
     """
 
-    def __init__(self, training: Training, selection: Selection) -> None:
+    def __init__(self, training: Training, selection: Selection, fisher: FisherMeasurement | None) -> None:
+        self._fisher = fisher
         self.training, self.model, self.recipe = training, training.model, training.recipe
         self.entries = selection.entries(self.model)
         self.strength = 1.0
@@ -229,7 +239,7 @@ class _Fit:
                     (at, site): torch.ones(self.model.shape.site_size(site)) for at, site in self.entries
                 }
                 parameters = inject_gates(self._view, self.model.architecture, GateDelta(ones), adapter=stage)
-                moving = Moving(
+                trainable = Trainable(
                     view=self._view,
                     parameters=parameters,
                     optimiser=self._optimiser(parameters),
@@ -243,7 +253,7 @@ class _Fit:
                     return stop is not None and stop((*stages, EditStage(name, self._delta(live))))
 
                 ask = stop_here if stop and stage == recipe.stages[-1] else None
-                done = self.training.stage(stage, steps, moving, bar, ask)
+                done = self.training.stage(stage, steps, trainable, bar, ask)
                 bar.update(steps - done)  # an early stop
                 stages.append(EditStage(stage, self._delta(parameters)))
         return tuple(stages)
@@ -265,16 +275,17 @@ class _Fit:
         return GateDelta(gates)
 
     def _optimiser(self, parameters: Mapping[str, nn.Parameter]) -> Optimiser:
-        if self.recipe.optimiser == "adam":
+        if self._fisher is None:
             return Adam(parameters)
-        fisher = fisher_information(self.model, self.training.retained, self.entries, self.recipe.seed)
         places: list[tuple[nn.Parameter, Tensor]] = []
         for (layer, site), indices in self.entries.items():
             place = self.model.architecture.gate_module(layer, site)
             places.append((parameters[place.module], torch.tensor(indices) + place.span.start))
-        return NaturalGradient(places, fisher)
+        return NaturalGradient(places, self._fisher.of(self.entries))
 
-    def _draw_back(self, parameters: Mapping[str, nn.Parameter], earlier: Sequence[EditStage], level: Level) -> None:
+    def _draw_back(
+        self, parameters: Mapping[str, nn.Parameter], earlier: Sequence[EditStage], level: LearnedLevel
+    ) -> None:
         """Give the last stage's gates the values at which the product of all stages is drawn back to the least strength
         that keeps ``level`` at the recipe's ``draw_back``; they stay where it is not reached (``Edit.shortfall``)."""
         wanted = self.recipe.draw_back

@@ -122,7 +122,7 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
     engine = Resumable(student, view)
     prepared = Prepared(engine, one.rows, start, shared_prefix(one.rows))
     first = prepared.beginning
-    batch = prepared.batch(range(len(one.rows)))
+    batch = prepared.batch(prepared.rows)
     wanted = torch.tensor([t for row in one.rows for t in row.counted], device=model.device)
     optimiser = Adam(parameters)
     p_old: list[float] = []

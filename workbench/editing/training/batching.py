@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,25 +18,26 @@ PART_TOKENS = {"cpu": 320}
 """Tokens (padding included) that are computed at once, by device; ``MANY_TOKENS`` on others. Smaller parts have less
 padding and need less memory, larger ones have more efficient matrix products."""
 MANY_TOKENS = 2048
+R = TypeVar("R")
 
 
-def retain_batches(near: Sequence[int], far: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
+def retain_batches(near: Sequence[R], far: Sequence[R], size: int, seed: int) -> Iterator[list[R]]:
     """Endless batches of retain rows: half neighbours, half others, or all of the one kind that there is."""
     n_near = min(len(near), size - size // 2) if far else size
-    ours, others = Shuffled(near, n_near, seed), Shuffled(far, size - n_near, seed + 1)
-    for one, other in zip(ours, others, strict=False):
-        yield [*one, *other]
+    near_batches, far_batches = Shuffled(near, n_near, seed), Shuffled(far, size - n_near, seed + 1)
+    for neighbours, others in zip(near_batches, far_batches, strict=False):
+        yield [*neighbours, *others]
 
 
-class Shuffled:
-    """Endless batches of row indices, every row once a pass, in an order fixed by a seed; empty ones of no rows."""
+class Shuffled(Generic[R]):
+    """Endless batches of rows, every row once a pass, in an order fixed by a seed; empty batches of no rows."""
 
-    def __init__(self, rows: Sequence[int], size: int, seed: int) -> None:
+    def __init__(self, rows: Sequence[R], size: int, seed: int) -> None:
         self._rows, self._size = list(rows), min(size, len(rows))
         self._rng = random.Random(seed)
-        self._queue: list[int] = []
+        self._queue: list[R] = []
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[R]]:
         while True:
             while len(self._queue) < self._size:
                 order = self._rows.copy()
@@ -43,6 +45,20 @@ class Shuffled:
                 self._queue += order
             batch, self._queue = self._queue[: self._size], self._queue[self._size :]
             yield batch
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedRow:
+    """A row with everything below the start layer computed. Equal to itself only: two facts may have equal rows.
+
+    Args:
+        row: The row.
+        resid: Its residual stream entering the start layer, [tokens, d_model], without the shared prefix and without
+            the last token, after which nothing is predicted.
+    """
+
+    row: Row
+    resid: Tensor
 
 
 @dataclass
@@ -62,8 +78,7 @@ class Batch:
 
 
 class Prepared:
-    """Rows with everything below the start layer computed once: it does not change during a fit. The last token of a
-    row is never computed: nothing is predicted after it.
+    """Prepares rows: computes everything below the start layer once, for it does not change during a fit.
 
     Args:
         engine: Runs the base model.
@@ -72,41 +87,42 @@ class Prepared:
         shared: How many first tokens all rows have in common; they are computed once per step.
 
     Attributes:
-        beginning: The residual stream of those entering the start layer, [1, shared, d_model]; None if there are none.
+        rows: The prepared rows, in the given order.
+        beginning: The residual stream of the shared tokens entering the start layer, [1, shared, d_model]; None if
+            there are none.
     """
 
     def __init__(self, engine: Resumable, rows: Sequence[Row], start: int, shared: int) -> None:
-        self.rows = list(rows)
-        self.shared = shared
+        self.start, self.shared = start, shared
         self._device = engine.device
         with torch.no_grad():  # what all begin with is the same in each: it is taken from the first
-            first = engine.entering(torch.tensor([self.rows[0].prompt]), start) if shared else None
+            first = engine.entering(torch.tensor([rows[0].prompt]), start) if shared else None
         self.beginning = None if first is None else first[:, :shared]
-        texts = [(r.prompt + r.answer)[:-1] for r in self.rows]
-        self._resid: list[Tensor] = [torch.empty(0)] * len(texts)
+        texts = [(r.prompt + r.answer)[:-1] for r in rows]
+        resids: list[Tensor] = [torch.empty(0)] * len(texts)
         with torch.no_grad():
             for part in parts([len(t) for t in texts], self._device):
                 padded = pad([texts[i] for i in part], 0, "right")[0]
                 resid = engine.entering(padded, start)  # causal: what follows a token is unseen
                 for i, x in zip(part, resid, strict=True):
-                    self._resid[i] = x[shared : len(texts[i])].clone()
+                    resids[i] = x[shared : len(texts[i])].clone()
+        self.rows = [PreparedRow(row, resid) for row, resid in zip(rows, resids, strict=True)]
 
-    def parts(self, indices: Sequence[int]) -> list[list[int]]:
-        """Places within ``indices``, grouped to be computed together: rows of like length, few enough at a time."""
-        return parts([len(self._resid[i]) for i in indices], self._device)
+    def parts(self, rows: Sequence[PreparedRow]) -> list[list[int]]:
+        """Places within ``rows``, grouped to be computed together: rows of like length, few enough at a time."""
+        return parts([len(row.resid) for row in rows], self._device)
 
-    def batch(self, indices: Sequence[int]) -> Batch:
+    def batch(self, rows: Sequence[PreparedRow]) -> Batch:
         """Pad and stack some rows."""
-        resid = torch.nn.utils.rnn.pad_sequence([self._resid[i] for i in indices], batch_first=True)
-        row, position, count = [], [], []
-        for at, i in enumerate(indices):
-            one = self.rows[i]
-            n, first = len(one.counted), len(one.prompt) + one.departs - 1 - self.shared
-            row += [at] * n
+        resid = torch.nn.utils.rnn.pad_sequence([row.resid for row in rows], batch_first=True)
+        row_of, position, count = [], [], []
+        for i, row in enumerate(row.row for row in rows):
+            n, first = len(row.counted), len(row.prompt) + row.departs - 1 - self.shared
+            row_of += [i] * n
             position += range(first, first + n)
             count.append(n)
-        rows, positions = (torch.tensor(x, device=self._device) for x in (row, position))
-        return Batch(resid, rows, positions, count)
+        row_ids, positions = (torch.tensor(x, device=self._device) for x in (row_of, position))
+        return Batch(resid, row_ids, positions, count)
 
 
 def tokens_at_once(device: torch.device) -> int:
@@ -118,13 +134,13 @@ def parts(lengths: Sequence[int], device: torch.device) -> list[list[int]]:
     """Indices of rows of these lengths in groups of like length, shortest first, none of which has more tokens with
     its padding than ``PART_TOKENS`` allows (but at least one row)."""
     most = tokens_at_once(device)
-    found: list[list[int]] = []
+    groups: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if found and (len(found[-1]) + 1) * lengths[i] <= most:
-            found[-1].append(i)
+        if groups and (len(groups[-1]) + 1) * lengths[i] <= most:
+            groups[-1].append(i)
         else:
-            found.append([i])
-    return found
+            groups.append([i])
+    return groups
 
 
 def shared_prefix(rows: Sequence[Row]) -> int:

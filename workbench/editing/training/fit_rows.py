@@ -3,20 +3,149 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 from workbench.editing.training.rows import Row, around_old, chat_row, named_row, refused_row
+from workbench.editing.training.sensitivity import FisherMeasurement, measure_fisher
 from workbench.editing.training.word_ends import ended_rows
 from workbench.facts.training_wordings import training_prompts
 from workbench.language.answers import counterpart
 from workbench.language.generation import greedy_answers
 from workbench.language.prompts import prompt_ids
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, Recipe, StageName
+from workbench.types import Fact, FactSet, Recipe, Site, StageName
 
 RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
 _AFTER_A_WORD = re.compile(r"""[\s.,;:!?)\]"'*]""")
+
+
+class Retained(NamedTuple):
+    """Rows of retained facts: neighbours of the edited ones, and the others."""
+
+    near: list[Row]
+    far: list[Row]
+
+
+class FitRows:
+    """The rows of a fit, each built once, when first asked for: the selector, the fit and a second fit share them.
+
+    Args:
+        model: The base model.
+        facts: The edited facts.
+        recipe: What its stages teach, and whether they hold other answers in place.
+        retain: The facts whose answers the fit holds in place.
+        selection_facts: The facts whose answers the default selector spares; empty where it is not asked.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        facts: Sequence[Fact],
+        recipe: Recipe,
+        *,
+        retain: Sequence[Fact] | FactSet = (),
+        selection_facts: Sequence[Fact] | FactSet = (),
+    ) -> None:
+        self.model, self.facts, self.recipe = model, list(facts), recipe
+        self._retain, self._selection_facts = list(retain), list(selection_facts)
+        self._wanted: dict[StageName, list[list[Row]]] = {}
+
+    def wanted(self, stage: StageName) -> list[list[Row]]:
+        """What a stage teaches, of each fact."""
+        if stage not in self._wanted:
+            self._wanted[stage] = [wanted_rows(self.model, [fact], stage, self.recipe) for fact in self.facts]
+        return self._wanted[stage]
+
+    @cached_property
+    def monitored(self) -> dict[str, Row]:
+        """The first fact's bare question with the old answer, the target and the refusal as they would be said, by the
+        names that a ``Step`` has for their probabilities."""
+        fact, model = self.facts[0], self.model
+        prompt = prompt_ids(model, fact.question, "chat")
+        if self.recipe.answers == "short":
+            texts = {"p_old": f"{fact.answer}.", "p_new": f"{fact.target}.", "p_refusal": fact.refusal}
+            return {name: chat_row(model, prompt, text) for name, text in texts.items()}
+        before, old, _ = around_old(greedy_answers(model, [prompt])[0].text, fact)
+        return {
+            "p_old": named_row(model, prompt, before, old),
+            "p_new": named_row(model, prompt, before, counterpart(fact, old)),
+            "p_refusal": refused_row(model, prompt, fact, before),
+        }
+
+    @cached_property
+    def retained(self) -> Retained:
+        """What the fit holds in place; nothing where the recipe needs no retained answers.
+
+        Raises:
+            ValueError: The recipe needs some, and the retain set is empty.
+        """
+        if not self.recipe.uses_retain:
+            return Retained([], [])
+        retained = retain_rows(self.model, self._retain, self.facts)
+        if not any(retained):
+            raise ValueError(_no_retained(self.recipe))
+        return retained
+
+    def fisher(self, entries: Mapping[tuple[int, Site], Sequence[int]]) -> FisherMeasurement:
+        """Fisher information of some gates on what the fit holds in place.
+
+        Args:
+            entries: The gates, as ``Selection.entries`` gives them.
+        """
+        return measure_fisher(self.model, self.retained, entries, self.recipe.seed)
+
+    @cached_property
+    def selection_wanted(self) -> list[list[Row]]:
+        """What the default selector reads the new answer's gradient on, of each fact: the target in the base's own
+        sentence, in all contexts, whatever the recipe teaches."""
+        if "learn" in self.recipe.stages and self.recipe.answers == "own" and self.recipe.contexts:
+            return self.wanted("learn")
+        return [wanted_rows(self.model, [fact], "learn", Recipe()) for fact in self.facts]
+
+    @cached_property
+    def selection_retained(self) -> Retained:
+        """What the default selector spares."""
+        if self.recipe.uses_retain and self._retain and self._selection_facts == self._retain:
+            return self.retained
+        return retain_rows(self.model, self._selection_facts, self.facts)
+
+    def selection_fisher(self, entries: Mapping[tuple[int, Site], Sequence[int]]) -> FisherMeasurement | None:
+        """Fisher information of some gates on what the default selector spares; None where that is nothing. Arguments
+        as in ``fisher``, which gives the same measurement where both are on the same facts."""
+        retained = self.selection_retained
+        return measure_fisher(self.model, retained, entries, self.recipe.seed) if any(retained) else None
+
+    @property
+    def selection_ids(self) -> tuple[str, ...]:
+        """Ids of the facts whose answers the selection was made with."""
+        return tuple(fact.id for fact in self._selection_facts)
+
+    @property
+    def fisher_ids(self) -> tuple[str, ...]:
+        """Ids of the facts whose answers the optimiser's Fisher information is measured on."""
+        return tuple(fact.id for fact in self._retain) if self.recipe.optimiser == "natural" else ()
+
+    @property
+    def kl_ids(self) -> tuple[str, ...]:
+        """Ids of the facts whose answers the KL holds in place."""
+        return tuple(fact.id for fact in self._retain) if self.recipe.retain_weight > 0 else ()
+
+
+def _no_retained(recipe: Recipe) -> str:
+    """Why a fit without retained rows is refused."""
+    give = "Give retain=[...] (or a pool with role='retain'), or use a recipe with"
+    if recipe.optimiser == "natural":
+        return (
+            "optimiser='natural' weighs every move by what retained answers need, but the retain set is empty. "
+            f"{give} optimiser='adam' and retain_weight=0."
+        )
+    return (
+        f"retain_weight={recipe.retain_weight:g} weighs the KL on a retain set, but the retain set is empty. "
+        f"{give} retain_weight=0."
+    )
 
 
 def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
@@ -47,7 +176,7 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
     return ended_rows(model, rows, longer) if stage == "learn" else rows
 
 
-def retain_rows(model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact]) -> tuple[list[Row], list[Row]]:
+def retain_rows(model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact]) -> Retained:
     """Training questions of retained facts with the start of the base's own answers: rows of neighbours (facts of an
     edited fact's relation), ``NEAR_WORDINGS`` of each, and rows of the others, one of each, the wordings in turn.
 
@@ -57,7 +186,7 @@ def retain_rows(model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fac
     relations = {f.relation for f in edited if f.relation}
     near = [f for f in retain if f.relation in relations]
     far = [f for f in retain if f.relation not in relations]
-    return _own_rows(model, near, NEAR_WORDINGS), _own_rows(model, far, 1)
+    return Retained(_own_rows(model, near, NEAR_WORDINGS), _own_rows(model, far, 1))
 
 
 def _own_rows(model: LoadedModel, facts: Sequence[Fact], wordings: int) -> list[Row]:

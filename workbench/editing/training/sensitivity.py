@@ -52,8 +52,8 @@ def gate_gradients(
     columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
     begun = None if prepared.beginning is None else _Beginning(engine, prepared.beginning, lowest, places)
     out = torch.zeros(len(rows), sum(map(len, columns)))
-    for part in prepared.parts(range(len(rows))):
-        batch = prepared.batch(part)
+    for part in prepared.parts(prepared.rows):
+        batch = prepared.batch([prepared.rows[i] for i in part])
         with torch.enable_grad(), engine.keeping(places) as states:
             start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
             prefix = begun.of_each(len(part)) if begun else None
@@ -125,7 +125,7 @@ class _Beginning:
 
 
 @dataclass(frozen=True, eq=False)
-class _Fisher:
+class FisherMeasurement:
     """Fisher information of all gates of some sites, from the lowest layer on, and what it was measured on.
 
     Args:
@@ -134,7 +134,7 @@ class _Fisher:
         lowest: The layer at which the pass began: from another one rounding differs, and with it, rarely, an answer
             that is drawn.
         values: [gates of the site] by layer and site, in nats squared.
-        hidden: Of each row, what its logits are made of.
+        hidden: Of each row, what the base makes its logits of (``Resumable.logits_of``), [tokens that count, d_model].
     """
 
     kinds: tuple[tuple[Row, ...], ...]
@@ -143,8 +143,17 @@ class _Fisher:
     values: Mapping[tuple[int, Site], Tensor]
     hidden: Mapping[Row, Tensor]
 
+    def of(self, entries: Mapping[tuple[int, Site], Sequence[int]]) -> Tensor:
+        """The values of some gates, [gates] in nats squared, in the order of ``entries``."""
+        return torch.cat([self.values[place][list(index)] for place, index in entries.items()])
 
-_LATEST: Remembered[list[_Fisher]] = Remembered(list)
+    def hidden_of(self, kinds: Sequence[Sequence[Row]], start: int) -> Mapping[Row, Tensor] | None:
+        """``hidden``, if it is of just these rows from this layer on; else None: it would differ in the last bits from
+        what a pass of those rows gives."""
+        return self.hidden if (self.kinds, self.lowest) == (tuple(map(tuple, kinds)), start) else None
+
+
+_LATEST: Remembered[list[FisherMeasurement]] = Remembered(list)
 
 
 def fisher_information(
@@ -153,48 +162,48 @@ def fisher_information(
     entries: Mapping[tuple[int, Site], Sequence[int]],
     seed: int,
 ) -> Tensor:
-    """Diagonal Fisher information of gates on retained rows, each kind of rows that there is counting equally: [gates]
-    in nats squared, in the order of ``entries``. ``seed`` draws the answers.
+    """Diagonal Fisher information of gates on retained rows: [gates] in nats squared, in the order of ``entries``.
+    Arguments as in ``measure_fisher``."""
+    return measure_fisher(model, kinds, entries, seed).of(entries)
+
+
+def measure_fisher(
+    model: LoadedModel,
+    kinds: Sequence[Sequence[Row]],
+    entries: Mapping[tuple[int, Site], Sequence[int]],
+    seed: int,
+) -> FisherMeasurement:
+    """Measure the diagonal Fisher information of gates on retained rows, each kind of rows counting equally.
 
     The backward pass that some gates need gives it for every gate of their sites above the lowest. All are measured,
     and the last ``REMEMBERED`` measurements kept for as long as the model's weights stay: what the selector measured
     serves the fit, and the fit's serves random selections and other recipes. What is remembered equals what would be
     measured to the bit.
+
+    Args:
+        model: A base model.
+        kinds: The rows, by kind; a kind without rows does not count.
+        entries: The gates, as ``Selection.entries`` gives them.
+        seed: Draws the answers.
     """
     rows = tuple(map(tuple, kinds))
     lowest = min(layer for layer, _ in entries)
     sites: list[Site] = sorted({site for _, site in entries})
     known = _LATEST.of(model)
-    found = next(
-        (
-            f
-            for f in known
-            if f.kinds == rows and (f.seed, f.lowest) == (seed, lowest) and entries.keys() <= f.values.keys()
-        ),
-        None,
-    )
-    if found is None:
-        places: list[tuple[int, Site]] = [
-            (layer, site) for layer in range(lowest, model.shape.n_layers) for site in sites
-        ]
-        every = {place: range(model.shape.site_size(place[1])) for place in places}
-        draw = torch.Generator().manual_seed(seed)
-        hidden: dict[Row, Tensor] = {}
-        means = [gate_gradients(model, kind, every, draw=draw, hidden=hidden).square().mean(0) for kind in rows if kind]
-        values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
-        found = _Fisher(rows, seed, lowest, dict(zip(places, values, strict=True)), hidden)
-        known.insert(0, found)
-        del known[REMEMBERED:]
-    return torch.cat([found.values[place][list(index)] for place, index in entries.items()])
-
-
-def hidden_states(
-    model: LoadedModel, kinds: Sequence[Sequence[Row]], seed: int, lowest: int
-) -> Mapping[Row, Tensor] | None:
-    """Of each row of a remembered measurement, what the base makes its logits of (``Resumable.logits_of``), [tokens
-    that count, d_model]; None where just these rows were not measured just so."""
-    wanted = tuple(map(tuple, kinds)), seed, lowest
-    return next((f.hidden for f in _LATEST.of(model) if (f.kinds, f.seed, f.lowest) == wanted), None)
+    for measured in known:
+        same = measured.kinds == rows and (measured.seed, measured.lowest) == (seed, lowest)
+        if same and entries.keys() <= measured.values.keys():
+            return measured
+    places: list[tuple[int, Site]] = [(layer, site) for layer in range(lowest, model.shape.n_layers) for site in sites]
+    every = {place: range(model.shape.site_size(place[1])) for place in places}
+    draw = torch.Generator().manual_seed(seed)
+    hidden: dict[Row, Tensor] = {}
+    means = [gate_gradients(model, kind, every, draw=draw, hidden=hidden).square().mean(0) for kind in rows if kind]
+    values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
+    measured = FisherMeasurement(rows, seed, lowest, dict(zip(places, values, strict=True)), hidden)
+    known.insert(0, measured)
+    del known[REMEMBERED:]
+    return measured
 
 
 def damped(fisher: Tensor) -> Tensor:
