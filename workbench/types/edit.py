@@ -22,6 +22,8 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 Objective = Literal["cross-entropy", "gradient-difference", "npo", "simnpo"]
 AnswerStyle = Literal["own", "short"]
 Optimiser = Literal["natural", "adam"]
+KLOn = Literal["answer", "first token", "whole text"]
+RetainDraw = Literal["in turn", "half hardest"]
 DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 10, "learn": 26}
 
 
@@ -61,6 +63,14 @@ class Recipe:
         retain_weight: Weight of the KL term; 0 switches it off.
         retain_size: Facts in the default retain set.
         retain_batch_size: Retain rows a step.
+        retain_draw: Which rows these are: all ``"in turn"``, or half of them the rows whose KL was largest when they
+            were last seen (``"half hardest"``).
+        kl_on: Where the KL and the fit's Fisher information are taken: at the start of the retained ``"answer"``, at
+            its ``"first token"``, or at the ``"whole text"``, the question included.
+        fisher_wordings: In how many wordings of each neighbour the Fisher information is measured, for the selector and
+            the fit; fewer are faster.
+        end_below: Where the base's probability that the word ends after the target is lower, the token that ends it is
+            taught too; 0: never, more than 1: always.
         hinge: The probability (as for ``early_stop``) from which on a prompt's wanted answer is learned well enough and
             pushes no further; None: all push until the end. Where the old answer is to become unlikely, one minus its
             probability counts, here and for ``early_stop``.
@@ -91,6 +101,10 @@ class Recipe:
     retain_weight: float = 4.0
     retain_size: int = 80
     retain_batch_size: int = 12
+    retain_draw: RetainDraw = "in turn"
+    kl_on: KLOn = "answer"
+    fisher_wordings: int = 3
+    end_below: float = 0.5
     hinge: float | None = 0.8
     early_stop: float | None = None
     draw_back: float | None = 0.9
@@ -112,10 +126,15 @@ class Recipe:
             raise ValueError(f"answers must be one of {get_args(AnswerStyle)}, got {self.answers!r}.")
         if self.optimiser not in get_args(Optimiser):
             raise ValueError(f"optimiser must be one of {get_args(Optimiser)}, got {self.optimiser!r}.")
+        if self.retain_draw not in get_args(RetainDraw):
+            raise ValueError(f"retain_draw must be one of {get_args(RetainDraw)}, got {self.retain_draw!r}.")
+        if self.kl_on not in get_args(KLOn):
+            raise ValueError(f"kl_on must be one of {get_args(KLOn)}, got {self.kl_on!r}.")
         if self.steps is not None and not isinstance(self.steps, int):
             object.__setattr__(self, "steps", tuple(self.steps))
             if len(self.steps) != len(self.stages):  # type: ignore[arg-type]
                 raise ValueError(f"steps has {self.steps!r} for the stages {self.stages}; give one number per stage.")
+        wordings = self.fisher_wordings
         checks: list[tuple[str, bool, str]] = [
             ("steps", all(isinstance(s, int) and s >= 1 for s in self.stage_steps), "whole numbers from 1"),
             ("learning_rate", math.isfinite(self.learning_rate) and self.learning_rate > 0, "a positive number"),
@@ -125,6 +144,8 @@ class Recipe:
             ("retain_weight", math.isfinite(self.retain_weight) and self.retain_weight >= 0, "0 or more"),
             ("retain_size", self.retain_size >= 0, "0 or more"),
             ("retain_batch_size", self.retain_batch_size >= 1, "1 or more"),
+            ("fisher_wordings", isinstance(wordings, int) and wordings >= 1, "a whole number from 1"),
+            ("end_below", 0 <= self.end_below < math.inf, "0 or more"),
             ("hinge", self.hinge is None or 0 < self.hinge <= 1, "None or in (0, 1]"),
             ("early_stop", self.early_stop is None or 0 < self.early_stop <= 1, "None or in (0, 1]"),
             ("draw_back", self.draw_back is None or 0 < self.draw_back <= 1, "None or in (0, 1]"),
