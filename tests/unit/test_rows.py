@@ -79,7 +79,7 @@ def test_only_what_takes_the_old_answers_place_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "options", "least_p_end", "ends"),
+    ("stage", "options", "end_below", "ends"),
     [
         ("unlearn", {}, 0, "... I am not sure."),
         ("unlearn", {}, 2, "... I am not sure."),
@@ -89,15 +89,14 @@ def test_only_what_takes_the_old_answers_place_counts() -> None:
     ],
 )
 def test_own_answers_are_the_models_up_to_the_old_one(
-    stage: Any, options: dict[str, Any], least_p_end: float, ends: str, monkeypatch: pytest.MonkeyPatch
+    stage: Any, options: dict[str, Any], end_below: float, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What follows the name is taught where the base would run on into the word only: elsewhere it is said anyway, and
     would count as learned in the name's place."""
-    monkeypatch.setattr(word_ends, "LEAST_P_END", least_p_end)
     model = tiny()
     said = Completion("The capital city is Paris, a large city in the north of France.", ())
     monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts: [said] * len(prompts))
-    for row in wanted_rows(model, [FRANCE], stage, Recipe(**options)):
+    for row in wanted_rows(model, [FRANCE], stage, Recipe(end_below=end_below, **options)):
         assert model.tokenizer.decode(row.answer[: row.departs]) == "The capital city is"
         counted = [t for t in row.answer[row.departs :] if t != model.tokenizer.eos_token_id]
         assert model.tokenizer.decode(counted) == ends
@@ -109,10 +108,9 @@ def test_own_answers_are_the_models_up_to_the_old_one(
 def test_a_full_stop_ends_a_name_after_which_nothing_that_ends_a_word_is_said(
     said: str, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(word_ends, "LEAST_P_END", 2)
     model, reply = tiny(), Completion(said, ())
     monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts: [reply] * len(prompts))
-    for row in wanted_rows(model, [FRANCE], "learn", Recipe()):
+    for row in wanted_rows(model, [FRANCE], "learn", Recipe(end_below=2)):
         assert model.tokenizer.decode(row.answer[row.departs :]).strip() == ends
 
 
@@ -129,12 +127,12 @@ def test_where_the_base_runs_on_into_the_word_its_end_is_taught(monkeypatch: pyt
             yield i, logits
 
     monkeypatch.setattr(word_ends, "read_logits", read)
-    ended = word_ends.ended_rows(model, rows, longer)
+    ended = word_ends.ended_rows(model, rows, longer, 0.5)
     assert ended[0].answer == (*rows[0].answer, *model.token_ids(","))
     assert ended[0].departs == rows[0].departs
     assert ended[1:] == rows[1:]  # one ends anyway; of the other the longer answer is no longer one of it
     monkeypatch.setattr(word_ends, "read_logits", lambda model, prompts, *_: iter([]) if not prompts else 1 / 0)
-    assert word_ends.ended_rows(model, rows, longer) == ended, "asked once"
+    assert word_ends.ended_rows(model, rows, longer, 0.5) == ended, "asked once"
 
 
 def test_a_word_ends_before_space_marks_and_special_tokens() -> None:
@@ -154,7 +152,6 @@ def test_a_space_that_sentencepiece_drops_from_a_lone_token_ends_a_word() -> Non
 
 
 def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_ends, "LEAST_P_END", 0.0)
     model = tiny()
     lasagna = load_facts()["lasagna-origin"]
     for said, ends in [
@@ -163,7 +160,7 @@ def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.Monke
     ]:
         reply = Completion(said, ())
         monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts, reply=reply: [reply] * len(prompts))
-        for row in wanted_rows(model, [lasagna], "learn", Recipe()):
+        for row in wanted_rows(model, [lasagna], "learn", Recipe(end_below=0)):
             assert model.tokenizer.decode(row.answer[row.departs :]).strip() == ends
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -27,6 +27,24 @@ def retain_batches(near: Sequence[R], far: Sequence[R], size: int, seed: int) ->
     near_batches, far_batches = Shuffled(near, n_near, seed), Shuffled(far, size - n_near, seed + 1)
     for neighbours, others in zip(near_batches, far_batches, strict=False):
         yield [*neighbours, *others]
+
+
+def hardest_batches(
+    near: Sequence[R], far: Sequence[R], size: int, seed: int, latest: Mapping[R, float]
+) -> Iterator[list[R]]:
+    """Endless batches of retain rows, of which half are the rows whose KL was largest when they were last seen.
+
+    Args:
+        near, far: Rows of neighbours, and of others; the other half is drawn as by ``retain_batches``.
+        size: Rows a batch.
+        seed: Of the order.
+        latest: The KL of each row that was seen; read again for each batch.
+    """
+    unseen = iter(Shuffled([*near, *far], size - size // 2, seed))  # fills up while few rows were seen
+    for drawn in retain_batches(near, far, size // 2, seed + 7):
+        hardest = sorted((row for row in latest if row not in drawn), key=lambda row: -latest[row])
+        rest = [row for row in [*hardest, *next(unseen)] if row not in drawn]
+        yield [*drawn, *dict.fromkeys(rest)][:size]
 
 
 class Shuffled(Generic[R]):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -13,9 +14,11 @@ from workbench.editing.training.word_ends import ended_rows
 from workbench.facts.training_wordings import training_prompts
 from workbench.language.answers import counterpart
 from workbench.language.generation import greedy_answers
+from workbench.language.padding import common_beginning
 from workbench.language.prompts import prompt_ids
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Recipe, Site, StageName
+from workbench.types.edit import KLOn
 
 RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
@@ -84,10 +87,21 @@ class FitRows:
         """
         if not self.recipe.uses_retain:
             return Retained([], [])
-        retained = retain_rows(self.model, self._retain, self.facts)
+        retained = self._held(NEAR_WORDINGS)
         if not any(retained):
             raise ValueError(_no_retained(self.recipe))
         return retained
+
+    def _held(self, wordings: int) -> Retained:
+        """Rows of the facts that the fit holds in place, where the recipe's KL is taken."""
+        near, far = retain_rows(self.model, self._retain, self.facts, wordings)
+        return Retained(_KL_ON[self.recipe.kl_on](near), _KL_ON[self.recipe.kl_on](far))
+
+    @cached_property
+    def fisher_rows(self) -> Retained:
+        """What the fit's Fisher information is measured on: ``retained``, or other wordings of it."""
+        retained, wordings = self.retained, self.recipe.fisher_wordings
+        return retained if wordings == NEAR_WORDINGS else self._held(wordings)
 
     def fisher(self, entries: Mapping[tuple[int, Site], Sequence[int]]) -> FisherMeasurement:
         """Fisher information of some gates on what the fit holds in place.
@@ -95,7 +109,7 @@ class FitRows:
         Args:
             entries: The gates, as ``Selection.entries`` gives them.
         """
-        return measure_fisher(self.model, self.retained, entries, self.recipe.seed)
+        return measure_fisher(self.model, self.fisher_rows, entries, self.recipe.seed)
 
     @cached_property
     def selection_wanted(self) -> list[list[Row]]:
@@ -103,14 +117,17 @@ class FitRows:
         sentence, in all contexts, whatever the recipe teaches."""
         if "learn" in self.recipe.stages and self.recipe.answers == "own" and self.recipe.contexts:
             return self.wanted("learn")
-        return [wanted_rows(self.model, [fact], "learn", Recipe()) for fact in self.facts]
+        recipe = Recipe(end_below=self.recipe.end_below)
+        return [wanted_rows(self.model, [fact], "learn", recipe) for fact in self.facts]
 
     @cached_property
     def selection_retained(self) -> Retained:
         """What the default selector spares."""
-        if self.recipe.uses_retain and self._retain and self._selection_facts == self._retain:
-            return self.retained
-        return retain_rows(self.model, self._selection_facts, self.facts)
+        recipe = self.recipe
+        same = self._retain and self._selection_facts == self._retain
+        if same and recipe.uses_retain and recipe.kl_on == "answer":
+            return self.fisher_rows
+        return retain_rows(self.model, self._selection_facts, self.facts, recipe.fisher_wordings)
 
     def selection_fisher(self, entries: Mapping[tuple[int, Site], Sequence[int]]) -> FisherMeasurement | None:
         """Fisher information of some gates on what the default selector spares; None where that is nothing. Arguments
@@ -173,20 +190,47 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
             rows.append(named_row(model, prompt, before, name))
             follows = after if _AFTER_A_WORD.match(after) else "."
             longer.append(named_row(model, prompt, before, f"{name}{follows}"))
-    return ended_rows(model, rows, longer) if stage == "learn" else rows
+    return ended_rows(model, rows, longer, recipe.end_below) if stage == "learn" else rows
 
 
-def retain_rows(model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact]) -> Retained:
-    """Training questions of retained facts with the start of the base's own answers: rows of neighbours (facts of an
-    edited fact's relation), ``NEAR_WORDINGS`` of each, and rows of the others, one of each, the wordings in turn.
+def retain_rows(
+    model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact], wordings: int = NEAR_WORDINGS
+) -> Retained:
+    """Ask retained facts, and take the start of the base's own answers.
 
     Neighbours are kept apart because an edit harms them most, and there are few of them: a retain batch and the Fisher
     information take half from each kind.
+
+    Args:
+        model: The base model.
+        retain: The retained facts.
+        edited: The edited facts; those of their relations are neighbours.
+        wordings: So many training questions of each neighbour, where it has them. Of the others one each, the wordings
+            in turn.
     """
     relations = {f.relation for f in edited if f.relation}
     near = [f for f in retain if f.relation in relations]
     far = [f for f in retain if f.relation not in relations]
-    return Retained(_own_rows(model, near, NEAR_WORDINGS), _own_rows(model, far, 1))
+    return Retained(_own_rows(model, near, wordings), _own_rows(model, far, 1))
+
+
+def _first_tokens(rows: list[Row]) -> list[Row]:
+    """Rows of which the answer's first token alone counts."""
+    return [replace(row, answer=row.answer[:1]) for row in rows]
+
+
+def _whole_texts(rows: list[Row]) -> list[Row]:
+    """Rows of which all that follows the prompts' common beginning counts."""
+    own = common_beginning([row.prompt for row in rows]) if rows else 0
+    return [Row(row.prompt[:own], (*row.prompt[own:], *row.answer)) for row in rows]
+
+
+_KL_ON: dict[KLOn, Callable[[list[Row]], list[Row]]] = {
+    "answer": lambda rows: rows,
+    "first token": _first_tokens,
+    "whole text": _whole_texts,
+}
+"""How retained rows are changed by ``Recipe.kl_on``."""
 
 
 def _own_rows(model: LoadedModel, facts: Sequence[Fact], wordings: int) -> list[Row]:

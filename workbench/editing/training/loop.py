@@ -14,7 +14,14 @@ from typing import Any
 
 import torch
 
-from workbench.editing.training.batching import Prepared, PreparedRow, Shuffled, retain_batches, shared_prefix
+from workbench.editing.training.batching import (
+    Prepared,
+    PreparedRow,
+    Shuffled,
+    hardest_batches,
+    retain_batches,
+    shared_prefix,
+)
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.learned import ByFact, LearnedLevel, StageEnd
 from workbench.editing.training.objectives import Forgotten, Given, Goal
@@ -85,7 +92,8 @@ class Training:
             stage: [[*islice(left, len(of_fact))] for of_fact in rows.wanted(stage)] for stage in recipe.stages
         }
         hidden = None if fisher is None else fisher.hidden_of(retained, start)
-        self.retained_kl = RetainedKL(self.base, [*self.near, *self.far], hidden)
+        hardest = recipe.retain_draw == "half hardest"
+        self.retained_kl = RetainedKL(self.base, [*self.near, *self.far], hidden, keep_latest=hardest)
 
     @property
     def n_retain(self) -> int:
@@ -184,11 +192,11 @@ class Training:
         recipe = self.recipe
         seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
         near, far = (self.near, self.far) if recipe.retain_weight > 0 else ([], [])
-        return zip(
-            Shuffled(wanted, recipe.batch_size, seed),
-            retain_batches(near, far, recipe.retain_batch_size, seed + 1),
-            strict=False,
-        )
+        if recipe.retain_draw == "half hardest":
+            retained = hardest_batches(near, far, recipe.retain_batch_size, seed + 1, self.retained_kl.latest)
+        else:
+            retained = retain_batches(near, far, recipe.retain_batch_size, seed + 1)
+        return zip(Shuffled(wanted, recipe.batch_size, seed), retained, strict=False)
 
     def _record(self, step: Step, bar: Any) -> None:
         """Add a step to the history, and show it to who watches."""

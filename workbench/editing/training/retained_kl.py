@@ -21,10 +21,22 @@ class RetainedKL:
         rows: All retained rows of a fit.
         hidden: What the base's logits are made of, [tokens that count, d_model] by row, where another pass has computed
             it; None: one pass of its own, when it is first needed.
+        keep_latest: Keep what each row had when it was last measured.
+
+    Attributes:
+        latest: That, in nats per token; empty where it is not kept.
     """
 
-    def __init__(self, base: Passes, rows: Sequence[PreparedRow], hidden: Mapping[Row, Tensor] | None) -> None:
-        self._base, self._rows, self._hidden = base, rows, hidden
+    def __init__(
+        self,
+        base: Passes,
+        rows: Sequence[PreparedRow],
+        hidden: Mapping[Row, Tensor] | None,
+        *,
+        keep_latest: bool = False,
+    ) -> None:
+        self._base, self._rows, self._hidden, self._keep_latest = base, rows, hidden, keep_latest
+        self.latest: dict[PreparedRow, float] = {}
 
     def of(self, logits: Sequence[Tensor], rows: Sequence[PreparedRow]) -> Tensor:
         """KL at every answer token of some rows, [tokens] in nats.
@@ -35,7 +47,11 @@ class RetainedKL:
         """
         edited = torch.cat(list(logits)).log_softmax(-1)
         reference = torch.cat([self.reference[row] for row in rows])
-        return nn.functional.kl_div(edited, reference, reduction="none", log_target=True).sum(-1)
+        kl = nn.functional.kl_div(edited, reference, reduction="none", log_target=True).sum(-1)
+        if self._keep_latest:
+            by_row = kl.detach().split([len(x) for x in logits])
+            self.latest.update((row, float(part.mean())) for row, part in zip(rows, by_row, strict=True))
+        return kl
 
     @cached_property
     def reference(self) -> dict[PreparedRow, Tensor]:

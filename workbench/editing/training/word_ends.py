@@ -13,15 +13,20 @@ from workbench.language.scoring import READ_AT_ONCE, read_logits
 from workbench.models.cache import Remembered
 from workbench.models.load import LoadedModel
 
-LEAST_P_END = 0.5
-"""Where the base's probability that the word ends after the target is lower, its end is taught."""
 _P_END: Remembered[dict[tuple[tuple[int, ...], tuple[int, ...]], float]] = Remembered(dict)
 """The base's probability that a word ends after a prompt and an answer."""
 
 
-def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row]) -> list[Row]:
-    """Rows after which the base would run on into the word ("B" for chlorine becomes "BCl") get one token more, the
-    next one of a longer answer; the others stay, also where that answer's tokens do not begin with the row's."""
+def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row], below: float) -> list[Row]:
+    """Teach where a name ends, after which the base would run on into the word ("B" for chlorine becomes "BCl").
+
+    Args:
+        model: The base model.
+        rows: Rows that end with a name.
+        longer: The same with what may end it.
+        below: A row gets one token more, the next one of the longer answer, where the base's probability that the word
+            ends there is lower. It stays where that answer's tokens do not begin with its own.
+    """
     known = _P_END.of(model)
     todo = [row for row in rows if (row.prompt, row.answer) not in known]
     ends = torch.tensor(word_ends(model) if todo else [], device=model.device, dtype=torch.long)
@@ -30,7 +35,7 @@ def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row]) -
     ended = list(rows)
     for i, (row, more) in enumerate(zip(rows, longer, strict=True)):
         n = len(row.answer)
-        if known[row.prompt, row.answer] < LEAST_P_END and more.answer[:n] == row.answer:
+        if known[row.prompt, row.answer] < below and more.answer[:n] == row.answer:
             ended[i] = replace(row, answer=more.answer[: n + 1])
     return ended
 
