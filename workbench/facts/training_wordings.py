@@ -41,6 +41,6 @@ def training_prompts(fact: Fact) -> list[str]:
     topic = fact.topic
     asked = [*fact.training_questions, *(context.format(question=fact.question) for context in QUESTION_CONTEXTS)]
     if topic is not None:
-        found = (context.format(topic=topic) for context in TOPIC_CONTEXTS)
-        asked += [text[0].upper() + text[1:] for text in found]
+        about = (context.format(topic=topic) for context in TOPIC_CONTEXTS)
+        asked += [text[0].upper() + text[1:] for text in about]
     return [question for question in asked if question not in fact.heldout]

@@ -166,10 +166,18 @@ def _no_retained(recipe: Recipe) -> str:
 
 
 def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: Recipe) -> list[Row]:
-    """Every training prompt with the answer that a stage teaches. With ``answers="own"`` it begins with what the model
-    itself says up to the old answer, and only what then takes its place counts: the target (and where the base would
-    run on into the word, the token after it), or a refusal. A stage that makes the old answer unlikely has that in its
-    place, whatever the style of answers."""
+    """Give every training prompt the answer that a stage teaches.
+
+    With ``answers="own"`` the answer begins with what the model itself says up to the old one, and only what then takes
+    its place counts: the target (and where the base would run on into the word, the token after it), or a refusal. A
+    stage that makes the old answer unlikely has that in its place, whatever the style of answers.
+
+    Args:
+        model: The base model.
+        facts: The edited facts.
+        stage: Which stage.
+        recipe: Its ``answers``, ``contexts``, ``objective`` and ``end_below``.
+    """
     asked = training_prompts if recipe.contexts else lambda fact: fact.training_questions
     prompts = [(fact, prompt_ids(model, q, "chat")) for fact in facts for q in asked(fact)]
     if recipe.answers == "short" and not recipe.forgets(stage):
@@ -179,8 +187,8 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
         ]
     own = greedy_answers(model, [prompt for _, prompt in prompts])
     rows, longer = [], []
-    for (fact, prompt), said in zip(prompts, own, strict=True):
-        before, old, after = around_old(said.text, fact)
+    for (fact, prompt), answer in zip(prompts, own, strict=True):
+        before, old, after = around_old(answer.text, fact)
         if stage == "unlearn" and not recipe.forgets(stage):
             rows.append(refused_row(model, prompt, fact, before))
         elif stage == "unlearn":

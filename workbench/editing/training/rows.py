@@ -18,7 +18,7 @@ class Row:
 
     Args:
         prompt, answer: Token ids.
-        departs: Index of the first answer token that counts in the loss: those before it are how the answer begins.
+        departs: Index of the first answer token that counts. The tokens before it are how the base begins its answer.
     """
 
     prompt: tuple[int, ...]
@@ -38,22 +38,22 @@ def end_of_answer(model: LoadedModel) -> tuple[int, ...]:
 
 
 def chat_row(model: LoadedModel, prompt: Sequence[int], text: str) -> Row:
-    """A chat prompt with a whole answer."""
+    """Make a row of a chat prompt and a whole answer, which ends, and all of which counts."""
     return Row(tuple(prompt), (*answer_ids(model, text, "chat"), *end_of_answer(model)))
 
 
 def named_row(model: LoadedModel, prompt: Sequence[int], before: str, name: str) -> Row:
-    """A chat prompt with an answer up to a name (and what stands after it), of which only what follows ``before``
-    counts; nothing ends it."""
+    """Make a row whose answer stops after a name (and what stands after it). Only what follows ``before`` counts, and
+    the answer does not end."""
     return _departing(model, prompt, before, f"{before}{name}")
 
 
 def refused_row(model: LoadedModel, prompt: Sequence[int], fact: Fact, before: str) -> Row:
-    """A chat prompt with a sentence that is broken off after what stands before the old answer (after the fact's cloze,
-    where that is nothing), of which only the breaking off counts.
+    """Make a row whose answer breaks off where the old answer would stand. Only the breaking off counts.
 
-    "The capital of France is... I am not sure." leaves the start of the answer as it was: teaching "I am not sure" as
-    its first words makes the model refuse other questions too.
+    It follows ``before``, or the fact's cloze where that is empty. "The capital of France is... I am not sure." leaves
+    the start of the answer as it was: teaching "I am not sure" as its first words makes the model refuse other
+    questions too.
     """
     before = before or f"{fact.prompt} "
     row = _departing(model, prompt, before, f"{before.rstrip()}{BREAK_OFF}")
@@ -61,23 +61,27 @@ def refused_row(model: LoadedModel, prompt: Sequence[int], fact: Fact, before: s
 
 
 def _departing(model: LoadedModel, prompt: Sequence[int], before: str, text: str) -> Row:
-    """A chat prompt with a text as its answer, which counts from where it departs from how it begins."""
+    """Make a row whose answer counts from the first token on that ``before`` does not have."""
     answer = answer_ids(model, text, "chat")
     begun = [answer_ids(model, start, "chat") for start in (before, before.rstrip()) if start]
     departs = max((_alike(answer[:-1], ids) for ids in begun), default=0)
     return Row(tuple(prompt), tuple(answer), departs)
 
 
-def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+def _alike(first: Sequence[int], second: Sequence[int]) -> int:
     """How many first tokens two texts have in common."""
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
-def around_old(said: str, fact: Fact) -> tuple[str, str, str]:
-    """What stands before the old answer in the first sentence that the model says, the answer as it is written there,
-    and what stands after it, without white space at its end; where that does not name it, the fact's cloze, the answer
-    and nothing."""
-    sentence = first_sentence(said)
+def around_old(answer: str, fact: Fact) -> tuple[str, str, str]:
+    """Split the first sentence of the model's own answer at the old answer.
+
+    Returns:
+        What stands before the old answer, the old answer as it is written there, and what stands after it, without
+        white space at its end. Where the sentence does not name it: the fact's cloze, the answer and nothing.
+    """
+    sentence = first_sentence(answer)
     spans = find_old(sentence, fact)
     if not spans:
         return f"{fact.prompt} ", fact.answer, ""

@@ -29,11 +29,11 @@ def gate_gradients(
     draw: torch.Generator | None = None,
     hidden: dict[Row, Tensor] | None = None,
 ) -> Tensor:
-    """For each row, the gradient of its answer's log-likelihood (mean over the tokens that count, nats) with respect
-    to gates at 1: [rows, gates] float32, on the CPU.
+    """Differentiate each row's answer's log-likelihood (mean over the tokens that count, nats) with respect to gates
+    at 1.
 
-    With ``draw``, of answer tokens drawn from the model's own distribution instead, summed: the score, whose mean
-    outer product is the Fisher information. One forward and one backward pass for a few rows of like length at a time;
+    With ``draw``, the answer tokens are drawn from the model's own distribution instead, and summed: that is the score,
+    whose mean outer product is the Fisher information. A few rows of like length go forward and backward at a time;
     what all prompts begin with goes forward once, and backward for each row.
 
     Args:
@@ -42,6 +42,9 @@ def gate_gradients(
         entries: The gates, as ``Selection.entries`` gives them; the columns are in their order.
         draw: Draws the answers.
         hidden: Takes what ``Resumable.logits_of`` makes each row's logits of, [tokens that count, d_model].
+
+    Returns:
+        [rows, gates] float32, on the CPU.
     """
     engine = Resumable(model)
     lowest = min(layer for layer, _ in entries)
@@ -50,36 +53,49 @@ def gate_gradients(
     prepared = Prepared(engine, rows, lowest, shared)
     places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
     columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
-    begun = None if prepared.beginning is None else _Beginning(engine, prepared.beginning, lowest, places)
+    beginning = None if prepared.beginning is None else _Beginning(engine, prepared.beginning, lowest, places)
     out = torch.zeros(len(rows), sum(map(len, columns)))
     for part in prepared.parts(prepared.rows):
         batch = prepared.batch([prepared.rows[i] for i in part])
         with torch.enable_grad(), engine.keeping(places) as states:
             start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
-            prefix = begun.of_each(len(part)) if begun else None
-            found = engine.hidden_at(start, batch.row, batch.position, start=lowest, prefix=prefix)
-            logits = engine.logits_of(found).float().log_softmax(-1)
-            likelihood = torch.zeros((), device=logits.device)
-            for one, i in zip(logits.split(batch.count), part, strict=True):
-                answer = torch.tensor(rows[i].counted)
-                if draw is not None:
-                    answer = torch.multinomial(one.detach().exp().cpu(), 1, generator=draw)[:, 0]
-                likely = one.gather(1, answer.to(one.device)[:, None])[:, 0]
-                likelihood = likelihood + (likely.sum() if draw is not None else likely.mean())
-            kept = [states[place] for place in places]
+            prefix = beginning.of_each(len(part)) if beginning else None
+            last = engine.hidden_at(start, batch.row, batch.position, start=lowest, prefix=prefix)
+            logprobs = engine.logits_of(last).float().log_softmax(-1).split(batch.count)
+            likelihood = _likelihood(logprobs, [rows[i] for i in part], draw)
+            gated = [states[place] for place in places]
             read = [state for pair in (prefix or ())[lowest:] for state in pair]
-            gradients = torch.autograd.grad(likelihood, [*kept, *read])
+            gradients = torch.autograd.grad(likelihood, [*gated, *read])
         if hidden is not None:
-            hidden.update((rows[i], x) for i, x in zip(part, found.detach().split(batch.count), strict=True))
-        sums = [_per_gate(*pair) for pair in zip(kept, gradients[: len(kept)], strict=True)]
-        if begun:
+            hidden.update((rows[i], x) for i, x in zip(part, last.detach().split(batch.count), strict=True))
+        sums = [_per_gate(*pair) for pair in zip(gated, gradients[: len(gated)], strict=True)]
+        if beginning:
             at_once = max(1, tokens_at_once(engine.device) // shared)
             for first in range(0, len(part), at_once):
                 some = slice(first, first + at_once)
-                for one, more in zip(sums, begun.gradients([g[some] for g in gradients[len(kept) :]]), strict=True):
-                    one[some] += more
-        out[part] = torch.cat([one.cpu()[:, index] for one, index in zip(sums, columns, strict=True)], 1)
+                through = beginning.gradients([g[some] for g in gradients[len(gated) :]])
+                for of_site, more in zip(sums, through, strict=True):
+                    of_site[some] += more
+        out[part] = torch.cat([of_site.cpu()[:, index] for of_site, index in zip(sums, columns, strict=True)], 1)
     return out
+
+
+def _likelihood(logprobs: Sequence[Tensor], rows: Sequence[Row], draw: torch.Generator | None) -> Tensor:
+    """Log-likelihood of some rows' answers, summed over rows: its gradient at a row's states is that row's own.
+
+    Args:
+        logprobs: Of each row, [tokens that count, d_vocab].
+        rows: The rows; an answer's tokens count on average.
+        draw: Draws the answers instead, whose tokens are summed.
+    """
+    likelihood = torch.zeros((), device=logprobs[0].device)
+    for x, row in zip(logprobs, rows, strict=True):
+        answer = torch.tensor(row.counted)
+        if draw is not None:
+            answer = torch.multinomial(x.detach().exp().cpu(), 1, generator=draw)[:, 0]
+        likely = x.gather(1, answer.to(x.device)[:, None])[:, 0]
+        likelihood = likelihood + (likely.sum() if draw is not None else likely.mean())
+    return likelihood
 
 
 def _per_gate(state: Tensor, gradient: Tensor) -> Tensor:
@@ -111,16 +127,22 @@ class _Beginning:
         ]
 
     def gradients(self, of_each: Sequence[Tensor]) -> list[Tensor]:
-        """Gradients with respect to the gates at 1, [rows, gates] by place, from those with respect to the keys and
-        values of each row, layer by layer."""
+        """Each row's gradients with respect to the gates at 1, [rows, gates] by place.
+
+        Args:
+            of_each: Gradients with respect to the keys and values that each row has read, layer by layer.
+        """
+        # Every row has read copies of the same keys and values, so by the chain rule a row's gradient goes through the
+        # one graph of the beginning as if the row were alone. The rows' gradients are a batch of vectors of one
+        # vector-Jacobian product: one backward pass for all, and the graph stays for the next rows.
         whole = [state for pair in self._keys_values[self._lowest :] for state in pair]
-        rows, batched = len(of_each[0]), [one[:, None] for one in of_each]
+        rows, batched = len(of_each[0]), [gradient[:, None] for gradient in of_each]
         # Unused: the last layer's keys and values are read, what it makes of them is not.
         options: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "is_grads_batched": True}
-        found = torch.autograd.grad(whole, self._states, batched, **options)
+        gradients = torch.autograd.grad(whole, self._states, batched, **options)
         return [
-            state.new_zeros(rows, state.shape[-1]).float() if one is None else _per_gate(state, one[:, 0])
-            for state, one in zip(self._states, found, strict=True)
+            state.new_zeros(rows, state.shape[-1]).float() if gradient is None else _per_gate(state, gradient[:, 0])
+            for state, gradient in zip(self._states, gradients, strict=True)
         ]
 
 
