@@ -17,7 +17,7 @@ from typing import Any
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
-from benchmarks.kept import defaults
+from benchmarks.kept import defaults, same_settings
 from benchmarks.rates import vars_of
 from workbench.comparing.arms import READ_EVERY
 from workbench.comparing.validation import THRESHOLD
@@ -69,7 +69,8 @@ def arms_of(
     for arm in ARMS:
         path = folder / f"{arm}.json"
         table = wb.ArmTable.load(path) if path.is_file() else None
-        if table is None or table.provenance.get("benchmark") != settings:
+        made_with = None if table is None else json.loads(table.provenance.get("benchmark", "null"))
+        if table is None or not same_settings(made_with, json.loads(settings)):
             if arm not in asked:
                 continue
             selection = selection or wb.default_selection(model, fact, progress=False)

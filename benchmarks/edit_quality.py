@@ -7,7 +7,7 @@ draws a fact of an earlier one.
 
 Those of seeds 3 to 5 were edited before ``rewrite`` made second fits: one fit of 2,000 neurons each. Those of the first
 seed were measured again and again while facts, counting and loss changed, and two facts of the second failed in a way
-that a change of the loss mends (``LEAST_P_END`` in ``workbench.editing.training.rows``). Three facts of the first two
+that a change of the loss mends (``workbench.editing.training.word_ends``). Three facts of the first two
 seeds have rows that it changes (chlorine-symbol, oxygen-symbol, kindle-company) and were edited again; the rows of the
 others are what they were. Second fits were made for the facts that fail, and have rows of their own.
 

@@ -12,6 +12,9 @@ import workbench as wb
 from workbench.editing.selector import NEURONS, RETAINED
 from workbench.files.atomic import write_bytes
 
+RECIPES = ("recipe", "paper")
+"""Settings that are recipes."""
+
 
 def kept(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was measured with these settings: read from the file, or measured now and written to it.
@@ -21,12 +24,26 @@ def kept(path: Path, settings: dict[str, Any], measure: Callable[[], dict[str, A
         settings: All that the measurement depends on, as JSON values; kept beside it under ``"settings"``.
         measure: Gives plain JSON values.
     """
-    settings = json.loads(json.dumps(settings))  # as they are read back: tuples are lists
     done = json.loads(path.read_text()) if path.is_file() else {}
-    if done.get("settings") != settings:
+    if not same_settings(done.get("settings"), settings):
         done = {"settings": settings, **measure()}
         write_bytes(path, json.dumps(done, indent=1).encode())
     return done
+
+
+def same_settings(made_with: dict[str, Any] | None, settings: dict[str, Any]) -> bool:
+    """Whether a measurement on file was made with these settings.
+
+    An option that a recipe on file lacks was added later, with a default that leaves fits as they were before.
+    """
+    return made_with is not None and _complete(made_with) == _complete(settings)
+
+
+def _complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are read back from a file (tuples are lists), with all options of their recipes."""
+    plain = json.loads(json.dumps(settings))
+    options = json.loads(json.dumps(wb.Recipe().to_dict()))
+    return plain | {name: options | plain[name] for name in RECIPES if name in plain}
 
 
 def defaults(model: wb.LoadedModel, recipe: wb.Recipe | None = None, neurons: int = NEURONS) -> dict[str, Any]:

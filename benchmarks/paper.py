@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.kept import defaults
+from benchmarks.kept import defaults, same_settings
 from workbench.evaluation.answering import Answering
 from workbench.files.atomic import write_bytes
 from workbench.types import Rate
@@ -47,7 +47,7 @@ def main() -> None:
         settings = defaults(model) | {"recipe": recipe.to_dict(), "max_controls": args.max_controls}
         settings |= {"selection": "default" if selection is None else str(selection)}
         report = wb.EvalReport.load(path) if path.is_file() else None
-        if report is None or report.provenance.get("benchmark") != json.loads(json.dumps(settings)):
+        if report is None or not same_settings(report.provenance.get("benchmark"), settings):
             began = time.perf_counter()
             edit = wb.rewrite(model, fact, selection, recipe=recipe, progress=False)
             seconds = round(time.perf_counter() - began)

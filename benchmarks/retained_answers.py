@@ -6,7 +6,7 @@ python -m benchmarks.retained_answers
 from __future__ import annotations
 
 import workbench as wb
-from workbench.editing.training.rows import RETAIN_TOKENS
+from workbench.editing.training.fit_rows import RETAIN_TOKENS
 from workbench.language.bundled_answers import hashed, write_shipped
 from workbench.language.generation import generate, stop_tokens
 from workbench.language.prompts import prompt_ids

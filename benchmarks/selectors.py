@@ -23,7 +23,7 @@ import workbench as wb
 from benchmarks.tune import dev_facts
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS, RETAINED, gate_scores
-from workbench.editing.training.rows import retain_rows, wanted_rows
+from workbench.editing.training.fit_rows import retain_rows, wanted_rows
 from workbench.editing.training.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.types import Component, Selection
 from workbench.types.intervals import bootstrap

@@ -39,8 +39,10 @@ from benchmarks.timing import PEAK, largest_difference, matrix_speed, met, secon
 from workbench.editing.applied import Dial
 from workbench.editing.recipes import Recipe
 from workbench.editing.retain import default_retain
-from workbench.editing.training.rows import Row, end_of_answer, retain_rows, training_prompts, wanted_rows
+from workbench.editing.training.fit_rows import retain_rows, wanted_rows
+from workbench.editing.training.rows import Row, end_of_answer
 from workbench.editing.training.sensitivity import fisher_information, gate_gradients
+from workbench.facts.training_wordings import training_prompts
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.language.scoring import continuation_probabilities
 from workbench.models.deltas.gates import ia3_config

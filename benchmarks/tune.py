@@ -15,8 +15,7 @@ import json
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,23 +26,18 @@ import torch
 import workbench as wb
 from benchmarks.kept import defaults, kept
 from benchmarks.rates import NO_SHARES, head, line, over_facts, plain_rates, rates_of, told, vars_of
-from workbench.editing import rewrite as fit
-from workbench.editing import selector
 from workbench.editing.retain import default_retain
-from workbench.editing.selector import NEURONS
-from workbench.editing.training import loop, sensitivity
-from workbench.editing.training import rows as batches
-from workbench.editing.training.rows import Row, Shuffled
+from workbench.editing.selector import NEURONS, selection_facts
+from workbench.editing.training.fit_rows import FitRows
 from workbench.evaluation.answering import Answering
 from workbench.files.atomic import write_bytes
-from workbench.language.padding import common_beginning
 from workbench.types import GateDelta, Rate
 from workbench.types.intervals import paired_difference
 
 Config = dict[str, Any]
 RANKED = 20_000
 SHOWN = ("new", "forget", "cloze_new", "control", "neighbour", "bleed", "gibberish", "kl")
-QUICK: Config = {"times": (0.4, 24 / 26), "batch_size": 6, "retain_batch_size": 8, "patch": "one wording"}
+QUICK: Config = {"times": (0.4, 24 / 26), "batch_size": 6, "retain_batch_size": 8, "fisher_wordings": 1}
 CONFIGS: dict[str, Config] = {
     "default": {},
     "random neurons": {"by": "random"},
@@ -79,25 +73,27 @@ CONFIGS: dict[str, Config] = {
     "10 and 36 steps": {"times": (1, 1.4)},
     "KL weight 1": {"retain_weight": 1.0},
     "KL weight 16": {"retain_weight": 16.0},
-    "KL on the question too": {"patch": "whole texts"},
-    "KL on the answer's first token": {"patch": "first tokens"},
+    "KL on the question too": {"kl_on": "whole text"},
+    "KL on the answer's first token": {"kl_on": "first token"},
     "retain 24 facts": {"retain_size": 24},
     "retain all facts": {"retain_size": 400},
     "retain no neighbours": {"near": False},
     "24 retain rows a step": {"retain_batch_size": 24},
-    "hard retain rows": {"patch": "hard rows"},
+    "hard retain rows": {"retain_draw": "half hardest"},
     "quick": QUICK,
     "quick, from layer 7 on": {**QUICK, "lowest": 7},
     "quicker": {**QUICK, "times": (0.4, 16 / 26), "average": 8},
     "short answers": {"answers": "short"},
     "no contexts": {"contexts": False},
-    "ends not taught": {"patch": "no ends"},
+    "ends not taught": {"end_below": 0.0},
 }
 """Changes to the default recipe. Beside its settings: ``k`` neurons, none below layer ``lowest`` or outside the
 ``traced`` layers in which restoring the MLP helps most, chosen ``by`` something else; stages so many ``times`` as long;
-``near`` False leaves neighbours out of the retain set; ``patch`` names one of ``PATCHES``; the edit is taken at the
-first step at which ``both`` the new answer and the KL are so good; of its gates ``keep`` stay. A learn
-stage that is longer repairs: what is learned pushes no further, only the KL does."""
+``near`` False leaves neighbours out of the retain set; the edit is taken at the first step at which ``both`` the new
+answer and the KL are so good; of its gates ``keep`` stay. A learn stage that is longer repairs: what is learned pushes
+no further, only the KL does."""
+CHANGES_RANKING = ("end_below", "fisher_wordings")
+"""Settings with which neurons are ranked otherwise."""
 
 PAGE = (
     "neurons by attribution minus controls'",
@@ -139,97 +135,6 @@ def dev_controls(model: wb.LoadedModel, dev: wb.FactSet, fact: wb.Fact) -> list[
     """All known dev controls of other relations than a fact's."""
     known = wb.known_facts(model, dev.filter(role="control"), progress=False)
     return [f for f in known.without([fact]) if f.relation != fact.relation]
-
-
-@contextmanager
-def hard_rows() -> Iterator[None]:
-    """Half of each retain batch are the rows whose KL was highest when they were last seen."""
-    latest: dict[int, float] = {}
-    measure, drawn = loop.Training._kl, loop.retain_batches
-
-    def measured(training: loop.Training, logits: Sequence[torch.Tensor], rows: Sequence[int]) -> torch.Tensor:
-        kl = measure(training, logits, rows)
-        parts = kl.detach().split([len(one) for one in logits])
-        latest.update((row, float(part.mean())) for row, part in zip(rows, parts, strict=True))
-        return kl
-
-    def hardest(near: Sequence[int], far: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
-        every = iter(Shuffled([*near, *far], size - size // 2, seed))
-        for batch in drawn(near, far, size // 2, seed + 7):
-            worst = sorted((row for row in latest if row not in batch), key=lambda row: -latest[row])
-            rest = [row for row in [*worst, *next(every)] if row not in batch]
-            yield [*batch, *dict.fromkeys(rest)][:size]
-
-    loop.Training._kl, loop.retain_batches = measured, hardest
-    try:
-        yield
-    finally:
-        loop.Training._kl, loop.retain_batches = measure, drawn
-
-
-@contextmanager
-def kl_on(change: Callable[[list[Row]], list[Row]]) -> Iterator[None]:
-    """The KL and the fit's Fisher information are taken where the changed rows have their answers."""
-    made = loop.retain_rows
-
-    def rows(*given: Any) -> tuple[list[Row], ...]:
-        return tuple(change(kind) for kind in made(*given))
-
-    loop.retain_rows = rows
-    try:
-        yield
-    finally:
-        loop.retain_rows = made
-
-
-def whole_texts(rows: list[Row]) -> list[Row]:
-    """All that follows the prompts' common beginning as the answer."""
-    own = common_beginning([row.prompt for row in rows])
-    return [Row(row.prompt[:own], (*row.prompt[own:], *row.answer)) for row in rows]
-
-
-def first_tokens(rows: list[Row]) -> list[Row]:
-    """The first token of each answer."""
-    return [Row(row.prompt, row.answer[:1]) for row in rows]
-
-
-@contextmanager
-def no_ends() -> Iterator[None]:
-    """Where the target ends is never taught."""
-    least = batches.LEAST_P_END
-    batches.LEAST_P_END = 0.0
-    try:
-        yield
-    finally:
-        batches.LEAST_P_END = least
-
-
-@contextmanager
-def one_wording() -> Iterator[None]:
-    """The Fisher information is measured on one wording of each neighbour, for the selector and the fit."""
-    real = sensitivity.fisher_information
-
-    def fewer(model: wb.LoadedModel, kinds: Sequence[Sequence[Row]], *rest: Any) -> torch.Tensor:
-        near, far = kinds
-        return real(model, (near[:: batches.NEAR_WORDINGS], far), *rest)
-
-    selector.fisher_information = fit.fisher_information = fewer
-    try:
-        yield
-    finally:
-        selector.fisher_information = fit.fisher_information = real
-
-
-PATCHES: dict[str | None, Callable[[], AbstractContextManager[None]]] = {
-    None: nullcontext,
-    "hard rows": hard_rows,
-    "whole texts": partial(kl_on, whole_texts),
-    "first tokens": partial(kl_on, first_tokens),
-    "no ends": no_ends,
-    "one wording": one_wording,
-}
-CHANGES_RANKING = ("no ends", "one wording")
-"""Patches with which neurons are ranked otherwise."""
 
 
 def chosen_neurons(
@@ -289,14 +194,11 @@ class Tuning:
 
     def __init__(self, model: wb.LoadedModel, dev: wb.FactSet) -> None:
         self.model, self.dev, self.answering = model, dev, Answering(model)
-        self._ranked: dict[tuple[str, str | None], list[wb.Component]] = {}
+        self._ranked: dict[tuple[str, wb.Recipe], list[wb.Component]] = {}
 
     def run(self, fact: wb.Fact, config: Config) -> dict[str, Any]:
         """One edit and its evaluation on dev controls."""
-        options = dict(config)
-        patch = options.pop("patch", None)
-        with PATCHES[patch]():
-            edit = self._edit(fact, options, patch)
+        edit = self._edit(fact, dict(config))
         report = wb.evaluate(
             self.model,
             edit=edit,
@@ -309,11 +211,20 @@ class Tuning:
         settings = {name: edit.provenance["settings"][name] for name in ("learned", "seconds_to_fit")}
         return {"fact": fact.id, "rates": plain_rates(report), **settings}
 
-    def _edit(self, fact: wb.Fact, options: Config, patch: str | None) -> wb.Edit:
-        model, dev, key = self.model, self.dev, (fact.id, patch if patch in CHANGES_RANKING else None)
-        if key not in self._ranked:
-            self._ranked[key] = list(wb.default_selection(model, fact, k=RANKED, pool=dev, progress=False))
-        selection = chosen_neurons(model, fact, options, self._ranked[key], dev)
+    def ranked(self, fact: wb.Fact, recipe: wb.Recipe) -> list[wb.Component]:
+        """Neurons for a recipe, best first."""
+        model, dev = self.model, self.dev
+        if (fact.id, recipe) not in self._ranked:
+            spared = selection_facts(model, [fact], pool=dev, seed=recipe.seed, progress=False)
+            rows = FitRows(model, [fact], recipe, selection_facts=spared)
+            best = wb.default_selection(model, fact, k=RANKED, rows=rows, progress=False)
+            self._ranked[fact.id, recipe] = list(best)
+        return self._ranked[fact.id, recipe]
+
+    def _edit(self, fact: wb.Fact, options: Config) -> wb.Edit:
+        model, dev = self.model, self.dev
+        ranking = wb.Recipe(**{name: options[name] for name in CHANGES_RANKING if name in options})
+        selection = chosen_neurons(model, fact, options, self.ranked(fact, ranking), dev)
         near, times = options.pop("near", True), options.pop("times", None)
         both, keep = options.pop("both", None), options.pop("keep", None)
         recipe = wb.Recipe(**options)

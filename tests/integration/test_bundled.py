@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.editing.training.rows import RETAIN_TOKENS
+from workbench.editing.training.fit_rows import RETAIN_TOKENS
 from workbench.language.bundled_answers import hashed, shipped_answers
 from workbench.language.generation import generate, stop_tokens
 from workbench.language.prompts import check_first_tokens, prompt_ids

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.scripted import Script, put_script
-from workbench.editing.training import rows as batches
-from workbench.editing.training import sensitivity
+from workbench.editing.training import sensitivity, word_ends
 from workbench.evaluation import answering
 from workbench.language import generation
 
@@ -16,7 +15,7 @@ from workbench.language import generation
 @pytest.fixture(autouse=True)
 def nothing_said_before() -> None:
     """The tiny models are made once and answer from another table in each test: what they said is forgotten."""
-    for notes in (generation._SAID, answering._NLL, batches._P_END, sensitivity._LATEST):
+    for notes in (generation._SAID, answering._NLL, word_ends._P_END, sensitivity._LATEST):
         notes.clear()
 
 

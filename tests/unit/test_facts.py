@@ -13,7 +13,6 @@ import pytest
 
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, knowing
-from workbench.editing.training.rows import training_prompts
 from workbench.facts.known import (
     FORMS,
     committed_table_path,
@@ -23,6 +22,7 @@ from workbench.facts.known import (
     load_facts,
     measure_known,
 )
+from workbench.facts.training_wordings import training_prompts
 from workbench.language.answers import adjectives, first_sentence
 from workbench.types import Fact, FactSet, slug
 

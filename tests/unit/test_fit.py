@@ -16,7 +16,7 @@ from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, plain_nll, s
 from tests.helpers.tiny_facts import FAMILIES, tiny
 from workbench.editing import rewrite as fit_module
 from workbench.editing.applied import Dial, applied
-from workbench.editing.training.rows import Shuffled
+from workbench.editing.training.batching import Shuffled
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel
 from workbench.types import FactSet, Selection

@@ -28,10 +28,14 @@ from tests.helpers.tiny_facts import capital, tiny
 from workbench.editing import rewrite as fit_module
 from workbench.editing.applied import applied
 from workbench.editing.recipes import RECIPES
+from workbench.editing.rewrite import NonFiniteLoss
 from workbench.editing.selector import default_selection
-from workbench.editing.training import loop as loop_module
-from workbench.editing.training.loop import NonFiniteLoss, Training
+from workbench.editing.training import step_loss
+from workbench.editing.training.fit_rows import FitRows
+from workbench.editing.training.learned import least_learned
+from workbench.editing.training.loop import Training
 from workbench.editing.training.objectives import Forgotten
+from workbench.editing.training.passes import Passes, answer_nll
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, Selection, StageName, Step
@@ -179,8 +183,7 @@ def test_a_non_finite_loss_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NonFiniteLoss, match=r"The loss is .* at step \d of stage 'unlearn'. Lower learning_rate \(now"):
         fitted(selection="L0MLP L1MLP L2MLP", learning_rate=3e37)
     assert_unchanged(model, before)
-    real = loop_module.Training._answer_nll
-    monkeypatch.setattr(loop_module.Training, "_answer_nll", lambda *a: real(*a) * float("nan"))
+    monkeypatch.setattr(step_loss, "answer_nll", lambda *a: answer_nll(*a) * float("nan"))
     with pytest.raises(NonFiniteLoss, match="nan"):
         fitted()
 
@@ -330,25 +333,26 @@ def test_nothing_is_to_be_learned_where_the_last_stage_forgets() -> None:
 
 
 def training_of(*facts: Fact, **changes: Any) -> Training:
-    return Training(tiny(), facts, recipe(**changes), RETAIN, 0, on_step=None, cancel=None)
+    return Training(FitRows(tiny(), facts, recipe(**changes), retain=RETAIN), recipe(**changes), 0)
 
 
 def test_a_joint_edit_has_reached_what_its_hardest_fact_has() -> None:
     """One quartile over all facts' prompts would be met by the many that are learned."""
     many = replace(FRANCE, paraphrases=tuple(f"The capital, of {n} towns, is which?" for n in range(9)))
-    training = training_of(many, replace(SPAIN, paraphrases=()))
-    *learned, hard = training._wanted["learn"]
+    _, by_fact = training_of(many, replace(SPAIN, paraphrases=())).goal_of("learn")
+    learned, [hard] = by_fact
     assert len(learned) >= 10
-    assert training._reached({**dict.fromkeys(learned, 0.95), hard: 0.01}) == 0.01
+    assert least_learned(by_fact, {**dict.fromkeys(learned, 0.95), hard: 0.01}) == 0.01
 
 
-def test_what_was_never_said_does_not_count_as_forgotten() -> None:
+def test_what_was_never_said_does_not_count_as_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts after which the base does not give the old answer say nothing of how far an edit may be drawn back."""
     training = training_of(FRANCE, objective="npo", stages=("unlearn",), hinge=0.8)
-    rows = list(training._wanted["unlearn"])
-    base = {row: 0.0 if row == rows[-1] else 9.0 for row in rows}
-    training._forgotten = Forgotten("npo", 0.8, base, dict.fromkeys(rows, 1))
-    assert training._reached({row: 0.1 if row == rows[-1] else 1.0 for row in rows}) == 0.1
+    [rows] = training.wanted["unlearn"]
+    monkeypatch.setattr(Passes, "nll", lambda self, rows, prefix: torch.tensor([9.0] * (len(rows) - 1) + [0.0]))
+    goal, by_fact = training.goal_of("unlearn")
+    assert len(rows) > 1 and by_fact == [[rows[-1]]]
+    assert isinstance(goal, Forgotten) and [*goal.base.values()] == [9.0] * (len(rows) - 1) + [0.0]
 
 
 def test_a_fit_that_stop_ended_is_not_drawn_back() -> None:

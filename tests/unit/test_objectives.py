@@ -15,8 +15,8 @@ from tests.helpers.tiny_facts import tiny
 from workbench.comparing.arms import plan_arms
 from workbench.editing.baselines import tune
 from workbench.editing.recipes import Recipe
+from workbench.editing.training.fit_rows import wanted_rows
 from workbench.editing.training.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given
-from workbench.editing.training.rows import wanted_rows
 from workbench.types import Selection
 
 OTHERS: Any = ("gradient-difference", "npo", "simnpo")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,19 +18,28 @@ from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, recipe
 from tests.helpers.tiny import N_VOCAB, loaded, tiny_llama
 from tests.helpers.tiny_facts import FAMILIES, tiny
 from workbench.editing.recipes import Recipe
-from workbench.editing.training import rows as batches_module
-from workbench.editing.training import sensitivity
-from workbench.editing.training.loop import Level, Training
-from workbench.editing.training.rows import Prepared, Row, parts, shared_prefix
-from workbench.models.deltas.gates import inject_gates
+from workbench.editing.training import batching
+from workbench.editing.training.batching import Prepared, PreparedRow, parts, shared_prefix
+from workbench.editing.training.fit_rows import FitRows
+from workbench.editing.training.learned import LearnedLevel
+from workbench.editing.training.loop import Training
+from workbench.editing.training.objectives import Given
+from workbench.editing.training.passes import Passes
+from workbench.editing.training.rows import Row
+from workbench.editing.training.step_loss import StepLoss
 from workbench.models.engine import Resumable
-from workbench.models.views import shared_view
-from workbench.types import GateDelta, Selection
+from workbench.models.families import inject_gates, shared_view
+from workbench.models.load import LoadedModel
+from workbench.types import Fact, FactSet, GateDelta, Selection
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+def training_of(model: LoadedModel, facts: list[Fact], settings: Recipe, start: int, **options: Any) -> Training:
+    return Training(FitRows(model, facts, settings, retain=RETAIN), settings, start, **options)
 
 
 @FAMILIES
@@ -40,12 +50,14 @@ def test_a_step_in_parts_is_the_plain_step(
 ) -> None:
     """One row a part, a few, all; gates that act on the shared prefix too, and some that are not 1. Of the fact rows
     some have reached the hinge and some have not, whatever they had when they were last seen."""
-    monkeypatch.setitem(batches_module.PART_TOKENS, "cpu", tokens)
-    model, settings = tiny(family), recipe(hinge=0.7, retain_weight=2.0)
-    training = Training(model, [FRANCE, SPAIN], settings, RETAIN, 1, on_step=None, cancel=None)
-    chosen, held = list(training._wanted["learn"]), list(training._retain)
-    n_parts = len(training._rows.parts([*chosen, *held]))
-    assert training._rows.shared > 0
+    monkeypatch.setitem(batching.PART_TOKENS, "cpu", tokens)
+    model = tiny(family)
+    training = training_of(model, [FRANCE, SPAIN], recipe(), 1)
+    chosen = [row for rows in training.wanted["learn"] for row in rows]
+    held = [*training.near, *training.far]
+    prepared = training.base.prepared
+    n_parts = len(prepared.parts([*chosen, *held]))
+    assert prepared.shared > 0
     assert n_parts == len(chosen) + len(held) if tokens == 1 else n_parts > 1 if tokens == 60 else n_parts == 1
 
     generator = torch.Generator().manual_seed(0)
@@ -59,28 +71,24 @@ def test_a_step_in_parts_is_the_plain_step(
     gates = inject_gates(view, model.architecture, delta)
     for gate in gates.values():
         gate.requires_grad_(True)
-    engine = Resumable(model, view)
+    passes = Passes(Resumable(model, view), prepared)
+    with torch.no_grad():  # Between two rows' losses: at one's own, rounding would decide whether it is learned.
+        middle = float(passes.nll(chosen, passes.prefix()).sort().values[:2].mean())
+    loss = StepLoss(passes, Given(math.exp(-middle)), training.retained_kl, 2.0)
     with torch.enable_grad():
-        # Between two rows' losses: at one's own, rounding would decide whether it is learned.
-        middle = float(training._backward(engine, chosen, held, ())[0].sort().values[:2].mean())
-    training.recipe = replace(settings, hinge=math.exp(-middle))
-    for gate in gates.values():
-        gate.grad = None
-    learned = chosen if were_learned == "all" else ()
-    with torch.enable_grad():
-        nll, kl = training._backward(engine, chosen, held, learned)
+        nll, kl = loss.backward(chosen, held, chosen if were_learned == "all" else ())
     found = {name: gate.grad for name, gate in gates.items()}
     for gate in gates.values():
         gate.grad = None
 
     lacking, apart, expected_nll = [], [], []
     with torch.enable_grad():
-        for i in [*chosen, *held]:
-            row = training._rows.rows[i]
+        for prepared_row in [*chosen, *held]:
+            row = prepared_row.row
             ids = torch.tensor([row.prompt + row.answer])
             answer = torch.tensor(row.answer)
             edited, base = (hf(ids).logits[0, len(row.prompt) - 1 : -1].log_softmax(-1) for hf in (view, model.hf))
-            if i in chosen:
+            if prepared_row in chosen:
                 one = nn.functional.nll_loss(edited[row.departs :], answer[row.departs :])
                 expected_nll.append(one.detach())
                 lacking.append((one - middle).relu())
@@ -92,17 +100,16 @@ def test_a_step_in_parts_is_the_plain_step(
     torch.testing.assert_close(kl, expected_kl.detach(), atol=1e-5, rtol=1e-4)
     assert float(kl) > 1e-5
     assert 0 < sum(one.item() > 0 for one in lacking) < len(lacking)
-    with torch.enable_grad():
-        nothing = torch.zeros(len(chosen))
-        settled = training._still_learned(engine, chosen, range(len(chosen)), training._prefix(engine), nothing)
-    assert settled == {i for i, one in enumerate(lacking) if one.item() == 0}
+    certain = loss.goal.confidence(nll)
+    assert [loss.goal.reached(x) for x in nll.tolist()] == [one.item() == 0 for one in lacking]
+    assert loss.confidence(chosen) == pytest.approx(dict(zip(chosen, certain.tolist(), strict=True)), abs=1e-6)
     for name, gate in gates.items():
         assert gate.grad is not None and float(gate.grad.abs().max()) > 1e-5
         torch.testing.assert_close(found[name], gate.grad, atol=2e-6, rtol=1e-3)
 
 
 def test_parts_are_rows_of_like_length_within_the_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(batches_module.PART_TOKENS, "cpu", 10)
+    monkeypatch.setitem(batching.PART_TOKENS, "cpu", 10)
     cpu = torch.device("cpu")
     assert parts([3, 5, 2, 4, 12], cpu) == [[2, 0], [3, 1], [4]]  # padded: 2 x 3, 2 x 5, and 12 alone
     assert parts([], cpu) == []
@@ -114,10 +121,10 @@ def test_what_is_computed_once_does_not_depend_on_the_parts(monkeypatch: pytest.
     rows = [Row((1, 2, 3), (7, 8, 9)), Row((1, 2), (6,)), Row((1, 2, 5, 4), (6, 3))]
     engine = Resumable(model)
     for tokens in (1, 8, 100):
-        monkeypatch.setitem(batches_module.PART_TOKENS, "cpu", tokens)
+        monkeypatch.setitem(batching.PART_TOKENS, "cpu", tokens)
         prepared = Prepared(engine, rows, 1, 1)
         for i, row in enumerate(rows):
-            batch = prepared.batch([i])
+            batch = prepared.batch([prepared.rows[i]])
             with torch.no_grad():
                 plain = engine.entering(torch.tensor([row.prompt + row.answer]), 1)[:, 1:-1]
             torch.testing.assert_close(batch.resid, plain, atol=1e-5, rtol=0)
@@ -150,13 +157,13 @@ def test_rows_of_random_shapes_are_as_in_the_plain_model(data: st.DataObject) ->
     shared = draw(st.integers(0, shared_prefix(rows)), label="shared")
     engine = Resumable(model)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setitem(batches_module.PART_TOKENS, "cpu", draw(st.sampled_from([1, 12, 1000]), label="tokens"))
+        patch.setitem(batching.PART_TOKENS, "cpu", draw(st.sampled_from([1, 12, 1000]), label="tokens"))
         prepared = Prepared(engine, rows, start, shared)
         first = engine.entering(torch.tensor([rows[0].prompt[:shared]]), start) if shared else None
         prefix = None if first is None else engine.resumed_keys_values(first, start)
         seen = []
-        for part in prepared.parts(range(len(rows))):
-            batch = prepared.batch(part)
+        for part in prepared.parts(prepared.rows):
+            batch = prepared.batch([prepared.rows[i] for i in part])
             logits = engine.logits_at(batch.resid, batch.row, batch.position, start=start, prefix=prefix)
             for i, found in zip(part, logits.split(batch.count), strict=True):
                 row = rows[i]
@@ -167,64 +174,62 @@ def test_rows_of_random_shapes_are_as_in_the_plain_model(data: st.DataObject) ->
 
 
 @FAMILIES
-def test_the_reference_is_that_of_the_fisher_pass_or_a_pass_of_its_own(family: str) -> None:
-    """Both are what the plain model gives after each retained prompt. What was measured from another layer, or for
-    AdamW, is not taken: whether it is there would change the edit's last bits."""
+def test_the_reference_is_that_of_the_fisher_pass_or_a_pass_of_its_own(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are what the plain model gives after each retained prompt. What was measured from another layer, or on other
+    rows, is not taken: it would change the edit's last bits."""
     model, settings = tiny(family), recipe(retain_weight=2.0, optimiser="natural", seed=3)
     passes: list[object] = []
+    plain_prefix = Passes.prefix
+    monkeypatch.setattr(Passes, "prefix", lambda self: passes.append(self) or plain_prefix(self))
 
-    def training(settings: Recipe) -> Training:
-        made = Training(model, [FRANCE], settings, RETAIN, 1, on_step=None, cancel=None)
-        plain = made._prefix
-        made._prefix = lambda engine: passes.append(engine) or plain(engine)  # type: ignore[method-assign, func-returns-value]
-        return made
+    def training(layer: int | None, retain: FactSet = RETAIN) -> Training:
+        fisher = None
+        if layer is not None:
+            measured = FitRows(model, [FRANCE], settings, retain=retain)
+            fisher = measured.fisher(Selection(f"L{layer}MLP").entries(model))
+        return training_of(model, [FRANCE], settings, 1, fisher=fisher)
 
-    def measure(layer: int, seed: int) -> None:
-        entries = Selection(f"L{layer}MLP").entries(model)
-        sensitivity.fisher_information(model, training(settings).retained, entries, seed)
-
-    measure(2, 3)
-    measure(1, 4)
-    own = training(settings)._reference
-    assert len(passes) == 1
-    measure(1, 3)
-    adams = training(replace(settings, optimiser="adam"))._reference
-    assert len(passes) == 2 and all(torch.equal(own[i], adams[i]) for i in own)
-    after = training(settings)
-    given_by_fisher = after._reference
-    assert len(passes) == 2 and own.keys() == given_by_fisher.keys() == set(after._retain) and own
-    for i in own:
-        row = after._rows.rows[i]
-        with torch.no_grad():
-            plain = model.hf(torch.tensor([row.prompt + row.answer])).logits[0, len(row.prompt) - 1 : -1]
-        for found in (own[i], given_by_fisher[i]):
+    references = []
+    for layer, retain, own_passes in ((None, RETAIN, 1), (2, RETAIN, 1), (1, RETAIN[:1], 1), (1, RETAIN, 0)):
+        passes.clear()
+        made = training(layer, retain)
+        reference = made.retained_kl.reference
+        assert len(passes) == own_passes
+        assert reference.keys() == {*made.near, *made.far} and reference
+        references.append(list(reference.values()))
+        for prepared, found in reference.items():
+            row = prepared.row
+            with torch.no_grad():
+                plain = model.hf(torch.tensor([row.prompt + row.answer])).logits[0, len(row.prompt) - 1 : -1]
             torch.testing.assert_close(found, plain.log_softmax(-1), atol=2e-5, rtol=1e-4)
+    for other in references[1:3]:
+        assert all(torch.equal(x, y) for x, y in zip(references[0], other, strict=True))
 
 
 def test_a_level_is_reached_where_three_quarters_of_each_facts_rows_reach_it() -> None:
     """At every level between two rows' values, and with the order of the rows' last measurement turned around, the
     answer is that of measuring all; where more than a quarter of one fact's rows fall short, the rest is not asked."""
-    training = Training(tiny(), [FRANCE, SPAIN], recipe(contexts=True), RETAIN, 1, on_step=None, cancel=None)
-    rows, engine, asked = list(training._wanted["learn"]), Resumable(tiny()), []
-    level = Level(training, engine, rows)
-    value = level.measured()
-    every = dict(level._latest)
-    assert value == training._reached(every)
-    real = training._confidence
+    rows = [[PreparedRow(Row((1,), (2,)), torch.zeros(1, 1)) for _ in range(n)] for n in (19, 7)]
+    every = [row for of_fact in rows for row in of_fact]
+    values = torch.rand(len(every), generator=torch.Generator().manual_seed(0)).tolist()
+    confidence, asked = dict(zip(every, values, strict=True)), []
 
-    def counting(engine: Resumable, some: list[int]) -> dict[int, float]:
+    def measure(some: Sequence[PreparedRow]) -> dict[PreparedRow, float]:
         asked.extend(some)
-        return real(engine, some)
+        return {row: confidence[row] for row in some}
 
-    training._confidence = counting  # type: ignore[method-assign, assignment]
-    values = sorted(every.values())
-    between = [(a + b) / 2 for a, b in pairwise(values) if b - a > 1e-6]
-    assert len(between) > 3
+    level = LearnedLevel(every, rows, measure)
+    value = level.measured()
+    assert asked == every
+    assert value == min(sorted(confidence[row] for row in of_fact)[len(of_fact) // 4] for of_fact in rows)
+    between = [(a + b) / 2 for a, b in pairwise(sorted(values))]
     for turned in (False, True):
-        level._latest = {row: -x if turned else x for row, x in every.items()}
+        level.latest = {row: -x if turned else x for row, x in confidence.items()}
         for wanted in between:
             assert level.reaches(wanted) == (value >= wanted)
-    level._latest = every
+    level.latest = confidence
     asked.clear()
-    assert not level.reaches(values[-1] + 1)
-    assert len(asked) == sum(len(rows) // 4 + 1 for rows in training._by_fact(every)) < len(rows)
+    assert not level.reaches(max(values) + 1)
+    assert len(asked) == 19 // 4 + 1 + 7 // 4 + 1

@@ -8,8 +8,8 @@ import pytest
 
 from tests.helpers.tiny_facts import capitals, tiny
 from workbench.comparing.validation import UNSEEN_CONTEXTS, Reader, reading_of
-from workbench.editing.training.rows import QUESTION_CONTEXTS, training_prompts
 from workbench.evaluation.answering import Answering
+from workbench.facts.training_wordings import QUESTION_CONTEXTS, training_prompts
 from workbench.language.generation import Completion
 
 FACTS = capitals()

@@ -23,21 +23,13 @@ from workbench.editing.recipes import Recipe
 from workbench.editing.retain import default_retain
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import default_selection, gate_scores
-from workbench.editing.training import rows as batches
-from workbench.editing.training import sensitivity
-from workbench.editing.training.rows import (
-    Row,
-    around_old,
-    chat_row,
-    named_row,
-    refused_row,
-    retain_batches,
-    retain_rows,
-    training_prompts,
-    wanted_rows,
-)
+from workbench.editing.training import batching, fit_rows, sensitivity, word_ends
+from workbench.editing.training.batching import retain_batches, shared_prefix
+from workbench.editing.training.fit_rows import retain_rows, wanted_rows
+from workbench.editing.training.rows import Row, around_old, chat_row, named_row, refused_row
 from workbench.editing.training.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.facts.known import load_facts
+from workbench.facts.training_wordings import training_prompts
 from workbench.language.generation import Completion
 from workbench.models.deltas.gates import inject_gates
 from workbench.models.views import shared_view
@@ -89,7 +81,7 @@ def test_only_what_takes_the_old_answers_place_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "options", "least_p_end", "ends"),
+    ("stage", "options", "end_below", "ends"),
     [
         ("unlearn", {}, 0, "... I am not sure."),
         ("unlearn", {}, 2, "... I am not sure."),
@@ -99,15 +91,14 @@ def test_only_what_takes_the_old_answers_place_counts() -> None:
     ],
 )
 def test_own_answers_are_the_models_up_to_the_old_one(
-    stage: Any, options: dict[str, Any], least_p_end: float, ends: str, monkeypatch: pytest.MonkeyPatch
+    stage: Any, options: dict[str, Any], end_below: float, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What follows the name is taught where the base would run on into the word only: elsewhere it is said anyway, and
     would count as learned in the name's place."""
-    monkeypatch.setattr(batches, "LEAST_P_END", least_p_end)
     model = tiny()
     said = Completion("The capital city is Paris, a large city in the north of France.", ())
-    monkeypatch.setattr(batches, "greedy_answers", lambda model, prompts: [said] * len(prompts))
-    for row in wanted_rows(model, [FRANCE], stage, Recipe(**options)):
+    monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts: [said] * len(prompts))
+    for row in wanted_rows(model, [FRANCE], stage, Recipe(end_below=end_below, **options)):
         assert model.tokenizer.decode(row.answer[: row.departs]) == "The capital city is"
         counted = [t for t in row.answer[row.departs :] if t != model.tokenizer.eos_token_id]
         assert model.tokenizer.decode(counted) == ends
@@ -119,10 +110,9 @@ def test_own_answers_are_the_models_up_to_the_old_one(
 def test_a_full_stop_ends_a_name_after_which_nothing_that_ends_a_word_is_said(
     said: str, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "LEAST_P_END", 2)
     model, reply = tiny(), Completion(said, ())
-    monkeypatch.setattr(batches, "greedy_answers", lambda model, prompts: [reply] * len(prompts))
-    for row in wanted_rows(model, [FRANCE], "learn", Recipe()):
+    monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts: [reply] * len(prompts))
+    for row in wanted_rows(model, [FRANCE], "learn", Recipe(end_below=2)):
         assert model.tokenizer.decode(row.answer[row.departs :]).strip() == ends
 
 
@@ -138,18 +128,18 @@ def test_where_the_base_runs_on_into_the_word_its_end_is_taught(monkeypatch: pyt
             logits[-1, stop if i == 1 else letter] = 20.0
             yield i, logits
 
-    monkeypatch.setattr(batches, "read_logits", read)
-    ended = batches.ended_rows(model, rows, longer)
+    monkeypatch.setattr(word_ends, "read_logits", read)
+    ended = word_ends.ended_rows(model, rows, longer, 0.5)
     assert ended[0].answer == (*rows[0].answer, *model.token_ids(","))
     assert ended[0].departs == rows[0].departs
     assert ended[1:] == rows[1:]  # one ends anyway; of the other the longer answer is no longer one of it
-    monkeypatch.setattr(batches, "read_logits", lambda model, prompts, *_: iter([]) if not prompts else 1 / 0)
-    assert batches.ended_rows(model, rows, longer) == ended, "asked once"
+    monkeypatch.setattr(word_ends, "read_logits", lambda model, prompts, *_: iter([]) if not prompts else 1 / 0)
+    assert word_ends.ended_rows(model, rows, longer, 0.5) == ended, "asked once"
 
 
 def test_a_word_ends_before_space_marks_and_special_tokens() -> None:
     model = tiny()
-    ends = set(batches.word_ends(model))
+    ends = set(word_ends.word_ends(model))
     assert {model.tokenizer.eos_token_id, *model.token_ids("."), model.token_ids(" a")[0]} <= ends
     assert not ends & {model.token_ids(text)[-1] for text in ("s", "7", "é", "e\u0301")}
 
@@ -160,11 +150,10 @@ def test_a_space_that_sentencepiece_drops_from_a_lone_token_ends_a_word() -> Non
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>")
     assert tokenizer.decode([0]) == tokenizer.decode([1]) == "Rome"
     model: Any = SimpleNamespace(tokenizer=tokenizer, shape=SimpleNamespace(d_vocab=8))  # rows that no token has
-    assert batches.word_ends(model) == [0, 2, 3]
+    assert word_ends.word_ends(model) == [0, 2, 3]
 
 
 def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "LEAST_P_END", 0.0)
     model = tiny()
     lasagna = load_facts()["lasagna-origin"]
     for said, ends in [
@@ -172,8 +161,8 @@ def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.Monke
         ("It comes from Italy, I think.", "Canada"),
     ]:
         reply = Completion(said, ())
-        monkeypatch.setattr(batches, "greedy_answers", lambda model, prompts, reply=reply: [reply] * len(prompts))
-        for row in wanted_rows(model, [lasagna], "learn", Recipe()):
+        monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts, reply=reply: [reply] * len(prompts))
+        for row in wanted_rows(model, [lasagna], "learn", Recipe(end_below=0)):
             assert model.tokenizer.decode(row.answer[row.departs :]).strip() == ends
 
 
@@ -221,12 +210,12 @@ def test_gate_gradients_are_those_of_ia3_gates(family: str, case: str, monkeypat
     allow a batched backward pass, each row is computed whole."""
     model = tiny(family)
     if case == "few tokens at once":
-        monkeypatch.setitem(batches.PART_TOKENS, "cpu", 30)
+        monkeypatch.setitem(batching.PART_TOKENS, "cpu", 30)
     if case == "other attention":
         monkeypatch.setattr(sensitivity, "OWN_ATTENTION", ())
     rows = wanted_rows(model, [FRANCE], "learn", Recipe(answers="short"))[: 1 if case == "one row" else 3]
     rows[-1] = replace(rows[-1], departs=1)
-    assert batches.shared_prefix(rows) > 1
+    assert shared_prefix(rows) > 1
     picked = "L1H2 L2MLP L1N7 L2Q1 L2KV0" + ("" if family == "gpt2" else " L1GATEUP")
     entries = Selection("L2MLP" if case == "last layer" else picked).entries(model)
     found = gate_gradients(model, rows, entries)

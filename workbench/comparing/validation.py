@@ -15,17 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from workbench.evaluation.answering import Answering, Ask
+from workbench.facts.training_wordings import UNSEEN_CONTEXTS
 from workbench.language.answers import classify
 from workbench.models.load import LoadedModel
 from workbench.types import Fact
 
 THRESHOLD = 0.95
-UNSEEN_CONTEXTS = (
-    "Quick question: {question}",
-    "{question} Please be brief.",
-    "Someone wrote to me: {question} How should I reply?",
-    "I would like to know: {question}",
-)
 
 
 @dataclass(frozen=True)

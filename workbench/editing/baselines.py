@@ -16,8 +16,10 @@ from torch import nn
 
 from workbench.editing.recipes import Recipe
 from workbench.editing.task import check_selection
-from workbench.editing.training.loop import Moving, Training
+from workbench.editing.training.fit_rows import FitRows
+from workbench.editing.training.loop import Training
 from workbench.editing.training.optimisers import Adam
+from workbench.editing.training.trainable import Trainable
 from workbench.language.prompts import check_first_tokens
 from workbench.models.deltas.low_rank import inject_lora
 from workbench.models.load import LoadedModel
@@ -93,7 +95,8 @@ def tune(
     check_cancel(cancel)
     recipe = replace(recipe, optimiser="adam", max_gate=None)  # gates are bounded around 1; weights are not
     lowest = 0 if method == "full" else min(layer for layer, _ in selection.entries(model))
-    training = Training(model, facts, recipe, retain, lowest, on_step=on_step, cancel=cancel)
+    rows = FitRows(model, facts, recipe, retain=retain)
+    training = Training(rows, recipe, lowest, on_step=on_step, cancel=cancel)
     view, parameters, rank = _prepare(model, selection, method, recipe.seed)
     tuned = LoadedModel(view, model.tokenizer, name=model.name, architecture=model.architecture, base=model)
     trained = sum(p.numel() for p in parameters.values())
@@ -102,12 +105,12 @@ def tune(
 
     with torch.enable_grad(), tqdm(total=sum(recipe.stage_steps), desc="Tuning", disable=not progress) as bar:
         for stage, steps in zip(recipe.stages, recipe.stage_steps, strict=True):
-            moving = Moving(view=view, parameters=parameters, optimiser=Adam(parameters), rate=RATES[method])
+            trainable = Trainable(view=view, parameters=parameters, optimiser=Adam(parameters), rate=RATES[method])
             ask = stop if stage == recipe.stages[-1] else None
             done = training.stage(
                 stage,
                 steps,
-                moving,
+                trainable,
                 bar,
                 None if ask is None else lambda _, ask=ask: ask(Tuned(tuned, trained, rank, tuple(training.history))),
             )

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from workbench.editing.retain import default_retain, retainable
-from workbench.editing.training.rows import retain_rows, wanted_rows
-from workbench.editing.training.sensitivity import damped, fisher_information, gate_gradients
+from workbench.editing.training.fit_rows import FitRows
+from workbench.editing.training.sensitivity import damped, gate_gradients
 from workbench.facts.known import load_facts
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
@@ -33,6 +33,7 @@ def default_selection(
     pool: FactSet | None = None,
     k: int = NEURONS,
     seed: int = 0,
+    rows: FitRows | None = None,
     progress: bool = True,
 ) -> Selection:
     """Neurons by contrast: the k MLP neurons whose gates move the fact's new answer most for what they cost other
@@ -52,13 +53,15 @@ def default_selection(
             only the first part counts.
         k: How many neurons.
         seed: Of the choice of retained facts and of the answers drawn for the Fisher information.
+        rows: The rows of a fit of these facts, which the fit then shares. Their retained facts and their seed count,
+            not ``pool`` and ``seed``.
         progress: Show a progress bar.
 
     Raises:
-        ValueError: k is out of range.
+        ValueError: k is out of range, or ``rows`` are of another model or of other facts.
     """
     check_number(model, k)
-    scores = gate_scores(model, fact, pool=pool, seed=seed, progress=progress)
+    scores = gate_scores(model, fact, pool=pool, seed=seed, rows=rows, progress=progress)
     best = scores.flatten().argsort(descending=True, stable=True)[:k]
     d_mlp = model.shape.d_mlp
     return Selection([Component(i // d_mlp, "N", i % d_mlp) for i in best.tolist()])
@@ -105,23 +108,39 @@ def gate_scores(
     *,
     pool: FactSet | None = None,
     seed: int = 0,
+    rows: FitRows | None = None,
     progress: bool = True,
 ) -> Tensor:
     """The scores of ``default_selection``, [n_layers, d_mlp]. Arguments as there."""
     facts = [fact] if isinstance(fact, Fact) else list(fact)
     if not facts:
         raise ValueError("default_selection needs at least one fact, got none.")
+    if rows is None:
+        spared = selection_facts(model, facts, pool=pool, seed=seed, progress=progress)
+        rows = FitRows(model, facts, TrainedRecipe(seed=seed), selection_facts=spared)
+    elif rows.model is not model or rows.facts != facts:
+        raise ValueError(
+            f"rows are of {[f.id for f in rows.facts]} on {rows.model.name!r}, not of {[f.id for f in facts]} on "
+            f"{model.name!r}. Give those of the same fit, or leave rows out."
+        )
     d_mlp, n_layers = model.shape.d_mlp, model.shape.n_layers
     neurons: dict[tuple[int, Site], range] = {(layer, "post"): range(d_mlp) for layer in range(n_layers)}
-    rows = [wanted_rows(model, [one], "learn", TrainedRecipe()) for one in facts]
-    wanted = [gate_gradients(model, of_fact, neurons).mean(0).square() for of_fact in rows]
-    gain = torch.stack(wanted).mean(0).sqrt()
+    squares = [gate_gradients(model, of_fact, neurons).mean(0).square() for of_fact in rows.selection_wanted]
+    gain = torch.stack(squares).mean(0).sqrt()
+    fisher = rows.selection_fisher(neurons)
+    cost = 1 if fisher is None else damped(fisher.of(neurons)).sqrt()
+    return (gain / cost).view(-1, d_mlp)
+
+
+def selection_facts(
+    model: LoadedModel, facts: Sequence[Fact], *, pool: FactSet | None = None, seed: int = 0, progress: bool = True
+) -> FactSet:
+    """The facts whose answers ``default_selection`` spares; none where the pool has none that the model knows.
+    Arguments as there."""
     pool = load_facts() if pool is None else pool
     if not len(retainable(model, facts, pool, progress=progress)):
-        return gain.view(-1, d_mlp)
-    kept = default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
-    fisher = fisher_information(model, retain_rows(model, list(kept), facts), neurons, seed)
-    return (gain / damped(fisher).sqrt()).view(-1, d_mlp)
+        return FactSet(name="nothing to spare")
+    return default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
 
 
 def contrast_facts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from workbench.editing.training.rows import BREAK_OFF
+from workbench.facts.training_wordings import BREAK_OFF
 from workbench.types import Fact, TracedPrompt
 from workbench.types.recipe import AnswerStyle
 

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from workbench.editing.training.batching import Prepared, shared_prefix
 from workbench.editing.training.optimisers import Adam
-from workbench.editing.training.rows import Prepared, Row, chat_row, shared_prefix
+from workbench.editing.training.rows import Row, chat_row
 from workbench.facts.wordings import held_out
 from workbench.language.answers import classify
 from workbench.language.generation import generate
@@ -124,7 +125,7 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
     engine = Resumable(student, view)
     prepared = Prepared(engine, one.rows, start, shared_prefix(one.rows))
     first = prepared.beginning
-    batch = prepared.batch(range(len(one.rows)))
+    batch = prepared.batch(prepared.rows)
     wanted = torch.tensor([t for row in one.rows for t in row.counted], device=model.device)
     optimiser = Adam(parameters)
     p_old: list[float] = []

@@ -15,6 +15,8 @@ STAGES: tuple[StageName, ...] = get_args(StageName)
 Objective = Literal["cross-entropy", "gradient-difference", "npo", "simnpo"]
 AnswerStyle = Literal["own", "short"]
 Optimiser = Literal["natural", "adam"]
+KLOn = Literal["answer", "first token", "whole text"]
+RetainDraw = Literal["in turn", "half hardest"]
 DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 10, "learn": 26}
 
 Check = tuple[str, bool, str]
@@ -131,6 +133,14 @@ class TrainedRecipe(BaseRecipe):
         retain_weight: Weight of the KL term; 0 switches it off.
         retain_size: Facts in the default retain set.
         retain_batch_size: Retain rows a step.
+        retain_draw: Which rows these are: all ``"in turn"``, or half of them the rows whose KL was largest when they
+            were last seen (``"half hardest"``).
+        kl_on: Where the KL and the fit's Fisher information are taken: at the start of the retained ``"answer"``, at
+            its ``"first token"``, or at the ``"whole text"``, the question included.
+        fisher_wordings: In how many wordings of each neighbour the Fisher information is measured, for the selector and
+            the fit; fewer are faster.
+        end_below: Where the base's probability that the word ends after the target is lower, the token that ends it is
+            taught too; 0: never, more than 1: always.
         hinge: The probability (as for ``early_stop``) from which on a prompt's wanted answer is learned well enough and
             pushes no further; None: all push until the end. Where the old answer is to become unlikely, one minus its
             probability counts, here and for ``early_stop``.
@@ -154,6 +164,10 @@ class TrainedRecipe(BaseRecipe):
     retain_weight: float = 4.0
     retain_size: int = 80
     retain_batch_size: int = 12
+    retain_draw: RetainDraw = "in turn"
+    kl_on: KLOn = "answer"
+    fisher_wordings: int = 3
+    end_below: float = 0.5
     hinge: float | None = 0.8
     early_stop: float | None = None
 
@@ -170,6 +184,10 @@ class TrainedRecipe(BaseRecipe):
             )
         if self.answers not in get_args(AnswerStyle):
             raise ValueError(f"answers must be one of {get_args(AnswerStyle)}, got {self.answers!r}.")
+        if self.retain_draw not in get_args(RetainDraw):
+            raise ValueError(f"retain_draw must be one of {get_args(RetainDraw)}, got {self.retain_draw!r}.")
+        if self.kl_on not in get_args(KLOn):
+            raise ValueError(f"kl_on must be one of {get_args(KLOn)}, got {self.kl_on!r}.")
         if self.steps is not None and not isinstance(self.steps, int):
             object.__setattr__(self, "steps", tuple(self.steps))
             if len(self.steps) != len(self.stages):  # type: ignore[arg-type]
@@ -186,6 +204,9 @@ class TrainedRecipe(BaseRecipe):
         yield "retain_weight", math.isfinite(self.retain_weight) and self.retain_weight >= 0, "0 or more"
         yield "retain_size", self.retain_size >= 0, "0 or more"
         yield "retain_batch_size", self.retain_batch_size >= 1, "1 or more"
+        wordings = self.fisher_wordings
+        yield "fisher_wordings", isinstance(wordings, int) and wordings >= 1, "a whole number from 1"
+        yield "end_below", math.isfinite(self.end_below) and self.end_below >= 0, "0 or more"
         yield "hinge", is_probability(self.hinge), "None or in (0, 1]"
         yield "early_stop", is_probability(self.early_stop), "None or in (0, 1]"
 

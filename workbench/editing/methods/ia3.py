@@ -18,11 +18,14 @@ from typing import Any, ClassVar, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from workbench.editing.selector import MORE_NEURONS, SELECTOR, default_selection
+from workbench.editing.selector import MORE_NEURONS, SELECTOR, default_selection, selection_facts
 from workbench.editing.task import Task, retain_set
-from workbench.editing.training.loop import Level, Moving, NonFiniteLoss, Training
+from workbench.editing.training.fit_rows import FitRows
+from workbench.editing.training.learned import LearnedLevel
+from workbench.editing.training.loop import NonFiniteLoss, Training
 from workbench.editing.training.optimisers import Adam, NaturalGradient, Optimiser
-from workbench.editing.training.sensitivity import fisher_information
+from workbench.editing.training.sensitivity import FisherMeasurement
+from workbench.editing.training.trainable import Trainable
 from workbench.models.deltas.gates import inject_gates
 from workbench.models.deltas.gates import write as write_gates
 from workbench.models.provenance import provenance
@@ -30,6 +33,7 @@ from workbench.models.views import shared_view
 from workbench.types import (
     Edit,
     EditStage,
+    Fact,
     FactSet,
     GateDelta,
     OtherFit,
@@ -156,12 +160,16 @@ def make_ia3(task: Task) -> Edit:
     assert isinstance(recipe, IA3)
     began = time.perf_counter()
     retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress)
-    edit = _fit_once(task, recipe, task.selection, retained, began)
+    spared: Sequence[Fact] | FactSet = ()
+    if not isinstance(task.selection, Selection):
+        spared = selection_facts(model, task.facts, pool=task.pool, seed=recipe.seed, progress=task.progress)
+    rows = FitRows(model, task.facts, recipe, retain=retained, selection_facts=spared)
+    edit = _fit_once(task, recipe, task.selection, rows, began)
     more = min(MORE_NEURONS, model.shape.n_layers * model.shape.d_mlp // 2)
     if task.selection is not None or edit.shortfall is None or changes_steps(recipe) or more <= len(edit.selection):
         return edit
     again = time.perf_counter()
-    return better(edit, lambda: _fit_once(task, harder(recipe), more, retained, again, "Once more, harder"))
+    return better(edit, lambda: _fit_once(task, harder(recipe), more, rows, again, "Once more, harder"))
 
 
 def better(first: Edit, again: Callable[[], Edit]) -> Edit:
@@ -190,7 +198,7 @@ def _fit_once(
     task: Task,
     recipe: IA3,
     wanted: Selection | int | None,
-    retained: FactSet,
+    rows: FitRows,
     began: float,
     title: str = "Rewriting",
 ) -> Edit:
@@ -200,13 +208,15 @@ def _fit_once(
     if isinstance(wanted, Selection):
         chosen = wanted
     else:
-        size = {} if wanted is None else {"k": wanted}
-        chosen = default_selection(model, task.facts, pool=task.pool, seed=recipe.seed, progress=task.progress, **size)
+        size: dict[str, Any] = {} if wanted is None else {"k": wanted}
+        chosen = default_selection(model, task.facts, rows=rows, progress=task.progress, **size)
     check_cancel(task.cancel)
     selected_at = time.perf_counter()
-    lowest = min(layer for layer, _ in chosen.entries(model))
-    training = Training(model, task.facts, recipe, retained, lowest, on_step=task.on_step, cancel=task.cancel)
-    fit = _Fit(training, recipe, chosen)
+    entries = chosen.entries(model)
+    fisher = rows.fisher(entries) if recipe.uses_fisher else None
+    lowest = min(layer for layer, _ in entries)
+    training = Training(rows, recipe, lowest, fisher=fisher, on_step=task.on_step, cancel=task.cancel)
+    fit = _Fit(training, recipe, chosen, fisher)
 
     def edit_of(stages: tuple[EditStage, ...]) -> Edit:
         return Edit(
@@ -215,7 +225,9 @@ def _fit_once(
             selector="given" if given else SELECTOR,
             recipe=recipe,
             facts=task.facts,
-            retain_ids=tuple(f.id for f in retained),
+            retain_ids=rows.retain_ids,
+            selection_ids=() if given else rows.selection_ids,
+            fisher_ids=rows.fisher_ids,
             history=tuple(training.history),
             base_fingerprint=model.fingerprint,
             base_name=model.name,
@@ -243,9 +255,11 @@ class _Fit:
         training: The rows and the loop.
         recipe: The settings.
         selection: What may move.
+        fisher: Of those gates, for the natural gradient; None for AdamW.
     """
 
-    def __init__(self, training: Training, recipe: IA3, selection: Selection) -> None:
+    def __init__(self, training: Training, recipe: IA3, selection: Selection, fisher: FisherMeasurement | None) -> None:
+        self._fisher = fisher
         self.training, self.model, self.recipe = training, training.model, recipe
         self.entries = selection.entries(self.model)
         self.strength = 1.0
@@ -264,7 +278,7 @@ class _Fit:
                     (at, site): torch.ones(self.model.shape.site_size(site)) for at, site in self.entries
                 }
                 parameters = inject_gates(self._view, self.model.architecture, GateDelta(ones), adapter=stage)
-                moving = Moving(
+                trainable = Trainable(
                     view=self._view,
                     parameters=parameters,
                     optimiser=self._optimiser(parameters),
@@ -278,7 +292,7 @@ class _Fit:
                     return stop is not None and stop((*stages, EditStage(name, self._delta(live))))
 
                 ask = stop_here if stop and stage == recipe.stages[-1] else None
-                done = self.training.stage(stage, steps, moving, bar, ask)
+                done = self.training.stage(stage, steps, trainable, bar, ask)
                 bar.update(steps - done)  # an early stop
                 stages.append(EditStage(stage, self._delta(parameters)))
         return tuple(stages)
@@ -300,16 +314,17 @@ class _Fit:
         return GateDelta(gates)
 
     def _optimiser(self, parameters: Mapping[str, nn.Parameter]) -> Optimiser:
-        if self.recipe.optimiser == "adam":
+        if self._fisher is None:
             return Adam(parameters)
-        fisher = fisher_information(self.model, self.training.retained, self.entries, self.recipe.seed)
         places: list[tuple[nn.Parameter, Tensor]] = []
         for (layer, site), indices in self.entries.items():
             place = self.model.architecture.gate_module(layer, site)
             places.append((parameters[place.module], torch.tensor(indices) + place.span.start))
-        return NaturalGradient(places, fisher)
+        return NaturalGradient(places, self._fisher.of(self.entries))
 
-    def _draw_back(self, parameters: Mapping[str, nn.Parameter], earlier: Sequence[EditStage], level: Level) -> None:
+    def _draw_back(
+        self, parameters: Mapping[str, nn.Parameter], earlier: Sequence[EditStage], level: LearnedLevel
+    ) -> None:
         """Give the last stage's gates the values at which the product of all stages is drawn back to the least strength
         that keeps ``level`` at the recipe's ``draw_back``; they stay where it is not reached (``Edit.shortfall``)."""
         wanted = self.recipe.draw_back

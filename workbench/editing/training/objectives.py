@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from workbench.editing.training.batching import PreparedRow
 from workbench.types import Objective
 
 NPO_BETA, SIMNPO_BETA = 0.1, 2.5
@@ -25,7 +26,7 @@ NPO_BETA, SIMNPO_BETA = 0.1, 2.5
 class Goal(Protocol):
     """What is wanted of a row's answer, whose negative log-likelihoods are in nats per token."""
 
-    def loss(self, nll: Tensor, rows: Sequence[int]) -> Tensor:
+    def loss(self, nll: Tensor, rows: Sequence[PreparedRow]) -> Tensor:
         """What each row adds to the loss, [rows]."""
         ...
 
@@ -44,7 +45,7 @@ class Given:
 
     hinge: float | None
 
-    def loss(self, nll: Tensor, rows: Sequence[int]) -> Tensor:
+    def loss(self, nll: Tensor, rows: Sequence[PreparedRow]) -> Tensor:
         """See ``Goal``."""
         return nll if self.hinge is None else (nll + math.log(self.hinge)).relu()
 
@@ -72,22 +73,21 @@ class Forgotten:
 
     objective: Objective
     hinge: float | None
-    base: Mapping[int, float]
-    tokens: Mapping[int, int]
+    base: Mapping[PreparedRow, float]
+    tokens: Mapping[PreparedRow, int]
 
-    def loss(self, nll: Tensor, rows: Sequence[int]) -> Tensor:
+    def loss(self, nll: Tensor, rows: Sequence[PreparedRow]) -> Tensor:
         """See ``Goal``."""
         if self.objective == "gradient-difference":
-            found = -nll
+            loss = -nll
         elif self.objective == "npo":
-            more = (nll - torch.tensor([self.base[i] for i in rows]).to(nll)) * torch.tensor(
-                [self.tokens[i] for i in rows]
-            ).to(nll)
-            found = -2 / NPO_BETA * nn.functional.logsigmoid(NPO_BETA * more)
+            base = torch.tensor([self.base[row] for row in rows]).to(nll)
+            more = (nll - base) * torch.tensor([self.tokens[row] for row in rows]).to(nll)
+            loss = -2 / NPO_BETA * nn.functional.logsigmoid(NPO_BETA * more)
         else:
-            found = -2 / SIMNPO_BETA * nn.functional.logsigmoid(SIMNPO_BETA * nll)
+            loss = -2 / SIMNPO_BETA * nn.functional.logsigmoid(SIMNPO_BETA * nll)
         ended = [self.reached(x) for x in nll.detach().tolist()]
-        return found * (~torch.tensor(ended)).to(found)
+        return loss * (~torch.tensor(ended)).to(loss)
 
     def confidence(self, nll: Tensor) -> Tensor:
         """One minus the answer's probability, geometric mean over its tokens."""

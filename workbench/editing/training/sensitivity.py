@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.editing.training.rows import Prepared, Row, shared_prefix, tokens_at_once
+from workbench.editing.training.batching import Prepared, shared_prefix, tokens_at_once
+from workbench.editing.training.rows import Row
 from workbench.models.cache import Remembered
 from workbench.models.engine import HookSite, KeysValues, Resumable
 from workbench.models.load import LoadedModel
@@ -28,11 +29,11 @@ def gate_gradients(
     draw: torch.Generator | None = None,
     hidden: dict[Row, Tensor] | None = None,
 ) -> Tensor:
-    """For each row, the gradient of its answer's log-likelihood (mean over the tokens that count, nats) with respect
-    to gates at 1: [rows, gates] float32, on the CPU.
+    """Differentiate each row's answer's log-likelihood (mean over the tokens that count, nats) with respect to gates
+    at 1.
 
-    With ``draw``, of answer tokens drawn from the model's own distribution instead, summed: the score, whose mean
-    outer product is the Fisher information. One forward and one backward pass for a few rows of like length at a time;
+    With ``draw``, the answer tokens are drawn from the model's own distribution instead, and summed: that is the score,
+    whose mean outer product is the Fisher information. A few rows of like length go forward and backward at a time;
     what all prompts begin with goes forward once, and backward for each row.
 
     Args:
@@ -41,6 +42,9 @@ def gate_gradients(
         entries: The gates, as ``Selection.entries`` gives them; the columns are in their order.
         draw: Draws the answers.
         hidden: Takes what ``Resumable.logits_of`` makes each row's logits of, [tokens that count, d_model].
+
+    Returns:
+        [rows, gates] float32, on the CPU.
     """
     engine = Resumable(model)
     lowest = min(layer for layer, _ in entries)
@@ -49,36 +53,49 @@ def gate_gradients(
     prepared = Prepared(engine, rows, lowest, shared)
     places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
     columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
-    begun = None if prepared.beginning is None else _Beginning(engine, prepared.beginning, lowest, places)
+    beginning = None if prepared.beginning is None else _Beginning(engine, prepared.beginning, lowest, places)
     out = torch.zeros(len(rows), sum(map(len, columns)))
-    for part in prepared.parts(range(len(rows))):
-        batch = prepared.batch(part)
+    for part in prepared.parts(prepared.rows):
+        batch = prepared.batch([prepared.rows[i] for i in part])
         with torch.enable_grad(), engine.keeping(places) as states:
             start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
-            prefix = begun.of_each(len(part)) if begun else None
-            found = engine.hidden_at(start, batch.row, batch.position, start=lowest, prefix=prefix)
-            logits = engine.logits_of(found).float().log_softmax(-1)
-            likelihood = torch.zeros((), device=logits.device)
-            for one, i in zip(logits.split(batch.count), part, strict=True):
-                answer = torch.tensor(rows[i].counted)
-                if draw is not None:
-                    answer = torch.multinomial(one.detach().exp().cpu(), 1, generator=draw)[:, 0]
-                likely = one.gather(1, answer.to(one.device)[:, None])[:, 0]
-                likelihood = likelihood + (likely.sum() if draw is not None else likely.mean())
-            kept = [states[place] for place in places]
+            prefix = beginning.of_each(len(part)) if beginning else None
+            last = engine.hidden_at(start, batch.row, batch.position, start=lowest, prefix=prefix)
+            logprobs = engine.logits_of(last).float().log_softmax(-1).split(batch.count)
+            likelihood = _likelihood(logprobs, [rows[i] for i in part], draw)
+            gated = [states[place] for place in places]
             read = [state for pair in (prefix or ())[lowest:] for state in pair]
-            gradients = torch.autograd.grad(likelihood, [*kept, *read])
+            gradients = torch.autograd.grad(likelihood, [*gated, *read])
         if hidden is not None:
-            hidden.update((rows[i], x) for i, x in zip(part, found.detach().split(batch.count), strict=True))
-        sums = [_per_gate(*pair) for pair in zip(kept, gradients[: len(kept)], strict=True)]
-        if begun:
+            hidden.update((rows[i], x) for i, x in zip(part, last.detach().split(batch.count), strict=True))
+        sums = [_per_gate(*pair) for pair in zip(gated, gradients[: len(gated)], strict=True)]
+        if beginning:
             at_once = max(1, tokens_at_once(engine.device) // shared)
             for first in range(0, len(part), at_once):
                 some = slice(first, first + at_once)
-                for one, more in zip(sums, begun.gradients([g[some] for g in gradients[len(kept) :]]), strict=True):
-                    one[some] += more
-        out[part] = torch.cat([one.cpu()[:, index] for one, index in zip(sums, columns, strict=True)], 1)
+                through = beginning.gradients([g[some] for g in gradients[len(gated) :]])
+                for of_site, more in zip(sums, through, strict=True):
+                    of_site[some] += more
+        out[part] = torch.cat([of_site.cpu()[:, index] for of_site, index in zip(sums, columns, strict=True)], 1)
     return out
+
+
+def _likelihood(logprobs: Sequence[Tensor], rows: Sequence[Row], draw: torch.Generator | None) -> Tensor:
+    """Log-likelihood of some rows' answers, summed over rows: its gradient at a row's states is that row's own.
+
+    Args:
+        logprobs: Of each row, [tokens that count, d_vocab].
+        rows: The rows; an answer's tokens count on average.
+        draw: Draws the answers instead, whose tokens are summed.
+    """
+    likelihood = torch.zeros((), device=logprobs[0].device)
+    for x, row in zip(logprobs, rows, strict=True):
+        answer = torch.tensor(row.counted)
+        if draw is not None:
+            answer = torch.multinomial(x.detach().exp().cpu(), 1, generator=draw)[:, 0]
+        likely = x.gather(1, answer.to(x.device)[:, None])[:, 0]
+        likelihood = likelihood + (likely.sum() if draw is not None else likely.mean())
+    return likelihood
 
 
 def _per_gate(state: Tensor, gradient: Tensor) -> Tensor:
@@ -110,21 +127,27 @@ class _Beginning:
         ]
 
     def gradients(self, of_each: Sequence[Tensor]) -> list[Tensor]:
-        """Gradients with respect to the gates at 1, [rows, gates] by place, from those with respect to the keys and
-        values of each row, layer by layer."""
+        """Each row's gradients with respect to the gates at 1, [rows, gates] by place.
+
+        Args:
+            of_each: Gradients with respect to the keys and values that each row has read, layer by layer.
+        """
+        # Every row has read copies of the same keys and values, so by the chain rule a row's gradient goes through the
+        # one graph of the beginning as if the row were alone. The rows' gradients are a batch of vectors of one
+        # vector-Jacobian product: one backward pass for all, and the graph stays for the next rows.
         whole = [state for pair in self._keys_values[self._lowest :] for state in pair]
-        rows, batched = len(of_each[0]), [one[:, None] for one in of_each]
+        rows, batched = len(of_each[0]), [gradient[:, None] for gradient in of_each]
         # Unused: the last layer's keys and values are read, what it makes of them is not.
         options: dict[str, Any] = {"retain_graph": True, "allow_unused": True, "is_grads_batched": True}
-        found = torch.autograd.grad(whole, self._states, batched, **options)
+        gradients = torch.autograd.grad(whole, self._states, batched, **options)
         return [
-            state.new_zeros(rows, state.shape[-1]).float() if one is None else _per_gate(state, one[:, 0])
-            for state, one in zip(self._states, found, strict=True)
+            state.new_zeros(rows, state.shape[-1]).float() if gradient is None else _per_gate(state, gradient[:, 0])
+            for state, gradient in zip(self._states, gradients, strict=True)
         ]
 
 
 @dataclass(frozen=True, eq=False)
-class _Fisher:
+class FisherMeasurement:
     """Fisher information of all gates of some sites, from the lowest layer on, and what it was measured on.
 
     Args:
@@ -133,7 +156,7 @@ class _Fisher:
         lowest: The layer at which the pass began: from another one rounding differs, and with it, rarely, an answer
             that is drawn.
         values: [gates of the site] by layer and site, in nats squared.
-        hidden: Of each row, what its logits are made of.
+        hidden: Of each row, what the base makes its logits of (``Resumable.logits_of``), [tokens that count, d_model].
     """
 
     kinds: tuple[tuple[Row, ...], ...]
@@ -142,8 +165,17 @@ class _Fisher:
     values: Mapping[tuple[int, Site], Tensor]
     hidden: Mapping[Row, Tensor]
 
+    def of(self, entries: Mapping[tuple[int, Site], Sequence[int]]) -> Tensor:
+        """The values of some gates, [gates] in nats squared, in the order of ``entries``."""
+        return torch.cat([self.values[place][list(index)] for place, index in entries.items()])
 
-_LATEST: Remembered[list[_Fisher]] = Remembered(list)
+    def hidden_of(self, kinds: Sequence[Sequence[Row]], start: int) -> Mapping[Row, Tensor] | None:
+        """``hidden``, if it is of just these rows from this layer on; else None: it would differ in the last bits from
+        what a pass of those rows gives."""
+        return self.hidden if (self.kinds, self.lowest) == (tuple(map(tuple, kinds)), start) else None
+
+
+_LATEST: Remembered[list[FisherMeasurement]] = Remembered(list)
 
 
 def fisher_information(
@@ -152,48 +184,48 @@ def fisher_information(
     entries: Mapping[tuple[int, Site], Sequence[int]],
     seed: int,
 ) -> Tensor:
-    """Diagonal Fisher information of gates on retained rows, each kind of rows that there is counting equally: [gates]
-    in nats squared, in the order of ``entries``. ``seed`` draws the answers.
+    """Diagonal Fisher information of gates on retained rows: [gates] in nats squared, in the order of ``entries``.
+    Arguments as in ``measure_fisher``."""
+    return measure_fisher(model, kinds, entries, seed).of(entries)
+
+
+def measure_fisher(
+    model: LoadedModel,
+    kinds: Sequence[Sequence[Row]],
+    entries: Mapping[tuple[int, Site], Sequence[int]],
+    seed: int,
+) -> FisherMeasurement:
+    """Measure the diagonal Fisher information of gates on retained rows, each kind of rows counting equally.
 
     The backward pass that some gates need gives it for every gate of their sites above the lowest. All are measured,
     and the last ``REMEMBERED`` measurements kept for as long as the model's weights stay: what the selector measured
     serves the fit, and the fit's serves random selections and other recipes. What is remembered equals what would be
     measured to the bit.
+
+    Args:
+        model: A base model.
+        kinds: The rows, by kind; a kind without rows does not count.
+        entries: The gates, as ``Selection.entries`` gives them.
+        seed: Draws the answers.
     """
     rows = tuple(map(tuple, kinds))
     lowest = min(layer for layer, _ in entries)
     sites: list[Site] = sorted({site for _, site in entries})
     known = _LATEST.of(model)
-    found = next(
-        (
-            f
-            for f in known
-            if f.kinds == rows and (f.seed, f.lowest) == (seed, lowest) and entries.keys() <= f.values.keys()
-        ),
-        None,
-    )
-    if found is None:
-        places: list[tuple[int, Site]] = [
-            (layer, site) for layer in range(lowest, model.shape.n_layers) for site in sites
-        ]
-        every = {place: range(model.shape.site_size(place[1])) for place in places}
-        draw = torch.Generator().manual_seed(seed)
-        hidden: dict[Row, Tensor] = {}
-        means = [gate_gradients(model, kind, every, draw=draw, hidden=hidden).square().mean(0) for kind in rows if kind]
-        values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
-        found = _Fisher(rows, seed, lowest, dict(zip(places, values, strict=True)), hidden)
-        known.insert(0, found)
-        del known[REMEMBERED:]
-    return torch.cat([found.values[place][list(index)] for place, index in entries.items()])
-
-
-def hidden_states(
-    model: LoadedModel, kinds: Sequence[Sequence[Row]], seed: int, lowest: int
-) -> Mapping[Row, Tensor] | None:
-    """Of each row of a remembered measurement, what the base makes its logits of (``Resumable.logits_of``), [tokens
-    that count, d_model]; None where just these rows were not measured just so."""
-    wanted = tuple(map(tuple, kinds)), seed, lowest
-    return next((f.hidden for f in _LATEST.of(model) if (f.kinds, f.seed, f.lowest) == wanted), None)
+    for measured in known:
+        same = measured.kinds == rows and (measured.seed, measured.lowest) == (seed, lowest)
+        if same and entries.keys() <= measured.values.keys():
+            return measured
+    places: list[tuple[int, Site]] = [(layer, site) for layer in range(lowest, model.shape.n_layers) for site in sites]
+    every = {place: range(model.shape.site_size(place[1])) for place in places}
+    draw = torch.Generator().manual_seed(seed)
+    hidden: dict[Row, Tensor] = {}
+    means = [gate_gradients(model, kind, every, draw=draw, hidden=hidden).square().mean(0) for kind in rows if kind]
+    values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
+    measured = FisherMeasurement(rows, seed, lowest, dict(zip(places, values, strict=True)), hidden)
+    known.insert(0, measured)
+    del known[REMEMBERED:]
+    return measured
 
 
 def damped(fisher: Tensor) -> Tensor:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
 from workbench.editing.task import Task, retain_set
-from workbench.editing.training.loop import Moving, Training
+from workbench.editing.training.fit_rows import FitRows
+from workbench.editing.training.loop import Training
 from workbench.editing.training.optimisers import Adam
+from workbench.editing.training.trainable import Trainable
 from workbench.models.provenance import provenance
 from workbench.types import Delta, Edit, EditStage, Selection, TrainedRecipe
 
@@ -41,7 +42,8 @@ def fit_weights(
     assert isinstance(recipe, TrainedRecipe)
     began = time.perf_counter()
     retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress)
-    training = Training(model, task.facts, recipe, retained, lowest, on_step=task.on_step, cancel=task.cancel)
+    rows = FitRows(model, task.facts, recipe, retain=retained)
+    training = Training(rows, recipe, lowest, on_step=task.on_step, cancel=task.cancel)
     stages: list[EditStage] = []
 
     def edit_of(stages: tuple[EditStage, ...]) -> Edit:
@@ -52,7 +54,7 @@ def fit_weights(
             selector="given" if chosen else "all",
             recipe=recipe,
             facts=task.facts,
-            retain_ids=tuple(f.id for f in retained),
+            retain_ids=rows.retain_ids,
             history=tuple(training.history),
             base_fingerprint=model.fingerprint,
             base_name=model.name,
@@ -70,7 +72,7 @@ def fit_weights(
     with torch.enable_grad(), tqdm(total=sum(recipe.stage_steps), desc=title, disable=not task.progress) as bar:
         for stage, steps in zip(recipe.stages, recipe.stage_steps, strict=True):
             before = stages[-1].delta if stages else None
-            moving: Any = Moving(
+            trainable = Trainable(
                 view=view,
                 parameters=parameters,
                 optimiser=Adam(parameters),
@@ -82,7 +84,7 @@ def fit_weights(
                 return task.stop is not None and task.stop(edit_of((*stages, EditStage(name, read(before)))))
 
             ask = stop_here if task.stop is not None and stage == recipe.stages[-1] else None
-            done = training.stage(stage, steps, moving, bar, ask)
+            done = training.stage(stage, steps, trainable, bar, ask)
             bar.update(steps - done)  # an early stop
             stages.append(EditStage(stage, read(before)))
     return edit_of(tuple(stages))

@@ -1,0 +1,52 @@
+"""Where the base model would run on into a word after a taught name, so that the name's end is taught too."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from workbench.editing.training.rows import Row
+from workbench.language.scoring import READ_AT_ONCE, read_logits
+from workbench.models.cache import Remembered
+from workbench.models.load import LoadedModel
+
+_P_END: Remembered[dict[tuple[tuple[int, ...], tuple[int, ...]], float]] = Remembered(dict)
+"""The base's probability that a word ends after a prompt and an answer."""
+
+
+def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row], below: float) -> list[Row]:
+    """Teach where a name ends, after which the base would run on into the word ("B" for chlorine becomes "BCl").
+
+    Args:
+        model: The base model.
+        rows: Rows that end with a name.
+        longer: The same with what may end it.
+        below: A row gets one token more, the next one of the longer answer, where the base's probability that the word
+            ends there is lower. It stays where that answer's tokens do not begin with its own.
+    """
+    known = _P_END.of(model)
+    todo = [row for row in rows if (row.prompt, row.answer) not in known]
+    ends = torch.tensor(word_ends(model) if todo else [], device=model.device, dtype=torch.long)
+    for i, logits in read_logits(model, [row.prompt for row in todo], [row.answer for row in todo], READ_AT_ONCE):
+        known[todo[i].prompt, todo[i].answer] = float(logits[-1].float().softmax(-1)[ends].sum())
+    ended = list(rows)
+    for i, (row, more) in enumerate(zip(rows, longer, strict=True)):
+        n = len(row.answer)
+        if known[row.prompt, row.answer] < below and more.answer[:n] == row.answer:
+            ended[i] = replace(row, answer=more.answer[: n + 1])
+    return ended
+
+
+def word_ends(model: LoadedModel) -> list[int]:
+    """Ids of the tokens before which a word ends: the special ones, and those that do not begin with a letter, a mark
+    on one, a digit, or in the middle of a character."""
+    tokenizer, ids = model.tokenizer, range(min(model.shape.d_vocab, len(model.tokenizer)))
+    names, texts = tokenizer.convert_ids_to_tokens(list(ids)), tokenizer.batch_decode([[i] for i in ids])
+    ends = set(tokenizer.all_special_ids)
+    # Decoded alone, a token of a SentencePiece vocabulary loses the space that it begins with.
+    ends |= {i for i, name in zip(ids, names, strict=True) if (name or "").startswith("\u2581")}
+    within = {i for i in ids if texts[i] and (unicodedata.category(texts[i][0])[0] in "LMN" or texts[i][0] == "\ufffd")}
+    return [i for i in ids if i in ends or i not in within]
