@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from workbench.models.cache import EnginePool
 from workbench.models.families import inject_gates, shared_view, write_gates
 from workbench.models.load import AppliedEdit, LoadedModel
 from workbench.types import Edit
@@ -54,6 +55,7 @@ class Dial:
         gates = model.gates * edit.delta(stage)
         self._view = shared_view(model.base.hf)
         self._vectors = inject_gates(self._view, model.architecture, gates)
+        self._engines = EnginePool()
 
     def at(self, strength: float) -> LoadedModel:
         """The model at a strength (as for ``applied``). Models given before are turned to it as well.
@@ -64,6 +66,7 @@ class Dial:
         model = self._model
         gates = model.gates * self._edit.delta(self._stage, strength)
         write_gates(self._vectors, model.architecture, gates)
+        self._engines.writes += 1  # what the models given before have in their caches is of another strength
         return LoadedModel(
             self._view,
             model.tokenizer,
@@ -72,6 +75,7 @@ class Dial:
             base=model.base,
             applied=(*model.applied, AppliedEdit(self._edit, self._stage, strength)),
             gates=gates,
+            engines=self._engines,
         )
 
 

@@ -73,7 +73,7 @@ def rounded_model(model: LoadedModel, gates: GateDelta, bits: int) -> LoadedMode
         back = rounded(module.weight.T if transposed else module.weight, bits)
         module.weight = nn.Parameter((back.T if transposed else back).contiguous(), requires_grad=False)
     name = f"{model.name}, edited weights at {bits} bits"
-    return LoadedModel(view, model.tokenizer, name=name, architecture=model.architecture)
+    return LoadedModel(view, model.tokenizer, name=name, architecture=model.architecture, base=model.base)
 
 
 def change_by_rounding(model: LoadedModel, gates: GateDelta, bits: int) -> float:

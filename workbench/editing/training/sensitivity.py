@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from workbench.editing.training.rows import Prepared, Row, shared_prefix, tokens_at_once
-from workbench.models.cache import Remembered
 from workbench.models.engine import HookSite, KeysValues, Resumable
 from workbench.models.load import LoadedModel
 from workbench.tracing.packed import OWN_ATTENTION
 from workbench.types import Site
 
 DAMPING = 0.1
-REMEMBERED = 3
 
 
 def gate_gradients(
@@ -123,29 +120,6 @@ class _Beginning:
         ]
 
 
-@dataclass(frozen=True, eq=False)
-class _Fisher:
-    """Fisher information of all gates of some sites, from the lowest layer on, and what it was measured on.
-
-    Args:
-        kinds: The rows, by kind.
-        seed: Drew the answers.
-        lowest: The layer at which the pass began: from another one rounding differs, and with it, rarely, an answer
-            that is drawn.
-        values: [gates of the site] by layer and site, in nats squared.
-        hidden: Of each row, what its logits are made of.
-    """
-
-    kinds: tuple[tuple[Row, ...], ...]
-    seed: int
-    lowest: int
-    values: Mapping[tuple[int, Site], Tensor]
-    hidden: Mapping[Row, Tensor]
-
-
-_LATEST: Remembered[list[_Fisher]] = Remembered(list)
-
-
 def fisher_information(
     model: LoadedModel,
     kinds: Sequence[Sequence[Row]],
@@ -156,44 +130,45 @@ def fisher_information(
     in nats squared, in the order of ``entries``. ``seed`` draws the answers.
 
     The backward pass that some gates need gives it for every gate of their sites above the lowest. All are measured,
-    and the last ``REMEMBERED`` measurements kept for as long as the model's weights stay: what the selector measured
-    serves the fit, and the fit's serves random selections and other recipes. What is remembered equals what would be
-    measured to the bit.
+    and are then in the model's cache: what the selector measured serves the fit, and the fit's serves random selections
+    and other recipes. What is cached equals what would be measured to the bit.
     """
-    rows = tuple(map(tuple, kinds))
     lowest = min(layer for layer, _ in entries)
+    measured = _measured_on(kinds, seed, lowest)
     sites: list[Site] = sorted({site for _, site in entries})
-    known = _LATEST.of(model)
-    found = next(
-        (
-            f
-            for f in known
-            if f.kinds == rows and (f.seed, f.lowest) == (seed, lowest) and entries.keys() <= f.values.keys()
-        ),
-        None,
-    )
-    if found is None:
-        places: list[tuple[int, Site]] = [
-            (layer, site) for layer in range(lowest, model.shape.n_layers) for site in sites
-        ]
-        every = {place: range(model.shape.site_size(place[1])) for place in places}
+    hidden: dict[Row, Tensor] = {}
+
+    def measure(keys: Sequence[Hashable]) -> list[Tensor]:
+        missing: list[Site] = [site for site in sites if (*measured, site) in keys]
+        layers = range(lowest, model.shape.n_layers)
+        every: dict[tuple[int, Site], range] = {
+            (layer, site): range(model.shape.site_size(site)) for layer in layers for site in missing
+        }
         draw = torch.Generator().manual_seed(seed)
-        hidden: dict[Row, Tensor] = {}
-        means = [gate_gradients(model, kind, every, draw=draw, hidden=hidden).square().mean(0) for kind in rows if kind]
+        means = [gate_gradients(model, of, every, draw=draw, hidden=hidden).square().mean(0) for of in kinds if of]
         values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
-        found = _Fisher(rows, seed, lowest, dict(zip(places, values, strict=True)), hidden)
-        known.insert(0, found)
-        del known[REMEMBERED:]
-    return torch.cat([found.values[place][list(index)] for place, index in entries.items()])
+        by_place = dict(zip(every, values, strict=True))
+        return [torch.stack([by_place[layer, site] for layer in layers]) for site in missing]
+
+    fisher = model.cache.fisher.get_or_compute_all([(*measured, site) for site in sites], measure)
+    if hidden:
+        model.cache.hidden.get_or_compute(measured, lambda: hidden)
+    of_site = dict(zip(sites, fisher, strict=True))
+    return torch.cat([of_site[site][layer - lowest][list(index)] for (layer, site), index in entries.items()])
 
 
 def hidden_states(
     model: LoadedModel, kinds: Sequence[Sequence[Row]], seed: int, lowest: int
 ) -> Mapping[Row, Tensor] | None:
-    """Of each row of a remembered measurement, what the base makes its logits of (``Resumable.logits_of``), [tokens
-    that count, d_model]; None where just these rows were not measured just so."""
-    wanted = tuple(map(tuple, kinds)), seed, lowest
-    return next((f.hidden for f in _LATEST.of(model) if (f.kinds, f.seed, f.lowest) == wanted), None)
+    """Of each row that Fisher information was measured on, what the base makes its logits of (``Resumable.logits_of``),
+    [tokens that count, d_model]; None where just these rows were not measured just so."""
+    return model.cache.hidden.get(_measured_on(kinds, seed, lowest))
+
+
+def _measured_on(kinds: Sequence[Sequence[Row]], seed: int, lowest: int) -> tuple[Hashable, ...]:
+    """What decides a measurement: from another lowest layer rounding differs, and with it, rarely, an answer that is
+    drawn."""
+    return tuple(map(tuple, kinds)), seed, lowest
 
 
 def damped(fisher: Tensor) -> Tensor:
