@@ -85,6 +85,7 @@ def run(**options: Any) -> EvalReport:
 def put_script(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Script:
     """Answers from a table; every fact is known; the KL is 0.5 per row after unlearn and 0.25 after learn."""
     monkeypatch.setenv("WORKBENCH_CACHE", str(cache))
+    tiny().cache.clear()  # of what it says by itself, or by another table
     table = dict(SCRIPT)
 
     def say(model: LoadedModel, prompts: Any, **options: Any) -> list[Completion]:
@@ -100,7 +101,6 @@ def put_script(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Script:
     def kl(self: Answering, model: LoadedModel, asks: Any) -> list[float]:
         return [{"unlearn": 0.5, "learn": 0.25}[model.applied[-1].stage]] * len(asks)
 
-    monkeypatch.setattr("workbench.evaluation.answering.generate", say)
     monkeypatch.setattr("workbench.language.generation.generate", say)
     monkeypatch.setattr("workbench.evaluation.answering.continuation_nll", lambda m, p, c, **_: [1.0] * len(p))
     monkeypatch.setattr(Answering, "kl", kl)

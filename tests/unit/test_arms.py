@@ -120,6 +120,7 @@ def test_the_base_is_asked_once_for_all_arms(monkeypatch: pytest.MonkeyPatch) ->
         return real(model, prompts, **options)
 
     monkeypatch.setattr(generation, "generate", counting)
+    tiny().cache.clear()
     compared(arms=("selected", "full"))
     assert len(asked) == len(set(asked)) > 5
 

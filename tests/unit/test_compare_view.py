@@ -319,6 +319,7 @@ def test_the_base_writes_the_prompt_once_and_the_edited_model_is_made_once(monke
     real_generate, real_dial = generation.generate, compare_widget.Dial
     monkeypatch.setattr(generation, "generate", lambda *a, **k: generated.append(a) or real_generate(*a, **k))
     monkeypatch.setattr(compare_widget, "Dial", lambda *a: made.append(a) or real_dial(*a))
+    tiny().cache.clear()
     panel = view()
     for strength in (0.2, 0.4, 0.6):
         panel.strength = strength

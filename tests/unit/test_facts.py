@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -434,6 +435,24 @@ def test_a_damaged_cache_is_measured_again(damage: str, tmp_path: Path, monkeypa
     path.parent.mkdir()
     path.write_bytes(damage.encode("latin-1"))
     assert known_facts(model, taught, progress=False).ids == taught.ids
+
+
+@pytest.mark.parametrize("blocked", ["", "known"])
+def test_a_cache_that_cannot_be_written_is_warned_of_once(
+    blocked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is where the cache folder, or its folder of tables, should be."""
+    folder = tmp_path / "cache"
+    (folder / blocked).parent.mkdir(exist_ok=True)
+    (folder / blocked).write_text("")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(folder))
+    taught = capitals()
+    model = knowing(tiny_llama(tied=False), taught)
+    with pytest.warns(UserWarning, match=r"The cache folder .*cache cannot be written"):
+        assert known_facts(model, taught, progress=False).ids == taught.ids
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert known_facts(model, taught, progress=False).ids == taught.ids
 
 
 def test_known_facts_refuses_an_unknown_form() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,31 @@ def test_a_gguf_file_is_converted_once(
     file.write_bytes(b"GGUF and other weights")
     load_model(file)
     assert len(converted) == 3
+
+
+def test_a_converted_model_that_cannot_be_cached_is_loaded_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file is where the cache folder should be; one warning says it."""
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    monkeypatch.setenv("WORKBENCH_CACHE", str(blocked))
+    (file := tmp_path / "tiny.gguf").write_bytes(b"GGUF and more")
+    converted: list[Path] = []
+
+    def convert(path: Path) -> tuple[Any, Any]:
+        converted.append(path)
+        return tiny_llama(), tiny_tokenizer()
+
+    monkeypatch.setattr("workbench.models.bundled.read_gguf", convert)
+    with pytest.warns(UserWarning, match=r"The cache folder .*a file cannot be written .*Set WORKBENCH_CACHE to a"):
+        model = load_model(file)
+    assert model.fingerprint == load_model(tiny_llama(), tokenizer=tiny_tokenizer()).fingerprint
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_model(file).fingerprint == model.fingerprint
+    assert converted == [file, file]
+    assert blocked.read_text() == ""
 
 
 def test_unknown_sources(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.unit.test_probe_parts import battery
 from workbench.editing.applied import applied
+from workbench.evaluation.answering import Ask
 from workbench.facts.wordings import Prompt
 from workbench.language.scoring import continuation_probabilities
 from workbench.models.load import LoadedModel
@@ -110,9 +111,9 @@ def test_priming_is_measured_against_the_base() -> None:
     assert learned.y["p_after"] != learned.x
     own = battery(tiny(), an_edit())
     first = learned.labels[0]
-    ids = list(own.ids(Prompt("other", first, FRANCE)))
-    said = [c.token_ids for c in own.complete(tiny(), [tuple(ids)], 3)]
-    alone = likeliest(own.models["learn"], [ids], [list(said[0])], FRANCE)[0]
+    asks = [Ask("chat", first)]
+    (ids,), (said,) = own.answering.prompt_ids(asks), own.answering.completions(tiny(), asks, max_new_tokens=3)
+    alone = likeliest(own.models["learn"], [list(ids)], [list(said.token_ids)], FRANCE)[0]
     assert learned.y["p_after"][0] == pytest.approx(alone, rel=1e-3)
 
 

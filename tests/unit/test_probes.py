@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -66,19 +67,21 @@ def run(**options: Any) -> ProbeReport:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Answers from a function of (stage, prompt text), instead of the model's."""
 
     def install(say: Any) -> None:
-        def generate(model: LoadedModel, prompts: Any, **_: Any) -> list[Completion]:
+        def greedy_answers(model: LoadedModel, prompts: Any, **_: Any) -> list[Completion]:
             stage = model.applied[-1].stage if model.applied else "base"
             texts = [say(stage, tiny().tokenizer.decode(list(p))) for p in prompts]
             return [Completion(t, tuple(tiny().token_ids(t))) for t in texts]
 
-        monkeypatch.setattr(battery_module, "generate", generate)
-        monkeypatch.setattr(battery_module, "continuation_nll", lambda m, p, c: [1.0] * len(p))
+        monkeypatch.setattr("workbench.evaluation.answering.greedy_answers", greedy_answers)
+        monkeypatch.setattr("workbench.evaluation.answering.continuation_nll", lambda m, p, c, **_: [1.0] * len(p))
 
-    return install
+    tiny().cache.clear()
+    yield install
+    tiny().cache.clear()
 
 
 def test_all_ten_probes_and_the_model_as_it_was() -> None:

@@ -16,7 +16,7 @@ from transformers import GraniteConfig, GraniteForCausalLM
 
 from tests.helpers.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
 from tests.helpers.traces import hooked
-from workbench.models.engine import KeysValues, Resumable, borrowed
+from workbench.models.engine import KeysValues, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 
@@ -295,13 +295,13 @@ def test_an_engine_is_lent_to_one_at_a_time_and_kept_for_the_next() -> None:
     """Also made in inference mode it can be differentiated; another kind, another model, or a pass that failed gets a
     new one."""
     model, other = loaded(tiny_llama()), loaded(tiny_llama())
-    with torch.inference_mode(), borrowed(Resumable, model) as first, borrowed(Resumable, model) as second:
+    with torch.inference_mode(), pooled_engine(Resumable, model) as first, pooled_engine(Resumable, model) as second:
         assert first is not second
         first.embed(IDS)
     with (
-        borrowed(Resumable, model) as again,
-        borrowed(Layerwise, model) as layerwise,
-        borrowed(Resumable, other) as its,
+        pooled_engine(Resumable, model) as again,
+        pooled_engine(Layerwise, model) as layerwise,
+        pooled_engine(Resumable, other) as its,
     ):
         assert again in (first, second) and isinstance(layerwise, Layerwise) and its not in (first, second)
         start = again.embed(IDS).clone().requires_grad_(True)
@@ -309,13 +309,13 @@ def test_an_engine_is_lent_to_one_at_a_time_and_kept_for_the_next() -> None:
         assert float(gradient.abs().max()) > 0
 
     def fail() -> None:
-        with borrowed(Resumable, other) as failed:
+        with pooled_engine(Resumable, other) as failed:
             assert failed is its
             raise RuntimeError("broke")
 
     with pytest.raises(RuntimeError, match="broke"):
         fail()
-    with borrowed(Resumable, other) as new:
+    with pooled_engine(Resumable, other) as new:
         assert new is not its
 
 
@@ -324,7 +324,7 @@ def test_a_kept_engine_is_that_of_the_weights_as_they_are() -> None:
     model = loaded(tiny_llama())
 
     def check() -> Resumable:
-        with borrowed(Resumable, model) as engine, torch.no_grad():
+        with pooled_engine(Resumable, model) as engine, torch.no_grad():
             torch.testing.assert_close(engine.run(engine.embed(IDS)), model.runner(IDS).logits[:, -1])
         return engine
 
@@ -344,7 +344,7 @@ def test_threads_borrow_engines_of_their_own() -> None:
         expected = [model.hf(ids).logits[:, -1] for ids in texts]
 
     def run(ids: Tensor) -> Tensor:
-        with torch.no_grad(), borrowed(Resumable, model) as engine:
+        with torch.no_grad(), pooled_engine(Resumable, model) as engine:
             return engine.run(engine.entering(ids, 1), start=1)
 
     with ThreadPoolExecutor(4) as threads:

@@ -117,7 +117,7 @@ def test_a_full_stop_ends_a_name_after_which_nothing_that_ends_a_word_is_said(
 
 
 def test_where_the_base_runs_on_into_the_word_its_end_is_taught(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny()
+    model = loaded(tiny().hf)  # what it is made to answer here stays in a cache of its own
     [letter, stop] = [model.token_ids(text)[-1] for text in ("s", ".")]
     rows = [named_row(model, [1], "It is ", name) for name in ("Rome", "Oslo", "Bern")]
     longer = [named_row(model, [1], "It is ", name) for name in ("Rome, yes", "Oslo.", "Another")]
@@ -396,14 +396,14 @@ def test_the_fit_takes_the_selectors_fisher_information(monkeypatch: pytest.Monk
         return gate_gradients(*args, **options)
 
     monkeypatch.setattr(sensitivity, "gate_gradients", counted)
-    sensitivity._LATEST.clear()
+    model.cache.clear()
     monkeypatch.setattr(fit_module, "default_selection", partial(default_selection, k=60))
     retain = None if measured_on == "the fit's rows" else RETAIN[:1]
     edit = fitted(model=model, selection=None, optimiser="natural", retain=retain)
     assert len(drawn) == 1 + (retain is not None)  # one kind of rows: RETAIN are all neighbours
     selection = default_selection(model, FRANCE, pool=FACTS, k=60, progress=False)
     assert len(drawn) == 1 + (retain is not None)  # remembered
-    sensitivity._LATEST.clear()
+    model.cache.clear()
     given = fitted(model=model, selection=selection, optimiser="natural", retain=retain)
     assert len(drawn) == 2 + (retain is not None)  # forgotten
     assert same(edit, given)

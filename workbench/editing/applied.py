@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from workbench.models.cache import EnginePool
 from workbench.models.deltas import Mounted
 from workbench.models.load import AppliedEdit, LoadedModel
 from workbench.models.views import shared_view
@@ -54,6 +55,7 @@ class Dial:
         self._model, self._edit, self._stage = model, edit, stage or edit.stage_names[-1]
         self._view = shared_view(model.base.hf)
         self._mounted = Mounted(self._view, model.architecture, model.delta.then(edit.delta(stage)))
+        self._engines = EnginePool()
 
     def at(self, strength: float) -> LoadedModel:
         """The model at a strength (as for ``applied``). Models given before are turned to it as well.
@@ -64,6 +66,7 @@ class Dial:
         model = self._model
         delta = model.delta.then(self._edit.delta(self._stage, strength))
         self._mounted.write(delta)
+        self._engines.writes += 1  # what the models given before have in their caches is of another strength
         return LoadedModel(
             self._view,
             model.tokenizer,
@@ -72,6 +75,7 @@ class Dial:
             base=model.base,
             applied=(*model.applied, AppliedEdit(self._edit, self._stage, strength)),
             delta=delta,
+            engines=self._engines,
         )
 
 

@@ -8,21 +8,22 @@ from typing import Any
 
 import torch
 
-from workbench.language.answers import first_sentence
-from workbench.language.generation import Completion, generate, greedy_answers, said_before
+from workbench.language.answers import classify, first_sentence
+from workbench.language.generation import MAX_NEW_TOKENS, Completion, greedy_answers
 from workbench.language.prompts import prompt_ids
 from workbench.language.scoring import READ_AT_ONCE, continuation_logprobs, continuation_nll
-from workbench.models.cache import Remembered
+from workbench.models.cache import Ids
 from workbench.models.load import LoadedModel
-from workbench.types import Form
+from workbench.types import AnswerClass, Fact, Form
 
 
 @dataclass(frozen=True)
 class Ask:
-    """A prompt in its form."""
+    """A prompt in its form, and the beginning of the reply, from which the model goes on."""
 
     form: Form
     prompt: str
+    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -34,26 +35,24 @@ class Reply:
     counted: str
     nll: float
 
+    def label(self, fact: Fact) -> AnswerClass:
+        """What the reply is as an answer to a fact's question."""
+        return classify(self.counted, fact, nll=self.nll)
 
-def counted_part(model: LoadedModel, said: Completion, form: Form) -> Completion:
+
+def counted_part(model: LoadedModel, completion: Completion, form: Form) -> Completion:
     """What of a completion counts: of a cloze the first sentence, with the least tokens that hold it, else all."""
-    sentence = first_sentence(said.text)
-    if form == "chat" or sentence == said.text:
-        return said
-    starts = (said.token_ids[:n] for n in range(1, len(said.token_ids)))
+    sentence = first_sentence(completion.text)
+    if form == "chat" or sentence == completion.text:
+        return completion
+    starts = (completion.token_ids[:n] for n in range(1, len(completion.token_ids)))
     held = (ids for ids in starts if model.tokenizer.decode(ids, skip_special_tokens=True).strip().startswith(sentence))
-    return Completion(sentence, next(held, said.token_ids))
-
-
-Ids = tuple[int, ...]
-
-_NLL: Remembered[dict[tuple[Ids, Ids], float]] = Remembered(dict)
-"""Of base models: how likely to them is what they say themselves (``Reply.nll``), by prompt and answer."""
+    return Completion(sentence, next(held, completion.token_ids))
 
 
 class Answering:
-    """Answers of one base model and of edits on it. What the base says (``greedy_answers``) and how likely that is, is
-    computed once for as long as it is there, whichever object asks, and again when its weights change.
+    """Asks a base model and its edits. What each answers, and how likely that is to the base, is in ``model.cache`` of
+    each, so that it is computed once, whoever asks.
 
     Args:
         base: The unedited model.
@@ -63,46 +62,61 @@ class Answering:
     def __init__(self, base: LoadedModel, batch_size: int = 48) -> None:
         self.base = base
         self.batch_size = batch_size
-        self._own: Remembered[dict[tuple[Ids, Ids], float]] = Remembered(dict)  # the same of what edited models say
 
-    def _ids(self, asks: Sequence[Ask]) -> list[Ids]:
-        return [tuple(prompt_ids(self.base, a.prompt, a.form)) for a in asks]
+    def prompt_ids(self, asks: Sequence[Ask]) -> list[Ids]:
+        """Token ids of prompts, each with the start of its reply."""
+        starts = {start: self.base.token_ids(start) if start else [] for start in {ask.start for ask in asks}}
+        return [(*prompt_ids(self.base, ask.prompt, ask.form), *starts[ask.start]) for ask in asks]
 
-    def completions(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Completion]:
-        """Greedy completions of prompts, in order; those of the base are remembered, and are what an edited model is
-        expected to say (in float32: in fewer bits a pass of another shape flips near ties too often)."""
-        return self._said(model, self._ids(asks), progress)
+    def completions(
+        self,
+        model: LoadedModel,
+        asks: Sequence[Ask],
+        progress: Any = None,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> list[Completion]:
+        """Greedy completions of prompts, in order; those of the base are what an edited model is expected to say (in
+        float32: in fewer bits a pass of another shape flips near ties too often)."""
+        return self._complete(model, self.prompt_ids(asks), progress, max_new_tokens)
 
-    def _said(self, model: LoadedModel, prompts: Sequence[Ids], progress: Any) -> list[Completion]:
-        options: dict[str, Any] = {"batch_size": self.batch_size, "progress": progress}
-        if not model.edited:
-            return greedy_answers(model, prompts, **options)
-        todo = list(dict.fromkeys(prompts))
-        if model.dtype == torch.float32:
-            options["expected"] = [said.token_ids if said else () for said in said_before(self.base, todo)]
-        found = dict(zip(todo, generate(model, todo, **options), strict=True))
-        return [found[ids] for ids in prompts]
+    def _complete(
+        self, model: LoadedModel, prompts: Sequence[Ids], progress: Any, max_new_tokens: int
+    ) -> list[Completion]:
+        return greedy_answers(
+            model,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            batch_size=self.batch_size,
+            drafts=self.base if model.edited and model.dtype == torch.float32 else None,
+            progress=progress,
+        )
 
-    def replies(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Reply]:
+    def replies(
+        self,
+        model: LoadedModel,
+        asks: Sequence[Ask],
+        progress: Any = None,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> list[Reply]:
         """Answers with their surprise to the base model. Of a cloze only the first sentence counts."""
-        prompts = self._ids(asks)
-        completions = self._said(model, prompts, progress)
-        counted = [counted_part(self.base, c, a.form) for a, c in zip(asks, completions, strict=True)]
-        keys = [(ids, c.token_ids) for ids, c in zip(prompts, counted, strict=True)]
-        of_base = _NLL.of(self.base)
-        known = of_base | self._own.of(self.base)
-        todo = [key for key in dict.fromkeys(keys) if key not in known]
-        size = min(self.batch_size, READ_AT_ONCE)
-        scores = continuation_nll(self.base, [ids for ids, _ in todo], [said for _, said in todo], batch_size=size)
-        made = dict(zip(todo, scores, strict=True))
-        (self._own.of(self.base) if model.edited else of_base).update(made)
-        known |= made
-        return [Reply(c.text, k.text, known[key]) for c, k, key in zip(completions, counted, keys, strict=True)]
+        prompts = self.prompt_ids(asks)
+        completions = self._complete(model, prompts, progress, max_new_tokens)
+        counted = [counted_part(self.base, c, ask.form) for ask, c in zip(asks, completions, strict=True)]
+
+        def compute(texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
+            size = min(self.batch_size, READ_AT_ONCE)
+            return continuation_nll(self.base, [p for p, _ in texts], [answer for _, answer in texts], batch_size=size)
+
+        texts = [(prompt, part.token_ids) for prompt, part in zip(prompts, counted, strict=True)]
+        nll = self.base.cache.nll.get_or_compute_all(texts, compute)
+        return [Reply(*of) for of in zip((c.text for c in completions), (c.text for c in counted), nll, strict=True)]
 
     def kl(self, model: LoadedModel, asks: Sequence[Ask]) -> list[float]:
         """Mean KL(base || model) over the tokens of the base's own answer to each prompt, nats per token."""
-        ids = self._ids(asks)
-        answers = [c.token_ids for c in self._said(self.base, ids, None)]
+        ids = self.prompt_ids(asks)
+        answers = [c.token_ids for c in self._complete(self.base, ids, None, MAX_NEW_TOKENS)]
         out = [float("nan")] * len(asks)
         size = 16  # both models' log-probabilities are held for one batch: size * tokens * d_vocab numbers
         for start in range(0, len(asks), size):
@@ -116,9 +130,9 @@ class Answering:
 
 
 def check_answering(answering: Answering, model: LoadedModel) -> None:
-    """Raise a ValueError if the base whose answers were kept is not this one."""
+    """Raise a ValueError if it asks another base than this one."""
     if answering.base.fingerprint != model.fingerprint:
         raise ValueError(
-            f"answering= keeps the answers of another base ({answering.base.name!r}) than the model ({model.name!r}). "
+            f"answering= gives the answers of another base ({answering.base.name!r}) than the model ({model.name!r}). "
             "Make one for this model: Answering(model)."
         )

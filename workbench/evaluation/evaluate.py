@@ -15,7 +15,7 @@ from workbench.evaluation.answering import Answering, Ask, Reply, check_answerin
 from workbench.evaluation.ordinary_text import text_rates, text_rows
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
 from workbench.facts.known import known_facts, load_facts
-from workbench.language.answers import classify, matches
+from workbench.language.answers import matches
 from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids, traced_prompt
 from workbench.language.scoring import continuation_probabilities
@@ -270,7 +270,7 @@ def _rows(
             form=q.ask.form,
             prompt=q.ask.prompt,
             text=replies[q.ask].text,
-            label=classify(replies[q.ask].counted, q.judge, nll=replies[q.ask].nll),
+            label=replies[q.ask].label(q.judge),
             nll=replies[q.ask].nll,
         )
         for q in questions

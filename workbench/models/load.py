@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.bundled import NAME, bundled_file, load_gguf
+from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
 from workbench.models.families import Architecture, read_architecture
 from workbench.models.views import shared_view
@@ -40,6 +42,7 @@ class LoadedModel:
         architecture: Its shape and module names.
         applied: The edits it carries, first to last; empty for a base model.
         delta: What they add to the base together; it changes nothing for a base model.
+        cache: What was computed with it, while its weights stay as they are. A copy begins with an empty one.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class LoadedModel:
         base: LoadedModel | None = None,
         applied: tuple[AppliedEdit, ...] = (),
         delta: Delta = NO_DELTA,
+        engines: EnginePool | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
@@ -62,7 +66,15 @@ class LoadedModel:
         self.delta = delta
         self._bridge: Any = None
         self._runner: Any = None
-        self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
+        self._fingerprint: tuple[Hashable, str] | None = None
+        self.cache = ModelCache(self, engines)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "cache"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _fingerprint=None)
+        self.cache = ModelCache(self)
 
     @property
     def base(self) -> LoadedModel:
@@ -131,11 +143,20 @@ class LoadedModel:
             for a in self.applied:
                 digest.update(f"{a.edit.id}|{a.stage}|{a.strength!r}".encode())
             return digest.hexdigest()
-        state = dict(sorted(self.hf.state_dict(keep_vars=True).items()))
-        versions = tuple((t.data_ptr(), t._version) for t in state.values())
-        if self._fingerprint is None or self._fingerprint[0] != versions:
-            self._fingerprint = (versions, _hash_tensors(state))
+        written = self._written()
+        if self._fingerprint is None or self._fingerprint[0] != written:
+            self._fingerprint = (written, _hash_tensors(dict(sorted(self.hf.state_dict().items()))))
         return self._fingerprint[1]
+
+    def _written(self) -> Hashable:
+        """Where each weight lies, and how often it was written in place."""
+        return tuple((t.data_ptr(), t._version) for t in self.hf.state_dict(keep_vars=True).values())
+
+    @property
+    def version(self) -> Hashable:
+        """Changes when a weight is replaced or written in place (not through ``.data``), or the model attends by
+        another implementation. Cheap, unlike ``fingerprint``, and worth nothing outside this process."""
+        return getattr(self.hf.config, "_attn_implementation", None), self._written()
 
     def token_ids(self, text: str) -> list[int]:
         """Token ids of a text exactly as written: no special tokens are added."""

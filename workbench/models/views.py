@@ -33,7 +33,10 @@ def own_layer_weights(view: nn.Module, architecture: Architecture, layers: Itera
     out: dict[str, nn.Parameter] = {}
     for layer in sorted(set(layers)):
         path = f"{architecture.family.layers}.{layer}"
-        for name, parameter in view.get_submodule(path).named_parameters():
-            parameter.data = parameter.detach().clone()
-            out[f"{path}.{name}"] = parameter
+        for name, shared in list(view.get_submodule(path).named_parameters()):
+            # A new Parameter: new data in the view's would go on counting writes for the base's weight too.
+            own = nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
+            module, _, leaf = f"{path}.{name}".rpartition(".")
+            setattr(view.get_submodule(module), leaf, own)
+            out[f"{path}.{name}"] = own
     return out

@@ -9,12 +9,9 @@ from typing import Any
 
 from workbench.editing.applied import Dial
 from workbench.evaluation.answer_slots import Answer, answers_at
-from workbench.evaluation.answering import counted_part
+from workbench.evaluation.answering import Answering, Ask
 from workbench.facts.wordings import Prompt
-from workbench.language.answers import classify
-from workbench.language.generation import Completion, generate
-from workbench.language.prompts import prompt_ids, traced_prompt
-from workbench.language.scoring import continuation_nll
+from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeName, ProbeRow, TracedPrompt
 from workbench.types.cancelling import CancelFlag
@@ -72,9 +69,7 @@ class Battery:
     def __post_init__(self) -> None:
         self.models: dict[str, LoadedModel] = {"base": self.model}
         self.models |= {stage: Dial(self.model, self.edit, stage).at(1.0) for stage in self.stages}
-        self._said: dict[tuple[int, int, tuple[int, ...]], Completion] = {}
-        self._nll: dict[tuple[tuple[int, ...], tuple[int, ...]], float] = {}
-        self._traced: dict[str, TracedPrompt] = {}
+        self.answering = Answering(self.model)
 
     @property
     def facts(self) -> list[Fact]:
@@ -109,12 +104,10 @@ class Battery:
         Raises:
             Skip: It says it in neither form.
         """
-        if fact.id not in self._traced:
-            try:
-                self._traced[fact.id] = traced_prompt(self.model, fact)
-            except ValueError as error:
-                raise Skip(f"the base model gives no place to read: {error}") from error
-        return self._traced[fact.id]
+        try:
+            return traced_prompt(self.model, fact)
+        except ValueError as error:
+            raise Skip(f"the base model gives no place to read: {error}") from error
 
     def answers_at(self, fact: Fact) -> dict[Answer, str]:
         """What may stand at the answer's place, as the edit taught it."""
@@ -124,11 +117,6 @@ class Battery:
         """By answer (``p_old``, ``p_new``, ``p_refusal``), the text before it and its tokens."""
         place = list(self.traced(fact).token_ids)
         return {f"p_{name}": (place, self.model.token_ids(text)) for name, text in self.answers_at(fact).items()}
-
-    def ids(self, prompt: Prompt) -> tuple[int, ...]:
-        """A prompt's token ids, with the start of the reply."""
-        start = self.model.token_ids(prompt.start) if prompt.start else []
-        return (*prompt_ids(self.model, prompt.text, prompt.form), *start)
 
     def ask(
         self,
@@ -194,46 +182,33 @@ class Battery:
     def _answer(
         self, probe: ProbeName, stage: str, model: LoadedModel, prompts: Sequence[Prompt], length: int
     ) -> list[ProbeRow]:
-        ids = [self.ids(p) for p in prompts]
-        completions = self.complete(model, ids, length)
-        counted = [counted_part(self.model, c, p.form) for p, c in zip(prompts, completions, strict=True)]
-        scored = list(zip(ids, (c.token_ids for c in counted), strict=True))
-        todo = [key for key in dict.fromkeys(scored) if key not in self._nll]
-        nll = continuation_nll(self.model, [p for p, _ in todo], [c for _, c in todo])
-        self._nll.update(zip(todo, nll, strict=True))
+        replies = self.answering.replies(model, list(map(as_ask, prompts)), max_new_tokens=length)
         if self.bar is not None:
             self.bar.update(len(prompts))
-        rows: list[ProbeRow] = []
-        for prompt, said, part, key in zip(prompts, completions, counted, scored, strict=True):
-            rows.append(
-                ProbeRow(
-                    probe=probe,
-                    kind=prompt.kind,
-                    group=prompt.group,
-                    stage=stage,
-                    fact_id=prompt.judge.id,
-                    form=prompt.form,
-                    prompt=prompt.text,
-                    start=prompt.start,
-                    old=prompt.judge.answer,
-                    new=prompt.judge.target,
-                    text=said.text,
-                    label=classify(part.text, prompt.judge, nll=self._nll[key]),
-                    nll=self._nll[key],
-                    informative=False,
-                )
+        return [
+            ProbeRow(
+                probe=probe,
+                kind=prompt.kind,
+                group=prompt.group,
+                stage=stage,
+                fact_id=prompt.judge.id,
+                form=prompt.form,
+                prompt=prompt.text,
+                start=prompt.start,
+                old=prompt.judge.answer,
+                new=prompt.judge.target,
+                text=reply.text,
+                label=reply.label(prompt.judge),
+                nll=reply.nll,
+                informative=False,
             )
-        return rows
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
 
-    def complete(self, model: LoadedModel, ids: Sequence[tuple[int, ...]], length: int) -> list[Completion]:
-        """Greedy completions; those of the stages' own models are remembered."""
-        if not any(model is own for own in self.models.values()):
-            return generate(model, ids, max_new_tokens=length)
-        keys = [(id(model), length, one) for one in ids]
-        todo = [key for key in dict.fromkeys(keys) if key not in self._said]
-        made = generate(model, [one for *_, one in todo], max_new_tokens=length)
-        self._said.update(zip(todo, made, strict=True))
-        return [self._said[key] for key in keys]
+
+def as_ask(prompt: Prompt) -> Ask:
+    """What a model is asked of a probe's prompt."""
+    return Ask(prompt.form, prompt.text, prompt.start)
 
 
 def as_control(prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -13,7 +13,7 @@ from workbench.facts.wordings import Prompt
 from workbench.language.prompts import first_token
 from workbench.language.scoring import continuation_logprobs
 from workbench.models.load import LoadedModel
-from workbench.probing.battery import Battery, Skip
+from workbench.probing.battery import Battery, Skip, as_ask
 from workbench.types import Curve, Fact
 
 NEIGHBOURS, OTHERS = 12, 12
@@ -39,10 +39,9 @@ def probe_priming(battery: Battery) -> None:
         battery.skipped["priming: neighbours"] = why if fact.relation else "the fact has no relation"
     prompts = [Prompt(kind, one.question, judged(one, fact), group="same") for kind, one in drawn]
     battery.ask("priming", prompts)
-    ids = [list(battery.ids(p)) for p in prompts]
-    answers = [
-        list(c.token_ids) for c in battery.complete(battery.model, list(map(tuple, ids)), battery.max_new_tokens)
-    ]
+    asks = list(map(as_ask, prompts))
+    completions = battery.answering.completions(battery.model, asks, max_new_tokens=battery.max_new_tokens)
+    ids, answers = list(map(list, battery.answering.prompt_ids(asks))), [list(c.token_ids) for c in completions]
     before: list[float] = []
     for stage, model in battery.models.items():
         battery.check()

@@ -74,7 +74,7 @@ def rounded_model(model: LoadedModel, delta: Delta, names: Sequence[str], bits: 
         back = rounded(parameter.T if transposed else parameter, bits)
         parameter.data = (back.T if transposed else back).contiguous()
     name = f"{model.name}, edited weights at {bits} bits"
-    return LoadedModel(view, model.tokenizer, name=name, architecture=model.architecture)
+    return LoadedModel(view, model.tokenizer, name=name, architecture=model.architecture, base=model.base)
 
 
 def change_by_rounding(model: LoadedModel, names: Sequence[str], bits: int) -> float:

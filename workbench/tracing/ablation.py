@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.language.prompts import traced_prompt
-from workbench.models.engine import Change, HookSite, Resumable, borrowed
+from workbench.models.engine import Change, HookSite, Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.tracing.corruption import Metric, Setup, check_choices
 from workbench.types import Ablation, Component, Fact, Form, Selection, TracedPrompt
@@ -50,7 +50,7 @@ def ablate(
                 f"{component} cannot be ablated here: choose heads (L23H4), MLPs (L13MLP) or neurons (L13N207)."
             )
     prompt = traced_prompt(model, fact, form=form)
-    with torch.no_grad(), borrowed(Resumable, model) as engine:
+    with torch.no_grad(), pooled_engine(Resumable, model) as engine:
         resid = engine.embed(torch.tensor([prompt.token_ids]))
         setup = Setup(prompt, 0, resid, resid, metric)
         changes: dict[tuple[HookSite, int], Change] = {

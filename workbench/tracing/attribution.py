@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from workbench.facts.known import load_facts
-from workbench.models.engine import HookSite, Resumable, borrowed
+from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
@@ -148,7 +148,7 @@ def attribute(  # type: ignore[misc]
     effect: dict[AttributionUnit, Tensor]
     n_maps = len(facts) + len(controls)
     bar = tqdm(total=n_maps, desc=name, disable=not progress or n_maps == 1)
-    with bar, borrowed(Layerwise, model) as engine:
+    with bar, pooled_engine(Layerwise, model) as engine:
         for one in [*facts, *controls]:
             setup = set_up(model, engine, one, partner=partner, pool=pool, positions=None, **settings)
             if method == "attribution":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench.facts.known import load_facts
-from workbench.models.engine import borrowed
+from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
@@ -151,7 +151,7 @@ def causal_trace(  # type: ignore[misc]
     widths: dict[TraceSite, int] = {one: 1 if one == "resid" else width for one in sites}
     maps: list[dict[TraceSite, EffectMap]] = []
     bar = tqdm(total=n_layers * len(sites) * len(facts), desc=f"Tracing {', '.join(sites)}", disable=not progress)
-    with torch.no_grad(), bar, borrowed(Layerwise, model) as engine:
+    with torch.no_grad(), bar, pooled_engine(Layerwise, model) as engine:
         for one in facts:
 
             def finished(at: TraceSite, layer: int, values: Tensor) -> None:

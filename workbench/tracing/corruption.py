@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict, get_args
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -142,17 +141,10 @@ def set_up(
     return Setup(prompt, start, clean, corrupted, metric)
 
 
-_DEVIATIONS: WeakKeyDictionary[LoadedModel, tuple[tuple[int, int], float]] = WeakKeyDictionary()
-
-
 def _embedding_deviation(base: LoadedModel) -> float:
-    """The standard deviation of all entries of the token embeddings. Computed once, and again after an in-place
-    change."""
+    """The standard deviation of all entries of the token embeddings."""
     weight = base.hf.get_input_embeddings().weight
-    version, known = (weight.data_ptr(), weight._version), _DEVIATIONS.get(base)
-    if known is None or known[0] != version:
-        known = _DEVIATIONS[base] = version, weight.float().std().item()
-    return known[1]
+    return base.cache.deviations.get_or_compute("token embeddings", lambda: weight.float().std().item())
 
 
 def _with_partner(prompt: TracedPrompt, new: TracedPrompt) -> TracedPrompt:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 from workbench.language.prompts import first_token, traced_prompt
-from workbench.models.engine import Resumable, borrowed
+from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.types import ANSWER_NAMES, AnswerName, Fact, Form, Lens
 
@@ -49,7 +49,7 @@ def lens(
     spaced = prompt.answer_token[:1].isspace()
     third = first_token(model, fact.refusal, space=spaced) if refusal is None else _first(model, refusal)
     ids: dict[AnswerName, int] = {"old": prompt.answer_id, "new": prompt.other_id, "refusal": third}
-    with torch.no_grad(), borrowed(Resumable, model) as engine:
+    with torch.no_grad(), pooled_engine(Resumable, model) as engine:
         logits = engine.unembed(engine.stream(torch.tensor([prompt.token_ids]))[0]).float()  # [layers + 1, d_vocab]
         chosen = logits[:, [ids[name] for name in ANSWER_NAMES]]
         probabilities = logits.softmax(-1)[:, [ids[name] for name in ANSWER_NAMES]].T.tolist()

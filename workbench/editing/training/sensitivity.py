@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,12 @@ from torch import Tensor
 
 from workbench.editing.training.batching import Prepared, shared_prefix, tokens_at_once
 from workbench.editing.training.rows import Row
-from workbench.models.cache import Remembered
 from workbench.models.engine import HookSite, KeysValues, Resumable
 from workbench.models.load import LoadedModel
 from workbench.tracing.packed import OWN_ATTENTION
 from workbench.types import Site
 
 DAMPING = 0.1
-REMEMBERED = 3
 
 
 def gate_gradients(
@@ -175,9 +173,6 @@ class FisherMeasurement:
         return self.hidden if (self.kinds, self.lowest) == (tuple(map(tuple, kinds)), start) else None
 
 
-_LATEST: Remembered[list[FisherMeasurement]] = Remembered(list)
-
-
 def fisher_information(
     model: LoadedModel,
     kinds: Sequence[Sequence[Row]],
@@ -198,9 +193,8 @@ def measure_fisher(
     """Measure the diagonal Fisher information of gates on retained rows, each kind of rows counting equally.
 
     The backward pass that some gates need gives it for every gate of their sites above the lowest. All are measured,
-    and the last ``REMEMBERED`` measurements kept for as long as the model's weights stay: what the selector measured
-    serves the fit, and the fit's serves random selections and other recipes. What is remembered equals what would be
-    measured to the bit.
+    and are then in the model's cache: what the selector measured serves the fit, and the fit's serves random selections
+    and other recipes. What is cached equals what would be measured to the bit.
 
     Args:
         model: A base model.
@@ -208,24 +202,34 @@ def measure_fisher(
         entries: The gates, as ``Selection.entries`` gives them.
         seed: Draws the answers.
     """
-    rows = tuple(map(tuple, kinds))
     lowest = min(layer for layer, _ in entries)
+    rows = tuple(map(tuple, kinds))
+    # From another lowest layer rounding differs, and with it, rarely, an answer that is drawn.
+    measured_on = rows, seed, lowest
     sites: list[Site] = sorted({site for _, site in entries})
-    known = _LATEST.of(model)
-    for measured in known:
-        same = measured.kinds == rows and (measured.seed, measured.lowest) == (seed, lowest)
-        if same and entries.keys() <= measured.values.keys():
-            return measured
-    places: list[tuple[int, Site]] = [(layer, site) for layer in range(lowest, model.shape.n_layers) for site in sites]
-    every = {place: range(model.shape.site_size(place[1])) for place in places}
-    draw = torch.Generator().manual_seed(seed)
+    layers = range(lowest, model.shape.n_layers)
     hidden: dict[Row, Tensor] = {}
-    means = [gate_gradients(model, kind, every, draw=draw, hidden=hidden).square().mean(0) for kind in rows if kind]
-    values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
-    measured = FisherMeasurement(rows, seed, lowest, dict(zip(places, values, strict=True)), hidden)
-    known.insert(0, measured)
-    del known[REMEMBERED:]
-    return measured
+
+    def measure(keys: Sequence[Hashable]) -> list[Tensor]:
+        missing: list[Site] = [site for site in sites if (*measured_on, site) in keys]
+        every: dict[tuple[int, Site], range] = {
+            (layer, site): range(model.shape.site_size(site)) for layer in layers for site in missing
+        }
+        draw = torch.Generator().manual_seed(seed)
+        means = [gate_gradients(model, of, every, draw=draw, hidden=hidden).square().mean(0) for of in rows if of]
+        values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
+        by_place = dict(zip(every, values, strict=True))
+        return [torch.stack([by_place[layer, site] for layer in layers]) for site in missing]
+
+    keys = [(*measured_on, site) for site in sites]
+    fisher = model.cache.fisher.get_or_compute_all(keys, measure)
+    if not hidden and model.cache.hidden.get(measured_on) is None:  # dropped to make room: both are of one pass
+        fisher = measure(keys)
+    states = model.cache.hidden.get_or_compute(measured_on, lambda: hidden)
+    values: dict[tuple[int, Site], Tensor] = {}
+    for site, by_layer in zip(sites, fisher, strict=True):
+        values |= {(layer, site): by_layer[layer - lowest] for layer in layers}
+    return FisherMeasurement(rows, seed, lowest, values, states)
 
 
 def damped(fisher: Tensor) -> Tensor:

@@ -10,11 +10,7 @@ import torch
 
 from workbench.editing.training.rows import Row
 from workbench.language.scoring import READ_AT_ONCE, read_logits
-from workbench.models.cache import Remembered
 from workbench.models.load import LoadedModel
-
-_P_END: Remembered[dict[tuple[tuple[int, ...], tuple[int, ...]], float]] = Remembered(dict)
-"""The base's probability that a word ends after a prompt and an answer."""
 
 
 def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row], below: float) -> list[Row]:
@@ -27,15 +23,20 @@ def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row], b
         below: A row gets one token more, the next one of the longer answer, where the base's probability that the word
             ends there is lower. It stays where that answer's tokens do not begin with its own.
     """
-    known = _P_END.of(model)
-    todo = [row for row in rows if (row.prompt, row.answer) not in known]
-    ends = torch.tensor(word_ends(model) if todo else [], device=model.device, dtype=torch.long)
-    for i, logits in read_logits(model, [row.prompt for row in todo], [row.answer for row in todo], READ_AT_ONCE):
-        known[todo[i].prompt, todo[i].answer] = float(logits[-1].float().softmax(-1)[ends].sum())
+
+    def compute(texts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
+        """The base's probability that a word ends after each prompt and answer."""
+        ends = torch.tensor(word_ends(model), device=model.device, dtype=torch.long)
+        p_end = [0.0] * len(texts)
+        for i, logits in read_logits(model, [prompt for prompt, _ in texts], [a for _, a in texts], READ_AT_ONCE):
+            p_end[i] = float(logits[-1].float().softmax(-1)[ends].sum())
+        return p_end
+
     ended = list(rows)
-    for i, (row, more) in enumerate(zip(rows, longer, strict=True)):
+    p_ends = model.cache.ends.get_or_compute_all([(row.prompt, row.answer) for row in rows], compute)
+    for i, (row, more, p_end) in enumerate(zip(rows, longer, p_ends, strict=True)):
         n = len(row.answer)
-        if known[row.prompt, row.answer] < below and more.answer[:n] == row.answer:
+        if p_end < below and more.answer[:n] == row.answer:
             ended[i] = replace(row, answer=more.answer[: n + 1])
     return ended
 
