@@ -9,7 +9,18 @@ from typing import Any
 
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
-from workbench.types import Curve, Fact, Lens, ProbeReport, ProbeRow, Rate, TracedPrompt
+from workbench.types import (
+    Curve,
+    CurveRule,
+    CurveWords,
+    Fact,
+    Lens,
+    ProbeReport,
+    ProbeRow,
+    ProbeWords,
+    Rate,
+    TracedPrompt,
+)
 
 
 def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
@@ -29,6 +40,7 @@ def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
             "control": report.control.to_dict() if report.control else None,
             "stages": list(report.stages),
             "probes": list(report.probes),
+            "words": {probe: asdict(words) for probe, words in report.words.items()},
             "skipped": dict(report.skipped),
             "partial": report.partial,
             "rates": rates,
@@ -61,11 +73,12 @@ def probes_from_dict(data: Mapping[str, Any], where: str | Path = "this dictiona
             control=None if fields["control"] is None else Fact.from_dict(fields["control"]),
             stages=tuple(fields["stages"]),
             probes=tuple(fields["probes"]),
+            words=_words(fields["words"]),
             skipped=fields["skipped"],
             partial=fields["partial"],
             rates=rates,
             rows=tuple(ProbeRow(**r) for r in fields["rows"]),
-            curves=tuple(Curve(**_tuples(c)) for c in fields["curves"]),
+            curves=tuple(Curve(**_all_as_tuples(c)) for c in fields["curves"]),
             lenses=tuple(_lens(x) for x in fields["lenses"]),
             provenance=fields["provenance"],
         )
@@ -92,12 +105,24 @@ def load_probes(path: str | Path) -> ProbeReport:
     return probes_from_dict(parse_file(path), path)
 
 
+def _words(data: Mapping[str, Any]) -> dict[str, ProbeWords]:
+    """Probes in words, as they were saved."""
+    out: dict[str, ProbeWords] = {}
+    for probe, fields in data.items():
+        curve = fields["curve"]
+        if curve is not None:
+            rule = curve["rule"]
+            curve = CurveWords(**{**_all_as_tuples(curve), "rule": None if rule is None else CurveRule(**rule)})
+        out[probe] = ProbeWords(**{**_all_as_tuples(fields), "curve": curve})
+    return out
+
+
 def _lens(data: Mapping[str, Any]) -> Lens:
-    return Lens(**{**_tuples(data), "prompt": TracedPrompt(**_tuples(data["prompt"]))})
+    return Lens(**{**_all_as_tuples(data), "prompt": TracedPrompt(**_all_as_tuples(data["prompt"]))})
 
 
-def _tuples(value: Any) -> Any:
+def _all_as_tuples(value: Any) -> Any:
     """Lists inside as tuples, dictionaries kept."""
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+        return {k: _all_as_tuples(v) for k, v in value.items()}
+    return tuple(_all_as_tuples(v) for v in value) if isinstance(value, list) else value

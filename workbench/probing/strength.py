@@ -1,29 +1,14 @@
-"""Lens readings by stage, and the answers' probabilities along the strength of the edit."""
+"""The answers' probabilities along the strength of the edit."""
 
 from __future__ import annotations
 
 from workbench.editing.applied import Dial
 from workbench.language.scoring import continuation_probabilities
 from workbench.probing.battery import Battery, Skip
-from workbench.tracing.lens import lens
-from workbench.types import Curve
+from workbench.probing.record import Probe
+from workbench.types import Curve, CurveWords
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-def probe_lens(battery: Battery) -> None:
-    """The lens at every stage, for the fact and the control."""
-    for fact in battery.facts:
-        try:
-            form, refusal = battery.traced(fact).form, battery.answers_at(fact)["refusal"]
-        except Skip as why:
-            if fact is battery.fact:
-                raise
-            battery.skipped["lens: control"] = str(why)
-            continue
-        for model in battery.models.values():
-            battery.check()
-            battery.lenses.append(lens(model, fact, form=form, refusal=refusal))  # type: ignore[arg-type]
 
 
 def probe_strength(battery: Battery) -> None:
@@ -53,3 +38,18 @@ def probe_strength(battery: Battery) -> None:
                     y={name: tuple(column) for name, column in zip(places, zip(*measured, strict=True), strict=True)},
                 )
             )
+
+
+PROBE = Probe(
+    name="strength",
+    title="strength of the edit",
+    run=probe_strength,
+    curve=CurveWords(
+        figure="lines",
+        title="Strength of the edit: {fact}",
+        notes=("full-sequence probabilities after the base model's own words",),
+        x_label="strength of the edit",
+        y_label="probability",
+        place=1,
+    ),
+)
