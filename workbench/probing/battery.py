@@ -17,7 +17,7 @@ from workbench.language.generation import Completion, generate
 from workbench.language.prompts import prompt_ids, traced_prompt
 from workbench.language.scoring import continuation_nll
 from workbench.models.load import LoadedModel
-from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeName, ProbeRow, TracedPrompt
+from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeRow, TracedPrompt
 
 CHUNK = 24
 """Prompts asked at once; between chunks the cancel flag is looked at, and finished rows are kept."""
@@ -132,7 +132,7 @@ class Battery:
 
     def ask(
         self,
-        probe: ProbeName,
+        probe: str,
         prompts: Sequence[Prompt],
         *,
         models: Callable[[str], LoadedModel] | None = None,
@@ -168,7 +168,7 @@ class Battery:
                 self._say_uninformative(probe, found)
         return found
 
-    def _say_uninformative(self, probe: ProbeName, base: Sequence[ProbeRow]) -> None:
+    def _say_uninformative(self, probe: str, base: Sequence[ProbeRow]) -> None:
         """Keep the reason why kinds of prompts count in no rate: the base is right on none of them."""
         of = {"edited": "", "same": " (must stay)", "control": " of the control"}
         kinds: dict[tuple[str, str], list[bool]] = {}
@@ -192,7 +192,7 @@ class Battery:
             raise Stopped("cancelled by on_row")
 
     def _answer(
-        self, probe: ProbeName, stage: str, model: LoadedModel, prompts: Sequence[Prompt], length: int
+        self, probe: str, stage: str, model: LoadedModel, prompts: Sequence[Prompt], length: int
     ) -> list[ProbeRow]:
         ids = [self.ids(p) for p in prompts]
         completions = self.complete(model, ids, length)

@@ -20,6 +20,7 @@ from workbench.facts.wordings import Prompt, held_out
 from workbench.models.families import fold_gates, shared_view
 from workbench.models.load import LoadedModel
 from workbench.probing.battery import Battery, Skip
+from workbench.probing.record import Probe
 from workbench.types import GateDelta
 
 BITS = (8, 4)
@@ -108,3 +109,6 @@ def rounded(weight: Tensor, bits: int, group: int = GROUP) -> Tensor:
         step = ((high - low) / (2**bits - 1)).clamp(min=torch.finfo(part.dtype).tiny)
         parts.append(((part - low) / step).round() * step + low)
     return torch.cat(parts, dim=1)
+
+
+PROBE = Probe(name="requantise", title="requantised weights", run=probe_requantise)

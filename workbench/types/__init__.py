@@ -4,8 +4,9 @@ from workbench.types.arms import ARMS, ArmName, ArmRow, ArmTable
 from workbench.types.edit import STAGES, Edit, EditStage, GateDelta, Objective, Recipe, StageName, Step
 from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
+from workbench.types.finding import CurveRule, Finding
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
-from workbench.types.probe import PROBES, Curve, ProbeGroup, ProbeName, ProbeReport, ProbeRow, Recovered
+from workbench.types.probe import Curve, CurveWords, ProbeGroup, ProbeReport, ProbeRow, ProbeWords, Recovered
 from workbench.types.report import (
     ANSWER_CLASSES,
     COLLATERAL_GROUPS,
@@ -35,7 +36,6 @@ __all__ = [
     "ARMS",
     "COLLATERAL_GROUPS",
     "GROUPS",
-    "PROBES",
     "SITES",
     "STAGES",
     "Ablation",
@@ -47,12 +47,15 @@ __all__ = [
     "ArmTable",
     "Component",
     "Curve",
+    "CurveRule",
+    "CurveWords",
     "Edit",
     "EditStage",
     "EffectMap",
     "EvalReport",
     "Fact",
     "FactSet",
+    "Finding",
     "Form",
     "GateDelta",
     "Group",
@@ -61,9 +64,9 @@ __all__ = [
     "Lens",
     "ModelShape",
     "ProbeGroup",
-    "ProbeName",
     "ProbeReport",
     "ProbeRow",
+    "ProbeWords",
     "Rate",
     "Objective",
     "Recipe",
