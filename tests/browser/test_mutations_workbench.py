@@ -38,8 +38,8 @@ app._show_edit(edit)
 from contextlib import nullcontext
 from workbench.widgets.compare.ask_all import AskAll
 from workbench.widgets.compare.view import CompareView
-from workbench.widgets.compare.before_after import MapTriple
-real_compare, real_show, real_ask = CompareView.compare, MapTriple.show, AskAll.ask
+from workbench.widgets.compare.before_after import BeforeAfterMaps
+real_compare, real_show, real_ask = CompareView.compare, BeforeAfterMaps.show, AskAll.ask
 app
 """
 
@@ -171,8 +171,8 @@ def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> No
         Mutant(
             "the maps of Compare",
             compared,
-            "MapTriple.show = lambda self, shown: None",
-            "MapTriple.show = real_show",
+            "BeforeAfterMaps.show = lambda self, shown: None",
+            "BeforeAfterMaps.show = real_show",
         ),
         Mutant("Ask all", asked, "AskAll.ask = lambda self, text=None: None", "AskAll.ask = real_ask"),
         Mutant(

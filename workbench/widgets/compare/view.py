@@ -18,7 +18,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.corruption import Corruption
 from workbench.types import Edit, EffectMap, Fact, FactSet
 from workbench.widgets.compare.ask_all import AskAll
-from workbench.widgets.compare.before_after import MapTriple
+from workbench.widgets.compare.before_after import BeforeAfterMaps
 from workbench.widgets.compare.code import compare_code, shown_code
 from workbench.widgets.compare.slider import Slider
 from workbench.widgets.grid.grid import HeatGrid
@@ -91,7 +91,7 @@ class CompareView(Panel):
         self._token = Dropdown(description="Traced", options=TOKENS, style=_STYLE, layout={"width": "210px"})
         self._start = Button(description="Compare", icon="columns", tooltip="Compute both maps in the background")
         self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop after the map going on", disabled=True)
-        self._maps = MapTriple()
+        self._maps = BeforeAfterMaps()
         self._strength = Slider("Strength")
         self._asker = AskAll()
         super().__init__(

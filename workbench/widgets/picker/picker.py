@@ -28,7 +28,7 @@ from workbench.widgets.picker.linked_maps import SITES, STYLE, LinkedMaps
 from workbench.widgets.picker.map_queue import MapQueue
 from workbench.widgets.picker.maps import EXACT, MAPS, TITLES, MapName, Sources, corruption_of
 from workbench.widgets.picker.selection_bar import SelectionBar
-from workbench.widgets.picker.top_k import SelectFrom
+from workbench.widgets.picker.top_k import TopKControls
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.code import facts_code, selection_code, start_code
 from workbench.widgets.shared.connection import Connection
@@ -80,7 +80,7 @@ class CircuitPicker(Panel):
         self.trace, self.heads = self._linked.trace, self._linked.heads
         self.mlps, self.neurons = self._linked.mlps, self._linked.neurons
         self.bar = SelectionBar(model, self._bar_changed, self._bar_acted)
-        self._from = SelectFrom(
+        self._from = TopKControls(
             lambda name, k: self._try(lambda: self.top(name, k)),
             lambda name, threshold: self._try(lambda: self.above(name, threshold)),
         )
