@@ -18,7 +18,7 @@ from workbench.language.prompts import chat_text, traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.types import Fact
-from workbench.widgets.facts import FactChooser, default_question
+from workbench.widgets.facts.chooser import FactChooser, default_question
 from workbench.widgets.shared import markup
 
 EVIL = "<img src=x onerror=alert(1)>"

@@ -19,7 +19,7 @@ from workbench.types import Edit, Fact, FactSet
 from workbench.widgets.app_code import session_code, workbench_code
 from workbench.widgets.compare.view import CompareView
 from workbench.widgets.edit.panel import EditPanel
-from workbench.widgets.facts import FactChooser
+from workbench.widgets.facts.chooser import FactChooser
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.probe.panel import ProbePanel
 from workbench.widgets.shared import markup
