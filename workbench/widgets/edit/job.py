@@ -65,7 +65,7 @@ def fit_and_evaluate(
     edit = rewrite(model, facts, selection, on_step=step, **fit)
     fit["recipe"] = edit.recipe  # with more steps where the default did not teach the facts
     on_edit(edit)
-    answering = _Stoppable(model, cancel, (1 if on_control is None else 2) * (len(edit.stages) + 1), say)
+    answering = StoppableAnswers(model, cancel, (1 if on_control is None else 2) * (len(edit.stages) + 1), say)
     settings: dict[str, Any] = {"pool": pool, "max_controls": max_controls, "answering": answering, "progress": False}
     report = evaluate(model, edit=edit, **settings)
     if on_report is not None:
@@ -79,7 +79,7 @@ def fit_and_evaluate(
     return report
 
 
-class _Stoppable(Answering):
+class StoppableAnswers(Answering):
     """Answers as ever, but looks whether to stop before each stage, and says which one it asks."""
 
     def __init__(self, base: LoadedModel, cancel: threading.Event, stages: int, say: Callable[[str], object]) -> None:

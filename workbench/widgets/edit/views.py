@@ -10,8 +10,7 @@ from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Step
 from workbench.types.edit import updates_before, updates_by_stage
 from workbench.types.report import RATE_NAMES
 from workbench.widgets.shared import markup
-
-AGAIN = markup.block(markup.text("The first fit did not teach it: once more with more neurons, and longer."))
+from workbench.widgets.shared.edit_words import moved_words
 
 
 def stage_words(stage: str) -> str:
@@ -23,9 +22,9 @@ def heading(facts: Sequence[Fact]) -> str:
     """What is edited."""
     first = facts[0]
     if len(facts) == 1:
-        return markup.title(f"Edit: {first.subject}, {first.answer} → {first.target}", first.question)
+        return markup.panel_title(f"Edit: {first.subject}, {first.answer} → {first.target}", first.question)
     pairs = "; ".join(f"{f.subject}: {f.answer} → {f.target}" for f in facts[:4])
-    return markup.title(f"Edit: {len(facts)} facts together", pairs + ("; ..." if len(facts) > 4 else ""))
+    return markup.panel_title(f"Edit: {len(facts)} facts together", pairs + ("; ..." if len(facts) > 4 else ""))
 
 
 def duration(seconds: float) -> str:
@@ -34,13 +33,14 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60} s"
 
 
-def fit_progress(history: Sequence[Step], recipe: Recipe, seconds: float) -> str:
+def fit_progress(history: Sequence[Step], recipe: Recipe, seconds: float, *, note: str = "") -> markup.Progress:
     """How far a running fit is, and the time left at the speed so far.
 
     Args:
         history: The steps so far.
         recipe: Of the fit.
         seconds: Since the first step was reported.
+        note: Words before the bar.
     """
     total, last = sum(recipe.stage_steps), history[-1]
     stages = list(recipe.stages)
@@ -48,7 +48,8 @@ def fit_progress(history: Sequence[Step], recipe: Recipe, seconds: float) -> str
     done = sum(recipe.stage_steps[:at]) + last.step
     taken = updates_before(history)[-1]
     left = f", at most {duration(seconds / taken * (total - done))} left" if taken else ""
-    return markup.progress(done, total, f"{last.stage}: step {last.step} of {recipe.stage_steps[at]}{left}")
+    words = f"{last.stage}: step {last.step} of {recipe.stage_steps[at]}{left}"
+    return markup.Progress(words, done, total, note)
 
 
 def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -> str:
@@ -91,21 +92,24 @@ def edit_summary(edit: Edit) -> str:
     how = "picked" if edit.selector == "given" else f"chosen by {edit.selector}"
     first = edit.provenance.get("settings", {}).get("first_fit")
     before = "" if first is None else f" A first fit of {first['neurons']:,} reached P = {first['learned']:.2g}."
-    return (
-        f"{counts}. {len(edit.selection)} components {how}, {edit.delta().n_moved()} gates moved, "
-        f"the farthest by {edit.delta().largest_move():.3g}.{before}"
-    )
+    return f"{counts}. {len(edit.selection)} components {how}, {moved_words(edit)}.{before}"
 
 
-def fitted(edit: Edit) -> str:
+def fitted(edit: Edit) -> list[markup.Message]:
     """What was fitted, and what to do about it where the new answer was not learned."""
-    done = markup.alert(edit_summary(edit), "done")
+    done = markup.Message(edit_summary(edit), "done")
     if edit.shortfall is None:
-        return done
+        return [done]
     advice = f"More {edit.stage_names[-1]} steps may teach it"
     if edit.selector == "given":
         advice += ', and so may the default selector (under "Train")'
-    return done + markup.alert(f"{edit.shortfall}. {advice}.", "info")
+    return [done, markup.Message(f"{edit.shortfall}. {advice}.")]
+
+
+def not_evaluated(state: str) -> str:
+    """Why an edit has no evaluation: how the job ended that was to make it."""
+    how = "failed" if state == "failed" else "was cancelled"
+    return markup.alert(f"Not evaluated: the evaluation {how}.", "info")
 
 
 def _about_control(report: EvalReport, control: EvalReport) -> str:

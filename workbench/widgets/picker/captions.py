@@ -17,7 +17,7 @@ CELLS: dict[str, str] = {
     "attn": "the same with this layer's attention output. A click selects the attention (q, k, v and o), at all tokens",
     "heads": "a query head's effect, summed over tokens. A click selects it, also at all tokens",
     "mlps": "an MLP's effect, summed over tokens. A click selects it and shows its neurons below",
-    "neurons": "a neuron's attribution, by rank within the layer",
+    "neurons": "a neuron's attribution{contrast}, by rank within the layer",
 }
 
 
@@ -75,8 +75,8 @@ def corrupted_by(effect: EffectMap) -> str:
 
 def cell(name: MapName, effect: EffectMap) -> str:
     """What a cell of a map is, and what a click on it selects."""
-    minus = " minus its mean over control facts" if effect.method.endswith(CONTRASTED) else ""
-    return CELLS[name].replace("attribution", f"attribution{minus}", 1) if name == "neurons" else CELLS[name]
+    contrast = " minus its mean over control facts" if effect.method.endswith(CONTRASTED) else ""
+    return CELLS[name].format(contrast=contrast)
 
 
 def measured(effect: EffectMap) -> str:

@@ -15,18 +15,18 @@ from workbench.types import Component, Selection
 from workbench.types.selection import Kind, all_components
 from workbench.widgets.picker.history import History
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.edit_words import trainable_words
 
 CHIPS = 24
 _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 def size_words(model: LoadedModel, selection: Selection, parameters: int) -> str:
-    """How many components and gates, and the gates as a share of the model's parameters."""
-    gates = selection.n_parameters(model)
+    """How many components, how much of them can be trained, and that as a share of the model's parameters."""
+    n = selection.n_parameters(model)
     parts = "component" if len(selection) == 1 else "components"
-    number = "gate" if gates == 1 else "gates"
-    share = f"{100 * gates / parameters:.2g}% of the model's {parameters:,} parameters"
-    return f"{len(selection):,} {parts}, {gates:,} trainable {number} ({share})"
+    share = f"{100 * n / parameters:.2g}% of the model's {parameters:,} parameters"
+    return f"{len(selection):,} {parts}, {trainable_words(n, 'trainable ')} ({share})"
 
 
 class SelectionBar(VBox):

@@ -9,7 +9,7 @@ from workbench.types import ANSWER_NAMES, Fact, Finding, Lens, ProbeReport, Prob
 from workbench.types.probe import ANSWER_LINES, CurveFigure
 from workbench.widgets.edit.views import stage_words
 from workbench.widgets.shared import markup
-from workbench.widgets.shared.code import fact_code
+from workbench.widgets.shared.code import fact_code, is_bundled
 
 _GROUPS = {"edited": "", "same": "must stay: ", "control": "control: "}
 
@@ -134,11 +134,10 @@ def layers(readings: Sequence[Lens], prompt: str) -> str:
 
 def lens_code(fact: Fact, form: str, stages: Sequence[str], refusal: str, start: str = "") -> str:
     """Python that repeats a lens of one prompt at every stage."""
-    written = fact_code(fact)
-    load = "facts = wb.load_facts()\n" if written.startswith("facts[") else ""
+    load = "facts = wb.load_facts()\n" if is_bundled(fact) else ""
     options = f"form={form!r}, refusal={refusal!r}" + (f", start={start!r}" if start else "")
     return (
-        f"{load}asked = {written}\nreadings = [wb.lens(model, asked, {options})]\n"
+        f"{load}asked = {fact_code(fact)}\nreadings = [wb.lens(model, asked, {options})]\n"
         f"for stage in {list(stages)!r}:\n"
         "    with wb.applied(model, edit, stage) as edited:\n"
         f"        readings.append(wb.lens(edited, asked, {options}))\n"

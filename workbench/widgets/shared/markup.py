@@ -35,6 +35,36 @@ class Markup:
     html: str
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far something is.
+
+    Args:
+        words: Raw text beside the bar.
+        done: Of ``total``; None where it is not known how far it is: the bar then only moves.
+        total: All there is to do.
+        note: Raw text before the bar.
+    """
+
+    words: str
+    done: int | None = None
+    total: int = 1
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """What an alert says.
+
+    Args:
+        words: Raw text.
+        kind: ``"error"``, ``"info"`` or ``"done"``.
+    """
+
+    words: str
+    kind: Kind = "info"
+
+
 def text(value: object) -> str:
     """Any value as escaped text, for element content and quoted attributes; lone surrogates and NUL become U+FFFD.
     A ``Markup`` stays as it is."""
@@ -53,6 +83,11 @@ def title(value: object, note: object = "") -> str:
     """A heading with a line below it."""
     below = f'<p class="wb-muted">{text(note)}</p>' if note else ""
     return block(f'<div class="wb-title" role="heading" aria-level="3">{text(value)}</div>{below}')
+
+
+def panel_title(value: object, note: object = "") -> str:
+    """The heading of a panel, with the style of all that follows in it."""
+    return STYLE + title(value, note)
 
 
 def alert(message: object, kind: Kind = "error") -> str:
@@ -118,10 +153,11 @@ def tokens(texts: Sequence[str], subject: Collection[int] = (), traced: int | No
     )
 
 
-def code(source: str, summary: object = "Code") -> str:
-    """Python in a collapsible read-only area."""
+def code(source: str, summary: object = "Code", *, opened: bool = False) -> str:
+    """Python in a collapsible read-only area, ``opened`` or not."""
     return block(
-        f'<details><summary>{text(summary)}</summary><pre tabindex="0"><code>{text(source)}</code></pre></details>'
+        f"<details{' open' * opened}><summary>{text(summary)}</summary>"
+        f'<pre tabindex="0"><code>{text(source)}</code></pre></details>'
     )
 
 
