@@ -50,7 +50,8 @@ class SelectionBar(VBox):
         self._history = History(Selection())
         self._draws = 0
         self._words = HTML()
-        self._chips = [self._chip(i) for i in range(CHIPS)]
+        self.chips = [self._chip(i) for i in range(CHIPS)]
+        """The buttons of the first components; those in excess are not displayed."""
         self._more, self._problem = HTML(), HTML()
         actions: list[tuple[str, str, str, Callable[[], object]]] = [
             ("Undo", "undo", "Back to the selection before", self.undo),
@@ -64,7 +65,7 @@ class SelectionBar(VBox):
             button = Button(description=name, icon=icon, tooltip=tip, layout={"width": "auto"})
             button.on_click(lambda _, act=action: self._try(act))
             self._buttons[name] = button
-        chips = HBox([*self._chips, self._more], layout=_WRAP)
+        chips = HBox([*self.chips, self._more], layout=_WRAP)
         super().__init__([self._words, chips, HBox(list(self._buttons.values()), layout=_WRAP), self._problem])
         self._show()
 
@@ -125,8 +126,8 @@ class SelectionBar(VBox):
             else "Nothing selected: click cells of the maps"
         )
         self._words.value = markup.block(f'<span role="status">{markup.text(words)}</span>')
-        names = [str(component) for component, _ in zip(chosen, self._chips, strict=False)]
-        for chip, name in zip(self._chips, names + [""] * (CHIPS - len(names)), strict=True):
+        names = [str(component) for component, _ in zip(chosen, self.chips, strict=False)]
+        for chip, name in zip(self.chips, names + [""] * (CHIPS - len(names)), strict=True):
             with chip.hold_sync():  # one message a chip
                 chip.description, chip.tooltip = f"{name} ×" * bool(name), f"Remove {name}" * bool(name)
             chip.layout.display = None if name else "none"
