@@ -28,6 +28,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit
+from workbench.widgets.compare import strength as strength_bars
 from workbench.widgets.compare import view as compare_widget
 from workbench.widgets.compare.view import CompareView
 
@@ -307,7 +308,7 @@ def test_any_error_of_the_slider_is_shown(error: Exception, monkeypatch: pytest.
 
     panel = view()
     with monkeypatch.context() as patch:
-        patch.setattr(compare_widget, "answer_probabilities", fail)
+        patch.setattr(strength_bars, "answer_probabilities", fail)
         enter(control(panel, "Strength"), value=0.5)
         assert panel.error is error
         assert type(error).__name__ in panel.message and str(error.args[0]) in own(panel)
@@ -318,9 +319,9 @@ def test_any_error_of_the_slider_is_shown(error: Exception, monkeypatch: pytest.
 
 def test_the_base_writes_the_prompt_once_and_the_edited_model_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     generated, made = [], []
-    real_generate, real_dial = generation.generate, compare_widget.Dial
+    real_generate, real_dial = generation.generate, strength_bars.Dial
     monkeypatch.setattr(generation, "generate", lambda *a, **k: generated.append(a) or real_generate(*a, **k))
-    monkeypatch.setattr(compare_widget, "Dial", lambda *a: made.append(a) or real_dial(*a))
+    monkeypatch.setattr(strength_bars, "Dial", lambda *a: made.append(a) or real_dial(*a))
     panel = view()
     for strength in (0.2, 0.4, 0.6):
         panel.strength = strength

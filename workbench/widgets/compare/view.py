@@ -11,18 +11,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, get_args
 
-from ipywidgets import HTML, HBox
+from ipywidgets import HBox
 
 from workbench.comparing.maps import MapComparison, compare_maps
-from workbench.editing.applied import Dial, check_base
-from workbench.evaluation.evaluate import answer_probabilities
+from workbench.editing.applied import check_base
 from workbench.models.load import LoadedModel
 from workbench.tracing.corruption import Corruption
 from workbench.types import Edit, EffectMap, Fact, FactSet
 from workbench.widgets.compare.ask_all import AskAll
 from workbench.widgets.compare.before_after import BeforeAfterMaps
 from workbench.widgets.compare.code import compare_code, shown_code
-from workbench.widgets.compare.slider import Slider
+from workbench.widgets.compare.strength import StrengthBars
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.picker.maps import head_groups
 from workbench.widgets.shared import markup
@@ -85,8 +84,6 @@ class CompareView(RunPanel[MapComparison]):
         self._model, self._pool, self._edit_code = model, pool, edit_code
         self._edit = edit
         self._result: MapComparison | None = None
-        self._probabilities: dict[str, float] = {}
-        self._dials: dict[str, Dial] = {}
         self._before: dict[tuple[Any, ...], EffectMap] = {}
         self._compared: dict[tuple[Any, ...], MapComparison] = {}  # of this edit, by fact, stage and options
         self._loading = self._lacks_maps = False
@@ -97,13 +94,12 @@ class CompareView(RunPanel[MapComparison]):
             description="Corruption", options=get_args(Corruption), style=_STYLE, layout={"width": "190px"}
         )
         self._token = Dropdown(description="Traced", options=TOKENS, style=_STYLE, layout={"width": "210px"})
-        self._maps, self._strength, self._bars = BeforeAfterMaps(), Slider("Strength"), HTML()
-        self._asker = AskAll()
+        self._maps, self._asker = BeforeAfterMaps(), AskAll()
+        self._strength = StrengthBars(model, lambda: self._show_probabilities())
         menus = HBox([self._site, self._stage, self._corruption, self._token], layout=_WRAP)
-        self._lay_out_run([menus], [self._maps, self._strength, self._bars, self._asker])
+        self._lay_out_run([menus], [self._maps, self._strength.slider, self._strength.bars, self._asker])
         for control in (self._site, self._corruption, self._token):
             control.observe(lambda _: self._show_compared(), names="value")
-        self._strength.observe(lambda _: self._show_probabilities(), names="value")
         self._stage.observe(lambda _: self._stage_chosen(), names="value")
         self._asker.on_answer(self._answered)
         self._load(edit, fact)
@@ -132,11 +128,11 @@ class CompareView(RunPanel[MapComparison]):
     @property
     def strength(self) -> float:
         """How much of the edit is put on, 0 to 1. Settable."""
-        return self._strength.value
+        return self._strength.slider.value
 
     @strength.setter
     def strength(self, strength: float) -> None:
-        self._strength.value = strength
+        self._strength.slider.value = strength
 
     @property
     def stage(self) -> str:
@@ -169,7 +165,7 @@ class CompareView(RunPanel[MapComparison]):
     @property
     def probabilities(self) -> dict[str, float]:
         """The probabilities shown, by answer."""
-        return dict(self._probabilities)
+        return dict(self._strength.probabilities)
 
     @property
     def grids(self) -> tuple[HeatGrid, ...]:
@@ -264,7 +260,7 @@ class CompareView(RunPanel[MapComparison]):
     def _shown_now(self) -> dict[str, Any]:
         return {
             "options": self._options(),
-            "strength": self._strength.value,
+            "strength": self.strength,
             "question": self._asker.asked,
             "with_maps": self._result is not None,
         }
@@ -282,7 +278,8 @@ class CompareView(RunPanel[MapComparison]):
                 self._compared = {}
             self._edit, self._fact = edit, edit.facts[0] if fact is None else fact
             self._say_plainly("")
-            self._dials, self._lacks_maps = {}, False
+            self._lacks_maps = False
+            self._strength.clear()
             self._asker.show(self._model, edit, self._fact.question)
             if self._job is not None:
                 self._job.cancel()
@@ -306,21 +303,10 @@ class CompareView(RunPanel[MapComparison]):
         with self._lock:
             self._fail(None)
             self._show_code()
-            stage, strength = self.stage, self._strength.value
             try:
-                edited = self._dial(stage).at(strength)
-                self._probabilities = dict(answer_probabilities(edited, self._fact)["before"])
+                self._strength.show(self._edit, self._fact, self.stage)
             except Exception as error:  # would vanish in the log console
-                self._probabilities, self._bars.value = {}, ""
                 self._fail(error)
-                return
-            self._bars.value = markup.bars(self._probabilities, f"P(answer) after {stage} at strength {strength:.2f}")
-
-    def _dial(self, stage: str) -> Dial:
-        """The edited model after a stage, made when first needed."""
-        if stage not in self._dials:
-            self._dials[stage] = Dial(self._model, self._edit, stage)
-        return self._dials[stage]
 
     def _picture(self) -> bytes:
         if self.grids:

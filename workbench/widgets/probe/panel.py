@@ -209,7 +209,7 @@ class ProbePanel(RunPanel[ProbeReport]):
     # From the job's thread
 
     def _begin(self, name: str) -> None:
-        self._probe, self._drawn_at = name, 0.0
+        self._probe, self._drawn_at = name, float("-inf")
         self._draw_progress()
 
     def _row(self, row: ProbeRow) -> None:  # probe takes False as "cancel"

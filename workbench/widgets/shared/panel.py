@@ -45,8 +45,11 @@ class Panel(VBox):
     def controls(self) -> dict[str, Any]:
         """The buttons, menus and fields by their label, without those of panels inside; of two with the same label the
         first."""
-        labelled = [(getattr(control, "description", ""), control) for control in _inside(self)]
-        return {label: control for label, control in reversed(labelled) if label}
+        labelled: dict[str, Any] = {}
+        for control in _inside(self):
+            if label := getattr(control, "description", ""):
+                labelled.setdefault(label, control)
+        return labelled
 
     @property
     def code(self) -> str:

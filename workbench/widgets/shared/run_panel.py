@@ -58,7 +58,7 @@ class RunPanel(Panel, Generic[T]):
         self._job: Job[T] | None = None
         self._busy = False
         self._status = ""
-        self._drawn_at = 0.0
+        self._drawn_at = float("-inf")
         self._heading, self._progress = HTML(), HTML()
         words = self.WORDS
         self._run = Button(description=words.label, icon=words.icon, tooltip=words.tip)
