@@ -11,7 +11,7 @@ from workbench.evaluation.evaluate import answer_probabilities
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact
 from workbench.widgets.compare.slider import Slider
-from workbench.widgets.shared import markup
+from workbench.widgets.shared import charts
 
 
 class StrengthBars:
@@ -42,4 +42,4 @@ class StrengthBars:
             self.probabilities = dict(answer_probabilities(self._dials[stage].at(strength), fact)["before"])
         finally:
             heading = f"P(answer) after {stage} at strength {strength:.2f}"
-            self.bars.value = markup.bars(self.probabilities, heading) if self.probabilities else ""
+            self.bars.value = charts.bars(self.probabilities, heading) if self.probabilities else ""

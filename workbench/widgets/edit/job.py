@@ -52,17 +52,17 @@ def fit_and_evaluate(
             'under "Train".'
         )
 
-    def step(one: Step) -> None:  # rewrite takes False as "cancel"
-        on_step(one)
+    def report_step(step: Step) -> None:  # rewrite takes False as "cancel"
+        on_step(step)
 
-    def control_step(one: Step) -> None:
-        if one.step % TELL_EVERY == 0:
-            say(f"Fitting the random control: {one.stage} step {one.step}.")
+    def report_control_step(step: Step) -> None:
+        if step.step % TELL_EVERY == 0:
+            say(f"Fitting the random control: {step.stage} step {step.step}.")
 
     fit: dict[str, Any] = {"recipe": recipe, "pool": pool, "cancel": cancel, "progress": False}
     if on_control is not None and selection is not None:
         selection.random_like(model, seed=recipe.seed)  # refused before the fit, not after it
-    edit = rewrite(model, facts, selection, on_step=step, **fit)
+    edit = rewrite(model, facts, selection, on_step=report_step, **fit)
     fit["recipe"] = edit.recipe  # with more steps where the default did not teach the facts
     on_edit(edit)
     answering = StoppableAnswers(model, cancel, (1 if on_control is None else 2) * (len(edit.stages) + 1), say)
@@ -73,7 +73,9 @@ def fit_and_evaluate(
     if on_control is not None:
         drawn = edit.selection.random_like(model, seed=recipe.seed)
         try:
-            on_control(evaluate(model, edit=rewrite(model, facts, drawn, on_step=control_step, **fit), **settings))
+            on_control(
+                evaluate(model, edit=rewrite(model, facts, drawn, on_step=report_control_step, **fit), **settings)
+            )
         except Cancelled:
             raise Cancelled("Cancelled in the random control: the edit and its report are kept.") from None
     return report

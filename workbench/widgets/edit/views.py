@@ -9,7 +9,7 @@ from workbench.plots.style import visible
 from workbench.types import Edit, EvalReport, Fact, Group, Recipe, Step
 from workbench.types.edit import updates_before, updates_by_stage
 from workbench.types.report import RATE_NAMES
-from workbench.widgets.shared import markup
+from workbench.widgets.shared import charts, markup
 from workbench.widgets.shared.edit_words import moved_words
 
 
@@ -65,8 +65,8 @@ def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -
         f"new: {fact.target}": [(x, s.p_new) for x, s in steps],
         "refusal": [(x, s.p_refusal) for x, s in steps],
     }
-    return markup.charts(
-        markup.line_chart(
+    return charts.side_by_side(
+        charts.line_chart(
             answers,
             f"P(answer) per token (geometric mean){whose}",
             x_max=x_max,
@@ -74,7 +74,7 @@ def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -
             borders=borders,
             x_label="step",
         ),
-        markup.line_chart(
+        charts.line_chart(
             {"loss": [(x, s.loss) for x, s in steps]},
             "Loss: the old answer's NLL, then the new one's (nats per token)"
             if any(map(recipe.forgets, recipe.stages))
@@ -82,7 +82,7 @@ def fit_charts(history: Sequence[Step], recipe: Recipe, facts: Sequence[Fact]) -
             x_max=x_max,
             borders=borders,
         ),
-        markup.line_chart({"KL": [(x, s.kl) for x, s in steps]}, kl, x_max=x_max, borders=borders),
+        charts.line_chart({"KL": [(x, s.kl) for x, s in steps]}, kl, x_max=x_max, borders=borders),
     )
 
 
@@ -114,7 +114,7 @@ def not_evaluated(state: str) -> str:
 
 def _about_control(report: EvalReport, control: EvalReport) -> str:
     """What the column of the random control can show, and what it cannot."""
-    ours, theirs = (str(one.rate("new")) for one in (report, control))
+    ours, theirs = str(report.rate("new")), str(control.rate("new"))
     return markup.alert(
         "The random control is one draw of as many components of each kind, from anywhere, read after all steps. What "
         f"teaches less also breaks less: look at the new answer first ({ours} against {theirs}). wb.compare reads both "
@@ -167,7 +167,7 @@ def _texts(report: EvalReport, group: Group, caption: str) -> str:
     several = len(report.facts) > 1
     lines = []
     for fact, prompt in prompts:
-        said = [rows.get((fact, prompt, s)) for s in report.stages]
-        cells = [markup.tagged(r.label, r.text) if r is not None else "" for r in said]
+        answers = [rows.get((fact, prompt, s)) for s in report.stages]
+        cells = [markup.tagged(r.label, r.text) if r is not None else "" for r in answers]
         lines.append([f"{fact}: {prompt}" if several else prompt, *cells])
     return markup.table(["question", *map(stage_words, report.stages)], lines, caption) if lines else ""

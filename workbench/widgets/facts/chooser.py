@@ -91,11 +91,11 @@ class FactChooser(Panel):
 
     @fact.setter
     def fact(self, fact: Fact | str) -> None:
-        found = self._facts[fact] if isinstance(fact, str) else fact
-        if not isinstance(found, Fact):
+        chosen = self._facts[fact] if isinstance(fact, str) else fact
+        if not isinstance(chosen, Fact):
             raise TypeError(f"fact must be a Fact or the id of one, got {type(fact).__name__}.")
-        if found != self._fact:
-            self._choose(found)
+        if chosen != self._fact:
+            self._choose(chosen)
             self._announce()
 
     @property
@@ -139,12 +139,12 @@ class FactChooser(Panel):
     def _on_record(self) -> dict[str, tuple[str, ...] | None]:
         """By fact id, the forms in which it is known; None where not all forms were asked yet."""
         table = known_table(self._model)
-        found: dict[str, tuple[str, ...] | None] = {}
+        forms_by_id: dict[str, tuple[str, ...] | None] = {}
         for fact in self._facts:
             entries = {form: table.get(fact_key(fact, form)) for form in FORMS}
             known = tuple(form for form, entry in entries.items() if entry and entry["known"])
-            found[fact.id] = None if None in entries.values() else known
-        return found
+            forms_by_id[fact.id] = None if None in entries.values() else known
+        return forms_by_id
 
     def _matches(self, fact: Fact) -> bool:
         text = " ".join((fact.id, fact.relation, fact.subject, fact.answer, fact.target, fact.question)).casefold()
@@ -157,21 +157,21 @@ class FactChooser(Panel):
     def _show_list(self) -> None:
         """Fill the list with what the filters leave; the chosen fact stays chosen when it is not among it."""
         with self._lock:
-            found = [f for f in self._facts if self._matches(f)]
+            matching = [f for f in self._facts if self._matches(f)]
             options = [
                 (f"{f.subject}: {f.answer}  [{fact_views.mark(self._forms.get(f.id))}]  {f.relation}", f.id)
-                for f in found
+                for f in matching
             ]
             self._filling = True
             try:
                 with self._list.hold_sync():
                     self._list.options = options
-                    self._list.value = self._fact.id if self._fact in found else None
+                    self._list.value = self._fact.id if self._fact in matching else None
             finally:
                 self._filling = False
-            known = sum(bool(self._forms.get(f.id)) for f in found)
-            words = f"{len(found)} of {len(self._facts)} facts, {known} on record as known to {self._model.name}"
-            self._count.value = markup.block(markup.text(words if found else f"No fact matches. {words}"))
+            known = sum(bool(self._forms.get(f.id)) for f in matching)
+            words = f"{len(matching)} of {len(self._facts)} facts, {known} on record as known to {self._model.name}"
+            self._count.value = markup.block(markup.text(words if matching else f"No fact matches. {words}"))
             self._ask.layout.display = None if None in self._forms.values() else "none"
 
     def _picked(self, fact_id: str | None) -> None:

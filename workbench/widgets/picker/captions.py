@@ -42,11 +42,11 @@ def notes(maps: Mapping[str, EffectMap]) -> str:
     head = ("map", "method", "unit", "corrupted by", "clean", "corrupted", "form", "a cell is")
     table = markup.table(head, rows, "What the maps show")
     first = next(name for name in ("resid", "mlp", "attn", "heads", "mlps", "neurons") if name in maps)
-    said = measured(maps[first]), corrupted_by(maps[first])
+    usual = measured(maps[first]), corrupted_by(maps[first])
     others = [
         f" {TITLES[name]}: {measured(effect)}, corrupted by {corrupted_by(effect)}."
         for name in TITLES
-        if (effect := maps.get(name)) is not None and (measured(effect), corrupted_by(effect)) != said
+        if (effect := maps.get(name)) is not None and (measured(effect), corrupted_by(effect)) != usual
     ]
     return markup.block(
         f'<p class="wb-muted">{markup.text(in_a_line(maps[first]) + "".join(others))}</p>',

@@ -84,8 +84,8 @@ class Sources:
             return attribute(self.model, fact, "neuron", contrast=contrast, **options)
         options |= {"corruption": self.corruption, "partner": self.partner}
         if name in UNITS:
-            method, told = ("patching", on_layer) if exact else ("attribution", None)
-            return attribute(self.model, fact, UNITS[name], method=method, on_layer=told, **options)
+            method, listener = ("patching", on_layer) if exact else ("attribution", None)
+            return attribute(self.model, fact, UNITS[name], method=method, on_layer=listener, **options)
         return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", on_layer=on_layer, **options)
 
     def expression(self, name: MapName, *, exact: bool = False) -> str:

@@ -144,11 +144,11 @@ class CircuitPicker(Panel):
             return
         with self._lock:
             shown: tuple[MapName, ...] = self._maker.asked
-            kept = {"neurons": self.maps["neurons"]} if "neurons" in self.maps else {}
+            staying = {"neurons": self.maps["neurons"]} if "neurons" in self.maps else {}
             self._maker.sources = replace(self._maker.sources, corruption=corruption)
             self._corruption.value = corruption
-            self.show(self.fact, kept)
-            missing: list[MapName] = [name for name in shown if name not in kept]
+            self.show(self.fact, staying)
+            missing: list[MapName] = [name for name in shown if name not in staying]
             if missing:
                 self.compute(*missing)
 

@@ -8,6 +8,7 @@ from workbench.plots.style import visible
 from workbench.types import ANSWER_NAMES, Fact, Finding, Lens, ProbeReport, ProbeRow
 from workbench.types.probe import ANSWER_LINES, CurveFigure
 from workbench.widgets.edit.views import stage_words
+from workbench.widgets.shared import charts as svg
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.code import fact_code, is_bundled
 
@@ -56,8 +57,8 @@ def curves(report: ProbeReport, probe: str) -> str:
         if lines:
             end = max(x for c in here for x in c.x)
             heading = f"{words.title}, {stage_words(stage)}: probability"
-            charts.append(markup.line_chart(lines, heading, x_label=x_label, x_max=end, y_max=1.0))
-    return markup.charts(*charts) if charts else ""
+            charts.append(svg.line_chart(lines, heading, x_label=x_label, x_max=end, y_max=1.0))
+    return svg.side_by_side(*charts) if charts else ""
 
 
 def labels_table(report: ProbeReport, probe: str) -> str:
@@ -107,17 +108,17 @@ def texts(report: ProbeReport, row: ProbeRow) -> str:
 def layers(readings: Sequence[Lens], prompt: str) -> str:
     """Probabilities by layer at one prompt, one chart per stage, with the verdict in words and the last ranks."""
     charts = [
-        markup.line_chart(
+        svg.line_chart(
             {
-                f"{name}: {one.tokens[name]}": [(float(i), p) for i, p in enumerate(one.probabilities[name])]
+                f"{name}: {reading.tokens[name]}": [(float(i), p) for i, p in enumerate(reading.probabilities[name])]
                 for name in ANSWER_NAMES
             },
-            f"{stage_words(one.stage)}: P(first token)",
+            f"{stage_words(reading.stage)}: P(first token)",
             x_label="layers done",
-            x_max=float(one.n_layers),
+            x_max=float(reading.n_layers),
             y_max=1.0,
         )
-        for one in readings
+        for reading in readings
     ]
     words = f"<p>{markup.text(f'Layer by layer: {prompt}')}</p>"
     words += "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.finding}.')}</p>" for x in readings)
@@ -129,7 +130,7 @@ def layers(readings: Sequence[Lens], prompt: str) -> str:
         ]
         for name in ANSWER_NAMES
     ]
-    return markup.block(words) + markup.charts(*charts) + markup.table(heads, ranks, "Rank after the last layer")
+    return markup.block(words) + svg.side_by_side(*charts) + markup.table(heads, ranks, "Rank after the last layer")
 
 
 def lens_code(fact: Fact, form: str, stages: Sequence[str], refusal: str, start: str = "") -> str:
