@@ -23,12 +23,13 @@ from workbench.editing.rewrite import Cancelled
 from workbench.evaluation.evaluate import answer_probabilities
 from workbench.files.session import load_session
 from workbench.tracing.attribution import attribute
-from workbench.types import Selection
+from workbench.types import Fact, Selection
 from workbench.widgets import app as module
 from workbench.widgets.app import Workbench
-from workbench.widgets.app_tabs import TABS
+from workbench.widgets.app_tabs import TABS, PanelTab
 from workbench.widgets.edit import job as edit_job
 from workbench.widgets.picker.maps import MapName
+from workbench.widgets.shared.panel import Panel
 
 NAMES = [tab.name for tab in TABS]
 
@@ -152,6 +153,42 @@ def test_the_probe_tab_has_a_panel_for_the_last_edit(monkeypatch: pytest.MonkeyP
     assert one.probing is not panel and in_tab(one, "probing") is one.probing and "wb.probe" not in one.code
     enter(control(one.chooser, "Facts"), index=FACTS.ids.index("spain-capital"))
     assert one.probing is None and "Run an edit first" in in_tab(one, "probing").value
+
+
+def test_a_row_of_the_table_is_a_tab_with_its_part_of_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Notes(Panel):
+        """A panel of one's own."""
+
+        def __init__(self, fact: Fact) -> None:
+            super().__init__()
+            self.fact, self.opened = fact, ""
+            self._lay_out(self._alert)
+
+        def _picture(self) -> bytes:
+            return b""
+
+    row = PanelTab(
+        name="notes",
+        picture="notes",
+        title="6 Notes",
+        make=lambda given: Notes(given.fact),
+        open=lambda notes, opened: setattr(notes, "opened", opened.folder),
+        comment="Notes",
+        lines=lambda notes, script: f"about = {notes.fact.id!r}\n",
+    )
+    monkeypatch.setattr(module, "TABS", (*TABS, row))
+    one = bench("heads")
+    assert list(one.panels) == ["chooser", "picker", "editor", "notes"]
+    assert tabs(one).titles[-1] == "6 Notes" and tabs(one).children[-1] is one.panels["notes"]
+    one.tab = "notes"
+    assert tabs(one).selected_index == 5 and one.tab == "notes"
+    one.chooser.fact = "spain-capital"
+    assert one.panels["notes"].fact == SPAIN
+    assert one.code.endswith("\n# Notes\nabout = 'spain-capital'\n")
+    one.open_session(one.save_session("mine"))
+    assert one.panels["notes"].opened.endswith("mine")
+    with pytest.raises(ValueError, match="There is no tab 'sixth'"):
+        one.tab = "sixth"
 
 
 # The script

@@ -30,7 +30,7 @@ from workbench.widgets.edit import panel as edit_panel
 from workbench.widgets.edit import views as edit_views
 from workbench.widgets.edit.panel import EditPanel
 from workbench.widgets.shared import markup, run_panel
-from workbench.widgets.shared.code import edit_code, recipe_code, selection_code
+from workbench.widgets.shared.code import edit_code, fact_call, fact_call_in_a_line, recipe_code, selection_code
 from workbench.widgets.shared.connection import Connection
 
 
@@ -403,6 +403,7 @@ def test_a_bundled_fact_is_looked_up_and_another_written_out() -> None:
         edit_code(tiny(), [own, bundled], None, Recipe()).split("selection =")[0].split("load_model('tiny')")[1], names
     )
     assert names["fact"] == [own, bundled]
+    assert eval(fact_call_in_a_line(own), names) == own == eval(fact_call(own), names)
     assert eval(recipe_code(QUICK), names) == QUICK
     many = Selection([f"L{i % 3}N{i}" for i in range(200)])
     assert Selection(eval(selection_code(many))) == many and max(map(len, selection_code(many).splitlines())) < 110

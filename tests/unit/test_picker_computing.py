@@ -17,6 +17,7 @@ from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
 from tests.helpers.tiny_facts import capital
 from tests.helpers.wire import click, enter
+from workbench.language.prompts import NoSwapPartner
 from workbench.types import EffectMap
 from workbench.widgets.picker import maps
 from workbench.widgets.picker.maps import MapName, Sources, left_out
@@ -69,9 +70,10 @@ def test_several_facts_and_both_corruptions_by_their_code() -> None:
 def test_a_fact_without_a_partner_says_how_to_go_on_and_noise_does() -> None:
     shown = CircuitPicker(tiny(), LONELY, pool=FACTS)
     assert shown.job is not None
-    with pytest.raises(ValueError, match="corruption='noise'"):
+    with pytest.raises(NoSwapPartner, match="corruption='noise'") as raised:
         shown.job.wait(120)
-    assert isinstance(shown.error, ValueError)
+    assert (raised.value.fact, raised.value.partner) == (LONELY, None)
+    assert isinstance(shown.error, NoSwapPartner)
     assert shown.message.count("No fact of the relation") == 1  # once for all the maps
     assert "Heads, MLPs, Trace: residual stream" in shown.message and "press Noise" in shown.message
     assert shown.heads.title == "Heads: failed, see above"
