@@ -47,7 +47,7 @@ from workbench.editing.selector import MORE_NEURONS, NEURONS
 from workbench.evaluation.answering import Answering, Ask
 from workbench.files.atomic import write_bytes
 from workbench.types import AnswerRow, Rate
-from workbench.types.edit import updates_by_stage
+from workbench.types.history import updates_by_stage
 from workbench.types.intervals import bootstrap
 
 IN_OTHER_WORDS = 0.5

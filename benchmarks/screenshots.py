@@ -16,6 +16,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from tests.browser.conftest import Lab, Notebook, serve
 from tests.conftest import CHROMIUM, CHROMIUM_ARGS
+from workbench.widgets.app_tabs import TABS
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 SIZE = {"width": 1500, "height": 1400}
@@ -37,7 +38,6 @@ app.comparison.ask("What is the capital of France?").wait()
 app.probing.probes = ("lens", "context", "strength")
 app.probing.run().wait()
 app"""
-TABS = {"fact": "1 Fact", "circuit": "2 Circuit", "edit": "3 Edit", "compare": "4 Compare", "probe": "5 Probe"}
 
 
 def main(folder: Path) -> None:
@@ -71,15 +71,15 @@ def take(page: Page, lab: Lab, folder: Path) -> list[Path]:
     panel, pictures = page.locator(".wb-panel").first, []
     for theme, full_name in THEMES.items():
         notebook.theme(full_name)
-        for name, tab in TABS.items():
-            page.get_by_role("tab", name=tab).click()
+        for tab in TABS:
+            page.get_by_role("tab", name=tab.title).click()
             page.wait_for_timeout(1500)  # the maps are drawn
             panel.scroll_into_view_if_needed()
             box = panel.bounding_box()
             assert box is not None
             # What fits on a screen: the texts of an evaluation go on for pages.
             clip = {**box, "height": min(box["height"], 1150.0)}
-            path = folder / f"panel-{name}-{theme}.png"
+            path = folder / f"panel-{tab.picture}-{theme}.png"
             page.screenshot(path=path, clip=clip)  # type: ignore[arg-type]
             pictures.append(path)
             print(path)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from workbench.widgets.app import Workbench
     from workbench.widgets.compare.view import CompareView
     from workbench.widgets.edit.panel import EditPanel
-    from workbench.widgets.facts import FactChooser
+    from workbench.widgets.facts.chooser import FactChooser
     from workbench.widgets.picker.picker import CircuitPicker
     from workbench.widgets.probe.panel import ProbePanel
 
@@ -65,7 +65,7 @@ _HOMES = {
     "EffectMap": "types",
     "EvalReport": "types",
     "Fact": "types",
-    "FactChooser": "widgets.facts",
+    "FactChooser": "widgets.facts.chooser",
     "FactSet": "types",
     "Lens": "types",
     "LoadedModel": "models.load",

@@ -73,9 +73,9 @@ def test_the_whole_workbench_by_keyboard(run_notebook: Run, page: Page) -> None:
     relation = panel(page).get_by_label("Relation", exact=True).first
     tab_to(page, relation, "Shift+Tab")
     page.keyboard.press("ArrowDown")
-    notebook.wait_for("app.chooser._relation.value", notebook.ask("facts.relations[0]"))
+    notebook.wait_for("app.chooser.controls['Relation'].value", notebook.ask("facts.relations[0]"))
     page.keyboard.press("Home")
-    notebook.wait_for("app.chooser._relation.value", "all relations")
+    notebook.wait_for("app.chooser.controls['Relation'].value", "all relations")
     assert cells(page) == before
 
     # A wide table scrolls
@@ -96,7 +96,7 @@ def test_the_whole_workbench_by_keyboard(run_notebook: Run, page: Page) -> None:
     for _ in range(2):
         page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    notebook.wait_for("app._tabs.selected_index", 2)
+    notebook.wait_for("app.tab", "editor")
     run, cancel = button(page, "Run"), button(page, "Cancel")
     tab_to(page, run)
     page.keyboard.press("x")

@@ -131,7 +131,7 @@ def led_to_its_neurons(page: Page, notebook: Notebook) -> None:
     ranked = notebook.ask("maps['neurons'].values[13].argsort(descending=True)[17].item()")
     chips(page, "L13MLP", f"L13N{ranked}")
     assert held(notebook) == ["L13MLP", f"L13N{ranked}"]
-    notebook.execute("picker._linked.layer.value = 2")  # a mutant must not find them there already
+    notebook.execute("picker.controls['Neurons of'].value = 2")  # a mutant must not find them there already
     expect(root(page, "Neurons").locator(".hg-title")).to_contain_text("Neurons of L2:")
 
 

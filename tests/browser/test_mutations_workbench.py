@@ -38,8 +38,8 @@ app._show_edit(edit)
 from contextlib import nullcontext
 from workbench.widgets.compare.ask_all import AskAll
 from workbench.widgets.compare.view import CompareView
-from workbench.widgets.compare.before_after import MapTriple
-real_compare, real_show, real_ask = CompareView.compare, MapTriple.show, AskAll.ask
+from workbench.widgets.compare.before_after import BeforeAfterMaps
+real_show, real_ask = BeforeAfterMaps.show, AskAll.ask
 app
 """
 
@@ -167,12 +167,12 @@ def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> No
         Mutant("Cancel", cancelled, "app.editor.cancel = lambda: None", "del app.editor.cancel"),
         Mutant("Save", saved, "app._try = lambda action: None", "del app._try"),
         Mutant("Whole script", scripted, "app._toggle_code = lambda: None", "del app._toggle_code"),
-        Mutant("Compare", compared, "CompareView.compare = lambda self: None", "CompareView.compare = real_compare"),
+        Mutant("Compare", compared, "CompareView.run = lambda self: None", "del CompareView.run"),
         Mutant(
             "the maps of Compare",
             compared,
-            "MapTriple.show = lambda self, shown: None",
-            "MapTriple.show = real_show",
+            "BeforeAfterMaps.show = lambda self, shown: None",
+            "BeforeAfterMaps.show = real_show",
         ),
         Mutant("Ask all", asked, "AskAll.ask = lambda self, text=None: None", "AskAll.ask = real_ask"),
         Mutant(
@@ -194,4 +194,4 @@ def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> No
             "app.chooser._callbacks = real",
         ),
     ]
-    assert survivors(page, notebook, mutants, "slider.js", ["app.comparison._strength"], ".wb-slider") == []
+    assert survivors(page, notebook, mutants, "slider.js", ["app.comparison.controls['Strength']"], ".wb-slider") == []

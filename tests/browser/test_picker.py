@@ -164,7 +164,7 @@ def test_top_k_threshold_random_and_what_is_wrong(run_notebook: Run, page: Page)
     for wrong in ("0", "100000"):
         panel.get_by_label("top k").fill(wrong)
         page.keyboard.press("Tab")
-        notebook.wait_for("picker._from.k.value", int(wrong))
+        notebook.wait_for("picker.controls['top k'].value", int(wrong))
         button(page, "Select top k").click()
         expect(panel.get_by_role("alert")).to_contain_text(
             f"k must be a whole number from 1 to 270 for this map, got {wrong}"

@@ -42,7 +42,7 @@ def test_probes_run_their_texts_are_read_and_a_prompt_is_opened_by_layer(
     prompts = panel(page).get_by_label("Prompt", exact=True)
     expect(prompts.locator("option")).to_have_count(notebook.ask("sum(r.stage == 'base' for r in panel.report.rows)"))
     prompts.select_option(index=0)
-    asked = notebook.ask("panel._list.value.prompt")
+    asked = notebook.ask("panel.controls['Prompt'].value.prompt")
     said = notebook.ask(f"[r.text for r in panel.report.rows if r.prompt == {asked!r}]")
     table = panel(page).locator("table", has_text=asked).locator("visible=true").last
     assert len(said) == 3

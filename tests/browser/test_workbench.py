@@ -249,7 +249,7 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
 
     # Reopened without its kernel
     go_to(page, "2 Circuit")
-    notebook.wait_for("app._tabs.selected_index", 1)
+    notebook.wait_for("app.tab", "picker")
     notebook.save()
     notebook.shut_down_kernel()
     page.close()

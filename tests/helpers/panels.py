@@ -45,7 +45,16 @@ def descendants(box: Any) -> list[Any]:
 
 def shown(box: Any) -> str:
     """All the markup that the panel shows, checked to be harmless."""
-    parts = [w.value for w in descendants(box) if isinstance(w, ipywidgets.HTML)]
+    return _markup(descendants(box))
+
+
+def own(panel: Any) -> str:
+    """The markup of a panel's own areas, without those of what is in it: heading, alert, results, code."""
+    return _markup(panel.children)
+
+
+def _markup(widgets: Any) -> str:
+    parts = [w.value for w in widgets if isinstance(w, ipywidgets.HTML)]
     for part in parts:
         harmless(part.replace(markup.STYLE, ""))
     return "".join(part.replace(markup.STYLE, "") for part in parts)

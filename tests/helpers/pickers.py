@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import workbench as wb
+from tests.helpers.panels import control
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, knowing
 from tests.helpers.wire import enter
@@ -50,12 +51,12 @@ def consistent(shown: CircuitPicker) -> None:
     """Every grid marks exactly what `.selection` holds, and the bar, the chips and the code say the same."""
     chosen = set(shown.selection)
     assert list(shown.selection) == list(shown.bar.selection)
-    assert [c.description[:-2] for c in shown.bar._chips if c.layout.display != "none"] == [
+    assert [c.description[:-2] for c in shown.bar.chips if c.layout.display != "none"] == [
         str(c) for c in list(shown.selection)[:24]
     ]
     assert {(0, i, j) for i, j in shown.heads.selected} == {(0, c.layer, c.index) for c in chosen if c.kind == "H"}
     assert {i for i, _ in shown.mlps.selected} == {c.layer for c in chosen if c.kind == "MLP"}
-    needed = {"resid": ("ATTN", "MLP"), "mlp": ("MLP",), "attn": ("ATTN",)}[shown._linked.trace_name]
+    needed = {"resid": ("ATTN", "MLP"), "mlp": ("MLP",), "attn": ("ATTN",)}[control(shown, "Trace site").value]
     rows = {
         row
         for row in range(tiny().shape.n_layers)

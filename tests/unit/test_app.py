@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from ipywidgets import HTML, Tab
 
 import workbench
-from tests.helpers.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, shown, tiny, until
+from tests.helpers.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, descendants, own, shown, tiny, until
 from tests.helpers.small_fits import same
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, knowing
@@ -21,12 +22,15 @@ from workbench.editing.applied import applied
 from workbench.evaluation.evaluate import answer_probabilities
 from workbench.files.session import load_session
 from workbench.tracing.attribution import attribute
-from workbench.types import Selection
-from workbench.types.cancelling import Cancelled
+from workbench.types import Fact, Selection
 from workbench.widgets import app as module
-from workbench.widgets.app import CIRCUIT, COMPARE, EDIT, FACT, PROBE, Workbench
+from workbench.widgets.app import Workbench
+from workbench.widgets.app_tabs import TABS, PanelTab
 from workbench.widgets.edit import job as edit_job
 from workbench.widgets.picker.maps import MapName
+from workbench.widgets.shared.panel import Panel
+
+NAMES = [tab.name for tab in TABS]
 
 
 @pytest.fixture(autouse=True)
@@ -45,8 +49,18 @@ def bench(*maps: MapName, selection: str = "L1H4 L1MLP") -> Workbench:
     return one
 
 
-def go_to(one: Workbench, tab: int) -> None:
-    enter(one._tabs, selected_index=tab)
+def tabs(one: Workbench) -> Any:
+    """The row of tabs."""
+    return next(w for w in descendants(one) if isinstance(w, Tab))
+
+
+def in_tab(one: Workbench, name: str) -> Any:
+    """What a tab shows."""
+    return tabs(one).children[NAMES.index(name)]
+
+
+def go_to(one: Workbench, name: str) -> None:
+    enter(tabs(one), selected_index=NAMES.index(name))
 
 
 def run(one: Workbench) -> None:
@@ -56,8 +70,8 @@ def run(one: Workbench) -> None:
 
 
 def said(one: Workbench) -> str:
-    """The line below the tabs."""
-    return one._alert.value
+    """The line below the tabs; the script that may stand below it is not part of it."""
+    return next(area.value for area in one.children if isinstance(area, HTML))
 
 
 # One fact in all tabs
@@ -66,11 +80,11 @@ def said(one: Workbench) -> str:
 def test_choosing_a_fact_changes_every_tab() -> None:
     one = bench("heads")
     run(one)
-    assert one.comparison is not None and one._tabs.children[COMPARE] is one.comparison
-    enter(one.chooser._list, index=FACTS.ids.index("spain-capital"))
+    assert one.comparison is not None and in_tab(one, "comparison") is one.comparison
+    enter(control(one.chooser, "Facts"), index=FACTS.ids.index("spain-capital"))
     assert one.chooser.fact == one.picker.fact == one.editor.fact == SPAIN
     assert one.picker.maps == {} and one.editor.edit is None
-    assert one.comparison is None and "Run an edit first" in one._tabs.children[COMPARE].value
+    assert one.comparison is None and "Run an edit first" in in_tab(one, "comparison").value
     assert list(one.picker.selection) == list(Selection("L1H4 L1MLP")), "what is picked stays"
     assert repr(one) == "Workbench(spain-capital, 5 facts)"
 
@@ -78,15 +92,15 @@ def test_choosing_a_fact_changes_every_tab() -> None:
 def test_maps_are_computed_when_somebody_looks() -> None:
     one = bench()
     assert one.picker.job is None
-    go_to(one, EDIT)
+    go_to(one, "editor")
     assert one.picker.job is None
-    go_to(one, CIRCUIT)
+    go_to(one, "picker")
     job = one.picker.job
     assert job is not None
     job.wait(120)
     assert set(one.picker.maps) >= {"heads", "mlps", "resid"}
-    go_to(one, FACT)
-    go_to(one, CIRCUIT)
+    go_to(one, "chooser")
+    go_to(one, "picker")
     assert one.picker.job is job, "and not again"
     one.chooser.fact = "spain-capital"
     assert one.picker.job is not job, "another fact, with the maps in sight"
@@ -101,9 +115,9 @@ def test_no_other_fact_while_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> No
     held, one = Held(monkeypatch), bench()
     click(control(one.editor, "Run"))
     until(lambda: held.calls)
-    enter(one.chooser._list, index=FACTS.ids.index("spain-capital"))
+    enter(control(one.chooser, "Facts"), index=FACTS.ids.index("spain-capital"))
     assert one.chooser.fact == one.picker.fact == one.editor.fact == FRANCE
-    assert one.chooser._list.value == "france-capital" and "Cancel it or wait" in said(one)
+    assert control(one.chooser, "Facts").value == "france-capital" and "Cancel it or wait" in said(one)
     one.save_session("now")
     with pytest.raises(RuntimeError, match="An edit is running"):
         one.open_session("now")
@@ -112,8 +126,8 @@ def test_no_other_fact_while_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_last_tab_follows_the_last_edit() -> None:
     one = bench()
-    go_to(one, COMPARE)
-    assert "Run an edit first" in one._tabs.children[COMPARE].value
+    go_to(one, "comparison")
+    assert "Run an edit first" in in_tab(one, "comparison").value
     run(one)
     view = one.comparison
     assert view is not None and view.edit is one.editor.edit and "is done" in said(one)
@@ -124,20 +138,56 @@ def test_the_last_tab_follows_the_last_edit() -> None:
 
 def test_the_probe_tab_has_a_panel_for_the_last_edit(monkeypatch: pytest.MonkeyPatch) -> None:
     one = bench()
-    go_to(one, PROBE)
-    assert "Run an edit first" in one._tabs.children[PROBE].value
+    go_to(one, "probing")
+    assert "Run an edit first" in in_tab(one, "probing").value
     run(one)
     panel = one.probing
-    assert panel is not None and one._tabs.children[PROBE] is panel and "wb.probe" not in one.code
+    assert panel is not None and in_tab(one, "probing") is panel and "wb.probe" not in one.code
     panel.probes = ("strength",)
     report = panel.run().wait(60)
     names = executed(one.code, monkeypatch)
     assert names["probes"].curves == report.curves and names["report"].rows == one.editor.report.rows  # type: ignore[union-attr]
     enter(control(one.editor, "seed"), value=5)
     run(one)
-    assert one.probing is not panel and one._tabs.children[PROBE] is one.probing and "wb.probe" not in one.code
-    enter(one.chooser._list, index=FACTS.ids.index("spain-capital"))
-    assert one.probing is None and "Run an edit first" in one._tabs.children[PROBE].value
+    assert one.probing is not panel and in_tab(one, "probing") is one.probing and "wb.probe" not in one.code
+    enter(control(one.chooser, "Facts"), index=FACTS.ids.index("spain-capital"))
+    assert one.probing is None and "Run an edit first" in in_tab(one, "probing").value
+
+
+def test_a_row_of_the_table_is_a_tab_with_its_part_of_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Notes(Panel):
+        """A panel of one's own."""
+
+        def __init__(self, fact: Fact) -> None:
+            super().__init__()
+            self.fact, self.opened = fact, ""
+            self._lay_out(self._alert)
+
+        def _picture(self) -> bytes:
+            return b""
+
+    row = PanelTab(
+        name="notes",
+        picture="notes",
+        title="6 Notes",
+        make=lambda given: Notes(given.fact),
+        open=lambda notes, opened: setattr(notes, "opened", opened.folder),
+        comment="Notes",
+        lines=lambda notes, script: f"about = {notes.fact.id!r}\n",
+    )
+    monkeypatch.setattr(module, "TABS", (*TABS, row))
+    one = bench("heads")
+    assert list(one.panels) == ["chooser", "picker", "editor", "notes"]
+    assert tabs(one).titles[-1] == "6 Notes" and tabs(one).children[-1] is one.panels["notes"]
+    one.tab = "notes"
+    assert tabs(one).selected_index == 5 and one.tab == "notes"
+    one.chooser.fact = "spain-capital"
+    assert one.panels["notes"].fact == SPAIN
+    assert one.code.endswith("\n# Notes\nabout = 'spain-capital'\n")
+    one.open_session(one.save_session("mine"))
+    assert one.panels["notes"].opened.endswith("mine")
+    with pytest.raises(ValueError, match="There is no tab 'sixth'"):
+        one.tab = "sixth"
 
 
 # The script
@@ -156,7 +206,7 @@ def test_one_script_repeats_everything_that_was_clicked(monkeypatch: pytest.Monk
     run(one)
     assert one.comparison is not None
     one.comparison.strength = 0.35
-    one.comparison._site.value = "mlp"
+    one.comparison.site = "mlp"
     one.comparison.compare().wait(60)
     one.comparison.ask("What is the capital of Spain?").wait(60)  # type: ignore[union-attr]
     code = one.code
@@ -189,9 +239,9 @@ def test_the_button_shows_the_script() -> None:
     one = bench("heads")
     button = control(one, "Whole script")
     click(button)
-    assert "<details open>" in one._code.value and "wb.attribute" in shown(one)
+    assert "<details open>" in own(one) and "wb.attribute" in own(one)
     click(button)
-    assert one._code.value == ""
+    assert "<details" not in own(one)
 
 
 # Sessions
@@ -231,15 +281,15 @@ def test_an_error_of_the_script_is_shown(monkeypatch: pytest.MonkeyPatch) -> Non
         click(control(one, "Whole script"))
     assert isinstance(one.error, KeyError) and "no such part" in said(one)
     click(control(one, "Whole script"))
-    assert one.error is None and said(one) == "" and "<details open>" in one._code.value
+    assert one.error is None and said(one) == "" and "<details open>" in own(one)
 
 
-@pytest.mark.parametrize("tab", [FACT, CIRCUIT])
-def test_saved_and_opened_is_the_same(tab: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tab", ["chooser", "picker"])
+def test_saved_and_opened_is_the_same(tab: str, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = saved(), Workbench(tiny(), FACTS, fact="spain-capital")
-    if tab == CIRCUIT:
+    if tab == "picker":
         monkeypatch.setattr(new.picker, "compute", lambda *_: pytest.fail("the maps are in the session"))
-        new.picker.maps = {"heads": old.picker.maps["heads"]}
+        new.picker.show(SPAIN, {"heads": old.picker.maps["heads"]})
     go_to(new, tab)
     enter(control(new, "Folder"), value="mine")
     click(control(new, "Open"))
@@ -292,7 +342,7 @@ def test_probes_and_the_random_control_come_back(monkeypatch: pytest.MonkeyPatch
     assert panel is not None and panel.report is not None and panel.job is None
     assert panel.report.rows == report.rows and panel.report.curves == report.curves
     assert panel.probes == ("context", "strength") and shown(panel).count("old answer recovered") > 0
-    assert {p for _, p in panel._shown.options} == {"context"}, "its texts can be read"
+    assert {p for _, p in control(panel, "Probe").options} == {"context"}, "its texts can be read"
     names = executed(new.code, monkeypatch)
     assert "wb.probe(" not in new.code and "rewrite" not in new.code
     assert names["probes"].rows == report.rows
@@ -322,14 +372,14 @@ def test_probes_of_another_edit_are_not_shown() -> None:
 
 def test_an_edit_whose_evaluation_was_cancelled_reaches_the_other_tabs(monkeypatch: pytest.MonkeyPatch) -> None:
     began, go = threading.Event(), threading.Event()
-    real = edit_job._Stoppable.replies
+    real = edit_job.StoppableAnswers.replies
 
     def replies(self: Any, *given: Any) -> Any:
         began.set()
         assert go.wait(60)
         return real(self, *given)
 
-    monkeypatch.setattr(edit_job._Stoppable, "replies", replies)
+    monkeypatch.setattr(edit_job.StoppableAnswers, "replies", replies)
     one = bench()
     click(control(one.editor, "Run"))
     assert began.wait(60) and one.comparison is None
@@ -341,7 +391,7 @@ def test_an_edit_whose_evaluation_was_cancelled_reaches_the_other_tabs(monkeypat
     edit = one.editor.edit
     assert edit is not None and one.editor.report is None and one.editor.error is None
     assert one.comparison is not None and one.comparison.edit is edit
-    assert one._tabs.children[COMPARE:] == (one.comparison, one.probing)
+    assert (in_tab(one, "comparison"), in_tab(one, "probing")) == (one.comparison, one.probing)
     assert "is done, but its evaluation was cancelled" in said(one)
     assert "Not evaluated: the evaluation was cancelled." in shown(one.editor)
     assert same(executed(one.code, monkeypatch)["edit"], edit)

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ipywidgets import HTML
 from traitlets import TraitError
 
+from tests.helpers.panels import control, descendants, own, shown
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.helpers.wire import click, enter, shown_after
@@ -25,7 +27,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit
-from workbench.types.cancelling import Cancelled
+from workbench.widgets.compare import strength as strength_bars
 from workbench.widgets.compare import view as compare_widget
 from workbench.widgets.compare.view import CompareView
 
@@ -58,7 +60,7 @@ def choose(menu: Any, value: Any) -> None:
 
 def compared(panel: CompareView) -> Any:
     """The comparison after a click on Compare."""
-    click(panel._start)
+    click(control(panel, "Compare"))
     assert panel.job is not None
     return panel.job.wait(60)
 
@@ -98,8 +100,8 @@ def test_wrong_options_of_compare_maps() -> None:
 
 def test_three_linked_maps_on_one_scale() -> None:
     panel = view()
-    choose(panel._stage, "unlearn")
-    click(panel._start)
+    choose(control(panel, "After"), "unlearn")
+    click(control(panel, "Compare"))
     assert panel.job is not None
     result = panel.job.wait(60)
     assert panel.result is result
@@ -113,15 +115,15 @@ def test_three_linked_maps_on_one_scale() -> None:
         assert (effect.values[:, :first] == 0).all()
     enter(panel.grids[1], cursor=[2, 1])
     assert [g.cursor for g in panel.grids] == [[2, 1]] * 3
-    assert "swapped with" in panel._maps._note.value
+    assert "swapped with" in shown(panel)
 
 
 def test_heads_and_the_map_before_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     panel = view()
-    choose(panel._site, "head")
+    choose(control(panel, "Map"), "head")
     first = compared(panel)
     assert panel.grids[0].shape == [3, 6]
-    choose(panel._stage, "unlearn")
+    choose(control(panel, "After"), "unlearn")
     second = compared(panel)
     assert second.before is first.before
     assert not torch.equal(first.after.values, second.after.values)
@@ -132,26 +134,26 @@ def test_menus_that_come_back_show_the_finished_maps_at_once(monkeypatch: pytest
     real = compare_widget.compare_maps
     monkeypatch.setattr(compare_widget, "compare_maps", lambda *a, **k: calls.append(k["site"]) or real(*a, **k))
     resid = compared(panel)
-    assert "done after" in panel._status.value
-    choose(panel._site, "mlp")
+    assert "done after" in panel.status
+    choose(control(panel, "Map"), "mlp")
     assert panel.result is None and panel.grids == (), "nothing that is not what the menus say"
-    assert "Not compared yet" in panel._status.value and "compare_maps" not in panel.code
+    assert "Not compared yet" in panel.status and "compare_maps" not in panel.code
     mlp = compared(panel)
-    choose(panel._site, "resid")
+    choose(control(panel, "Map"), "resid")
     assert panel.result is resid and "site='resid'" in panel.code
     np.testing.assert_array_equal(panel.grids[2].values, resid.difference.values[:, resid.before.subject[0] :].numpy())
-    assert "Not compared yet" not in panel._status.value
+    assert "Not compared yet" not in panel.status
     for menu, other, back in (
-        (panel._stage, "unlearn", "learn"),
-        (panel._corruption, "noise", "swap"),
-        (panel._token, "target", "answer"),
+        (control(panel, "After"), "unlearn", "learn"),
+        (control(panel, "Corruption"), "noise", "swap"),
+        (control(panel, "Traced"), "target", "answer"),
     ):
         choose(menu, other)
         assert panel.result is None and panel.grids == ()
         choose(menu, back)
         assert panel.result is resid and len(panel.grids) == 3
     assert compared(panel) is resid, "a finished one is not computed again"
-    choose(panel._site, "mlp")
+    choose(control(panel, "Map"), "mlp")
     assert panel.result is mlp
     assert calls == ["resid", "mlp"]
 
@@ -165,13 +167,13 @@ def test_maps_that_are_done_when_the_menus_have_moved_on_wait_for_them(monkeypat
 
     monkeypatch.setattr(compare_widget, "compare_maps", slow)
     panel = view()
-    click(panel._start)
-    choose(panel._site, "head")
+    click(control(panel, "Compare"))
+    choose(control(panel, "Map"), "head")
     go.set()
     assert panel.job is not None
     resid = panel.job.wait(60)
     assert panel.result is None and panel.grids == () and "site='head'" not in panel.code
-    choose(panel._site, "resid")
+    choose(control(panel, "Map"), "resid")
     assert panel.result is resid
 
 
@@ -188,11 +190,11 @@ def test_another_fact_and_back_shows_its_maps_and_another_edit_none() -> None:
 
 def test_head_maps_have_a_line_before_each_key_value_group() -> None:
     panel = view()
-    choose(panel._site, "head")
+    choose(control(panel, "Map"), "head")
     compared(panel)
     assert (tiny().shape.n_heads, tiny().shape.n_kv_heads) == (6, 2)
     assert [grid.groups for grid in panel.grids] == [[3]] * 3
-    choose(panel._site, "resid")
+    choose(control(panel, "Map"), "resid")
     compared(panel)
     assert [grid.groups for grid in panel.grids] == [[]] * 3
 
@@ -210,20 +212,20 @@ def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: py
 
     monkeypatch.setattr(module, "compare_maps", slow)
     panel = view()
-    click(panel._start)
+    click(control(panel, "Compare"))
     job = panel.job
     assert job is not None
     going.wait(30)
-    click(panel._start)
+    click(control(panel, "Compare"))
     assert panel.job is job
-    assert "running already" in panel._alert.value
-    click(panel._cancel)
+    assert "running already" in panel.message and "running already" in own(panel)
+    click(control(panel, "Cancel"))
     go.set()
     with pytest.raises(Cancelled):
         job.wait(60)
     assert panel.error is None
     assert panel.grids == ()
-    assert (panel._start.disabled, panel._cancel.disabled) == (False, True)
+    assert (control(panel, "Compare").disabled, control(panel, "Cancel").disabled) == (False, True)
 
 
 def test_an_error_of_the_trace_is_shown_and_raised_again() -> None:
@@ -232,8 +234,8 @@ def test_an_error_of_the_trace_is_shown_and_raised_again() -> None:
     with pytest.raises(ValueError, match="No fact of the relation"):
         job.wait(60)
     assert panel.error is job.error
-    assert 'role="alert"' in panel._alert.value
-    choose(panel._corruption, "noise")
+    assert 'role="alert"' in own(panel) and "No fact of the relation" in panel.message
+    choose(control(panel, "Corruption"), "noise")
     compared(panel)
     assert panel.error is None
 
@@ -241,12 +243,12 @@ def test_an_error_of_the_trace_is_shown_and_raised_again() -> None:
 @pytest.mark.parametrize("stage", ["unlearn", "learn"])
 def test_the_slider_shows_answer_probabilities(stage: str) -> None:
     panel = view()
-    choose(panel._stage, stage)
+    choose(control(panel, "After"), stage)
     for strength in (0.0, 0.35, 1.0):
-        enter(panel._strength, value=strength)
+        enter(control(panel, "Strength"), value=strength)
         with applied(tiny(), edit(), stage, strength) as edited:
             assert panel.probabilities == dict(answer_probabilities(edited, FACT)["before"])
-        assert f"strength {strength:.2f}" in panel._bars.value
+        assert f"strength {strength:.2f}" in shown(panel)
     at_once = answer_probabilities(tiny(), FACT, edit=edit())[f"after {stage}"]
     assert panel.probabilities == pytest.approx(dict(at_once))
 
@@ -256,19 +258,19 @@ def test_the_slider_shows_answer_probabilities(stage: str) -> None:
 )
 def test_a_strength_that_is_none_changes_nothing_and_the_browser_shows_pythons(bad: Any) -> None:
     panel = view()
-    enter(panel._strength, value=0.35)
-    before = panel.probabilities, panel._bars.value, panel.code
-    assert shown_after(panel._strength, value=bad) == {"value": 0.35}
+    enter(control(panel, "Strength"), value=0.35)
+    before = panel.probabilities, shown(panel), panel.code
+    assert shown_after(control(panel, "Strength"), value=bad) == {"value": 0.35}
     assert panel.strength == 0.35
-    assert "from 0 to 1" in str(panel._strength.error)
-    assert (panel.probabilities, panel._bars.value, panel.code) == before
-    assert shown_after(panel._strength, value=0.4) == {"value": 0.4}
-    assert (panel.strength, panel._strength.error) == (0.4, None)
+    assert "from 0 to 1" in str(control(panel, "Strength").error)
+    assert (panel.probabilities, shown(panel), panel.code) == before
+    assert shown_after(control(panel, "Strength"), value=0.4) == {"value": 0.4}
+    assert (panel.strength, control(panel, "Strength").error) == (0.4, None)
 
 
 @pytest.mark.parametrize("state", [{"step": float("nan")}, {"description": "<img>", "value": 0.2}])
 def test_the_browser_sets_nothing_of_the_slider_but_its_value(state: dict[str, Any]) -> None:
-    slider = view()._strength
+    slider = control(view(), "Strength")
     before = {name: getattr(slider, name) for name in state}
     assert shown_after(slider, **state) == before
     assert {name: getattr(slider, name) for name in state} == before
@@ -284,11 +286,11 @@ def test_a_strength_that_is_none_is_refused_from_python_too(bad: float) -> None:
     assert panel.strength == 0.25
 
 
-@pytest.mark.parametrize("name", ["_site", "_stage", "_corruption", "_token"])
+@pytest.mark.parametrize("name", ["Map", "After", "Corruption", "Traced"])
 @pytest.mark.parametrize("bad", [99, -1, "first", None, [1], 0.5, True, pytest.param(10**400, id="huge")])
 def test_an_option_that_is_none_changes_nothing_and_the_browser_shows_pythons(name: str, bad: Any) -> None:
     panel = view()
-    menu = getattr(panel, name)
+    menu = control(panel, name)
     enter(menu, index=1)
     before = menu.value, panel.code, panel.probabilities
     assert shown_after(menu, index=bad) == {"index": 1}
@@ -305,20 +307,20 @@ def test_any_error_of_the_slider_is_shown(error: Exception, monkeypatch: pytest.
 
     panel = view()
     with monkeypatch.context() as patch:
-        patch.setattr(compare_widget, "answer_probabilities", fail)
-        enter(panel._strength, value=0.5)
+        patch.setattr(strength_bars, "answer_probabilities", fail)
+        enter(control(panel, "Strength"), value=0.5)
         assert panel.error is error
-        assert type(error).__name__ in panel._alert.value and str(error.args[0]) in panel._alert.value
-        assert (panel.probabilities, panel._bars.value) == ({}, "")
-    enter(panel._strength, value=0.6)
+        assert type(error).__name__ in panel.message and str(error.args[0]) in own(panel)
+        assert panel.probabilities == {} and "<svg" not in shown(panel)
+    enter(control(panel, "Strength"), value=0.6)
     assert panel.error is None and panel.probabilities
 
 
 def test_the_base_writes_the_prompt_once_and_the_edited_model_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     generated, made = [], []
-    real_generate, real_dial = generation.generate, compare_widget.Dial
+    real_generate, real_dial = generation.generate, strength_bars.Dial
     monkeypatch.setattr(generation, "generate", lambda *a, **k: generated.append(a) or real_generate(*a, **k))
-    monkeypatch.setattr(compare_widget, "Dial", lambda *a: made.append(a) or real_dial(*a))
+    monkeypatch.setattr(strength_bars, "Dial", lambda *a: made.append(a) or real_dial(*a))
     tiny().cache.clear()
     panel = view()
     for strength in (0.2, 0.4, 0.6):
@@ -341,7 +343,7 @@ def test_a_question_is_asked_of_base_and_stages() -> None:
     assert answers["base"] == ask(tiny(), "What is the capital of Spain?") == "Madrid"
     with applied(tiny(), edit(), "learn") as edited:
         assert answers["after learn"] == ask(edited, "What is the capital of Spain?")
-    assert "Madrid" in panel._asker._answers.value
+    assert "Madrid" in shown(panel)
     assert panel.ask("  ") is None
     assert "empty" in str(panel.error)
 
@@ -363,8 +365,8 @@ def test_another_edit_empties_the_panel_and_one_of_another_base_is_refused() -> 
 
 def test_the_code_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     panel = view(edit_code="edit = THE_EDIT")
-    choose(panel._site, "head")
-    enter(panel._strength, value=0.4)
+    choose(control(panel, "Map"), "head")
+    enter(control(panel, "Strength"), value=0.4)
     compared(panel)
     job = panel.ask("What is the capital of Japan?")
     assert job is not None
@@ -394,10 +396,13 @@ def test_texts_are_shown_not_run() -> None:
     job = panel.ask(f"{evil} What?")
     assert job is not None
     job.wait(60)
-    areas = (panel._heading, panel._bars, panel._asker._answers, panel._code)
-    for area in areas:
-        assert evil not in area.value
-        assert "&lt;img" in area.value
+    assert evil not in shown(panel)
+    heading, bars, answers, code = (
+        [w.value for w in descendants(panel) if isinstance(w, HTML) and words in w.value]
+        for words in ("Before and after", "P(answer)", "What they answer", "wb.applied")
+    )
+    for area in (heading, bars, answers, code):
+        assert len(area) == 1 and "&lt;img" in area[0]
 
 
 def test_an_edited_model_is_refused() -> None:

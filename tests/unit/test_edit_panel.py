@@ -31,7 +31,8 @@ from workbench.widgets.edit import job as edit_job
 from workbench.widgets.edit import panel as edit_panel
 from workbench.widgets.edit import views as edit_views
 from workbench.widgets.edit.panel import EditPanel
-from workbench.widgets.shared.code import edit_code, recipe_code, selection_code
+from workbench.widgets.shared import markup, run_panel
+from workbench.widgets.shared.code import edit_code, fact_call, fact_call_in_a_line, recipe_code, selection_code
 from workbench.widgets.shared.connection import Connection
 
 
@@ -42,6 +43,10 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def panel(source: Any = "L1MLP", fact: Any = FRANCE, **options: Any) -> EditPanel:
     return EditPanel(tiny(), fact, source, **{"pool": FACTS, "recipe": QUICK, "max_controls": 1, **options})
+
+
+def bar(progress: markup.Progress) -> str:
+    return markup.progress(progress.done, progress.total, progress.words)
 
 
 class Picker(traitlets.HasTraits):
@@ -266,18 +271,18 @@ def test_a_fact_that_is_not_learned_is_tried_harder(monkeypatch: pytest.MonkeyPa
     )
     monkeypatch.setattr(fit_module, "MORE_NEURONS", more)
     one = panel(None, recipe=hard)
-    seen: list[tuple[bool, str]] = []
-    monkeypatch.setattr(edit_panel, "SECONDS_BETWEEN_DRAWINGS", 0)
-    drawn = edit_views.fit_progress
-    monkeypatch.setattr(
-        edit_views, "fit_progress", lambda *given: seen.append((one._tries_harder, text := drawn(*given))) or text
-    )
+    seen: list[str] = []
+    monkeypatch.setattr(run_panel, "SECONDS_BETWEEN_DRAWINGS", 0)
+    for area in descendants(one):
+        if isinstance(area, ipywidgets.HTML):
+            area.observe(lambda change: ": step " in change["new"] and seen.append(change["new"]), names="value")
     one.random_control = True
     one.run().wait(60)
     assert one.edit is not None and one.control_report is not None
     assert one.edit.recipe.stage_steps == (3, 8) and len(one.edit.selection) == more
-    assert [again for again, _ in seen] == [False] * 9 + [True] * 13
-    assert "learn: step 4 of 4" in seen[8][1] and "learn: step 8 of 8" in seen[-1][1]
+    fits = [drawn for drawn in seen if "random control" not in drawn]
+    assert ["once more with more neurons" in drawn for drawn in fits] == [False] * 9 + [True] * 13
+    assert "learn: step 4 of 4" in fits[8] and "learn: step 8 of 8" in fits[-1]
     assert str(one.edit.shortfall) in shown(one) and "More learn steps may teach it." in shown(one)
     names: dict[str, Any] = {}
     monkeypatch.setattr(workbench, "load_model", lambda *args: tiny())
@@ -400,6 +405,7 @@ def test_a_bundled_fact_is_looked_up_and_another_written_out() -> None:
         edit_code(tiny(), [own, bundled], None, Recipe()).split("selection =")[0].split("load_model('tiny')")[1], names
     )
     assert names["fact"] == [own, bundled]
+    assert eval(fact_call_in_a_line(own), names) == own == eval(fact_call(own), names)
     assert eval(recipe_code(QUICK), names) == QUICK
     many = Selection([f"L{i % 3}N{i}" for i in range(200)])
     assert Selection(eval(selection_code(many))) == many and max(map(len, selection_code(many).splitlines())) < 110
@@ -422,22 +428,34 @@ def test_untrusted_texts_are_shown_and_never_run() -> None:
         assert read.said.count(EVIL) >= 3 and "0.50 [0.10, 0.90] (n=2)" in read.said
     history = [Step("unlearn", 0, 1.0, 0.1, 0.9, 0.1, 0.0), Step("learn", 0, 2.0, 0.2, 0.8, 0.2, 0.1)]
     harmless(edit_views.fit_charts(history, Recipe(), [evil]))
-    harmless(edit_views.fit_progress(history, Recipe(), 1.0))
+    harmless(bar(edit_views.fit_progress(history, Recipe(), 1.0)))
 
 
 def test_time_left_is_that_of_the_steps_left_at_the_speed_so_far() -> None:
     history = [Step("unlearn", i, 1.0, 0.0) for i in range(3)]  # two steps in 3 s; 10 + 20 in all
-    read = harmless(edit_views.fit_progress(history, Recipe(steps=(10, 20)), 3.0))
+    read = harmless(bar(edit_views.fit_progress(history, Recipe(steps=(10, 20)), 3.0)))
     assert "unlearn: step 2 of 10, at most 42 s left" in read.said and read.named("value") == ["2"]
     assert edit_views.duration(89.2) == "1 min 30 s" and edit_views.duration(61) == "61 s"
 
 
-def test_drawing_is_at_most_five_times_a_second() -> None:
+def test_drawing_is_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     one, drawn = panel(), []
-    one._charts.observe(lambda change: drawn.append(change), names="value")
-    for i in range(400):
-        one._step(QUICK, Step("unlearn", i, float(i), 0.0))
-    assert len(drawn) == 1 and len(one._history) == 400
+
+    def steps(*_: Any, on_step: Any, **__: Any) -> None:
+        for i in range(400):
+            on_step(Step("unlearn", i, float(i), 0.0))
+
+    for area in descendants(one):
+        if isinstance(area, ipywidgets.HTML):
+            area.observe(lambda change: "<svg" in change["new"] and drawn.append(change["new"]), names="value")
+    monkeypatch.setattr(edit_panel, "fit_and_evaluate", steps)
+    monkeypatch.setattr(run_panel, "SECONDS_BETWEEN_DRAWINGS", 1000.0)
+    one.run().wait(20)
+    assert len(drawn) == 1
+    monkeypatch.setattr(run_panel, "SECONDS_BETWEEN_DRAWINGS", 0.0)
+    drawn.clear()
+    one.run().wait(60)
+    assert len(drawn) == 400
 
 
 def test_a_picture_and_a_fixed_text_where_no_widget_can_run() -> None:

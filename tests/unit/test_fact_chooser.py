@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.panels import control, descendants, own, shown
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, knowing
 from tests.helpers.wire import click, enter, shown_after
@@ -18,7 +19,8 @@ from workbench.language.prompts import chat_text, traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.types import Fact
-from workbench.widgets.facts import FactChooser, default_question
+from workbench.widgets.facts.chooser import FactChooser
+from workbench.widgets.facts.form import FIELDS, FactForm, default_question
 from workbench.widgets.shared import markup
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -37,66 +39,73 @@ def chooser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FactChooser:
     return FactChooser(tiny(), [*capitals(), unknown])
 
 
+def form(chooser: FactChooser) -> FactForm:
+    """Where a fact of one's own is written."""
+    return next(w for w in descendants(chooser) if isinstance(w, FactForm))
+
+
 def write(chooser: FactChooser, **texts: str) -> None:
-    for name, box in chooser._inputs.items():
-        enter(box, value=texts.get(name, ""))
-    click(chooser._use)
+    fields = [w for w in descendants(form(chooser)) if hasattr(w, "description")]
+    for name, (label, _) in FIELDS.items():
+        (field,) = (w for w in fields if w.description == label)
+        enter(field, value=texts.get(name, ""))
+    click(control(chooser, "Use this fact"))
 
 
 def listed(chooser: FactChooser) -> list[Any]:
-    return [value for _, value in chooser._list.options]
+    return [value for _, value in control(chooser, "Facts").options]
 
 
 def test_marks_are_words_from_what_is_on_record(chooser: FactChooser) -> None:
-    marks = {value: label for label, value in chooser._list.options}
+    marks = {value: label for label, value in control(chooser, "Facts").options}
     assert "[✓ known: chat + cloze]" in marks["france-capital"]
     assert "[✗ not known]" in marks["peru-capital"]
-    assert chooser._ask.layout.display == "none"
+    assert control(chooser, "Ask the model").layout.display == "none"
 
 
 def test_what_was_not_asked_is_marked_so_until_it_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     chooser = FactChooser(tiny(), capitals()[:2])
-    assert all("[? not asked]" in label for label, _ in chooser._list.options)
-    click(chooser._ask)
+    assert all("[? not asked]" in label for label, _ in control(chooser, "Facts").options)
+    click(control(chooser, "Ask the model"))
     assert chooser.job is not None
     chooser.job.wait(60)
-    assert all("[✓ known: chat + cloze]" in label for label, _ in chooser._list.options)
+    assert all("[✓ known: chat + cloze]" in label for label, _ in control(chooser, "Facts").options)
 
 
 def test_search_relation_and_known_only(chooser: FactChooser) -> None:
     before = chooser.fact
-    enter(chooser._search, value="ROME what")
+    enter(control(chooser, "Search"), value="ROME what")
     assert listed(chooser) == ["france-capital", "italy-capital", "peru-capital"]
-    enter(chooser._known_only, value=True)
+    enter(control(chooser, "Known only"), value=True)
     assert listed(chooser) == ["france-capital", "italy-capital"]
-    enter(chooser._search, value="no such")
+    enter(control(chooser, "Search"), value="no such")
     assert listed(chooser) == []
     assert chooser.fact is before
-    assert "No fact matches" in chooser._count.value
+    assert "No fact matches" in shown(chooser)
 
 
 def test_a_click_in_the_list_chooses_and_tells(chooser: FactChooser) -> None:
     told: list[Fact] = []
     chooser.on_fact(told.append)
-    enter(chooser._list, index=2)
+    enter(control(chooser, "Facts"), index=2)
     assert [f.id for f in told] == ["spain-capital"]
-    enter(chooser._search, value="italy")  # filtering chooses nothing
+    enter(control(chooser, "Search"), value="italy")  # filtering chooses nothing
     assert len(told) == 1
     chooser.fact = "japan-capital"
     assert [f.id for f in told] == ["spain-capital", "japan-capital"]
-    assert chooser._list.value == "japan-capital", "the filters are cleared where they would hide it"
+    assert control(chooser, "Facts").value == "japan-capital", "the filters are cleared where they would hide it"
     chooser.fact = "japan-capital"
     assert len(told) == 2
 
 
 @pytest.mark.parametrize("bad", [99, -1, "first", [1], 0.5, True, pytest.param(10**400, id="huge")])
-@pytest.mark.parametrize("name", ["_list", "_relation"])
+@pytest.mark.parametrize("name", ["Facts", "Relation"])
 def test_a_line_that_is_none_changes_nothing_and_the_browser_shows_pythons(
     chooser: FactChooser, name: str, bad: Any
 ) -> None:
     told: list[Fact] = []
-    menu = getattr(chooser, name)
+    menu = chooser.controls[name]
     enter(menu, index=1)
     chooser.on_fact(told.append)
     before = chooser.fact, menu.value, listed(chooser)
@@ -107,24 +116,24 @@ def test_a_line_that_is_none_changes_nothing_and_the_browser_shows_pythons(
 
 def test_a_click_that_was_sent_before_the_list_was_filtered_chooses_nothing(chooser: FactChooser) -> None:
     before = chooser.fact
-    enter(chooser._search, value="ROME what")
-    assert shown_after(chooser._list, index=5) == {"index": chooser._list.index}
+    enter(control(chooser, "Search"), value="ROME what")
+    assert shown_after(control(chooser, "Facts"), index=5) == {"index": control(chooser, "Facts").index}
     assert chooser.fact is before
 
 
-@pytest.mark.parametrize("name", ["_search", "_known_only"])
+@pytest.mark.parametrize("name", ["Search", "Known only"])
 @pytest.mark.parametrize("bad", [None, [1], {"a": 1}])
 def test_nonsense_in_a_filter_changes_nothing(chooser: FactChooser, name: str, bad: Any) -> None:
-    before = getattr(chooser, name).value, listed(chooser)
-    enter(getattr(chooser, name), value=bad)
-    assert (getattr(chooser, name).value, listed(chooser)) == before
+    before = control(chooser, name).value, listed(chooser)
+    enter(control(chooser, name), value=bad)
+    assert (control(chooser, name).value, listed(chooser)) == before
 
 
 def test_the_traced_text_is_traced_prompts(chooser: FactChooser) -> None:
     assert chooser.job is not None
     chooser.job.wait(60)
     assert chooser.prompt == traced_prompt(tiny(), chooser.fact)
-    html = chooser._shown.value
+    html = own(chooser)
     assert html.count("<li") == len(chooser.prompt.tokens) + 1
     assert "wb-traced" in html
     assert "wb-subject" in html
@@ -135,8 +144,8 @@ def test_a_fact_the_model_does_not_know_shows_what_it_says(chooser: FactChooser)
     assert chooser.job is not None
     with pytest.raises(ValueError, match="does not contain 'Lima'"):
         chooser.job.wait(60)
-    assert "does not contain" in str(chooser.error)
-    assert 'role="alert"' in chooser._alert.value
+    assert "does not contain" in str(chooser.error) and "does not contain" in chooser.message
+    assert 'role="alert"' in own(chooser)
 
 
 def test_a_fact_that_cannot_be_traced_shows_its_tokens_without_a_traced_mark(chooser: FactChooser) -> None:
@@ -145,17 +154,17 @@ def test_a_fact_that_cannot_be_traced_shows_its_tokens_without_a_traced_mark(cho
     with pytest.raises(ValueError, match="does not contain 'Lima'"):
         chooser.job.wait(60)
     assert chooser.fact.answer == "Lima" and chooser.prompt is None
-    html = chooser._shown.value
-    assert "wb-traced" not in html.replace(markup.STYLE, "") and "Dashed frame" not in html
+    html = own(chooser)
+    assert "wb-traced" not in html and "Dashed frame" not in html
     assert "No token is traced" in html
     strips = re.findall(r'<ul class="wb-tokens".*?</ul>', html)
     texts = [chat_text(tiny(), chooser.fact.question), "The capital of Peru is"]
     for strip, text in zip(strips, texts, strict=True):
         ids = tiny().token_ids(text)
-        shown = re.findall(r"<li(?: class=\"([^\"]*)\")? title=[^>]*>(.*?)</li>", strip)
+        split = re.findall(r"<li(?: class=\"([^\"]*)\")? title=[^>]*>(.*?)</li>", strip)
         decoded = [tiny().tokenizer.decode([token]) for token in ids]
-        assert [label for _, label in shown] == [markup.text(visible(token)) for token in decoded]
-        subject = [token for (mark, _), token in zip(shown, decoded, strict=True) if mark == "wb-subject"]
+        assert [label for _, label in split] == [markup.text(visible(token)) for token in decoded]
+        subject = [token for (mark, _), token in zip(split, decoded, strict=True) if mark == "wb-subject"]
         assert "".join(subject).strip() == "Peru"
 
 
@@ -164,7 +173,7 @@ def test_a_written_fact_without_a_question(chooser: FactChooser) -> None:
     assert chooser.error is None
     assert chooser.fact.question == default_question("The capital of France is")
     assert chooser.fact.target == "Madrid"
-    assert chooser._list.value is None
+    assert control(chooser, "Facts").value is None
 
 
 @pytest.mark.parametrize("written", [False, True])
@@ -174,7 +183,7 @@ def test_the_whole_code_gives_the_same_fact_and_prompt(
     if written:
         write(chooser, subject="France", prompt="The capital of France is", answer="Paris", target="Madrid")
     else:
-        enter(chooser._list, index=2)
+        enter(control(chooser, "Facts"), index=2)
     assert chooser.job is not None
     prompt = chooser.job.wait(60)
     import workbench
@@ -201,8 +210,8 @@ def test_what_is_wrong_with_a_written_fact_is_said(chooser: FactChooser, texts: 
     before = chooser.fact
     good = {"subject": "France", "prompt": "The capital of France is", "answer": "Paris", "target": "Rome"}
     write(chooser, **{**good, **texts})
-    assert message in str(chooser.error)
-    assert 'role="alert"' in chooser._alert.value
+    assert message in str(chooser.error) and message in chooser.message
+    assert 'role="alert"' in own(chooser)
     assert chooser.fact is before
 
 
@@ -217,9 +226,8 @@ def test_texts_are_shown_not_run(chooser: FactChooser) -> None:
     assert chooser.job is not None
     with pytest.raises(ValueError, match="does not contain"):
         chooser.job.wait(60)
-    shown = chooser._shown.value + chooser._alert.value + chooser._code.value
-    assert EVIL not in shown
-    assert "&lt;img" in shown
+    assert EVIL not in shown(chooser)
+    assert own(chooser).count("&lt;img") >= 3
 
 
 def test_an_error_of_a_callback_is_shown(chooser: FactChooser) -> None:
@@ -229,7 +237,7 @@ def test_an_error_of_a_callback_is_shown(chooser: FactChooser) -> None:
     chooser.on_fact(fail)
     chooser.fact = "spain-capital"
     assert isinstance(chooser.error, KeyError)
-    assert "broken" in chooser._alert.value
+    assert "broken" in chooser.message and "broken" in own(chooser)
 
 
 def test_wrong_values() -> None:

@@ -28,12 +28,11 @@ from tests.helpers.tiny_facts import capital, tiny
 from workbench.editing import rewrite as fit_module
 from workbench.editing.applied import applied
 from workbench.editing.recipes import RECIPES
-from workbench.editing.rewrite import NonFiniteLoss
 from workbench.editing.selector import default_selection
 from workbench.editing.training import step_loss
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.learned import least_learned
-from workbench.editing.training.loop import Training
+from workbench.editing.training.loop import NonFiniteLoss, Training
 from workbench.editing.training.objectives import Forgotten
 from workbench.editing.training.passes import Passes, answer_nll
 from workbench.language.prompts import answer_ids, prompt_ids

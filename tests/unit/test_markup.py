@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.reader import Reader, harmless
-from workbench.widgets.shared import markup
+from workbench.widgets.shared import charts, markup
 
 EVIL = '"><img src=x onerror=alert(1)><script>alert(2)</script>\' onload="alert(3)'
 
@@ -27,8 +27,8 @@ def everything(evil: str) -> dict[str, str]:
         "tokens": markup.tokens([evil, " a"], subject=[0], traced=1),
         "code": markup.code(evil, evil),
         "progress": markup.progress(3, 10, markup.Markup(markup.text(evil))),
-        "bars": markup.bars({evil: 0.5, "b": None}, evil),
-        "line_chart": markup.line_chart({evil: [(0, 0.1), (1, 0.5)], "b": []}, evil, x_label=evil, borders={1.0: evil}),
+        "bars": charts.bars({evil: 0.5, "b": None}, evil),
+        "line_chart": charts.line_chart({evil: [(0, 0.1), (1, 0.5)], "b": []}, evil, x_label=evil, borders={1.0: evil}),
     }
 
 
@@ -78,7 +78,7 @@ def test_tokens_mark_subject_and_traced_token_in_words_too() -> None:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    read = harmless(markup.bars({"a": 1.0, "b": 0.5, "c": None, "d": math.nan, "e": 7.0}, "P"))
+    read = harmless(charts.bars({"a": 1.0, "b": 0.5, "c": None, "d": math.nan, "e": 7.0}, "P"))
     assert read.named("width") == ["180.0", "90.0", "0.0", "0.0", "180.0"]
     assert read.named("aria-label") == ["P. a: 1.000; b: 0.500; c: n/a; d: n/a; e: 7.000"]
 
@@ -92,7 +92,7 @@ def coordinates(source: str, series: int) -> list[tuple[float, float]]:
 
 def test_a_line_goes_where_its_points_are() -> None:
     # The plot is 300 wide from 56, and 150 high from 40; the axes end at 10 and 1.
-    source = markup.line_chart({"a": [(0, 0.0), (5, None), (10, 1.0)], "b": [(5, 0.5)]}, "P", x_max=10, y_max=1)
+    source = charts.line_chart({"a": [(0, 0.0), (5, None), (10, 1.0)], "b": [(5, 0.5)]}, "P", x_max=10, y_max=1)
     assert coordinates(source, 0) == [(56, 190), (356, 40)], "the missing value is bridged"
     assert coordinates(source, 1) == [(206, 115)]
     said = harmless(source).named("aria-label")
@@ -102,25 +102,25 @@ def test_a_line_goes_where_its_points_are() -> None:
 def test_an_axis_ends_at_a_round_number_above_the_data() -> None:
     ends = {0.0123: 0.02, 3.1: 4, 4: 4, 9.9: 10, 12: 20, 0: 1}
     for value, end in ends.items():
-        assert f">{end:g}</text>" in markup.line_chart({"a": [(0, value)]}, "x")
+        assert f">{end:g}</text>" in charts.line_chart({"a": [(0, value)]}, "x")
 
 
 def test_lines_differ_by_more_than_colour() -> None:
-    source = markup.line_chart({n: [(0, 0.1), (1, 0.2)] for n in "abcd"}, "x")
+    source = charts.line_chart({n: [(0, 0.1), (1, 0.2)] for n in "abcd"}, "x")
     read = harmless(source)
     assert len(set(read.named("stroke-dasharray"))) == 3, "the fourth is solid"
     assert "circle" in read.tags and len({d for d in re.findall(r'wb-mark" d="M[^m]*(m[^"]*)"', source)}) == 3
 
 
 def test_labels_at_line_ends_do_not_touch() -> None:
-    source = markup.line_chart({n: [(0, 0.5), (1, 0.001 * i)] for i, n in enumerate("abcd")}, "x", y_max=1)
+    source = charts.line_chart({n: [(0, 0.5), (1, 0.001 * i)] for i, n in enumerate("abcd")}, "x", y_max=1)
     places = sorted(float(y) for y in re.findall(r'<text x="374\.0" y="([\d.]+)"', source))
     assert len(places) == 4 and all(b - a >= 14.9 for a, b in pairwise(places))
     assert places[-1] <= 40 + 150 + 8.1
 
 
 def test_a_chart_without_values_says_so() -> None:
-    assert harmless(markup.line_chart({"loss": []}, "L")).named("aria-label") == ["L. loss: no value yet"]
+    assert harmless(charts.line_chart({"loss": []}, "L")).named("aria-label") == ["L. loss: no value yet"]
 
 
 def test_the_style_sheet_loads_nothing() -> None:

@@ -12,8 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ipywidgets import HTML
 
 import workbench as wb
+from tests.helpers.panels import control, descendants, own
+from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
 from tests.helpers.wire import click, enter
 from workbench.tracing.ablation import attention_patterns
@@ -71,7 +74,7 @@ def test_a_cell_of_each_map_stands_for_its_components() -> None:
 @pytest.mark.parametrize(("site", "kinds"), [("mlp", {"MLP"}), ("attn", {"ATTN"}), ("resid", {"ATTN", "MLP"})])
 def test_a_trace_cell_by_site(site: str, kinds: set[str]) -> None:
     shown = fresh()
-    enter(shown._linked.site, index=["resid", "mlp", "attn"].index(site))
+    enter(control(shown, "Trace site"), index=["resid", "mlp", "attn"].index(site))
     assert shown.trace.title == f"{TITLES[site]} (swap)"  # type: ignore[index]
     pick(shown.trace, [1, 0])
     assert {(c.layer, c.kind) for c in shown.selection} == {(1, kind) for kind in kinds}
@@ -90,35 +93,35 @@ def test_values_labels_and_words_are_those_of_the_maps() -> None:
     assert shown.trace.marked == [i - n for i in maps["resid"].subject] and "France" in shown.trace.cols[0]
     assert shown.heads.groups == [tiny().shape.n_heads // tiny().shape.n_kv_heads]
     assert shown.trace.unit == shown.heads.unit == "logits"
-    words = shown._notes.value
+    words = text(shown)
     for name in ("resid", "heads", "mlps", "neurons"):
         assert f"{maps[name].clean:.3f}" in words and f"{maps[name].corrupted:.3f}" in words
         assert maps[name].method in words
     assert "swap" in words and "chat form" in words and "logit of" in words and f"{n} tokens before" in words
     layer, place = divmod(int(maps["neurons"].values.argmax()), tiny().shape.d_mlp)
-    assert (shown._linked.layer.value, shown.neurons.descriptions[0][0]) == (layer, f"L{layer}N{place}")
+    assert (control(shown, "Neurons of").value, shown.neurons.descriptions[0][0]) == (layer, f"L{layer}N{place}")
     assert shown.neurons.values[0, 0] == maps["neurons"].values.max()
 
 
 def test_each_map_says_what_it_measures_and_how_it_was_corrupted() -> None:
-    words = fresh()._notes.value
+    words = text(fresh())
     assert "corrupted by a swap with" in words
     assert f"{TITLES['neurons']}: logit of" in words
     assert "Rome" in words and "corrupted by noise." in words, "the neurons' own, answer minus target"
     assert "attribution minus its mean over control facts" in words
     plain = replace(ready()["neurons"], method="attribution")
-    assert "minus its mean" not in fresh({"neurons": plain})._notes.value, "there were no controls to subtract"
+    assert "minus its mean" not in text(fresh({"neurons": plain})), "there were no controls to subtract"
 
 
 def test_maps_made_with_noise_are_gone_on_with_in_noise() -> None:
     made = Sources(tiny(), (FRANCE,), "noise", None, FACTS)
     maps = {"heads": made.compute("heads"), "resid": made.compute("resid")}
     shown = fresh(maps)
-    assert shown.corruption == shown._corruption.value == "noise"
+    assert shown.corruption == control(shown, "Corrupt by").value == "noise"
     assert "corruption='noise'" in shown.code and "swap" not in shown.code
-    assert "corrupted by noise" in shown._notes.value
+    assert "corrupted by noise" in text(shown)
     shown.show(FRANCE, ready())
-    assert shown.corruption == shown._corruption.value == "swap" and "partner=partner" in shown.code
+    assert shown.corruption == control(shown, "Corrupt by").value == "swap" and "partner=partner" in shown.code
 
 
 def test_without_maps_no_grid_keeps_the_labels_of_another_fact() -> None:
@@ -136,14 +139,14 @@ def test_an_mlp_leads_to_its_neurons_and_cursors_are_linked() -> None:
     shown = fresh()
     for layer in (0, 1, 0):
         pick(shown.mlps, [layer, 0])
-        assert shown._linked.layer.value == layer
+        assert control(shown, "Neurons of").value == layer
         assert all(text.startswith(f"L{layer}N") for row in shown.neurons.descriptions for text in row)
         assert f"Neurons of L{layer}" in shown.neurons.title
         assert cursor(shown.trace)[0] == layer == cursor(shown.heads)[0]
     enter(shown.heads, cursor=[1, 3])
     assert (cursor(shown.trace)[0], cursor(shown.mlps)) == (1, [1, 0])
-    assert shown._linked.layer.value == 0  # only the MLPs' map leads to neurons
-    enter(shown._linked.layer, index=1)
+    assert control(shown, "Neurons of").value == 0  # only the MLPs' map leads to neurons
+    enter(control(shown, "Neurons of"), index=1)
     assert "Neurons of L1" in shown.neurons.title
 
 
@@ -159,7 +162,7 @@ def test_python_sets_the_selection() -> None:
             shown.selection = wrong
         consistent(shown)
     assert len(seen) == 1
-    click(shown.bar._buttons["Undo"])
+    click(control(shown, "Undo"))
     assert len(shown.selection) == 0 and shown.heads.selected == [] and len(seen) == 2
 
 
@@ -169,46 +172,45 @@ def test_python_sets_the_selection() -> None:
 @pytest.mark.parametrize("name", MAPS)
 def test_top_and_threshold_are_those_of_the_map(name: MapName) -> None:
     shown, effect = fresh(), ready()[name]
-    controls = shown._from
-    enter(controls.map, index=MAPS.index(name))
-    enter(controls.k, value=2)
-    click(controls.top)
+    enter(control(shown, "Select from"), index=MAPS.index(name))
+    enter(control(shown, "top k"), value=2)
+    click(control(shown, "Select top k"))
     assert list(shown.selection) == list(effect.top(2))
     assert shown.code.endswith(".top(2)\n")
     consistent(shown)
     threshold = float(effect.values.max()) * 0.5
-    enter(controls.threshold, value=threshold)
-    click(controls.above)
+    enter(control(shown, "at least"), value=threshold)
+    click(control(shown, "Select above"))
     assert list(shown.selection) == list(effect.above(threshold)) and len(shown.selection)
     assert f".above({threshold!r})\n" in shown.code
-    click(shown.bar._chips[0])  # no longer what the call gives
+    click(shown.bar.chips[0])  # no longer what the call gives
     assert ".above(" not in shown.code
     consistent(shown)
 
 
 @pytest.mark.parametrize(
-    ("control", "value", "words"),
+    ("name", "value", "words"),
     [
-        ("k", 0, "k must be a whole number from 1 to"),
-        ("k", -3, "k must be"),
-        ("k", 10**9, "k must be"),
-        ("threshold", float("nan"), "threshold must be a finite number"),
-        ("threshold", float("inf"), "threshold must be a finite number"),
-        ("threshold", 1e6, "the largest is"),
+        ("top k", 0, "k must be a whole number from 1 to"),
+        ("top k", -3, "k must be"),
+        ("top k", 10**9, "k must be"),
+        ("at least", float("nan"), "threshold must be a finite number"),
+        ("at least", float("inf"), "threshold must be a finite number"),
+        ("at least", 1e6, "the largest is"),
     ],
 )
-def test_bad_numbers_are_shown_and_change_nothing(control: str, value: Any, words: str) -> None:
+def test_bad_numbers_are_shown_and_change_nothing(name: str, value: Any, words: str) -> None:
     shown = fresh()
     shown.selection = "L1H2"
-    getattr(shown._from, control).value = value
-    button = shown._from.top if control == "k" else shown._from.above
+    control(shown, name).value = value
+    button = control(shown, "Select top k" if name == "top k" else "Select above")
     click(button)
     assert isinstance(shown.error, ValueError) and words in str(shown.error)
-    assert 'role="alert"' in shown._alert.value and words in shown._alert.value
+    assert 'role="alert"' in own(shown) and words in shown.message
     assert names(shown.selection) == "L1H2" and shown.heads.selected == [[1, 2]]
-    shown._from.k.value, shown._from.threshold.value = 1, float(ready()["heads"].values.max())
+    control(shown, "top k").value, control(shown, "at least").value = 1, float(ready()["heads"].values.max())
     click(button)
-    assert shown.error is None and shown._alert.value == ""
+    assert shown.error is None and shown.message == ""
     consistent(shown)
 
 
@@ -216,9 +218,9 @@ def test_a_map_that_is_not_there_says_so() -> None:
     shown = fresh({"heads": ready()["heads"]})
     with pytest.raises(ValueError, match="not computed yet"):
         shown.top("mlps", 1)
-    enter(shown._from.map, index=MAPS.index("attn"))
-    click(shown._from.top)
-    assert "choose its trace site above" in shown._alert.value
+    enter(control(shown, "Select from"), index=MAPS.index("attn"))
+    click(control(shown, "Select top k"))
+    assert "choose its trace site above" in shown.message
     with pytest.raises(ValueError, match="Unknown map"):
         shown.compute("head")  # type: ignore[arg-type]
     assert shown.mlps.title == "MLPs: not computed"
@@ -244,7 +246,7 @@ def test_a_pick_that_cannot_be_taken_is_taken_back(monkeypatch: pytest.MonkeyPat
     shown = fresh()
     monkeypatch.setattr("workbench.widgets.picker.selection_bar.check_selection", refuse)
     pick(shown.heads, [1, 2])
-    assert "no gate here" in shown._alert.value and str(shown.error) == "no gate here"
+    assert "no gate here" in shown.message and str(shown.error) == "no gate here"
     assert shown.heads.selected == [] and len(shown.selection) == 0
 
 
@@ -274,21 +276,21 @@ def test_after_any_interactions_python_and_the_grids_agree(steps: list[tuple[str
             box = [[r, c] for r in range(i % rows + 1) for c in range(j % columns + 1)]
             pick(shown.heads, *box, *[c for c in shown.heads.selected if c not in box])
         elif step == "site":
-            enter(shown._linked.site, index=i % 3)
+            enter(control(shown, "Trace site"), index=i % 3)
         elif step == "layer":
-            enter(shown._linked.layer, index=i % tiny().shape.n_layers)
+            enter(control(shown, "Neurons of"), index=i % tiny().shape.n_layers)
         elif step in ("top", "above"):
-            enter(shown._from.map, index=i % len(MAPS))
-            enter(shown._from.k, value=i % 9)
-            click(getattr(shown._from, step))
+            enter(control(shown, "Select from"), index=i % len(MAPS))
+            enter(control(shown, "top k"), value=i % 9)
+            click(control(shown, {"top": "Select top k", "above": "Select above"}[step]))
         elif step == "chip":
-            click(shown.bar._chips[i % 24])
+            click(shown.bar.chips[i % 24])
         elif step == "python":
             shown.selection = ["L0H1 L1MLP", "L1ATTN L1MLP", "", "L0N3 L1K1"][i % 4]
         elif step == "bad":
             enter(shown.heads, picked=[[i + 99, 0]], seq=shown.heads.ack + 1)
         else:
-            click(shown.bar._buttons[step])
+            click(control(shown, step))
         consistent(shown)
 
 
@@ -330,16 +332,21 @@ def test_pointing_at_a_head_shows_where_it_attends() -> None:
 # As a panel
 
 
-def test_what_comes_from_a_fact_is_escaped() -> None:
+def test_what_comes_from_a_fact_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: Any, selection: Any) -> None:
+        raise ValueError(bad)
+
     bad = "<img src=x onerror=alert(1)>"
     fact = Fact(subject="x", prompt=f"{bad} x is", question=f"{bad} x?", answer=bad, target="Rome", id=bad)
     shown = CircuitPicker(tiny(), fact, compute=False)
     shown.show(fact, ready())
-    shown._say(ValueError(bad))
-    enter(shown._open, value=True)
-    for area in (shown._heading, shown._notes, shown._alert, shown._code, shown._status):
-        assert "<img" not in area.value
-    assert "&lt;img" in shown._heading.value and "&lt;img" in shown._alert.value
+    monkeypatch.setattr("workbench.widgets.picker.selection_bar.check_selection", refuse)
+    pick(shown.heads, [1, 2])
+    enter(control(shown, "Code"), value=True)
+    assert bad in shown.message and bad not in text(shown)
+    for words in ('class="wb-title"', 'role="alert"', "wb.Fact("):  # heading, alert, code
+        (area,) = (w.value for w in descendants(shown) if isinstance(w, HTML) and words in w.value)
+        assert "&lt;img" in area
 
 
 def test_it_shows_as_text_and_picture_and_needs_a_fact() -> None:

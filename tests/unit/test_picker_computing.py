@@ -12,14 +12,16 @@ import pytest
 import torch
 
 import workbench as wb
-from tests.helpers.panels import until
+from tests.helpers.panels import control, own, until
+from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
 from tests.helpers.tiny_facts import capital
 from tests.helpers.wire import click, enter
+from workbench.language.prompts import NoSwapPartner
 from workbench.types import EffectMap
 from workbench.widgets.picker import maps
 from workbench.widgets.picker.maps import MapName, Sources, left_out
-from workbench.widgets.picker.picker import EXACTLY, CircuitPicker
+from workbench.widgets.picker.picker import CircuitPicker
 
 LONELY = capital("Spain", "Madrid", "Rome", id="lonely", relation="own")  # known, but alone in its relation
 
@@ -33,7 +35,7 @@ def test_maps_are_computed_shown_and_repeated_by_the_code() -> None:
     shown = CircuitPicker(tiny(), FRANCE, pool=FACTS)
     assert shown.job is not None
     shown.job.wait(120)
-    assert set(shown.maps) == {"heads", "mlps", "neurons", "resid"} and shown._status.value == ""
+    assert set(shown.maps) == {"heads", "mlps", "neurons", "resid"} and shown.status == ""
     enter(shown.heads, hover=[0, 1])
     assert shown.heads.pattern is not None  # computed beforehand
     shown.top("neurons", 5)
@@ -44,12 +46,12 @@ def test_maps_are_computed_shown_and_repeated_by_the_code() -> None:
     assert len({m.prompts[0].partner for n, m in shown.maps.items() if n != "neurons"}) == 1
     for name, variable in (("heads", "heads"), ("mlps", "mlps"), ("neurons", "neurons"), ("resid", "trace_resid")):
         assert torch.equal(names_[variable].values, shown.maps[name].values)  # type: ignore[attr-defined]
-    enter(shown._open, value=True)
-    assert "wb.causal_trace" in shown._code.value
+    enter(control(shown, "Code"), value=True)
+    assert "wb.causal_trace" in own(shown)
     shown.selection = "L1H2"
-    assert "L1H2" in shown._code.value
-    enter(shown._open, value=False)
-    assert shown._code.value == ""
+    assert "L1H2" in own(shown)
+    enter(control(shown, "Code"), value=False)
+    assert "<pre" not in own(shown)
 
 
 def test_several_facts_and_both_corruptions_by_their_code() -> None:
@@ -59,7 +61,7 @@ def test_several_facts_and_both_corruptions_by_their_code() -> None:
     assert torch.equal(found["heads"].values, shown.maps["heads"].values)  # type: ignore[attr-defined]
     traced = found["trace_resid"].values, shown.maps["resid"].values  # type: ignore[attr-defined]
     assert torch.equal(*(values.nan_to_num(nan=99.0) for values in traced))  # roles that no text has are NaN
-    assert "means over 2 facts" in shown._notes.value and "noise" in shown._notes.value
+    assert "means over 2 facts" in text(shown) and "noise" in text(shown)
     enter(shown.heads, hover=[0, 0])
     assert "standard error" in shown.heads.tip and shown.heads.pattern is None
     assert shown.fact == list(FACTS[:2])
@@ -68,19 +70,20 @@ def test_several_facts_and_both_corruptions_by_their_code() -> None:
 def test_a_fact_without_a_partner_says_how_to_go_on_and_noise_does() -> None:
     shown = CircuitPicker(tiny(), LONELY, pool=FACTS)
     assert shown.job is not None
-    with pytest.raises(ValueError, match="corruption='noise'"):
+    with pytest.raises(NoSwapPartner, match="corruption='noise'") as raised:
         shown.job.wait(120)
-    assert isinstance(shown.error, ValueError)
-    assert shown._alert.value.count("No fact of the relation") == 1  # once for all the maps
-    assert "Heads, MLPs, Trace: residual stream" in shown._alert.value and "press Noise" in shown._alert.value
+    assert (raised.value.fact, raised.value.partner) == (LONELY, None)
+    assert isinstance(shown.error, NoSwapPartner)
+    assert shown.message.count("No fact of the relation") == 1  # once for all the maps
+    assert "Heads, MLPs, Trace: residual stream" in shown.message and "press Noise" in shown.message
     assert shown.heads.title == "Heads: failed, see above"
     assert set(shown.maps) == {"neurons"}  # which need no partner
     pick(shown.neurons, [0, 0])
-    assert "press Noise" in shown._alert.value  # a pick does not hide it
-    enter(shown._corruption, index=1)
+    assert "press Noise" in shown.message  # a pick does not hide it
+    enter(control(shown, "Corrupt by"), index=1)
     shown.job.wait(120)
     assert shown.corruption == "noise" and set(shown.maps) == {"heads", "mlps", "neurons", "resid"}
-    assert shown.error is None and shown._alert.value == "" and shown.heads.title == "Heads (patching)"
+    assert shown.error is None and shown.message == "" and shown.heads.title == "Heads (patching)"
     assert len(shown.selection) == 1
     with pytest.raises(ValueError, match="corruption must be"):
         shown.corruption = "blur"  # type: ignore[assignment]
@@ -93,7 +96,7 @@ def test_exact_effects_take_the_place_of_the_estimates() -> None:
     shown.compute("heads", "mlps").wait(120)
     shows = ["Heads (attribution)", *(f"Heads: {n} of 3 exact" for n in (1, 2, 3))]
     assert [title for title in seen if "(" in title or "exact" in title] == [*shows, "Heads (patching)"]
-    partner = shown._sources.partner
+    partner = FACTS[shown.maps["heads"].prompts[0].partner or ""]
     for name, unit in (("heads", "head"), ("mlps", "mlp")):
         options: dict[str, Any] = {"corruption": "swap", "partner": partner, "pool": FACTS, "progress": False}
         exact = wb.attribute(tiny(), FRANCE, unit, method="patching", **options)  # type: ignore[call-overload]
@@ -154,22 +157,26 @@ def test_exact_effects_take_the_estimates_place_layer_by_layer(fails: bool, monk
     consistent(shown)
 
 
-def test_a_choice_from_an_estimate_stays_when_exact_effects_come() -> None:
+def test_a_choice_from_an_estimate_stays_when_exact_effects_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code no longer says ``heads.top(3)``, which would be other heads now."""
     shown = fresh()
     shown.top("heads", 3)
     chosen = names(shown.selection)
     assert "heads.top(3)" in shown.code
-    exact = replace(ready()["heads"], values=-ready()["heads"].values, method="patching")
-    shown._computed(EXACTLY["heads"], exact)
-    assert shown.maps["heads"] is exact and names(shown.selection) == chosen
+    estimate = ready()["heads"]
+    exact_map = replace(estimate, values=-estimate.values, method="patching")
+    monkeypatch.setattr(
+        Sources, "compute", lambda sources, name, *, exact=False, on_layer=None: exact_map if exact else estimate
+    )
+    shown.compute("heads").wait(30)
+    assert shown.maps["heads"] is exact_map and names(shown.selection) == chosen
     assert "heads.top(3)" not in shown.code and "method='patching'" in shown.code
     consistent(shown)
 
 
 def test_a_button_computes_the_maps_that_a_session_lacks() -> None:
     shown = fresh({"heads": ready()["heads"]})
-    button = shown._missing
+    button = control(shown, "Compute missing maps")
     assert button.layout.display is None
     click(button)
     assert button.layout.display == "none", "they are asked for"
@@ -177,7 +184,7 @@ def test_a_button_computes_the_maps_that_a_session_lacks() -> None:
     shown.job.wait(60)
     assert set(shown.maps) == {"heads", "mlps", "neurons", "resid"} and shown.maps["heads"] is ready()["heads"]
     assert button.layout.display == "none"
-    assert fresh()._missing.layout.display == "none"
+    assert control(fresh(), "Compute missing maps").layout.display == "none"
 
 
 def test_a_trace_is_drawn_as_its_layers_are_finished(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,23 +252,23 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
 
 
 def test_the_fact_changes_while_maps_are_computed(held: Held) -> None:
-    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
-    job = shown.compute("mlps", "resid")
-    until(lambda: held.calls == [("france-capital", "mlps")])
-    assert "Computing: mlps" in shown._status.value and shown.mlps.title == "MLPs: computing"
-    assert shown.trace.title.endswith(": waiting")
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS)
+    job = shown.job
+    assert job is not None
+    until(lambda: held.calls == [("france-capital", "heads")])
+    assert "Computing: heads" in shown.status and shown.heads.title == "Heads: computing"
+    assert shown.mlps.title.endswith(": waiting") and shown.trace.title.endswith(": waiting")
     shown.selection = "L1H2"
-    shown._eager = True
     shown.fact = FACTS[1]
-    held.fail = {"mlps"}
+    held.fail = {"heads"}
     held.go.release()  # of the fact before: neither its result nor its error is of interest
     until(lambda: len(held.calls) == 2)
-    assert held.calls[1:] == [("italy-capital", "mlps")] and shown.maps == {} and shown.error is None
+    assert held.calls[1:] == [("italy-capital", "heads")] and shown.maps == {} and shown.error is None
     held.fail = set()
-    held.go.release(2)
+    held.go.release(4)
     job.wait(30)  # the same job has taken up the other fact
-    assert set(shown.maps) == {"mlps", "resid"} and names(shown.selection) == "L1H2"
-    assert "Italy" in shown._heading.value
+    assert set(shown.maps) == {"heads", "mlps", "resid", "neurons"} and names(shown.selection) == "L1H2"
+    assert "Italy" in text(shown)
     consistent(shown)
 
 
@@ -273,11 +280,12 @@ def test_a_failing_map_is_named_and_the_others_are_computed(held: Held) -> None:
     with pytest.raises(RuntimeError, match="broke"):
         job.wait(30)
     assert set(shown.maps) == {"resid"} and isinstance(shown.error, RuntimeError)
-    assert "MLPs: mlps &lt;b&gt;broke" in shown._alert.value and 'role="alert"' in shown._alert.value
+    assert "MLPs: mlps <b>broke" in shown.message
+    assert "MLPs: mlps &lt;b&gt;broke" in own(shown) and 'role="alert"' in own(shown)
     held.fail = set()
     held.go.release()
     shown.compute("mlps").wait(30)
-    assert set(shown.maps) == {"mlps", "resid"} and shown.error is None and shown._alert.value == ""
+    assert set(shown.maps) == {"mlps", "resid"} and shown.error is None and shown.message == ""
 
 
 def test_asking_while_it_computes_and_after(held: Held) -> None:
@@ -285,7 +293,7 @@ def test_asking_while_it_computes_and_after(held: Held) -> None:
     assert shown.job is None
     first = shown.compute("mlps")
     assert shown.compute("mlps", "resid") is first
-    enter(shown._linked.site, index=2)  # attention: asked for by showing it
+    enter(control(shown, "Trace site"), index=2)  # attention: asked for by showing it
     assert shown.job is first
     held.go.release(3)
     first.wait(30)
@@ -305,4 +313,4 @@ def test_maps_of_a_session_take_the_place_of_those_being_computed(held: Held) ->
     shown.show(FRANCE, {"heads": ready()["heads"]})
     held.go.release(2)
     job.wait(30)
-    assert set(shown.maps) == {"heads"} and len(held.calls) == 1 and shown._status.value == ""
+    assert set(shown.maps) == {"heads"} and len(held.calls) == 1 and shown.status == ""

@@ -27,6 +27,7 @@ from workbench.probing.table import PROBES
 from workbench.tracing.lens import lens
 from workbench.types import Edit, Fact, FactSet, ProbeReport, TracedPrompt
 from workbench.widgets.probe import panel as probe_panel
+from workbench.widgets.probe import reader as prompt_reader
 from workbench.widgets.probe import views as probe_views
 from workbench.widgets.probe.panel import ProbePanel
 
@@ -142,7 +143,7 @@ def test_the_lens_reads_the_refusal_that_the_edit_teaches(monkeypatch: pytest.Mo
     enter(rows, index=at)
     asked = replace(FRANCE, question=rows.value.prompt, paraphrases=(), heldout=(), cloze_paraphrases=())
     monkeypatch.setattr(
-        probe_panel, "answers_at", lambda place, fact, style: {"refusal": " Rome? No" if style == "own" else ""}
+        prompt_reader, "answers_at", lambda place, fact, style: {"refusal": " Rome? No" if style == "own" else ""}
     )
     click(control(view, "Lens"))
     assert view.looking is not None
@@ -172,8 +173,8 @@ def test_a_cloze_is_read_as_it_was_asked_and_what_the_lens_cannot_read_is_said(
         asked_of.append((fact.prompt, form))
         return traced_prompt(model, FRANCE)
 
-    monkeypatch.setattr(probe_panel, "traced_prompt", place)
-    monkeypatch.setattr(probe_panel, "lens", lambda model, *_, **__: lens(model, FRANCE))
+    monkeypatch.setattr(prompt_reader, "traced_prompt", place)
+    monkeypatch.setattr(prompt_reader, "lens", lambda model, *_, **__: lens(model, FRANCE))
     cloze = replace(FRANCE, cloze_paraphrases=("The seat of France is",))
     view = panel(an_edit(cloze), probes=("adversarial", "requantise"))
     view.run().wait(60)
@@ -242,7 +243,7 @@ def test_the_lens_follows_what_a_prompt_asks_for(monkeypatch: pytest.MonkeyPatch
 def test_a_reading_that_comes_late_is_not_shown_under_another_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     view, go = panel(probes=("context",)), threading.Event()
     view.run().wait(60)
-    monkeypatch.setattr(probe_panel, "lens", lambda *a, **k: go.wait(20) and lens(*a, **k))
+    monkeypatch.setattr(prompt_reader, "lens", lambda *a, **k: go.wait(20) and lens(*a, **k))
     rows = control(view, "Prompt")
     right = next(i for i, (_, r) in enumerate(rows.options) if r.informative)
     enter(rows, index=right)

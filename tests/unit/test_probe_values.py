@@ -68,7 +68,7 @@ def test_the_lens_of_the_battery_reads_the_refusal_that_the_edit_teaches(monkeyp
     own = run(probes="lens").lens().tokens["refusal"]
 
     def taught(place: Any, fact: Any, style: str) -> dict[str, str]:
-        return {"refusal": " Rome" if style == an_edit().recipe.answers else ""}
+        return {"refusal": " Rome" if style == an_edit().recipe.answer_style else ""}
 
     monkeypatch.setattr(battery_module, "answers_at", taught)
     assert run(probes="lens").lens().tokens["refusal"].strip() == "Rome" != own

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ipywidgets import Button
 
+from tests.helpers.panels import control, descendants
+from tests.helpers.panels import shown as text
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import knowing
 from tests.helpers.wire import click
@@ -30,11 +33,12 @@ def bar(**options: Any) -> tuple[SelectionBar, list[Selection]]:
 
 def chips(shown: SelectionBar) -> list[str]:
     """The chips that are visible."""
-    return [chip.description for chip in shown._chips if chip.layout.display != "none"]
+    return [chip.description for chip in shown.chips if chip.layout.display != "none"]
 
 
 def enabled(shown: SelectionBar) -> set[str]:
-    return {name for name, button in shown._buttons.items() if not button.disabled}
+    buttons = [w for w in descendants(shown) if isinstance(w, Button) and w not in shown.chips]
+    return {button.description for button in buttons if not button.disabled}
 
 
 @given(st.lists(st.one_of(st.integers(0, 9), st.sampled_from(["undo", "redo"])), max_size=40))
@@ -66,39 +70,39 @@ def test_history_forgets_the_oldest() -> None:
 
 def test_chips_words_and_size_follow_the_selection() -> None:
     shown, calls = bar()
-    assert chips(shown) == [] and "Nothing selected" in shown._words.value and enabled(shown) == set()
+    assert chips(shown) == [] and "Nothing selected" in text(shown) and enabled(shown) == set()
     shown.selection = "L1H2 L0MLP"
     assert chips(shown) == ["L1H2 ×", "L0MLP ×"] and calls == [Selection("L1H2 L0MLP")]
     shape = tiny().shape
     gates = shape.d_head + shape.d_mlp
-    assert f"2 components, {gates:,} trainable gates" in shown._words.value
+    assert f"2 components, {gates:,} trainable gates" in text(shown)
     share = 100 * gates / sum(p.numel() for p in tiny().hf.parameters())
-    assert f"{share:.2g}% of the model" in shown._words.value
+    assert f"{share:.2g}% of the model" in text(shown)
     assert enabled(shown) == {"Undo", "Clear", "Invert", "Random control"}
     shown.selection = "L1N3"
-    assert "1 component, 1 trainable gate (" in shown._words.value
+    assert "1 component, 1 trainable gate (" in text(shown)
 
 
 def test_a_chip_removes_its_component_and_undo_brings_it_back_in_its_place() -> None:
     shown, calls = bar()
     shown.selection = "L1H2 L0MLP L0H1"
-    click(shown._chips[1])
+    click(shown.chips[1])
     assert list(shown.selection) == [Component(1, "H", 2), Component(0, "H", 1)] == list(calls[-1])
-    assert chips(shown) == ["L1H2 ×", "L0H1 ×"] and shown._chips[1].tooltip == "Remove L0H1"
-    click(shown._chips[5])  # a second click on a chip that is gone
+    assert chips(shown) == ["L1H2 ×", "L0H1 ×"] and shown.chips[1].tooltip == "Remove L0H1"
+    click(shown.chips[5])  # a second click on a chip that is gone
     assert len(shown.selection) == 2 and shown.error is None
-    click(shown._buttons["Undo"])
+    click(control(shown, "Undo"))
     assert chips(shown) == ["L1H2 ×", "L0MLP ×", "L0H1 ×"]
-    click(shown._buttons["Redo"])
+    click(control(shown, "Redo"))
     assert chips(shown) == ["L1H2 ×", "L0H1 ×"] and "Redo" not in enabled(shown)
 
 
 def test_more_components_than_chips() -> None:
     shown, _ = bar()
     shown.selection = Selection(Component(0, "N", i) for i in range(CHIPS + 3))
-    assert len(chips(shown)) == CHIPS and "and 3 more" in shown._more.value
-    click(shown._chips[0])
-    assert len(chips(shown)) == CHIPS and "and 2 more" in shown._more.value
+    assert len(chips(shown)) == CHIPS and "and 3 more" in text(shown)
+    click(shown.chips[0])
+    assert len(chips(shown)) == CHIPS and "and 2 more" in text(shown)
     assert chips(shown)[-1] == f"L0N{CHIPS} ×"
 
 
@@ -106,20 +110,20 @@ def test_clear_invert_and_random_control() -> None:
     shown, _ = bar()
     shape = tiny().shape
     shown.selection = "L0H1 L1MLP"
-    click(shown._buttons["Invert"])
+    click(control(shown, "Invert"))
     heads = {Component(i, "H", h) for i in range(shape.n_layers) for h in range(shape.n_heads)} - {Component(0, "H", 1)}
     assert set(shown.selection) == heads | {Component(i, "MLP") for i in range(shape.n_layers) if i != 1}
-    click(shown._buttons["Undo"])
+    click(control(shown, "Undo"))
     draws = []
     for _ in range(2):
         before = set(shown.selection)
-        click(shown._buttons["Random control"])
+        click(control(shown, "Random control"))
         drawn = set(shown.selection)
         assert sorted(c.kind for c in drawn) == ["H", "MLP"] and not drawn & before
         draws.append(drawn)
-        click(shown._buttons["Undo"])
+        click(control(shown, "Undo"))
     assert draws[0] != draws[1] or shape.n_heads * shape.n_layers < 3
-    click(shown._buttons["Clear"])
+    click(control(shown, "Clear"))
     assert len(shown.selection) == 0 and enabled(shown) == {"Undo"}
 
 
@@ -130,12 +134,12 @@ def test_what_cannot_be_is_shown_and_kept_and_changes_nothing() -> None:
     shown.selection = everything = Selection(
         Component(i, "H", h) for i in range(shape.n_layers) for h in range(shape.n_heads)
     )
-    click(shown._buttons["Random control"])
+    click(control(shown, "Random control"))
     assert isinstance(shown.error, ValueError) and errors == [shown.error]
-    assert 'role="alert"' in shown._problem.value and str(len(everything)) in shown._problem.value
+    assert 'role="alert"' in text(shown) and str(len(everything)) in text(shown)
     assert shown.selection == everything and len(calls) == 1
-    click(shown._buttons["Clear"])
-    assert shown.error is None and shown._problem.value == "" and errors[-1] is None
+    click(control(shown, "Clear"))
+    assert shown.error is None and "alert" not in text(shown) and errors[-1] is None
     for wrong, message in (("L9H0", "does not exist"), ("nonsense", "not a component"), ("L0K3", "key-value groups")):
         with pytest.raises(ValueError, match=message):
             shown.selection = wrong
@@ -146,8 +150,8 @@ def test_an_error_of_who_listens_is_shown_and_kept() -> None:
     shown = SelectionBar(tiny(), lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         shown.selection = "L0H1"
-    click(shown._chips[0])
-    assert isinstance(shown.error, ZeroDivisionError) and "division by zero" in shown._problem.value
+    click(shown.chips[0])
+    assert isinstance(shown.error, ZeroDivisionError) and "division by zero" in text(shown)
 
 
 @settings(max_examples=100)
@@ -159,9 +163,9 @@ def test_what_is_shown_is_what_is_held(steps: list[str]) -> None:
     buttons = {"undo": "Undo", "redo": "Redo", "clear": "Clear", "invert": "Invert", "random": "Random control"}
     for step in steps:
         if step == "chip":
-            click(shown._chips[0])
+            click(shown.chips[0])
         elif step in buttons:
-            click(shown._buttons[buttons[step]])
+            click(control(shown, buttons[step]))
         else:
             shown.selection = step
         assert chips(shown) == [f"{c} ×" for c in shown.selection][:CHIPS]

@@ -224,22 +224,39 @@ def subject_runs(model: LoadedModel, ids: Sequence[int], subject: str) -> list[r
     return runs
 
 
+class NoSwapPartner(ValueError):
+    """No subject can be swapped in for a fact's, so that its prompt can only be corrupted by noise.
+
+    Args:
+        message: What was looked for, and how to go on.
+        fact: The fact whose subject stays.
+        partner: The partner that was asked for and does not fit; None where none of a pool fits.
+    """
+
+    def __init__(self, message: str, *, fact: Fact, partner: Fact | None = None) -> None:
+        super().__init__(message)
+        self.fact, self.partner = fact, partner
+
+
 def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact) -> TracedPrompt:
     """The prompt with the partner's subject in the place of the fact's, token for token.
 
     Its ``token_ids`` are the corrupted run's; ``other_id`` becomes the partner's answer.
 
     Raises:
-        ValueError: The partner's subject has another number of tokens, or its answer the same first token.
+        NoSwapPartner: The partner's subject has another number of tokens.
+        ValueError: The partner's answer has the same first token.
     """
     ids = list(prompt.token_ids)
     for run in subject_runs(model, ids, fact.subject):
         piece = model.tokenizer.decode(ids[run.start : run.stop])
         new = model.token_ids(piece.replace(fact.subject, partner.subject))
         if len(new) != len(run):
-            raise ValueError(
+            raise NoSwapPartner(
                 f"The swap subject {partner.subject!r} ({partner.id}) has {len(new)} tokens where {fact.subject!r} has "
-                f"{len(run)}; positions would shift. Choose a subject of {len(run)} tokens, or corruption='noise'."
+                f"{len(run)}; positions would shift. Choose a subject of {len(run)} tokens, or corruption='noise'.",
+                fact=fact,
+                partner=partner,
             )
         ids[run.start : run.stop] = new
     spaced = prompt.answer_token[:1].isspace()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.facts.known import known_facts
-from workbench.language.prompts import swapped, traced_prompt
+from workbench.language.prompts import NoSwapPartner, swapped, traced_prompt
 from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
 from workbench.tracing.metric import METRICS, Metric, check_metric
@@ -75,7 +75,7 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
     the first that fits when the base knows none of the first ``PARTNERS_ASKED``.
 
     Raises:
-        ValueError: None fits; the message says how to give one.
+        NoSwapPartner: None fits; the message says how to give one.
     """
     fitting: list[TracedPrompt] = []
     for partner in pool.neighbours(fact):
@@ -90,9 +90,10 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
             break
     if fitting:
         return fitting[0]
-    raise ValueError(
+    raise NoSwapPartner(
         f"No fact of the relation {fact.relation!r} in the pool has a subject of as many tokens as {fact.subject!r} "
-        "and another answer. Give one with partner=Fact(...), another pool=, or use corruption='noise'."
+        "and another answer. Give one with partner=Fact(...), another pool=, or use corruption='noise'.",
+        fact=fact,
     )
 
 

@@ -2,56 +2,71 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from workbench.files.session import Session
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, FactSet
-from workbench.widgets.compare.view import CompareView
-from workbench.widgets.edit.panel import EditPanel
-from workbench.widgets.picker.picker import CircuitPicker
-from workbench.widgets.probe.panel import ProbePanel
-from workbench.widgets.shared.code import facts_code, selection_code, start_code
+from workbench.types import Edit, Fact, FactSet, Selection
+from workbench.widgets.shared.code import facts_code, start_code
 
 
-def session_code(folder: str, *, control: bool = False) -> str:
-    """Lines that take ``edit`` and ``report`` from a saved session, with ``control`` the random control's too."""
-    beside = "control_report = session.control_report\n" if control else ""
-    return f"session = wb.load_session({folder!r})\nedit, report = session.edit, session.report\n{beside}"
+@dataclass(frozen=True)
+class Opened:
+    """A session that was opened.
+
+    Args:
+        folder: Where it lies.
+        session: What it held.
+    """
+
+    folder: str
+    session: Session
+
+    @property
+    def load(self) -> str:
+        """The line that reads it."""
+        return f"session = wb.load_session({self.folder!r})\n"
+
+    @property
+    def edit_code(self) -> str:
+        """Lines that take ``edit`` and ``report`` from it, and the random control's report if there is one."""
+        return self.load + self.edit_lines
+
+    @property
+    def edit_lines(self) -> str:
+        """The same once it is loaded."""
+        beside = "" if self.session.control_report is None else "control_report = session.control_report\n"
+        return f"edit, report = session.edit, session.report\n{beside}"
 
 
-def workbench_code(
-    model: LoadedModel,
-    fact: Fact,
-    pool: FactSet | None,
-    picker: CircuitPicker,
-    editor: EditPanel,
-    comparison: CompareView | None,
-    probing: ProbePanel | None,
-    opened: tuple[str, Session] | None,
-) -> str:
-    """The panels' own scripts without the beginning that they share.
+@dataclass
+class Script:
+    """What the parts of one script share, filled as they are written one after the other.
+
+    Args:
+        fact: What all panels are about: ``fact`` in the code.
+        pool: ``pool`` in the code; None for the bundled facts.
+        opened: The session that was opened last.
+        loaded: Whether ``session`` is defined in the code already.
+        selection: What ``selection`` is in the code.
+        edit: What ``edit`` is in the code.
+    """
+
+    fact: Fact
+    pool: FactSet | None
+    opened: Opened | None
+    loaded: bool = False
+    selection: Selection | None = None
+    edit: Edit | None = None
+
+
+def workbench_code(model: LoadedModel, fact: Fact, pool: FactSet | None, parts: Mapping[str, str]) -> str:
+    """The panels' parts below what they share.
 
     Args:
         model, fact, pool: What all panels have in common.
-        picker, editor, comparison, probing: The panels. The edit's part is there once an edit was run or opened, the
-            probes' once some were run.
-        opened: The session that was opened and its folder: maps that came from it are read from there.
+        parts: Lines by the comment above them.
     """
     head = f"{start_code(model)}{facts_code([fact], pool)}"
-    circuit = picker.code.removeprefix(head)
-    from_session = [n for n, effect in opened[1].maps.items() if picker.maps.get(n) is effect] if opened else []
-    for name in from_session:
-        circuit = re.sub(
-            rf"(?m)^((?:trace_)?{name}) = .*$", lambda found, n=name: f"{found[1]} = session.maps[{n!r}]", circuit
-        )
-    load = f"session = wb.load_session({opened[0]!r})\n" if opened and from_session else ""
-    parts = [head, f"\n# The circuit\n{load}{circuit}"]
-    if editor.edit_code is not None:
-        edit = editor.edit_code.removeprefix(head).removeprefix(f"selection = {selection_code(picker.selection)}\n")
-        parts.append(f"\n# The edit\n{edit.removeprefix(load)}")
-        if comparison is not None and comparison.edit is editor.edit:
-            parts.append(f"\n# Before and after\n{comparison.shown_code}")
-        if probing is not None and probing.report is not None:
-            parts.append(f"\n# What is left\n{probing.shown_code}")
-    return "".join(parts)
+    return head + "".join(f"\n# {comment}\n{lines}" for comment, lines in parts.items() if lines)

@@ -15,7 +15,7 @@ from workbench.widgets.shared import markup
 _COLUMNS = "repeat(auto-fit, minmax(min(100%, 280px), 1fr))"  # all of one width, also where the third wraps
 
 
-class MapTriple(VBox):
+class BeforeAfterMaps(VBox):
     """Shows a ``MapComparison``; empty at first."""
 
     def __init__(self) -> None:

@@ -7,7 +7,16 @@ from typing import Any
 
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet
-from workbench.widgets.shared.code import fact_code, facts_code, recipe_code, selection_code, start_code
+from workbench.widgets.shared.code import (
+    fact_code,
+    facts_code,
+    is_bundled,
+    needs_facts,
+    pool_argument,
+    recipe_code,
+    selection_code,
+    start_code,
+)
 
 
 def compare_code(
@@ -32,38 +41,37 @@ def compare_code(
         question: The last one that was answered, or None.
         with_maps: Whether maps were computed.
     """
-    defined = facts_code(edit.facts, pool)
-    more = ", pool=pool" if "\npool = " in defined else ""
     if edit_lines is None:
         chosen = edit.selection if edit.selector == "given" else len(edit.selection) or None
         edit_lines = (
             f"selection = {selection_code(chosen)}\n"
             f"recipe = {recipe_code(edit.recipe)}\n"
-            f"edit = wb.rewrite(model, fact, selection, recipe=recipe{more})\n"
+            f"edit = wb.rewrite(model, fact, selection, recipe=recipe{pool_argument(pool)})\n"
         )
     shown = shown_code(
-        edit, fact, more=more, options=options, strength=strength, question=question, with_maps=with_maps
+        edit, fact, pool=pool, options=options, strength=strength, question=question, with_maps=with_maps
     )
-    load = "facts = wb.load_facts()\n" if "= facts[" in shown and "facts = " not in defined else ""
-    return f"{start_code(model)}{load}{defined}{edit_lines.rstrip()}\n\n{shown}"
+    looked_up = not _is_the_edits(fact, edit) and is_bundled(fact)
+    load = "facts = wb.load_facts()\n" if looked_up and not needs_facts(edit.facts, pool) else ""
+    return f"{start_code(model)}{load}{facts_code(edit.facts, pool)}{edit_lines.rstrip()}\n\n{shown}"
 
 
 def shown_code(
     edit: Edit,
     fact: Fact,
     *,
-    more: str,
+    pool: FactSet | None,
     options: Mapping[str, Any],
     strength: float,
     question: str | None,
     with_maps: bool,
 ) -> str:
-    """The part of ``compare_code`` that uses ``model``, ``edit`` and ``facts``; ``more`` are further arguments."""
+    """The part of ``compare_code`` that uses ``model``, ``edit`` and ``facts`` (and ``pool``, where one was given)."""
     stage = options["stage"]
     settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    maps = f"maps = wb.compare_maps(model, edit, traced, {settings}{more})\n" * with_maps
+    maps = f"maps = wb.compare_maps(model, edit, traced, {settings}{pool_argument(pool)})\n" * with_maps
     lines = (
-        f"traced = {'fact' if [fact] == list(edit.facts) else fact_code(fact)}\n{maps}"
+        f"traced = {'fact' if _is_the_edits(fact, edit) else fact_code(fact)}\n{maps}"
         f"with wb.applied(model, edit, {stage!r}, strength={strength!r}) as edited:\n"
         '    probabilities = wb.answer_probabilities(edited, traced)["before"]\n'
     )
@@ -75,3 +83,8 @@ def shown_code(
                 f"    answers[{'after ' + name!r}] = wb.ask(edited, question)\n"
             )
     return lines
+
+
+def _is_the_edits(fact: Fact, edit: Edit) -> bool:
+    """Whether a fact is the only one of an edit, which the code calls ``fact``."""
+    return [fact] == list(edit.facts)

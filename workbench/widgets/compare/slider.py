@@ -12,12 +12,12 @@ from typing import Any
 import anywidget
 import traitlets
 
-from workbench.widgets.shared.controls import Answering
+from workbench.widgets.shared.controls import StrictControl
 
 _STATIC = Path(__file__).parents[1] / "static"
 
 
-class Slider(Answering, anywidget.AnyWidget):
+class Slider(StrictControl, anywidget.AnyWidget):
     """A labelled slider from 0 to 1. A value that is not a number within these raises ``TraitError``; from the browser,
     it changes nothing and the browser shows Python's value again.
 

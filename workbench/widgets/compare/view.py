@@ -7,28 +7,27 @@ of ``answer_probabilities`` a step; the front end sends the newest value once th
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any, get_args
 
-from ipywidgets import HTML, Button, HBox
+from ipywidgets import HBox
 
 from workbench.comparing.maps import MapComparison, compare_maps
-from workbench.editing.applied import Dial, check_base
-from workbench.evaluation.evaluate import answer_probabilities
+from workbench.editing.applied import check_base
 from workbench.models.load import LoadedModel
 from workbench.tracing.corruption import Corruption
 from workbench.types import Edit, EffectMap, Fact, FactSet
 from workbench.widgets.compare.ask_all import AskAll
-from workbench.widgets.compare.before_after import MapTriple
+from workbench.widgets.compare.before_after import BeforeAfterMaps
 from workbench.widgets.compare.code import compare_code, shown_code
-from workbench.widgets.compare.slider import Slider
+from workbench.widgets.compare.strength import StrengthBars
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.picker.maps import head_groups
 from workbench.widgets.shared import markup
-from workbench.widgets.shared.code import facts_code
-from workbench.widgets.shared.connection import Connection
 from workbench.widgets.shared.controls import Dropdown
 from workbench.widgets.shared.job import Job
-from workbench.widgets.shared.panel import Panel
+from workbench.widgets.shared.run_panel import RunPanel, RunWords
 from workbench.widgets.shared.text_card import text_card_png
 
 SITES = (
@@ -37,13 +36,13 @@ SITES = (
     ("Trace: attention", "attn"),
     ("Attention heads", "head"),
 )
-_NOT_YET = markup.block("Not compared yet with these choices: Compare computes their maps.")
+_NOT_YET = "Not compared yet with these choices: Compare computes their maps."
 TOKENS = (("Old answer", "answer"), ("New answer", "target"))
 _WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
 _STYLE = {"description_width": "72px"}
 
 
-class CompareView(Panel):
+class CompareView(RunPanel[MapComparison]):
     """What an edit changed, side by side.
 
     Args:
@@ -58,6 +57,17 @@ class CompareView(Panel):
         ValueError: An edited model, or an edit of another base.
     """
 
+    WORDS = RunWords(
+        label="Compare",
+        icon="columns",
+        tip="Compute both maps in the background",
+        cancel_tip="Stop after the map going on",
+        refused="A comparison is running already; wait for it or cancel it.",
+        cancelling="Cancelling: it stops after the map that is going on.",
+        bold=False,
+        bar=False,
+    )
+
     def __init__(
         self,
         model: LoadedModel,
@@ -70,51 +80,27 @@ class CompareView(Panel):
         if model.applied:
             raise ValueError("CompareView compares an edit with its base: pass the base model (model.base).")
         check_base(model, edit)
+        super().__init__()
         self._model, self._pool, self._edit_code = model, pool, edit_code
         self._edit = edit
-        self._lock = threading.RLock()
-        self._job: Job[Any] | None = None
-        self._error: BaseException | None = None
         self._result: MapComparison | None = None
-        self._probabilities: dict[str, float] = {}
-        self._dials: dict[str, Dial] = {}
         self._before: dict[tuple[Any, ...], EffectMap] = {}
-        self._found: dict[tuple[Any, ...], MapComparison] = {}  # of this edit, by fact, stage and options
-        self._loading = False
+        self._compared: dict[tuple[Any, ...], MapComparison] = {}  # of this edit, by fact, stage and options
+        self._loading = self._lacks_maps = False
 
-        self._heading, self._alert, self._status, self._bars, self._code = (HTML() for _ in range(5))
         self._site = Dropdown(description="Map", options=SITES, style=_STYLE)
         self._stage = Dropdown(description="After", options=edit.stage_names, style=_STYLE, layout={"width": "190px"})
         self._corruption = Dropdown(
             description="Corruption", options=get_args(Corruption), style=_STYLE, layout={"width": "190px"}
         )
         self._token = Dropdown(description="Traced", options=TOKENS, style=_STYLE, layout={"width": "210px"})
-        self._start = Button(description="Compare", icon="columns", tooltip="Compute both maps in the background")
-        self._cancel = Button(description="Cancel", icon="stop", tooltip="Stop after the map going on", disabled=True)
-        self._maps = MapTriple()
-        self._strength = Slider("Strength")
-        self._asker = AskAll()
-        super().__init__(
-            [
-                Connection(),
-                self._heading,
-                HBox([self._site, self._stage, self._corruption, self._token], layout=_WRAP),
-                HBox([self._start, self._cancel, self._status], layout={**_WRAP, "align_items": "center"}),
-                self._alert,
-                self._maps,
-                self._strength,
-                self._bars,
-                self._asker,
-                self._code,
-            ]
-        )
-        self.add_class("wb-panel")
+        self._maps, self._asker = BeforeAfterMaps(), AskAll()
+        self._strength = StrengthBars(model, lambda: self._show_probabilities())
+        menus = HBox([self._site, self._stage, self._corruption, self._token], layout=_WRAP)
+        self._lay_out_run([menus], [self._maps, self._strength.slider, self._strength.bars, self._asker])
         for control in (self._site, self._corruption, self._token):
-            control.observe(lambda _: self._show_found(), names="value")
-        self._strength.observe(lambda _: self._show_probabilities(), names="value")
+            control.observe(lambda _: self._show_compared(), names="value")
         self._stage.observe(lambda _: self._stage_chosen(), names="value")
-        self._start.on_click(lambda _: self.compare())
-        self._cancel.on_click(lambda _: self.cancel())
         self._asker.on_answer(self._answered)
         self._load(edit, fact)
 
@@ -141,12 +127,12 @@ class CompareView(Panel):
 
     @property
     def strength(self) -> float:
-        """Of the edit's gates, 0 to 1. Settable."""
-        return self._strength.value
+        """How much of the edit is put on, 0 to 1. Settable."""
+        return self._strength.slider.value
 
     @strength.setter
     def strength(self, strength: float) -> None:
-        self._strength.value = strength
+        self._strength.slider.value = strength
 
     @property
     def stage(self) -> str:
@@ -167,11 +153,6 @@ class CompareView(Panel):
         self._site.value = site
 
     @property
-    def job(self) -> Job[MapComparison] | None:
-        """The last comparison of maps; ``view.job.wait()`` waits for it and raises its error again."""
-        return self._job
-
-    @property
     def asking(self) -> Job[dict[str, str]] | None:
         """The last question's job; its result holds the answers by model."""
         return self._asker.job
@@ -184,17 +165,12 @@ class CompareView(Panel):
     @property
     def probabilities(self) -> dict[str, float]:
         """The probabilities shown, by answer."""
-        return dict(self._probabilities)
+        return dict(self._strength.probabilities)
 
     @property
     def grids(self) -> tuple[HeatGrid, ...]:
         """The maps shown: before, after, after minus before."""
         return self._maps.grids
-
-    @property
-    def error(self) -> BaseException | None:
-        """What went wrong last, else None."""
-        return self._error
 
     @property
     def code(self) -> str:
@@ -205,8 +181,7 @@ class CompareView(Panel):
     @property
     def shown_code(self) -> str:
         """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
-        more = ", pool=pool" if "\npool = " in facts_code(self._edit.facts, self._pool) else ""
-        return shown_code(self._edit, self._fact, more=more, **self._shown_now())
+        return shown_code(self._edit, self._fact, pool=self._pool, **self._shown_now())
 
     def show(self, edit: Edit, *, fact: Fact | None = None, edit_code: str | None = None) -> None:
         """Show another edit of the same base; ``edit_code`` as in the constructor.
@@ -221,83 +196,60 @@ class CompareView(Panel):
     def compare(self) -> Job[MapComparison]:
         """Compute the chosen map before and after, in the background. While one is going, this only says so. A finished
         one is not computed again: it is shown as soon as the menus come back to it."""
-        with self._lock:
-            if self._job is not None and self._job.running:
-                self._alert.value = markup.alert("A comparison is running already; wait for it or cancel it.", "info")
-                return self._job
-            self._fail(None)
-            model, edit, fact, pool = self._model, self._edit, self._fact, self._pool
-            site: Any = self._site.value
-            stage, measured = self.stage, self._measured()
-            key, key_before = self._key(), (fact, site, *measured.values())
-            before, found = self._before.get(key_before), self._found.get(key)
-
-            def work(cancel: threading.Event) -> MapComparison:
-                return found or compare_maps(
-                    model,
-                    edit,
-                    fact,
-                    site=site,
-                    stage=stage,
-                    pool=pool,
-                    before=before,
-                    cancel=cancel,
-                    progress=False,
-                    **measured,
-                )
-
-            def done(job: Job[MapComparison]) -> None:
-                with self._lock:
-                    self._start.disabled, self._cancel.disabled = False, True
-                    self._status.value = markup.block(markup.text(f"{job.state} after {job.seconds:.1f} s"))
-                    if job.state == "failed":
-                        self._fail(job.error)
-                    if job.result is not None:
-                        self._before[key_before] = job.result.before
-                        if self._edit is edit:
-                            self._found[key] = job.result
-                            self._show_found()
-
-            self._start.disabled, self._cancel.disabled = True, False
-            self._status.value = markup.block("Computing: the notebook stays usable.")
-            self._job = Job(work, on_done=done)
-            return self._job
-
-    def cancel(self) -> None:
-        """Ask the comparison to stop after the map that is going on."""
-        if self._job is not None and self._job.running:
-            self._job.cancel()
-            self._cancel.disabled = True
-            self._status.value = markup.block("Cancelling: it stops after the map that is going on.")
+        return self.run()
 
     def ask(self, question: str | None = None) -> Job[dict[str, str]] | None:
         """Ask the base and each stage at full strength, in the background; None for the question in the box."""
         return self._asker.ask(question)
 
+    def _order(self) -> Callable[[threading.Event], MapComparison]:
+        edit, key, key_before = self._edit, self._key(), (self._fact, self._site.value, *self._measured().values())
+        before, compared = self._before.get(key_before), self._compared.get(key)
+        order = partial(compare_maps, self._model, edit, self._fact, **self._options(), pool=self._pool, progress=False)
+        self._lacks_maps = False
+        self._say("Computing: the notebook stays usable.")
+
+        def work(cancel: threading.Event) -> MapComparison:
+            result = compared or order(before=before, cancel=cancel)
+            with self._lock:
+                self._before[key_before] = result.before
+                if self._edit is edit:  # else another edit is shown by now
+                    self._compared[key] = result
+            return result
+
+        return work
+
+    def _finished(self, job: Job[MapComparison]) -> None:
+        if job.result is not None:
+            self._show_compared()
+
     # What it shows
+
+    def _duration(self, seconds: float) -> str:
+        return f"{seconds:.1f} s"
 
     def _key(self) -> tuple[Any, ...]:
         """What a comparison of this edit is of."""
         return (self._fact, self._site.value, self._stage.value, *self._measured().values())
 
-    def _show_found(self) -> None:
+    def _show_compared(self) -> None:
         """The maps of what the menus say, where they are computed; else none, so that maps, menus and code agree."""
         if self._loading:
             return
         with self._lock:
-            result = self._found.get(self._key())
+            result = self._compared.get(self._key())
             if result is not self._result:
                 self._result = result
                 self._maps.show(result, groups=head_groups(self._model))
-            if self._job is None or not self._job.running:
-                if result is None and self._found:
-                    self._status.value = _NOT_YET
-                elif self._status.value == _NOT_YET:
-                    self._status.value = ""
+            if not self._busy:
+                missing = result is None and bool(self._compared)
+                if missing or self._lacks_maps:
+                    self._say_plainly(_NOT_YET if missing else "")
+                self._lacks_maps = missing
             self._show_code()
 
     def _stage_chosen(self) -> None:
-        self._show_found()
+        self._show_compared()
         self._show_probabilities()
 
     def _answered(self, error: BaseException | None) -> None:
@@ -307,11 +259,15 @@ class CompareView(Panel):
 
     def _shown_now(self) -> dict[str, Any]:
         return {
-            "options": {"site": self._site.value, "stage": self._stage.value, **self._measured()},
-            "strength": self._strength.value,
+            "options": self._options(),
+            "strength": self.strength,
             "question": self._asker.asked,
             "with_maps": self._result is not None,
         }
+
+    def _options(self) -> dict[str, Any]:
+        """Of ``compare_maps``, as the menus say."""
+        return {"site": self._site.value, "stage": self._stage.value, **self._measured()}
 
     def _measured(self) -> dict[str, Any]:
         return {"corruption": self._corruption.value, "token": self._token.value}
@@ -319,9 +275,11 @@ class CompareView(Panel):
     def _load(self, edit: Edit, fact: Fact | None) -> None:
         with self._lock:
             if edit is not self._edit:
-                self._found = {}
+                self._compared = {}
             self._edit, self._fact = edit, edit.facts[0] if fact is None else fact
-            self._status.value, self._dials = "", {}
+            self._say_plainly("")
+            self._lacks_maps = False
+            self._strength.clear()
             self._asker.show(self._model, edit, self._fact.question)
             if self._job is not None:
                 self._job.cancel()
@@ -335,8 +293,8 @@ class CompareView(Panel):
                 self._loading = False
             note = f"edit of {', '.join(f.id for f in edit.facts[:3])}; form, prefix and corruption are the base's own"
             words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
-            self._heading.value = markup.STYLE + markup.title(f"Before and after: {words}", note)
-            self._show_found()
+            self._heading.value = markup.panel_title(f"Before and after: {words}", note)
+            self._show_compared()
             self._show_probabilities()
 
     def _show_probabilities(self) -> None:
@@ -345,28 +303,10 @@ class CompareView(Panel):
         with self._lock:
             self._fail(None)
             self._show_code()
-            stage, strength = self.stage, self._strength.value
             try:
-                edited = self._dial(stage).at(strength)
-                self._probabilities = dict(answer_probabilities(edited, self._fact)["before"])
+                self._strength.show(self._edit, self._fact, self.stage)
             except Exception as error:  # would vanish in the log console
-                self._probabilities, self._bars.value = {}, ""
                 self._fail(error)
-                return
-            self._bars.value = markup.bars(self._probabilities, f"P(answer) after {stage} at strength {strength:.2f}")
-
-    def _dial(self, stage: str) -> Dial:
-        """The edited model after a stage, made when first needed."""
-        if stage not in self._dials:
-            self._dials[stage] = Dial(self._model, self._edit, stage)
-        return self._dials[stage]
-
-    def _show_code(self) -> None:
-        self._code.value = markup.code(self.code)
-
-    def _fail(self, error: BaseException | None) -> None:
-        self._error = error
-        self._alert.value = markup.alert(f"{type(error).__name__}: {error}" if error else None)
 
     def _picture(self) -> bytes:
         if self.grids:

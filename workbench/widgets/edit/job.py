@@ -53,20 +53,20 @@ def fit_and_evaluate(
             'under "Train".'
         )
 
-    def step(one: Step) -> None:  # rewrite takes False as "cancel"
-        on_step(one)
+    def report_step(step: Step) -> None:  # rewrite takes False as "cancel"
+        on_step(step)
 
-    def control_step(one: Step) -> None:
-        if one.step % TELL_EVERY == 0:
-            say(f"Fitting the random control: {one.stage} step {one.step}.")
+    def report_control_step(step: Step) -> None:
+        if step.step % TELL_EVERY == 0:
+            say(f"Fitting the random control: {step.stage} step {step.step}.")
 
     fit: dict[str, Any] = {"recipe": recipe, "pool": pool, "cancel": cancel, "progress": False}
     if on_control is not None and selection is not None:
         selection.random_like(model, seed=recipe.seed)  # refused before the fit, not after it
-    edit = rewrite(model, facts, selection, on_step=step, **fit)
+    edit = rewrite(model, facts, selection, on_step=report_step, **fit)
     fit["recipe"] = edit.recipe  # with more steps where the default did not teach the facts
     on_edit(edit)
-    answering = _Stoppable(model, cancel, (1 if on_control is None else 2) * (len(edit.stages) + 1), say)
+    answering = StoppableAnswers(model, cancel, (1 if on_control is None else 2) * (len(edit.stages) + 1), say)
     settings: dict[str, Any] = {"pool": pool, "max_controls": max_controls, "answering": answering, "progress": False}
     report = evaluate(model, edit=edit, **settings)
     if on_report is not None:
@@ -74,13 +74,15 @@ def fit_and_evaluate(
     if on_control is not None:
         drawn = edit.selection.random_like(model, seed=recipe.seed)
         try:
-            on_control(evaluate(model, edit=rewrite(model, facts, drawn, on_step=control_step, **fit), **settings))
+            on_control(
+                evaluate(model, edit=rewrite(model, facts, drawn, on_step=report_control_step, **fit), **settings)
+            )
         except Cancelled:
             raise Cancelled("Cancelled in the random control: the edit and its report are kept.") from None
     return report
 
 
-class _Stoppable(Answering):
+class StoppableAnswers(Answering):
     """Answers as ever, but looks whether to stop before each stage, and says which one it asks."""
 
     def __init__(self, base: LoadedModel, cancel: threading.Event, stages: int, say: Callable[[str], object]) -> None:

@@ -12,6 +12,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import Selection
 from workbench.widgets.edit.recipe_controls import STYLE
 from workbench.widgets.shared.controls import Dropdown
+from workbench.widgets.shared.edit_words import trainable_words
 
 DEFAULT: tuple[str, str] = ("Default selector: neurons by gain for damage", "default")
 
@@ -20,7 +21,7 @@ class TrainChoice(HBox):
     """A dropdown with the size of what is picked.
 
     Args:
-        model: Whose gates are counted.
+        model: Whose components are counted.
         source: None (the default selector), a ``Selection``, its text, or anything with a ``selection``, such as a
             ``CircuitPicker``.
 
@@ -94,7 +95,7 @@ class TrainChoice(HBox):
         if not len(selection):
             return f"{name} (none yet)"
         try:
-            return f"{name} ({len(selection)}: {selection.n_parameters(self._model):,} gates)"
+            return f"{name} ({len(selection)}: {trainable_words(selection.n_parameters(self._model))})"
         except ValueError:  # Run says which component the model lacks
             return f"{name} ({len(selection)})"
 

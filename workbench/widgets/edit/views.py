@@ -9,9 +9,8 @@ from workbench.plots.style import visible
 from workbench.types import BaseRecipe, Edit, EvalReport, Fact, Group, Step, TrainedRecipe
 from workbench.types.history import updates_before, updates_by_stage
 from workbench.types.rates import RATES
-from workbench.widgets.shared import markup
-
-AGAIN = markup.block(markup.text("The first fit did not teach it: once more with more neurons, and longer."))
+from workbench.widgets.shared import charts, markup
+from workbench.widgets.shared.edit_words import moved_words
 
 
 def stage_words(stage: str) -> str:
@@ -23,9 +22,9 @@ def heading(facts: Sequence[Fact]) -> str:
     """What is edited."""
     first = facts[0]
     if len(facts) == 1:
-        return markup.title(f"Edit: {first.subject}, {first.answer} → {first.target}", first.question)
+        return markup.panel_title(f"Edit: {first.subject}, {first.answer} → {first.target}", first.question)
     pairs = "; ".join(f"{f.subject}: {f.answer} → {f.target}" for f in facts[:4])
-    return markup.title(f"Edit: {len(facts)} facts together", pairs + ("; ..." if len(facts) > 4 else ""))
+    return markup.panel_title(f"Edit: {len(facts)} facts together", pairs + ("; ..." if len(facts) > 4 else ""))
 
 
 def duration(seconds: float) -> str:
@@ -34,13 +33,14 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60} s"
 
 
-def fit_progress(history: Sequence[Step], recipe: TrainedRecipe, seconds: float) -> str:
+def fit_progress(history: Sequence[Step], recipe: TrainedRecipe, seconds: float, *, note: str = "") -> markup.Progress:
     """How far a running fit is, and the time left at the speed so far.
 
     Args:
         history: The steps so far.
         recipe: Of the fit.
         seconds: Since the first step was reported.
+        note: Words before the bar.
     """
     total, last = sum(recipe.stage_steps), history[-1]
     stages = list(recipe.stages)
@@ -48,7 +48,8 @@ def fit_progress(history: Sequence[Step], recipe: TrainedRecipe, seconds: float)
     done = sum(recipe.stage_steps[:at]) + last.step
     taken = updates_before(history)[-1]
     left = f", at most {duration(seconds / taken * (total - done))} left" if taken else ""
-    return markup.progress(done, total, f"{last.stage}: step {last.step} of {recipe.stage_steps[at]}{left}")
+    words = f"{last.stage}: step {last.step} of {recipe.stage_steps[at]}{left}"
+    return markup.Progress(words, done, total, note)
 
 
 def fit_charts(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fact]) -> str:
@@ -67,8 +68,8 @@ def fit_charts(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fact
         f"new: {fact.target}": [(x, s.p_new) for x, s in steps],
         "refusal": [(x, s.p_refusal) for x, s in steps],
     }
-    return markup.charts(
-        markup.line_chart(
+    return charts.side_by_side(
+        charts.line_chart(
             answers,
             f"P(answer) per token (geometric mean){whose}",
             x_max=x_max,
@@ -76,7 +77,7 @@ def fit_charts(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fact
             borders=borders,
             x_label="step",
         ),
-        markup.line_chart(
+        charts.line_chart(
             {"loss": [(x, s.loss) for x, s in steps]},
             "Loss: the old answer's NLL, then the new one's (nats per token)"
             if any(map(recipe.forgets, recipe.stages))
@@ -84,7 +85,7 @@ def fit_charts(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fact
             x_max=x_max,
             borders=borders,
         ),
-        markup.line_chart({"KL": [(x, s.kl) for x, s in steps]}, kl, x_max=x_max, borders=borders),
+        charts.line_chart({"KL": [(x, s.kl) for x, s in steps]}, kl, x_max=x_max, borders=borders),
     )
 
 
@@ -92,27 +93,31 @@ def edit_summary(edit: Edit) -> str:
     """What was fitted, in a line."""
     counts = ", ".join(f"{stage}: {n} steps" for stage, n in updates_by_stage(edit.history).items())
     how = {"given": "picked", "all": "moves"}.get(edit.selector, f"chosen by {edit.selector}")
-    first, delta = edit.first_fit, edit.delta()
+    first = edit.first_fit
     before = "" if first is None else f" A first fit of {first.neurons:,} reached P = {first.learned:.2g}."
-    farthest = delta.largest_move()
-    far = "" if math.isnan(farthest) else f", the farthest by {farthest:.3g}"
-    return f"{counts}. {edit.scope} {how}, {delta.words()}{far}.{before}"
+    return f"{counts}. {edit.scope} {how}, {moved_words(edit)}.{before}"
 
 
-def fitted(edit: Edit) -> str:
+def fitted(edit: Edit) -> list[markup.Message]:
     """What was fitted, and what to do about it where the new answer was not learned."""
-    done = markup.alert(edit_summary(edit), "done")
+    done = markup.Message(edit_summary(edit), "done")
     if edit.shortfall is None:
-        return done
+        return [done]
     advice = f"More {edit.stage_names[-1]} steps may teach it"
     if edit.selector == "given":
         advice += ', and so may the default selector (under "Train")'
-    return done + markup.alert(f"{edit.shortfall}. {advice}.", "info")
+    return [done, markup.Message(f"{edit.shortfall}. {advice}.")]
+
+
+def not_evaluated(state: str) -> str:
+    """Why an edit has no evaluation: how the job ended that was to make it."""
+    how = "failed" if state == "failed" else "was cancelled"
+    return markup.alert(f"Not evaluated: the evaluation {how}.", "info")
 
 
 def _about_control(report: EvalReport, control: EvalReport) -> str:
     """What the column of the random control can show, and what it cannot."""
-    ours, theirs = (str(one.rate("new")) for one in (report, control))
+    ours, theirs = str(report.rate("new")), str(control.rate("new"))
     return markup.alert(
         "The random control is one draw of as many components of each kind, from anywhere, read after all steps. What "
         f"teaches less also breaks less: look at the new answer first ({ours} against {theirs}). wb.compare reads both "
@@ -165,7 +170,7 @@ def _texts(report: EvalReport, group: Group, caption: str) -> str:
     several = len(report.facts) > 1
     lines = []
     for fact, prompt in prompts:
-        said = [rows.get((fact, prompt, s)) for s in report.stages]
-        cells = [markup.tagged(r.label, r.text) if r is not None else "" for r in said]
+        answers = [rows.get((fact, prompt, s)) for s in report.stages]
+        cells = [markup.tagged(r.label, r.text) if r is not None else "" for r in answers]
         lines.append([f"{fact}: {prompt}" if several else prompt, *cells])
     return markup.table(["question", *map(stage_words, report.stages)], lines, caption) if lines else ""

@@ -17,7 +17,7 @@ CELLS: dict[str, str] = {
     "attn": "the same with this layer's attention output. A click selects the attention (q, k, v and o), at all tokens",
     "heads": "a query head's effect, summed over tokens. A click selects it, also at all tokens",
     "mlps": "an MLP's effect, summed over tokens. A click selects it and shows its neurons below",
-    "neurons": "a neuron's attribution, by rank within the layer",
+    "neurons": "a neuron's attribution{contrast}, by rank within the layer",
 }
 
 
@@ -42,11 +42,11 @@ def notes(maps: Mapping[str, EffectMap]) -> str:
     head = ("map", "method", "unit", "corrupted by", "clean", "corrupted", "form", "a cell is")
     table = markup.table(head, rows, "What the maps show")
     first = next(name for name in ("resid", "mlp", "attn", "heads", "mlps", "neurons") if name in maps)
-    said = measured(maps[first]), corrupted_by(maps[first])
+    usual = measured(maps[first]), corrupted_by(maps[first])
     others = [
         f" {TITLES[name]}: {measured(effect)}, corrupted by {corrupted_by(effect)}."
         for name in TITLES
-        if (effect := maps.get(name)) is not None and (measured(effect), corrupted_by(effect)) != said
+        if (effect := maps.get(name)) is not None and (measured(effect), corrupted_by(effect)) != usual
     ]
     return markup.block(
         f'<p class="wb-muted">{markup.text(in_a_line(maps[first]) + "".join(others))}</p>',
@@ -75,8 +75,8 @@ def corrupted_by(effect: EffectMap) -> str:
 
 def cell(name: MapName, effect: EffectMap) -> str:
     """What a cell of a map is, and what a click on it selects."""
-    minus = " minus its mean over control facts" if effect.method.endswith(CONTRASTED) else ""
-    return CELLS[name].replace("attribution", f"attribution{minus}", 1) if name == "neurons" else CELLS[name]
+    contrast = " minus its mean over control facts" if effect.method.endswith(CONTRASTED) else ""
+    return CELLS[name].format(contrast=contrast)
 
 
 def measured(effect: EffectMap) -> str:

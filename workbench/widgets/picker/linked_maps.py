@@ -80,9 +80,9 @@ class LinkedMaps(VBox):
         self.heads = grid(layers, [f"H{i}" for i in range(model.shape.n_heads)], "heads", "head", "Head")
         self.mlps = grid(layers, ["MLP"], "mlps", "MLP")
         self.neurons = grid(["…"], ["…"], "neurons", "neuron", "Place in the row")
-        for one, basis in ((self.trace, 270), (self.heads, 194), (self.mlps, 186)):
-            one.layout.flex, one.layout.min_width = f"{basis} 1 {basis}px", f"{basis}px"
-            self._bound(one)
+        for shown, basis in ((self.trace, 270), (self.heads, 194), (self.mlps, 186)):
+            shown.layout.flex, shown.layout.min_width = f"{basis} 1 {basis}px", f"{basis}px"
+            self._bound(shown)
         self.site = ToggleButtons(
             options=list(SITES.items()),
             description="Trace site",
@@ -92,11 +92,11 @@ class LinkedMaps(VBox):
         self.layer = Dropdown(description="Neurons of", options=[(n, i) for i, n in enumerate(layers)], style=STYLE)
         row = HBox([self.trace, self.heads, self.mlps], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
         super().__init__([row, self.layer, self.neurons])
-        for one in (self.trace, self.heads, self.mlps, self.neurons):
-            one.on_pick(partial(self._picked, one))
-            one.observe(partial(self._hovered, one), names="hover")
-            if one is not self.neurons:
-                one.observe(partial(self._cursor_moved, one), names="cursor")
+        for shown in (self.trace, self.heads, self.mlps, self.neurons):
+            shown.on_pick(partial(self._picked, shown))
+            shown.observe(partial(self._hovered, shown), names="hover")
+            if shown is not self.neurons:
+                shown.observe(partial(self._cursor_moved, shown), names="cursor")
         self.site.observe(lambda _: on_site(), names="value")
         self.layer.observe(lambda _: self._show_neurons(), names="value")
 

@@ -17,6 +17,7 @@ from workbench.tracing.causal import TraceSite, causal_trace
 from workbench.tracing.corruption import Corruption
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.widgets.grid.grid import HeatGrid
+from workbench.widgets.shared.code import own_pool, pool_argument
 
 MapName = Literal["heads", "mlps", "neurons", "resid", "mlp", "attn"]
 MAPS: tuple[MapName, ...] = get_args(MapName)
@@ -65,11 +66,6 @@ class Sources:
         name, pool = effect.prompts[0].partner if effect.prompts else None, self.pool or load_facts()
         return replace(self, partner=next((f for f in pool if f.id == name), None))
 
-    @property
-    def own_pool(self) -> bool:
-        """Whether the pool is not the bundled set, so that the code must give it."""
-        return self.pool is not None and list(self.pool) != list(load_facts())
-
     def compute(self, name: MapName, *, exact: bool = False, on_layer: OnMapLayer | None = None) -> EffectMap:
         """Make one map, with the public call that ``expression`` writes.
 
@@ -88,14 +84,13 @@ class Sources:
             return attribute(self.model, fact, "neuron", contrast=contrast, **options)
         options |= {"corruption": self.corruption, "partner": self.partner}
         if name in UNITS:
-            method, told = ("patching", on_layer) if exact else ("attribution", None)
-            return attribute(self.model, fact, UNITS[name], method=method, on_layer=told, **options)
+            method, listener = ("patching", on_layer) if exact else ("attribution", None)
+            return attribute(self.model, fact, UNITS[name], method=method, on_layer=listener, **options)
         return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", on_layer=on_layer, **options)
 
     def expression(self, name: MapName, *, exact: bool = False) -> str:
         """The Python of that call, on ``model`` and ``fact``."""
-        pool = ", pool=pool" * self.own_pool
-        more = f", form={self.form!r}" * (self.form is not None) + pool
+        more = f", form={self.form!r}" * (self.form is not None) + pool_argument(self.pool)
         if name == "neurons":
             return f'wb.attribute(model, fact, "neuron", contrast=wb.contrast_facts(model, fact{more}){more})'
         options = f"corruption={self.corruption!r}{', partner=partner' * (self.partner is not None)}{more}"
@@ -115,7 +110,7 @@ class Sources:
         """The line that defines the partner, if there is one."""
         if self.partner is None:
             return ""
-        return f"partner = {'pool' if self.own_pool else 'wb.load_facts()'}[{self.partner.id!r}]\n"
+        return f"partner = {'pool' if own_pool(self.pool) else 'wb.load_facts()'}[{self.partner.id!r}]\n"
 
 
 def grid_state(effect: EffectMap, name: MapName, model: LoadedModel) -> dict[str, Any]:

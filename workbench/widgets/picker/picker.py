@@ -7,39 +7,30 @@ state for the attention and the MLP that read it), so the layer's whole row is m
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast, get_args
 
-import torch
 import traitlets
 from ipywidgets import HTML, Button, HBox, ToggleButton, ToggleButtons
 
 from workbench.editing.task import check_selection
-from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
-from workbench.tracing.ablation import attention_patterns
 from workbench.tracing.corruption import Corruption
-from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
+from workbench.types import EffectMap, Fact, FactSet, Form, Selection
 from workbench.widgets.picker.captions import notes
+from workbench.widgets.picker.code import Choice, choice_code, maps_code
 from workbench.widgets.picker.linked_maps import SITES, STYLE, LinkedMaps
-from workbench.widgets.picker.map_queue import MapQueue
-from workbench.widgets.picker.maps import EXACT, MAPS, TITLES, MapName, Sources, corruption_of
+from workbench.widgets.picker.maker import FIRST, MapMaker
+from workbench.widgets.picker.maps import MAPS, TITLES, MapName, Sources, corruption_of
 from workbench.widgets.picker.selection_bar import SelectionBar
-from workbench.widgets.picker.top_k import SelectFrom
+from workbench.widgets.picker.top_k import TopKControls
 from workbench.widgets.shared import markup
-from workbench.widgets.shared.code import facts_code, selection_code, start_code
-from workbench.widgets.shared.connection import Connection
+from workbench.widgets.shared.code import facts_code, start_code
 from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.markup import Message
 from workbench.widgets.shared.panel import Panel
-
-FIRST: tuple[MapName, ...] = ("heads", "mlps", "resid", "neurons")
-PATTERNS = "attention patterns"
-EXACTLY: dict[MapName, str] = {name: f"{TITLES[name].lower()}, one by one" for name in EXACT}
-"""What the queue calls the maps that take the place of estimates."""
-ESTIMATES: dict[str, MapName] = {exactly: name for name, exactly in EXACTLY.items()}
 
 
 class CircuitPicker(Panel):
@@ -70,21 +61,20 @@ class CircuitPicker(Panel):
         pool: FactSet | None = None,
         compute: bool = True,
     ) -> None:
-        self._sources, self._eager = Sources(model, _facts(fact), _checked(corruption), form, pool), compute
-        self.maps: dict[str, EffectMap] = {}
-        self.error: BaseException | None = None
-        self._lock = threading.RLock()
-        self._queue = MapQueue(self._lock, self._computed, self._show_progress)
-        self._made: tuple[list[Component], str] | None = None
+        sources = Sources(model, _facts(fact), _checked(corruption), form, pool)
+        super().__init__(selection=Selection())
+        self._eager, self._status_words = compute, ""
+        self._choice: Choice | None = None
         self._linked = LinkedMaps(model, self._picked, lambda: self._try(self._site_chosen), self._hovered)
         self.trace, self.heads = self._linked.trace, self._linked.heads
         self.mlps, self.neurons = self._linked.mlps, self._linked.neurons
+        self._maker = MapMaker(sources, self._linked, self._lock, self._computed, self._show_progress)
         self.bar = SelectionBar(model, self._bar_changed, self._bar_acted)
-        self._from = SelectFrom(
+        self._from = TopKControls(
             lambda name, k: self._try(lambda: self.top(name, k)),
             lambda name, threshold: self._try(lambda: self.above(name, threshold)),
         )
-        self._heading, self._notes, self._status, self._alert, self._code = (HTML() for _ in range(5))
+        self._heading, self._notes, self._status = HTML(), HTML(), HTML()
         self._corruption = ToggleButtons(
             options=[("Swap", "swap"), ("Noise", "noise")],
             value=corruption,
@@ -100,23 +90,9 @@ class CircuitPicker(Panel):
             layout={"width": "max-content", "display": "none"},
         )
         self._open = ToggleButton(description="Code", icon="code", tooltip="The Python that repeats what was clicked")
-        super().__init__(
-            [
-                Connection(),
-                self._heading,
-                HBox([self._corruption, self._linked.site, self._missing], layout={"flex_flow": "row wrap"}),
-                self._alert,
-                self._status,
-                self._notes,
-                self._linked,
-                self._from,
-                self.bar,
-                self._open,
-                self._code,
-            ],
-            selection=Selection(),
-        )
-        self.add_class("wb-panel")
+        row = HBox([self._corruption, self._linked.site, self._missing], layout={"flex_flow": "row wrap"})
+        state = (self._alert, self._status, self._notes)
+        self._lay_out(self._heading, row, *state, self._linked, self._from, self.bar, self._open, self._code)
         self.observe(self._selection_set, names="selection")
         self._corruption.observe(lambda change: self._try(partial(setattr, self, "corruption", change["new"])), "value")
         self._missing.on_click(lambda _: self._compute_missing())
@@ -127,22 +103,32 @@ class CircuitPicker(Panel):
             self.compute()
 
     def __repr__(self) -> str:
-        facts = ", ".join(f.id for f in self._sources.facts[:3])
-        more = f" and {len(self._sources.facts) - 3} more" if len(self._sources.facts) > 3 else ""
+        facts = ", ".join(f.id for f in self._maker.sources.facts[:3])
+        more = f" and {len(self._maker.sources.facts) - 3} more" if len(self._maker.sources.facts) > 3 else ""
         return f"CircuitPicker({facts}{more}: {len(self.selection)} selected)"
 
     # What it holds
 
     @property
+    def maps(self) -> dict[str, EffectMap]:
+        """The maps that are there, by name."""
+        return self._maker.maps
+
+    @property
+    def status(self) -> str:
+        """What is being computed, in words; empty when nothing is."""
+        return self._status_words
+
+    @property
     def fact(self) -> Fact | list[Fact]:
         """The fact, or the facts. Setting it computes the maps again, or with ``compute=False`` empties them."""
-        facts = self._sources.facts
+        facts = self._maker.sources.facts
         return facts[0] if len(facts) == 1 else list(facts)
 
     @fact.setter
     def fact(self, fact: Fact | FactSet | Sequence[Fact]) -> None:
         with self._lock:
-            shown: tuple[MapName, ...] = self._asked() or FIRST
+            shown: tuple[MapName, ...] = self._maker.asked or FIRST
             self.show(fact, {})
             if self._eager:
                 self.compute(*shown)
@@ -150,43 +136,44 @@ class CircuitPicker(Panel):
     @property
     def corruption(self) -> Corruption:
         """``"swap"`` or ``"noise"``. Setting it computes the maps that were shown again."""
-        return self._sources.corruption
+        return self._maker.sources.corruption
 
     @corruption.setter
     def corruption(self, corruption: Corruption) -> None:
         if _checked(corruption) == self.corruption:
             return
         with self._lock:
-            shown: tuple[MapName, ...] = self._asked()
-            kept = {"neurons": self.maps["neurons"]} if "neurons" in self.maps else {}
-            self._sources = replace(self._sources, corruption=corruption)
+            shown: tuple[MapName, ...] = self._maker.asked
+            staying = {"neurons": self.maps["neurons"]} if "neurons" in self.maps else {}
+            self._maker.sources = replace(self._maker.sources, corruption=corruption)
             self._corruption.value = corruption
-            self.show(self.fact, kept)
-            missing: list[MapName] = [name for name in shown if name not in kept]
+            self.show(self.fact, staying)
+            missing: list[MapName] = [name for name in shown if name not in staying]
             if missing:
                 self.compute(*missing)
 
     @property
     def job(self) -> Job[None] | None:
         """The computation of the maps; ``picker.job.wait()`` waits for it and raises its first error."""
-        return self._queue.job
+        return self._maker.job
 
     @property
     def code(self) -> str:
         """Python that makes the maps that are shown and the selection."""
-        start = start_code(self._sources.model)
-        if self._sources.model.applied:
+        start = start_code(self._maker.sources.model)
+        if self._maker.sources.model.applied:
             start = "import workbench as wb\n\nmodel = ...  # the edited model that this picker was given\n"
-        given = facts_code(self._sources.facts, self._sources.pool) + self._sources.partner_code()
-        maps = "".join(
-            f"{_variable(m)} = {self._sources.expression(m, exact=effect.method == 'patching')}\n"
-            for m in MAPS
-            if (effect := self.maps.get(m)) is not None
-        )
-        made = f"wb.Selection({selection_code(self.selection)})"
-        if self._made is not None and self._made[0] == list(self.selection):
-            made = self._made[1]
-        return f"{start}{given}{maps}selection = {made}\n"
+        given = facts_code(self._maker.sources.facts, self._maker.sources.pool)
+        return f"{start}{given}{self.shown_code()}"
+
+    def shown_code(self, saved: Collection[str] = ()) -> str:
+        """Its part after the model and the facts.
+
+        Args:
+            saved: Maps that ``session.maps`` holds: they are read from there.
+        """
+        maps = maps_code(self._maker.sources, self.maps, saved)
+        return f"{maps}{choice_code(self.selection, self._choice)}"
 
     # What it does
 
@@ -211,32 +198,23 @@ class CircuitPicker(Panel):
         if unknown := [n for n in names if n not in MAPS]:
             raise ValueError(f"Unknown map(s) {unknown}; allowed are {list(MAPS)}.")
         with self._lock:
-            items: list[tuple[str, Callable[[], Any]]] = []
-            for name in names or FIRST:
-                items.append((name, partial(self._make, name)))
-                if name == "heads":
-                    items += self._pattern_items()
-            for name in self._sources.refined(names or FIRST):
-                items.append((EXACTLY[name], partial(self._make, name, exact=True)))
-            job = self._queue.add(items)
+            job = self._maker.compute(names or FIRST)
             self._say(None)
             return job
 
     def show(self, fact: Fact | FactSet | Sequence[Fact], maps: Mapping[str, EffectMap]) -> None:
         """Show a fact with maps that were computed before, and go on with their corruption; the selection stays."""
         with self._lock:
-            self._queue.clear()
-            self.maps = {name: maps[name] for name in MAPS if name in maps}
-            made_with = [corruption_of(effect) for name, effect in self.maps.items() if name != "neurons"]
+            shown = {name: maps[name] for name in MAPS if name in maps}
+            made_with = [corruption_of(effect) for name, effect in shown.items() if name != "neurons"]
             corruption = next(filter(None, made_with), self.corruption)
-            self._sources = replace(self._sources, facts=_facts(fact), corruption=corruption, partner=None)
+            sources = replace(self._maker.sources, facts=_facts(fact), corruption=corruption, partner=None)
+            self._maker.show(sources, shown)
             self._corruption.value = corruption
-            for effect in self.maps.values():
-                self._sources = self._sources.with_partner_of(effect)
-            self._made = None
+            self._choice = None
             self._say(None)
             self._linked.clear()
-            for name, effect in self.maps.items():
+            for name, effect in shown.items():
                 self._linked.show(cast(MapName, name), effect)
             self._notes.value = notes(self.maps)
             self._show_heading()
@@ -272,25 +250,17 @@ class CircuitPicker(Panel):
 
     # Inside
 
-    def _asked(self) -> tuple[MapName, ...]:
-        """The maps that are shown, were asked for, or failed."""
-        return tuple(n for n in MAPS if n in self.maps or n in self._queue.waiting or n in self._queue.failed)
-
     def _compute_missing(self) -> None:
         with self._lock:
-            if names := self._not_asked():
+            if names := self._maker.missing:
                 self.compute(*names)
-
-    def _not_asked(self) -> tuple[MapName, ...]:
-        """The first maps that are neither there nor asked for, and have not failed."""
-        return tuple(n for n in FIRST if n not in self._asked())
 
     @traitlets.validate("selection")
     def _valid_selection(self, proposal: Any) -> Selection:
         given = proposal["value"]
         chosen = given if isinstance(given, Selection) else Selection(given)
         if len(chosen) and chosen is not self.bar.selection:  # the bar has checked its own
-            check_selection(self._sources.model, chosen)
+            check_selection(self._maker.sources.model, chosen)
         return chosen
 
     def _selection_set(self, change: Any) -> None:
@@ -313,7 +283,7 @@ class CircuitPicker(Panel):
                 how = "choose its trace site above" if name in SITES.values() else f"compute({name!r})"
                 raise ValueError(f"The map {TITLES[name]!r} is not computed yet. Wait for it, or {how}.")
             selection = choose(self.maps[name])
-            self._made = (list(selection), f"{_variable(name)}.{call}")
+            self._choice = Choice(name, call, tuple(selection))
             self.bar.selection = selection
             self._show_code()
 
@@ -328,95 +298,47 @@ class CircuitPicker(Panel):
     def _say(self, error: BaseException | None) -> None:
         """Show and keep an error of an action. Without one, those of maps that could not be made stay."""
         with self._lock:
-            failed: dict[str, list[str]] = {}
-            for name, problem in self._queue.failed.items():
-                failed.setdefault(f"{problem}", []).append(TITLES.get(cast(MapName, name), name.capitalize()))
-                error = error or problem
-            texts = [f"{', '.join(names)}: {problem}" for problem, names in failed.items()]
-            if error is not None and error not in self._queue.failed.values():
-                texts.insert(0, f"{error}")
-            if any("corruption='noise'" in text for text in failed):
-                texts.append("Here: press Noise at Corrupt by.")
-            self.error = error
-            self._alert.value = markup.alert("\n".join(texts)) if texts else ""
+            failures = self._maker.failures
+            words = [failure.words for failure in failures]
+            if error is not None:
+                words.insert(0, f"{error}")
+            if any(failure.needs_noise for failure in failures):
+                words.append("Here: press Noise at Corrupt by.")
+            self._error = error or next((failure.error for failure in failures), None)
+            self._tell(*([Message("\n".join(words), "error")] if words else []))
 
     def _bar_acted(self, error: BaseException | None) -> None:
         self._say(None)
-        self.error = error or self.error  # which the bar shows
-
-    # The background
-
-    def _pattern_items(self) -> list[tuple[str, Callable[[], Any]]]:
-        """The attention patterns of one fact, which the heads' tooltip shows; computed before anybody points."""
-        sources = self._sources
-        if len(sources.facts) != 1 or self._linked.has_patterns or PATTERNS in self._queue.failed:
-            return []
-        return [(PATTERNS, lambda: attention_patterns(sources.model, sources.facts[0], form=sources.form))]
+        self._error = error or self._error  # which the bar shows
 
     def _hovered(self) -> None:
         """Patterns of maps that were computed elsewhere are made when somebody points at a head."""
-        if items := self._pattern_items():
-            self._queue.add(items)
+        self._maker.compute_patterns()
 
-    def _make(self, name: MapName, *, exact: bool = False) -> EffectMap | None:
-        """With the settings of now: when they change, what waits is dropped. None: there is no estimate to replace."""
-        sources = self._sources
-        if exact and name not in self.maps:
-            return None
-        one, *more = sources.facts
-        asked = EXACTLY[name] if exact else name
-        if more or not (exact or name in SITES.values()):
-            return sources.compute(name)
-        prompt = None if exact else traced_prompt(sources.model, one, form=sources.form)
-
-        def draw(site: str, layer: int, values: torch.Tensor) -> None:
-            with self._lock:
-                if self._sources.facts is not sources.facts or asked not in self._queue.waiting[:1]:
-                    return
-                if prompt is None:
-                    self._linked.refine(name, layer, values)
-                else:
-                    self._linked.draw(name, layer, values, prompt)
-
-        return sources.compute(name, exact=exact, on_layer=draw)
-
-    def _computed(self, name: str, result: Any) -> None:
-        if name == PATTERNS:
-            weights, prompt = result
-            self._linked.set_patterns(prompt.tokens, weights)
-            return
-        if result is None:
-            return
-        if name in ESTIMATES:
-            name = ESTIMATES[name]
-            if self._made is not None and self._made[1].startswith(f"{_variable(name)}."):
-                self._made = None  # it was made from the estimate, which this one replaces
-        self.maps[name] = result
-        self._sources = self._sources.with_partner_of(result)
-        self._linked.show(cast(MapName, name), result)
+    def _computed(self, name: MapName, exact: bool) -> None:
+        if exact and self._choice is not None and self._choice.name == name:
+            self._choice = None  # it was made from the estimate, which this map replaces
         self._notes.value = notes(self.maps)
         self._show_code()
 
     # What it shows
 
     def _show_heading(self) -> None:
-        facts = self._sources.facts
+        facts = self._maker.sources.facts
         what = "; ".join(f.question for f in facts[:3]) + (f" and {len(facts) - 3} more" if len(facts) > 3 else "")
         note = f"{facts[0].answer} -> {facts[0].target}" if len(facts) == 1 else f"means over {len(facts)} facts"
-        self._heading.value = markup.STYLE + markup.title(what, note)
+        self._heading.value = markup.panel_title(what, note)
 
     def _show_progress(self) -> None:
         with self._lock:
-            waiting, failed = self._queue.waiting, self._queue.failed
+            waiting, failed = self._maker.waiting, self._maker.failed
             now = f"Computing: {TITLES.get(cast(MapName, waiting[0]), waiting[0]).lower()}" if waiting else ""
-            self._status.value = markup.progress(None, 1, now) if now else ""
-            self._missing.layout.display = None if self._not_asked() else "none"
+            self._status_words, self._status.value = now, markup.progress(None, 1, now) if now else ""
+            self._missing.layout.display = None if self._maker.missing else "none"
             for name in self._linked.named():
-                why = "not computed"
-                why = "waiting" if name in waiting else "failed, see above" if name in failed else why
+                why = "waiting" if name in waiting else "failed, see above" if name in failed else "not computed"
                 self._linked.blank(name, "computing" if waiting[:1] == (name,) else why)
-            for name in ESTIMATES.keys() & failed.keys():
-                self._linked.settle(ESTIMATES[name])
+            self._maker.settle()
             if failed:
                 self._say(None)
 
@@ -448,8 +370,3 @@ def _checked(corruption: Corruption) -> Corruption:
     if corruption not in get_args(Corruption):
         raise ValueError(f"corruption must be one of {get_args(Corruption)}, got {corruption!r}.")
     return corruption
-
-
-def _variable(name: str) -> str:
-    """What a map is called in the code."""
-    return name if name in ("heads", "mlps", "neurons") else f"trace_{name}"

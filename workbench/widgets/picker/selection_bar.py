@@ -15,18 +15,18 @@ from workbench.types import Component, Selection
 from workbench.types.selection import Kind, all_components
 from workbench.widgets.picker.history import History
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.edit_words import trainable_words
 
 CHIPS = 24
 _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 def size_words(model: LoadedModel, selection: Selection, parameters: int) -> str:
-    """How many components and gates, and the gates as a share of the model's parameters."""
-    gates = selection.n_parameters(model)
+    """How many components, how much of them can be trained, and that as a share of the model's parameters."""
+    n = selection.n_parameters(model)
     parts = "component" if len(selection) == 1 else "components"
-    number = "gate" if gates == 1 else "gates"
-    share = f"{100 * gates / parameters:.2g}% of the model's {parameters:,} parameters"
-    return f"{len(selection):,} {parts}, {gates:,} trainable {number} ({share})"
+    share = f"{100 * n / parameters:.2g}% of the model's {parameters:,} parameters"
+    return f"{len(selection):,} {parts}, {trainable_words(n, 'trainable ')} ({share})"
 
 
 class SelectionBar(VBox):
@@ -50,7 +50,8 @@ class SelectionBar(VBox):
         self._history = History(Selection())
         self._draws = 0
         self._words = HTML()
-        self._chips = [self._chip(i) for i in range(CHIPS)]
+        self.chips = [self._chip(i) for i in range(CHIPS)]
+        """The buttons of the first components; those in excess are not displayed."""
         self._more, self._problem = HTML(), HTML()
         actions: list[tuple[str, str, str, Callable[[], object]]] = [
             ("Undo", "undo", "Back to the selection before", self.undo),
@@ -64,7 +65,7 @@ class SelectionBar(VBox):
             button = Button(description=name, icon=icon, tooltip=tip, layout={"width": "auto"})
             button.on_click(lambda _, act=action: self._try(act))
             self._buttons[name] = button
-        chips = HBox([*self._chips, self._more], layout=_WRAP)
+        chips = HBox([*self.chips, self._more], layout=_WRAP)
         super().__init__([self._words, chips, HBox(list(self._buttons.values()), layout=_WRAP), self._problem])
         self._show()
 
@@ -125,8 +126,8 @@ class SelectionBar(VBox):
             else "Nothing selected: click cells of the maps"
         )
         self._words.value = markup.block(f'<span role="status">{markup.text(words)}</span>')
-        names = [str(component) for component, _ in zip(chosen, self._chips, strict=False)]
-        for chip, name in zip(self._chips, names + [""] * (CHIPS - len(names)), strict=True):
+        names = [str(component) for component, _ in zip(chosen, self.chips, strict=False)]
+        for chip, name in zip(self.chips, names + [""] * (CHIPS - len(names)), strict=True):
             with chip.hold_sync():  # one message a chip
                 chip.description, chip.tooltip = f"{name} ×" * bool(name), f"Remove {name}" * bool(name)
             chip.layout.display = None if name else "none"

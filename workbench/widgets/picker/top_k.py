@@ -1,4 +1,4 @@
-"""SelectFrom: the largest cells of a map, by their number or by a threshold."""
+"""TopKControls: the largest cells of a map, by their number or by a threshold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workbench.widgets.shared.controls import Dropdown
 _STYLE = {"description_width": "initial"}
 
 
-class SelectFrom(HBox):
+class TopKControls(HBox):
     """Controls that select from a map.
 
     Args:

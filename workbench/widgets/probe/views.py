@@ -8,8 +8,9 @@ from workbench.plots.style import visible
 from workbench.types import ANSWER_NAMES, Fact, Finding, Lens, ProbeReport, ProbeRow
 from workbench.types.probe import ANSWER_LINES, CurveFigure
 from workbench.widgets.edit.views import stage_words
+from workbench.widgets.shared import charts as svg
 from workbench.widgets.shared import markup
-from workbench.widgets.shared.code import fact_code
+from workbench.widgets.shared.code import fact_code, is_bundled
 
 _GROUPS = {"edited": "", "same": "must stay: ", "control": "control: "}
 
@@ -56,8 +57,8 @@ def curves(report: ProbeReport, probe: str) -> str:
         if lines:
             end = max(x for c in here for x in c.x)
             heading = f"{words.title}, {stage_words(stage)}: probability"
-            charts.append(markup.line_chart(lines, heading, x_label=x_label, x_max=end, y_max=1.0))
-    return markup.charts(*charts) if charts else ""
+            charts.append(svg.line_chart(lines, heading, x_label=x_label, x_max=end, y_max=1.0))
+    return svg.side_by_side(*charts) if charts else ""
 
 
 def labels_table(report: ProbeReport, probe: str) -> str:
@@ -107,17 +108,17 @@ def texts(report: ProbeReport, row: ProbeRow) -> str:
 def layers(readings: Sequence[Lens], prompt: str) -> str:
     """Probabilities by layer at one prompt, one chart per stage, with the verdict in words and the last ranks."""
     charts = [
-        markup.line_chart(
+        svg.line_chart(
             {
-                f"{name}: {one.tokens[name]}": [(float(i), p) for i, p in enumerate(one.probabilities[name])]
+                f"{name}: {reading.tokens[name]}": [(float(i), p) for i, p in enumerate(reading.probabilities[name])]
                 for name in ANSWER_NAMES
             },
-            f"{stage_words(one.stage)}: P(first token)",
+            f"{stage_words(reading.stage)}: P(first token)",
             x_label="layers done",
-            x_max=float(one.n_layers),
+            x_max=float(reading.n_layers),
             y_max=1.0,
         )
-        for one in readings
+        for reading in readings
     ]
     words = f"<p>{markup.text(f'Layer by layer: {prompt}')}</p>"
     words += "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.finding}.')}</p>" for x in readings)
@@ -129,16 +130,15 @@ def layers(readings: Sequence[Lens], prompt: str) -> str:
         ]
         for name in ANSWER_NAMES
     ]
-    return markup.block(words) + markup.charts(*charts) + markup.table(heads, ranks, "Rank after the last layer")
+    return markup.block(words) + svg.side_by_side(*charts) + markup.table(heads, ranks, "Rank after the last layer")
 
 
 def lens_code(fact: Fact, form: str, stages: Sequence[str], refusal: str, start: str = "") -> str:
     """Python that repeats a lens of one prompt at every stage."""
-    written = fact_code(fact)
-    load = "facts = wb.load_facts()\n" if written.startswith("facts[") else ""
+    load = "facts = wb.load_facts()\n" if is_bundled(fact) else ""
     options = f"form={form!r}, refusal={refusal!r}" + (f", start={start!r}" if start else "")
     return (
-        f"{load}asked = {written}\nreadings = [wb.lens(model, asked, {options})]\n"
+        f"{load}asked = {fact_code(fact)}\nreadings = [wb.lens(model, asked, {options})]\n"
         f"for stage in {list(stages)!r}:\n"
         "    with wb.applied(model, edit, stage) as edited:\n"
         f"        readings.append(wb.lens(edited, asked, {options}))\n"

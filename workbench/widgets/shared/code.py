@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from workbench.editing.recipes import IA3, RECIPES
@@ -15,7 +15,7 @@ from workbench.types import BaseRecipe, Fact, FactSet, Selection
 
 
 def start_code(model: LoadedModel) -> str:
-    """The import and the model. A model from elsewhere is called by the name it has; its folder is not known here."""
+    """The import and the model. A model from elsewhere is called by its name; its folder is not known here."""
     if model.name == NAME:
         return "import workbench as wb\n\nmodel = wb.load_model()\n"
     return (
@@ -25,33 +25,59 @@ def start_code(model: LoadedModel) -> str:
     )
 
 
-def fact_code(fact: Fact) -> str:
-    """One fact: looked up among the bundled ones where it is the same, else written out."""
+def is_bundled(fact: Fact) -> bool:
+    """Whether a fact is the same as the bundled one of its id, so that code can look it up."""
     bundled = load_facts()
-    if fact.id in bundled and bundled[fact.id] == fact:
-        return f"facts[{fact.id!r}]"
-    given = []
-    for field in fields(Fact):
-        value = getattr(fact, field.name)
-        if field.default is MISSING or value != field.default:
-            given.append(f"    {field.name}={value!r},\n")
-    return f"wb.Fact(\n{''.join(given)})"
+    return fact.id in bundled and bundled[fact.id] == fact
+
+
+def own_pool(pool: FactSet | None) -> bool:
+    """Whether a pool is not the bundled set, so that code must define it."""
+    return pool is not None and list(pool) != list(load_facts())
+
+
+def pool_argument(pool: FactSet | None) -> str:
+    """The further argument ``pool=pool`` of a call, where there is a ``pool``."""
+    return ", pool=pool" if own_pool(pool) else ""
+
+
+def fact_code(fact: Fact) -> str:
+    """One fact: looked up in ``facts``, the bundled ones, where it is the same, else written out."""
+    return f"facts[{fact.id!r}]" if is_bundled(fact) else fact_call(fact)
+
+
+def fact_call(fact: Fact) -> str:
+    """The call that makes a fact, with the fields that are not their default, one a line."""
+    lines = "".join(f"    {argument},\n" for argument in _arguments(fact))
+    return f"wb.Fact(\n{lines})"
+
+
+def fact_call_in_a_line(fact: Fact) -> str:
+    """The same call as an argument of another one."""
+    return f"wb.Fact({', '.join(_arguments(fact))})"
+
+
+def _arguments(fact: Fact) -> list[str]:
+    values = {field: getattr(fact, field.name) for field in fields(Fact)}
+    return [f"{f.name}={value!r}" for f, value in values.items() if f.default is MISSING or value != f.default]
+
+
+def needs_facts(facts: Iterable[Fact], pool: FactSet | None = None) -> bool:
+    """Whether ``facts_code`` of these loads the bundled ones as ``facts``."""
+    return any(map(is_bundled, facts)) or (pool is not None and own_pool(pool) and any(map(is_bundled, pool)))
 
 
 def facts_code(facts: Sequence[Fact], pool: FactSet | None = None) -> str:
-    """Lines that define ``facts`` and ``fact`` (one, or a list), and ``pool`` if it is not the bundled set."""
+    """Lines that define ``facts`` where they are looked up, ``fact`` (one, or a list), and ``pool`` if it is not the
+    bundled set."""
     written = [fact_code(f) for f in facts]
-    one = (
-        written[0] if len(written) == 1 else "[\n" + "".join(textwrap.indent(w, "    ") + ",\n" for w in written) + "]"
-    )
-    lines = ["facts = wb.load_facts()\n"] if any(w.startswith("facts[") for w in written) else []
-    lines.append(f"fact = {one}\n")
-    if pool is not None and list(pool) != list(load_facts()):
-        members = "".join(textwrap.indent(fact_code(f), "        ") + ",\n" for f in pool)
-        lines.append(f"pool = wb.FactSet(\n    [\n{members}    ],\n    name={pool.name!r},\n)\n")
-        if "facts[" in members and len(lines) == 2:
-            lines.insert(0, "facts = wb.load_facts()\n")
-    return "".join(lines)
+    listed = "".join(textwrap.indent(w, "    ") + ",\n" for w in written)
+    load = "facts = wb.load_facts()\n" if needs_facts(facts, pool) else ""
+    defined = f"fact = {written[0]}\n" if len(written) == 1 else f"fact = [\n{listed}]\n"
+    if pool is None or not own_pool(pool):
+        return load + defined
+    members = "".join(textwrap.indent(fact_code(f), "        ") + ",\n" for f in pool)
+    return f"{load}{defined}pool = wb.FactSet(\n    [\n{members}    ],\n    name={pool.name!r},\n)\n"
 
 
 def recipe_code(recipe: BaseRecipe) -> str:
@@ -78,6 +104,54 @@ def selection_code(selection: Selection | int | None) -> str:
     return "(\n" + "".join(f"    {line + ' '!r}\n" for line in lines[:-1]) + f"    {lines[-1]!r}\n)"
 
 
+@dataclass(frozen=True)
+class EditLines:
+    """The lines that make an edit and its evaluation, once ``model``, ``fact`` and ``pool`` are there.
+
+    Args:
+        editing: All but the line of the selection.
+        selecting: The line that defines ``selection``; empty where the edit comes from elsewhere.
+        selection: The selection that this line defines; None for the default selector.
+    """
+
+    editing: str
+    selecting: str = ""
+    selection: Selection | None = None
+
+    def __str__(self) -> str:
+        return self.selecting + self.editing
+
+    def after(self, selection: Selection) -> str:
+        """The lines where ``selection`` is defined already, as this one."""
+        known = self.selection is not None and list(self.selection) == list(selection)
+        return self.editing if known else str(self)
+
+
+def edit_lines(
+    selection: Selection | None,
+    recipe: BaseRecipe,
+    *,
+    pool: FactSet | None = None,
+    max_controls: int | None = None,
+    control: bool = False,
+) -> EditLines:
+    """One edit and its evaluation, and those of a random control of the same size if asked for."""
+    more = pool_argument(pool)
+    comment = "  # None: the default selector" if selection is None else ""
+    beside = (
+        "drawn = edit.selection.random_like(model, seed=recipe.seed)\n"
+        f"control = wb.rewrite(model, fact, drawn, recipe=edit.recipe{more})\n"
+        f"control_report = wb.evaluate(model, edit=control, max_controls={max_controls}{more})\n"
+    )
+    editing = (
+        f"recipe = {recipe_code(recipe)}\n"
+        f"edit = wb.rewrite(model, fact, selection, recipe=recipe{more})\n"
+        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls}{more})\n"
+        f"{beside if control else ''}"
+    )
+    return EditLines(editing, f"selection = {selection_code(selection)}{comment}\n", selection)
+
+
 def edit_code(
     model: LoadedModel,
     facts: Sequence[Fact],
@@ -88,20 +162,6 @@ def edit_code(
     max_controls: int | None = None,
     control: bool = False,
 ) -> str:
-    """The whole of one edit and its evaluation, and those of a random control of the same size if asked for."""
-    given = facts_code(facts, pool)
-    more = ", pool=pool" if "\npool = " in given else ""
-    comment = "  # None: the default selector" if selection is None else ""
-    beside = (
-        "drawn = edit.selection.random_like(model, seed=recipe.seed)\n"
-        f"control = wb.rewrite(model, fact, drawn, recipe=edit.recipe{more})\n"
-        f"control_report = wb.evaluate(model, edit=control, max_controls={max_controls}{more})\n"
-    )
-    return (
-        f"{start_code(model)}{given}"
-        f"selection = {selection_code(selection)}{comment}\n"
-        f"recipe = {recipe_code(recipe)}\n"
-        f"edit = wb.rewrite(model, fact, selection, recipe=recipe{more})\n"
-        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls}{more})\n"
-        f"{beside if control else ''}"
-    )
+    """The whole of one edit and its evaluation, for a fresh kernel; see ``edit_lines``."""
+    lines = edit_lines(selection, recipe, pool=pool, max_controls=max_controls, control=control)
+    return f"{start_code(model)}{facts_code(facts, pool)}{lines}"

@@ -12,7 +12,7 @@ import ipywidgets
 from traitlets import TraitError
 
 
-class Answering(ipywidgets.Widget):
+class StrictControl(ipywidgets.Widget):
     """What the browser may not set changes nothing, is sent back as it is, and is kept on ``.error``."""
 
     error: Exception | None = None
@@ -31,7 +31,7 @@ class Answering(ipywidgets.Widget):
             self.send_state([name for name in sync_data if name in self.keys])
 
 
-class Dropdown(Answering, ipywidgets.Dropdown):
+class Dropdown(StrictControl, ipywidgets.Dropdown):
     """One of its options, always."""
 
     def check(self, state: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Dropdown(Answering, ipywidgets.Dropdown):
             raise TraitError("One of the options must be chosen.")
 
 
-class Select(Answering, ipywidgets.Select):
+class Select(StrictControl, ipywidgets.Select):
     """One line of a list, or none."""
 
     def check(self, state: dict[str, Any]) -> None:

@@ -137,7 +137,12 @@ class Job(Generic[T]):
 
 @atexit.register
 def _stop_all() -> None:
-    """Cancel what runs; what does not look at its event in time gets ``Cancelled`` at its next Python instruction."""
+    """Cancel what runs; what does not look at its event in time gets ``Cancelled`` at its next Python instruction.
+
+    A thread cannot be stopped from outside, and one that is left in the middle of a computation makes C++ abort (see
+    above). CPython can set an exception in another thread, which is raised between two of its instructions: so a loop
+    of short computations ends, through its own ``finally`` clauses. One long call into C ends first, or the time is up.
+    """
     threads = [job._thread for job in _running]
     for job in list(_running):
         job.cancel()

@@ -1,20 +1,59 @@
-"""Panel: a box of controls that has a picture for where no widget is drawn."""
+"""Panel: a box of controls with an alert, its own Python, and a picture for where no widget is drawn."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from IPython.display import Image
-from ipywidgets import VBox
+from ipywidgets import HTML, Box, VBox, Widget
 
 from workbench.widgets.grid.png import with_picture
+from workbench.widgets.shared import markup
+from workbench.widgets.shared.connection import Connection
 
 
 class Panel(VBox):
-    """What all panels share: a PNG beside the widget, in the notebook file and on demand."""
+    """What all panels share: what they say, what went wrong, their controls, and a PNG beside the widget.
 
-    def _picture(self) -> bytes:
-        """What the panel shows, as a PNG."""
+    A subclass calls ``super().__init__()``, makes its controls, and puts them in order with ``_lay_out``.
+
+    Args:
+        traits: Of the subclass.
+    """
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self._lock = threading.RLock()  # the job's thread and the kernel's both write here
+        self._error: BaseException | None = None
+        self._message = ""
+        self._alert, self._code = HTML(), HTML()
+        self.add_class("wb-panel")
+
+    @property
+    def error(self) -> BaseException | None:
+        """What went wrong last, else None. What was cancelled is no error."""
+        return self._error
+
+    @property
+    def message(self) -> str:
+        """What the panel's alert says, as plain text; empty without one."""
+        return self._message
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """The buttons, menus and fields by their label, without those of panels inside; of two with the same label the
+        first."""
+        labelled: dict[str, Any] = {}
+        for control in _inside(self):
+            if label := getattr(control, "description", ""):
+                labelled.setdefault(label, control)
+        return labelled
+
+    @property
+    def code(self) -> str:
+        """Python that repeats what the panel shows."""
         raise NotImplementedError
 
     def snapshot(self) -> Image:
@@ -26,5 +65,34 @@ class Panel(VBox):
         """
         return Image(data=self._picture(), format="png")
 
+    def _picture(self) -> bytes:
+        """What the panel shows, as a PNG."""
+        raise NotImplementedError
+
+    def _lay_out(self, *shown: Widget) -> None:
+        """Put the controls in order, below the line that says when no kernel listens."""
+        self.children = (Connection(), *shown)
+
+    def _tell(self, *messages: markup.Message) -> None:
+        """Show these messages in the alert, in the place of those before; none empties it."""
+        self._message = "\n".join(message.words for message in messages)
+        self._alert.value = "".join(markup.alert(message.words, message.kind) for message in messages)
+
+    def _fail(self, error: BaseException | None) -> None:
+        """Keep an error and show it; None takes the last one back."""
+        self._error = error
+        self._tell(*([] if error is None else [markup.Message(f"{type(error).__name__}: {error}", "error")]))
+
+    def _show_code(self) -> None:
+        self._code.value = markup.code(self.code)
+
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), self._picture())
+
+
+def _inside(box: Box) -> Iterator[Widget]:
+    """All widgets in a box, in order, without those of panels in it."""
+    for child in box.children:
+        yield child
+        if isinstance(child, Box) and not isinstance(child, Panel):
+            yield from _inside(child)

@@ -1,0 +1,217 @@
+"""The panels of the Workbench as records: one row makes a tab, and all that the Workbench does loops over the rows.
+
+A panel of one's own: a class (see ``shared.run_panel``) and a row here that says what it is made of, what it shows of
+an edit or a session, what it adds to a saved session, and its part of the script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.models.load import LoadedModel
+from workbench.types import Edit, Fact, FactSet
+from workbench.widgets.app_code import Opened, Script
+from workbench.widgets.compare.view import CompareView
+from workbench.widgets.edit.panel import EditPanel
+from workbench.widgets.facts.chooser import FactChooser
+from workbench.widgets.picker.picker import CircuitPicker
+from workbench.widgets.probe.panel import ProbePanel
+from workbench.widgets.shared.code import facts_code
+
+
+@dataclass(frozen=True)
+class Given:
+    """What panels are made of.
+
+    Args:
+        model: The base model.
+        facts: The facts to choose from.
+        pool: The same as the user gave them; None for the bundled ones.
+        fact: What all panels are about; an id or None while the first one is chosen.
+        panels: Those that are made already, by name.
+        edit: The edit that is shown.
+        edit_code: Python that makes it, where it was not made in the panel.
+    """
+
+    model: LoadedModel
+    facts: FactSet
+    pool: FactSet | None
+    fact: Any
+    panels: dict[str, Any]
+    edit: Edit | None = None
+    edit_code: str | None = None
+
+
+def _nothing(*_: Any) -> Any:
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PanelTab:
+    """One panel of the Workbench.
+
+    Args:
+        name: The attribute of the Workbench that holds it.
+        picture: What its picture in the documentation is called.
+        title: On the tab.
+        make: Makes it; for a panel of an edit it may also return the one that is there, showing another edit.
+        of_edit: Whether it looks at an edit: it is there only once there is one. The others have a ``fact`` to set.
+        open: Shows what a session holds.
+        saved: What it adds to a session, by the session's fields.
+        comment: Above its part of the script.
+        lines: Its part of the script; empty as long as there is nothing to repeat.
+    """
+
+    name: str
+    picture: str
+    title: str
+    make: Callable[[Given], Any]
+    of_edit: bool = False
+    open: Callable[[Any, Opened], object] = _nothing
+    saved: Callable[[Any], dict[str, Any]] = lambda _: {}
+    comment: str = ""
+    lines: Callable[[Any, Script], str] = lambda *_: ""
+
+
+# 1 Fact
+
+
+def _open_chooser(chooser: FactChooser, opened: Opened) -> None:
+    chooser.fact = opened.session.fact
+
+
+# 2 Circuit
+
+
+def _open_picker(picker: CircuitPicker, opened: Opened) -> None:
+    picker.show(opened.session.fact, opened.session.maps)
+    picker.selection = opened.session.selection
+
+
+def _picker_lines(picker: CircuitPicker, script: Script) -> str:
+    maps = script.opened.session.maps if script.opened is not None else {}
+    saved = [name for name, effect in maps.items() if picker.maps.get(name) is effect]
+    script.selection, script.loaded = picker.selection, bool(saved)
+    load = script.opened.load if script.opened is not None and saved else ""
+    return load + picker.shown_code(saved)
+
+
+# 3 Edit
+
+
+def _open_editor(editor: EditPanel, opened: Opened) -> None:
+    session = opened.session
+    editor.fact = session.fact
+    code = opened.edit_code
+    editor.show(session.edit, session.report, control_report=session.control_report, edit_code=code)
+
+
+def _editor_lines(editor: EditPanel, script: Script) -> str:
+    lines, opened = editor.edit_lines, script.opened
+    if lines is None or script.selection is None:
+        return ""
+    script.edit = editor.edit
+    others = "" if editor.fact == script.fact else facts_code(_listed(editor.fact), script.pool)
+    if opened is not None and editor.edit is opened.session.edit:
+        return others + (opened.edit_lines if script.loaded else opened.edit_code)
+    return others + lines.after(script.selection)
+
+
+def _listed(fact: Fact | FactSet) -> list[Fact]:
+    return [fact] if isinstance(fact, Fact) else list(fact)
+
+
+def _saved_edit(editor: EditPanel) -> dict[str, Any]:
+    return {"edit": editor.edit, "report": editor.report, "control_report": editor.control_report}
+
+
+# 4 Compare
+
+
+def _compare(given: Given) -> CompareView:
+    """The view that is there keeps its menus and shows the other edit."""
+    assert given.edit is not None
+    view: CompareView | None = given.panels.get("comparison")
+    if view is None:
+        return CompareView(given.model, given.edit, pool=given.pool, edit_code=given.edit_code)
+    view.show(given.edit, edit_code=given.edit_code)
+    return view
+
+
+def _compare_lines(view: CompareView, script: Script) -> str:
+    return view.shown_code if script.edit is not None and view.edit is script.edit else ""
+
+
+# 5 Probe
+
+
+def _probe(given: Given) -> ProbePanel:
+    assert given.edit is not None
+    before: ProbePanel | None = given.panels.get("probing")
+    if before is not None:
+        before.cancel()
+    return ProbePanel(given.model, given.edit, pool=given.pool, edit_code=given.edit_code)
+
+
+def _open_probes(panel: ProbePanel, opened: Opened) -> None:
+    if opened.session.probes is not None:
+        panel.show(opened.session.probes, probes_code="probes = session.probes\n")
+
+
+def _probe_lines(panel: ProbePanel, script: Script) -> str:
+    return panel.shown_code if script.edit is not None and panel.report is not None else ""
+
+
+TABS: tuple[PanelTab, ...] = (
+    PanelTab(
+        name="chooser",
+        picture="fact",
+        title="1 Fact",
+        make=lambda given: FactChooser(given.model, given.facts, value=given.fact),
+        open=_open_chooser,
+        saved=lambda chooser: {"fact": chooser.fact},
+    ),
+    PanelTab(
+        name="picker",
+        picture="circuit",
+        title="2 Circuit",
+        make=lambda given: CircuitPicker(given.model, given.fact, pool=given.pool, compute=False),
+        open=_open_picker,
+        saved=lambda picker: {"selection": picker.selection, "maps": dict(picker.maps)},
+        comment="The circuit",
+        lines=_picker_lines,
+    ),
+    PanelTab(
+        name="editor",
+        picture="edit",
+        title="3 Edit",
+        make=lambda given: EditPanel(given.model, given.fact, given.panels["picker"], pool=given.pool),
+        open=_open_editor,
+        saved=_saved_edit,
+        comment="The edit",
+        lines=_editor_lines,
+    ),
+    PanelTab(
+        name="comparison",
+        picture="compare",
+        title="4 Compare",
+        make=_compare,
+        of_edit=True,
+        comment="Before and after",
+        lines=_compare_lines,
+    ),
+    PanelTab(
+        name="probing",
+        picture="probe",
+        title="5 Probe",
+        make=_probe,
+        of_edit=True,
+        open=_open_probes,
+        saved=lambda panel: {"probes": panel.report},
+        comment="What is left",
+        lines=_probe_lines,
+    ),
+)
+"""In the order of the tabs, which is also that of the script: a part may use what stands before it."""

@@ -1,0 +1,1 @@
+"""Choose a fact, or write one."""

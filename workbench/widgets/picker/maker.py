@@ -1,0 +1,178 @@
+"""MapMaker: the maps of a CircuitPicker, computed in the background and shown as they come.
+
+Heads and MLPs come as gradient estimates first; when all else is done, each is patched, and the exact effects take the
+place of the estimates. The attention patterns of the heads' tooltip are made before anybody points at a head.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+
+from workbench.language.prompts import NoSwapPartner, traced_prompt
+from workbench.tracing.ablation import attention_patterns
+from workbench.types import EffectMap
+from workbench.widgets.picker.linked_maps import SITES, LinkedMaps
+from workbench.widgets.picker.map_queue import MapQueue
+from workbench.widgets.picker.maps import EXACT, MAPS, TITLES, MapName, Sources
+from workbench.widgets.shared.job import Job
+
+FIRST: tuple[MapName, ...] = ("heads", "mlps", "resid", "neurons")
+PATTERNS = "attention patterns"
+EXACTLY: dict[MapName, str] = {name: f"{TITLES[name].lower()}, one by one" for name in EXACT}
+"""What the queue calls the maps that take the place of estimates."""
+ESTIMATES: dict[str, MapName] = {exactly: name for name, exactly in EXACTLY.items()}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why some maps are missing.
+
+    Args:
+        names: The maps.
+        error: What their computation raised; the same words for all of them.
+    """
+
+    names: tuple[str, ...]
+    error: Exception
+
+    @property
+    def words(self) -> str:
+        """The maps and the reason."""
+        titles = (TITLES.get(cast(MapName, name), name.capitalize()) for name in self.names)
+        return f"{', '.join(titles)}: {self.error}"
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether no subject can be swapped in, so that only noise goes on."""
+        return isinstance(self.error, NoSwapPartner)
+
+
+class MapMaker:
+    """The maps, and what they are made of.
+
+    Args:
+        sources: What they are made of; settable, which does not drop what is shown.
+        linked: Where they are drawn.
+        lock: Held while a result is taken over.
+        on_map: Called with the name of a map that is there now, and whether it takes the place of an estimate.
+        on_change: Called whenever ``waiting`` or ``failures`` has changed.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        linked: LinkedMaps,
+        lock: threading.RLock,  # type: ignore[valid-type]
+        on_map: Callable[[MapName, bool], object],
+        on_change: Callable[[], object],
+    ) -> None:
+        self.sources = sources
+        self.maps: dict[str, EffectMap] = {}
+        self._linked, self._lock, self._on_map = linked, lock, on_map
+        self._queue = MapQueue(lock, self._computed, on_change)
+
+    @property
+    def job(self) -> Job[None] | None:
+        """The job that computes."""
+        return self._queue.job
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """What is asked for; the first one is being computed."""
+        return self._queue.waiting
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Why maps are missing: those that miss for the same reason together."""
+        alike: dict[str, list[str]] = {}
+        for name, error in self._queue.failed.items():
+            alike.setdefault(f"{error}", []).append(name)
+        return [Failure(tuple(names), self._queue.failed[names[0]]) for names in alike.values()]
+
+    @property
+    def failed(self) -> set[str]:
+        """The maps that could not be made."""
+        return set(self._queue.failed)
+
+    @property
+    def asked(self) -> tuple[MapName, ...]:
+        """The maps that are there, were asked for, or failed."""
+        return tuple(n for n in MAPS if n in self.maps or n in self.waiting or n in self.failed)
+
+    @property
+    def missing(self) -> tuple[MapName, ...]:
+        """The first maps that are neither there nor asked for, and have not failed."""
+        return tuple(n for n in FIRST if n not in self.asked)
+
+    def compute(self, names: Iterable[MapName]) -> Job[None]:
+        """Ask for maps; see ``CircuitPicker.compute``."""
+        items: list[tuple[str, Callable[[], Any]]] = []
+        for name in names:
+            items.append((name, partial(self._make, name)))
+            if name == "heads":
+                items += self._pattern_items()
+        for name in self.sources.refined(names):
+            items.append((EXACTLY[name], partial(self._make, name, exact=True)))
+        return self._queue.add(items)
+
+    def compute_patterns(self) -> None:
+        """The attention patterns, where they are not there: of maps that were computed elsewhere."""
+        if items := self._pattern_items():
+            self._queue.add(items)
+
+    def show(self, sources: Sources, maps: dict[str, EffectMap]) -> None:
+        """Go on with maps that were computed elsewhere; what was asked for before is dropped."""
+        self._queue.clear()
+        self.maps, self.sources = maps, sources
+        for effect in maps.values():
+            self.sources = self.sources.with_partner_of(effect)
+
+    def settle(self) -> None:
+        """Show the estimates again whose exact effects could not be computed to the end."""
+        for name in ESTIMATES.keys() & self.failed:
+            self._linked.settle(ESTIMATES[name])
+
+    def _pattern_items(self) -> list[tuple[str, Callable[[], Any]]]:
+        sources = self.sources
+        if len(sources.facts) != 1 or self._linked.has_patterns or PATTERNS in self.failed:
+            return []
+        return [(PATTERNS, lambda: attention_patterns(sources.model, sources.facts[0], form=sources.form))]
+
+    def _make(self, name: MapName, *, exact: bool = False) -> EffectMap | None:
+        """With the settings of now: when they change, what waits is dropped. None: there is no estimate to replace."""
+        sources = self.sources
+        if exact and name not in self.maps:
+            return None
+        first, *more = sources.facts
+        asked = EXACTLY[name] if exact else name
+        if more or not (exact or name in SITES.values()):
+            return sources.compute(name)
+        prompt = None if exact else traced_prompt(sources.model, first, form=sources.form)
+
+        def draw(site: str, layer: int, values: torch.Tensor) -> None:
+            with self._lock:
+                if self.sources.facts is not sources.facts or asked not in self.waiting[:1]:
+                    return
+                if prompt is None:
+                    self._linked.refine(name, layer, values)
+                else:
+                    self._linked.draw(name, layer, values, prompt)
+
+        return sources.compute(name, exact=exact, on_layer=draw)
+
+    def _computed(self, name: str, result: Any) -> None:
+        if name == PATTERNS:
+            weights, prompt = result
+            self._linked.set_patterns(prompt.tokens, weights)
+        elif result is not None:
+            known = ESTIMATES.get(name, cast(MapName, name))
+            self.maps[known] = result
+            self.sources = self.sources.with_partner_of(result)
+            self._linked.show(known, result)
+            self._on_map(known, name in ESTIMATES)

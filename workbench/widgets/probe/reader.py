@@ -1,0 +1,161 @@
+"""PromptReader: the prompts of a probe report as a list, one prompt's texts side by side, and its layers by the lens.
+
+Lens is ``lens`` at the base and at each stage, in the background. It follows what counts as the old and the new answer
+in that prompt (``ProbeRow``), so in a two-hop question the two ends of the path, and in one that must stay its own
+answer and the edit's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from ipywidgets import HTML, Button, HBox, Widget
+
+from workbench.editing.applied import applied
+from workbench.evaluation.answer_slots import answers_at
+from workbench.facts.known import load_facts
+from workbench.language.prompts import traced_prompt
+from workbench.models.load import LoadedModel
+from workbench.probing.table import PROBES
+from workbench.tracing.lens import lens
+from workbench.types import Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow
+from workbench.widgets.probe import views as probe_views
+from workbench.widgets.shared import markup
+from workbench.widgets.shared.controls import Dropdown, Select
+from workbench.widgets.shared.job import Job
+
+_STYLE = {"description_width": "72px"}
+_ROW = {"flex_flow": "row wrap", "align_items": "center"}
+
+
+class PromptReader:
+    """The lower part of a ``ProbePanel``. It tells of what went wrong, and shows no alert of its own.
+
+    Args:
+        model, edit, fact, pool: As in ``ProbePanel``.
+        lock: Held while what a job gave is shown.
+        on_read: Called after a reading is shown, so that the code follows.
+        on_refused: Called with the reason why a prompt has no lens.
+        on_error: Called with the error of a reading that failed.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        edit: Edit,
+        fact: Fact,
+        pool: FactSet | None,
+        lock: threading.RLock,  # type: ignore[valid-type]
+        *,
+        on_read: Callable[[], object],
+        on_refused: Callable[[str], object],
+        on_error: Callable[[BaseException], object],
+    ) -> None:
+        self.job: Job[list[Lens]] | None = None
+        self.code = ""
+        """Python that repeats the reading in sight; empty without one."""
+        self.fact = fact
+        """The fact that the probes are of."""
+        self._model, self._edit, self._pool, self._lock = model, edit, pool, lock
+        self._on_read, self._on_refused, self._on_error = on_read, on_refused, on_error
+        self._report: ProbeReport | None = None
+        self._probe = Dropdown(description="Probe", options=[], style=_STYLE)
+        self._list = Select(
+            description="Prompt", options=[], rows=8, style=_STYLE, layout={"width": "min(100% - 4px, 900px)"}
+        )
+        self._look = Button(description="Lens", icon="search", tooltip="Layer by layer, for this prompt", disabled=True)
+        self._texts, self._layers = HTML(), HTML()
+        row = HBox([self._probe, self._look], layout=_ROW)
+        self.widgets: tuple[Widget, ...] = (row, self._list, self._texts, self._layers)
+        self._look.on_click(lambda _: self.look())
+        self._probe.observe(lambda _: self._show_list(), names="value")
+        self._list.observe(lambda _: self._show_texts(), names="value")
+
+    @property
+    def row(self) -> ProbeRow | None:
+        """The prompt that is chosen: its row of the base."""
+        return self._list.value if isinstance(self._list.value, ProbeRow) else None
+
+    def show(self, report: ProbeReport | None) -> None:
+        """List the prompts of a report; None empties all."""
+        self._report, self.code = report, ""
+        named = [p for p in PROBES if report is not None and any(r.probe == p for r in report.rows)]
+        self._probe.options = [(report.words_of(p).title, p) for p in named] if report is not None else []
+        self._probe.value = named[0] if named else None
+        self._show_list()
+
+    def look(self) -> Job[list[Lens]] | None:
+        """Read the chosen prompt layer by layer; see ``ProbePanel.look``."""
+        with self._lock:
+            if self.job is not None and self.job.running:
+                return self.job
+            row = self.row
+            if row is None:
+                self._on_refused("No prompt is chosen. Run probes, then click one of their prompts.")
+                return None
+            if row.probe == "requantise":
+                why = "The lens reads the edit's own weights, not rounded ones. Choose a prompt of another probe."
+                self._on_refused(why)
+                return None
+            try:
+                asked = self._asked(row)
+            except ValueError as error:  # a cloze without the subject
+                self._on_refused(f"The lens cannot follow this prompt: {error}")
+                return None
+            self._look.disabled = True
+            self._layers.value = markup.block("Reading the layers ...")
+            work, done = partial(self._read, row, asked), partial(self._looked, self._report, row, asked)
+            self.job = Job(work, on_done=done)
+            return self.job
+
+    def _asked(self, row: ProbeRow) -> Fact:
+        """The fact that a row is judged by, asked in the row's own words. Where it is in no list (the two ends of a
+        two-hop path), the edited one with the row's answers; the row does not hold their aliases."""
+        control = self._report.control if self._report else None
+        pool = load_facts() if self._pool is None else self._pool
+        known = (f for f in (self.fact, control, *pool) if f is not None and f.id == row.fact_id)
+        fact = next(known, self.fact)
+        if row.old != fact.answer:
+            fact = replace(fact, answer=row.old, answer_aliases=())
+        if row.new != fact.target:
+            fact = replace(fact, target=row.new, target_aliases=())
+        fact = replace(fact, paraphrases=(), heldout=(), cloze_paraphrases=())
+        return replace(fact, **{"question" if row.form == "chat" else "prompt": row.prompt})
+
+    def _read(self, row: ProbeRow, asked: Fact, cancel: threading.Event) -> list[Lens]:
+        place = traced_prompt(self._model, asked, form=row.form, start=row.start, needs_subject=False)
+        refusal = answers_at(place, asked, self._edit.recipe.answer_style)["refusal"]
+        readings = [lens(self._model, asked, form=row.form, refusal=refusal, start=row.start)]
+        for stage in self._edit.stage_names:
+            with applied(self._model, self._edit, stage) as edited:
+                readings.append(lens(edited, asked, form=row.form, refusal=refusal, start=row.start))
+        return readings
+
+    def _looked(self, report: ProbeReport | None, row: ProbeRow, asked: Fact, job: Job[list[Lens]]) -> None:
+        with self._lock:
+            self._look.disabled = self._list.value is None
+            if self._report is not report or self._list.value is not row:
+                return  # another prompt is in sight by now
+            self._layers.value = probe_views.layers(job.result, row.prompt) if job.result else ""
+            if job.error is not None:
+                self._on_error(job.error)
+            if job.result:
+                refusal = answers_at(job.result[0].prompt, asked, self._edit.recipe.answer_style)["refusal"]
+                self.code = probe_views.lens_code(asked, row.form, self._edit.stage_names, refusal, row.start)
+                self._on_read()
+
+    def _show_list(self) -> None:
+        rows = self._report.rows if self._report is not None else ()
+        base = [r for r in rows if r.stage == "base" and r.probe == self._probe.value]
+        self._list.options = [(probe_views.row_label(r), r) for r in base]
+        self._list.index = 0 if base else None
+        self._look.disabled = not base
+        self._show_texts()
+
+    def _show_texts(self) -> None:
+        self._layers.value = ""
+        row = self.row
+        self._texts.value = probe_views.texts(self._report, row) if self._report is not None and row is not None else ""
