@@ -21,7 +21,7 @@ from traitlets import TraitError
 from workbench.widgets.grid.png import heat_map_png, with_picture
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, short
 
-Cell = tuple[int, int]
+GridCell = tuple[int, int]
 STATIC = Path(__file__).parents[1] / "static"
 FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
 MAX_SEQ = 2**53  # the largest number up to which JavaScript counts in ones
@@ -106,7 +106,7 @@ class HeatGrid(anywidget.AnyWidget):
         alt: str | None = None,
     ) -> None:
         self.error: Exception | None = None
-        self._pick_callbacks: list[Callable[[list[Cell]], object]] = []
+        self._pick_callbacks: list[Callable[[list[GridCell]], object]] = []
         array = as_values(values)
         super().__init__(
             **picture_state(array, rows, cols, groups, marked, limit, descriptions),
@@ -171,7 +171,7 @@ class HeatGrid(anywidget.AnyWidget):
             if automatic:
                 self.alt = alt_text(self.title, self.shape, self.row_title, self.col_title)
 
-    def on_pick(self, callback: Callable[[list[Cell]], object]) -> None:
+    def on_pick(self, callback: Callable[[list[GridCell]], object]) -> None:
         """Call ``callback(cells)`` whenever the browser has changed the selection; never after a change from Python.
 
         An exception of the callback is shown in the widget and kept on ``.error``.
