@@ -18,6 +18,7 @@ import traitlets
 from IPython.display import Image
 from traitlets import TraitError
 
+from workbench.plots.colours import colour_scale
 from workbench.widgets.grid.png import heat_map_png, with_picture
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, short
 
@@ -39,14 +40,18 @@ class HeatGrid(anywidget.AnyWidget):
         selectable: Whether the browser may change the selection.
         groups: First column of each group; a thick line is drawn before each (key-value groups).
         marked: Columns whose label is starred and underlined (the subject's tokens).
-        limit: The colours span ``-limit`` to ``limit``. None: the largest magnitude in ``values``.
+        limit: The colours span ``-limit`` to ``limit``, or 0 to ``limit`` where the scale is sequential. None: the
+            largest magnitude in ``values``.
         kind: What a cell is, in the singular: ``"head"`` gives "3 heads selected".
         descriptions: A name for each cell (rows x columns) for the tooltip, instead of the row's and column's labels.
         height: Of the coloured area, in pixels. None: from the number of rows.
         alt: What the picture is, for screen readers. None: title, size and axes.
+        scale: The colours' name in `workbench.plots.colours`: ``"RdBu"`` for what has a sign, ``"viridis"`` for what
+            begins at zero, such as probabilities.
 
     Raises:
-        ValueError: Values that are not two-dimensional or infinite, or labels that do not match them.
+        ValueError: Values that are not two-dimensional or infinite, labels that do not match them, no such scale, or
+            values below zero on a sequential one.
     """
 
     _esm = STATIC / "grid.js"
@@ -66,6 +71,7 @@ class HeatGrid(anywidget.AnyWidget):
     groups = traitlets.List(traitlets.Int()).tag(sync=True)
     marked = traitlets.List(traitlets.Int()).tag(sync=True)
     limit = traitlets.Float(1.0).tag(sync=True)
+    colours = traitlets.Dict(help="the colour scale's low end and its stops, in both themes").tag(sync=True)
     cell_width = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     cell_height = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     selectable = traitlets.Bool(True).tag(sync=True)
@@ -104,12 +110,15 @@ class HeatGrid(anywidget.AnyWidget):
         descriptions: Sequence[Sequence[str]] | None = None,
         height: float | None = None,
         alt: str | None = None,
+        scale: str = "RdBu",
     ) -> None:
         self.error: Exception | None = None
+        self._scale = colour_scale(scale)
         self._pick_callbacks: list[Callable[[list[GridCell]], object]] = []
         array = as_values(values)
         super().__init__(
-            **picture_state(array, rows, cols, groups, marked, limit, descriptions),
+            **picture_state(array, rows, cols, groups, marked, limit, descriptions, self._scale),
+            colours=self._scale.browser,
             title=title,
             row_title=row_title,
             col_title=col_title,
@@ -158,6 +167,7 @@ class HeatGrid(anywidget.AnyWidget):
             (self.marked if same else ()) if marked is None else marked,
             limit,
             (self.descriptions or None if same else None) if descriptions is None else descriptions,
+            self._scale,
         )
         automatic = self.alt == alt_text(self.title, self.shape, self.row_title, self.col_title)
         with self.hold_sync():
@@ -204,6 +214,7 @@ class HeatGrid(anywidget.AnyWidget):
             groups=self.groups,
             marked=self.marked,
             selected=self.selected,
+            scale=self._scale,
         )
 
     def snapshot(self) -> Image:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from workbench.plots.colours import ColourScale, colour_scale
+
 # Five columns of seven dots for each character from the space on; the lowest bit is the top dot.
 _FONT = bytes.fromhex(
     "000000000000005F00000007000700147F147F14242A7F2A12231308646236495620500005030000001C2241000041221C00"
@@ -40,23 +42,6 @@ _SCALE = 2  # pixels of a dot
 _ADVANCE, _TALL = 6 * _SCALE, 7 * _SCALE
 _LONGEST = 48  # characters of a label
 _INK, _MUTED, _PAPER, _HATCH = (26, 26, 26), (80, 80, 80), (255, 255, 255), (150, 150, 150)
-# As in plots/style.py: ColorBrewer RdBu, blue for negative.
-_COLORS = np.array(
-    [
-        [5, 48, 97],
-        [33, 102, 172],
-        [67, 147, 195],
-        [146, 197, 222],
-        [209, 229, 240],
-        [255, 255, 255],
-        [253, 219, 199],
-        [244, 165, 130],
-        [214, 96, 77],
-        [178, 24, 43],
-        [103, 0, 31],
-    ],
-    dtype=float,
-)
 
 
 def heat_map_png(
@@ -72,6 +57,7 @@ def heat_map_png(
     groups: Sequence[int] = (),
     marked: Sequence[int] = (),
     selected: Sequence[Sequence[int]] = (),
+    scale: ColourScale | None = None,
 ) -> bytes:
     """Draw a heat map.
 
@@ -79,15 +65,17 @@ def heat_map_png(
         values: Rows x columns; NaN is hatched.
         rows, cols: Labels.
         title, row_title, col_title, unit: Texts around the map.
-        limit: The colours span ``-limit`` to ``limit``.
+        limit: The colours span ``-limit`` to ``limit``, or 0 to ``limit`` where the scale is sequential.
         groups: Columns before which a thick line is drawn.
         marked: Columns whose label gets a star and a line.
         selected: Cells, outlined.
+        scale: The colours. None: RdBu.
 
     Returns:
         An RGB picture, 8 bits a channel.
     """
     n_rows, n_cols = values.shape
+    scale = scale or colour_scale("RdBu")
     wide, high = max(2, min(28, 900 // n_cols)), max(4, min(20, 560 // n_rows))
     names = [f"*{_cut(text)}" if c in set(marked) else _cut(text) for c, text in enumerate(cols)]
     across = max(map(len, names)) * _ADVANCE <= wide  # labels fit side by side
@@ -98,7 +86,8 @@ def heat_map_png(
     map_w, map_h = wide * n_cols, high * n_rows
     label_h = _TALL if across else max(len(text) for text in names[::every]) * _ADVANCE
     bar_y = top + map_h + 10 + label_h + (_TALL + 10 if col_title else 0) + 14
-    ticks = [_number(-limit), "0", _number(limit) + (f" {unit}" if unit else "")]
+    ends = [_number(part * limit) for part in (scale.low, (1 + scale.low) / 2, 1)]
+    ticks = [*ends[:2], ends[2] + (f" {unit}" if unit else "")]
     image_w = 12 + max(left + max(map_w, 240 + len(ticks[2]) * _ADVANCE), 12 + len(title) * _ADVANCE)
     image = np.full((bar_y + 14 + _TALL + 14, image_w, 3), _PAPER, dtype=np.uint8)
 
@@ -106,7 +95,7 @@ def heat_map_png(
         draw_text(image, 12, 10, title)
     # The map: colours, hatching, group lines, selection.
     area = image[top : top + map_h, left : left + map_w]
-    area[:] = np.repeat(np.repeat(_colors(values / limit), high, axis=0), wide, axis=1)
+    area[:] = np.repeat(np.repeat(scale.rgb(values / limit), high, axis=0), wide, axis=1)
     y, x = np.mgrid[:map_h, :map_w]
     hatched = np.repeat(np.repeat(np.isnan(values), high, axis=0), wide, axis=1)
     area[hatched] = _PAPER
@@ -138,12 +127,11 @@ def heat_map_png(
         _stamp(image, 10, max(0, top + (map_h - dots.shape[0]) // 2), dots, _INK)
     if col_title:
         draw_text(image, left, top + map_h + 14 + label_h, col_title)
-    # The colour bar: 200 pixels with its ends and zero.
-    image[bar_y : bar_y + 12, left : left + 200] = _colors(np.linspace(-1, 1, 200)[None])
+    # The colour bar: 200 pixels with its ends and its middle.
+    image[bar_y : bar_y + 12, left : left + 200] = scale.rgb(np.linspace(scale.low, 1, 200)[None])
     draw_frame(image, left - 1, bar_y - 1, 202, 14, _INK)
-    for text, x0 in zip(
-        ticks, (left, left + 100 - _ADVANCE // 2, left + 200 - len(_number(limit)) * _ADVANCE // 2), strict=True
-    ):
+    middles = (left, left + 100 - len(ends[1]) * _ADVANCE // 2, left + 200 - len(ends[2]) * _ADVANCE // 2)
+    for text, x0 in zip(ticks, middles, strict=True):
         draw_text(image, x0, bar_y + 18, text, _MUTED)
     return encode(image)
 
@@ -154,13 +142,6 @@ def step(needed: float, size: float) -> int:
     while n * size < needed:
         n = n * 5 // 2 if str(n)[0] == "2" else n * 2
     return n
-
-
-def _colors(scaled: np.ndarray) -> np.ndarray:
-    """RGB of values from -1 to 1; NaN is white."""
-    at = (np.clip(np.nan_to_num(scaled), -1, 1) + 1) / 2 * (len(_COLORS) - 1)
-    stops = np.arange(len(_COLORS))
-    return np.stack([np.interp(at, stops, _COLORS[:, i]) for i in range(3)], axis=-1).round().astype(np.uint8)
 
 
 def _number(value: float) -> str:
