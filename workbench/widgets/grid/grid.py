@@ -3,13 +3,12 @@
 Python owns what is selected. The browser asks for a new selection with a numbered pick (``picked`` and ``seq``); Python
 checks it, sets ``selected`` and answers with ``ack``. Until then the browser shows the pick as pending, and after
 1.5 s it says that the kernel is busy or not connected: a click never looks accepted when nothing has reached Python.
-The drawing is ``static/grid.js``; ``png.py`` draws the same map where no browser is.
+The drawing is ``static/grid/``; ``png.py`` draws the same map where no browser is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -21,9 +20,9 @@ from traitlets import TraitError
 from workbench.plots.colours import colour_scale
 from workbench.widgets.grid.png import heat_map_png, with_picture
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, short
+from workbench.widgets.shared.javascript import STATIC, read_module
 
 GridCell = tuple[int, int]
-STATIC = Path(__file__).parents[1] / "static"
 FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
 MAX_SEQ = 2**53  # the largest number up to which JavaScript counts in ones
 
@@ -54,8 +53,8 @@ class HeatGrid(anywidget.AnyWidget):
             values below zero on a sequential one.
     """
 
-    _esm = STATIC / "grid.js"
-    _css = STATIC / "grid.css"
+    _esm = read_module("grid/grid.js")
+    _css = STATIC / "grid" / "grid.css"
 
     data = traitlets.Bytes(help="float32 values, row by row").tag(sync=True)
     shape = traitlets.List(help="[rows, columns]").tag(sync=True)
