@@ -155,7 +155,7 @@ def scripted(page: Page, notebook: Notebook) -> None:
 def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> None:
     notebook = run_notebook(APP)
     mutants = [
-        Mutant("slider", slid, ("    model.save_changes();\n", "")),
+        Mutant("slider", slid, ("model.save_changes();", "")),
         Mutant("the slider's key", slid, ('input.addEventListener("input", moved);', "")),
         Mutant(
             "probabilities by strength",

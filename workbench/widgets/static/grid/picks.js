@@ -30,7 +30,8 @@ export class Picks {
   }
 
   ask(cells) {
-    this.model.set("picked", null, { silent: true }); // what equals the last pick would not be sent again
+    // What equals the last pick would not be sent again.
+    this.model.set("picked", null, { silent: true });
     this.model.set("picked", cells);
     this.model.set("seq", Math.max(this.model.get("seq"), this.model.get("ack")) + 1);
     this.save();
