@@ -141,8 +141,8 @@ def asked(page: Page, notebook: Notebook) -> None:
     press(page, "Ask all")
     row = bench.panel(page).locator("table").locator("visible=true").last.locator("tbody tr").locator("th, td")
     expect(row).to_have_text(["Which city?", "Which city? base", "Which city? edited"])
-    told = {"base": "Which city? base", "after learn": "Which city? edited"}
-    assert notebook.ask("app.comparison.asking.wait()") == told
+    answers = {"base": "Which city? base", "after learn": "Which city? edited"}
+    assert notebook.ask("app.comparison.asking.wait()") == answers
 
 
 def scripted(page: Page, notebook: Notebook) -> None:

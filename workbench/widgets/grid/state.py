@@ -113,7 +113,7 @@ def checked_cells(value: Any, shape: Sequence[int]) -> list[list[int]]:
         raise TraitError(f"selected must be a list of [row, column], not {short(value)}.")
     if len(value) > shape[0] * shape[1]:
         raise TraitError(f"selected has {len(value)} cells; this map has only {shape[0] * shape[1]}.")
-    cells = sorted(checked_cell(one, shape) or [] for one in value)
+    cells = sorted(checked_cell(each, shape) or [] for each in value)
     if [] in cells:
         raise TraitError("A cell is [row, column] with two integers, not None.")
     for first, second in pairwise(cells):
