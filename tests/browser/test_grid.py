@@ -6,11 +6,14 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Notebook
+from workbench.plots.colours import COLOUR_SCALES, colour_scale
+from workbench.widgets.shared.javascript import STATIC, read_module
 
 pytestmark = pytest.mark.browser
 
@@ -355,8 +358,8 @@ def test_themes_and_accessibility(run_notebook: Run, page: Page, theme: str) -> 
     expect(page.locator(".hg-problem")).to_be_visible()
     expect(page.get_by_role("grid", name="Heads: 30 x 9, Layer by Head")).to_be_visible()
     assert notebook.ask("grid.selected") == [[5, 2]]
-    found = Axe().run(page, context=".hg-root")
-    assert found.violations_count == 0, found.generate_report()
+    checked = Axe().run(page, context=".hg-root")
+    assert checked.violations_count == 0, checked.generate_report()
 
 
 def test_a_token_is_shown_and_never_run(run_notebook: Run, page: Page) -> None:
@@ -381,6 +384,82 @@ grid
     sees(page, f"1 {bad} selected")
     assert notebook.ask("grid.selected") == [[0, 1]]
     assert page.locator(".hg-root img").count() == 0  # a dialog or a request for x would fail the test as well
+
+
+# What the map's colour function gave for both grounds when it had its own colours, before plots/colours.py.
+SCALED = [-2, -1, -0.95, -0.73, -0.5, -0.1, -0.031, 0, 0.031, 0.05, 0.25, 0.5, 0.7, 0.85, 0.999, 1, 3]
+RDBU = {
+    "light": "053061 053061 0c3e74 2d76b4 6bacd1 e8f2f8 f8fbfd ffffff fff9f6 fff6f1 fbceb6 e58368 c43c3c 9f1228 67001f"
+    " 67001f 67001f",
+    "dark": "c6e2f2 c6e2f2 b9dbed 76b4d5 3781b7 1f3145 20272f 202326 292426 2f2526 702f29 c24f41 e58368 f6b394 fcdccb"
+    " fcdccb fcdccb",
+}
+
+
+def test_the_colours_in_the_browser_are_the_tables(page: Page) -> None:
+    module = read_module("grid/colours.js") + "\nexport { ramp };"
+    colours = """async ([module, values, stops, low]) => {
+      const { ramp } = await import(URL.createObjectURL(new Blob([module], { type: 'text/javascript' })));
+      return values.map(ramp(stops, low));
+    }"""
+    scale = colour_scale("RdBu").browser
+    for ground, expected in RDBU.items():
+        rgba = page.evaluate(colours, [module, SCALED, scale[ground], scale["low"]])
+        assert " ".join(bytes(color[:3]).hex() for color in rgba) == expected
+        assert {color[3] for color in rgba} == {255}
+    for scale in COLOUR_SCALES:  # as in the PNG, up to the rounding of halves
+        values = [scale.low + i * (1 - scale.low) / 40 for i in range(41)]
+        rgba = page.evaluate(colours, [module, values, scale.browser["light"], scale.low])
+        assert np.abs(np.array(rgba)[:, :3] - scale.rgb(np.array(values)).astype(int)).max() <= 1
+
+
+def test_a_sequential_scale_begins_at_zero(run_notebook: Run, page: Page) -> None:
+    run_notebook(
+        """
+from workbench.widgets.grid.grid import HeatGrid
+grid = HeatGrid([[0.0, 0.25, 1.0]], rows=["a"], cols="xyz", limit=1, scale="viridis", selectable=False)
+grid
+"""
+    )
+    pixel = """([from, c]) => {
+      const canvas = document.querySelector('.hg-picture'), cells = document.querySelector('.hg-cells');
+      const x = cells.offsetLeft + (c + 0.5) * (cells.offsetWidth / 3), y = cells.offsetTop + cells.offsetHeight / 2;
+      const at = from === 'bar' ? [cells.offsetLeft, 8] : [x, y];
+      return [...canvas.getContext('2d').getImageData(...at, 1, 1).data].slice(0, 3);
+    }"""
+    cells(page).wait_for()
+    scale = colour_scale("viridis")
+    shown = [page.evaluate(pixel, ["cell", c]) for c in range(3)]
+    assert np.abs(np.array(shown) - scale.rgb(np.array([0.0, 0.25, 1.0])).astype(int)).max() <= 1
+    assert page.evaluate(pixel, ["bar", 0]) == scale.rgb(np.array(0.0)).tolist()
+
+
+def test_each_source_is_a_module_by_itself(run_notebook: Run, page: Page) -> None:
+    """Not joined: the browser itself follows the imports, and a name that a file forgot to import is an error."""
+    notebook = run_notebook(GRID)
+    read: set[str] = set()
+
+    def answer(route: Route) -> None:
+        read.add(name := route.request.url.partition("/sources/")[2])
+        route.fulfill(path=STATIC / name, content_type="text/javascript")
+
+    page.route(f"{notebook.lab.url}/sources/**", answer)
+    source = f'export {{ default }} from "{notebook.lab.url}/sources/grid/grid.js";'
+    page.evaluate("document.querySelector('.hg-cells').dataset.stale = 1")
+    notebook.execute(f"grid._esm = {source!r}")
+    expect(page.locator(".hg-cells:not([data-stale])")).to_have_count(1)
+    page.mouse.move(*point(page, 6, 6))
+    expect(page.locator(".hg-tip-name")).to_have_text("Layer L6, Head 6")
+    click(page, 5, 2)
+    sees(page, f"1 head selected{NAN}")
+    page.keyboard.down("Shift")
+    drag(page, (7, 1), (8, 2))
+    page.keyboard.up("Shift")
+    sees(page, f"5 heads selected{NAN}")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Escape")
+    sees(page, f"4 heads selected{NAN}")
+    assert read == {*(path.relative_to(STATIC).as_posix() for path in STATIC.glob("grid/*.js")), "kernel.js"}
 
 
 def test_how_fast_a_click_is(run_notebook: Run, page: Page, record_property: Callable[[str, object], None]) -> None:

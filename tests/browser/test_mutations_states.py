@@ -7,23 +7,28 @@ the real ones, in which every assertion holds, and one with all of them broken, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Error, Page, expect
 
 from tests.browser.conftest import Lab, Notebook
-from tests.browser.mutants import LONG, SHORT, STATIC, patience
+from tests.browser.mutants import LONG, SHORT, patience, with_line
 from tests.browser.test_grid import GRID, NAN, click, sees
+from workbench.widgets.shared.javascript import read_module
 
 pytestmark = pytest.mark.browser
 
 Run = Callable[..., Notebook]
 
-# By script, the lines that are broken
+# By entry point, the lines that are broken and what they become
 BROKEN = {
-    "grid.js": (
-        ('ramp(document.body.dataset.jpThemeLight === "false" ? DARK : LIGHT)', "ramp(LIGHT)"),
-        ("this.badge.hidden = this.connected();", "this.badge.hidden = true;"),
+    "grid/grid.js": (
+        (
+            'colorOf: ramp(document.body.dataset.jpThemeLight === "false" ? dark : light, low),',
+            "colorOf: ramp(light, low),",
+        ),
+        ("this.page.badge.hidden = connected;", "this.page.badge.hidden = true;"),
     ),
     "connection.js": (
         ("if (!isNotebooks(event)) event.stopPropagation();", ""),
@@ -100,11 +105,10 @@ def test_the_assertions_about_states_can_fail(run_notebook: Run, page: Page, lab
 
     def write(*, broken: bool) -> None:
         for script, lines in BROKEN.items():
-            source = (STATIC / script).read_text(encoding="utf-8")
-            for before, after in lines:
-                assert source.count(before) == 1, f"{before!r} is {source.count(before)} times in {script}"
-                source = source.replace(before, after) if broken else source
-            (lab.folder / script).write_text(source, encoding="utf-8")
+            source = read_module(script)
+            for before, after in lines if broken else ():
+                source = with_line(source, before, after)
+            (lab.folder / Path(script).name).write_text(source, encoding="utf-8")
 
     write(broken=False)
     notebook = run_notebook(CELL)

@@ -141,8 +141,8 @@ def asked(page: Page, notebook: Notebook) -> None:
     press(page, "Ask all")
     row = bench.panel(page).locator("table").locator("visible=true").last.locator("tbody tr").locator("th, td")
     expect(row).to_have_text(["Which city?", "Which city? base", "Which city? edited"])
-    told = {"base": "Which city? base", "after learn": "Which city? edited"}
-    assert notebook.ask("app.comparison.asking.wait()") == told
+    answers = {"base": "Which city? base", "after learn": "Which city? edited"}
+    assert notebook.ask("app.comparison.asking.wait()") == answers
 
 
 def scripted(page: Page, notebook: Notebook) -> None:
@@ -155,7 +155,7 @@ def scripted(page: Page, notebook: Notebook) -> None:
 def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> None:
     notebook = run_notebook(APP)
     mutants = [
-        Mutant("slider", slid, ("    model.save_changes();\n", "")),
+        Mutant("slider", slid, ("model.save_changes();", "")),
         Mutant("the slider's key", slid, ('input.addEventListener("input", moved);', "")),
         Mutant(
             "probabilities by strength",

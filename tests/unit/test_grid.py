@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import math
-import struct
-import zlib
 from collections import deque
 from typing import Any
 
@@ -19,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from traitlets import TraitError
 
+from tests.helpers.pictures import decode
 from tests.helpers.wire import enter
 from workbench.widgets.grid.grid import HeatGrid
-from workbench.widgets.grid.png import _COLORS, _dots, heat_map_png, step
+from workbench.widgets.grid.png import heat_map_png, step
+from workbench.widgets.shared.pixels import text_mask
 
 VALUES = np.array([[0.0, 1.0, -2.0], [0.5, math.nan, 2.0]])
 
@@ -285,7 +285,7 @@ def test_a_tip_belongs_to_the_cell_under_the_pointer() -> None:
 
 
 class Browser:
-    """static/grid.js as far as the protocol goes: what it keeps, sends and shows."""
+    """static/grid/picks.js as far as the protocol goes: what it keeps, sends and shows."""
 
     def __init__(self, grid: HeatGrid) -> None:
         self.state = {"selected": [], "ack": 0, "picked": [], "seq": 0}
@@ -383,31 +383,13 @@ def test_browser_and_python_agree_after_any_interaction(actions: list[Any], trim
 # ------------------------------------------------------------------ the picture
 
 
-def decode(png: bytes) -> np.ndarray:
-    """A PNG reader for 8-bit RGB without filters, checking every checksum."""
-    assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    at, chunks = 8, {}
-    while at < len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        name, content = png[at + 4 : at + 8], png[at + 8 : at + 8 + length]
-        assert struct.unpack(">I", png[at + 8 + length : at + 12 + length])[0] == zlib.crc32(name + content)
-        chunks[name] = content
-        at += 12 + length
-    width, height, depth, kind, *_ = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
-    assert (depth, kind) == (8, 2)
-    assert b"IEND" in chunks
-    lines = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), dtype=np.uint8).reshape(height, 1 + width * 3)
-    assert (lines[:, 0] == 0).all()
-    return lines[:, 1:].reshape(height, width, 3)
-
-
 def where(image: np.ndarray, color: Any) -> np.ndarray:
     return np.argwhere((image == np.asarray(color)).all(axis=-1))
 
 
 def test_png_shows_the_values_as_colours() -> None:
     image = decode(heat_map_png(np.array([[-1.0, 0.0, 1.0], [1.0, np.nan, 0.0]]), rows="ab", cols="xyz"))
-    lowest, highest = _COLORS[0], _COLORS[-1]
+    lowest, highest = (5, 48, 97), (103, 0, 31)
     # Cells are 28 x 20: one of the lowest value, two of the highest, apart from the ends of the colour bar.
     top = where(image, lowest)[0]
     cell = image[top[0] : top[0] + 20, top[1] : top[1] + 28]
@@ -447,14 +429,14 @@ def test_png_of_every_shape_has_its_labels(shape: tuple[int, int]) -> None:
 
 
 def test_png_text() -> None:
-    assert _dots("").shape == (14, 0)
-    assert _dots("ab").shape == (14, 24)
-    assert (_dots("é") == _dots("e")).all()
-    assert (_dots("漢") == _dots("語")).all()  # a box
-    assert not (_dots("漢") == _dots("e")).all()
-    bar = _dots("|")[::2, ::2]
+    assert text_mask("").shape == (14, 0)
+    assert text_mask("ab").shape == (14, 24)
+    assert (text_mask("é") == text_mask("e")).all()
+    assert (text_mask("漢") == text_mask("語")).all()  # a box
+    assert not (text_mask("漢") == text_mask("e")).all()
+    bar = text_mask("|")[::2, ::2]
     assert bar.tolist() == [[False, False, True, False, False, False]] * 7
-    assert len({_dots(chr(i)).tobytes() for i in range(33, 127)}) == 94  # every printable character looks different
+    assert len({text_mask(chr(i)).tobytes() for i in range(33, 127)}) == 94  # every printable character looks different
 
 
 def test_png_of_hostile_labels() -> None:

@@ -4,8 +4,8 @@ plotly reads a subset of HTML in every label, title and hover text (``<b>``, ``<
 ``%{name}`` in titles and hover templates, and typesets ``$...$`` where a page has MathJax. Token and answer texts are
 untrusted, so each goes through ``escape`` exactly once, at the place where it enters a figure.
 
-Colours: positive red and negative blue (ColorBrewer RdBu, safe for colour-blind readers), and the qualitative palette
-of Okabe and Ito (2008) for lines, always together with another dash, marker or pattern.
+Colours: positive red and negative blue (the scale RdBu of `colours`), and the qualitative palette of Okabe and Ito
+(2008) for lines, always together with another dash, marker or pattern.
 """
 
 from __future__ import annotations
@@ -17,25 +17,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from workbench.plots.colours import colour_scale
+
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', Arial, sans-serif"
 MONO = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace"
 INK, MUTED, GRID, MISSING = "#1a1a1a", "#505050", "#d9d9d9", "#dcdcdc"
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#5f5f5f"
-POSITIVE, NEGATIVE = "#b2182b", "#2166ac"
-DIVERGING: tuple[str, ...] = (
-    "#053061",
-    "#2166ac",
-    "#4393c3",
-    "#92c5de",
-    "#d1e5f0",
-    "#ffffff",
-    "#fddbc7",
-    "#f4a582",
-    "#d6604d",
-    "#b2182b",
-    "#67001f",
-)
-COLORSCALE: list[list[Any]] = [[i / (len(DIVERGING) - 1), color] for i, color in enumerate(DIVERGING)]
+_SCALE = colour_scale("RdBu")
+DIVERGING: tuple[str, ...] = _SCALE.stops
+COLORSCALE: list[list[Any]] = _SCALE.plotly
+POSITIVE, NEGATIVE = DIVERGING[-2], DIVERGING[1]
 DASHES: tuple[str, ...] = ("solid", "dash", "dot", "dashdot")
 MARKERS: tuple[str, ...] = ("circle", "square", "diamond", "triangle-up")
 PATTERNS: tuple[str, ...] = ("", "/", "x", ".")

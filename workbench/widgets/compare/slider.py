@@ -6,15 +6,13 @@ browser's own has one, and its keys work everywhere.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
 from workbench.widgets.shared.controls import StrictControl
-
-_STATIC = Path(__file__).parents[1] / "static"
+from workbench.widgets.shared.javascript import STATIC, read_module
 
 
 class Slider(StrictControl, anywidget.AnyWidget):
@@ -27,8 +25,8 @@ class Slider(StrictControl, anywidget.AnyWidget):
         step: Of the arrow keys and of the handle.
     """
 
-    _esm = _STATIC / "slider.js"
-    _css = _STATIC / "slider.css"
+    _esm = read_module("slider.js")
+    _css = STATIC / "slider.css"
 
     description = traitlets.Unicode(help="The label.").tag(sync=True)
     value = traitlets.Float(1.0, help="0 to 1; settable, from the browser too.").tag(sync=True)

@@ -3,13 +3,12 @@
 Python owns what is selected. The browser asks for a new selection with a numbered pick (``picked`` and ``seq``); Python
 checks it, sets ``selected`` and answers with ``ack``. Until then the browser shows the pick as pending, and after
 1.5 s it says that the kernel is busy or not connected: a click never looks accepted when nothing has reached Python.
-The drawing is ``static/grid.js``; ``png.py`` draws the same map where no browser is.
+The drawing is ``static/grid/``; ``png.py`` draws the same map where no browser is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -18,11 +17,12 @@ import traitlets
 from IPython.display import Image
 from traitlets import TraitError
 
+from workbench.plots.colours import colour_scale
 from workbench.widgets.grid.png import heat_map_png, with_picture
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, short
+from workbench.widgets.shared.javascript import STATIC, read_module
 
-Cell = tuple[int, int]
-STATIC = Path(__file__).parents[1] / "static"
+GridCell = tuple[int, int]
 FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
 MAX_SEQ = 2**53  # the largest number up to which JavaScript counts in ones
 
@@ -39,18 +39,22 @@ class HeatGrid(anywidget.AnyWidget):
         selectable: Whether the browser may change the selection.
         groups: First column of each group; a thick line is drawn before each (key-value groups).
         marked: Columns whose label is starred and underlined (the subject's tokens).
-        limit: The colours span ``-limit`` to ``limit``. None: the largest magnitude in ``values``.
+        limit: The colours span ``-limit`` to ``limit``, or 0 to ``limit`` where the scale is sequential. None: the
+            largest magnitude in ``values``.
         kind: What a cell is, in the singular: ``"head"`` gives "3 heads selected".
         descriptions: A name for each cell (rows x columns) for the tooltip, instead of the row's and column's labels.
         height: Of the coloured area, in pixels. None: from the number of rows.
         alt: What the picture is, for screen readers. None: title, size and axes.
+        scale: The colours' name in `workbench.plots.colours`: ``"RdBu"`` for what has a sign, ``"viridis"`` for what
+            begins at zero, such as probabilities.
 
     Raises:
-        ValueError: Values that are not two-dimensional or infinite, or labels that do not match them.
+        ValueError: Values that are not two-dimensional or infinite, labels that do not match them, no such scale, or
+            values below zero on a sequential one.
     """
 
-    _esm = STATIC / "grid.js"
-    _css = STATIC / "grid.css"
+    _esm = read_module("grid/grid.js")
+    _css = STATIC / "grid" / "grid.css"
 
     data = traitlets.Bytes(help="float32 values, row by row").tag(sync=True)
     shape = traitlets.List(help="[rows, columns]").tag(sync=True)
@@ -66,6 +70,7 @@ class HeatGrid(anywidget.AnyWidget):
     groups = traitlets.List(traitlets.Int()).tag(sync=True)
     marked = traitlets.List(traitlets.Int()).tag(sync=True)
     limit = traitlets.Float(1.0).tag(sync=True)
+    colours = traitlets.Dict(help="the colour scale's low end and its stops, in both themes").tag(sync=True)
     cell_width = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     cell_height = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     selectable = traitlets.Bool(True).tag(sync=True)
@@ -104,12 +109,15 @@ class HeatGrid(anywidget.AnyWidget):
         descriptions: Sequence[Sequence[str]] | None = None,
         height: float | None = None,
         alt: str | None = None,
+        scale: str = "RdBu",
     ) -> None:
         self.error: Exception | None = None
-        self._pick_callbacks: list[Callable[[list[Cell]], object]] = []
+        self._scale = colour_scale(scale)
+        self._pick_callbacks: list[Callable[[list[GridCell]], object]] = []
         array = as_values(values)
         super().__init__(
-            **picture_state(array, rows, cols, groups, marked, limit, descriptions),
+            **picture_state(array, rows, cols, groups, marked, limit, descriptions, self._scale),
+            colours=self._scale.browser,
             title=title,
             row_title=row_title,
             col_title=col_title,
@@ -158,6 +166,7 @@ class HeatGrid(anywidget.AnyWidget):
             (self.marked if same else ()) if marked is None else marked,
             limit,
             (self.descriptions or None if same else None) if descriptions is None else descriptions,
+            self._scale,
         )
         automatic = self.alt == alt_text(self.title, self.shape, self.row_title, self.col_title)
         with self.hold_sync():
@@ -171,7 +180,7 @@ class HeatGrid(anywidget.AnyWidget):
             if automatic:
                 self.alt = alt_text(self.title, self.shape, self.row_title, self.col_title)
 
-    def on_pick(self, callback: Callable[[list[Cell]], object]) -> None:
+    def on_pick(self, callback: Callable[[list[GridCell]], object]) -> None:
         """Call ``callback(cells)`` whenever the browser has changed the selection; never after a change from Python.
 
         An exception of the callback is shown in the widget and kept on ``.error``.
@@ -204,6 +213,7 @@ class HeatGrid(anywidget.AnyWidget):
             groups=self.groups,
             marked=self.marked,
             selected=self.selected,
+            scale=self._scale,
         )
 
     def snapshot(self) -> Image:

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from traitlets import TraitError
 
+from workbench.plots.colours import ColourScale
+
 
 def as_values(values: Any) -> np.ndarray:
     """Rows x columns of float32, little-endian. Raises ValueError on other shapes and on infinite numbers."""
@@ -34,9 +36,19 @@ def picture_state(
     marked: Iterable[int],
     limit: float | None,
     descriptions: Sequence[Sequence[str]] | None,
+    scale: ColourScale,
 ) -> dict[str, Any]:
-    """The traits that describe a picture, checked. Raises ValueError where labels and values do not match."""
+    """The traits that describe a picture, checked.
+
+    Raises:
+        ValueError: Labels and values do not match, or a value is below the scale's low end for any limit.
+    """
     n_rows, n_cols = array.shape
+    if scale.kind == "sequential" and (array < 0).any():
+        raise ValueError(
+            f"{int((array < 0).sum())} values are below zero, down to {np.nanmin(array):.3g}, where the sequential "
+            f"colour scale {scale.name!r} begins; show them on a diverging one."
+        )
     for name, labels, n in (("rows", rows, n_rows), ("cols", cols, n_cols)):
         if len(labels) != n:
             raise ValueError(f"{name} has {len(labels)} labels, but values of shape {array.shape} need {n}.")
@@ -101,7 +113,7 @@ def checked_cells(value: Any, shape: Sequence[int]) -> list[list[int]]:
         raise TraitError(f"selected must be a list of [row, column], not {short(value)}.")
     if len(value) > shape[0] * shape[1]:
         raise TraitError(f"selected has {len(value)} cells; this map has only {shape[0] * shape[1]}.")
-    cells = sorted(checked_cell(one, shape) or [] for one in value)
+    cells = sorted(checked_cell(each, shape) or [] for each in value)
     if [] in cells:
         raise TraitError("A cell is [row, column] with two integers, not None.")
     for first, second in pairwise(cells):

@@ -16,7 +16,7 @@ from ipywidgets import HBox, ToggleButtons, VBox
 from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.types import Component, EffectMap, Selection, TracedPrompt
-from workbench.widgets.grid.grid import Cell, HeatGrid
+from workbench.widgets.grid.grid import GridCell, HeatGrid
 from workbench.widgets.picker.captions import tip
 from workbench.widgets.picker.maps import (
     TITLES,
@@ -227,7 +227,7 @@ class LinkedMaps(VBox):
     def _name(self, grid: HeatGrid) -> MapName:
         return next(name for name, one in self.named().items() if one is grid)
 
-    def _picked(self, grid: HeatGrid, cells: list[Cell]) -> None:
+    def _picked(self, grid: HeatGrid, cells: list[GridCell]) -> None:
         name = self._name(grid)
         listed, width = self._listed, grid.shape[1]
 

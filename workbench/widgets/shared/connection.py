@@ -10,18 +10,16 @@ the panel, but for Shift+Enter (run the cell), Escape and the F keys.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import anywidget
 
-_STATIC = Path(__file__).parents[1] / "static"
+from workbench.widgets.shared.javascript import STATIC, read_module
 
 
 class Connection(anywidget.AnyWidget):
     """One line, shown only while the panel is not connected to a kernel; and the panel's keyboard (connection.js)."""
 
-    _esm = _STATIC / "connection.js"
-    _css = _STATIC / "connection.css"
+    _esm = read_module("connection.js")
+    _css = STATIC / "connection.css"
 
     def __repr__(self) -> str:
         return "Connection()"

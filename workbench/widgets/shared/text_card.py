@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from workbench.widgets.grid import png
+from workbench.widgets.shared.pixels import draw_frame, draw_text, png_file
 
 _WIDTH, _MARGIN, _LINE, _CHARACTERS = 900, 20, 24, 70
 
@@ -21,8 +21,8 @@ def text_card_png(title: str, lines: Sequence[str]) -> bytes:
     """
     wrapped = [part for line in lines for part in textwrap.wrap(line, _CHARACTERS) or [""]][:20]
     image = np.full((2 * _MARGIN + _LINE * (len(wrapped) + 1) + 8, _WIDTH, 3), 255, dtype=np.uint8)
-    png.draw_frame(image, 0, 0, _WIDTH, image.shape[0], (120, 120, 120))
-    png.draw_text(image, _MARGIN, _MARGIN, title[:_CHARACTERS], (0, 90, 160))
+    draw_frame(image, 0, 0, _WIDTH, image.shape[0], (120, 120, 120))
+    draw_text(image, _MARGIN, _MARGIN, title[:_CHARACTERS], (0, 90, 160))
     for i, line in enumerate(wrapped, 1):
-        png.draw_text(image, _MARGIN, _MARGIN + 8 + i * _LINE, line)
-    return png.encode(image)
+        draw_text(image, _MARGIN, _MARGIN + 8 + i * _LINE, line)
+    return png_file(image)

@@ -1,5 +1,7 @@
 // What every panel has: a line that is shown while no kernel listens, and keys that stay in it. See connection.py.
 
+import { connectionOf } from "./kernel.js";
+
 // JupyterLab takes keys at the document, after everything else. These are its own in a panel too; F keys as well.
 function isNotebooks(event) {
   const command = event.ctrlKey || event.metaKey || event.altKey;
@@ -32,19 +34,18 @@ function render({ model, el }) {
   line.setAttribute("role", "status");
   el.append(line);
 
-  // anywidget hides whether the model is connected; its layout is a model of its own, which says so.
-  const layout = model.get("layout");
+  const connection = connectionOf(model);
   const show = () => {
-    const lost = Boolean(layout) && layout.comm_live === false;
+    const lost = !connection.live();
     line.classList.toggle("wb-lost", lost);
     line.textContent = lost ? "Not connected to a kernel: run the cell again to use this panel." : "";
   };
-  if (layout && layout.on) layout.on("comm_live_update", show);
+  const stopWatching = connection.watch(show);
   show();
   const giveKeysBack = keepKeys(el);
   return () => {
     giveKeysBack();
-    if (layout && layout.off) layout.off("comm_live_update", show);
+    stopWatching();
   };
 }
 

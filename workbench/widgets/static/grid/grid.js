@@ -1,0 +1,97 @@
+// HeatGrid: a heat map on two canvases. Python owns what is selected (see picks.js); nothing here decides it.
+
+import { Actions } from "./actions.js";
+import { readTheme } from "./colours.js";
+import { readData } from "./data.js";
+import { handleKey } from "./keyboard.js";
+import { font, layOut } from "./layout.js";
+import { drawMarks } from "./marks.js";
+import { buildPage, resize, showTexts } from "./page.js";
+import { Picks } from "./picks.js";
+import { drawPicture } from "./picture.js";
+import { Pointer } from "./pointer.js";
+import { Tooltip } from "./tooltip.js";
+import { describe } from "./words.js";
+
+const PICTURE = ["data", "shape", "rows", "cols", "limit", "colours", "unit", "row_title", "col_title", "groups", "marked", "cell_width", "cell_height"];
+let views = 0;
+
+class HeatGridView {
+  constructor(model, el) {
+    this.model = model;
+    this.page = buildPage(el, `hg-${Date.now().toString(36)}-${views++}`);
+    this.frame = 0;
+    this.listeners = [];
+    const redraw = () => this.redraw(false);
+    this.picks = new Picks(model, this.page, redraw);
+    this.actions = new Actions(model, this.picks, () => this.data, redraw);
+    this.tooltip = new Tooltip(model, this.page, () => this.data, () => this.layout, () => this.picks.save());
+    this.pointer = new Pointer(this.page.cells, this.actions, this.tooltip, () => this.layout, redraw);
+    const on = (name, handler) => this.page.cells.addEventListener(name, handler);
+    on("keydown", (event) => handleKey(event, this.actions, this.tooltip, redraw));
+    on("focus", redraw);
+    on("blur", () => (this.tooltip.show(null), redraw()));
+    this.listenTo(PICTURE, () => this.redraw(true));
+    this.listenTo(["selected", "ack", "seq", "picked"], () => this.picks.answered());
+    this.listenTo(["cursor", "selectable", "disabled", "kind"], redraw);
+    this.listenTo(["title", "alt", "problem", "descriptions"], () => showTexts(this.page, model));
+    this.listenTo(["tip", "tip_for", "pattern"], () => this.tooltip.fill());
+    this.sizes = new ResizeObserver(() => this.page.root.clientWidth !== this.layout.rootWidth && this.redraw(true));
+    this.sizes.observe(this.page.root);
+    this.themes = new MutationObserver(() => this.redraw(true));
+    this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
+    showTexts(this.page, model);
+    this.draw(true);
+    this.picks.connectionChanged();
+  }
+
+  listenTo(names, callback) {
+    for (const name of names.map((trait) => `change:${trait}`)) {
+      this.model.on(name, callback);
+      this.listeners.push([name, callback]);
+    }
+  }
+
+  destroy() {
+    for (const [name, callback] of this.listeners) this.model.off(name, callback);
+    this.sizes.disconnect();
+    this.themes.disconnect();
+    cancelAnimationFrame(this.frame);
+    this.picks.destroy();
+    this.tooltip.destroy();
+  }
+
+  // In the next frame, once for all changes until then. `all`: the values too, not only the marks on them.
+  redraw(all) {
+    this.stale = this.stale || all;
+    cancelAnimationFrame(this.frame);
+    this.frame = requestAnimationFrame(() => this.draw(this.stale));
+  }
+
+  draw(all) {
+    const { model, page } = this;
+    if (all) {
+      this.stale = false;
+      this.data = readData(model);
+      this.theme = readTheme(page.root, model);
+      const ctx = page.picture.getContext("2d");
+      const measure = (text, bold) => ((ctx.font = font(this.theme, bold)), ctx.measureText(text).width);
+      this.layout = layOut(this.data, this.theme, page.root.clientWidth, measure);
+      resize(page, this.layout);
+      drawPicture(page.picture, this.data, this.layout, this.theme);
+    }
+    const shown = this.picks.shown();
+    const { box } = this.actions;
+    const cursor = this.actions.cursor();
+    const state = { selected: model.get("selected"), wanted: shown, box, cursor };
+    const waiting = drawMarks(page.marks, this.data, this.layout, this.theme, state);
+    describe(page, model, this.data, { shown, box, cursor, waiting });
+  }
+}
+
+export default {
+  render({ model, el }) {
+    const view = new HeatGridView(model, el);
+    return () => view.destroy();
+  },
+};

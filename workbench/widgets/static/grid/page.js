@@ -1,0 +1,53 @@
+// The elements of a map: two canvases (picture, marks) under one focusable ARIA grid with a single virtual cell.
+// Every text comes from a model or a user and is written with textContent or fillText, never as markup.
+
+export function make(parent, tag, name, attributes = {}) {
+  const node = document.createElement(tag);
+  if (name) node.className = name;
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  parent.append(node);
+  return node;
+}
+
+export function buildPage(el, id) {
+  const root = make(el, "div", "hg-root");
+  const title = make(root, "div", "hg-title");
+  const badge = make(root, "div", "hg-badge");
+  badge.textContent = "Not connected to a kernel: run the cell again to pick here.";
+  const banner = make(root, "div", "hg-banner", { role: "alert", hidden: "" });
+  const problem = make(root, "div", "hg-problem", { role: "alert", hidden: "" });
+  const scroll = make(root, "div", "hg-scroll");
+  const stage = make(scroll, "div", "hg-stage");
+  const picture = make(stage, "canvas", "hg-picture", { "aria-hidden": "true" });
+  const marks = make(stage, "canvas", "hg-marks", { "aria-hidden": "true" });
+  const cells = make(stage, "div", "hg-cells", { role: "grid", tabindex: "0", "aria-multiselectable": "true" });
+  cells.setAttribute("data-lm-suppress-shortcuts", "true"); // or the keys a and b insert cells into the notebook
+  const row = make(cells, "div", "hg-hidden", { role: "row" });
+  const cell = make(row, "div", "", { role: "gridcell", id: `${id}-cell` });
+  const status = make(root, "div", "hg-status", { role: "status" });
+  const tip = make(root, "div", "hg-tip", { "aria-hidden": "true", hidden: "" });
+  if (tip.showPopover) tip.setAttribute("popover", "manual"); // above everything, not cut by the output area
+  return { root, title, badge, banner, problem, stage, picture, marks, cells, row, cell, status, tip };
+}
+
+export function showTexts(page, model) {
+  const get = (name) => model.get(name);
+  page.title.textContent = get("title");
+  page.title.hidden = !get("title");
+  page.cells.setAttribute("aria-label", get("alt") || get("title") || "Heat map");
+  page.problem.textContent = get("problem");
+  page.problem.hidden = !get("problem");
+}
+
+export function resize(page, { left, top, width, height, mapWidth, mapHeight }) {
+  const ratio = window.devicePixelRatio || 1;
+  for (const canvas of [page.picture, page.marks]) {
+    canvas.width = Math.round(width * ratio);
+    canvas.height = Math.round(height * ratio);
+    canvas.style.width = `${width}px`;
+    canvas.style.height = `${height}px`;
+    canvas.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
+  }
+  Object.assign(page.stage.style, { width: `${width}px`, height: `${height}px` });
+  Object.assign(page.cells.style, { left: `${left}px`, top: `${top}px`, width: `${mapWidth}px`, height: `${mapHeight}px` });
+}

@@ -1,0 +1,73 @@
+// What Python has selected, and what the browser asked it for.
+//
+// Python owns `selected`. A pick sends `picked` with a new number `seq`; it is pending until Python answers with `ack`
+// >= `seq`. While it is pending the map shows `picked`, dashed, and then `selected`.
+
+import { connectionOf } from "../kernel.js";
+
+const PATIENCE = 1500; // ms without an answer before the banner
+
+export class Picks {
+  // `redraw` is called after a change of the browser's own.
+  constructor(model, page, redraw) {
+    Object.assign(this, { model, page, redraw });
+    this.connection = connectionOf(model);
+    this.stopWatching = this.connection.watch(() => this.connectionChanged());
+  }
+
+  destroy() {
+    this.stopWatching();
+    clearTimeout(this.patience);
+  }
+
+  pending() {
+    return this.model.get("seq") > this.model.get("ack");
+  }
+
+  // The cells to show as selected.
+  shown() {
+    return this.pending() ? this.model.get("picked") : this.model.get("selected");
+  }
+
+  ask(cells) {
+    // What equals the last pick would not be sent again.
+    this.model.set("picked", null, { silent: true });
+    this.model.set("picked", cells);
+    this.model.set("seq", Math.max(this.model.get("seq"), this.model.get("ack")) + 1);
+    this.save();
+    this.waitForAnswer();
+    this.redraw();
+  }
+
+  // One message for all that a click changes: the next one is held back until Python has dealt with this one.
+  save() {
+    queueMicrotask(() => this.model.save_changes());
+  }
+
+  answered() {
+    if (!this.pending()) {
+      clearTimeout(this.patience);
+      this.page.banner.hidden = true;
+    }
+    this.redraw();
+  }
+
+  waitForAnswer() {
+    clearTimeout(this.patience);
+    const late = () => {
+      if (!this.pending()) return;
+      this.page.banner.textContent = "Kernel busy or not connected: the dashed change has not reached Python.";
+      this.page.banner.hidden = false;
+    };
+    if (this.connection.live()) this.patience = setTimeout(late, PATIENCE);
+    else late();
+  }
+
+  connectionChanged() {
+    const connected = this.connection.live();
+    this.page.badge.hidden = connected;
+    if (!this.pending()) return;
+    if (connected) this.save(); // what could not be sent before
+    this.waitForAnswer();
+  }
+}
