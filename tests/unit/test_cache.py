@@ -20,9 +20,9 @@ from workbench.language.generation import greedy_answers
 from workbench.language.scoring import continuation_probabilities
 from workbench.models.cache import BUDGET, ModelCache
 from workbench.models.engine import Resumable, pooled_engine
-from workbench.models.families import own_layer_weights, shared_view
 from workbench.models.load import LoadedModel
 from workbench.models.lru import byte_size
+from workbench.models.views import own_layer_weights, shared_view
 
 TEXT = ((5, 6, 7),)
 KIB = 1024

@@ -1,4 +1,4 @@
-"""Language models: loading, families, structure copies, partial passes, what is remembered of them."""
+"""Language models: loading, families, structure copies, partial passes, one cache each."""
 
 from workbench.models.load import AppliedEdit, LoadedModel, load_model
 
