@@ -354,3 +354,46 @@ def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(ValueError, match=r"one of .*'low-rank'.* and this one is 'sparse'"):
         delta_from({"kind": "sparse"}, {})
     assert isinstance(gates(model_of("phi3"), 0).then(low_rank(model_of("phi3"), 0)), Deltas)
+
+
+def test_an_edit_after_an_edit_is_one_edit(case: Case, tmp_path: Path) -> None:
+    """Stacked, joined with ``then``, given as a list, saved and loaded: all the same model."""
+    first, second = (
+        edit_with(case.model, case.delta, gates(case.model, 2)),
+        edit_with(case.model, case.make(case.model, 6)),
+    )
+    both = first.then(second)
+    assert both.stage_names == ("unlearn", "learn", "unlearn 2") and both.modules is not None
+    stacked = logits_of(case.model, first, second)
+    torch.testing.assert_close(logits_of(case.model, both), stacked, **TOLERANCE)
+    with wb.applied(case.model, [first, second]) as edited, torch.no_grad():
+        assert torch.equal(edited.hf(IDS).logits, stacked)
+        assert [a.edit for a in edited.applied] == [first, second]
+    assert wb.load_edit(both.save(tmp_path / "both")).id == both.id
+
+
+def test_edits_of_two_bases_do_not_follow_each_other() -> None:
+    model, other = model_of("llama, tied"), model_of("llama, untied")
+    with pytest.raises(ValueError, match="Only edits of one base follow each other"):
+        edit_with(model, gates(model, 0)).then(edit_with(other, gates(other, 0)))
+    with pytest.raises(ValueError, match="at least one edit"), wb.applied(model, []):
+        pass
+
+
+@pytest.mark.parametrize("litter", [".ipynb_checkpoints", ".DS_Store"])
+def test_what_jupyterlab_and_the_finder_leave_is_no_obstacle(litter: str, tmp_path: Path) -> None:
+    model = model_of("llama, tied")
+    edit = edit_with(model, gates(model, 0))
+    for write in (edit.save, edit.to_peft, lambda path: wb.merge(model, edit, path)):
+        folder = Path(write(tmp_path / "saved"))
+        if litter.startswith(".ipynb"):
+            (folder / litter).mkdir()
+            (folder / litter / "edit-checkpoint.json").write_text("{}")
+        else:
+            (folder / litter).write_bytes(b"\0")
+        assert Path(write(folder)) == folder
+        (folder / "mine.txt").write_text("somebody's own")
+        with pytest.raises(FileExistsError, match="holds something else"):
+            write(folder)
+        for path in sorted(folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()

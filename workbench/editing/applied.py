@@ -81,17 +81,22 @@ class Dial:
 
 @contextmanager
 def applied(
-    model: LoadedModel, edit: Edit, stage: str | None = None, strength: float = 1.0, *, stack: bool = False
+    model: LoadedModel,
+    edit: Edit | Sequence[Edit],
+    stage: str | None = None,
+    strength: float = 1.0,
+    *,
+    stack: bool = False,
 ) -> Iterator[LoadedModel]:
     """An edited model for the length of a ``with`` block. The given model is not changed, so nested and repeated use is
     safe, and both can be used side by side.
 
     Args:
         model: The edit's base (or, with ``stack``, an edited model over it).
-        edit: The edit.
-        stage: Its stages up to this one; None for all.
-        strength: From 0, which equals the base to the bit, to 1, the whole edit. Gates go from 1, what is added from 0,
-            whole tensors from the base's.
+        edit: The edit, or several that follow each other.
+        stage: The last edit's stages up to this one; None for all.
+        strength: Of the last edit: from 0, which equals the model without it to the bit, to 1, the whole edit. Gates go
+            from 1, what is added from 0, whole tensors from the base's.
         stack: Allow a model that carries edits already; the new one comes after them.
 
     Raises:
@@ -102,4 +107,10 @@ def applied(
             f"{model.name!r} carries {len(model.applied)} edit(s) already. Pass stack=True to put this one on top, or "
             "use model.base."
         )
-    yield Dial(model, edit, stage).at(strength)
+    edits = [edit] if isinstance(edit, Edit) else list(edit)
+    if not edits:
+        raise ValueError("applied needs at least one edit, got none. The base itself is the model without any.")
+    *earlier, last = edits
+    for before in earlier:
+        model = Dial(model, before).at(1.0)
+    yield Dial(model, last, stage).at(strength)

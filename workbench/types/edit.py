@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,14 @@ class EditModules:
     layers: str
     fan_in_fan_out: bool
     sites: tuple[SiteModule, ...] = ()
+
+    def joined(self, other: EditModules) -> EditModules:
+        """The names of both."""
+        sites = {(s.layer, s.site): s for s in (*self.sites, *other.sites)}
+        return replace(self, sites=tuple(sites.values()))
+
+
+_ID_FIELDS = ("retain_ids", "selection_ids", "fisher_ids")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +204,41 @@ class Edit:
             )
         return stages_delta(self.stages[: None if stage is None else self.stage_names.index(stage) + 1]).scaled(
             strength
+        )
+
+    def then(self, other: Edit) -> Edit:
+        """Both edits as one, this one first: what ``applied(stack=True)`` does, to save, export or merge it.
+
+        The stages of the other get a number where this edit has one of the same name. Its recipe and its selection are
+        the other's; ``facts`` and the facts whose answers were used are those of both.
+
+        Raises:
+            ValueError: They are for different bases, or of different shapes at one place.
+        """
+        if other.base_fingerprint != self.base_fingerprint:
+            raise ValueError(
+                f"One edit is for {self.base_name!r} ({self.base_fingerprint[:16]}), the other for "
+                f"{other.base_name!r} ({other.base_fingerprint[:16]}). Only edits of one base follow each other."
+            )
+        self.delta().then(other.delta())  # whether their shapes fit
+        names, stages = list(self.stage_names), list(self.stages)
+        for stage in other.stages:
+            numbers = (f"{stage.name} {n}" for n in count(2))
+            name = stage.name if stage.name not in names else next(n for n in numbers if n not in names)
+            names.append(name)
+            stages.append(EditStage(name, stage.delta))
+        ids = {n: tuple(dict.fromkeys((*getattr(self, n), *getattr(other, n)))) for n in _ID_FIELDS}
+        return replace(
+            other,
+            stages=tuple(stages),
+            facts=tuple({f.id: f for f in (*self.facts, *other.facts)}.values()),
+            history=(),
+            modules=None if self.modules is None or other.modules is None else self.modules.joined(other.modules),
+            learned=None,
+            first_fit=None,
+            second_fit=None,
+            provenance={"edits": [self.id, other.id]},
+            **ids,
         )
 
     def plot(self, **options: Any) -> go.Figure:
