@@ -111,7 +111,7 @@ def measure(
         "rates": plain_rates(report),
         "heldout": [text_of(row) for row in report.rows if row.group == "heldout"],
         "steps": updates_by_stage(edit.history),
-        "learned": settings["learned"],
+        "learned": edit.learned,
         "seconds_to_select": settings["seconds_to_select"],
         "seconds_to_fit": settings["seconds_to_fit"],
         "missing": list(report.missing),

@@ -170,16 +170,16 @@ def once_both(new: float, kl: float) -> Callable[[wb.Edit], bool]:
 
 def pruned(edit: wb.Edit, keep: int) -> wb.Edit:
     """The edit with the gates that moved most, the others 1."""
-    changes = {place: (gate - 1).abs() for place, gate in edit.delta().gates.items()}
+    whole = edit.delta()
+    assert isinstance(whole, GateDelta)
+    changes = {place: (gate - 1).abs() for place, gate in whole.gates.items()}
     least = float(torch.cat([*changes.values()]).topk(keep).values[-1])
     moved = {place: change >= least for place, change in changes.items()}
-    stages = [
-        replace(
-            stage,
-            delta=GateDelta({k: torch.where(moved[k], gate, 1.0) for k, gate in stage.delta.gates.items()}),
-        )
-        for stage in edit.stages
-    ]
+    stages = []
+    for stage in edit.stages:
+        assert isinstance(stage.delta, GateDelta)
+        gates = {place: torch.where(moved[place], gate, 1.0) for place, gate in stage.delta.gates.items()}
+        stages.append(replace(stage, delta=GateDelta(gates)))
     return replace(edit, stages=tuple(stages))
 
 
@@ -208,8 +208,8 @@ class Tuning:
             answering=self.answering,
             progress=False,
         )
-        settings = {name: edit.provenance["settings"][name] for name in ("learned", "seconds_to_fit")}
-        return {"fact": fact.id, "rates": plain_rates(report), **settings}
+        seconds = edit.provenance["settings"]["seconds_to_fit"]
+        return {"fact": fact.id, "rates": plain_rates(report), "learned": edit.learned, "seconds_to_fit": seconds}
 
     def ranked(self, fact: wb.Fact, recipe: wb.Recipe) -> list[wb.Component]:
         """Neurons for a recipe, best first."""

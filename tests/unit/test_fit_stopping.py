@@ -25,9 +25,8 @@ from tests.helpers.small_fits import (
     unchanged,
 )
 from tests.helpers.tiny_facts import capital, tiny
-from workbench.editing import rewrite as fit_module
 from workbench.editing.applied import applied
-from workbench.editing.recipes import RECIPES
+from workbench.editing.methods import ia3
 from workbench.editing.selector import default_selection
 from workbench.editing.training import step_loss
 from workbench.editing.training.fit_rows import FitRows
@@ -37,7 +36,7 @@ from workbench.editing.training.objectives import Forgotten
 from workbench.editing.training.passes import Passes, answer_nll
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, Fact, Selection, StageName, Step
+from workbench.types import Edit, Fact, OtherFit, Selection, StageName, Step
 from workbench.types.cancelling import Cancelled
 
 
@@ -252,9 +251,9 @@ def test_an_edit_is_drawn_back_to_what_it_takes(stages: tuple[StageName, ...]) -
     wanted = 0.5 * (base + top)
     assert base < 0.5 * top
     edit = fitted(model, draw_back=wanted, **options)
-    strength = edit.provenance["settings"]["drawn_back_to"]
+    strength = edit.strength
     assert 0 < strength < 1 and strength * 32 == int(strength * 32)
-    assert edit.shortfall is None and edit.provenance["settings"]["learned"] == pytest.approx(top, rel=1e-3)
+    assert edit.shortfall is None and edit.learned == pytest.approx(top, rel=1e-3)
     assert quartile(model, edit, 1) >= wanted > quartile(model, whole, strength - 1 / 32)
     gates, line = edit.delta().gates, whole.delta(strength=strength).gates
     assert gates.keys() == line.keys()
@@ -276,9 +275,11 @@ def test_an_edit_that_has_not_reached_the_level_is_not_drawn_back() -> None:
     edit = fitted(draw_back=1.0)
     unwatched = fitted(draw_back=None)
     assert same(edit, unwatched)
-    assert edit.provenance["settings"]["drawn_back_to"] == 1
-    learned = edit.provenance["settings"]["learned"]
-    assert 0 < learned < 1 and f"P = {learned:.2g} per token, 0.8 is wanted" in str(edit.shortfall)
+    assert edit.strength == 1
+    learned = edit.learned
+    assert (
+        learned is not None and 0 < learned < 1 and f"P = {learned:.2g} per token, 0.8 is wanted" in str(edit.shortfall)
+    )
     assert "gates moved, not fully learned, base" in repr(edit)
     assert unwatched.shortfall is None and "learned" not in repr(unwatched)
 
@@ -287,11 +288,11 @@ def test_what_the_default_neurons_do_not_teach_is_fitted_again_with_more(monkeyp
     def few(*given: Any, k: int = 9, **options: Any) -> Selection:
         return default_selection(*given, k=k, **options)
 
-    monkeypatch.setattr(fit_module, "default_selection", few)
-    monkeypatch.setattr(fit_module, "MORE_NEURONS", 30)
+    monkeypatch.setattr(ia3, "default_selection", few)
+    monkeypatch.setattr(ia3, "MORE_NEURONS", 30)
     hard: dict[str, Any] = {"name": "hard", "draw_back": 1.0}
-    monkeypatch.setitem(RECIPES, "hard", recipe(**hard))
-    stages, (first, last) = RECIPES["hard"].stages, RECIPES["hard"].stage_steps
+    monkeypatch.setitem(ia3.RECIPES, "hard", recipe(**hard))
+    stages, (first, last) = ia3.RECIPES["hard"].stages, ia3.RECIPES["hard"].stage_steps
     seen: list[Step] = []
     edit = fitted(selection=None, on_step=seen.append, **hard)
     assert len(edit.selection) == 30 and edit.recipe.stage_steps == (first, 2 * last)
@@ -299,15 +300,16 @@ def test_what_the_default_neurons_do_not_teach_is_fitted_again_with_more(monkeyp
     assert tuple(seen[-len(edit.history) :]) == edit.history
     assert [s.step for s in seen if s.stage == stages[1]] == [*range(last + 1), *range(2 * last + 1)]
 
-    told, alone = edit.provenance["settings"]["first_fit"], fitted(selection=9, **hard)
-    assert (told["neurons"], told["steps"]) == (9, 3) and told["learned"] == alone.provenance["settings"]["learned"]
+    first_fit, alone = edit.first_fit, fitted(selection=9, **hard)
+    assert first_fit is not None and (first_fit.neurons, first_fit.steps) == (9, 3)
+    assert first_fit.learned == alone.learned
     assert edit.asked_recipe == alone.recipe == alone.asked_recipe
     other_steps = fitted(selection=None, **hard, steps=2)
     for single in (alone, other_steps, fitted(**hard), fitted(selection=None, draw_back=None)):
-        assert "first_fit" not in single.provenance["settings"] and len(single.selection) < 30
+        assert single.first_fit is None and len(single.selection) < 30
     learned = fitted(selection=None, **hard | {"draw_back": 1e-9})
     assert learned.shortfall is None and len(learned.selection) == 9
-    monkeypatch.setattr(fit_module, "MORE_NEURONS", 8000)
+    monkeypatch.setattr(ia3, "MORE_NEURONS", 8000)
     assert len(fitted(selection=None, **hard).selection) == 84  # half of the model's
 
     # A second fit that goes wrong, or teaches less, is not taken; one that is cancelled ends all.
@@ -318,17 +320,18 @@ def test_what_the_default_neurons_do_not_teach_is_fitted_again_with_more(monkeyp
 
     seen.clear()
     kept = fitted(selection=None, on_step=breaks, **hard)
-    assert same(kept, alone) and kept.provenance["settings"]["second_fit"] == {"error": "no number"}
+    assert same(kept, alone) and kept.second_fit == OtherFit(error="no number")
     seen.clear()
     with pytest.raises(Cancelled):
         fitted(selection=None, on_step=lambda s: seen.append(s) or len(seen) < 12, **hard)
-    worse = replace(alone, provenance={"settings": {**alone.provenance["settings"], "learned": 0.0}})
-    assert fit_module._better(alone, lambda: worse) is alone and "second_fit" in alone.provenance["settings"]
+    better = ia3.better(alone, lambda: replace(alone, learned=0.0))
+    assert same(better, alone) and better.second_fit is not None and better.second_fit.learned == 0
+    assert alone.second_fit is None
 
 
 def test_nothing_is_to_be_learned_where_the_last_stage_forgets() -> None:
     edit = fitted(objective="npo", stages=("unlearn",), hinge=0.8, draw_back=1.0)
-    assert edit.provenance["settings"]["learned"] < 1 and edit.shortfall is None
+    assert edit.learned is not None and edit.learned < 1 and edit.shortfall is None
 
 
 def training_of(*facts: Fact, **changes: Any) -> Training:

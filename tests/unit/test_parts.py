@@ -27,9 +27,10 @@ from workbench.editing.training.objectives import Given
 from workbench.editing.training.passes import Passes
 from workbench.editing.training.rows import Row
 from workbench.editing.training.step_loss import StepLoss
+from workbench.models.deltas.gates import inject_gates
 from workbench.models.engine import Resumable
-from workbench.models.families import inject_gates, shared_view
 from workbench.models.load import LoadedModel
+from workbench.models.views import shared_view
 from workbench.types import Fact, FactSet, GateDelta, Selection
 
 

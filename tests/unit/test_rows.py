@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from tests.helpers.small_fits import FACTS, FRANCE, RETAIN, fitted, same
 from tests.helpers.tiny import loaded, tiny_llama
 from tests.helpers.tiny_facts import FAMILIES, capital, tiny
-from workbench.editing import rewrite as fit_module
+from workbench.editing.methods import ia3
 from workbench.editing.recipes import Recipe
 from workbench.editing.retain import default_retain
 from workbench.editing.rewrite import rewrite
@@ -366,7 +366,7 @@ def test_the_default_selection() -> None:
 
 
 def test_the_default_selection_is_what_rewrite_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit_module, "default_selection", partial(default_selection, k=9))
+    monkeypatch.setattr(ia3, "default_selection", partial(default_selection, k=9))
     edit = fitted(selection=None)
     assert edit.selector == "neurons-by-contrast"
     assert len(edit.selection) == 9
@@ -397,9 +397,8 @@ def test_the_fit_takes_the_selectors_fisher_information(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(sensitivity, "gate_gradients", counted)
     model.cache.clear()
-    monkeypatch.setattr(fit_module, "default_selection", partial(default_selection, k=60))
     retain = None if measured_on == "the fit's rows" else RETAIN[:1]
-    edit = fitted(model=model, selection=None, optimiser="natural", retain=retain)
+    edit = fitted(model=model, selection=60, optimiser="natural", retain=retain)
     assert len(drawn) == 1 + (retain is not None)  # one kind of rows: RETAIN are all neighbours
     selection = default_selection(model, FRANCE, pool=FACTS, k=60, progress=False)
     assert len(drawn) == 1 + (retain is not None)  # remembered
