@@ -22,7 +22,7 @@ from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
 from workbench.probing import requantise
 from workbench.probing.battery import Battery, Skip
-from workbench.probing.emphasis import word_effects
+from workbench.probing.keywords import word_effects
 from workbench.probing.priming import likeliest
 from workbench.probing.probe import choose_control, probe
 from workbench.probing.relearning import lesson, never_taught, relearn

@@ -18,7 +18,7 @@ from workbench.facts.wordings import Prompt
 from workbench.language.scoring import continuation_probabilities
 from workbench.models.load import LoadedModel
 from workbench.probing import battery as battery_module
-from workbench.probing import emphasis, relearning, requantise
+from workbench.probing import keywords, relearning, requantise
 from workbench.probing.battery import interleaved
 from workbench.probing.priming import likeliest
 from workbench.probing.probe import probe
@@ -96,8 +96,8 @@ def test_the_words_that_do_most_are_emphasised(monkeypatch: pytest.MonkeyPatch) 
         sign = -1.0 if model.edited else 1.0
         return [sign * effects.get(word, 0.0) for word in fact.question.split()]
 
-    monkeypatch.setattr(emphasis, "word_effects", scripted)
-    monkeypatch.setattr(emphasis, "N_KEYWORDS", 1)
+    monkeypatch.setattr(keywords, "word_effects", scripted)
+    monkeypatch.setattr(keywords, "N_KEYWORDS", 1)
     report = run(probes="keywords")
     bold = {r.prompt for r in report.rows if r.kind == "bold" and r.group == "edited"}
     assert bold == {"What is the capital of **France**?"}

@@ -12,19 +12,18 @@ from workbench.editing.applied import check_base, chosen_stages
 from workbench.facts.known import known_facts, load_facts
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
+from workbench.probing.adversarial import probe_adversarial
 from workbench.probing.battery import Battery, CallbackError, Skip, Stopped
-from workbench.probing.emphasis import probe_emphasis
-from workbench.probing.generated import (
-    probe_adversarial,
-    probe_context,
-    probe_interconnected,
-    probe_steps,
-)
+from workbench.probing.context import probe_context
+from workbench.probing.interconnected import probe_interconnected
+from workbench.probing.keywords import probe_keywords
+from workbench.probing.lens import probe_lens
 from workbench.probing.priming import probe_priming
 from workbench.probing.rates import rates_of_probes
 from workbench.probing.relearning import probe_relearning
 from workbench.probing.requantise import probe_requantise
-from workbench.probing.strength import probe_lens, probe_strength
+from workbench.probing.steps import probe_steps
+from workbench.probing.strength import probe_strength
 from workbench.types import PROBES, Edit, Fact, FactSet, ProbeName, ProbeReport, ProbeRow
 from workbench.types.cancelling import CancelFlag
 
@@ -34,7 +33,7 @@ _RUN: dict[ProbeName, Callable[[Battery], None]] = {
     "steps": probe_steps,
     "interconnected": probe_interconnected,
     "context": probe_context,
-    "keywords": probe_emphasis,
+    "keywords": probe_keywords,
     "relearning": probe_relearning,
     "requantise": probe_requantise,
     "strength": probe_strength,

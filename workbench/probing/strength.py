@@ -1,29 +1,13 @@
-"""Lens readings by stage, and the answers' probabilities along the strength of the edit."""
+"""The answers' probabilities along the strength of the edit."""
 
 from __future__ import annotations
 
 from workbench.editing.applied import Dial
 from workbench.language.scoring import continuation_probabilities
 from workbench.probing.battery import Battery, Skip
-from workbench.tracing.lens import lens
 from workbench.types import Curve
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-def probe_lens(battery: Battery) -> None:
-    """The lens at every stage, for the fact and the control."""
-    for fact in battery.facts:
-        try:
-            form, refusal = battery.traced(fact).form, battery.answers_at(fact)["refusal"]
-        except Skip as why:
-            if fact is battery.fact:
-                raise
-            battery.skipped["lens: control"] = str(why)
-            continue
-        for model in battery.models.values():
-            battery.check()
-            battery.lenses.append(lens(model, fact, form=form, refusal=refusal))  # type: ignore[arg-type]
 
 
 def probe_strength(battery: Battery) -> None:

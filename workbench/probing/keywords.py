@@ -7,11 +7,13 @@ words before the answer too ("The capital of France is"), or they would give it 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from workbench.facts import wordings as prompts
 from workbench.language.prompts import prompt_ids
 from workbench.language.scoring import continuation_logprobs
 from workbench.models.load import LoadedModel
-from workbench.probing.battery import Battery, Skip
-from workbench.probing.generated import probe_keywords
+from workbench.probing.battery import Battery, Skip, interleaved
 from workbench.types import Curve, Fact, TracedPrompt
 
 N_KEYWORDS = 3
@@ -23,7 +25,7 @@ FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 """Left out of the question only, and never taken for keywords."""
 
 
-def probe_emphasis(battery: Battery) -> None:
+def probe_keywords(battery: Battery) -> None:
     """Curves of how far each word supports the old answer at each stage, and the question with the words that do most
     at the base emphasised."""
     keywords: dict[str, list[str]] = {}
@@ -58,7 +60,24 @@ def probe_emphasis(battery: Battery) -> None:
                     labels=tuple(words),
                 )
             )
-    probe_keywords(battery, keywords)
+    probe_emphasised(battery, keywords)
+
+
+def probe_emphasised(battery: Battery, words: dict[str, list[str]]) -> None:
+    """The question with its keywords emphasised.
+
+    Args:
+        battery: The battery.
+        words: By fact id, the question's keywords (see ``probe_keywords``).
+    """
+    lists = [
+        [replace(p, group=battery.group(fact)) for p in prompts.emphasised(fact, words[fact.id])]
+        for fact in battery.facts
+        if words.get(fact.id)
+    ]
+    if not lists:
+        raise Skip("no word of the question could be left out")
+    battery.ask("keywords", interleaved(*lists))
 
 
 def word_effects(model: LoadedModel, fact: Fact, prompt: TracedPrompt) -> list[float]:
