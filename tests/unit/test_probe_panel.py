@@ -23,8 +23,9 @@ from workbench.language.generation import Completion
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.probing.probe import probe
+from workbench.probing.table import PROBES
 from workbench.tracing.lens import lens
-from workbench.types import PROBES, Edit, Fact, FactSet, ProbeReport, TracedPrompt
+from workbench.types import Edit, Fact, FactSet, ProbeReport, TracedPrompt
 from workbench.widgets.probe import panel as probe_panel
 from workbench.widgets.probe import views as probe_views
 from workbench.widgets.probe.panel import ProbePanel
@@ -328,7 +329,7 @@ def test_bad_input() -> None:
         panel(fact=capitals()[2])
     with pytest.raises(ValueError, match=r"got \['lenses'\]"):
         panel(probes=("lenses",))
-    assert panel(probes=PROBES).probes == PROBES
+    assert panel(probes=tuple(PROBES)).probes == tuple(PROBES)
 
 
 def test_where_no_widget_is_drawn_there_is_a_picture() -> None:

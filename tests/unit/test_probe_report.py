@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 
 from tests.helpers.tiny_facts import capital
 from tests.unit.test_lens import reading
-from workbench.probing.rates import rates_of_probes
-from workbench.types import Curve, ProbeReport, ProbeRow, Rate
+from workbench.probing.rates import rates_of_probes, words_of_probes
+from workbench.probing.table import PROBES
+from workbench.types import Curve, CurveRule, CurveWords, ProbeReport, ProbeRow, ProbeWords, Rate
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)> %{x} $a$"
 FACT = capital("France", "Paris", "Rome", id="<b>x</b>")
@@ -67,6 +69,7 @@ def report(**changes: Any) -> ProbeReport:
         ),
         "rates": rates_of_probes(rows, ("base", "learn")),
         "probes": ("lens", "adversarial", "priming"),
+        "words": words_of_probes(PROBES),
         "skipped": {"steps": HOSTILE},
         "partial": "cancelled during steps",
         "provenance": {"model": HOSTILE, "settings": {"seed": 0}},
@@ -234,3 +237,79 @@ def test_the_median_of_an_even_number_is_the_mean_of_the_middle_two() -> None:
     curve = Curve(probe="priming", name="P(Rome)", group="edited", stage="learn", x_name="p", x=x, y={"p_after": after})
     (line,) = [f for f in report(curves=(curve,)).findings if f.startswith("priming, learn: P(Rome)")]
     assert line.endswith("rises in 0.75 [0.30, 0.95] (n=4) of other questions, 3 times at the median")
+
+
+# --- findings as records, and probes that describe themselves --------------------------------------------------------
+
+
+def test_findings_are_sentences_with_fields() -> None:
+    one = report()
+    kinds = [f.kind for f in one.findings]
+    assert kinds == ["lens", "lens", "rate", "rate", "rate", "curve", "curve", "not measured", "partial"]
+    control = next(f for f in one.findings if f.name == "control")
+    assert (control.probe, control.stage, control.rate) == ("adversarial", "learn", one.rate("adversarial", "control"))
+    primed = next(f for f in one.findings if f.kind == "curve" and f.probe == "priming")
+    assert primed.rate is not None and (primed.rate.value, primed.rate.n) == (1.0, 1)
+    assert primed.words == primed and type(primed.words) is str
+    assert "\n".join(one.findings).endswith("partial: cancelled during steps")
+    again = pickle.loads(pickle.dumps(primed))
+    assert again == primed and again.rate == primed.rate
+    with pytest.raises(AttributeError, match="not changed after it is made"):
+        primed.probe = "other"
+
+
+def test_a_report_of_a_probe_that_nobody_knows_is_drawn_and_told(tmp_path: Path) -> None:
+    """All that is said about a probe is in its report: nothing else has to be changed for a new one."""
+    words = ProbeWords(
+        title="heat",
+        rates={"old": "still warm"},
+        headlines=("old",),
+        curve=CurveWords(
+            figure="lines",
+            title="Heat: {fact}",
+            notes=("degrees",),
+            x_label="minutes",
+            y_label="warmth",
+            rule=CurveRule(kind="reaches", y="warmth", level=0.25, what="warmth"),
+        ),
+    )
+    curve = Curve(
+        probe="heat",
+        name="stove",
+        group="edited",
+        stage="learn",
+        x_name="minute",
+        x=(0, 1, 2),
+        y={"warmth": (0, 0.1, 0.5)},
+    )
+    rates = {"heat": {"learn": {"old": Rate(0.5, 4, 0.15, 0.85, "wilson")}}}
+    path = report(rows=(), lenses=(), skipped={}, partial="", rates=rates, curves=(curve,), words={"heat": words}).save(
+        tmp_path / "probes.json"
+    )
+    one = ProbeReport.load(path)
+    assert one.words == {"heat": words}
+    assert one.findings == (
+        "heat, learn: still warm 0.50 [0.15, 0.85] (n=4)",
+        "heat, learn: stove is at warmth 0.25 after 2 of 2 minutes (looked at 0, 1, 2)",
+    )
+    assert one.figures == ("rates", "heat")
+    figure = one.plot("heat")
+    assert figure.layout.yaxis.title.text == "warmth" and figure.data[0].name == "warmth"
+    assert one.summary().rate.tolist() == ["still warm"]
+    bare = replace(one, words={})
+    assert bare.figures == ("rates",) and bare.findings == () and bare.summary().probe.tolist() == ["heat"]
+
+
+def test_a_report_saved_before_probes_described_themselves_reads_as_it_did() -> None:
+    path = Path(__file__).parents[1] / "data" / "version_1" / "session" / "probes.json"
+    assert "words" not in json.loads(path.read_text(encoding="utf-8"))
+    one = ProbeReport.load(path)
+    assert one.findings == (
+        "requantised weights, learn: old answer recovered 0.40 [0.17, 0.69] (n=10)",
+        "requantised weights, learn: control: still right 0.50 [0.24, 0.76] (n=10)",
+    )
+    for name, words in words_of_probes(PROBES).items():
+        was = one.words_of(name)
+        assert (was.title, was.curve) == (words.title, words.curve)
+        assert set(words.headlines) <= set(was.headlines)
+        assert words.rates.items() <= was.rates.items()

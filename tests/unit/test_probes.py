@@ -19,11 +19,11 @@ from workbench.editing.applied import applied
 from workbench.language.generation import Completion
 from workbench.models.load import LoadedModel
 from workbench.probing import battery as battery_module
-from workbench.probing import probe as run_module
 from workbench.probing import requantise
 from workbench.probing.probe import probe
 from workbench.probing.rates import rates_of_probes
-from workbench.types import PROBES, Edit, Fact, FactSet, ProbeReport, ProbeRow
+from workbench.probing.table import PROBES
+from workbench.types import Edit, Fact, FactSet, ProbeReport, ProbeRow
 from workbench.types.cancelling import Cancelled
 
 FRANCE = capital("France", "Paris", "Rome", heldout=("Q1?", "Q2?", "Q3?"))
@@ -90,7 +90,7 @@ def test_all_ten_probes_and_the_model_as_it_was() -> None:
     flags = [p.requires_grad for p in model.hf.parameters()]
     gates = {k: g.clone() for k, g in edit.delta().gates.items()}
     report = run(edit=edit)
-    assert report.probes == PROBES
+    assert report.probes == tuple(PROBES)
     assert report.partial == ""
     assert report.stages == ("base", "unlearn", "learn")
     assert report.control is not None and report.control.id == "spain-capital"
@@ -354,7 +354,7 @@ def test_a_probe_that_fails_costs_no_other_probes_rows(monkeypatch: pytest.Monke
         battery.ask("keywords", [battery_module.Prompt("bold", "What is the capital of **France**?", FRANCE)])
         raise MemoryError("no room for gates")
 
-    monkeypatch.setitem(run_module._RUN, "keywords", fail)
+    monkeypatch.setitem(PROBES, "keywords", replace(PROBES["keywords"], run=fail))
     with pytest.warns(UserWarning, match="The probe 'keywords' failed; the others go on"):
         report = run(probes=["interconnected", "keywords", "context"])
     assert report.probes == ("interconnected", "context") and report.partial == ""

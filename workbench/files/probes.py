@@ -9,7 +9,19 @@ from typing import Any
 
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
-from workbench.types import Curve, Fact, Lens, ProbeReport, ProbeRow, Rate, TracedPrompt
+from workbench.files.probe_words import WORDS_BEFORE
+from workbench.types import (
+    Curve,
+    CurveRule,
+    CurveWords,
+    Fact,
+    Lens,
+    ProbeReport,
+    ProbeRow,
+    ProbeWords,
+    Rate,
+    TracedPrompt,
+)
 
 
 def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
@@ -29,6 +41,7 @@ def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
             "control": report.control.to_dict() if report.control else None,
             "stages": list(report.stages),
             "probes": list(report.probes),
+            "words": {probe: asdict(words) for probe, words in report.words.items()},
             "skipped": dict(report.skipped),
             "partial": report.partial,
             "rates": rates,
@@ -61,6 +74,7 @@ def probes_from_dict(data: Mapping[str, Any], where: str | Path = "this dictiona
             control=None if fields["control"] is None else Fact.from_dict(fields["control"]),
             stages=tuple(fields["stages"]),
             probes=tuple(fields["probes"]),
+            words=_words(fields["words"]) if "words" in fields else WORDS_BEFORE,
             skipped=fields["skipped"],
             partial=fields["partial"],
             rates=rates,
@@ -90,6 +104,18 @@ def load_probes(path: str | Path) -> ProbeReport:
     """
     path = Path(path)
     return probes_from_dict(parse_file(path), path)
+
+
+def _words(data: Mapping[str, Any]) -> dict[str, ProbeWords]:
+    """Probes in words, as they were saved."""
+    out: dict[str, ProbeWords] = {}
+    for probe, fields in data.items():
+        curve = fields["curve"]
+        if curve is not None:
+            rule = curve["rule"]
+            curve = CurveWords(**{**_tuples(curve), "rule": None if rule is None else CurveRule(**rule)})
+        out[probe] = ProbeWords(**{**_tuples(fields), "curve": curve})
+    return out
 
 
 def _lens(data: Mapping[str, Any]) -> Lens:

@@ -6,6 +6,7 @@ from workbench.facts import graph
 from workbench.facts import wordings as prompts
 from workbench.facts.wordings import Prompt
 from workbench.probing.battery import Battery, as_control, interleaved
+from workbench.probing.record import Probe
 
 
 def probe_adversarial(battery: Battery) -> None:
@@ -22,3 +23,6 @@ def probe_adversarial(battery: Battery) -> None:
             battery.lacks(fact, f"adversarial: {kind}", why)
         lists.append(asked if fact is battery.fact else as_control(asked))
     battery.ask("adversarial", interleaved(*lists))
+
+
+PROBE = Probe(name="adversarial", title="adversarial prompts", run=probe_adversarial)

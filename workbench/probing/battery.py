@@ -13,7 +13,7 @@ from workbench.evaluation.answering import Answering, Ask
 from workbench.facts.wordings import Prompt
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
-from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeName, ProbeRow, TracedPrompt
+from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeRow, TracedPrompt
 from workbench.types.cancelling import CancelFlag
 
 CHUNK = 24
@@ -120,7 +120,7 @@ class Battery:
 
     def ask(
         self,
-        probe: ProbeName,
+        probe: str,
         prompts: Sequence[Prompt],
         *,
         models: Callable[[str], LoadedModel] | None = None,
@@ -156,7 +156,7 @@ class Battery:
                 self._say_uninformative(probe, found)
         return found
 
-    def _say_uninformative(self, probe: ProbeName, base: Sequence[ProbeRow]) -> None:
+    def _say_uninformative(self, probe: str, base: Sequence[ProbeRow]) -> None:
         """Keep the reason why kinds of prompts count in no rate: the base is right on none of them."""
         of = {"edited": "", "same": " (must stay)", "control": " of the control"}
         kinds: dict[tuple[str, str], list[bool]] = {}
@@ -180,7 +180,7 @@ class Battery:
             raise Stopped("cancelled by on_row")
 
     def _answer(
-        self, probe: ProbeName, stage: str, model: LoadedModel, prompts: Sequence[Prompt], length: int
+        self, probe: str, stage: str, model: LoadedModel, prompts: Sequence[Prompt], length: int
     ) -> list[ProbeRow]:
         replies = self.answering.replies(model, list(map(as_ask, prompts)), max_new_tokens=length)
         if self.bar is not None:

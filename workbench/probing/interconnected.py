@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from workbench.facts import graph
 from workbench.facts import wordings as prompts
 from workbench.facts.wordings import Prompt
 from workbench.probing.battery import Battery, as_control, interleaved
+from workbench.probing.record import Asked, Probe, ProbeRate
+from workbench.types import Rate
+from workbench.types.intervals import share
+
+MULTI_HOP = "multi-hop"
 
 
 def probe_interconnected(battery: Battery) -> None:
@@ -14,7 +21,7 @@ def probe_interconnected(battery: Battery) -> None:
     for fact in battery.facts:
         asked = [Prompt("paraphrase", q, fact) for q in prompts.held_out(fact)]
         hops = graph.hops(battery.paths(fact), fact)
-        asked += [Prompt("multi-hop", h.question, h.judge) for h in hops]
+        asked += [Prompt(MULTI_HOP, h.question, h.judge) for h in hops]
         if not hops:
             battery.lacks(fact, "interconnected: multi-hop", graph.no_path(battery.paths(fact), fact))
         if fact is battery.fact:
@@ -27,3 +34,32 @@ def probe_interconnected(battery: Battery) -> None:
         else:
             lists.append(as_control(asked))
     battery.ask("interconnected", interleaved(*lists))
+
+
+def hop_share(name: str) -> Callable[[Asked], Rate | None]:
+    """A rate: the share of multi-hop questions that follow the old answer, or the new one; none where none was asked.
+
+    Args:
+        name: ``"old"`` or ``"new"``.
+    """
+
+    def rate(asked: Asked) -> Rate | None:
+        if not any(r.kind == MULTI_HOP and r.group == "edited" for r in asked.rows):
+            return None
+        hops = [r for r in asked.counted if r.kind == MULTI_HOP and r.group == "edited"]
+        return share([("", r.recovered == name) for r in hops], seed=asked.seed)
+
+    return rate
+
+
+PROBE = Probe(
+    name="interconnected",
+    title="interconnected facts",
+    run=probe_interconnected,
+    rates=(
+        ProbeRate(name="hop_old", words="multi-hop alone: what followed from the old answer", of=hop_share("old")),
+        ProbeRate(
+            name="hop_new", words="multi-hop alone: what follows from the new answer", of=hop_share("new"), headline=2
+        ),
+    ),
+)

@@ -14,7 +14,8 @@ from workbench.language.prompts import prompt_ids
 from workbench.language.scoring import continuation_logprobs
 from workbench.models.load import LoadedModel
 from workbench.probing.battery import Battery, Skip, interleaved
-from workbench.types import Curve, Fact, TracedPrompt
+from workbench.probing.record import Probe
+from workbench.types import Curve, CurveWords, Fact, TracedPrompt
 
 N_KEYWORDS = 3
 _FUNCTION_WORDS = (
@@ -121,3 +122,23 @@ def _text(fact: Fact, prompt: TracedPrompt) -> str:
 
 def _words(fact: Fact, prompt: TracedPrompt) -> list[str]:
     return _text(fact, prompt).split()
+
+
+PROBE = Probe(
+    name="keywords",
+    title="keyword emphasis",
+    run=probe_keywords,
+    curve=CurveWords(
+        figure="bars",
+        title="Words that the old answer rests on: {fact}",
+        notes=(
+            "log P of the old answer's first token with the whole question minus without the word; above 0: the word "
+            "supports the old answer",
+        ),
+        x_label="word",
+        y_label="effect on log P(first token), nats",
+        hover="without {label}<br><b>{value}</b> nats",
+        caption="what leaving one out takes from log P(first token of the old answer), nats",
+        place=3,
+    ),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workbench.probing.battery import Battery, Skip
+from workbench.probing.record import Probe
 from workbench.tracing.lens import lens
 
 
@@ -19,3 +20,6 @@ def probe_lens(battery: Battery) -> None:
         for model in battery.models.values():
             battery.check()
             battery.lenses.append(lens(model, fact, form=form, refusal=refusal))  # type: ignore[arg-type]
+
+
+PROBE = Probe(name="lens", title="layer-by-layer lens", run=probe_lens)

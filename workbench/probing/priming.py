@@ -14,7 +14,9 @@ from workbench.language.prompts import first_token
 from workbench.language.scoring import continuation_logprobs
 from workbench.models.load import LoadedModel
 from workbench.probing.battery import Battery, Skip, as_ask
-from workbench.types import Curve, Fact
+from workbench.probing.record import Asked, Probe, ProbeRate, row_key
+from workbench.types import Curve, CurveRule, CurveWords, Fact, ProbeRow, Rate
+from workbench.types.intervals import share
 
 NEIGHBOURS, OTHERS = 12, 12
 
@@ -79,3 +81,34 @@ def likeliest(model: LoadedModel, ids: list[list[int]], answers: list[list[int]]
     for i, logprobs in continuation_logprobs(model, ids, answers, batch_size=8):
         out[i] = float(logprobs[:, tokens].exp().sum(-1).max())
     return out
+
+
+def bleed(asked: Asked) -> Rate:
+    """The share of answers with the new answer, of those that did not name it at the base."""
+    fresh = [r for r in asked.rows if not names_new(asked.base[row_key(r)])]
+    return share([(r.fact_id, names_new(r)) for r in fresh], seed=asked.seed)
+
+
+def names_new(row: ProbeRow) -> bool:
+    """Whether a text names the new answer, alone or beside the old one."""
+    return row.label in ("new", "both")
+
+
+PROBE = Probe(
+    name="priming",
+    title="priming",
+    run=probe_priming,
+    curve=CurveWords(
+        figure="points",
+        title="Where {target} does not belong",
+        notes=(
+            "largest probability of its first token along the base model's own answers to other questions",
+            "on the line: as before the edit; above it: primed",
+        ),
+        x_label="probability before the edit",
+        y_label="probability after",
+        place=4,
+        rule=CurveRule(kind="rises", y="p_after", what="other questions"),
+    ),
+    rates=(ProbeRate(name="bleed", words="new answer where it does not belong", of=bleed, headline=6),),
+)

@@ -12,33 +12,12 @@ from workbench.editing.applied import check_base, chosen_stages
 from workbench.facts.known import known_facts, load_facts
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.probing.adversarial import probe_adversarial
 from workbench.probing.battery import Battery, CallbackError, Skip, Stopped
-from workbench.probing.context import probe_context
-from workbench.probing.interconnected import probe_interconnected
-from workbench.probing.keywords import probe_keywords
-from workbench.probing.lens import probe_lens
-from workbench.probing.priming import probe_priming
-from workbench.probing.rates import rates_of_probes
-from workbench.probing.relearning import probe_relearning
-from workbench.probing.requantise import probe_requantise
-from workbench.probing.steps import probe_steps
-from workbench.probing.strength import probe_strength
-from workbench.types import PROBES, Edit, Fact, FactSet, ProbeName, ProbeReport, ProbeRow
+from workbench.probing.rates import rates_of_probes, words_of_probes
+from workbench.probing.table import PROBES
+from workbench.types import Edit, Fact, FactSet, ProbeReport, ProbeRow
 from workbench.types.cancelling import CancelFlag
 
-_RUN: dict[ProbeName, Callable[[Battery], None]] = {
-    "lens": probe_lens,
-    "adversarial": probe_adversarial,
-    "steps": probe_steps,
-    "interconnected": probe_interconnected,
-    "context": probe_context,
-    "keywords": probe_keywords,
-    "relearning": probe_relearning,
-    "requantise": probe_requantise,
-    "strength": probe_strength,
-    "priming": probe_priming,
-}
 CONTROL_CANDIDATES = 24
 
 
@@ -89,7 +68,7 @@ def probe(
         ValueError: An edit of another base, an edited model, a fact that the edit does not hold, an unknown probe or
             stage (the message lists what there is), or a control that was edited or retained.
 
-    Source: see each probe's module in ``workbench.evaluation.probes``.
+    Source: see each probe's module in ``workbench.probing``.
     """
     if model.applied:
         raise ValueError("probe puts the edit on by itself: pass the base model (model.base) and the edit.")
@@ -122,6 +101,7 @@ def probe(
         lenses=tuple(battery.lenses),
         rates=rates_of_probes(battery.rows, ("base", *at), seed=seed),
         probes=tuple(done),
+        words=words_of_probes(names),
         skipped=dict(battery.skipped),
         partial=partial,
         provenance=provenance(
@@ -135,11 +115,9 @@ def probe(
     )
 
 
-def _run(
-    battery: Battery, names: Sequence[ProbeName], on_probe: Callable[[str], Any] | None
-) -> tuple[list[ProbeName], str]:
+def _run(battery: Battery, names: Sequence[str], on_probe: Callable[[str], Any] | None) -> tuple[list[str], str]:
     """Run the probes. Returns those that finished, and why the battery ended early (empty if it did not)."""
-    done: list[ProbeName] = []
+    done: list[str] = []
     now = "the choice of a control"
     try:
         battery.check()
@@ -168,7 +146,7 @@ def _run(
             if battery.bar is not None:
                 battery.bar.set_postfix(probe=name)
             try:
-                _RUN[name](battery)
+                PROBES[name].run(battery)
                 done.append(name)
             except Skip as why:
                 battery.skipped[name] = str(why)
@@ -207,12 +185,12 @@ def choose_control(battery: Battery) -> Fact | None:
     return None
 
 
-def _names(probes: Sequence[str] | str | None) -> tuple[ProbeName, ...]:
-    given = PROBES if probes is None else (probes,) if isinstance(probes, str) else tuple(probes)
+def _names(probes: Sequence[str] | str | None) -> tuple[str, ...]:
+    given = tuple(PROBES) if probes is None else (probes,) if isinstance(probes, str) else tuple(probes)
     unknown = [p for p in given if p not in PROBES]
     if unknown or not given:
         raise ValueError(f"probes must be some of {list(PROBES)}, got {list(given)}; unknown: {unknown}.")
-    return tuple(dict.fromkeys(given))  # type: ignore[arg-type]
+    return tuple(dict.fromkeys(given))
 
 
 def _fact(edit: Edit, fact: Fact | str | None) -> Fact:

@@ -1,13 +1,65 @@
-"""Probe rows to rates. Definitions are in ``ProbeReport``'s docstring and ``PROBE_RATES``."""
+"""Probe rows to rates: those that every probe has, then its own (``Probe.rates``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from workbench.types import ProbeRow, Rate
-from workbench.types.intervals import paired_difference, share
+from workbench.probing.record import Asked, ProbeRate, row_key
+from workbench.probing.table import PROBES
+from workbench.types import ProbeRow, ProbeWords, Rate
+from workbench.types.intervals import share
 
 Rates = dict[str, dict[str, dict[str, Rate]]]
+
+
+def share_of(group: str, says: Callable[[ProbeRow], bool], *, by_fact: bool = False) -> Callable[[Asked], Rate | None]:
+    """A rate: the share of a group's counted rows; none where the group was not asked.
+
+    Args:
+        group: As of a row.
+        says: What is counted.
+        by_fact: Rows of one fact are not independent: the bootstrap draws whole facts.
+    """
+
+    def rate(asked: Asked) -> Rate | None:
+        if all(r.group != group for r in asked.rows):
+            return None
+        rows = [(r.fact_id if by_fact else "", says(r)) for r in asked.counted if r.group == group]
+        return share(rows, seed=asked.seed)
+
+    return rate
+
+
+def is_right(row: ProbeRow) -> bool:
+    """The old answer, which is the right one of a fact that was not edited."""
+    return row.label == "old"
+
+
+def informative(asked: Asked) -> Rate:
+    """The share of prompts on which the base is right, without the control's."""
+    rows = [(r.fact_id if r.group == "same" else "", r.informative) for r in asked.rows if r.group != "control"]
+    return share(rows, seed=asked.seed)
+
+
+COMMON: tuple[ProbeRate, ...] = (
+    ProbeRate(
+        name="old",
+        words="old answer recovered",
+        of=share_of("edited", lambda r: r.recovered == "old"),
+        headline=1,
+    ),
+    ProbeRate(name="new", words="new answer", of=share_of("edited", lambda r: r.recovered == "new")),
+    ProbeRate(name="refusal", words="refusal", of=share_of("edited", lambda r: r.recovered == "refusal")),
+    ProbeRate(name="neither", words="neither", of=share_of("edited", lambda r: r.recovered == "neither")),
+    ProbeRate(
+        name="same",
+        words="must stay: still right",
+        of=share_of("same", is_right, by_fact=True),
+        headline=3,
+    ),
+    ProbeRate(name="control", words="control: still right", of=share_of("control", is_right), headline=4),
+    ProbeRate(name="informative", words="prompts on which the base is right", of=informative),
+)
 
 
 def rates_of_probes(rows: Sequence[ProbeRow], stages: Sequence[str], *, seed: int = 0) -> Rates:
@@ -19,62 +71,33 @@ def rates_of_probes(rows: Sequence[ProbeRow], stages: Sequence[str], *, seed: in
         seed: Of the bootstrap.
     """
     out: Rates = {}
-    for probe in dict.fromkeys(r.probe for r in rows):
-        ours = [r for r in rows if r.probe == probe]
-        by_stage = {stage: [r for r in ours if r.stage == stage] for stage in stages}
-        base = {_key(r): r for r in by_stage["base"]}
-        out[probe] = {s: _at_stage(probe, found, base, seed) for s, found in by_stage.items() if found}
+    for name in dict.fromkeys(r.probe for r in rows):
+        probe = PROBES[name]
+        by_stage = {stage: [r for r in rows if (r.probe, r.stage) == (name, stage)] for stage in stages}
+        base = {row_key(r): r for r in by_stage["base"]}
+        out[name] = {}
+        for stage, here in by_stage.items():
+            if here:
+                counted = [r for r in here if r.informative and probe.counts(r)]
+                asked = Asked(rows=here, counted=counted, base=base, seed=seed)
+                values = {rate.name: rate.of(asked) for rate in (*COMMON, *probe.rates)}
+                out[name][stage] = {name: rate for name, rate in values.items() if rate is not None}
     return out
 
 
-def _key(row: ProbeRow) -> tuple[str, ...]:
-    return row.kind, row.group, row.fact_id, row.prompt, row.start
+def words_of_probes(names: Iterable[str]) -> dict[str, ProbeWords]:
+    """Probes in words, for a report.
 
-
-def _at_stage(
-    probe: str, rows: Sequence[ProbeRow], base: dict[tuple[str, ...], ProbeRow], seed: int
-) -> dict[str, Rate]:
-    # Bare questions of the context probe are what the others are compared with, and the paraphrases of another probe.
-    counted = [r for r in rows if r.informative and not (probe == "context" and r.kind == "not stated")]
-
-    def over(group: str, says: Callable[[ProbeRow], bool], cluster: bool = False) -> Rate:
-        return share([(r.fact_id if cluster else "", says(r)) for r in counted if r.group == group], seed=seed)
-
-    groups = {r.group for r in rows}
-    rates: dict[str, Rate] = {}
-    if "edited" in groups:
-        for name in ("old", "new", "refusal", "neither"):
-            rates[name] = over("edited", lambda r, name=name: r.recovered == name)
-    if "same" in groups:
-        rates["same"] = over("same", lambda r: r.label == "old", cluster=True)
-    if "control" in groups:
-        rates["control"] = over("control", lambda r: r.label == "old")
-    asked = [(r.fact_id if r.group == "same" else "", r.informative) for r in rows if r.group != "control"]
-    rates["informative"] = share(asked, seed=seed)
-    if any(r.kind == "multi-hop" and r.group == "edited" for r in rows):
-        hops = [r for r in counted if r.kind == "multi-hop" and r.group == "edited"]
-        rates |= {f"hop_{name}": share([("", r.recovered == name) for r in hops], seed=seed) for name in ("old", "new")}
-    if probe == "context":
-        for name, group in (("gain", "edited"), ("control_gain", "control")):
-            rates[name] = _gain([r for r in rows if r.group == group], seed)
-    if probe == "priming":
-        fresh = [r for r in rows if not _names_new(base[_key(r)])]
-        rates["bleed"] = share([(r.fact_id, _names_new(r)) for r in fresh], seed=seed)
-    return rates
-
-
-def _names_new(row: ProbeRow) -> bool:
-    return row.label in ("new", "both")
-
-
-def _gain(rows: Sequence[ProbeRow], seed: int) -> Rate:
-    """Old answer with the fact stated minus without, over questions that the base answers when the fact is stated."""
-    bare = [r for r in rows if r.kind == "not stated"]
-    with_: list[float] = []
-    without: list[float] = []
-    for row in rows:
-        found = [b for b in bare if row.kind == "stated" and row.informative and row.prompt.endswith(f" {b.prompt}")]
-        if found:  # the longest: one question may end with another
-            with_.append(float(row.recovered == "old"))
-            without.append(float(max(found, key=lambda b: len(b.prompt)).recovered == "old"))
-    return paired_difference({"": with_}, {"": without}, seed=seed)
+    Args:
+        names: Of the probes.
+    """
+    out: dict[str, ProbeWords] = {}
+    for probe in (PROBES[name] for name in names):
+        rates = (*COMMON, *probe.rates)
+        out[probe.name] = ProbeWords(
+            title=probe.title,
+            rates={rate.name: probe.rate_words.get(rate.name, rate.words) for rate in rates},
+            headlines=tuple(r.name for r in sorted(rates, key=lambda r: r.headline) if r.headline),
+            curve=probe.curve,
+        )
+    return out

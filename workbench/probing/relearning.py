@@ -30,7 +30,8 @@ from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
 from workbench.probing.battery import Battery, Skip
-from workbench.types import Curve, Fact, GateDelta, Site
+from workbench.probing.record import Probe
+from workbench.types import Curve, CurveRule, CurveWords, Fact, GateDelta, Site
 
 STEPS = 8
 MEASURED = (0, 1, 2, 4, 6, 8)
@@ -149,3 +150,19 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
             for p in parameters.values():
                 p.requires_grad_(False)
     return p_old, accuracy
+
+
+PROBE = Probe(
+    name="relearning",
+    title="relearning",
+    run=probe_relearning,
+    curve=CurveWords(
+        figure="lines",
+        title="Relearning: {fact}",
+        notes=("full-sequence probabilities after the base model's own words; accuracy on held-out questions",),
+        x_label="steps of training",
+        y_label="probability",
+        place=2,
+        rule=CurveRule(kind="reaches", y="p_old", level=0.5, what="P(answer)"),
+    ),
+)

@@ -21,6 +21,7 @@ from workbench.models.deltas import changed_weights, fold
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
 from workbench.probing.battery import Battery, Skip
+from workbench.probing.record import Probe
 from workbench.types import NO_DELTA, Delta
 
 BITS = (8, 4)
@@ -109,3 +110,6 @@ def rounded(weight: Tensor, bits: int, group: int = GROUP) -> Tensor:
         step = ((high - low) / (2**bits - 1)).clamp(min=torch.finfo(part.dtype).tiny)
         parts.append(((part - low) / step).round() * step + low)
     return torch.cat(parts, dim=1)
+
+
+PROBE = Probe(name="requantise", title="requantised weights", run=probe_requantise)

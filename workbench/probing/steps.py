@@ -10,6 +10,7 @@ from workbench.facts import wordings as prompts
 from workbench.facts.wordings import Prompt
 from workbench.probing.battery import Battery, as_control, interleaved
 from workbench.probing.priming import answers_target, judged
+from workbench.probing.record import Probe
 
 RETAINED = 3
 """Retained facts that are asked step by step."""
@@ -36,3 +37,11 @@ def probe_steps(battery: Battery) -> None:
         asked = prompts.steps(judged(fact, battery.fact), [])
         lists.append([replace(p, group="same") for p in asked])
     battery.ask("steps", interleaved(*lists), max_new_tokens=2 * battery.max_new_tokens)
+
+
+PROBE = Probe(
+    name="steps",
+    title="step by step",
+    run=probe_steps,
+    rate_words={"same": "retained facts: still right"},  # what must stay is what the edit itself retained
+)

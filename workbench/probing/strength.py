@@ -5,7 +5,8 @@ from __future__ import annotations
 from workbench.editing.applied import Dial
 from workbench.language.scoring import continuation_probabilities
 from workbench.probing.battery import Battery, Skip
-from workbench.types import Curve
+from workbench.probing.record import Probe
+from workbench.types import Curve, CurveWords
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -37,3 +38,18 @@ def probe_strength(battery: Battery) -> None:
                     y={name: tuple(column) for name, column in zip(places, zip(*measured, strict=True), strict=True)},
                 )
             )
+
+
+PROBE = Probe(
+    name="strength",
+    title="strength of the edit",
+    run=probe_strength,
+    curve=CurveWords(
+        figure="lines",
+        title="Strength of the edit: {fact}",
+        notes=("full-sequence probabilities after the base model's own words",),
+        x_label="strength of the edit",
+        y_label="probability",
+        place=1,
+    ),
+)

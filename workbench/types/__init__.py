@@ -5,9 +5,10 @@ from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
 from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
+from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
-from workbench.types.probe import PROBES, Curve, ProbeGroup, ProbeName, ProbeReport, ProbeRow, Recovered
+from workbench.types.probe import Curve, CurveWords, ProbeGroup, ProbeReport, ProbeRow, ProbeWords, Recovered
 from workbench.types.recipe import STAGES, BaseRecipe, Objective, StageName, TrainedRecipe
 from workbench.types.report import (
     ANSWER_CLASSES,
@@ -38,7 +39,6 @@ __all__ = [
     "ARMS",
     "COLLATERAL_GROUPS",
     "GROUPS",
-    "PROBES",
     "SITES",
     "STAGES",
     "Ablation",
@@ -54,6 +54,8 @@ __all__ = [
     "Delta",
     "Deltas",
     "DenseDelta",
+    "CurveRule",
+    "CurveWords",
     "Edit",
     "EditModules",
     "LowRankDelta",
@@ -67,6 +69,7 @@ __all__ = [
     "EvalReport",
     "Fact",
     "FactSet",
+    "Finding",
     "Form",
     "GateDelta",
     "Group",
@@ -75,9 +78,9 @@ __all__ = [
     "Lens",
     "ModelShape",
     "ProbeGroup",
-    "ProbeName",
     "ProbeReport",
     "ProbeRow",
+    "ProbeWords",
     "Rate",
     "Objective",
     "Recovered",

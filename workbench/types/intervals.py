@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.types import Rate
+from workbench.types.report import Rate
 
 Z95 = 1.959963984540054
 """Two-sided 95% quantile of the standard normal distribution."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.types.effect import Form
 from workbench.types.fact import Fact
+from workbench.types.finding import CurveRule, Finding, findings_of
 from workbench.types.lens import Lens
 from workbench.types.report import AnswerClass, Rate
 
@@ -17,56 +17,58 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-ProbeName = Literal[
-    "lens",
-    "adversarial",
-    "steps",
-    "interconnected",
-    "context",
-    "keywords",
-    "relearning",
-    "requantise",
-    "strength",
-    "priming",
-]
-PROBES: tuple[ProbeName, ...] = get_args(ProbeName)
-PROBE_TITLES: dict[str, str] = {
-    "lens": "layer-by-layer lens",
-    "adversarial": "adversarial prompts",
-    "steps": "step by step",
-    "interconnected": "interconnected facts",
-    "context": "back into context",
-    "keywords": "keyword emphasis",
-    "relearning": "relearning",
-    "requantise": "requantised weights",
-    "strength": "strength of the edit",
-    "priming": "priming",
-}
+CurveFigure = Literal["lines", "bars", "points"]
 Recovered = Literal["old", "new", "refusal", "neither"]
 ProbeGroup = Literal["edited", "same", "control"]
 """``edited``: should follow the edit; ``same``: a fact beside it that must stay; ``control``: the same prompts about a
 fact that was never edited."""
 
-PROBE_RATES: dict[str, str] = {
-    "old": "old answer recovered",
-    "new": "new answer",
-    "refusal": "refusal",
-    "neither": "neither",
-    "same": "must stay: still right",
-    "control": "control: still right",
-    "hop_old": "multi-hop alone: what followed from the old answer",
-    "hop_new": "multi-hop alone: what follows from the new answer",
-    "informative": "prompts on which the base is right",
-    "gain": "old answer with the fact stated minus without",
-    "control_gain": "the same for the control",
-    "bleed": "new answer where it does not belong",
-}
-"""What the rates are, in words."""
+ANSWER_LINES: dict[str, str] = {"p_old": "old", "p_new": "new", "p_refusal": "refusal"}
+"""Curves' values that are probabilities of an answer, and which answer."""
 
 
-def rate_words(probe: str, name: str) -> str:
-    """A rate in words; step by step, what must stay is what the edit itself retained."""
-    return "retained facts: still right" if (probe, name) == ("steps", "same") else PROBE_RATES[name]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveWords:
+    """How a probe's curves are drawn and put into words.
+
+    Args:
+        figure: ``"lines"``: probabilities along ``x``, edited fact and control; ``"bars"``: one value for each label;
+            ``"points"``: one point for each label, ``y`` over ``x``.
+        title: Of the figure; ``{fact}`` and ``{target}`` stand for the edited fact's id and its new answer.
+        notes: Below the title.
+        x_label, y_label: The axes.
+        hover: Of a bar, in plotly's markup; ``{label}`` and ``{value}`` stand for its own.
+        caption: Of a table of the values by label.
+        place: Where the figure stands among those of other probes, the smallest first.
+        rule: How a curve becomes a finding, or None.
+    """
+
+    figure: CurveFigure
+    title: str
+    notes: tuple[str, ...]
+    x_label: str
+    y_label: str
+    hover: str = "{label}<br><b>{value}</b>"
+    caption: str = ""
+    place: int = 0
+    rule: CurveRule | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeWords:
+    """A probe in words, kept with its results so that they can be read without the code that made them.
+
+    Args:
+        title: The probe.
+        rates: By name, what each of its rates is.
+        headlines: The rates that are findings, in order.
+        curve: Of its curves, if it has any.
+    """
+
+    title: str
+    rates: Mapping[str, str] = field(default_factory=dict)
+    headlines: tuple[str, ...] = ()
+    curve: CurveWords | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ class ProbeRow:
             question in the context probe's gains.
     """
 
-    probe: ProbeName
+    probe: str
     kind: str
     group: ProbeGroup
     stage: str
@@ -128,13 +130,13 @@ class Curve:
         name: What was measured (``"never-taught fact"``).
         group: As of a row.
         stage: The stage of the model.
-        x_name: What ``x`` counts (``"strength"``, ``"step"``, ``"word"``).
+        x_name: What ``x`` counts, in the singular (``"strength"``, ``"step"``, ``"word"``).
         x: Places along it.
         labels: A label for each place (a word, a prompt), or none.
         y: By name, one value per place.
     """
 
-    probe: ProbeName
+    probe: str
     name: str
     group: ProbeGroup
     stage: str
@@ -166,10 +168,11 @@ class ProbeReport:
         rows: Every prompt at every stage, with its text.
         curves: Measurements along strength, steps, words and prompts.
         lenses: Lens readings by stage, of the fact and of the control.
-        rates: By probe, stage and name (see ``PROBE_RATES``), with n and a 95% interval. ``old``, ``new``, ``refusal``
+        rates: By probe, stage and name (see ``words``), with n and a 95% interval. ``old``, ``new``, ``refusal``
             and ``neither`` are shares of the fact's prompts *on which the base model is right*; ``same`` and
             ``control`` are shares that are still right, of those on which the base is.
         probes: The probes that finished.
+        words: By probe, its title and what its rates and curves are; a probe without them goes by its name.
         skipped: By probe (or ``probe: part``), why it was left out, or in which error it ended; rows that were finished
             until then are kept and count.
         partial: Why the battery ended early; empty when it did not. Finished rows are kept.
@@ -183,7 +186,8 @@ class ProbeReport:
     curves: tuple[Curve, ...] = ()
     lenses: tuple[Lens, ...] = ()
     rates: Mapping[str, Mapping[str, Mapping[str, Rate]]] = field(default_factory=dict)
-    probes: tuple[ProbeName, ...] = ()
+    probes: tuple[str, ...] = ()
+    words: Mapping[str, ProbeWords] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     partial: str = ""
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -241,33 +245,17 @@ class ProbeReport:
         there = [(x.prompt.fact_id, x.stage) for x in self.lenses]
         raise KeyError(f"No lens of the {group} fact at {at!r}; there are {there}.")
 
-    @property
-    def findings(self) -> tuple[str, ...]:
-        """What the probes found, one sentence each, for the last stage; then what was not measured."""
-        from workbench.types.intervals import wilson
+    def words_of(self, probe: str) -> ProbeWords:
+        """A probe in words; its name, where the report has none."""
+        return self.words.get(probe) or ProbeWords(title=probe)
 
-        last = self.stages[-1]
-        of = {self.fact.id: ""} | ({self.control.id: f", control {self.control.id}"} if self.control else {})
-        out = [f"lens, {x.stage}{of[id]}: {x.finding}" for id in of for x in self.lenses if x.prompt.fact_id == id]
-        for probe, by in self.rates.items():
-            for name in ("old", "hop_new", "same", "control", "gain", "bleed"):
-                found = by.get(last, {}).get(name)
-                if found is not None and found.n:
-                    out.append(f"{PROBE_TITLES[probe]}, {last}: {rate_words(probe, name)} {found}")
-        for one in self.curves:
-            if one.probe == "relearning" and one.stage == last:
-                at = one.reaches("p_old", 0.5)
-                when = f"not within {one.x[-1]:g} steps" if at is None else f"after {at:g} of {one.x[-1]:g} steps"
-                looked = ", ".join(f"{x:g}" for x in one.x)
-                out.append(f"relearning, {last}: {one.name} is at P(answer) 0.5 {when} (looked at {looked})")
-            if one.probe == "priming" and one.stage == last:
-                ratios = [b / a for a, b in zip(one.x, one.y["p_after"], strict=True) if a > 0 and b == b]
-                if ratios:
-                    share = wilson(sum(r > 1 for r in ratios), len(ratios))
-                    middle = f"{statistics.median(ratios):.3g} times at the median"
-                    out.append(f"priming, {last}: {one.name} rises in {share} of other questions, {middle}")
-        out += [f"not measured, {name}: {why}" for name, why in self.skipped.items()]
-        return (*out, *((f"partial: {self.partial}",) if self.partial else ()))
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What the probes found, one sentence each, for the last stage; then what was not measured.
+
+        Each is a text, and says by its fields what it is about (see ``Finding``).
+        """
+        return tuple(findings_of(self))
 
     def summary(self) -> pd.DataFrame:
         """One line per probe and rate, one column per stage, as ``value [low, high] (n)``."""
@@ -275,9 +263,10 @@ class ProbeReport:
 
         lines: list[dict[str, str]] = []
         for probe, by in self.rates.items():
+            told = self.words_of(probe).rates
             for name in dict.fromkeys(n for rates in by.values() for n in rates):
                 cells = {s: str(by[s][name]) if name in by.get(s, {}) else "" for s in self.stages}
-                lines.append({"probe": probe, "rate": rate_words(probe, name), **cells})
+                lines.append({"probe": probe, "rate": told.get(name, name), **cells})
         return pd.DataFrame(lines, columns=["probe", "rate", *self.stages])
 
     def to_frame(self) -> pd.DataFrame:
@@ -307,8 +296,8 @@ class ProbeReport:
         return pd.DataFrame(list(lines.values()), columns=["probe", "kind", "prompt", "base right", *self.stages])
 
     def plot(self, what: str = "rates", **options: Any) -> go.Figure:
-        """A figure: ``"rates"`` (old answer recovered, control kept), or a probe's: ``"lens"``, ``"strength"``,
-        ``"relearning"``, ``"keywords"``, ``"priming"`` (see ``workbench.plots.probes``). ``group="control"`` draws the
+        """A figure: ``"rates"`` (old answer recovered, control kept), ``"lens"``, or the curves of a probe such as
+        ``"strength"`` (see ``figures``). ``group="control"`` draws the
         control's lens.
 
         Raises:
@@ -321,7 +310,8 @@ class ProbeReport:
     @property
     def figures(self) -> tuple[str, ...]:
         """What ``plot`` can draw of this report."""
-        drawn = [p for p in ("strength", "relearning", "keywords", "priming") if any(c.probe == p for c in self.curves)]
+        places = {c.probe: drawn.place for c in self.curves if (drawn := self.words_of(c.probe).curve)}
+        drawn = sorted(places, key=lambda probe: places[probe])
         return (*(["rates"] if self.rates else []), *(["lens"] if self.lenses else []), *drawn)
 
     def to_dict(self) -> dict[str, Any]:

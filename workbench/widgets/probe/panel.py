@@ -20,9 +20,9 @@ from workbench.facts.known import load_facts
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.probing.probe import probe
+from workbench.probing.table import PROBES
 from workbench.tracing.lens import lens
-from workbench.types import PROBES, Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow, TracedPrompt
-from workbench.types.probe import PROBE_TITLES
+from workbench.types import Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow, TracedPrompt
 from workbench.widgets.probe import views as probe_views
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.code import facts_code, start_code
@@ -61,7 +61,7 @@ class ProbePanel(Panel):
         fact: Fact | None = None,
         control: Fact | None = None,
         pool: FactSet | None = None,
-        probes: tuple[str, ...] = PROBES,
+        probes: tuple[str, ...] = tuple(PROBES),
         max_new_tokens: int = 24,
         seed: int = 0,
         edit_code: str | None = None,
@@ -124,7 +124,7 @@ class ProbePanel(Panel):
         self._list.observe(lambda _: self._show_texts(), names="value")
 
     def _box(self, name: str, ticked: bool) -> Checkbox:
-        box = Checkbox(description=PROBE_TITLES[name], value=ticked, indent=False, layout={"width": "190px"})
+        box = Checkbox(description=PROBES[name].title, value=ticked, indent=False, layout={"width": "190px"})
         box.observe(lambda _: self._show_code(), names="value")
         return box
 
@@ -181,7 +181,7 @@ class ProbePanel(Panel):
         return f"{made}{self._lens_code}"
 
     def _run_code(self, asked: tuple[str, ...]) -> str:
-        chosen = "" if asked == PROBES else f", probes={list(asked)!r}"
+        chosen = "" if asked == tuple(PROBES) else f", probes={list(asked)!r}"
         which = "" if self._fact == self._edit.facts[0] else f", fact={self._fact.id!r}"
         control = "" if self._control is None else f", control={self._control!r}".replace("Fact(", "wb.Fact(", 1)
         pool = ", pool=pool" if "\npool = " in facts_code(self._edit.facts, self._pool) else ""
@@ -329,7 +329,7 @@ class ProbePanel(Panel):
         with self._lock:
             ran = self._ran or self.probes
             at, every = ran.index(self._probe) if self._probe in ran else 0, len(ran)
-            note = f"{PROBE_TITLES[self._probe]}: probe {at + 1} of {every}, {len(self._rows)} answers so far"
+            note = f"{PROBES[self._probe].title}: probe {at + 1} of {every}, {len(self._rows)} answers so far"
             self._progress.value = markup.progress(at, every, note)
 
     def _ended(self, job: Job[ProbeReport]) -> None:
@@ -368,7 +368,7 @@ class ProbePanel(Panel):
             self._alert.value = markup.alert(f"Ended early: {kept}.", "info")
         self._results.value = probe_views.results(report)
         named = [p for p in PROBES if any(r.probe == p for r in report.rows)]
-        self._shown.options = [(PROBE_TITLES[p], p) for p in named]
+        self._shown.options = [(report.words_of(p).title, p) for p in named]
         self._shown.value = named[0] if named else None
         self._show_list()
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from workbench.plots.style import visible
-from workbench.types import ANSWER_NAMES, Fact, Lens, ProbeReport, ProbeRow
-from workbench.types.probe import PROBE_TITLES, rate_words
+from workbench.types import ANSWER_NAMES, Fact, Finding, Lens, ProbeReport, ProbeRow
+from workbench.types.probe import ANSWER_LINES, CurveFigure
 from workbench.widgets.edit.views import stage_words
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.code import fact_code
 
-_CURVES = {"strength": "strength of the edit", "relearning": "steps of training"}
-_NAMES = {"p_old": "old", "p_new": "new", "p_refusal": "refusal"}
 _GROUPS = {"edited": "", "same": "must stay: ", "control": "control: "}
 
 
@@ -21,58 +19,70 @@ def results(report: ProbeReport) -> str:
     heads = ["probe", "rate [95% interval] (n)", *map(stage_words, report.stages)]
     rows: list[list[str]] = []
     for name, by in report.rates.items():
+        words = report.words_of(name)
         for rate in dict.fromkeys(n for of in by.values() for n in of):
             cells = [str(by[s][rate]) if rate in by.get(s, {}) else "" for s in report.stages]
-            rows.append([PROBE_TITLES[name], rate_words(name, rate), *cells])
-    told = (*(f"lens, {stage}:" for stage in report.stages), f"lens, {report.stages[-1]}, control", "relearning")
-    found = [line for line in report.findings if line.startswith(told) or "at the median" in line]
-    parts = [markup.block(*(f"<p>{markup.text(line)}.</p>" for line in found))] if found else []
+            rows.append([words.title, words.rates.get(rate, rate), *cells])
+    lines = [finding for finding in report.findings if _is_shown(finding, report.stages[-1])]
+    parts = [markup.block(*(f"<p>{markup.text(line)}.</p>" for line in lines))] if lines else []
     parts += [markup.table(heads, rows, "What is left, and what else changed")] if rows else []
-    parts += [curves(report, probe, x_label) for probe, x_label in _CURVES.items()]
-    parts += [words_table(report)]
+    for kind, show in _CURVES.items():
+        drawn = [p for p in report.figures if (words := report.words_of(p).curve) and words.figure == kind]
+        parts += [show(report, probe) for probe in drawn]
     parts += [markup.alert(f"Not measured, {name}: {why}.", "info") for name, why in report.skipped.items()]
     return "".join(parts)
 
 
-def curves(report: ProbeReport, probe: str, x_label: str) -> str:
+def _is_shown(finding: Finding, last: str) -> bool:
+    """Curves, and readings of the lens: of the edited fact at every stage, of the control after the last."""
+    if finding.kind == "lens":
+        return finding.group == "edited" or finding.stage == last
+    return finding.kind == "curve"
+
+
+def curves(report: ProbeReport, probe: str) -> str:
     """A probe's probabilities of the edited fact and of its control, a chart for each stage; empty without any."""
+    words = report.words_of(probe)
+    x_label = words.curve.x_label if words.curve else ""
     charts: list[str] = []
     for stage in report.stages:
         here = [c for c in report.curves if (c.probe, c.stage) == (probe, stage)]
         lines = {
-            f"{_NAMES[name]}, {c.name}": list(zip(c.x, values, strict=True))
+            f"{ANSWER_LINES[name]}, {c.name}": list(zip(c.x, values, strict=True))
             for c in here
             for name, values in c.y.items()
-            if name in _NAMES and (c.group == "edited" or name == "p_old")
+            if name in ANSWER_LINES and (c.group == "edited" or name == "p_old")
         }
         if lines:
             end = max(x for c in here for x in c.x)
-            heading = f"{PROBE_TITLES[probe]}, {stage_words(stage)}: probability"
+            heading = f"{words.title}, {stage_words(stage)}: probability"
             charts.append(markup.line_chart(lines, heading, x_label=x_label, x_max=end, y_max=1.0))
     return markup.charts(*charts) if charts else ""
 
 
-def words_table(report: ProbeReport) -> str:
-    """What leaving out each word takes from the old answer, by stage; empty without such curves."""
+def labels_table(report: ProbeReport, probe: str) -> str:
+    """A probe's values by label, such as a word of the question, a column for each stage; empty without any."""
+    words = report.words_of(probe).curve
     tables: list[str] = []
-    for name in dict.fromkeys(c.name for c in report.curves if c.probe == "keywords"):
-        here = {c.stage: c for c in report.curves if c.probe == "keywords" and c.name == name}
-        heads = ["word", *map(stage_words, here)]
-        first = next(iter(here.values()))
-        rows = [[w, *(f"{c.y['old'][i]:.2f}" for c in here.values())] for i, w in enumerate(first.labels)]
-        tables.append(
-            markup.table(
-                heads, rows, f"{name}: what leaving one out takes from log P(first token of the old answer), nats"
-            )
-        )
+    for name in dict.fromkeys(c.name for c in report.curves if c.probe == probe):
+        here = {c.stage: c for c in report.curves if (c.probe, c.name) == (probe, name)}
+        values = {stage: next(iter(c.y.values())) for stage, c in here.items()}
+        heads = [words.x_label if words else "", *map(stage_words, here)]
+        labels = next(iter(here.values())).labels
+        rows = [[label, *(f"{of[i]:.2f}" for of in values.values())] for i, label in enumerate(labels)]
+        tables.append(markup.table(heads, rows, f"{name}: {words.caption}" if words else name))
     return "".join(tables)
+
+
+_CURVES: dict[CurveFigure, Callable[[ProbeReport, str], str]] = {"lines": curves, "bars": labels_table}
+"""How curves are shown beside the rates; points have their finding only."""
 
 
 def card_lines(report: ProbeReport) -> list[str]:
     """How often each probe brought the old answer back after the last stage, as plain text."""
     last = report.stages[-1]
-    found = {name: by[last]["old"] for name, by in report.rates.items() if "old" in by.get(last, {})}
-    return [f"{PROBE_TITLES[n]}: old answer {r.value:.2f} (n={r.n})" for n, r in found.items() if r.n]
+    rates = {name: by[last]["old"] for name, by in report.rates.items() if "old" in by.get(last, {})}
+    return [f"{report.words_of(n).title}: old answer {r.value:.2f} (n={r.n})" for n, r in rates.items() if r.n]
 
 
 def row_label(row: ProbeRow) -> str:

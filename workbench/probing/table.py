@@ -1,0 +1,33 @@
+"""The probes, in the order in which they run: a row for each file."""
+
+from __future__ import annotations
+
+from workbench.probing import (
+    adversarial,
+    context,
+    interconnected,
+    keywords,
+    lens,
+    priming,
+    relearning,
+    requantise,
+    steps,
+    strength,
+)
+from workbench.probing.record import Probe
+
+PROBES: dict[str, Probe] = {
+    probe.name: probe
+    for probe in (
+        lens.PROBE,
+        adversarial.PROBE,
+        steps.PROBE,
+        interconnected.PROBE,
+        context.PROBE,
+        keywords.PROBE,
+        relearning.PROBE,
+        requantise.PROBE,
+        strength.PROBE,
+        priming.PROBE,
+    )
+}
