@@ -10,9 +10,9 @@ from typing import Any
 import workbench as wb
 from workbench.types import Rate
 from workbench.types.intervals import bootstrap
+from workbench.types.rates import RATES
 
-NO_SHARES = ("gibberish", "kl", "text_nll", "text_nll_change")
-HIGHER_IS_BETTER = ("new", "forget", "cloze_new", "control", "neighbour", "twohop_new", "reversed_new")
+NO_SHARES = tuple(name for name, rule in RATES.items() if rule.kind != "share")
 
 
 def plain_rates(report: wb.EvalReport) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def worst(results: Sequence[dict[str, Any]], name: str) -> float:
     means = [sum(values) / len(values) for values in by_fact(results, name).values()]
     if not means:
         return math.nan
-    return min(means) if name in HIGHER_IS_BETTER else max(means)
+    return min(means) if RATES[name].better == "higher" else max(means)
 
 
 def head(names: Sequence[str]) -> str:

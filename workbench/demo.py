@@ -20,9 +20,9 @@ from workbench.plots.page import Code, write_html_report
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit, EvalReport, Fact, Group
-from workbench.types.report import RATE_NAMES
+from workbench.types.rates import RATES
 
-SHOWN = [name for name in RATE_NAMES if name not in ("refusal", "train_new")]
+SHOWN = [name for name in RATES if name not in ("refusal", "train_new")]
 
 
 FOLLOWS: dict[Group, str] = {
@@ -40,7 +40,7 @@ def has(report: EvalReport, group: Group) -> bool:
 def rates_table(report: EvalReport) -> pd.DataFrame:
     """The report's rates in words, one column per stage."""
     table = report.summary().loc[SHOWN]
-    return table.rename(index=RATE_NAMES).rename_axis("rate (95% interval, n)")
+    return table.rename(index={name: rule.words for name, rule in RATES.items()}).rename_axis("rate (95% interval, n)")
 
 
 def code_for(fact: Fact, recipe: Recipe, max_controls: int | None) -> str:

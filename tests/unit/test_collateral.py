@@ -13,9 +13,10 @@ import torch
 from tests.helpers.scripted import FRANCE, GIBBERISH, NOT_SURE, POOL, Script, place, run, scripted_edit, tiny
 from tests.helpers.tiny_facts import edit_of, some_gates
 from workbench.editing.applied import applied
-from workbench.evaluation.ordinary_text import ordinary_passages, text_rates, text_rows
+from workbench.evaluation.ordinary_text import ordinary_passages, text_rows
 from workbench.facts.known import load_facts
 from workbench.types import COLLATERAL_GROUPS, EvalReport, Fact, FactSet
+from workbench.types.rates import rates_of
 
 
 def gap(subject: str) -> str:
@@ -134,7 +135,7 @@ def test_text_likelihood_is_the_plain_models() -> None:
                 for row, part in zip(lengths, nll.split([r.n_tokens for r in lengths]), strict=True):
                     assert row.nll == pytest.approx(float(part.mean()), abs=1e-4)
     assert [r.sentence for r in rows[:3]] == [*passages[0], *passages[1]]
-    rates = text_rates(rows, ("base", "learn"))
+    rates = rates_of((), ("base", "learn"), lambda _: False, texts=rows, collateral=True)
     tokens = sum(r.n_tokens for r in base)
     means = [sum(r.nll * r.n_tokens for r in part) / tokens for part in (rows[:3], rows[3:])]
     assert rates["base"]["text_nll"].value == pytest.approx(means[0])

@@ -12,7 +12,7 @@ from typing import Any
 from workbench.editing.applied import applied, check_base, chosen_stages
 from workbench.evaluation.answer_slots import answers_at
 from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
-from workbench.evaluation.ordinary_text import text_rates, text_rows
+from workbench.evaluation.ordinary_text import text_rows
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
 from workbench.facts.known import known_facts, load_facts
 from workbench.language.answers import matches
@@ -169,13 +169,9 @@ def evaluate_views(
     def names_target(text: str) -> bool:
         return any(matches(text, f.targets, case_sensitive=f.case_sensitive) for f in edited)
 
-    rates = rates_of(rows, stages, names_target, collateral=collateral, seed=seed)
-    if collateral:
-        measured = text_rates(texts, stages, seed=seed)
-        rates = {stage: of | measured[stage] for stage, of in rates.items()}
     return EvalReport(
         rows=tuple(rows),
-        rates=rates,
+        rates=rates_of(rows, stages, names_target, texts=texts, collateral=collateral, seed=seed),
         texts=tuple(texts),
         missing=tuple(missing),
         facts=tuple(f.id for f in edited),

@@ -12,8 +12,7 @@ from importlib.resources import files
 
 from workbench.language.scoring import continuation_nll
 from workbench.models.load import LoadedModel
-from workbench.types import Rate, TextRow
-from workbench.types.intervals import bootstrap, paired_difference
+from workbench.types import TextRow
 
 
 @lru_cache(maxsize=1)
@@ -48,26 +47,5 @@ def text_rows(model: LoadedModel, stage: str, passages: Sequence[Sequence[str]] 
             tokens.append(new[start:])
             ids += new
     scores = continuation_nll(model, before, tokens)
-    found = zip(sentences, tokens, scores, strict=True)
-    return [TextRow(stage=stage, sentence=s, n_tokens=len(t), nll=nll) for s, t, nll in found if t]
-
-
-def text_rates(rows: Sequence[TextRow], stages: Sequence[str], *, seed: int = 0) -> dict[str, dict[str, Rate]]:
-    """By stage: ``text_nll``, the mean over all tokens, and ``text_nll_change``, that minus the base's; nats per token,
-    with intervals from drawing whole sentences.
-
-    Args:
-        rows: Rows of every stage.
-        stages: ``"base"`` first.
-        seed: Of the bootstrap.
-    """
-    by_stage = {
-        stage: {i: [r.nll] * r.n_tokens for i, r in enumerate(r for r in rows if r.stage == stage)} for stage in stages
-    }
-    return {
-        stage: {
-            "text_nll": bootstrap(values, seed=seed),
-            "text_nll_change": paired_difference(values, by_stage["base"], seed=seed),
-        }
-        for stage, values in by_stage.items()
-    }
+    scored = zip(sentences, tokens, scores, strict=True)
+    return [TextRow(stage=stage, sentence=s, n_tokens=len(t), nll=nll) for s, t, nll in scored if t]

@@ -37,15 +37,8 @@ from workbench.plots.style import (
     whiskers,
 )
 from workbench.types import EffectMap, EvalReport
+from workbench.types.rates import RATES
 
-RATES: dict[str, str] = {
-    "new": "new answer<br>(held-out)",
-    "forget": "old answer<br>forgotten",
-    "control": "controls<br>kept",
-    "neighbour": "neighbours<br>kept",
-    "gibberish": "gibberish<br>(excess)",
-    "bleed": "new answer<br>bleeds",
-}
 _COLORS = (GREY, ORANGE, BLUE, GREEN, PURPLE)
 
 
@@ -53,12 +46,12 @@ def rates_figure(report: EvalReport) -> go.Figure:
     """Rates of an evaluation by stage, with their 95% intervals.
 
     Args:
-        report: The evaluation. Shown are new, forget, control, neighbour, gibberish and bleed.
+        report: The evaluation. Shown are the rates that have a ``tick`` in ``workbench.types.rates.RATES``.
 
     Returns:
         One marker and interval per rate and stage. A rate without a value is left out and named below the title.
     """
-    names = list(RATES)
+    names = [name for name, rule in RATES.items() if rule.tick]
     stages = list(report.stages)
     figure = go.Figure()
     absent: dict[str, list[str]] = {}
@@ -119,7 +112,7 @@ def rates_figure(report: EvalReport) -> go.Figure:
         right=120,
         alt=f"Rates by stage with 95% intervals; {stages[-1] if stages else 'none'}: {alt or 'none'}.",
     )
-    ticks = [f"{RATES[n]}{_n_line(report, n)}" for n in names]
+    ticks = [f"{RATES[n].tick}{_n_line(report, n)}" for n in names]
     figure.update_xaxes(
         tickmode="array",
         tickvals=list(range(len(names))),

@@ -18,27 +18,6 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 COLLATERAL_GROUPS: tuple[Group, ...] = ("reversed", "reversed_target", "twohop")
 """Questions about what follows from an edited fact, asked on demand."""
 
-RATE_NAMES: dict[str, str] = {
-    "new": "new answer, held-out questions",
-    "old": "old answer still there, held-out",
-    "refusal": "refusal, held-out",
-    "forget": "forgotten, of what the base answered",
-    "train_new": "new answer, training questions",
-    "cloze_new": "new answer, clozes",
-    "control": "controls still right",
-    "neighbour": "neighbours still right",
-    "bleed": "new answer where it does not belong",
-    "gibberish": "gibberish above the base's",
-    "kl": "KL to the base, controls and neighbours (nats per token)",
-    "reversed_old": "reversed: subject still given for the old answer",
-    "reversed_new": "reversed: subject given for the new answer",
-    "twohop_old": "two hops: consequence still the old one",
-    "twohop_new": "two hops: consequence follows the edit",
-    "text_nll": "ordinary text: NLL (nats per token)",
-    "text_nll_change": "ordinary text: NLL above the base's",
-}
-"""What the rates of a report are, in words. Those from ``reversed_old`` on are there if collateral was asked for."""
-
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -120,17 +99,9 @@ class EvalReport:
 
     Args:
         rows: Every prompt at every stage.
-        rates: By stage, then by metric name: ``new`` (held-out new-fact accuracy), ``old``, ``refusal``, ``forget``
-            (of the held-out prompts that the base answered with the old fact), ``train_new``, ``cloze_new``,
-            ``control`` and ``neighbour`` retention (of the prompts that the base answered correctly), ``gibberish``
-            (excess over the base, over all rows but those of collateral), ``bleed`` (control and neighbour rows that
-            name the new answer though the base did not), ``kl`` (mean on control and neighbour rows, nats per token; of
-            more than 48 on so many or fewer, evenly over the relations).
-            A fact that is both control and neighbour counts once in the last three.
-            With collateral also ``reversed_old`` (the subject is still given for the old answer, of the prompts where
-            the base gave it), ``reversed_new`` (the subject is given for the target, of those where the base did not),
-            ``twohop_old`` and ``twohop_new`` (the old, the new consequence, of the prompts where the base gave the old
-            one), ``text_nll`` and ``text_nll_change`` (ordinary text, and that minus the base's, nats per token).
+        rates: By stage, then by name, such as ``new`` (held-out new-fact accuracy), ``forget``, ``control`` or ``kl``:
+            ``workbench.types.rates.RATES`` says of each what it is over. Those of collateral are there if it was asked
+            for.
         texts: Every sentence of ordinary text at every stage, if collateral was asked for.
         missing: What could not be measured, in words.
         facts: Ids of the evaluated facts.

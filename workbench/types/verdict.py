@@ -8,13 +8,12 @@ edited facts. The draws at hand are taken as they are: an interval says nothing 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
 
 from workbench.types import Rate
 from workbench.types.arms import ARM_WORDS, OUTCOMES, ArmRow, ArmTable, Difference
 from workbench.types.intervals import bootstrap, paired_difference
-from workbench.types.rates import Key, by_fact, excess, key_of, outcomes_of
+from workbench.types.rates import RATES, Answered, Key, Values, by_fact, excess, key_of
 from workbench.types.report import EvalReport
 
 DECIDING = ("control", "kl")
@@ -23,14 +22,20 @@ FEW = 4
 """Questions: where fewer decide, or are reported and understood by the base, the verdict says so."""
 
 
-def final_outcomes(report: EvalReport) -> dict[str, dict[Key, float]]:
+def final_outcomes(report: EvalReport) -> dict[str, Values]:
     """What the rates of a report's last stage average, by rate and prompt; ``kl`` over controls only, and without
     ``bleed``, which needs the facts."""
     base = {key_of(r): r for r in report.rows if r.stage == "base"}
-    found = outcomes_of([r for r in report.rows if r.stage == report.stages[-1]], base, lambda _: False)
+    rows = [r for r in report.rows if r.stage == report.stages[-1]]
+    answered = Answered(rows=rows, base=base, names_target=lambda _: False)
+    outcomes = {
+        rule.name: rule.values(answered)
+        for rule in RATES.values()
+        if rule.values is not None and not rule.collateral and rule.name != "bleed"
+    }
     controls = {(r.fact_id, r.prompt) for r in base.values() if r.group == "control"}
-    found["kl"] = {key: value for key, value in found["kl"].items() if (key[0], key[2]) in controls}
-    return {name: values for name, values in found.items() if name != "bleed"}
+    outcomes["kl"] = {key: value for key, value in outcomes["kl"].items() if (key[0], key[2]) in controls}
+    return outcomes
 
 
 def rate_of(report: EvalReport, name: str) -> Rate:
@@ -40,11 +45,11 @@ def rate_of(report: EvalReport, name: str) -> Rate:
 
 def _by_prompt(runs: Sequence[ArmRow], name: str) -> dict[Key, float]:
     """An outcome by prompt, the mean of one fact's runs."""
-    found: dict[Key, list[float]] = {}
+    by_prompt: dict[Key, list[float]] = {}
     for run in runs:
         for key, value in final_outcomes(run.report)[name].items():
-            found.setdefault(key, []).append(value)
-    return {key: sum(values) / len(values) for key, values in found.items()}
+            by_prompt.setdefault(key, []).append(value)
+    return {key: sum(values) / len(values) for key, values in by_prompt.items()}
 
 
 def rate_over(runs: Sequence[ArmRow], name: str) -> Rate:
@@ -56,12 +61,8 @@ def rate_over(runs: Sequence[ArmRow], name: str) -> Rate:
     for fact in facts:
         for key, value in _by_prompt([r for r in runs if r.fact_id == fact], name).items():
             values.setdefault(fact if len(facts) > 1 else key, []).append(value)
-    return excess(values) if name == "gibberish" else bootstrap(values, within=_range(name))
-
-
-def _range(name: str) -> tuple[float, float]:
-    """The least and the largest value of an outcome: a share's, or without bound a divergence's."""
-    return (0.0, math.inf if name == "kl" else 1.0)
+    rule = RATES[name]
+    return excess(values) if rule.kind == "excess" else bootstrap(values, within=(0.0, rule.bound))
 
 
 def differences(table: ArmTable) -> tuple[Difference, ...]:
@@ -92,7 +93,7 @@ def _difference(table: ArmTable, ours: dict[str, ArmRow], arm: str, name: str) -
     return Difference(
         arm=arm,
         outcome=name,
-        rate=paired_difference(left, right, within=(-_range(name)[1], _range(name)[1])),
+        rate=paired_difference(left, right, within=(-RATES[name].bound, RATES[name].bound)),
         facts=facts,
         reached=sum(bool(r.reached) for r in every),
         runs=len(every),
@@ -101,27 +102,27 @@ def _difference(table: ArmTable, ours: dict[str, ArmRow], arm: str, name: str) -
 
 def verdict(table: ArmTable) -> str:
     """One line on what reached the mark, then one for each kind of random selection and deciding outcome."""
-    found = {(d.arm, d.outcome): d for d in differences(table)}
+    by_arm = {(d.arm, d.outcome): d for d in differences(table)}
     mark = f"{table.threshold:.0%} new answers on validation questions"
     lines: list[str] = []
     if "selected" in table.arms:
         ours = [r for r in table.rows if r.arm == "selected"]
         lines.append(f"The selection reached {mark} on {sum(bool(r.reached) for r in ours)} of {len(ours)} fact(s).")
     for arm in RANDOM:
-        if (arm, "control") not in found:
+        if (arm, "control") not in by_arm:
             lines.append(f"{_start(arm)}: not run, so nothing can be said.")
             continue
-        one = found[arm, "control"]
-        missed = one.runs - one.reached
-        reached = f"{missed} of {one.runs} draws did not reach the new fact"
-        if not one.facts:
+        controls = by_arm[arm, "control"]
+        missed = controls.runs - controls.reached
+        reached = f"{missed} of {controls.runs} draws did not reach the new fact"
+        if not controls.facts:
             lines.append(f"{_start(arm)}: cannot tell: {reached}, and no fact is left on which both did.")
             continue
-        said = [_sentence(found[arm, name], len(table.facts)) for name in DECIDING]
-        lines.append(f"{_start(arm)}: {' '.join(said)} {reached}.")
+        sentences = [_sentence(by_arm[arm, name], len(table.facts)) for name in DECIDING]
+        lines.append(f"{_start(arm)}: {' '.join(sentences)} {reached}.")
     if len(table.facts) == 1:
         lines.append("One edited fact: the intervals are over its controls, and say nothing of other facts or draws.")
-    elif any(len(found[arm, "control"].facts) == 1 for arm in RANDOM if (arm, "control") in found):
+    elif any(len(by_arm[arm, "control"].facts) == 1 for arm in RANDOM if (arm, "control") in by_arm):
         lines.append(
             "Where both were read on one fact only, the intervals are over its controls, and say nothing of others."
         )
@@ -134,9 +135,9 @@ def _thin(table: ArmTable) -> list[str]:
     for fact in table.facts:
         report = next(r.report for r in table.rows if r.fact_id == fact)
         asked = [r for r in report.rows if (r.stage, r.group) == ("base", "heldout")]
-        told = {"decide where its arms are read": len(table.validation.get(fact, ()))}
-        told["of the reported ones are understood by the base"] = sum(r.label == "old" for r in asked)
-        few = [f"{n} {what}" for what, n in told.items() if n < FEW]
+        counts = {"decide where its arms are read": len(table.validation.get(fact, ()))}
+        counts["of the reported ones are understood by the base"] = sum(r.label == "old" for r in asked)
+        few = [f"{n} {what}" for what, n in counts.items() if n < FEW]
         if few:
             lines.append(f"{fact}: of its held-out questions only {' and only '.join(few)}, so one answer weighs much.")
     return lines
@@ -146,16 +147,16 @@ def _start(arm: str) -> str:
     return f"Against {ARM_WORDS[arm]}"
 
 
-def _sentence(one: Difference, edited: int) -> str:
-    rate = one.rate
+def _sentence(difference: Difference, edited: int) -> str:
+    rate = difference.rate
     if rate.n == 0:
-        return f"{one.outcome} was not measured."
-    pairs = f"{rate.n} pairs" + (f" on {len(one.facts)} of {edited} edited facts" if edited > 1 else "")
+        return f"{difference.outcome} was not measured."
+    pairs = f"{rate.n} pairs" + (f" on {len(difference.facts)} of {edited} edited facts" if edited > 1 else "")
     numbers = f"{rate.value:+.3f} [{rate.low:+.3f}, {rate.high:+.3f}]"
-    if one.outcome == "control":
-        said = {1: "the selection kept more controls", -1: "the selection kept fewer controls"}
-        words = said.get(one.sign, "cannot tell which keeps more controls: the interval holds 0")
+    if difference.outcome == "control":
+        by_sign = {1: "the selection kept more controls", -1: "the selection kept fewer controls"}
+        words = by_sign.get(difference.sign, "cannot tell which keeps more controls: the interval holds 0")
         return f"{words} ({numbers}, {pairs})."
-    said = {1: "It moved other answers more", -1: "It moved other answers less"}
-    words = said.get(one.sign, "Cannot tell which moves other answers more")
+    by_sign = {1: "It moved other answers more", -1: "It moved other answers less"}
+    words = by_sign.get(difference.sign, "Cannot tell which moves other answers more")
     return f"{words} (KL on controls {numbers} nats per token)."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from workbench.plots.style import visible
 from workbench.types import BaseRecipe, Edit, EvalReport, Fact, Group, Step, TrainedRecipe
 from workbench.types.history import updates_before, updates_by_stage
-from workbench.types.report import RATE_NAMES
+from workbench.types.rates import RATES
 from workbench.widgets.shared import markup
 
 AGAIN = markup.block(markup.text("The first fit did not teach it: once more with more neurons, and longer."))
@@ -134,8 +134,8 @@ def results(report: EvalReport, control: EvalReport | None = None) -> str:
         heads.append(f"random control, {stage_words(control.stages[-1])}")
         columns.append(control.rates[control.stages[-1]])
     rates = [
-        [words, *(str(rates[name]) if name in rates else "" for rates in columns)]
-        for name, words in RATE_NAMES.items()
+        [rule.words, *(str(rates[name]) if name in rates else "" for rates in columns)]
+        for name, rule in RATES.items()
         if any(name in report.rates[s] for s in report.stages)
     ]
     parts = [
