@@ -17,7 +17,7 @@ from benchmarks.timing import seconds
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import load_model
 from workbench.tracing import restore
-from workbench.tracing.cells import Cell, cone_tokens
+from workbench.tracing.restoration import Restoration, cone_tokens
 from workbench.tracing.restore import effects
 
 BASE = {"layers": 4, "positions": 16, "samples": 2, "max_rows": 1024}
@@ -80,7 +80,7 @@ def measure(models: dict[int, Any], *, layers: int, positions: int, samples: int
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(1, positions, D_MODEL, generator=generator).to(engine.device, models[layers].dtype)
     corrupted = torch.randn(samples, positions, D_MODEL, generator=generator).to(clean)
-    cells = [Cell("resid", range(at, at + 1), p) for at in range(layers) for p in range(positions)]
+    cells = [Restoration("resid", range(at, at + 1), p) for at in range(layers) for p in range(positions)]
     took, plain = [], []
     with torch.no_grad():
         recording = engine.record(clean, ("resid",))
@@ -101,13 +101,15 @@ def measure(models: dict[int, Any], *, layers: int, positions: int, samples: int
     }
 
 
-def sweep(engine: Layerwise, recording: Any, corrupted: torch.Tensor, cells: list[Cell], max_rows: int) -> None:
+def sweep(engine: Layerwise, recording: Any, corrupted: torch.Tensor, cells: list[Restoration], max_rows: int) -> None:
     """Every cell's effect on one logit."""
     for _ in effects(engine, recording, corrupted, None, cells, lambda logits: logits[:, 0], max_rows=max_rows):
         pass
 
 
-def peak_memory(engine: Layerwise, recording: Any, corrupted: torch.Tensor, cells: list[Cell], max_rows: int) -> float:
+def peak_memory(
+    engine: Layerwise, recording: Any, corrupted: torch.Tensor, cells: list[Restoration], max_rows: int
+) -> float:
     """Most bytes allocated at once during a sweep, beyond what there was before."""
     if engine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -34,7 +34,7 @@ from benchmarks.timing import largest_difference, matrix_speed, met, seconds
 from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace, default_window, window_of
-from workbench.tracing.cells import Cell, cone_tokens
+from workbench.tracing.restoration import Restoration, cone_tokens
 from workbench.types.intervals import spearman
 
 SITES = ("resid", "mlp", "attn")
@@ -69,7 +69,7 @@ class Arithmetic:
         """Of a whole forward pass with logits at some tokens of each row."""
         return rows * (self.layers * tokens * (self.layer + self.width * tokens / 2) + heads * self.head)
 
-    def cone(self, cells: list[Cell], samples: int, tokens: int, total: int) -> float:
+    def cone(self, cells: list[Restoration], samples: int, tokens: int, total: int) -> float:
         """Of what cells must compute, and one clean and the corrupted runs of the tokens that differ. In the last layer
         that is a cell's last token, and keys and values of the others."""
         before = samples * cone_tokens([c for c in cells if c.start < self.layers - 1], self.layers - 1, tokens)
@@ -88,13 +88,13 @@ def forward_speed(model: Any, arithmetic: Arithmetic) -> float:
     return arithmetic.forward(64, 32, 1) / took
 
 
-def cells_of(sites: tuple[str, ...], n_layers: int, tokens: int) -> list[Cell]:
+def cells_of(sites: tuple[str, ...], n_layers: int, tokens: int) -> list[Restoration]:
     """The cells of a trace with the default window."""
     found = []
     for site in sites:
         width = 1 if site == "resid" else default_window(n_layers)
         for at in range(n_layers):
-            found += [Cell(site, window_of(at, width, n_layers), position) for position in range(tokens)]  # type: ignore[arg-type]
+            found += [Restoration(site, window_of(at, width, n_layers), position) for position in range(tokens)]  # type: ignore[arg-type]
     return found
 
 

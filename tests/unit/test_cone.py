@@ -23,10 +23,10 @@ from workbench.models.load import LoadedModel
 from workbench.tracing import memory, restore
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
-from workbench.tracing.cells import Cell, cone_tokens
 from workbench.tracing.cone import Cone
 from workbench.tracing.memory import free_memory
 from workbench.tracing.packed import Unsupported
+from workbench.tracing.restoration import Restoration, cone_tokens
 from workbench.tracing.restore import LEAST_ROWS, ROWS, default_rows, effects
 
 N_LAYERS = 4
@@ -77,7 +77,7 @@ def no_way_round(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 # The slow reference: the whole text through the plain model, one cell and one sample at a time
 
 
-def slow(model: LoadedModel, clean: Tensor, corrupted: Tensor, start: int, cell: Cell) -> Tensor:
+def slow(model: LoadedModel, clean: Tensor, corrupted: Tensor, start: int, cell: Restoration) -> Tensor:
     """Last-position logits [samples, d_vocab]; ``clean`` and ``corrupted`` are whole texts of token embeddings."""
     names = model.architecture.family
     layers = model.hf.get_submodule(names.layers)
@@ -143,7 +143,9 @@ def mixed(logits: Tensor) -> Tensor:
     return logits.double() @ torch.randn(N_VOCAB, generator=torch.Generator().manual_seed(1)).double()
 
 
-def found(model: LoadedModel, clean: Tensor, corrupted: Tensor, start: int, cells: list[Cell], rows: Any) -> Tensor:
+def found(
+    model: LoadedModel, clean: Tensor, corrupted: Tensor, start: int, cells: list[Restoration], rows: Any
+) -> Tensor:
     """The mixed logits [cells, samples] by ``effects``."""
     engine = Layerwise(model)
     # What enters layer 0 is the embeddings and, in GPT-2, the learned positions.
@@ -162,7 +164,9 @@ def found(model: LoadedModel, clean: Tensor, corrupted: Tensor, start: int, cell
 
 
 @st.composite
-def problems(draw: st.DrawFn, layers: int = N_LAYERS, heads: int = HEADS) -> tuple[int, int, int, list[Cell], Any]:
+def problems(
+    draw: st.DrawFn, layers: int = N_LAYERS, heads: int = HEADS
+) -> tuple[int, int, int, list[Restoration], Any]:
     """Tokens, first corrupted one, samples, cells, and the most rows at once."""
     tokens = draw(st.integers(1, 8))
     start = draw(st.integers(0, tokens - 1))
@@ -173,14 +177,14 @@ def problems(draw: st.DrawFn, layers: int = N_LAYERS, heads: int = HEADS) -> tup
         return range(min(ends), max(ends) + 1)
 
     cells = st.one_of(
-        st.builds(lambda at, p: Cell("resid", range(at, at + 1), p), layer, position),
+        st.builds(lambda at, p: Restoration("resid", range(at, at + 1), p), layer, position),
         st.builds(
-            lambda site, ends, p: Cell(site, window(ends), p),
+            lambda site, ends, p: Restoration(site, window(ends), p),
             st.sampled_from(["attn", "mlp"]),
             st.tuples(layer, layer),
             st.one_of(st.none(), position),
         ),
-        st.builds(lambda at, head: Cell("z", range(at, at + 1), head=head), layer, st.integers(0, heads - 1)),
+        st.builds(lambda at, head: Restoration("z", range(at, at + 1), head=head), layer, st.integers(0, heads - 1)),
     )
     rows = draw(st.sampled_from([1, 5, 23, 1000]))
     return tokens, start, draw(st.integers(1, 3)), draw(st.lists(cells, min_size=1, max_size=6)), rows
@@ -234,7 +238,7 @@ def test_cells_in_bfloat16_are_as_near_to_float32_as_plain_passes() -> None:
                 weight *= 3
     half = loaded(hf.to(torch.bfloat16))
     exact = loaded(copy.deepcopy(hf).float())
-    cells = [Cell("resid", range(at, at + 1), position) for at in range(4) for position in range(12)]
+    cells = [Restoration("resid", range(at, at + 1), position) for at in range(4) for position in range(12)]
     clean, corrupted = texts(half, 14, 2, 3)
     ours = found(half, clean, corrupted, 2, cells, None)
     with torch.no_grad():
@@ -253,10 +257,10 @@ def test_cells_of_an_edited_model(family: str, problem: Any) -> None:
 
 def test_the_size_of_a_cone() -> None:
     """Residual at layer 1 of 4, position 2 of 5: layers 1 to 3, positions 2 to 4. An output starts one layer higher."""
-    assert cone_tokens([Cell("resid", range(1, 2), 2)], 4, 5) == 9
-    assert cone_tokens([Cell("mlp", range(1, 3), 2)], 4, 5) == 6
-    assert cone_tokens([Cell("z", range(1, 2), head=0)], 4, 5) == 15
-    assert cone_tokens([Cell("attn", range(3, 4), 4), Cell("resid", range(3, 4), 4)], 4, 5) == 1
+    assert cone_tokens([Restoration("resid", range(1, 2), 2)], 4, 5) == 9
+    assert cone_tokens([Restoration("mlp", range(1, 3), 2)], 4, 5) == 6
+    assert cone_tokens([Restoration("z", range(1, 2), head=0)], 4, 5) == 15
+    assert cone_tokens([Restoration("attn", range(3, 4), 4), Restoration("resid", range(3, 4), 4)], 4, 5) == 1
 
 
 def test_no_layer_sees_more_tokens_than_the_cones_have(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +276,7 @@ def test_no_layer_sees_more_tokens_than_the_cones_have(monkeypatch: pytest.Monke
         return real(self, layer, hidden, *args)
 
     monkeypatch.setattr(Layerwise, "call_layer", counting)
-    cells = [Cell("resid", range(at, at + 1), p) for at in range(N_LAYERS) for p in range(4)]
+    cells = [Restoration("resid", range(at, at + 1), p) for at in range(N_LAYERS) for p in range(4)]
     with torch.no_grad():
         prefix = [(k[:, :, :2], v[:, :, :2]) for k, v in engine.record_inputs(clean).keys_values]
         recording = engine.record(clean[:, 2:], ("resid",), prefix=prefix)
@@ -298,7 +302,7 @@ def test_a_sweep_takes_no_more_memory_than_its_rows(site: Any) -> None:
     engine, rows = Layerwise(model), 900
     clean, corrupted = texts(model, 200, 0, 3)
     where: dict[str, Any] = {"head": 1} if site == "z" else {"position": 100}
-    cells = [Cell(site, range(at, at + 1), **where) for at in range(N_LAYERS)]
+    cells = [Restoration(site, range(at, at + 1), **where) for at in range(N_LAYERS)]
     with torch.no_grad():
         recording = engine.record(clean, (site,))
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

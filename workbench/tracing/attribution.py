@@ -18,9 +18,9 @@ from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.cells import Cell
 from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
 from workbench.tracing.dla import direct_effects
+from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
@@ -262,7 +262,7 @@ def _by_patching(
     places: list[tuple[AttributionUnit, int, int | None]] = [
         (unit, layer, head) for unit in units for layer in range(engine.n_layers) for head in heads[unit]
     ]
-    cells = [Cell(UNIT_SITE[unit], range(layer, layer + 1), head=head) for unit, layer, head in places]
+    cells = [Restoration(UNIT_SITE[unit], range(layer, layer + 1), head=head) for unit, layer, head in places]
     samples = len(setup.corrupted)
     found: dict[AttributionUnit, Tensor] = {
         unit: torch.zeros(samples, engine.n_layers, len(heads[unit])) for unit in units

@@ -17,8 +17,8 @@ from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.cells import Cell
 from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
+from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import ROLES, by_role, mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form
@@ -182,7 +182,7 @@ def _trace_one(
     places: list[tuple[TraceSite, int, int]] = [
         (site, layer, at) for layer in range(n_layers) for site in widths for at in range(tokens)
     ]
-    cells = [Cell(site, window_of(layer, widths[site], n_layers), at) for site, layer, at in places]
+    cells = [Restoration(site, window_of(layer, widths[site], n_layers), at) for site, layer, at in places]
     found = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
     missing = {(site, layer): samples * tokens for site in widths for layer in range(n_layers)}
     baseline = torch.zeros(samples)

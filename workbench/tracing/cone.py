@@ -28,8 +28,8 @@ from torch import Tensor
 
 from workbench.models.engine import Change, HookSite, KeysValues, Recording
 from workbench.models.layerwise import LayerInputs, Layerwise
-from workbench.tracing.cells import Cell, Measure
 from workbench.tracing.packed import OWN_ATTENTION, Pack, PackedAttention, Unsupported, by_token, register
+from workbench.tracing.restoration import Measure, Restoration
 
 LOGITS_A_BATCH = 2**23
 
@@ -61,7 +61,7 @@ class Cone:
         if engine.own_attention not in OWN_ATTENTION or not engine.takes_options:
             raise Unsupported(f"attention implementation {engine.own_attention!r}")
 
-    def effects(self, cells: Sequence[Cell], measure: Measure) -> Iterator[tuple[list[int], Tensor]]:
+    def effects(self, cells: Sequence[Restoration], measure: Measure) -> Iterator[tuple[list[int], Tensor]]:
         """The measure of every cell's last-position logits, in batches from the lowest start layer up.
 
         Yields:
@@ -85,7 +85,7 @@ class Cone:
         if batch:
             yield batch, self._sweep([cells[i] for i in batch], measure)
 
-    def _sweep(self, cells: list[Cell], measure: Measure) -> Tensor:
+    def _sweep(self, cells: list[Restoration], measure: Measure) -> Tensor:
         """Measures [cells, samples] of cells in order of their start layers."""
         top = self.engine.n_layers - 1
         whole = self._pack(cells)
@@ -103,15 +103,15 @@ class Cone:
         size = max(1, min(self.max_rows, LOGITS_A_BATCH // self.inputs.logits.shape[-1]))
         return torch.cat([measure(self.engine.unembed(part)) for part in hidden.split(size)]).view(len(cells), -1)
 
-    def _pack(self, cells: Sequence[Cell], *, last: bool = False) -> Pack:
+    def _pack(self, cells: Sequence[Restoration], *, last: bool = False) -> Pack:
         return Pack([c.first for c in cells], self.samples, self.tokens, self.engine.device, last=last)
 
-    def _join(self, hidden: Tensor, cells: list[Cell], joined: int, layer: int) -> tuple[Tensor, int]:
+    def _join(self, hidden: Tensor, cells: list[Restoration], joined: int, layer: int) -> tuple[Tensor, int]:
         """The packed batch [tokens, d_model] with the cells that start at a layer, and how many cells it has."""
         new = [self._entering(c).flatten(0, 1) for c in cells[joined:] if c.start == layer]
         return (torch.cat([hidden, *new]) if new else hidden), joined + len(new)
 
-    def _entering(self, cell: Cell) -> Tensor:
+    def _entering(self, cell: Restoration) -> Tensor:
         """The state entering a cell's start layer, [samples, tokens from its position on, d_model]."""
         state = self.inputs.resid[cell.start][:, cell.first :]
         if cell.site == "z":
@@ -130,7 +130,7 @@ class Cone:
         """The state after a layer whose output at a site is clean, [samples, tokens, d_model]: right for each position
         as if it alone were clean, for the rest of the layer does not mix positions."""
         if self._restored.get(site, (None,))[0] != layer:
-            all_positions = [Cell("resid", range(layer, layer + 1))]
+            all_positions = [Restoration("resid", range(layer, layer + 1))]
             clean = self.clean.states[site, layer][0].repeat(self.samples, 1)[None]
             hidden = self.inputs.resid[layer].flatten(0, 1)
             changes: dict[tuple[HookSite, int], Change] = {(site, layer): lambda _: clean}
@@ -142,7 +142,7 @@ class Cone:
         self,
         layer: int,
         hidden: Tensor,
-        cells: Sequence[Cell],
+        cells: Sequence[Restoration],
         pack: Pack,
         past: tuple[Pack, tuple[Tensor, Tensor]] | None = None,
         *,
@@ -183,7 +183,7 @@ class Cone:
             raise Unsupported("attention that is not transformers' own")
         return seen[0]
 
-    def _changes(self, layer: int, cells: Sequence[Cell], pack: Pack) -> dict[tuple[HookSite, int], Change]:
+    def _changes(self, layer: int, cells: Sequence[Restoration], pack: Pack) -> dict[tuple[HookSite, int], Change]:
         """Clean states for the cells that restore this layer's outputs."""
         out: dict[tuple[HookSite, int], Change] = {}
         sites: tuple[HookSite, ...] = ("attn", "mlp", "z")

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from workbench.models.engine import Change, HookSite, KeysValues, Recording
 from workbench.models.layerwise import Layerwise
-from workbench.tracing.cells import Cell, Measure
 from workbench.tracing.cone import Cone
 from workbench.tracing.memory import free_memory
 from workbench.tracing.packed import Unsupported
+from workbench.tracing.restoration import Measure, Restoration
 
 ROWS = (2048, 16384)
 """Tokens at once on a CPU and on an accelerator: more makes no matrix product faster."""
@@ -43,7 +43,7 @@ def effects(
     clean: Recording,
     corrupted: Tensor,
     prefix: KeysValues | None,
-    cells: Sequence[Cell],
+    cells: Sequence[Restoration],
     measure: Measure,
     *,
     max_rows: int | None = None,
@@ -93,7 +93,7 @@ def plain_effects(
     clean: Recording,
     corrupted: Recording,
     prefix: KeysValues | None,
-    cells: Sequence[Cell],
+    cells: Sequence[Restoration],
     measure: Measure,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """What ``Cone.effects`` gives, by one forward pass for every cell from its lowest layer on."""
@@ -108,7 +108,7 @@ def plain_effects(
         yield [i], measure(engine.run(resid, start=start, prefix=prefix, changes=changes))[None]
 
 
-def _restoring(clean: Tensor, parts: int, cell: Cell) -> Change:
+def _restoring(clean: Tensor, parts: int, cell: Restoration) -> Change:
     at = slice(None) if cell.position is None else cell.position
     part = slice(None) if cell.head is None else cell.head
 

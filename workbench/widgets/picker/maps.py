@@ -35,7 +35,7 @@ EXACT_CELLS = 1200
 """Most heads that are patched without being asked; a model with more keeps the estimate."""
 NEURON_ROWS, NEURON_COLUMNS = 4, 15
 Cells = list[list[int]]
-OnLayer = Callable[[Any, int, torch.Tensor], Any]
+OnMapLayer = Callable[[Any, int, torch.Tensor], Any]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Sources:
         """Whether the pool is not the bundled set, so that the code must give it."""
         return self.pool is not None and list(self.pool) != list(load_facts())
 
-    def compute(self, name: MapName, *, exact: bool = False, on_layer: OnLayer | None = None) -> EffectMap:
+    def compute(self, name: MapName, *, exact: bool = False, on_layer: OnMapLayer | None = None) -> EffectMap:
         """Make one map, with the public call that ``expression`` writes.
 
         Neurons are corrupted by noise, since not every control fact has a swap partner. The default selector ranks

@@ -14,7 +14,7 @@ Measure = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Cell:
+class Restoration:
     """One restoration.
 
     Args:
@@ -40,6 +40,6 @@ class Cell:
         return self.position or 0
 
 
-def cone_tokens(cells: Sequence[Cell], layers: int, tokens: int) -> int:
+def cone_tokens(cells: Sequence[Restoration], layers: int, tokens: int) -> int:
     """How many times a token goes through a layer, for one corrupted run."""
     return sum((layers - cell.start) * (tokens - cell.first) for cell in cells)
