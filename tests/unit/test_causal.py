@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 import random
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_overloads
 
 import pytest
 import torch
@@ -16,8 +17,9 @@ from tests.helpers.tiny import N_VOCAB, tiny_llama
 from tests.helpers.tiny_facts import by_hand, capital, knowing
 from tests.helpers.traces import FACTS, FRANCE, MAKERS, SPAIN, SlowTrace, embedded, noisy, tiny, trace
 from workbench.language.prompts import swapped, traced_prompt
-from workbench.tracing.attribution import AttributionOptions, attribute
-from workbench.tracing.causal import TraceOptions, causal_trace, default_window
+from workbench.tracing.attribution import attribute
+from workbench.tracing.causal import causal_trace, default_window
+from workbench.tracing.corruption import SetupOptions
 from workbench.tracing.roles import ROLES, by_role, mean_and_error, role_of
 from workbench.types import EffectMap, Fact, FactSet, TracedPrompt
 
@@ -122,13 +124,14 @@ def test_the_default_window() -> None:
     assert default_window(1) == 1
 
 
-@pytest.mark.parametrize(
-    ("function", "options"), [(causal_trace, TraceOptions), (attribute, AttributionOptions)], ids=["trace", "attribute"]
-)
-def test_type_checkers_know_every_option(function: Any, options: Any) -> None:
-    """Of several sites or units too: the overloads take the function's own options."""
+@pytest.mark.parametrize("function", [causal_trace, attribute])
+def test_one_place_declares_the_options_of_both(function: Any) -> None:
+    """And a map comes back for one site or unit, a map each for several."""
     own = {name for name, p in inspect.signature(function).parameters.items() if p.kind == p.KEYWORD_ONLY}
-    assert own == set(options.__annotations__)
+    shared = {field.name for field in fields(SetupOptions)} - ({"positions"} if function is attribute else set())
+    assert shared <= own
+    returned = [overload.__annotations__["return"] for overload in get_overloads(function)]
+    assert returned[0] == "EffectMap" and returned[1].startswith("dict[")
 
 
 def test_what_a_result_says_about_itself() -> None:

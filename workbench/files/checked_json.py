@@ -29,10 +29,10 @@ Kind = Literal[
 ]
 VERSIONS: dict[Kind, int] = {
     "workbench-edit": 2,
-    "workbench-effect-map": 1,
+    "workbench-effect-map": 2,
     "workbench-report": 2,
     "workbench-session": 1,
-    "workbench-probes": 1,
+    "workbench-probes": 2,
     "workbench-arms": 3,
 }
 """The schema version that is written. Older ones are read through ``workbench.files.migrations``."""

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import RETRY_HINT, errors_name, parse, tensors_sha256, unwrap, wrap
 from workbench.types import EffectMap, TracedPrompt
+from workbench.types.effect import MetricWords
 
 _HEADER = "workbench"
 
@@ -37,6 +38,7 @@ def save_effect_map(effects: EffectMap, path: str | Path) -> Path:
         **{k: getattr(effects, k) for k in ("unit", "metric", "method", "clean", "corrupted", "n")},
         "prompts": [asdict(p) for p in effects.prompts],
         "provenance": effects.provenance,
+        "words": None if effects.words is None else asdict(effects.words),
     }
     header = json.dumps(wrap("workbench-effect-map", fields))
     return write_bytes(path, safetensors.torch.save(tensors, metadata={_HEADER: header}))
@@ -68,9 +70,10 @@ def load_effect_map(path: str | Path) -> EffectMap:
             raise ValueError("its numbers do not have the checksum in its header.")
         fields["axes"] = tuple(fields["axes"])
         fields["labels"] = {k: tuple(v) for k, v in fields["labels"].items()}
-        fields["prompts"] = tuple(TracedPrompt(**_tuples(p)) for p in fields["prompts"])
+        fields["prompts"] = tuple(TracedPrompt(**_lists_as_tuples(p)) for p in fields["prompts"])
+        fields["words"] = None if fields["words"] is None else MetricWords(**fields["words"])
         return EffectMap(**tensors, **fields)  # type: ignore[arg-type]
 
 
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+def _lists_as_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from workbench.files.probe_words import WORDS_OF_VERSION_1
 
 Fields = dict[str, Any]
 Step = Callable[[Fields], Fields]
@@ -79,9 +82,21 @@ def arms_2_to_3(fields: Fields) -> Fields:
     return fields
 
 
+def effect_map_1_to_2(fields: Fields) -> Fields:
+    """Version 1 had two metrics, whose words the code still has."""
+    return {**fields, "words": None}
+
+
+def probes_1_to_2(fields: Fields) -> Fields:
+    """Version 1 left what its probes are in words to the code."""
+    return {**fields, "words": {probe: asdict(words) for probe, words in WORDS_OF_VERSION_1.items()}}
+
+
 STEPS: Mapping[str, tuple[Step, ...]] = {
     "workbench-edit": (edit_1_to_2,),
+    "workbench-effect-map": (effect_map_1_to_2,),
     "workbench-report": (report_1_to_2,),
+    "workbench-probes": (probes_1_to_2,),
     "workbench-arms": (arms_1_to_2, arms_2_to_3),
 }
 """By kind, the step from version 1 to 2, from 2 to 3, and so on."""

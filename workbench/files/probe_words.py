@@ -1,7 +1,7 @@
-"""What reports of probes said of themselves before they kept it: the words of the ten probes of then.
+"""The words of the ten probes of version 1, whose files do not hold them.
 
-A report now holds its probes' words (``ProbeReport.words``). Files without them are read with these, which stay as they
-are when a probe is added or its words change.
+A report now keeps its probes' words (``ProbeReport.words``). These stay as they are when a probe is added or its words
+change.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _CURVES = {
         rule=CurveRule(kind="rises", y="p_after", what="other questions"),
     ),
 }
-WORDS_BEFORE: dict[str, ProbeWords] = {
+WORDS_OF_VERSION_1: dict[str, ProbeWords] = {
     probe: ProbeWords(
         title=title,
         rates=_RATES | ({"same": "retained facts: still right"} if probe == "steps" else {}),

@@ -9,7 +9,6 @@ from typing import Any
 
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
-from workbench.files.probe_words import WORDS_BEFORE
 from workbench.types import (
     Curve,
     CurveRule,
@@ -74,12 +73,12 @@ def probes_from_dict(data: Mapping[str, Any], where: str | Path = "this dictiona
             control=None if fields["control"] is None else Fact.from_dict(fields["control"]),
             stages=tuple(fields["stages"]),
             probes=tuple(fields["probes"]),
-            words=_words(fields["words"]) if "words" in fields else WORDS_BEFORE,
+            words=_words(fields["words"]),
             skipped=fields["skipped"],
             partial=fields["partial"],
             rates=rates,
             rows=tuple(ProbeRow(**r) for r in fields["rows"]),
-            curves=tuple(Curve(**_tuples(c)) for c in fields["curves"]),
+            curves=tuple(Curve(**_all_as_tuples(c)) for c in fields["curves"]),
             lenses=tuple(_lens(x) for x in fields["lenses"]),
             provenance=fields["provenance"],
         )
@@ -113,17 +112,17 @@ def _words(data: Mapping[str, Any]) -> dict[str, ProbeWords]:
         curve = fields["curve"]
         if curve is not None:
             rule = curve["rule"]
-            curve = CurveWords(**{**_tuples(curve), "rule": None if rule is None else CurveRule(**rule)})
-        out[probe] = ProbeWords(**{**_tuples(fields), "curve": curve})
+            curve = CurveWords(**{**_all_as_tuples(curve), "rule": None if rule is None else CurveRule(**rule)})
+        out[probe] = ProbeWords(**{**_all_as_tuples(fields), "curve": curve})
     return out
 
 
 def _lens(data: Mapping[str, Any]) -> Lens:
-    return Lens(**{**_tuples(data), "prompt": TracedPrompt(**_tuples(data["prompt"]))})
+    return Lens(**{**_all_as_tuples(data), "prompt": TracedPrompt(**_all_as_tuples(data["prompt"]))})
 
 
-def _tuples(value: Any) -> Any:
+def _all_as_tuples(value: Any) -> Any:
     """Lists inside as tuples, dictionaries kept."""
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+        return {k: _all_as_tuples(v) for k, v in value.items()}
+    return tuple(_all_as_tuples(v) for v in value) if isinstance(value, list) else value

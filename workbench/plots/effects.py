@@ -30,10 +30,6 @@ from workbench.plots.style import (
 )
 from workbench.types import EffectMap
 
-_SCALES: dict[str, str] = {
-    "probability": "effect on probability",
-    "logit_diff": "effect on logit difference (logits)",
-}
 _ROWS: dict[str, str] = {"resid": "Layer (its input)"}
 _ALLOWED = "('layer', 'position'), ('layer', 'head'), ('layer', 'neuron') and ('layer',)"
 
@@ -192,7 +188,7 @@ def panel(effect: EffectMap) -> Panel:
 
 def scale_title(effect: EffectMap) -> str:
     """Metric and units, for a colour bar or a value axis; escaped."""
-    return _SCALES.get(effect.metric) or f"effect on {escape(effect.metric)}"
+    return escape(effect.metric_words.scale)
 
 
 def color_axis(limit: float, title: str, **bar: Any) -> dict[str, Any]:
@@ -274,10 +270,9 @@ def describe(effect: EffectMap) -> list[str]:
         p = effect.prompts[0]
         other = f" against “{visible(p.other_token, 24)}”" if p.other_token is not None else ""
         lines.append(f"{p.fact_id}, {p.form} form, next token “{visible(p.answer_token, 24)}”{other}")
-    units = "logits" if effect.metric == "logit_diff" else effect.metric
     base = f"clean {number(effect.clean)}"
     base += f", corrupted {number(effect.corrupted)}" if effect.corrupted is not None else ", no corruption"
-    lines.append(f"{base} ({units}) · " + (f"mean of n = {effect.n}" if effect.n != 1 else "n = 1"))
+    lines.append(f"{base} ({effect.metric_words.unit}) · " + (f"mean of n = {effect.n}" if effect.n != 1 else "n = 1"))
     return lines
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from workbench.language.prompts import traced_prompt
 from workbench.models.engine import Change, HookSite, Resumable, pooled_engine
 from workbench.models.load import LoadedModel
-from workbench.tracing.corruption import Metric, Setup, check_choices
+from workbench.tracing.corruption import Setup
+from workbench.tracing.metric import Metric, check_metric
 from workbench.types import Ablation, Component, Fact, Form, Selection, TracedPrompt
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def ablate(
     Raises:
         ValueError: An empty selection, or a component that is not an output (a key-value group, say).
     """
-    check_choices("noise", metric)
+    check_metric(metric)
     chosen = Selection(selection) if isinstance(selection, str) else selection
     if not len(chosen):
         raise ValueError("The selection is empty: there is nothing to ablate.")

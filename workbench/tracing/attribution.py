@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Unpack, get_args, overload
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
@@ -18,26 +19,20 @@ from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
+from workbench.tracing.corruption import Corruption, Setup, SetupOptions, set_up
 from workbench.tracing.dla import direct_effects
+from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import CONTRASTED
+from workbench.types.fact import as_facts
 
 AttributionUnit = Literal["head", "mlp", "neuron"]
 Method = Literal["attribution", "patching", "dla"]
 OnLayerOfUnit = Callable[[AttributionUnit, int, Tensor], Any]
 """Is told the unit, the layer and its effects, [heads] or a scalar."""
-
-
-class AttributionOptions(SetupOptions, total=False):
-    """The options of ``attribute``, which explains them."""
-
-    method: Method
-    contrast: FactSet | Sequence[Fact] | None
-    on_layer: OnLayerOfUnit | None
 
 
 UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post"}
@@ -48,7 +43,7 @@ def attribute(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     unit: AttributionUnit = "head",
-    **options: Unpack[AttributionOptions],
+    **options: Any,
 ) -> EffectMap: ...
 
 
@@ -57,7 +52,7 @@ def attribute(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     unit: Sequence[AttributionUnit],
-    **options: Unpack[AttributionOptions],
+    **options: Any,
 ) -> dict[AttributionUnit, EffectMap]: ...
 
 
@@ -107,6 +102,85 @@ def attribute(  # type: ignore[misc]
         ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, or as
             ``causal_trace``.
     """
+    units = _units(model, unit, method)
+    options = SetupOptions(
+        corruption=corruption,
+        metric=metric,
+        form=form,
+        token=token,
+        samples=samples,
+        noise=noise,
+        seed=seed,
+        partner=partner,
+        pool=load_facts() if pool is None else pool,
+    )
+    facts, controls = as_facts(fact), list(contrast or ())
+    _check(facts, controls, method, options, on_layer)
+
+    from tqdm.auto import tqdm
+
+    measured: list[_Measured] = []
+    name = f"Attributing to {', '.join(f'{at}s' for at in units)}"
+    n_maps = len(facts) + len(controls)
+    bar = tqdm(total=n_maps, desc=name, disable=not progress or n_maps == 1)
+    with bar, pooled_engine(Layerwise, model) as engine:
+        for attributed in [*facts, *controls]:
+            setup = set_up(model, engine, attributed, options)
+            if method == "attribution":
+                measured.append(_by_gradient(model, engine, setup, units))
+            elif method == "patching":
+                measured.append(_by_patching(model, engine, setup, units, max_rows, on_layer))
+            else:
+                measured.append(_directly(model, setup, units))
+            bar.update()
+    of_facts = measured[: len(facts)]
+    measures = metric if method != "dla" else "logit_diff"
+    common: dict[str, Any] = {
+        "metric": measures,
+        "words": METRICS[measures].words,
+        "method": method + (CONTRASTED if controls else ""),
+        "clean": sum(m.clean for m in of_facts) / len(facts),
+        "corrupted": None if method == "dla" else sum(m.corrupted for m in of_facts) / len(facts),
+        "prompts": tuple(m.prompt for m in of_facts),
+    }
+    settings = {
+        **options.settings,
+        "method": method,
+        "facts": [f.id for f in facts],
+        "contrast": [f.id for f in controls],
+    }
+    maps: dict[AttributionUnit, EffectMap] = {
+        at: _map(
+            at,
+            [m.effects[at] for m in measured],
+            len(facts),
+            common | {"provenance": provenance(model, unit=at, **settings)},
+        )
+        for at in units
+    }
+    return maps[units[0]] if isinstance(unit, str) else maps
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What was measured of one fact.
+
+    Args:
+        prompt: The traced text.
+        effects: By unit, [layer, ...].
+        corrupted, clean: The metric with and without the corruption; NaN where none was used.
+    """
+
+    prompt: TracedPrompt
+    effects: dict[AttributionUnit, Tensor]
+    corrupted: float
+    clean: float
+
+
+def _units(
+    model: LoadedModel, unit: AttributionUnit | Sequence[AttributionUnit], method: str
+) -> tuple[AttributionUnit, ...]:
+    """The units that are asked for, each once."""
     units: tuple[AttributionUnit, ...] = (unit,) if isinstance(unit, str) else tuple(dict.fromkeys(unit))  # type: ignore[assignment]
     if not units or not set(units) <= set(get_args(AttributionUnit)):
         raise ValueError(f"unit must be one of {get_args(AttributionUnit)}, got {unit!r}. Or give several.")
@@ -115,9 +189,17 @@ def attribute(  # type: ignore[misc]
     if method == "patching" and "neuron" in units:
         n = model.shape.n_layers * model.shape.d_mlp
         raise ValueError(f"Patching each of {n} neurons takes {n} forward passes; use method='attribution'.")
-    check_choices(corruption, metric)
-    facts = [fact] if isinstance(fact, Fact) else list(fact)
-    controls = list(contrast or ())
+    return units
+
+
+def _check(
+    facts: Sequence[Fact],
+    controls: Sequence[Fact],
+    method: str,
+    options: SetupOptions,
+    on_layer: OnLayerOfUnit | None,
+) -> None:
+    """Raise a ValueError for no facts, or for options that these facts do not allow."""
     if not facts:
         raise ValueError("attribute needs at least one fact, got none.")
     if on_layer is not None and (method != "patching" or len(facts) + len(controls) > 1):
@@ -125,60 +207,8 @@ def attribute(  # type: ignore[misc]
     overlap = {f.id for f in facts} & {f.id for f in controls}
     if overlap:
         raise ValueError(f"contrast must not hold the attributed facts themselves, got {sorted(overlap)}.")
-    if partner is not None and len(facts) + len(controls) > 1:
+    if options.partner is not None and len(facts) + len(controls) > 1:
         raise ValueError("partner= is for one fact without contrast; leave it out for several.")
-    pool = load_facts() if pool is None else pool
-    settings: dict[str, Any] = {
-        "corruption": corruption,
-        "metric": metric,
-        "form": form,
-        "token": token,
-        "samples": samples,
-        "noise": noise,
-        "seed": seed,
-    }
-
-    from tqdm.auto import tqdm
-
-    values: list[dict[AttributionUnit, Tensor]] = []
-    prompts: list[TracedPrompt] = []
-    clean: list[float] = []
-    corrupted: list[float] = []
-    name = f"Attributing to {', '.join(f'{one}s' for one in units)}"
-    effect: dict[AttributionUnit, Tensor]
-    n_maps = len(facts) + len(controls)
-    bar = tqdm(total=n_maps, desc=name, disable=not progress or n_maps == 1)
-    with bar, pooled_engine(Layerwise, model) as engine:
-        for one in [*facts, *controls]:
-            setup = set_up(model, engine, one, partner=partner, pool=pool, positions=None, **settings)
-            if method == "attribution":
-                effect, baseline, reference = _by_gradient(model, engine, setup, units)
-            elif method == "patching":
-                effect, baseline, reference = _by_patching(model, engine, setup, units, max_rows, on_layer)
-            else:
-                direct: dict[AttributionUnit, Any] = {at: direct_effects(model, setup.prompt, at) for at in units}
-                effect = {at: direct[at][0] for at in units}
-                reference = direct[units[0]][1]
-                baseline = float("nan")
-            values.append(effect)
-            prompts.append(setup.prompt)
-            clean.append(reference)
-            corrupted.append(baseline)
-            bar.update()
-    n = len(facts)
-    common: dict[str, Any] = {
-        "metric": metric if method != "dla" else "logit_diff",
-        "method": method + (CONTRASTED if controls else ""),
-        "clean": sum(clean[:n]) / n,
-        "corrupted": None if method == "dla" else sum(corrupted[:n]) / n,
-        "prompts": tuple(prompts[:n]),
-    }
-    settings |= {"method": method, "facts": [f.id for f in facts], "contrast": [f.id for f in controls]}
-    maps: dict[AttributionUnit, EffectMap] = {
-        at: _map(at, [v[at] for v in values], n, common | {"provenance": provenance(model, unit=at, **settings)})
-        for at in units
-    }
-    return maps[units[0]] if isinstance(unit, str) else maps
 
 
 def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, Any]) -> EffectMap:
@@ -214,11 +244,9 @@ def agreement(first: EffectMap, second: EffectMap) -> float:
     return spearman(first.values.flatten().tolist(), second.values.flatten().tolist())
 
 
-def _by_gradient(
-    model: LoadedModel, engine: Resumable, setup: Setup, units: Sequence[AttributionUnit]
-) -> tuple[dict[AttributionUnit, Tensor], float, float]:
-    """First-order effects [layer, ...] by unit, corrupted and clean metric, by one backward pass for all of them."""
-    sites = _sites(units)
+def _by_gradient(model: LoadedModel, engine: Resumable, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:
+    """First-order effects by one backward pass for all units."""
+    sites = _hook_sites(units)
     with torch.no_grad():
         clean, prefix = engine.record_from(setup.start, setup.clean, sites)
     with torch.enable_grad():
@@ -227,18 +255,18 @@ def _by_gradient(
         run = engine.record(start, sites, prefix=prefix)
         measured = setup.measure(run.logits)
         gradients = dict(zip(run.states, torch.autograd.grad(measured.sum(), list(run.states.values())), strict=True))
-    effects: dict[AttributionUnit, Tensor] = {}
+    by_unit: dict[AttributionUnit, Tensor] = {}
     for unit in units:
         rows = []
         for layer in range(engine.n_layers):
             place = UNIT_SITE[unit], layer
             product = (clean.states[place] - run.states[place].detach()) * gradients[place]
             rows.append(_per_unit(product.float().sum(1).mean(0), model, unit))
-        effects[unit] = torch.stack(rows).cpu()
-    return effects, float(measured.detach().mean()), float(setup.measure(clean.logits))
+        by_unit[unit] = torch.stack(rows).cpu()
+    return _Measured(setup.prompt, by_unit, float(measured.detach().mean()), float(setup.measure(clean.logits)))
 
 
-def _sites(units: Sequence[AttributionUnit]) -> tuple[HookSite, ...]:
+def _hook_sites(units: Sequence[AttributionUnit]) -> tuple[HookSite, ...]:
     return tuple(UNIT_SITE[unit] for unit in units)
 
 
@@ -256,34 +284,44 @@ def _by_patching(
     units: Sequence[AttributionUnit],
     max_rows: int | None,
     on_layer: OnLayerOfUnit | None,
-) -> tuple[dict[AttributionUnit, Tensor], float, float]:
-    """Exact effects [layer, ...] by unit, one restoration for each component; corrupted and clean metric."""
+) -> _Measured:
+    """Exact effects, one restoration for each component."""
     heads = {"head": range(model.shape.n_heads), "mlp": (None,)}
     places: list[tuple[AttributionUnit, int, int | None]] = [
         (unit, layer, head) for unit in units for layer in range(engine.n_layers) for head in heads[unit]
     ]
-    cells = [Restoration(UNIT_SITE[unit], range(layer, layer + 1), head=head) for unit, layer, head in places]
+    restorations = [Restoration(UNIT_SITE[unit], range(layer, layer + 1), head=head) for unit, layer, head in places]
     samples = len(setup.corrupted)
-    found: dict[AttributionUnit, Tensor] = {
+    values: dict[AttributionUnit, Tensor] = {
         unit: torch.zeros(samples, engine.n_layers, len(heads[unit])) for unit in units
     }
     missing = {(unit, layer): samples * len(heads[unit]) for unit, layer, _ in places}
     baseline = torch.zeros(samples)
     with torch.no_grad():
-        clean, prefix = engine.record_from(setup.start, setup.clean, _sites(units))
-        for part in effects(engine, clean, setup.corrupted, prefix, cells, setup.measure, max_rows=max_rows):
+        clean, prefix = engine.record_from(setup.start, setup.clean, _hook_sites(units))
+        for part in effects(engine, clean, setup.corrupted, prefix, restorations, setup.measure, max_rows=max_rows):
             baseline[part.samples] = part.baseline.float().cpu()
             for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
                 unit, layer, head = places[i]
-                found[unit][part.samples, layer, head or 0] = effect
+                values[unit][part.samples, layer, head or 0] = effect
                 missing[unit, layer] -= len(effect)
                 if on_layer is not None and not missing[unit, layer]:
-                    on_layer(unit, layer, _per_layer(found[unit], unit)[layer])
-    by_unit: dict[AttributionUnit, Tensor] = {unit: _per_layer(values, unit) for unit, values in found.items()}
-    return by_unit, float(baseline.mean()), float(setup.measure(clean.logits))
+                    on_layer(unit, layer, _per_layer(values[unit], unit)[layer])
+    by_unit: dict[AttributionUnit, Tensor] = {unit: _per_layer(of, unit) for unit, of in values.items()}
+    return _Measured(setup.prompt, by_unit, float(baseline.mean()), float(setup.measure(clean.logits)))
 
 
-def _per_layer(found: Tensor, unit: AttributionUnit) -> Tensor:
+def _directly(model: LoadedModel, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:
+    """Direct effects, and no corruption."""
+    direct: dict[AttributionUnit, tuple[Tensor, float]] = {
+        unit: direct_effects(model, setup.prompt, unit) for unit in units
+    }
+    return _Measured(
+        setup.prompt, {unit: effect for unit, (effect, _) in direct.items()}, float("nan"), direct[units[0]][1]
+    )
+
+
+def _per_layer(values: Tensor, unit: AttributionUnit) -> Tensor:
     """The mean over samples, [layer, head] or [layer]."""
-    mean = found.mean(0)
+    mean = values.mean(0)
     return mean if unit == "head" else mean[:, 0]

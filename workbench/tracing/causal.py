@@ -7,7 +7,7 @@ Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Unpack, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
@@ -17,23 +17,17 @@ from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Corruption, Metric, Setup, SetupOptions, check_choices, set_up
+from workbench.tracing.corruption import Corruption, Setup, SetupOptions, set_up
+from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import ROLES, by_role, mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form
+from workbench.types.fact import as_facts
 
 TraceSite = Literal["resid", "mlp", "attn"]
 OnLayer = Callable[[TraceSite, int, Tensor], None]
 """Is told the site, the layer, and the layer's finished values by position."""
-
-
-class TraceOptions(SetupOptions, total=False):
-    """The options of ``causal_trace``, which explains them."""
-
-    window: int | None
-    positions: Sequence[int] | None
-    on_layer: OnLayer | None
 
 
 def default_window(n_layers: int) -> int:
@@ -46,7 +40,7 @@ def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     site: TraceSite = "resid",
-    **options: Unpack[TraceOptions],
+    **options: Any,
 ) -> EffectMap: ...
 
 
@@ -55,7 +49,7 @@ def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     site: Sequence[TraceSite],
-    **options: Unpack[TraceOptions],
+    **options: Any,
 ) -> dict[TraceSite, EffectMap]: ...
 
 
@@ -115,56 +109,73 @@ def causal_trace(  # type: ignore[misc]
 
     Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there.
     """
+    sites = _sites(site)
+    options = SetupOptions(
+        corruption=corruption,
+        metric=metric,
+        form=form,
+        token=token,
+        samples=samples,
+        noise=noise,
+        seed=seed,
+        partner=partner,
+        pool=load_facts() if pool is None else pool,
+        positions=positions,
+    )
+    widths = _widths(sites, window, model.shape.n_layers)
+    if max_rows is not None and max_rows < 1:
+        raise ValueError(f"max_rows must be at least 1, got {max_rows!r}.")
+    facts = _facts(fact, options, on_layer)
+
+    from tqdm.auto import tqdm
+
+    maps: list[dict[TraceSite, EffectMap]] = []
+    total = model.shape.n_layers * len(sites) * len(facts)
+    bar = tqdm(total=total, desc=f"Tracing {', '.join(sites)}", disable=not progress)
+
+    def finished(at: TraceSite, layer: int, values: Tensor) -> None:
+        bar.update()
+        if on_layer is not None:
+            on_layer(at, layer, values)
+
+    with torch.no_grad(), bar, pooled_engine(Layerwise, model) as engine:
+        for traced in facts:
+            setup = set_up(model, engine, traced, options)
+            maps.append(_trace_one(model, engine, setup, widths, finished, max_rows, options))
+    by_site: dict[TraceSite, EffectMap] = {
+        at: maps[0][at] if len(maps) == 1 else _over_facts([m[at] for m in maps]) for at in sites
+    }
+    return by_site[sites[0]] if isinstance(site, str) else by_site
+
+
+def _sites(site: TraceSite | Sequence[TraceSite]) -> tuple[TraceSite, ...]:
+    """The sites that are asked for, each once."""
     sites: tuple[TraceSite, ...] = (site,) if isinstance(site, str) else tuple(dict.fromkeys(site))  # type: ignore[assignment]
     if not sites or not set(sites) <= set(get_args(TraceSite)):
         raise ValueError(f"site must be one of {get_args(TraceSite)}, got {site!r}. Or give several.")
-    check_choices(corruption, metric)
-    n_layers = model.shape.n_layers
-    if sites == ("resid",) and window not in (None, 1):
+    return sites
+
+
+def _widths(sites: Sequence[TraceSite], window: int | None, n_layers: int) -> dict[TraceSite, int]:
+    """How many layers are restored together, by site."""
+    if tuple(sites) == ("resid",) and window not in (None, 1):
         raise ValueError(f"window= is for the sites 'mlp' and 'attn'; a residual state is one state, got {window!r}.")
     width = default_window(n_layers) if window is None else window
     if not 1 <= width <= n_layers:
         raise ValueError(f"window must be from 1 to the model's {n_layers} layers, got {window!r}.")
-    if max_rows is not None and max_rows < 1:
-        raise ValueError(f"max_rows must be at least 1, got {max_rows!r}.")
-    facts = [fact] if isinstance(fact, Fact) else list(fact)
+    return {site: 1 if site == "resid" else width for site in sites}
+
+
+def _facts(fact: Fact | FactSet | Sequence[Fact], options: SetupOptions, on_layer: OnLayer | None) -> list[Fact]:
+    """The facts to trace; several allow fewer options."""
+    facts = as_facts(fact)
     if not facts:
         raise ValueError("causal_trace needs at least one fact, got none.")
-    if len(facts) > 1 and (partner is not None or positions is not None):
+    if len(facts) > 1 and (options.partner is not None or options.positions is not None):
         raise ValueError("partner= and positions= are for one fact; leave them out for several.")
     if len(facts) > 1 and on_layer is not None:
         raise ValueError("on_layer= is for one fact: maps of several are means over roles. Leave it out for several.")
-
-    from tqdm.auto import tqdm
-
-    options: dict[str, Any] = {
-        "corruption": corruption,
-        "metric": metric,
-        "form": form,
-        "token": token,
-        "samples": samples,
-        "noise": noise,
-        "positions": positions,
-        "seed": seed,
-    }
-    pool = load_facts() if pool is None else pool
-    widths: dict[TraceSite, int] = {one: 1 if one == "resid" else width for one in sites}
-    maps: list[dict[TraceSite, EffectMap]] = []
-    bar = tqdm(total=n_layers * len(sites) * len(facts), desc=f"Tracing {', '.join(sites)}", disable=not progress)
-    with torch.no_grad(), bar, pooled_engine(Layerwise, model) as engine:
-        for one in facts:
-
-            def finished(at: TraceSite, layer: int, values: Tensor) -> None:
-                bar.update()
-                if on_layer is not None:
-                    on_layer(at, layer, values)
-
-            setup = set_up(model, engine, one, partner=partner, pool=pool, **options)
-            maps.append(_trace_one(model, engine, setup, widths, finished, max_rows, options))
-    found: dict[TraceSite, EffectMap] = {
-        at: maps[0][at] if len(maps) == 1 else _over_facts([m[at] for m in maps]) for at in sites
-    }
-    return found[sites[0]] if isinstance(site, str) else found
+    return facts
 
 
 def _trace_one(
@@ -174,28 +185,37 @@ def _trace_one(
     widths: dict[TraceSite, int],
     finished: OnLayer,
     max_rows: int | None,
-    settings: dict[str, Any],
+    options: SetupOptions,
 ) -> dict[TraceSite, EffectMap]:
+    """The maps of one fact, by site."""
     prompt, n_layers = setup.prompt, engine.n_layers
     clean, prefix = engine.record_from(setup.start, setup.clean, tuple(widths))
     samples, tokens = setup.corrupted.shape[:2]
     places: list[tuple[TraceSite, int, int]] = [
         (site, layer, at) for layer in range(n_layers) for site in widths for at in range(tokens)
     ]
-    cells = [Restoration(site, window_of(layer, widths[site], n_layers), at) for site, layer, at in places]
-    found = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
+    restorations = [Restoration(site, window_of(layer, widths[site], n_layers), at) for site, layer, at in places]
+    values = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
     missing = {(site, layer): samples * tokens for site in widths for layer in range(n_layers)}
     baseline = torch.zeros(samples)
-    for part in effects(engine, clean, setup.corrupted, prefix, cells, setup.measure, max_rows=max_rows):
+    for part in effects(engine, clean, setup.corrupted, prefix, restorations, setup.measure, max_rows=max_rows):
         baseline[part.samples] = part.baseline.float().cpu()
         for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
             site, layer, at = places[i]
-            found[site][part.samples, layer, at + setup.start] = effect
+            values[site][part.samples, layer, at + setup.start] = effect
             missing[site, layer] -= len(effect)
             if not missing[site, layer]:
-                finished(site, layer, found[site][:, layer].mean(0))
+                finished(site, layer, values[site][:, layer].mean(0))
     return {
-        site: _map(model, setup, site, found[site], baseline, clean.logits, {"site": site, "window": width, **settings})
+        site: _map(
+            model,
+            setup,
+            site,
+            values[site],
+            baseline,
+            clean.logits,
+            {"site": site, "window": width, **options.settings, "positions": options.positions},
+        )
         for site, width in widths.items()
     }
 
@@ -209,26 +229,27 @@ def _map(
     model: LoadedModel,
     setup: Setup,
     site: TraceSite,
-    found: Tensor,
+    effects_by_sample: Tensor,
     baseline: Tensor,
     clean: Tensor,
     settings: dict[str, Any],
 ) -> EffectMap:
     """A site's effects [samples, layers, positions] as a result."""
-    mean, error = mean_and_error(found)
-    samples, n_layers = found.shape[:2]
+    mean, error = mean_and_error(effects_by_sample)
+    samples, n_layers = effects_by_sample.shape[:2]
     return EffectMap(
         values=mean,
         axes=("layer", "position"),
         labels={"layer": tuple(f"L{i}" for i in range(n_layers)), "position": setup.prompt.tokens},
         unit=site,
         metric=setup.metric,
+        words=METRICS[setup.metric].words,
         method=settings["corruption"],
         clean=float(setup.measure(clean)),
         corrupted=float(baseline.mean()),
         stderr=error,
         n=samples,
-        per_fact=found if samples > 1 else None,
+        per_fact=effects_by_sample if samples > 1 else None,
         prompts=(setup.prompt,),
         provenance=provenance(model, **settings),
     )
@@ -245,6 +266,7 @@ def _over_facts(maps: list[EffectMap]) -> EffectMap:
         labels={"layer": first.labels["layer"], "position": ROLES},
         unit=first.unit,
         metric=first.metric,
+        words=first.words,
         method=first.method,
         clean=sum(m.clean for m in maps) / len(maps),
         corrupted=sum(m.corrupted or 0.0 for m in maps) / len(maps),

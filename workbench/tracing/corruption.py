@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypedDict, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -13,27 +13,38 @@ from workbench.facts.known import known_facts
 from workbench.language.prompts import swapped, traced_prompt
 from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
+from workbench.tracing.metric import METRICS, Metric, check_metric
 from workbench.types import Fact, FactSet, Form, TracedPrompt
 
 Corruption = Literal["noise", "swap"]
-Metric = Literal["probability", "logit_diff"]
 PARTNERS_ASKED = 8
 
 
-class SetupOptions(TypedDict, total=False):
+@dataclass(frozen=True, kw_only=True)
+class SetupOptions:
     """The options that traces and attributions share; ``causal_trace`` explains them."""
 
     corruption: Corruption
     metric: Metric
     form: Form | None
     token: Literal["answer", "target"]
-    partner: Fact | None
-    pool: FactSet | None
     samples: int
     noise: float
     seed: int
-    max_rows: int | None
-    progress: bool
+    partner: Fact | None
+    pool: FactSet
+    positions: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.corruption not in get_args(Corruption):
+            raise ValueError(f"corruption must be one of {get_args(Corruption)}, got {self.corruption!r}.")
+        check_metric(self.metric)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a result's provenance keeps of them."""
+        names = ("corruption", "metric", "form", "token", "samples", "noise", "seed")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -55,13 +66,8 @@ class Setup:
     metric: Metric
 
     def measure(self, logits: Tensor) -> Tensor:
-        """The metric of each row of last-position logits [rows, d_vocab]: a probability, or a difference of logits."""
-        logits = logits.float()
-        if self.metric == "probability":
-            return logits.softmax(-1)[:, self.prompt.answer_id]
-        if self.prompt.other_id is None:
-            raise ValueError("logit_diff needs a second token to compare with.")
-        return logits[:, self.prompt.answer_id] - logits[:, self.prompt.other_id]
+        """The metric of each row of last-position logits [rows, d_vocab]."""
+        return METRICS[self.metric].measure(logits.float(), self.prompt)
 
 
 def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: FactSet) -> TracedPrompt:
@@ -74,12 +80,12 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
     fitting: list[TracedPrompt] = []
     for partner in pool.neighbours(fact):
         try:
-            found = swapped(model.base, fact, prompt, partner)
+            candidate = swapped(model.base, fact, prompt, partner)
         except ValueError:  # another token length or the same answer: try the next
             continue
         if len(known_facts(model.base, [partner], form="any", progress=False)):
-            return found
-        fitting.append(found)
+            return candidate
+        fitting.append(candidate)
         if len(fitting) == PARTNERS_ASKED:
             break
     if fitting:
@@ -90,55 +96,44 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
     )
 
 
-def check_choices(corruption: str, metric: str) -> None:
-    """Raise a ValueError for an unknown corruption or metric."""
-    if corruption not in get_args(Corruption):
-        raise ValueError(f"corruption must be one of {get_args(Corruption)}, got {corruption!r}.")
-    if metric not in get_args(Metric):
-        raise ValueError(f"metric must be one of {get_args(Metric)}, got {metric!r}.")
+def set_up(model: LoadedModel, engine: Resumable, fact: Fact, options: SetupOptions) -> Setup:
+    """Build the clean and the corrupted input of a fact."""
+    prompt = traced_prompt(model, fact, form=options.form, token=options.token)
+    if options.corruption == "swap":
+        return _swapped(model, engine, fact, prompt, options)
+    return _noised(model, engine, prompt, options)
 
 
-def set_up(
-    model: LoadedModel,
-    engine: Resumable,
-    fact: Fact,
-    *,
-    corruption: Corruption,
-    metric: Metric,
-    form: Form | None,
-    token: Literal["answer", "target"],
-    partner: Fact | None,
-    pool: FactSet,
-    samples: int,
-    noise: float,
-    positions: Sequence[int] | None,
-    seed: int,
-) -> Setup:
-    """Build the clean and the corrupted input of a fact. Arguments as in ``causal_trace``."""
-    prompt = traced_prompt(model, fact, form=form, token=token)
-    if corruption == "swap":
-        if positions is not None:
-            raise ValueError("positions= chooses where noise goes; a swap always replaces the subject.")
-        new = swapped(model.base, fact, prompt, partner) if partner else choose_partner(model, fact, prompt, pool)
-        ids = torch.tensor([prompt.token_ids, new.token_ids])
-        start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
-        clean, corrupted = engine.embed(ids).split(1)
-        corrupted = corrupted[:, start:]
-        prompt = _with_partner(prompt, new)
+def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPrompt, options: SetupOptions) -> Setup:
+    """The subject replaced by another of as many tokens, from where the two texts first differ."""
+    if options.positions is not None:
+        raise ValueError("positions= chooses where noise goes; a swap always replaces the subject.")
+    if options.partner is None:
+        new = choose_partner(model, fact, prompt, options.pool)
     else:
-        if samples < 1 or noise <= 0:
-            raise ValueError(f"noise needs samples >= 1 and noise > 0, got samples={samples!r}, noise={noise!r}.")
-        where = sorted(set(prompt.subject if positions is None else positions))
-        if not where or where[0] < 0 or where[-1] > prompt.position:
-            raise ValueError(f"positions must be within 0 to {prompt.position}, got {positions!r}.")
-        start = where[0]
-        clean = engine.embed(torch.tensor([prompt.token_ids]))
-        sigma = noise * _embedding_deviation(model.base)
-        generator = torch.Generator().manual_seed(seed)
-        draw = torch.randn(samples, len(where), clean.shape[-1], generator=generator) * sigma
-        corrupted = clean[:, start:].repeat(samples, 1, 1)
-        corrupted[:, [w - start for w in where]] += draw.to(clean)
-    return Setup(prompt, start, clean, corrupted, metric)
+        new = swapped(model.base, fact, prompt, options.partner)
+    ids = torch.tensor([prompt.token_ids, new.token_ids])
+    start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
+    clean, corrupted = engine.embed(ids).split(1)
+    return Setup(_with_partner(prompt, new), start, clean, corrupted[:, start:], options.metric)
+
+
+def _noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
+    """Noise on the subject's embeddings, or on given positions, several samples of it."""
+    samples, noise, positions = options.samples, options.noise, options.positions
+    if samples < 1 or noise <= 0:
+        raise ValueError(f"noise needs samples >= 1 and noise > 0, got samples={samples!r}, noise={noise!r}.")
+    where = sorted(set(prompt.subject if positions is None else positions))
+    if not where or where[0] < 0 or where[-1] > prompt.position:
+        raise ValueError(f"positions must be within 0 to {prompt.position}, got {positions!r}.")
+    start = where[0]
+    clean = engine.embed(torch.tensor([prompt.token_ids]))
+    sigma = noise * _embedding_deviation(model.base)
+    generator = torch.Generator().manual_seed(options.seed)
+    draw = torch.randn(samples, len(where), clean.shape[-1], generator=generator) * sigma
+    corrupted = clean[:, start:].repeat(samples, 1, 1)
+    corrupted[:, [w - start for w in where]] += draw.to(clean)
+    return Setup(prompt, start, clean, corrupted, options.metric)
 
 
 def _embedding_deviation(base: LoadedModel) -> float:

@@ -31,6 +31,36 @@ _TITLES: dict[str, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricWords:
+    """What figures and panels call a metric.
+
+    Args:
+        name: By which it is asked for.
+        title: In a sentence.
+        unit: Of its values.
+        comparison: What exactly was measured on one text, where ``{answer}`` and ``{other}`` stand for its two tokens;
+            empty where the title says it.
+    """
+
+    name: str
+    title: str
+    unit: str
+    comparison: str = ""
+
+    @property
+    def scale(self) -> str:
+        """For a colour bar or an axis of effects."""
+        return f"effect on {self.title}" + (f" ({self.unit})" if self.unit != self.title else "")
+
+
+PROBABILITY = MetricWords(name="probability", title="probability", unit="probability")
+LOGIT_DIFF = MetricWords(
+    name="logit_diff", title="logit difference", unit="logits", comparison="logit of {answer} minus {other}"
+)
+_KNOWN = {words.name: words for words in (PROBABILITY, LOGIT_DIFF)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TracedPrompt:
     """The exact text that was traced, and the token that was asked for.
@@ -103,6 +133,7 @@ class EffectMap:
         labels: For each axis, one label per index (``"L0"``, a token, ``"H3"``).
         unit: What a cell stands for.
         metric: ``"probability"`` or ``"logit_diff"``.
+        words: What figures call the metric; None for one of these two, or for its name.
         method: ``"noise"``, ``"swap"`` (restoration traces), ``"attribution"``, ``"patching"``, ``"dla"``; with
             ``" - controls"`` appended when the mean over control facts was subtracted.
         clean, corrupted: The metric without and with the corruption (``corrupted`` is None where none was used).
@@ -126,6 +157,7 @@ class EffectMap:
     per_fact: Tensor | None = None
     prompts: tuple[TracedPrompt, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    words: MetricWords | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != len(self.axes):
@@ -146,6 +178,12 @@ class EffectMap:
             + (f", corrupted {self.corrupted:.3f}" if self.corrupted is not None else "")
             + f", largest {self.values.max().item():.3f})"
         )
+
+    @property
+    def metric_words(self) -> MetricWords:
+        """What figures call the metric."""
+        known = _KNOWN.get(self.metric) or MetricWords(name=self.metric, title=self.metric, unit=self.metric)
+        return self.words or known
 
     @property
     def title(self) -> str:

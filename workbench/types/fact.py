@@ -315,3 +315,8 @@ class FactSet(Sequence[Fact]):
             for f in self._facts
         ]
         return pd.DataFrame(rows)
+
+
+def as_facts(fact: Fact | FactSet | Sequence[Fact]) -> list[Fact]:
+    """The facts as a list, where one or several may be given."""
+    return [fact] if isinstance(fact, Fact) else list(fact)

@@ -81,12 +81,12 @@ def cell(name: MapName, effect: EffectMap) -> str:
 
 def measured(effect: EffectMap) -> str:
     """The metric and its tokens."""
-    if effect.metric != "logit_diff":
-        return effect.metric
-    if len(effect.prompts) != 1 or effect.prompts[0].other_token is None:
-        return "logit difference"
+    words = effect.metric_words
+    if not words.comparison or len(effect.prompts) != 1 or effect.prompts[0].other_token is None:
+        return words.title
     prompt = effect.prompts[0]
-    return f"logit of {visible(prompt.answer_token)!r} minus {visible(prompt.other_token or '')!r}"
+    other = visible(prompt.other_token or "")
+    return words.comparison.format(answer=repr(visible(prompt.answer_token)), other=repr(other))
 
 
 def form(effect: EffectMap) -> str:

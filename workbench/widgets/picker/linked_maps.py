@@ -126,7 +126,7 @@ class LinkedMaps(VBox):
                 grid.title = f"{TITLES[name]} ({effect.method})"
                 if grid is self.trace:
                     grid.col_title = "Token, from the subject on" if n else "Token"
-                grid.unit = _unit(effect)
+                grid.unit = effect.metric_words.unit
                 self._fill(name, grid, **grid_state(effect, name, self._model))
 
     def draw(self, name: MapName, layer: int, values: torch.Tensor, prompt: TracedPrompt) -> None:
@@ -282,10 +282,6 @@ class LinkedMaps(VBox):
         with self.neurons.hold_sync():
             self.neurons.selected = []
             self.neurons.title = f"Neurons of L{layer}: the {len(self._listed)} largest effects ({effect.method})"
-            self.neurons.unit = _unit(effect)
+            self.neurons.unit = effect.metric_words.unit
             self.neurons.set_values(limit=float(effect.values.abs().max()) or 1.0, **neuron_state(effect, self._listed))
             self.neurons.selected = cells_of(self._selection, "neurons", self.neurons, self._listed)
-
-
-def _unit(effect: EffectMap) -> str:
-    return "logits" if effect.metric == "logit_diff" else effect.metric
