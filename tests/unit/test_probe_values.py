@@ -16,13 +16,14 @@ from workbench.editing.applied import applied
 from workbench.evaluation.answering import Ask
 from workbench.facts.wordings import Prompt
 from workbench.language.scoring import continuation_probabilities
+from workbench.models.deltas import changed_weights
 from workbench.models.load import LoadedModel
 from workbench.probing import battery as battery_module
 from workbench.probing import keywords, relearning, requantise
 from workbench.probing.battery import interleaved
 from workbench.probing.priming import likeliest
 from workbench.probing.probe import probe
-from workbench.types import Edit, ProbeReport
+from workbench.types import NO_DELTA, Delta, Edit, ProbeReport
 
 FRANCE = capitals()[0]
 
