@@ -2,7 +2,7 @@
 
     python -m benchmarks.arms [--facts 3] [--relations 3] [--seeds 3] [--arms selected random-layers ...]
 
-The test is stated in ``workbench.comparing.arms`` and was before the first run. Each finished arm is a file,
+The test is stated in ``workbench.comparing.compare`` and was before the first run. Each finished arm is a file,
 ``benchmarks/results/arms/<fact>/<arm>.json``, and notebook 05 joins them to one table; a rerun with the same arguments
 goes on after the last one. The paper's settings take two thousand steps, half an hour a fact, and are run when asked
 for (``--arms paper``); the other arms stay in the table.
@@ -19,12 +19,13 @@ import workbench as wb
 from benchmarks.edit_quality import draw_facts
 from benchmarks.kept import defaults, same_settings
 from benchmarks.rates import vars_of
-from workbench.comparing.arms import READ_EVERY
+from workbench.comparing.arms import ARMS
+from workbench.comparing.compare import READ_EVERY
 from workbench.comparing.validation import THRESHOLD
 from workbench.editing.baselines import RATES
 from workbench.evaluation.answering import Answering
 from workbench.files.atomic import write_bytes
-from workbench.types.arms import ARMS, OUTCOMES, join_tables
+from workbench.types.arms import OUTCOMES, join_tables
 
 
 def markdown(table: wb.ArmTable) -> str:

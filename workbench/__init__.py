@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.comparing.arms import compare
+    from workbench.comparing.compare import compare
     from workbench.comparing.maps import MapComparison, compare_maps
     from workbench.editing import recipes
     from workbench.editing.applied import applied
@@ -86,7 +86,7 @@ _HOMES = {
     "attribute": "tracing.attribution",
     "causal_trace": "tracing.causal",
     "classify": "language.answers",
-    "compare": "comparing.arms",
+    "compare": "comparing.compare",
     "compare_maps": "comparing.maps",
     "contrast_facts": "editing.selector",
     "counterfact_rates": "evaluation.counterfact",

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from workbench.comparing.arms import ARMS
 from workbench.types import AnswerRow, ArmRow, ArmTable, EvalReport, Selection
 from workbench.types.arms import join_tables
 from workbench.types.intervals import wilson
@@ -40,7 +41,10 @@ def row(
 
 def by_hand(*rows: ArmRow, fingerprint: str = "m") -> ArmTable:
     validation = {r.fact_id: ("Q?",) for r in rows}
-    return ArmTable(rows=rows, threshold=0.95, validation=validation, provenance={"fingerprint": fingerprint})
+    words = {name: arm.words for name, arm in ARMS.items()}
+    return ArmTable(
+        rows=rows, threshold=0.95, validation=validation, words=words, provenance={"fingerprint": fingerprint}
+    )
 
 
 def test_the_paired_difference_of_one_fact_by_hand() -> None:

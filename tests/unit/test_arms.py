@@ -19,7 +19,9 @@ from tests.helpers.tiny_facts import MAKERS, capital, capitals, knowing
 from tests.unit.test_arm_tables import by_hand
 from tests.unit.test_arm_tables import row as row_by_hand
 from workbench.comparing import arms as arms_module
-from workbench.comparing.arms import compare, everything_like, plan_arms
+from workbench.comparing import compare as compare_module
+from workbench.comparing.arms import ARMS, Arm, everything_like, plan_arms
+from workbench.comparing.compare import compare
 from workbench.editing import recipes
 from workbench.editing.applied import Dial, applied
 from workbench.editing.baselines import tune
@@ -30,7 +32,6 @@ from workbench.language import generation
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.types import ArmRow, ArmTable, Edit, FactSet, Selection, Step
-from workbench.types.arms import ARMS
 from workbench.types.cancelling import Cancelled
 
 FACTS = capitals()
@@ -61,7 +62,7 @@ def compared(selection: Any = SELECTION, fact: Any = FRANCE, **options: Any) -> 
 def scripted(monkeypatch: pytest.MonkeyPatch, *accuracies: float) -> None:
     """Validation accuracies in the order in which they are looked at; afterwards the last one."""
     left = list(accuracies)
-    monkeypatch.setattr(arms_module, "new_accuracy", lambda *a, **k: left.pop(0) if len(left) > 1 else left[0])
+    monkeypatch.setattr(compare_module, "new_accuracy", lambda *a, **k: left.pop(0) if len(left) > 1 else left[0])
 
 
 # Every arm
@@ -126,7 +127,9 @@ def test_the_base_is_asked_once_for_all_arms(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_default_selection_is_that_of_the_fact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arms_module, "default_selection", lambda model, fact, **_: Selection(f"L2N{len(fact.subject)}"))
+    monkeypatch.setattr(
+        compare_module, "default_selection", lambda model, fact, **_: Selection(f"L2N{len(fact.subject)}")
+    )
     table = compared(None, [FRANCE, SPAIN], arms=("selected", "none"))
     assert [str(r.selection) for r in table.rows] == ["L2N6", "None", "L2N5", "None"]
 
@@ -379,3 +382,21 @@ def test_save_and_load(tmp_path: Path) -> None:
         ArmTable.load(path)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         ArmTable.load(tmp_path / "nothing.json")
+
+
+def test_an_arm_without_a_path_is_evaluated_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row of the table is a new arm: here one that takes no steps to be read along, as closed forms do."""
+    stops: list[Any] = []
+
+    def fit(fitting: Any, plan: Any, stop: Any) -> Any:
+        stops.append(stop)
+        return ARMS["selected"].fit(fitting, plan, stop)  # type: ignore[misc]
+
+    at_once = Arm(name="at-once", words="at once", plan=arms_module.as_selected("at-once"), fit=fit, path=False)
+    monkeypatch.setitem(ARMS, "at-once", at_once)
+    scripted(monkeypatch, 0.96)
+    table = compared(arms=("at-once",))
+    (row,) = table.rows
+    assert stops == [None]
+    assert (row.reached, row.validation, row.step, row.updates) == (True, 0.96, 0, 0)
+    assert row.report.stages == ("base", "learn") and table.summary().index.tolist() == ["at once"]

@@ -12,7 +12,7 @@ import torch
 
 from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, recipe, same
 from tests.helpers.tiny_facts import tiny
-from workbench.comparing.arms import plan_arms
+from workbench.comparing.arms import ARMS, plan_arms
 from workbench.editing.baselines import tune
 from workbench.editing.recipes import Recipe
 from workbench.editing.training.fit_rows import wanted_rows
@@ -98,8 +98,8 @@ def test_arms_of_such_a_recipe(arm: Any) -> None:
     settings = recipe(objective="simnpo", steps=4)
     (one, *_), notes = plan_arms(tiny(), Selection("L1MLP"), [arm], settings, (0, 1, 2))
     assert not notes and one.recipe.objective == ("cross-entropy" if arm == "one-stage" else "simnpo")
-    if one.method != "gates":
-        tuned = tune(tiny(), FRANCE, Selection("L1MLP"), one.method, recipe=settings, retain=RETAIN, progress=False)  # type: ignore[arg-type]
+    if ARMS[arm].unit == "weights":
+        tuned = tune(tiny(), FRANCE, Selection("L1MLP"), arm, recipe=settings, retain=RETAIN, progress=False)
         assert tuned.history[-1].stage == "learn"
 
 

@@ -43,15 +43,15 @@ def reading_of(answering: Answering, fact: Fact) -> Reading:
     else:
         candidates, reported = tuple(c.format(question=fact.question) for c in UNSEEN_CONTEXTS), fact.heldout
     asks = [Ask("chat", q) for q in candidates]
-    said = answering.completions(answering.base, asks)
-    understood = tuple(q for q, c in zip(candidates, said, strict=True) if classify(c.text, fact) == "old")
+    answers = answering.completions(answering.base, asks)
+    understood = tuple(q for q, c in zip(candidates, answers, strict=True) if classify(c.text, fact) == "old")
     return Reading(replace(fact, heldout=reported), understood or candidates)
 
 
 def new_accuracy(answering: Answering, model: LoadedModel, reading: Reading) -> float:
     """Share of the validation questions that a model answers with the new fact, by greedy free generation."""
-    said = answering.completions(model, [Ask("chat", q) for q in reading.questions])
-    return sum(classify(c.text, reading.fact) == "new" for c in said) / len(said)
+    answers = answering.completions(model, [Ask("chat", q) for q in reading.questions])
+    return sum(classify(c.text, reading.fact) == "new" for c in answers) / len(answers)
 
 
 class Reader:
@@ -73,6 +73,10 @@ class Reader:
         self.step = done
         if done % self._every and done != self._last:
             return False
-        self.validation = self._accuracy(view())
+        return self.look(view())
+
+    def look(self, model: LoadedModel) -> bool:
+        """Measure a model, and say whether it reached the threshold."""
+        self.validation = self._accuracy(model)
         self.reached = self.validation >= self._threshold
         return self.reached

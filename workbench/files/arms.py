@@ -23,7 +23,7 @@ def save_arms(table: ArmTable, path: str | Path) -> Path:
         | {"report": report_to_dict(row.report), "selection": None if row.selection is None else str(row.selection)}
         for row in table.rows
     ]
-    document = {k: getattr(table, k) for k in ("threshold", "validation", "notes", "provenance")}
+    document = {k: getattr(table, k) for k in ("threshold", "validation", "words", "notes", "provenance")}
     return write_bytes(path, dump(wrap("workbench-arms", {**document, "rows": rows})))
 
 
@@ -51,6 +51,7 @@ def load_arms(path: str | Path) -> ArmTable:
             rows=tuple(rows),
             threshold=fields["threshold"],
             validation={fact: tuple(questions) for fact, questions in fields["validation"].items()},
+            words=fields["words"],
             notes=tuple(fields["notes"]),
             provenance=fields["provenance"],
         )

@@ -33,7 +33,7 @@ VERSIONS: dict[Kind, int] = {
     "workbench-report": 2,
     "workbench-session": 1,
     "workbench-probes": 2,
-    "workbench-arms": 3,
+    "workbench-arms": 4,
 }
 """The schema version that is written. Older ones are read through ``workbench.files.migrations``."""
 RETRY_HINT = "Take it from a copy, or make it again."
@@ -106,12 +106,14 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _exact(value: Any) -> Any:
-    """The inverse of ``_plain``."""
+    """The inverse of ``_plain``. A document within one stays as it is: its own checksum is over its plain values."""
     if isinstance(value, list):
         return [_exact(v) for v in value]
     if isinstance(value, dict):
         if value.keys() == {"__float__"}:
             return float(value["__float__"])
+        if value.keys() >= {"kind", "schema_version", "sha256"}:
+            return value
         return {k: _exact(v) for k, v in value.items()}
     return value
 

@@ -82,6 +82,22 @@ def arms_2_to_3(fields: Fields) -> Fields:
     return fields
 
 
+def arms_3_to_4(fields: Fields) -> Fields:
+    """Version 3 left what its arms are in words to the code."""
+    words = {
+        "selected": "the selection",
+        "random-layers": "random, same layers",
+        "random-anywhere": "random, anywhere",
+        "all": "everything of these kinds",
+        "one-stage": "the selection, one stage",
+        "none": "no edit",
+        "full": "full fine-tuning",
+        "lora": "LoRA of its size",
+        "paper": "the paper's recipe",
+    }
+    return {**fields, "words": words}
+
+
 def effect_map_1_to_2(fields: Fields) -> Fields:
     """Version 1 had two metrics, whose words the code still has."""
     return {**fields, "words": None}
@@ -97,7 +113,7 @@ STEPS: Mapping[str, tuple[Step, ...]] = {
     "workbench-effect-map": (effect_map_1_to_2,),
     "workbench-report": (report_1_to_2,),
     "workbench-probes": (probes_1_to_2,),
-    "workbench-arms": (arms_1_to_2, arms_2_to_3),
+    "workbench-arms": (arms_1_to_2, arms_2_to_3, arms_3_to_4),
 }
 """By kind, the step from version 1 to 2, from 2 to 3, and so on."""
 

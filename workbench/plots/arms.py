@@ -8,7 +8,6 @@ import plotly.graph_objects as go
 
 from workbench.plots.style import BLUE, GREY, INK, MARKERS, ORANGE, card, escape, number, whiskers
 from workbench.types import ArmTable, Rate
-from workbench.types.arms import ARM_WORDS
 
 _PANELS = (("control", "x", "controls still right"), ("kl", "x2", "KL to the base on controls (nats per token)"))
 _STYLES = {"selected": (ORANGE, MARKERS[0]), "random-layers": (BLUE, MARKERS[1]), "random-anywhere": (BLUE, MARKERS[2])}
@@ -29,7 +28,7 @@ def arms_figure(table: ArmTable) -> go.Figure:
         for reached in (True, False):
             runs = table.runs(arm, reached=reached)
             if runs:
-                label = ARM_WORDS[arm] + ("" if reached else ", not reached")
+                label = table.words_of(arm) + ("" if reached else ", not reached")
                 lines.append((arm, label + (f" ({len(runs)})" if len(runs) > 1 else ""), reached))
     figure = go.Figure()
     said: list[str] = []

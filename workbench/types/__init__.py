@@ -1,6 +1,6 @@
 """Frozen result types: no files, no models. Everything else in the package imports from here."""
 
-from workbench.types.arms import ARMS, ArmName, ArmRow, ArmTable
+from workbench.types.arms import ArmRow, ArmTable
 from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
 from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
@@ -36,7 +36,6 @@ from workbench.types.selection import (
 __all__ = [
     "ANSWER_CLASSES",
     "ANSWER_NAMES",
-    "ARMS",
     "COLLATERAL_GROUPS",
     "GROUPS",
     "SITES",
@@ -45,7 +44,6 @@ __all__ = [
     "AnswerClass",
     "AnswerName",
     "AnswerRow",
-    "ArmName",
     "ArmRow",
     "ArmTable",
     "Component",

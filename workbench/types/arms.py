@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.types.report import EvalReport, Rate
 from workbench.types.selection import Selection
@@ -16,19 +16,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-ArmName = Literal["selected", "random-layers", "random-anywhere", "all", "one-stage", "none", "full", "lora", "paper"]
-ARMS: tuple[ArmName, ...] = get_args(ArmName)
-ARM_WORDS: dict[str, str] = {
-    "selected": "the selection",
-    "random-layers": "random, same layers",
-    "random-anywhere": "random, anywhere",
-    "all": "everything of these kinds",
-    "one-stage": "the selection, one stage",
-    "none": "no edit",
-    "full": "full fine-tuning",
-    "lora": "LoRA of its size",
-    "paper": "the paper's recipe",
-}
 OUTCOMES: tuple[str, ...] = ("new", "forget", "control", "neighbour", "kl", "gibberish")
 """The rates of a report that are compared; ``kl`` over controls only, where a report's own is over neighbours too."""
 Trained = Literal["gates", "weights"]
@@ -56,7 +43,7 @@ class ArmRow:
     """
 
     fact_id: str
-    arm: ArmName
+    arm: str
     seed: int | None
     report: EvalReport
     reached: bool | None
@@ -118,6 +105,7 @@ class ArmTable:
         rows: One per fact, arm and random draw.
         threshold: Validation accuracy at which the arms are read.
         validation: By fact id, the questions that decide it; never trained on, and not reported.
+        words: By arm, what it is in words, in the order of tables; an arm without goes by its name.
         notes: What could not be run, and why.
         provenance: Model, settings, versions.
     """
@@ -125,6 +113,7 @@ class ArmTable:
     rows: tuple[ArmRow, ...]
     threshold: float
     validation: Mapping[str, tuple[str, ...]]
+    words: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -147,6 +136,10 @@ class ArmTable:
     def arms(self) -> tuple[str, ...]:
         """The arms that were run, in order."""
         return tuple(dict.fromkeys(r.arm for r in self.rows))
+
+    def words_of(self, arm: str) -> str:
+        """An arm in words; its name, where the table has none."""
+        return self.words.get(arm, arm)
 
     def runs(self, arm: str, *, reached: bool = True) -> tuple[ArmRow, ...]:
         """An arm's rows that reached the threshold (or, of ``"none"``, all); with ``reached=False`` those that did not.
@@ -189,7 +182,7 @@ class ArmTable:
                 if runs:
                     rates = {n: str(self.rate(arm, n, reached=reached)) for n in OUTCOMES}
                     ends = "" if reached else ", not reached"
-                    lines[f"{ARM_WORDS[arm]}{ends}"] = {
+                    lines[f"{self.words_of(arm)}{ends}"] = {
                         "runs": str(len(runs)),
                         **rates,
                         "updates": _span(r.updates for r in runs),
@@ -240,7 +233,7 @@ class ArmTable:
             run.report.answers("heldout").iloc[:, [0, 1, -1]].set_axis(["fact", "question", "answer"], axis=1)
             for run in self.rows
         ]
-        names = [ARM_WORDS[r.arm] + ("" if r.seed is None else f", draw {r.seed}") for r in self.rows]
+        names = [self.words_of(r.arm) + ("" if r.seed is None else f", draw {r.seed}") for r in self.rows]
         texts = pd.concat([one.assign(arm=name) for one, name in zip(said, names, strict=True)], ignore_index=True)
         sections = [
             ("Verdict", [self.verdict, self.plot()]),
@@ -252,7 +245,7 @@ class ArmTable:
 
 
 def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
-    """Tables of other facts, or of other arms of a fact, as one; its arms are in the order of ``ARMS``.
+    """Tables of other facts, or of other arms of a fact, as one; its arms are in the order of their words.
 
     Raises:
         ValueError: No table, a run in two of them, or another threshold, model, setting or (for one fact) other
@@ -279,17 +272,20 @@ def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
             raise ValueError(f"Tables to join must have the same {name}, got {sorted(map(str, values))}.")
     facts = list(dict.fromkeys(row.fact_id for t in given for row in t.rows))
     rows = [row for t in given for row in t.rows]
+    words = {arm: text for t in given for arm, text in t.words.items()}
+    places = {arm: i for i, arm in enumerate(dict.fromkeys((*words, *(row.arm for row in rows))))}
     if len(given) > 1:
-        rows.sort(key=lambda row: (facts.index(row.fact_id), ARMS.index(row.arm)))
+        rows.sort(key=lambda row: (facts.index(row.fact_id), places[row.arm]))
     return ArmTable(
         rows=tuple(rows),
         threshold=given[0].threshold,
         validation=validation,
+        words=words,
         notes=tuple(dict.fromkeys(note for t in given for note in t.notes)),
         provenance=given[0].provenance,
     )
 
 
 def _span(values: Iterable[int]) -> str:
-    found = sorted(set(values))
-    return f"{found[0]}" if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    ordered = sorted(set(values))
+    return f"{ordered[0]}" if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"

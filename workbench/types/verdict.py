@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from workbench.types import Rate
-from workbench.types.arms import ARM_WORDS, OUTCOMES, ArmRow, ArmTable, Difference
+from workbench.types.arms import OUTCOMES, ArmRow, ArmTable, Difference
 from workbench.types.intervals import bootstrap, paired_difference
 from workbench.types.rates import RATES, Answered, Key, Values, by_fact, excess, key_of
 from workbench.types.report import EvalReport
@@ -110,16 +110,16 @@ def verdict(table: ArmTable) -> str:
         lines.append(f"The selection reached {mark} on {sum(bool(r.reached) for r in ours)} of {len(ours)} fact(s).")
     for arm in RANDOM:
         if (arm, "control") not in by_arm:
-            lines.append(f"{_start(arm)}: not run, so nothing can be said.")
+            lines.append(f"{_start(table, arm)}: not run, so nothing can be said.")
             continue
         controls = by_arm[arm, "control"]
         missed = controls.runs - controls.reached
         reached = f"{missed} of {controls.runs} draws did not reach the new fact"
         if not controls.facts:
-            lines.append(f"{_start(arm)}: cannot tell: {reached}, and no fact is left on which both did.")
+            lines.append(f"{_start(table, arm)}: cannot tell: {reached}, and no fact is left on which both did.")
             continue
         sentences = [_sentence(by_arm[arm, name], len(table.facts)) for name in DECIDING]
-        lines.append(f"{_start(arm)}: {' '.join(sentences)} {reached}.")
+        lines.append(f"{_start(table, arm)}: {' '.join(sentences)} {reached}.")
     if len(table.facts) == 1:
         lines.append("One edited fact: the intervals are over its controls, and say nothing of other facts or draws.")
     elif any(len(by_arm[arm, "control"].facts) == 1 for arm in RANDOM if (arm, "control") in by_arm):
@@ -143,8 +143,8 @@ def _thin(table: ArmTable) -> list[str]:
     return lines
 
 
-def _start(arm: str) -> str:
-    return f"Against {ARM_WORDS[arm]}"
+def _start(table: ArmTable, arm: str) -> str:
+    return f"Against {table.words_of(arm)}"
 
 
 def _sentence(difference: Difference, edited: int) -> str:
