@@ -15,6 +15,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from workbench.editing.baselines import RATES
+
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
 from benchmarks.kept import defaults, same_settings
@@ -22,7 +24,6 @@ from benchmarks.rates import vars_of
 from workbench.comparing.arms import ARMS
 from workbench.comparing.compare import READ_EVERY
 from workbench.comparing.validation import THRESHOLD
-from workbench.editing.baselines import RATES
 from workbench.evaluation.answering import Answering
 from workbench.files.atomic import write_bytes
 from workbench.types.arms import OUTCOMES, join_tables

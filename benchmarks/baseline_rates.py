@@ -3,20 +3,21 @@
     python -m benchmarks.baseline_rates [--facts france-capital rio-de-janeiro-country]
 
 A rate is better the sooner an arm is read, that is, has the new answer on its validation questions; of arms that are
-never read, the one with more new answers. ``workbench.editing.baselines.RATES`` holds the outcome.
+never read, the one with more new answers. The default learning rates of ``wb.recipes.LoRA`` and
+``wb.recipes.FullFineTuning`` are the outcome.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import get_args
+from dataclasses import replace
 
 import workbench as wb
 from benchmarks.tune import dev_controls
-from workbench.editing import baselines
+from workbench.comparing.arms import ARMS, Arm, Plan, Planning
 from workbench.evaluation.answering import Answering
 
-TRIED: dict[baselines.Baseline, tuple[float, ...]] = {"lora": (1e-3, 3e-3, 1e-2, 3e-2), "full": (1e-5, 2e-5, 5e-5)}
+TRIED: dict[str, tuple[float, ...]] = {"lora": (1e-3, 3e-3, 1e-2, 3e-2), "full": (1e-5, 2e-5, 5e-5)}
 
 
 def main() -> None:
@@ -30,9 +31,14 @@ def main() -> None:
     for fact in (facts[id] for id in args.facts):
         selection = wb.default_selection(model, fact, pool=dev, progress=False)
         others = dev_controls(model, dev, fact)
-        for arm in get_args(baselines.Baseline):
+        for arm in TRIED:
+            usual = ARMS[arm]
             for rate in TRIED[arm]:
-                baselines.RATES[arm] = rate
+
+                def at_this_rate(planning: Planning, rate: float = rate, usual: Arm = usual) -> list[Plan]:
+                    return [replace(p, recipe=replace(p.recipe, learning_rate=rate)) for p in usual.plan(planning)]
+
+                ARMS[arm] = replace(usual, plan=at_this_rate)
                 table = wb.compare(
                     model, fact, selection, arms=[arm], controls=others, pool=dev, answering=answering, progress=False
                 )

@@ -24,7 +24,6 @@ from workbench.comparing.arms import ARMS, Arm, everything_like, plan_arms
 from workbench.comparing.compare import compare
 from workbench.editing import recipes
 from workbench.editing.applied import Dial, applied
-from workbench.editing.baselines import tune
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import paper_selection
 from workbench.evaluation.answering import Answering
@@ -324,10 +323,10 @@ def test_cancelling_between_arms_keeps_what_is_done() -> None:
 # Bad input
 
 
-def test_a_tuned_model_is_refused() -> None:
-    tuned = tune(tiny(), FRANCE, Selection("L1H2"), "lora", recipe=QUICK, retain=RETAIN, progress=False)
-    with pytest.raises(ValueError, match="carries an edit already"):
-        compared(model=tuned.model)
+def test_an_edited_model_is_refused() -> None:
+    edit = rewrite(tiny(), FRANCE, "L1H2", recipe=QUICK, retain=RETAIN, progress=False)
+    with applied(tiny(), edit) as edited, pytest.raises(ValueError, match="carries an edit already"):
+        compared(model=edited)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import torch
 from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, recipe, same
 from tests.helpers.tiny_facts import tiny
 from workbench.comparing.arms import ARMS, plan_arms
-from workbench.editing.baselines import tune
 from workbench.editing.recipes import Recipe
+from workbench.editing.rewrite import rewrite
 from workbench.editing.training.fit_rows import wanted_rows
 from workbench.editing.training.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given
 from workbench.types import Selection
@@ -99,8 +99,8 @@ def test_arms_of_such_a_recipe(arm: Any) -> None:
     (one, *_), notes = plan_arms(tiny(), Selection("L1MLP"), [arm], settings, (0, 1, 2))
     assert not notes and one.recipe.objective == ("cross-entropy" if arm == "one-stage" else "simnpo")
     if ARMS[arm].unit == "weights":
-        tuned = tune(tiny(), FRANCE, Selection("L1MLP"), arm, recipe=settings, retain=RETAIN, progress=False)
-        assert tuned.history[-1].stage == "learn"
+        edit = rewrite(tiny(), FRANCE, one.selection, recipe=one.recipe, retain=RETAIN, progress=False)
+        assert edit.history[-1].stage == "learn"
 
 
 def test_early_stop_is_of_the_forgotten_share() -> None:

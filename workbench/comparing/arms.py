@@ -6,18 +6,16 @@ An arm is added by one row of ``ARMS``: tables keep its words, so that figures, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, Literal
 
 from workbench.editing.applied import Dial, applied
-from workbench.editing.baselines import Baseline, Tuned, tune
-from workbench.editing.recipes import Recipe
+from workbench.editing.recipes import IA3, FullFineTuning, LoRA, Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import paper_selection
 from workbench.models.load import LoadedModel
-from workbench.types import Component, Edit, Fact, FactSet, Selection, all_components
+from workbench.types import Component, Edit, Fact, FactSet, Selection, TrainedRecipe, all_components
 from workbench.types.arms import Trained
 from workbench.types.selection import INDEXED
 
@@ -37,13 +35,13 @@ class Plan:
     Args:
         arm, seed: The arm's name, and the seed of a random draw.
         selection: What may move; None for no edit.
-        recipe: The recipe.
+        recipe: The recipe, whose type says what moves.
     """
 
     arm: str
     seed: int | None
     selection: Selection | None
-    recipe: Recipe
+    recipe: TrainedRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,9 +173,8 @@ def as_the_paper(planning: Planning) -> list[Plan]:
     return [Plan("paper", None, planning.selection, Recipe.named("paper", seed=planning.recipe.seed))]
 
 
-def fit_gates(fitting: Fitting, plan: Plan, stop: Stop | None) -> Fitted:
-    """``rewrite`` on the plan's selection."""
-    assert plan.selection is not None
+def fit_plan(fitting: Fitting, plan: Plan, stop: Stop | None) -> Fitted:
+    """``rewrite`` with the plan's recipe on its selection."""
     model = fitting.model
 
     def stops(edit: Edit) -> bool:
@@ -192,31 +189,32 @@ def fit_gates(fitting: Fitting, plan: Plan, stop: Stop | None) -> Fitted:
         stop=None if stop is None else stops,
         **fitting.options,
     )
-    return partial(applied, model, edit), plan.selection.n_parameters(model)
+    return partial(applied, model, edit), n_trained(model, edit)
 
 
-def fit_weights(method: Baseline) -> Callable[[Fitting, Plan, Stop | None], Fitted]:
-    """``tune``, which moves weights instead of gates."""
+def n_trained(model: LoadedModel, edit: Edit) -> int:
+    """How many gates were selected, or how many weights the first stage owns (later ones move the same)."""
+    if isinstance(edit.recipe, IA3):
+        return edit.selection.n_parameters(model)
+    return sum(tensor.numel() for tensor in edit.stages[0].delta.tensors().values())
 
-    def fit(fitting: Fitting, plan: Plan, stop: Stop | None) -> Fitted:
-        assert plan.selection is not None
 
-        def stops(tuned: Tuned) -> bool:
-            return stop is not None and stop(tuned.history[-1].step + 1, lambda: tuned.model)
+def all_weights(planning: Planning) -> list[Plan]:
+    """Full fine-tuning of all layers, whatever is selected, with the rows, the loss and the steps of the recipe."""
+    return [Plan("full", None, None, FullFineTuning(**shared_settings(planning.recipe)))]
 
-        tuned = tune(
-            fitting.model,
-            fitting.fact,
-            plan.selection,
-            method,
-            recipe=plan.recipe,
-            retain=fitting.retain,
-            stop=None if stop is None else stops,
-            **fitting.options,
-        )
-        return partial(nullcontext, tuned.model), tuned.trained
 
-    return fit
+def low_rank(planning: Planning) -> list[Plan]:
+    """A LoRA of rank 1 on modules that carry the selection, of about as many weights as it has gates."""
+    budget = planning.selection.n_parameters(planning.model)
+    settings = shared_settings(planning.recipe)
+    return [Plan("lora", None, planning.selection, LoRA(**settings, restrict=False, budget=budget))]
+
+
+def shared_settings(recipe: TrainedRecipe) -> dict[str, Any]:
+    """What a recipe of another trained method takes over. Not the learning rate: gates have another scale."""
+    own = {"name", "learning_rate"}
+    return {f.name: getattr(recipe, f.name) for f in fields(TrainedRecipe) if f.name not in own}
 
 
 def papers_modules(model: LoadedModel, fact: Fact, pool: FactSet | None, progress: bool) -> Selection:
@@ -234,35 +232,35 @@ def papers_modules(model: LoadedModel, fact: Fact, pool: FactSet | None, progres
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
-        Arm(name="selected", words="the selection", plan=as_selected("selected"), fit=fit_gates),
+        Arm(name="selected", words="the selection", plan=as_selected("selected"), fit=fit_plan),
         Arm(
             name="random-layers",
             words="random, same layers",
             plan=random_draws("random-layers", "same-layers"),
-            fit=fit_gates,
+            fit=fit_plan,
         ),
         Arm(
             name="random-anywhere",
             words="random, anywhere",
             plan=random_draws("random-anywhere", "anywhere"),
-            fit=fit_gates,
+            fit=fit_plan,
         ),
-        Arm(name="all", words="everything of these kinds", plan=everything, fit=fit_gates),
-        Arm(name="one-stage", words="the selection, one stage", plan=learn_alone, fit=fit_gates),
+        Arm(name="all", words="everything of these kinds", plan=everything, fit=fit_plan),
+        Arm(name="one-stage", words="the selection, one stage", plan=learn_alone, fit=fit_plan),
         Arm(name="none", words="no edit", plan=nothing, fit=None),
         Arm(
             name="full",
             words="full fine-tuning",
-            plan=as_selected("full"),
-            fit=fit_weights("full"),
+            plan=all_weights,
+            fit=fit_plan,
             unit="weights",
         ),
-        Arm(name="lora", words="LoRA of its size", plan=as_selected("lora"), fit=fit_weights("lora"), unit="weights"),
+        Arm(name="lora", words="LoRA of its size", plan=low_rank, fit=fit_plan, unit="weights"),
         Arm(
             name="paper",
             words="the paper's recipe",
             plan=as_the_paper,
-            fit=fit_gates,
+            fit=fit_plan,
             locate=papers_modules,
             spread=True,
         ),

@@ -85,7 +85,7 @@ def compare(
             draw, the arm is left out; ``notes`` says so. ``"all"``: every component of these kinds;
             ``"one-stage"``: the selection, learn stage only, with as many steps in total; ``"none"``: no edit;
             ``"full"``: fine-tuning of the weights of all layers (not of embeddings and last norm); ``"lora"``: a LoRA
-            of about as many weights as the selection has gates (see ``workbench.editing.baselines``); ``"paper"``: the
+            of about as many weights as the selection has gates (``wb.recipes``); ``"paper"``: the
             recipe of arXiv 2508.07075 on the modules that it trains (``paper_selection``), 2000 steps.
         recipe: For all arms but ``"paper"``; its ``early_stop``, ``average`` and ``draw_back`` are off: every arm is
             read, and evaluated, as it is after one step. It must end with the learn stage.

@@ -1,6 +1,6 @@
 """The training loop that every fit shares: the same rows, the same loss, the same checks, whatever is trained.
 
-``rewrite`` trains IA3 gates with it; ``workbench.editing.baselines`` whole weights or a LoRA, to compare with.
+The IA3 method trains gates with it, the other methods whole weights or low-rank factors.
 """
 
 from __future__ import annotations
