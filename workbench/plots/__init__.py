@@ -6,7 +6,8 @@ Texts from models and files are escaped, see ``escape``.
 """
 
 from workbench.plots.arms import arms_figure
-from workbench.plots.compare import difference_figure, probabilities_figure, rates_figure
+from workbench.plots.compare import probabilities_figure, rates_figure
+from workbench.plots.difference import difference_figure
 from workbench.plots.effects import effect_figure
 from workbench.plots.export import write_bytes, write_image
 from workbench.plots.history import history_figure

@@ -1,0 +1,277 @@
+"""Heat maps of effects: by layer and token, or by layer and head.
+
+The layout of the trace heat map follows Meng et al. 2022 (arXiv 2202.05262, figure 2), with layers on the vertical
+axis, layer 0 at the bottom, and a scale centred at zero, so that a harmful restoration looks different from none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from workbench.plots.effect_words import clipped, describe, extremes, heading, limit_of, scale_title
+from workbench.plots.style import (
+    COLORSCALE,
+    INK,
+    MISSING,
+    MONO,
+    card,
+    escape,
+    finite,
+    number,
+    runs,
+    visible,
+)
+from workbench.types import EffectMap
+
+_ROWS: dict[str, str] = {"resid": "Layer (its input)"}
+
+
+def heat_map_figure(effect: EffectMap, title: str | None, zlim: float | None, group_size: int | None) -> go.Figure:
+    content = heat_map(effect)
+    rows, columns = content.size
+    if group_size is not None and (effect.axes[1] != "head" or group_size < 1 or columns % group_size):
+        raise ValueError(
+            f"group_size must divide the number of heads of a head map, got {group_size!r} for the axes {effect.axes} "
+            f"with {columns} columns; leave it out, or give n_heads / n_kv_heads."
+        )
+    cell_x = min(44.0, max(13.0, 900 / columns))
+    cell_y = min(28.0, max(6.0, 460 / rows))
+    width = max(560, int(cell_x * columns) + 190)
+    cell_x = (width - 190) / columns
+    height = max(160, int(cell_y * rows))
+    limit = zlim if zlim is not None else limit_of(effect)
+    figure = go.Figure(content.trace(coloraxis="coloraxis"))
+    notes = describe(effect) + clipped(effect, zlim)
+    if content.marked:
+        notes.append("* and bracket: subject tokens.")
+    if any(None in row for row in content.z):
+        notes.append("Grey: no value.")
+    if group_size is not None:
+        notes.append(f"Lines part the key-value groups of {group_size} query heads each.")
+    card(
+        figure,
+        title=heading(effect, title),
+        notes=notes,
+        alt=f"Heat map: {heading(effect, title)}, {rows} layers by {columns} {effect.axes[1]}s, {effect.metric}; "
+        f"{extremes(effect)}.",
+        width=width,
+        plot_height=height,
+        bottom=content.bottom if content.label_width > cell_x - 4 else 60,
+        right=110,
+        left=70,
+        above=30 if content.marked or group_size is not None else 8,
+    )
+    figure.update_layout(coloraxis=color_axis(limit, scale_title(effect)), plot_bgcolor=MISSING)
+    figure.update_xaxes(**content.x_axis(cell_x))
+    figure.update_yaxes(**content.y_axis(height / rows))
+    mark_subject(figure, content.marked, xref="x", yref="y", top=1.0, height=height)
+    if group_size is not None:
+        for group in range(columns // group_size):
+            first = group * group_size - 0.5
+            if group:
+                figure.add_shape(
+                    type="line",
+                    xref="x",
+                    yref="paper",
+                    x0=first,
+                    x1=first,
+                    y0=0,
+                    y1=1 + 20 / height,
+                    line={"color": INK, "width": 2},
+                )
+            figure.add_annotation(
+                x=first + group_size / 2,
+                xref="x",
+                y=1,
+                yref="paper",
+                yanchor="bottom",
+                showarrow=False,
+                text=f"KV{group}",
+                font={"size": 11, "color": INK},
+            )
+    return figure
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """What a heat map draws, so that several can stand side by side."""
+
+    z: list[list[float | None]]
+    customdata: list[list[list[str]]]
+    hovertemplate: str
+    x_title: str
+    y_title: str
+    x_ticks: tuple[str, ...]  # escaped, subject marked
+    y_ticks: tuple[str, ...]
+    plain: tuple[str, ...]  # the x labels as raw text
+    marked: tuple[int, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.y_ticks), len(self.x_ticks)
+
+    def trace(self, **options: Any) -> go.Heatmap:
+        """The heat map; options add the colours and the axes."""
+        return go.Heatmap(
+            z=self.z,
+            x=list(range(self.size[1])),
+            y=list(range(self.size[0])),
+            customdata=self.customdata,
+            hovertemplate=self.hovertemplate,
+            hoverongaps=False,
+            **options,
+        )
+
+    def x_axis(self, cell: float) -> dict[str, Any]:
+        """Ticks by number, so that equal tokens stay apart. Sideways when they would touch."""
+        upright = self.label_width <= cell - 4
+        return {
+            "tickmode": "array",
+            "tickvals": list(range(self.size[1])),
+            "ticktext": list(self.x_ticks),
+            "tickangle": 0 if upright else -90,
+            "tickfont": {"family": MONO, "size": min(11, max(8, int(cell) - 2))},
+            "title": {"text": self.x_title, "standoff": 10},
+            "range": [-0.5, self.size[1] - 0.5],
+            "showgrid": False,
+            "ticks": "outside",
+            "ticklen": 3,
+        }
+
+    def y_axis(self, cell: float) -> dict[str, Any]:
+        """Layer 0 at the bottom."""
+        step = max(1, math.ceil(11 / cell))
+        rows = range(0, self.size[0], step)
+        return {
+            "tickmode": "array",
+            "tickvals": list(rows),
+            "ticktext": [self.y_ticks[r] for r in rows],
+            "tickfont": {"size": 10},
+            "title": {"text": self.y_title, "standoff": 8},
+            "range": [-0.5, self.size[0] - 0.5],
+            "showgrid": False,
+            "ticks": "outside",
+            "ticklen": 3,
+        }
+
+    @property
+    def label_width(self) -> int:
+        """Width of the longest x label in pixels, about."""
+        return max(len(p) + 2 * (i in self.marked) for i, p in enumerate(self.plain)) * 7
+
+    @property
+    def bottom(self) -> int:
+        """Room for ticks set sideways and the axis title, pixels."""
+        return 55 + min(150, self.label_width)
+
+
+def heat_map(effect: EffectMap) -> HeatMap:
+    """The heat map of a ``("layer", "position")`` or ``("layer", "head")`` map."""
+    column = effect.axes[1]
+    limit = 24 if column == "position" and len(effect.prompts) > 1 else 18
+    plain = tuple(visible(label, limit) for label in effect.labels[column])
+    marked = tuple(i for i in effect.subject if 0 <= i < len(plain))
+    ticks = tuple(f"<b>{escape(p)} *</b>" if i in marked else escape(p) for i, p in enumerate(plain))
+    full = [
+        escape(visible(label, 80)) + (" (subject)" if i in marked else "")
+        for i, label in enumerate(effect.labels[column])
+    ]
+    layers = tuple(escape(label) for label in effect.labels["layer"])
+    errors = effect.stderr.tolist() if effect.stderr is not None else None
+    rows, columns = effect.values.shape
+    custom = [
+        [
+            [layers[r], full[c], number(errors[r][c], 4) if errors else f"none, n = {effect.n}", str(c)]
+            for c in range(columns)
+        ]
+        for r in range(rows)
+    ]
+    place = (
+        "position %{customdata[3]}: <b>%{customdata[1]}</b>" if column == "position" else "head <b>%{customdata[1]}</b>"
+    )
+    noun = "token" if len(effect.prompts) <= 1 else "role"
+    x_title = {"position": f"Position ({noun})", "head": "Query head"}[column]
+    return HeatMap(
+        z=finite(effect.values.tolist()),
+        customdata=custom,
+        hovertemplate=f"layer <b>%{{customdata[0]}}</b><br>{place}<br>{escape(effect.metric)} effect <b>%{{z:.4f}}</b>"
+        "<br>standard error %{customdata[2]}<extra></extra>",
+        x_title=x_title,
+        y_title=_ROWS.get(effect.unit, "Layer"),
+        x_ticks=ticks,
+        y_ticks=layers,
+        plain=plain,
+        marked=marked,
+    )
+
+
+def color_axis(limit: float, title: str, **bar: Any) -> dict[str, Any]:
+    """A diverging colour axis centred at zero."""
+    return {
+        "colorscale": COLORSCALE,
+        "cmin": -limit,
+        "cmax": limit,
+        "cmid": 0,
+        "colorbar": {
+            "title": {"text": title, "side": "right"},
+            "thickness": 14,
+            "outlinewidth": 1,
+            "outlinecolor": INK,
+            "ticks": "outside",
+            "ticklen": 3,
+            **bar,
+        },
+    }
+
+
+def mark_subject(
+    figure: go.Figure, marked: Sequence[int], *, xref: str, yref: str, top: float, height: int, label: bool = True
+) -> None:
+    """Put brackets over the subject's columns, and dashed lines at their edges.
+
+    Args:
+        figure: Changed in place.
+        marked: The subject's columns.
+        xref, yref: The panel's axes (``"x2"``, ``"y2"``).
+        top: The panel's upper edge in paper coordinates.
+        height: Of the whole plotting area in pixels.
+        label: Write the word over the bracket.
+    """
+    low, high = top + 3 / height, top + 9 / height
+    for first, last in runs(marked):
+        a, b = first - 0.5, last + 0.5
+        figure.add_shape(
+            type="path",
+            xref=xref,
+            yref="paper",
+            line={"color": INK, "width": 2},
+            path=f"M {a} {low} L {a} {high} L {b} {high} L {b} {low}",
+        )
+        for x in (a, b):
+            figure.add_shape(
+                type="line",
+                xref=xref,
+                yref=f"{yref} domain",
+                x0=x,
+                x1=x,
+                y0=0,
+                y1=1,
+                line={"color": INK, "width": 1, "dash": "dot"},
+            )
+        if label:
+            figure.add_annotation(
+                x=(a + b) / 2,
+                xref=xref,
+                y=high,
+                yref="paper",
+                yanchor="bottom",
+                showarrow=False,
+                text="subject",
+                font={"size": 11, "color": INK},
+            )
