@@ -167,13 +167,36 @@ def test_pages_name_files_and_modules_that_exist(page: Path) -> None:
                 assert defined(ast.parse(file.read_text(encoding="utf-8")).body, attribute), f"{name}: {attribute}"
     for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", text):
         assert (page.parent / link).exists(), f"{page.name}: a link to {link}"
-    for dotted in re.findall(r"\bworkbench((?:\.[A-Za-z_]\w*){2,})", text):
-        *folders, last = dotted[1:].split(".")
-        module = ROOT.joinpath("workbench", *folders)
-        here = [file for file in (module.with_suffix(".py"), module / f"{last}.py") if file.is_file()]
-        assert here, f"{page.name}: there is no workbench{dotted}"
-        if here[0].stem != last:
-            assert defined(ast.parse(here[0].read_text(encoding="utf-8")).body, last), f"workbench{dotted}"
+    assert [name for name in modules_named(text) if not exists(name)] == []
+
+
+def modules_named(text: str) -> list[str]:
+    """Dotted names below ``workbench`` in a text."""
+    return re.findall(r"\bworkbench(?:\.[A-Za-z_]\w*){2,}", text)
+
+
+def exists(dotted: str) -> bool:
+    """Whether there is a module or a folder of this name, or one that defines or hands on the last part of it."""
+    whole, (within, _, last) = ROOT / dotted.replace(".", "/"), dotted.rpartition(".")
+    if whole.is_dir() or whole.with_suffix(".py").is_file():
+        return True
+    folder = ROOT / within.replace(".", "/")
+    file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    if not file.is_file():
+        return False
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    handed_on = {
+        alias.asname or alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    return defined(body, last) or (folder.is_dir() and last in handed_on)
+
+
+def test_docstrings_name_modules_that_exist() -> None:
+    for file in [*(ROOT / "workbench").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node) or ""
+                assert [name for name in modules_named(text) if not exists(name)] == [], file
 
 
 def test_command_line_entry_point() -> None:
