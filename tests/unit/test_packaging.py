@@ -114,6 +114,91 @@ def test_the_scripts_in_the_readme_use_public_names() -> None:
                 assert node.attr in workbench.__all__
 
 
+def places_of_the_guide() -> list[str]:
+    """Paths, some with ``:name``, in the table of CONTRIBUTING.md that says where a new thing goes."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("\n## Where a new thing goes\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[2] for line in table.splitlines() if line.startswith("| ")]
+    return [name for row in rows for name in re.findall(r"`([\w./-]+(?:/|\.\w+)(?::[\w.]+)?)`", row)]
+
+
+def defined(body: list[ast.stmt], name: str) -> bool:
+    """Whether statements define a name, dotted for what is inside a class."""
+    first, _, rest = name.partition(".")
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == first:
+            return not rest or (isinstance(node, ast.ClassDef) and defined(node.body, rest))
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if not rest and any(isinstance(target, ast.Name) and target.id == first for target in targets):
+            return True
+    return False
+
+
+def test_the_guide_names_what_is_there() -> None:
+    places = places_of_the_guide()
+    assert len(places) > 30
+    for place in places:
+        path, _, name = place.partition(":")
+        file = ROOT / path
+        assert file.is_dir() if path.endswith("/") else file.is_file(), f"CONTRIBUTING.md: there is no {path}"
+        if name:
+            body = ast.parse(file.read_text(encoding="utf-8")).body
+            assert defined(body, name), f"CONTRIBUTING.md: {path} does not define {name}"
+
+
+def test_the_reader_of_definitions_itself() -> None:
+    body = ast.parse("A: int = 1\nB = 2\nclass C:\n    D = 1\n    def e(self): ...\ndef f(): g = 1").body
+    assert [name for name in ("A", "B", "C", "C.D", "C.e", "f", "D", "g", "C.g", "f.g") if defined(body, name)] == [
+        *("A", "B", "C", "C.D", "C.e", "f")
+    ]
+
+
+PAGES = sorted(path for pattern in ("*.md", "docs/*.md") for path in ROOT.glob(pattern) if path.name != "CHANGELOG.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_pages_name_files_and_modules_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name, attribute in re.findall(r"`((?:\w+/)[\w./]*(?:\.\w+|/))(?::(\w+))?`", text):
+        if not name.startswith("out/"):
+            homes = [home / name for home in (ROOT, ROOT / "workbench", ROOT / "workbench/widgets")]
+            (file,) = [home for home in homes if home.exists()][:1] or pytest.fail(f"{page.name}: there is no {name}")
+            if attribute:
+                assert defined(ast.parse(file.read_text(encoding="utf-8")).body, attribute), f"{name}: {attribute}"
+    for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", text):
+        assert (page.parent / link).exists(), f"{page.name}: a link to {link}"
+    assert [name for name in modules_named(text) if not exists(name)] == []
+
+
+def modules_named(text: str) -> list[str]:
+    """Dotted names below ``workbench`` in a text."""
+    return re.findall(r"\bworkbench(?:\.[A-Za-z_]\w*){2,}", text)
+
+
+def exists(dotted: str) -> bool:
+    """Whether there is a module or a folder of this name, or one that defines or hands on the last part of it."""
+    whole, (within, _, last) = ROOT / dotted.replace(".", "/"), dotted.rpartition(".")
+    if whole.is_dir() or whole.with_suffix(".py").is_file():
+        return True
+    folder = ROOT / within.replace(".", "/")
+    file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    if not file.is_file():
+        return False
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    handed_on = {
+        alias.asname or alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    return defined(body, last) or (folder.is_dir() and last in handed_on)
+
+
+def test_docstrings_name_modules_that_exist() -> None:
+    for file in [*(ROOT / "workbench").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node) or ""
+                assert [name for name in modules_named(text) if not exists(name)] == [], file
+
+
 def test_command_line_entry_point() -> None:
     (entry,) = importlib.metadata.entry_points(group="console_scripts", name="workbench")
     assert callable(entry.load())

@@ -2,9 +2,9 @@
 
 The test is stated before it is run. The same fact is edited on the selection, on random selections with as many
 components of each kind, on everything, and so on; all arms share rows, loss, retain set, controls and held-out
-questions; each is read at the first step at which validation accuracy reaches the threshold (``reading.py``), and those
-that never reach it are counted apart. The outcomes are control retention and the KL to the base on controls. Either
-sign is a finding: Hase et al. (2301.04213) found that locating does not tell where to edit.
+questions. Each is read at the first step at which validation accuracy reaches the threshold (``validation.py``), and
+those that never reach it are counted apart. The outcomes are control retention and the KL to the base on controls.
+Either sign is a finding: Hase et al. (2301.04213) found that locating does not tell where to edit.
 """
 
 from __future__ import annotations

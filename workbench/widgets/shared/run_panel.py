@@ -1,7 +1,8 @@
 """RunPanel: a panel that runs one thing at a time in the background, with Run, Cancel, progress and its errors.
 
-A subclass says what runs (``_order``), what comes of it (``_finished``) and how it looks (``_show_run``), and names its
-buttons in ``WORDS``. The lock, the refusal of a second run, the alert and the line of progress are the same for all.
+A subclass says what runs (``_order``) and what comes of it (``_finished``), names its buttons in ``WORDS``, and calls
+``_lay_out_run`` with its own controls. The lock, the refusal of a second run, the alert and the line of progress are
+the same for all.
 """
 
 from __future__ import annotations
