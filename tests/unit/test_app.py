@@ -23,6 +23,7 @@ from workbench.evaluation.evaluate import answer_probabilities
 from workbench.files.session import load_session
 from workbench.tracing.attribution import attribute
 from workbench.types import Fact, Selection
+from workbench.types.cancelling import Cancelled
 from workbench.widgets import app as module
 from workbench.widgets.app import Workbench
 from workbench.widgets.app_tabs import TABS, PanelTab
@@ -440,7 +441,7 @@ def test_what_cannot_be_opened_is_said_and_changes_nothing(folder: str, words: s
     Path("file").write_text("x")
     for copy in ("damaged", "version"):
         one.save_session(copy)
-    gates = Path("damaged/edit/gates.safetensors")
+    gates = Path("damaged/edit/tensors.safetensors")
     gates.write_bytes(gates.read_bytes()[:-8])
     document = Path("version/session.json")
     document.write_text(document.read_text().replace('"schema_version": 1', '"schema_version": 7'))

@@ -27,6 +27,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.compare import strength as strength_bars
 from workbench.widgets.compare import view as compare_widget
 from workbench.widgets.compare.view import CompareView

@@ -18,7 +18,7 @@ from tests.helpers.reader import harmless
 from tests.helpers.small_fits import same
 from tests.helpers.tiny_facts import capital, capitals
 from tests.helpers.wire import click, enter
-from workbench.editing import rewrite as fit_module
+from workbench.editing.methods import ia3
 from workbench.editing.recipes import RECIPES, Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import default_selection
@@ -267,9 +267,9 @@ def test_a_fact_that_is_not_learned_is_tried_harder(monkeypatch: pytest.MonkeyPa
     few, more = 9, 30
     monkeypatch.setitem(RECIPES, "quick", hard := replace(QUICK, draw_back=1.0))
     monkeypatch.setattr(
-        fit_module, "default_selection", lambda *given, k=few, **options: default_selection(*given, k=k, **options)
+        ia3, "default_selection", lambda *given, k=few, **options: default_selection(*given, k=k, **options)
     )
-    monkeypatch.setattr(fit_module, "MORE_NEURONS", more)
+    monkeypatch.setattr(ia3, "MORE_NEURONS", more)
     one = panel(None, recipe=hard)
     seen: list[str] = []
     monkeypatch.setattr(run_panel, "SECONDS_BETWEEN_DRAWINGS", 0)
@@ -295,7 +295,7 @@ def test_a_fact_that_is_not_learned_is_tried_harder(monkeypatch: pytest.MonkeyPa
     # An edit that was opened leaves the settings it was asked with: Run makes the same; also with half of all neurons,
     # beside which there is just room for a random control.
     assert one.recipe == hard
-    monkeypatch.setattr(fit_module, "MORE_NEURONS", 8000)
+    monkeypatch.setattr(ia3, "MORE_NEURONS", 8000)
     one.random_control = True
     one.run().wait(60)
     assert len(one.edit.selection) == 84 and one.control_report is not None

@@ -17,7 +17,7 @@ from workbench.editing import recipes
 from workbench.editing.selector import default_selection
 from workbench.evaluation.lenient import lenient_rates
 from workbench.types import AnswerRow, EvalReport, FactSet
-from workbench.types import edit as edit_module
+from workbench.types import recipe as recipe_module
 
 ROOT = Path(__file__).parents[2]
 FACTS = capitals()
@@ -85,8 +85,8 @@ def test_the_notebooks_cell_for_the_papers_own_model(monkeypatch: pytest.MonkeyP
     for module in ("editing.rewrite", "editing.retain", "editing.selector", "evaluation.evaluate"):
         monkeypatch.setattr(f"workbench.{module}.load_facts", lambda: FACTS, raising=False)
     monkeypatch.setitem(recipes.RECIPES, "paper", replace(recipes.RECIPES["paper"], steps=(2, 3)))
-    monkeypatch.setattr(edit_module, "DEFAULT_STEPS", {"unlearn": 2, "learn": 2})
-    monkeypatch.setattr("workbench.editing.rewrite.default_selection", partial(default_selection, k=20))
+    monkeypatch.setattr(recipe_module, "DEFAULT_STEPS", {"unlearn": 2, "learn": 2})
+    monkeypatch.setattr("workbench.editing.methods.ia3.default_selection", partial(default_selection, k=20))
     names: dict[str, Any] = {}
     exec(code, names)
     assert set(names["reports"]) == {"paper", "default"}

@@ -48,7 +48,7 @@ def test_it_is_an_edit_like_any_other(method: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     model, before = tiny(), unchanged(tiny())
-    edit = made(method)
+    edit = made(method, stages=("learn",), steps=4)
     ids = torch.tensor([model.token_ids("The capital of France is")])
     with wb.applied(model, edit) as edited, torch.no_grad():
         whole = edited.hf(ids).logits
@@ -65,7 +65,7 @@ def test_it_is_an_edit_like_any_other(method: str, tmp_path: Path) -> None:
         model, edit, probes=["relearning", "requantise", "strength"], pool=capitals(), max_new_tokens=3, progress=False
     )
     assert {c.probe for c in probes.curves} >= {"relearning", "strength"} and "requantise" in probes.probes
-    maps = wb.compare_maps(model, edit, "head", method="dla", form="cloze", pool=capitals(), progress=False)
+    maps = wb.compare_maps(model, edit, site="head", form="cloze", pool=capitals(), progress=False)
     assert torch.isfinite(maps.difference.values).all() and maps.difference.values.abs().max() > 0
     wb.merge(model, edit, tmp_path / "merged")
     plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()

@@ -106,7 +106,7 @@ def _plain(value: Any, where: str) -> Any:
 
 
 def _exact(value: Any) -> Any:
-    """The inverse of ``_plain``. A document within one stays as it is: its own checksum is over its plain values."""
+    """The inverse of ``_plain``. A document inside stays as it is: its checksum is over what is written."""
     if isinstance(value, list):
         return [_exact(v) for v in value]
     if isinstance(value, dict):
