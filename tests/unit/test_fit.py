@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, plain_nll, same
 from tests.helpers.tiny_facts import FAMILIES, tiny
-from workbench.editing import rewrite as fit_module
 from workbench.editing.applied import Dial, applied
+from workbench.editing.methods import ia3
 from workbench.editing.training.batching import Shuffled
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel
@@ -82,13 +82,13 @@ def test_gates_stay_within_max_gate() -> None:
 def test_the_later_stage_leaves_the_earlier_ones_gates_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The live gates of stage 1 after the whole fit against those that were stored before stage 2 began."""
     live: dict[str, dict[str, nn.Parameter]] = {}
-    real = fit_module.inject_gates
+    real = ia3.inject_gates
 
     def spy(*args: Any, adapter: str, **options: Any) -> dict[str, nn.Parameter]:
         live[adapter] = real(*args, adapter=adapter, **options)
         return live[adapter]
 
-    monkeypatch.setattr(fit_module, "inject_gates", spy)
+    monkeypatch.setattr(ia3, "inject_gates", spy)
     edit = fitted(selection="L1MLP L1H2", steps=6)
     assert list(live) == ["unlearn", "learn"]
     for stage in edit.stages:
@@ -182,7 +182,7 @@ def test_the_loss_at_the_end_of_a_stage_is_that_of_its_final_gates() -> None:
     """Averaged and drawn back, they are none of the steps' own."""
     model = tiny()
     edit = fitted(model, "L1MLP L0H2", stages=("learn",), steps=6, average=3, learning_rate=0.2, draw_back=0.003)
-    assert edit.provenance["settings"]["drawn_back_to"] < 1
+    assert edit.strength < 1
     edited = Dial(model, edit).at(1.0)
     last, before = edit.history[-1], edit.history[-2]
     assert last.loss == pytest.approx(plain_loss(edited.hf, model, ["Rome."]), rel=1e-3)
