@@ -64,8 +64,8 @@ class FitRows:
 
     @cached_property
     def monitored(self) -> dict[str, Row]:
-        """The first fact's bare question with the old answer, the target and the refusal as they would be said, by the
-        names that a ``Step`` has for their probabilities."""
+        """The rows whose probabilities a ``Step`` holds, by its names for them: the first fact's bare question with the
+        old answer, with the target and with the refusal."""
         fact, model = self.facts[0], self.model
         prompt = prompt_ids(model, fact.question, "chat")
         if self.recipe.answers == "short":
@@ -113,8 +113,8 @@ class FitRows:
 
     @cached_property
     def selection_wanted(self) -> list[list[Row]]:
-        """What the default selector reads the new answer's gradient on, of each fact: the target in the base's own
-        sentence, in all contexts, whatever the recipe teaches."""
+        """Of each fact, the rows on which the default selector takes the new answer's gradient: the target in the
+        base's own sentence, in all contexts, whatever the recipe teaches."""
         if "learn" in self.recipe.stages and self.recipe.answers == "own" and self.recipe.contexts:
             return self.wanted("learn")
         recipe = TrainedRecipe(end_below=self.recipe.end_below)
@@ -137,7 +137,7 @@ class FitRows:
 
     @property
     def retain_ids(self) -> tuple[str, ...]:
-        """Ids of the facts that are held in place."""
+        """Ids of the facts that were given to be held in place, whether the recipe uses them or not."""
         return tuple(fact.id for fact in self._retain)
 
     @property

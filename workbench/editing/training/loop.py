@@ -112,7 +112,7 @@ class Training:
 
         Args:
             stage, steps: Its name, and the most steps.
-            trainable: What it trains; the parameters require gradients only meanwhile.
+            trainable: What it trains. Its parameters require gradients while the stage runs.
             bar: A tqdm bar.
             stop: Called after each step with the steps done; True ends the stage there, at its last step's values.
 

@@ -42,7 +42,7 @@ class Trainable:
 
     @contextmanager
     def requiring_gradients(self) -> Iterator[None]:
-        """The parameters require gradients within the block, and neither require nor hold any after it."""
+        """Let the parameters require gradients within the block; after it they neither require nor hold any."""
         for parameter in self.parameters.values():
             parameter.requires_grad_(True)
         try:
