@@ -265,7 +265,7 @@ def test_the_picked_components_are_read_when_run_is_pressed(monkeypatch: pytest.
 def test_a_fact_that_is_not_learned_is_tried_harder(monkeypatch: pytest.MonkeyPatch) -> None:
     """The panel follows the second fit, and says what it gave; its code and its control make the same."""
     few, more = 9, 30
-    monkeypatch.setitem(RECIPES, "quick", hard := replace(QUICK, draw_back=1.0))
+    monkeypatch.setitem(ia3.RECIPES, "quick", hard := replace(QUICK, draw_back=1.0))
     monkeypatch.setattr(
         ia3, "default_selection", lambda *given, k=few, **options: default_selection(*given, k=k, **options)
     )
