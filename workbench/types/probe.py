@@ -335,25 +335,6 @@ class ProbeReport:
 
     def to_html(self, path: str | Path) -> Path:
         """Write findings, rates, figures and all texts as one self-contained HTML page. Returns the path."""
-        from workbench.plots.page import write_html_report
+        from workbench.plots.pages import write_probe_page
 
-        about = (
-            f"{self.fact.question} Before: {self.fact.answer}. The edit teaches: {self.fact.target}. "
-            + (f"Control, never edited: {self.control.question}" if self.control else "No control fact.")
-            + " Rates count only prompts on which the base model itself is right."
-        )
-        asked = list(dict.fromkeys(r.probe for r in self.rows))  # one that was interrupted has rows, too
-        texts = [self.answers(p, group=None) for p in asked]
-        beside = self.control is not None and any(x.prompt.fact_id == self.control.id for x in self.lenses)
-        return write_html_report(
-            path,
-            title=f"What is left of {self.fact.subject}: {self.fact.answer}",
-            sections=[
-                ("What was asked", [about]),
-                ("What was found", list(self.findings) or ["Nothing was measured."]),
-                ("Rates", [self.summary()]),
-                *((f"Figure: {name}", [self.plot(name)]) for name in self.figures),
-                *([("Figure: lens of the control", [self.plot("lens", group="control")])] if beside else []),
-                *((f"Texts: {p}", [t]) for p, t in zip(asked, texts, strict=True)),
-            ],
-        )
+        return write_probe_page(self, path)
