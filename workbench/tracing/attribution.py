@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, overload
 import torch
 from torch import Tensor
 
-from workbench.facts.known import load_facts
+from workbench.facts.known import pool_or_bundled
 from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
@@ -112,7 +112,7 @@ def attribute(  # type: ignore[misc]
         noise=noise,
         seed=seed,
         partner=partner,
-        pool=load_facts() if pool is None else pool,
+        pool=pool_or_bundled(pool),
     )
     facts, controls = as_facts(fact), list(contrast or ())
     _check(facts, controls, method, options, on_layer)

@@ -225,9 +225,9 @@ class ProbeReport:
             KeyError: There is none; the message lists what there is.
         """
         at = stage if stage is not None else self.stages[-1]
-        for one in self.curves:
-            if (one.probe, one.stage, one.group) == (probe, at, group):
-                return one
+        for curve in self.curves:
+            if (curve.probe, curve.stage, curve.group) == (probe, at, group):
+                return curve
         there = [(c.probe, c.stage, c.group) for c in self.curves]
         raise KeyError(f"No curve of {probe!r} at {at!r} for {group!r}; there are {there}.")
 
@@ -239,9 +239,9 @@ class ProbeReport:
         """
         at = stage if stage is not None else self.stages[-1]
         wanted = self.fact if group == "edited" else self.control
-        for one in self.lenses:
-            if one.stage == at and wanted is not None and one.prompt.fact_id == wanted.id:
-                return one
+        for reading in self.lenses:
+            if reading.stage == at and wanted is not None and reading.prompt.fact_id == wanted.id:
+                return reading
         there = [(x.prompt.fact_id, x.stage) for x in self.lenses]
         raise KeyError(f"No lens of the {group} fact at {at!r}; there are {there}.")
 
@@ -263,10 +263,10 @@ class ProbeReport:
 
         lines: list[dict[str, str]] = []
         for probe, by in self.rates.items():
-            told = self.words_of(probe).rates
+            words = self.words_of(probe)
             for name in dict.fromkeys(n for rates in by.values() for n in rates):
                 cells = {s: str(by[s][name]) if name in by.get(s, {}) else "" for s in self.stages}
-                lines.append({"probe": probe, "rate": told.get(name, name), **cells})
+                lines.append({"probe": probe, "rate": words.rates.get(name, name), **cells})
         return pd.DataFrame(lines, columns=["probe", "rate", *self.stages])
 
     def to_frame(self) -> pd.DataFrame:
