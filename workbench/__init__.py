@@ -3,12 +3,13 @@
 Names are imported when first used, so that ``import workbench`` stays fast.
 """
 
+# ruff: noqa: F401
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.comparing.compare import compare
     from workbench.comparing.maps import MapComparison, compare_maps
     from workbench.editing import recipes
@@ -112,60 +113,7 @@ _HOMES = {
 _MODULES = {"recipes"}
 """Public names that are modules."""
 
-__all__ = [
-    "Ablation",
-    "ArmTable",
-    "CircuitPicker",
-    "CompareView",
-    "Component",
-    "Edit",
-    "EditPanel",
-    "EffectMap",
-    "EvalReport",
-    "Fact",
-    "FactChooser",
-    "FactSet",
-    "Lens",
-    "LoadedModel",
-    "MapComparison",
-    "ProbePanel",
-    "ProbeReport",
-    "Recipe",
-    "Selection",
-    "Session",
-    "Workbench",
-    "ablate",
-    "agreement",
-    "answer_probabilities",
-    "applied",
-    "ask",
-    "attention_pattern",
-    "attention_patterns",
-    "attribute",
-    "causal_trace",
-    "classify",
-    "compare",
-    "compare_maps",
-    "contrast_facts",
-    "counterfact_rates",
-    "default_retain",
-    "default_selection",
-    "evaluate",
-    "export_base",
-    "known_facts",
-    "lenient_rates",
-    "lens",
-    "load_edit",
-    "load_facts",
-    "load_model",
-    "load_session",
-    "merge",
-    "paper_selection",
-    "probe",
-    "recipes",
-    "rewrite",
-    "traced_prompt",
-]
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

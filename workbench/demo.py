@@ -7,40 +7,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from workbench.editing.recipes import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.evaluate import answer_probabilities, evaluate
 from workbench.facts.known import load_facts
 from workbench.files.atomic import write_bytes
 from workbench.models.load import load_model
-from workbench.plots import probabilities_figure
-from workbench.plots.page import Code, write_html_report
+from workbench.plots.pages import Loop, rates_table, write_loop_page
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
-from workbench.types import Edit, EvalReport, Fact, Group
-from workbench.types.rates import RATES
-
-SHOWN = [name for name in RATES if name not in ("refusal", "train_new")]
-
-
-FOLLOWS: dict[Group, str] = {
-    "reversed": "Asked backwards, from the old answer",
-    "reversed_target": "Asked backwards, from the new answer",
-    "twohop": "What follows from the fact, in two hops",
-}
-
-
-def has(report: EvalReport, group: Group) -> bool:
-    """Whether anything was asked of this group."""
-    return any(row.group == group for row in report.rows)
-
-
-def rates_table(report: EvalReport) -> pd.DataFrame:
-    """The report's rates in words, one column per stage."""
-    table = report.summary().loc[SHOWN]
-    return table.rename(index={name: rule.words for name, rule in RATES.items()}).rename_axis("rate (95% interval, n)")
+from workbench.types import Edit, EvalReport, Fact
 
 
 def code_for(fact: Fact, recipe: Recipe, max_controls: int | None) -> str:
@@ -97,23 +73,16 @@ def run_demo(
     edit.save(out / "edit")
     summary = json.dumps(_summary(edit, report, probabilities), ensure_ascii=False, indent=1)
     write_bytes(out / "report.json", summary.encode())
-    write_html_report(
-        out / "report.html",
-        title=f"{fact.subject}: {fact.answer} to {fact.target}",
-        sections=[
-            (
-                "The fact",
-                [f"{fact.question} The model says {fact.answer}; the edit teaches {fact.target}.", repr(model)],
-            ),
-            ("Where it is", [trace.plot(), *(one.plot() for one in maps.values())]),
-            ("The edit", [repr(edit), edit.plot(), probabilities_figure(probabilities)]),
-            ("What it did", [table.reset_index(), report.plot()]),
-            ("What was said, held-out questions", [answers]),
-            *((words, [report.answers(group)]) for group, words in FOLLOWS.items() if has(report, group)),
-            ("What was not measured", list(report.missing) or ["Nothing is missing."]),
-            ("The same in Python", [Code(code_for(fact, settings, max_controls))]),
-        ],
+    loop = Loop(
+        fact=fact,
+        model=repr(model),
+        maps=(trace, *maps.values()),
+        edit=edit,
+        probabilities=probabilities,
+        report=report,
+        code=code_for(fact, settings, max_controls),
     )
+    write_loop_page(loop, out / "report.html")
     print(f"\n{seconds:.0f} s. Wrote {out / 'edit'}, {out / 'report.json'} and {out / 'report.html'}.")
     return report
 

@@ -232,3 +232,16 @@ def test_notebook_was_executed_in_order_without_errors(path: Path) -> None:
     for cell in cells:
         assert not [output for output in cell.outputs if output.output_type == "error"], cell.source
         assert not re.search(r"^\s*def |^\s*class ", cell.source, re.MULTILINE), "helpers belong into the package"
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """Each public name where ``import workbench`` takes it from, when it is first used."""
+    tree = ast.parse((ROOT / "workbench" / "__init__.py").read_text(encoding="utf-8"))
+    block = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
+    seen = {
+        alias.name: (node.module or "").removeprefix("workbench.")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen == workbench._HOMES

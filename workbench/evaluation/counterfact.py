@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 from workbench.editing.applied import applied, check_base, chosen_stages
 from workbench.evaluation.evaluate import known_neighbours
-from workbench.facts.known import load_facts
+from workbench.facts.known import pool_or_bundled
 from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids
 from workbench.language.scoring import continuation_nll
@@ -56,14 +56,14 @@ def counterfact_rates(
         raise ValueError("counterfact_rates puts the edit on by itself: pass the base model (model.base) and the edit.")
     check_base(model, edit)
     names = chosen_stages(edit, stages)
-    pool = load_facts() if pool is None else pool
+    pool = pool_or_bundled(pool)
     free = pool.without([*edit.facts, *(f for f in pool if f.id in edit.retain_ids)])
     near = {fact.id: known_neighbours(model, free, [fact], None, seed, False, []) for fact in edit.facts}
-    found = {"base": _rates(model, edit.facts, near, seed)}
+    rates = {"base": _rates(model, edit.facts, near, seed)}
     for stage in names:
         with applied(model, edit, stage) as edited:
-            found[stage] = _rates(edited, edit.facts, near, seed)
-    return found
+            rates[stage] = _rates(edited, edit.facts, near, seed)
+    return rates
 
 
 def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]], seed: int) -> dict[str, Rate]:
@@ -73,8 +73,8 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
         rows.append(("efficacy", fact.id, _begun(model, fact, fact.question), fact.target, fact.answer))
         rows += [("paraphrase", fact.id, _begun(model, fact, q), fact.target, fact.answer) for q in fact.heldout]
         rows += [("neighbourhood", f.id, _begun(model, f, f.question), f.answer, fact.target) for f in near[fact.id]]
-        said = generate(model, [_begun(model, fact, fact.question)], max_new_tokens=FLUENCY_TOKENS, stop=False)[0].text
-        entropy = ngram_entropy(f"{fact.prompt} {said}")
+        text = generate(model, [_begun(model, fact, fact.question)], max_new_tokens=FLUENCY_TOKENS, stop=False)[0].text
+        entropy = ngram_entropy(f"{fact.prompt} {text}")
         texts[fact.id] = [] if math.isnan(entropy) else [entropy]
     prompts = [prompt for *_, prompt, _, _ in rows]
     nll = continuation_nll(model, prompts * 2, [model.token_ids(f" {row[at]}") for at in (3, 4) for row in rows])

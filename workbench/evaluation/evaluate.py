@@ -14,7 +14,7 @@ from workbench.evaluation.answer_slots import answers_at
 from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
 from workbench.evaluation.ordinary_text import text_rows
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
-from workbench.facts.known import known_facts, load_facts
+from workbench.facts.known import known_facts, pool_or_bundled
 from workbench.language.answers import matches
 from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids, traced_prompt
@@ -22,6 +22,7 @@ from workbench.language.scoring import continuation_probabilities
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
+from workbench.types.fact import as_facts
 from workbench.types.rates import rates_of
 
 KL_ROWS = 48
@@ -130,7 +131,7 @@ def evaluate_views(
         controls, pool, max_controls, answering, collateral, seed, progress: As in ``evaluate``.
         settings: For the report's provenance.
     """
-    pool = load_facts() if pool is None else pool
+    pool = pool_or_bundled(pool)
     retained = list(retained)
     trained = {*(f.id for f in (*edited, *retained)), *trained}
     missing: list[str] = []
@@ -161,9 +162,9 @@ def evaluate_views(
     with tqdm(total=len(stages) * len({q.ask for q in questions}), desc="Evaluating", disable=not progress) as bar:
         for stage in stages:
             bar.set_postfix(stage=stage)
-            with nullcontext(model) if stage == "base" else views[stage]() as one:
-                rows += _rows(answering, one, questions, stage, bar)
-                texts += text_rows(one, stage) if collateral else []
+            with nullcontext(model) if stage == "base" else views[stage]() as view:
+                rows += _rows(answering, view, questions, stage, bar)
+                texts += text_rows(view, stage) if collateral else []
         bar.update(bar.total - bar.n)
 
     def names_target(text: str) -> bool:
@@ -187,15 +188,15 @@ def _facts(facts: Fact | FactSet | Sequence[Fact] | None, edit: Edit | None) -> 
         if edit is None:
             raise ValueError("evaluate needs facts, an edit, or both; got neither.")
         return list(edit.facts)
-    found = [facts] if isinstance(facts, Fact) else list(facts)
-    if not found:
+    asked = as_facts(facts)
+    if not asked:
         raise ValueError("evaluate needs at least one fact, got none.")
-    return found
+    return asked
 
 
 def _check_controls(controls: Iterable[Fact], trained: set[str], touched: Sequence[Fact]) -> None:
     """Raise a ValueError for controls that were trained on, under another id too."""
-    clash = sorted(f.id for f in controls if f.id in trained or any(f.overlaps(one) for one in touched))
+    clash = sorted(f.id for f in controls if f.id in trained or any(f.overlaps(other) for other in touched))
     if clash:
         raise ValueError(
             f"controls= overlaps the edited facts or the edit's retain set: {clash}. Controls must not have been "
@@ -214,12 +215,12 @@ def _controls(
 ) -> list[Fact]:
     """Those given, or the known test facts of what is free of training."""
     if controls is not None:
-        found = list(controls)
+        chosen = list(controls)
     else:
-        found = list(known_facts(model, free.filter(split="test"), progress=progress))
-        if not found:
+        chosen = list(known_facts(model, free.filter(split="test"), progress=progress))
+        if not chosen:
             missing.append(f"controls: {free.name!r} has no fact of the test split that the model knows")
-    return _draw(found, most, seed)
+    return _draw(chosen, most, seed)
 
 
 def known_neighbours(
@@ -232,7 +233,7 @@ def known_neighbours(
     missing: list[str],
 ) -> list[Fact]:
     """The known neighbours of the edited facts in what is free of training, but for those kept for it."""
-    found: dict[str, Fact] = {}
+    neighbours: dict[str, Fact] = {}
     targets = {t.casefold() for f in edited for t in f.targets}  # what any of them teaches, not only its own
     for fact in edited:
         near = free.neighbours(fact)
@@ -241,8 +242,8 @@ def known_neighbours(
         if not len(known):
             why = "it has no relation" if not fact.relation else f"none known in {free.name!r} besides retained ones"
             missing.append(f"neighbours of {fact.id}: {why}")
-        found.update((f.id, f) for f in known)
-    return _draw(list(found.values()), most, seed)
+        neighbours.update((f.id, f) for f in known)
+    return _draw(list(neighbours.values()), most, seed)
 
 
 def _draw(facts: list[Fact], most: int | None, seed: int) -> list[Fact]:
@@ -307,8 +308,8 @@ def answer_probabilities(
     names = [f"{name}: {text.strip()}" for name, text in texts.items()]
     rows = [(list(prompt.token_ids), model.token_ids(text)) for text in texts.values()]
 
-    def measure(one: LoadedModel) -> dict[str, float]:
-        return dict(zip(names, continuation_probabilities(one, rows), strict=True))
+    def measure(view: LoadedModel) -> dict[str, float]:
+        return dict(zip(names, continuation_probabilities(view, rows), strict=True))
 
     stages = {"before": measure(model)}
     for stage in edit.stage_names if edit else ():

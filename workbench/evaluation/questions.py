@@ -37,18 +37,18 @@ def questions_of(
         edited, neighbours, controls: The facts.
         missing: What a fact lacks is added, in words.
     """
-    found: list[Question] = []
+    questions: list[Question] = []
     for fact in edited:
-        found += [Question(fact, "train", Ask("chat", q), fact) for q in fact.training_questions]
-        found += [Question(fact, "heldout", Ask("chat", q), fact) for q in fact.heldout]
-        found += [Question(fact, "cloze", Ask("cloze", q), fact) for q in (fact.prompt, *fact.cloze_paraphrases)]
+        questions += [Question(fact, "train", Ask("chat", q), fact) for q in fact.training_questions]
+        questions += [Question(fact, "heldout", Ask("chat", q), fact) for q in fact.heldout]
+        questions += [Question(fact, "cloze", Ask("cloze", q), fact) for q in (fact.prompt, *fact.cloze_paraphrases)]
         if len(fact.training_questions) == 1:
             missing.append(f"training questions of {fact.id}: the question alone was given, so other wordings may fail")
         if not fact.heldout:
             missing.append(f"held-out questions of {fact.id}: none given, so new, old and forget are not measured")
-    found += [Question(fact, "neighbour", Ask("chat", fact.question), fact) for fact in neighbours]
-    found += [Question(fact, "control", Ask("chat", fact.question), fact) for fact in controls]
-    return found
+    questions += [Question(fact, "neighbour", Ask("chat", fact.question), fact) for fact in neighbours]
+    questions += [Question(fact, "control", Ask("chat", fact.question), fact) for fact in controls]
+    return questions
 
 
 def collateral_questions(edited: Sequence[Fact], pool: FactSet, missing: list[str]) -> list[Question]:
@@ -59,7 +59,7 @@ def collateral_questions(edited: Sequence[Fact], pool: FactSet, missing: list[st
         pool: The graph.
         missing: What a fact lacks is added, in words.
     """
-    found: list[Question] = []
+    questions: list[Question] = []
     taken = {fact.id for fact in edited}
     others = pool.filter(lambda f: f.id not in taken)
     for fact in edited:
@@ -70,5 +70,5 @@ def collateral_questions(edited: Sequence[Fact], pool: FactSet, missing: list[st
         hops = graph.hops(others, fact)
         if not hops:
             missing.append(f"two-hop questions of {fact.id}: {graph.no_path(pool, fact)}")
-        found += asked + [Question(fact, "twohop", Ask("chat", h.question), h.judge) for h in hops]
-    return found
+        questions += asked + [Question(fact, "twohop", Ask("chat", h.question), h.judge) for h in hops]
+    return questions

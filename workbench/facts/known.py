@@ -109,6 +109,11 @@ def measure_known(
     return out
 
 
+def pool_or_bundled(pool: FactSet | None) -> FactSet:
+    """A pool of facts; the bundled ones where none is given."""
+    return load_facts() if pool is None else pool
+
+
 def known_facts(
     model: LoadedModel,
     facts: FactSet | Sequence[Fact] | None = None,

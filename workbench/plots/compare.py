@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -24,7 +24,7 @@ from workbench.plots.style import (
     visible,
     whiskers,
 )
-from workbench.types import EvalReport
+from workbench.types import EvalReport, Rate
 from workbench.types.rates import RATES
 
 _COLORS = (GREY, ORANGE, BLUE, GREEN, PURPLE)
@@ -45,48 +45,15 @@ def rates_figure(report: EvalReport) -> go.Figure:
     absent: dict[str, list[str]] = {}
     values: list[float] = [0.0, 1.0]
     for i, stage in enumerate(stages):
-        offset = (i - (len(stages) - 1) / 2) * min(0.22, 0.7 / max(1, len(stages)))
         rates = report.rates.get(stage, {})
-        kept = [n for n in names if n in rates and math.isfinite(rates[n].value)]
-        absent[stage] = [n for n in names if n not in kept]
-        found = [rates[n] for n in kept]
-        values += [v for r in found for v in (r.value, r.low, r.high) if math.isfinite(v)]
-        figure.add_trace(
-            go.Scatter(
-                x=[names.index(n) + offset for n in kept],
-                y=[r.value for r in found],
-                mode="markers",
-                name=escape(stage),
-                hovertemplate="%{customdata[0]}, %{customdata[1]}<br><b>%{y:.3f}</b> "
-                "[%{customdata[2]}, %{customdata[3]}]<br>n = %{customdata[4]}, %{customdata[5]}, "
-                "%{customdata[6]} fact(s)<extra></extra>",
-                customdata=[
-                    [n, escape(stage), number(r.low), number(r.high), str(r.n), escape(r.method), str(r.clusters)]
-                    for n, r in zip(kept, found, strict=True)
-                ],
-                marker={
-                    "symbol": MARKERS[i % len(MARKERS)],
-                    "size": 11,
-                    "color": _COLORS[i % len(_COLORS)],
-                    "line": {"color": INK, "width": 1},
-                },
-                error_y=whiskers(
-                    [r.low for r in found],
-                    [r.value for r in found],
-                    [r.high for r in found],
-                    _COLORS[i % len(_COLORS)],
-                ),
-            )
-        )
-    everywhere = [n for n in names if stages and all(n in absent[s] for s in stages)]
-    parts = [", ".join(everywhere)] if everywhere else []
-    for stage in stages:
-        only_here = [n for n in absent[stage] if n not in everywhere]
-        if only_here:
-            parts.append(f"{', '.join(only_here)} ({stage})")
+        there = {n: rates[n] for n in names if n in rates and math.isfinite(rates[n].value)}
+        absent[stage] = [n for n in names if n not in there]
+        values += [v for r in there.values() for v in (r.value, r.low, r.high) if math.isfinite(v)]
+        offset = (i - (len(stages) - 1) / 2) * min(0.22, 0.7 / max(1, len(stages)))
+        figure.add_trace(_markers(there, [names.index(n) + offset for n in there], stage, i))
     facts = f"{', '.join(report.facts[:3])}{' ...' if len(report.facts) > 3 else ''}" or "no facts named"
     notes = [f"{facts}; {len(report.rows)} answers, greedy free generation; bars: 95% interval"]
-    notes += [f"Not shown, no value: {'; '.join(parts)}."] if parts else []
+    notes += _not_shown(absent)
     last = report.rates.get(stages[-1], {}) if stages else {}
     alt = ", ".join(f"{n} {last[n]}" for n in names if n in last)
     card(
@@ -124,10 +91,51 @@ def rates_figure(report: EvalReport) -> go.Figure:
     return figure
 
 
+def _markers(rates: Mapping[str, Rate], x: list[float], stage: str, i: int) -> go.Scatter:
+    """The rates of the i-th stage, with their intervals."""
+    color = _COLORS[i % len(_COLORS)]
+    return go.Scatter(
+        x=x,
+        y=[r.value for r in rates.values()],
+        mode="markers",
+        name=escape(stage),
+        hovertemplate="%{customdata[0]}, %{customdata[1]}<br><b>%{y:.3f}</b> "
+        "[%{customdata[2]}, %{customdata[3]}]<br>n = %{customdata[4]}, %{customdata[5]}, "
+        "%{customdata[6]} fact(s)<extra></extra>",
+        customdata=[
+            [n, escape(stage), number(r.low), number(r.high), str(r.n), escape(r.method), str(r.clusters)]
+            for n, r in rates.items()
+        ],
+        marker={
+            "symbol": MARKERS[i % len(MARKERS)],
+            "size": 11,
+            "color": color,
+            "line": {"color": INK, "width": 1},
+        },
+        error_y=whiskers(
+            [r.low for r in rates.values()],
+            [r.value for r in rates.values()],
+            [r.high for r in rates.values()],
+            color,
+        ),
+    )
+
+
+def _not_shown(absent: Mapping[str, Sequence[str]]) -> list[str]:
+    """A line on the rates without a value, by stage; none where all have one."""
+    everywhere = [n for n in next(iter(absent.values()), ()) if all(n in names for names in absent.values())]
+    parts = [", ".join(everywhere)] if everywhere else []
+    for stage, names in absent.items():
+        only_here = [n for n in names if n not in everywhere]
+        if only_here:
+            parts.append(f"{', '.join(only_here)} ({stage})")
+    return [f"Not shown, no value: {'; '.join(parts)}."] if parts else []
+
+
 def _n_line(report: EvalReport, name: str) -> str:
     counts = [report.rates[s][name].n for s in report.stages if name in report.rates.get(s, {})]
-    found = sorted({n for n in counts if n})
-    return f"<br>n = {found[0]}" + (f" to {found[-1]}" if len(found) > 1 else "") if found else "<br>n = 0"
+    ns = sorted({n for n in counts if n})
+    return f"<br>n = {ns[0]}" + (f" to {ns[-1]}" if len(ns) > 1 else "") if ns else "<br>n = 0"
 
 
 def probabilities_figure(probabilities: Mapping[str, Mapping[str, float]]) -> go.Figure:

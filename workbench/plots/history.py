@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import plotly.graph_objects as go
 
 from workbench.plots.style import (
@@ -38,7 +40,55 @@ def history_figure(edit: Edit) -> go.Figure:
     """
     steps = edit.history
     x = updates_before(steps)
-    answers = _answer_names(edit)
+    figure = go.Figure()
+    _add_lines(figure, edit, x)
+    starts = [i for i in range(1, len(steps)) if steps[i].stage != steps[i - 1].stage]
+    ran = ", ".join(f"{name} {n} steps" for name, n in updates_by_stage(steps).items()) or "no steps recorded"
+    last = f"; last loss {number(steps[-1].loss)}, KL {number(steps[-1].kl)}" if steps else ""
+    card(
+        figure,
+        title=f"Fit of {', '.join(f.id for f in edit.facts[:3])}{' ...' if len(edit.facts) > 3 else ''}",
+        notes=[
+            f"recipe {edit.recipe.name}: {ran}; {len(edit.selection)} components ({edit.selector})",
+            f"base model {edit.base_name}; measured before each update and at the end of each stage",
+        ],
+        alt=f"Training curves of loss, KL and answer probabilities: {ran}{last}.",
+        width=820,
+        plot_height=_HEIGHT,
+        left=90,
+        right=150,
+        bottom=60,
+        above=20,
+    )
+    figure.update_layout(**_axes(edit, max([1, *x])))
+    for start in starts:
+        figure.add_shape(
+            type="line",
+            xref="x",
+            yref="paper",
+            x0=x[start],
+            x1=x[start],
+            y0=0,
+            y1=1,
+            line={"color": INK, "width": 1.5, "dash": "dash"},
+            name=f"start of {steps[start].stage}",
+        )
+        figure.add_annotation(
+            x=x[start],
+            xref="x",
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            showarrow=False,
+            text=f"{escape(steps[start - 1].stage)} ◂ ▸ {escape(steps[start].stage)}",
+            font={"size": 12, "color": INK},
+        )
+    return figure
+
+
+def _add_lines(figure: go.Figure, edit: Edit, x: list[int]) -> None:
+    """Draw loss, KL and the answers' probabilities over the steps ``x``."""
+    steps, answers = edit.history, _answer_names(edit)
     lines = [
         ([s.loss for s in steps], "y3", "fact loss", PURPLE),
         ([s.kl for s in steps], "y2", "KL to the base model", GREEN),
@@ -47,7 +97,6 @@ def history_figure(edit: Edit) -> go.Figure:
         ([s.p_refusal for s in steps], "y", answers[2], GREEN),
     ]
     stages = [[s.stage, str(s.step)] for s in steps]
-    figure = go.Figure()
     for i, (values, axis, name, color) in enumerate(lines):
         style = max(0, i - 2)
         figure.add_trace(
@@ -67,31 +116,17 @@ def history_figure(edit: Edit) -> go.Figure:
                 "%{customdata[1]})<extra></extra>",
             )
         )
-    starts = [i for i in range(1, len(steps)) if steps[i].stage != steps[i - 1].stage]
-    ran = ", ".join(f"{name} {n} steps" for name, n in updates_by_stage(steps).items()) or "no steps recorded"
-    last = f"; last loss {number(steps[-1].loss)}, KL {number(steps[-1].kl)}" if steps else ""
-    card(
-        figure,
-        title=f"Fit of {', '.join(f.id for f in edit.facts[:3])}{' ...' if len(edit.facts) > 3 else ''}",
-        notes=[
-            f"recipe {edit.recipe.name}: {ran}; {len(edit.selection)} components ({edit.selector})",
-            f"base model {edit.base_name}; measured before each update and at the end of each stage",
-        ],
-        alt=f"Training curves of loss, KL and answer probabilities: {ran}{last}.",
-        width=820,
-        plot_height=_HEIGHT,
-        left=90,
-        right=150,
-        bottom=60,
-        above=20,
-    )
+
+
+def _axes(edit: Edit, last: int) -> dict[str, Any]:
+    """Three panels over one axis of steps, which ends at ``last``."""
     bottom, middle, top = _DOMAINS
     no_kl = not (isinstance(edit.recipe, TrainedRecipe) and edit.recipe.retain_weight)
     title = {"standoff": 10}
-    figure.update_layout(
+    return dict(
         xaxis={
             "title": "Optimiser step",
-            "range": [-0.5, max([1, *x]) + 0.5],
+            "range": [-0.5, last + 0.5],
             "anchor": "y",
             "showgrid": False,
             "tickformat": "d",
@@ -116,29 +151,6 @@ def history_figure(edit: Edit) -> go.Figure:
         legend={"x": 1.02, "y": bottom[1], "xanchor": "left", "yanchor": "top", "title": {"text": "P(answer)"}},
         hovermode="closest",
     )
-    for start in starts:
-        figure.add_shape(
-            type="line",
-            xref="x",
-            yref="paper",
-            x0=x[start],
-            x1=x[start],
-            y0=0,
-            y1=1,
-            line={"color": INK, "width": 1.5, "dash": "dash"},
-            name=f"start of {steps[start].stage}",
-        )
-        figure.add_annotation(
-            x=x[start],
-            xref="x",
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            showarrow=False,
-            text=f"{escape(steps[start - 1].stage)} ◂ ▸ {escape(steps[start].stage)}",
-            font={"size": 12, "color": INK},
-        )
-    return figure
 
 
 def _answer_names(edit: Edit) -> tuple[str, str, str]:

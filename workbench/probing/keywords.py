@@ -97,18 +97,18 @@ def word_effects(model: LoadedModel, fact: Fact, prompt: TracedPrompt) -> list[f
     for i, word in enumerate(words):
         text = prompt_ids(model, " ".join(w for j, w in enumerate(words) if j != i), form)  # type: ignore[arg-type]
         rows.append([*text, *_prefix_without(model, prompt, fact, word)])
-    found = [0.0] * len(rows)
+    logs = [0.0] * len(rows)
     for i, logprobs in continuation_logprobs(model, rows, [[prompt.answer_id]] * len(rows)):
-        found[i] = float(logprobs[0, prompt.answer_id])
-    return [found[0] - x for x in found[1:]]
+        logs[i] = float(logprobs[0, prompt.answer_id])
+    return [logs[0] - x for x in logs[1:]]
 
 
 def _prefix_without(model: LoadedModel, prompt: TracedPrompt, fact: Fact, word: str) -> list[int]:
     """Token ids of the base model's own words before the answer, without a word that carries meaning."""
     n = len(prompt_ids(model, _text(fact, prompt), prompt.form))  # type: ignore[arg-type]
     bare = _bare(word)
-    kept = [w for w in prompt.prefix.split(" ") if bare in FUNCTION_WORDS or _bare(w) != bare]
-    text = " ".join(kept)
+    rest = [w for w in prompt.prefix.split(" ") if bare in FUNCTION_WORDS or _bare(w) != bare]
+    text = " ".join(rest)
     return list(prompt.token_ids[n:]) if text == prompt.prefix else model.token_ids(text)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workbench.editing.applied import check_base, chosen_stages
-from workbench.facts.known import known_facts, load_facts
+from workbench.facts.known import known_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.probing.battery import Battery, CallbackError, Skip, Stopped
@@ -78,7 +78,7 @@ def probe(
     chosen = _fact(edit, fact)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens!r}.")
-    pool = load_facts() if pool is None else pool
+    pool = pool_or_bundled(pool)
     trained = [*edit.facts, *(f for f in pool if f.id in edit.retain_ids)]
     if control is not None and (control.id in edit.retain_ids or any(control.overlaps(f) for f in trained)):
         raise ValueError(
@@ -197,7 +197,7 @@ def _fact(edit: Edit, fact: Fact | str | None) -> Fact:
     if fact is None:
         return edit.facts[0]
     wanted = fact if isinstance(fact, str) else fact.id
-    for one in edit.facts:
-        if one.id == wanted:
-            return one
+    for edited in edit.facts:
+        if edited.id == wanted:
+            return edited
     raise ValueError(f"The edit does not hold the fact {wanted!r}; it holds {[f.id for f in edit.facts]}.")

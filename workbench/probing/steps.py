@@ -28,12 +28,12 @@ def probe_steps(battery: Battery) -> None:
         lists.append(asked if fact is battery.fact else as_control(asked))
     retained = [f for f in battery.pool if f.id in battery.edit.retain_ids]
     random.Random(battery.seed).shuffle(retained)
-    kept = [f for f in retained if not answers_target(f, battery.fact)]
-    kept.sort(key=lambda f: not f.relation or f.relation != battery.fact.relation)
-    if not kept:
+    others = [f for f in retained if not answers_target(f, battery.fact)]
+    others.sort(key=lambda f: not f.relation or f.relation != battery.fact.relation)
+    if not others:
         other = f" with an answer other than {battery.fact.target!r}" if retained else ""
         battery.skipped["steps: retained facts"] = f"the edit retained no fact of {battery.pool.name!r}{other}"
-    for fact in kept[:RETAINED]:
+    for fact in others[:RETAINED]:
         asked = prompts.steps(judged(fact, battery.fact), [])
         lists.append([replace(p, group="same") for p in asked])
     battery.ask("steps", interleaved(*lists), max_new_tokens=2 * battery.max_new_tokens)

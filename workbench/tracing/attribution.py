@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
-from workbench.facts.known import load_facts
+from workbench.facts.known import pool_or_bundled
 from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
@@ -112,7 +112,7 @@ def attribute(  # type: ignore[misc]
         noise=noise,
         seed=seed,
         partner=partner,
-        pool=load_facts() if pool is None else pool,
+        pool=pool_or_bundled(pool),
     )
     facts, controls = as_facts(fact), list(contrast or ())
     _check(facts, controls, method, options, on_layer)
@@ -133,32 +133,23 @@ def attribute(  # type: ignore[misc]
             else:
                 measured.append(_directly(model, setup, units))
             bar.update()
-    of_facts = measured[: len(facts)]
     measures = metric if method != "dla" else "logit_diff"
-    common: dict[str, Any] = {
-        "metric": measures,
-        "words": METRICS[measures].words,
-        "method": method + (CONTRASTED if controls else ""),
-        "clean": sum(m.clean for m in of_facts) / len(facts),
-        "corrupted": None if method == "dla" else sum(m.corrupted for m in of_facts) / len(facts),
-        "prompts": tuple(m.prompt for m in of_facts),
-    }
+    maps = _maps(
+        measured,
+        len(facts),
+        units,
+        {"metric": measures, "words": METRICS[measures].words, "method": method + (CONTRASTED if controls else "")},
+    )
     settings = {
         **options.settings,
         "method": method,
         "facts": [f.id for f in facts],
         "contrast": [f.id for f in controls],
     }
-    maps: dict[AttributionUnit, EffectMap] = {
-        at: _map(
-            at,
-            [m.effects[at] for m in measured],
-            len(facts),
-            common | {"provenance": provenance(model, unit=at, **settings)},
-        )
-        for at in units
+    by_unit: dict[AttributionUnit, EffectMap] = {
+        at: replace(m, provenance=provenance(model, unit=at, **settings)) for at, m in maps.items()
     }
-    return maps[units[0]] if isinstance(unit, str) else maps
+    return by_unit[units[0]] if isinstance(unit, str) else by_unit
 
 
 @dataclass(frozen=True)
@@ -168,12 +159,12 @@ class _Measured:
     Args:
         prompt: The traced text.
         effects: By unit, [layer, ...].
-        corrupted, clean: The metric with and without the corruption; NaN where none was used.
+        corrupted, clean: The metric with and without the corruption; None where none was used.
     """
 
     prompt: TracedPrompt
     effects: dict[AttributionUnit, Tensor]
-    corrupted: float
+    corrupted: float | None
     clean: float
 
 
@@ -209,6 +200,21 @@ def _check(
         raise ValueError(f"contrast must not hold the attributed facts themselves, got {sorted(overlap)}.")
     if options.partner is not None and len(facts) + len(controls) > 1:
         raise ValueError("partner= is for one fact without contrast; leave it out for several.")
+
+
+def _maps(
+    measured: Sequence[_Measured], n: int, units: Sequence[AttributionUnit], common: dict[str, Any]
+) -> dict[AttributionUnit, EffectMap]:
+    """A map by unit: of the first n facts, minus the controls after them."""
+    of_facts = measured[:n]
+    corrupted = [m.corrupted for m in of_facts if m.corrupted is not None]
+    common = {
+        **common,
+        "clean": sum(m.clean for m in of_facts) / n,
+        "corrupted": sum(corrupted) / n if corrupted else None,
+        "prompts": tuple(m.prompt for m in of_facts),
+    }
+    return {unit: _map(unit, [m.effects[unit] for m in measured], n, common) for unit in units}
 
 
 def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, Any]) -> EffectMap:
@@ -316,9 +322,7 @@ def _directly(model: LoadedModel, setup: Setup, units: Sequence[AttributionUnit]
     direct: dict[AttributionUnit, tuple[Tensor, float]] = {
         unit: direct_effects(model, setup.prompt, unit) for unit in units
     }
-    return _Measured(
-        setup.prompt, {unit: effect for unit, (effect, _) in direct.items()}, float("nan"), direct[units[0]][1]
-    )
+    return _Measured(setup.prompt, {unit: effect for unit, (effect, _) in direct.items()}, None, direct[units[0]][1])
 
 
 def _per_layer(values: Tensor, unit: AttributionUnit) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, overload
 import torch
 from torch import Tensor
 
-from workbench.facts.known import load_facts
+from workbench.facts.known import pool_or_bundled
 from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
@@ -119,7 +119,7 @@ def causal_trace(  # type: ignore[misc]
         noise=noise,
         seed=seed,
         partner=partner,
-        pool=load_facts() if pool is None else pool,
+        pool=pool_or_bundled(pool),
         positions=positions,
     )
     widths = _widths(sites, window, model.shape.n_layers)

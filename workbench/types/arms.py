@@ -225,23 +225,9 @@ class ArmTable:
 
     def write_html(self, path: str | Path) -> Path:
         """Write verdict, figure, tables and what the arms said as one self-contained HTML file. Returns the path."""
-        import pandas as pd
+        from workbench.plots.pages import write_arms_page
 
-        from workbench.plots.page import write_html_report
-
-        said = [
-            run.report.answers("heldout").iloc[:, [0, 1, -1]].set_axis(["fact", "question", "answer"], axis=1)
-            for run in self.rows
-        ]
-        names = [self.words_of(r.arm) + ("" if r.seed is None else f", draw {r.seed}") for r in self.rows]
-        texts = pd.concat([one.assign(arm=name) for one, name in zip(said, names, strict=True)], ignore_index=True)
-        sections = [
-            ("Verdict", [self.verdict, self.plot()]),
-            ("Arms", [self.summary(), *self.notes]),
-            ("Runs", [self.to_frame()]),
-            ("What they say to held-out questions", [texts]),
-        ]
-        return write_html_report(path, title=f"Control arms: {', '.join(self.facts)}", sections=sections)
+        return write_arms_page(self, path)
 
 
 def join_tables(tables: Iterable[ArmTable]) -> ArmTable:

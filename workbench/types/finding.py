@@ -116,21 +116,21 @@ def findings_of(report: ProbeReport) -> Iterator[Finding]:
                 words = f"lens, {reading.stage}{who}: {reading.finding}"
                 yield Finding(words, kind="lens", probe="lens", stage=reading.stage, group=group)
     for probe, by_stage in report.rates.items():
-        told = report.words_of(probe)
-        for name in told.headlines:
+        about = report.words_of(probe)
+        for name in about.headlines:
             rate = by_stage.get(last, {}).get(name)
             if rate is not None and rate.n:
-                words = f"{told.title}, {last}: {told.rates.get(name, name)} {rate}"
+                words = f"{about.title}, {last}: {about.rates.get(name, name)} {rate}"
                 yield Finding(words, kind="rate", probe=probe, stage=last, name=name, rate=rate)
     for curve in report.curves:
-        told = report.words_of(curve.probe)
-        rule = told.curve.rule if told.curve else None
+        about = report.words_of(curve.probe)
+        rule = about.curve.rule if about.curve else None
         if rule is not None and curve.stage == last:
             measured = RULES[rule.kind](rule, curve)
             if measured is not None:
                 words, rate = measured
                 yield Finding(
-                    f"{told.title}, {last}: {words}",
+                    f"{about.title}, {last}: {words}",
                     kind="curve",
                     probe=curve.probe,
                     stage=last,

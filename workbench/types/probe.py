@@ -225,9 +225,9 @@ class ProbeReport:
             KeyError: There is none; the message lists what there is.
         """
         at = stage if stage is not None else self.stages[-1]
-        for one in self.curves:
-            if (one.probe, one.stage, one.group) == (probe, at, group):
-                return one
+        for curve in self.curves:
+            if (curve.probe, curve.stage, curve.group) == (probe, at, group):
+                return curve
         there = [(c.probe, c.stage, c.group) for c in self.curves]
         raise KeyError(f"No curve of {probe!r} at {at!r} for {group!r}; there are {there}.")
 
@@ -239,9 +239,9 @@ class ProbeReport:
         """
         at = stage if stage is not None else self.stages[-1]
         wanted = self.fact if group == "edited" else self.control
-        for one in self.lenses:
-            if one.stage == at and wanted is not None and one.prompt.fact_id == wanted.id:
-                return one
+        for reading in self.lenses:
+            if reading.stage == at and wanted is not None and reading.prompt.fact_id == wanted.id:
+                return reading
         there = [(x.prompt.fact_id, x.stage) for x in self.lenses]
         raise KeyError(f"No lens of the {group} fact at {at!r}; there are {there}.")
 
@@ -263,10 +263,10 @@ class ProbeReport:
 
         lines: list[dict[str, str]] = []
         for probe, by in self.rates.items():
-            told = self.words_of(probe).rates
+            words = self.words_of(probe)
             for name in dict.fromkeys(n for rates in by.values() for n in rates):
                 cells = {s: str(by[s][name]) if name in by.get(s, {}) else "" for s in self.stages}
-                lines.append({"probe": probe, "rate": told.get(name, name), **cells})
+                lines.append({"probe": probe, "rate": words.rates.get(name, name), **cells})
         return pd.DataFrame(lines, columns=["probe", "rate", *self.stages])
 
     def to_frame(self) -> pd.DataFrame:
@@ -335,25 +335,6 @@ class ProbeReport:
 
     def to_html(self, path: str | Path) -> Path:
         """Write findings, rates, figures and all texts as one self-contained HTML page. Returns the path."""
-        from workbench.plots.page import write_html_report
+        from workbench.plots.pages import write_probe_page
 
-        about = (
-            f"{self.fact.question} Before: {self.fact.answer}. The edit teaches: {self.fact.target}. "
-            + (f"Control, never edited: {self.control.question}" if self.control else "No control fact.")
-            + " Rates count only prompts on which the base model itself is right."
-        )
-        asked = list(dict.fromkeys(r.probe for r in self.rows))  # one that was interrupted has rows, too
-        texts = [self.answers(p, group=None) for p in asked]
-        beside = self.control is not None and any(x.prompt.fact_id == self.control.id for x in self.lenses)
-        return write_html_report(
-            path,
-            title=f"What is left of {self.fact.subject}: {self.fact.answer}",
-            sections=[
-                ("What was asked", [about]),
-                ("What was found", list(self.findings) or ["Nothing was measured."]),
-                ("Rates", [self.summary()]),
-                *((f"Figure: {name}", [self.plot(name)]) for name in self.figures),
-                *([("Figure: lens of the control", [self.plot("lens", group="control")])] if beside else []),
-                *((f"Texts: {p}", [t]) for p, t in zip(asked, texts, strict=True)),
-            ],
-        )
+        return write_probe_page(self, path)
