@@ -34,6 +34,14 @@ class Lens:
         probabilities: By answer, one probability per row.
         ranks: By answer, one rank per row among all tokens; 0 is the likeliest.
         top: The likeliest token of each row, decoded.
+
+    Example:
+        >>> lens = wb.lens(model, fact)
+        >>> lens
+        Lens(france-capital, base: P(old) 1.00, P(new) 0.00, P(refusal) 0.00;
+        the old answer leads at the end, from L0 on)
+        >>> lens.top, lens.ranks["old"]
+        (('<|im_end|>', 'Paris', 'Paris', 'Paris'), (469, 0, 0, 0))
     """
 
     prompt: TracedPrompt

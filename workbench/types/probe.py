@@ -177,6 +177,12 @@ class ProbeReport:
             until then are kept and count.
         partial: Why the battery ended early; empty when it did not. Finished rows are kept.
         provenance: Model, edit, settings, versions.
+
+    Example:
+        >>> probes.probes, probes.figures
+        (('lens', 'adversarial', 'strength'), ('rates', 'lens', 'strength'))
+        >>> probes.lens().verdict
+        'pretends to forget: the old answer leads at 2 of the layers L0 to L1, then the new answer from L2 on'
     """
 
     fact: Fact
@@ -207,6 +213,10 @@ class ProbeReport:
 
         Raises:
             KeyError: No such probe, stage or rate; the message lists what there is, or why the probe was skipped.
+
+        Example:
+            >>> print(probes.rate("adversarial", "old"))
+            1.00 [0.21, 1.00] (n=1)
         """
         at = stage if stage is not None else self.stages[-1]
         if probe not in self.rates:
@@ -223,6 +233,11 @@ class ProbeReport:
 
         Raises:
             KeyError: There is none; the message lists what there is.
+
+        Example:
+            >>> curve = probes.curve("strength")
+            >>> curve.x, [round(p, 1) for p in curve.y["p_old"]]
+            ((0.0, 0.25, 0.5, 0.75, 1.0), [1.0, 1.0, 0.7, 0.0, 0.0])
         """
         at = stage if stage is not None else self.stages[-1]
         for one in self.curves:
@@ -236,6 +251,10 @@ class ProbeReport:
 
         Raises:
             KeyError: There is none; the message lists what there is.
+
+        Example:
+            >>> probes.lens("base", "control").verdict
+            'the old answer leads at the end, from L2 on'
         """
         at = stage if stage is not None else self.stages[-1]
         wanted = self.fact if group == "edited" else self.control
@@ -281,6 +300,11 @@ class ProbeReport:
         Args:
             probe: Of this probe only.
             group: Of this group only; None for all.
+
+        Example:
+            >>> answers = probes.answers("adversarial")
+            >>> list(answers.columns)
+            ['probe', 'kind', 'prompt', 'base right', 'base', 'unlearn', 'learn']
         """
         import pandas as pd
 
@@ -302,6 +326,12 @@ class ProbeReport:
 
         Raises:
             ValueError: There is no such figure, or nothing measured to draw in it; the message lists what there is.
+
+        Example:
+            >>> probes.plot().layout.title.text
+            'What is left of France: Paris'
+            >>> probes.plot("strength").layout.title.text
+            'Strength of the edit: france-capital'
         """
         from workbench.plots.probes import probe_figure
 
@@ -328,13 +358,24 @@ class ProbeReport:
 
     @staticmethod
     def load(path: str | Path) -> ProbeReport:
-        """Read a report written by ``save``."""
+        """Read a report written by ``save``.
+
+        Example:
+            >>> path = probes.save("probes.json")
+            >>> wb.ProbeReport.load(path).probes
+            ('lens', 'adversarial', 'strength')
+        """
         from workbench.files.probes import load_probes
 
         return load_probes(path)
 
     def to_html(self, path: str | Path) -> Path:
-        """Write findings, rates, figures and all texts as one self-contained HTML page. Returns the path."""
+        """Write findings, rates, figures and all texts as one self-contained HTML page. Returns the path.
+
+        Example:
+            >>> probes.to_html("probes.html").name
+            'probes.html'
+        """
         from workbench.plots.page import write_html_report
 
         about = (

@@ -22,6 +22,15 @@ class Delta(ABC):
 
     Attributes:
         kind: Which of the kinds it is.
+
+    Example:
+        >>> delta = edit.delta()
+        >>> delta.kind, delta.words(), delta.lowest_layer
+        ('gates', '368 gates moved', 1)
+        >>> delta.scaled(0.0).n_moved()
+        0
+        >>> delta.then(delta.scaled(0.5)).words()
+        '368 gates moved'
     """
 
     kind: ClassVar[DeltaKind]
@@ -129,6 +138,13 @@ class Deltas(Delta):
 
     Args:
         parts: In order; neighbours are of different kinds, or dense.
+
+    Example:
+        >>> from workbench.types import DenseDelta, GateDelta
+        >>> gates = GateDelta({(1, "z"): torch.tensor([1.0, 0.0, 2.0])})
+        >>> both = gates.then(DenseDelta({"model.norm.weight": torch.ones(42)}))
+        >>> both.words(), [part.kind for part in both.parts]
+        ('2 gates moved, then 1 whole tensor changed (42 weights)', ['gates', 'dense'])
     """
 
     parts: tuple[Delta, ...]

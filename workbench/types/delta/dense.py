@@ -19,6 +19,12 @@ class DenseDelta(Delta):
     Args:
         weights: By the parameter's full name, the changed tensor in the model's dtype.
         strength: Where between the base (0) and the changed tensors (1) it is.
+
+    Example:
+        >>> from workbench.types import DenseDelta
+        >>> delta = DenseDelta({"model.norm.weight": torch.ones(42)})
+        >>> delta.words(), delta.scaled(0.5).strength
+        ('1 whole tensor changed (42 weights)', 0.5)
     """
 
     weights: Mapping[str, Tensor]

@@ -26,6 +26,15 @@ class LowRankDelta(Delta):
         ValueError: Factors that do not fit together, or a name without a layer.
 
     Source: Hu et al. 2021 (2106.09685); closed-form editors write such updates too (ROME, 2202.05262).
+
+    Example:
+        >>> from workbench.types import LowRankDelta
+        >>> u, v = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0, 0.5, 0.0]])
+        >>> delta = LowRankDelta({(1, "mlp.down_proj"): (u, v)})
+        >>> delta.words(), delta.largest_move()
+        ('rank 1 added to 1 module', 1.0)
+        >>> delta.then(delta).words()
+        'rank 2 added to 1 module'
     """
 
     factors: Mapping[tuple[int, str], tuple[Tensor, Tensor]]
