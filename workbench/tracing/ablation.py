@@ -38,6 +38,11 @@ def ablate(
 
     Raises:
         ValueError: An empty selection, or a component that is not an output (a key-value group, say).
+
+    Example:
+        >>> ablation = wb.ablate(model, fact, "L0MLP")
+        >>> round(ablation.clean, 1), round(ablation.ablated, 1), round(ablation.effect, 1)
+        (14.0, 0.7, 13.3)
     """
     check_metric(metric)
     chosen = Selection(selection) if isinstance(selection, str) else selection
@@ -79,6 +84,11 @@ def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = No
 
     Raises:
         ValueError: As ``causal_trace``: the base model does not say the fact's answer.
+
+    Example:
+        >>> weights, prompt = wb.attention_patterns(model, fact, form="cloze")
+        >>> tuple(weights.shape), len(prompt.tokens)
+        ((3, 6, 5, 5), 5)
     """
     return _patterns(model, fact, form, range(model.shape.n_layers))
 
@@ -102,6 +112,11 @@ def attention_pattern(
     Raises:
         ValueError: The component is not a query head. A key-value group is shared by several (GQA); the message names
             them.
+
+    Example:
+        >>> pattern = wb.attention_pattern(model, fact, "L1H3", form="cloze")
+        >>> pattern.shape, pattern.loc["3  France"].idxmax()  # where the head looks from " France"
+        ((5, 5), '0 The')
     """
     import pandas as pd
 

@@ -101,6 +101,14 @@ def attribute(  # type: ignore[misc]
     Raises:
         ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, or as
             ``causal_trace``.
+
+    Example:
+        >>> heads = wb.attribute(model, fact, "head")
+        >>> heads.top(2), tuple(heads.values.shape)
+        (Selection('L0H4 L1H3'), (3, 6))
+        >>> neurons = wb.attribute(model, fact, "neuron", contrast=facts.filter(role="retain"))
+        >>> neurons.method, tuple(neurons.values.shape)
+        ('attribution - controls', (3, 56))
     """
     units = _units(model, unit, method)
     options = SetupOptions(
@@ -236,6 +244,11 @@ def agreement(first: EffectMap, second: EffectMap) -> float:
 
     Raises:
         ValueError: The maps have different shapes.
+
+    Example:
+        >>> exact = wb.attribute(model, fact, "head", method="patching")
+        >>> round(wb.agreement(heads, exact), 1)
+        0.7
     """
     from workbench.types.intervals import spearman
 
