@@ -101,6 +101,14 @@ def applied(
 
     Raises:
         ValueError: Another base, an unknown stage, a strength that is not finite, or an edited model without ``stack``.
+
+    Example:
+        >>> with wb.applied(model, edit) as edited:
+        ...     print(wb.ask(model, fact.question), "->", wb.ask(edited, fact.question))
+        Paris -> Rome
+        >>> with wb.applied(model, edit, strength=0.0) as edited:
+        ...     print(wb.ask(edited, fact.question))
+        Paris
     """
     if model.applied and not stack:
         raise ValueError(

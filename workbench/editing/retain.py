@@ -38,6 +38,10 @@ def default_retain(
 
     Raises:
         ValueError: The pool has no known fact with the role "retain" though ``size`` is not 0.
+
+    Example:
+        >>> wb.default_retain(model, [fact], pool=facts, size=2).ids
+        ('germany-capital', 'japan-capital')
     """
     if size == 0:
         return FactSet(name="no retain set")

@@ -59,6 +59,11 @@ def default_selection(
 
     Raises:
         ValueError: k is out of range, or ``rows`` are of another model or of other facts.
+
+    Example:
+        >>> selection = wb.default_selection(model, fact, pool=facts, k=3)
+        >>> len(selection), {component.kind for component in selection}
+        (3, {'N'})
     """
     check_number(model, k)
     scores = gate_scores(model, fact, pool=pool, seed=seed, rows=rows, progress=progress)
@@ -93,6 +98,10 @@ def paper_selection(model: LoadedModel, fact: Fact, *, pool: FactSet | None = No
 
     Source: arXiv 2508.07075. Known deviation: it located them by causal tracing on Phi-3-mini; here it is gradient
     attribution, on any model.
+
+    Example:
+        >>> wb.paper_selection(model, fact, pool=facts)
+        Selection('L0MLP L0GATEUP L1MLP L1GATEUP L2MLP L2GATEUP L0ATTN L2ATTN')
     """
     maps = attribute(model, fact, unit=("head", "mlp"), pool=pool, progress=progress)
     mlps = maps["mlp"].values.argsort(descending=True)[:PAPER_MLPS].tolist()
@@ -157,6 +166,10 @@ def contrast_facts(
     be traced, in an order drawn by seed. Arguments as in ``default_selection``; at most n.
 
     With ``form``, only facts that can be traced in that form.
+
+    Example:
+        >>> wb.contrast_facts(model, fact, pool=facts).ids
+        ('germany-capital', 'japan-capital')
     """
     pool = load_facts() if pool is None else pool
     controls = list(retainable(model, [fact] if isinstance(fact, Fact) else fact, pool, progress=progress))
