@@ -51,6 +51,13 @@ def counterfact_rates(
 
     Raises:
         ValueError: An edited model, an edit of another base, or an unknown stage.
+
+    Example:
+        >>> rates = wb.counterfact_rates(model, edit, pool=facts)
+        >>> list(rates), list(rates["learn"])
+        (['base', 'unlearn', 'learn'], ['efficacy', 'paraphrase', 'neighbourhood', 'score', 'fluency'])
+        >>> rates["learn"]["efficacy"].value
+        1.0
     """
     if model.applied:
         raise ValueError("counterfact_rates puts the edit on by itself: pass the base model (model.base) and the edit.")
