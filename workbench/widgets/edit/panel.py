@@ -41,6 +41,13 @@ class EditPanel(RunPanel[EvalReport]):
 
     Raises:
         ValueError: No fact, an unknown recipe, or a selection that cannot be read.
+
+    Example:
+        >>> panel = wb.EditPanel(model, fact, "L1H3 L2MLP", pool=facts)
+        >>> panel
+        EditPanel(france-capital: unlearn-then-learn, not run)
+        >>> "wb.rewrite(" in panel.code, panel.edit
+        (True, None)
     """
 
     WORDS = RunWords(

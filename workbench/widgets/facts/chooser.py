@@ -44,6 +44,13 @@ class FactChooser(Panel):
     Raises:
         KeyError: ``value`` is an id that the facts do not have.
         ValueError: No facts.
+
+    Example:
+        >>> chooser = wb.FactChooser(model, facts, value="france-capital")
+        >>> chooser
+        FactChooser(france-capital: Paris -> Rome, 5 facts)
+        >>> chooser.fact.answer
+        'Paris'
     """
 
     def __init__(

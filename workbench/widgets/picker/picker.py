@@ -47,6 +47,14 @@ class CircuitPicker(Panel):
 
     Raises:
         ValueError: No fact, or an unknown corruption.
+
+    Example:
+        >>> picker = wb.CircuitPicker(model, fact, pool=facts, compute=False)
+        >>> picker.selection = "L1H3 L2MLP"
+        >>> picker
+        CircuitPicker(france-capital: 2 selected)
+        >>> print(picker.code.splitlines()[-1])
+        selection = wb.Selection('L1H3 L2MLP')
     """
 
     selection = traitlets.Any(help="What is selected, a Selection; settable, as text too.")

@@ -45,6 +45,13 @@ class ProbePanel(RunPanel[ProbeReport]):
 
     Raises:
         ValueError: An edited model, an edit of another base, a fact that the edit does not hold, or an unknown probe.
+
+    Example:
+        >>> panel = wb.ProbePanel(model, edit, pool=facts, probes=("lens",))
+        >>> panel
+        ProbePanel(france-capital: lens, not run)
+        >>> print(panel.code.splitlines()[-1])
+        probes = wb.probe(model, edit, probes=['lens'], pool=pool)
     """
 
     WORDS = RunWords(
