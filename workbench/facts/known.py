@@ -35,6 +35,13 @@ def load_facts(path: str | Path | None = None, *, schema: Schema | None = None, 
 
     Raises:
         FileNotFoundError, ValueError: As ``read_facts``.
+
+    Example:
+        >>> bundled = wb.load_facts()
+        >>> bundled
+        FactSet('bundled facts', 932 facts, 26 relations)
+        >>> bundled.filter(relation="country-capital").ids[:3]
+        ('france-capital', 'germany-capital', 'italy-capital')
     """
     return _bundled_facts() if path is None else read_facts(path, schema=schema, on_error=on_error)
 
@@ -131,6 +138,11 @@ def known_facts(
 
     Raises:
         ValueError: An unknown form.
+
+    Example:
+        >>> known = wb.known_facts(model, facts, form="any")
+        >>> len(known), known.forms["france-capital"]
+        (5, ('chat', 'cloze'))
     """
     if form not in (*FORMS, "any"):
         raise ValueError(f"form must be one of {(*FORMS, 'any')}, got {form!r}.")
