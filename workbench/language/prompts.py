@@ -115,6 +115,13 @@ def traced_prompt(
     Raises:
         ValueError: The base model's greedy answer does not contain the fact's answer (the message shows what it says),
             the subject is not in the text, or the answer and the target share their first token.
+
+    Example:
+        >>> prompt = wb.traced_prompt(model, fact, form="cloze")
+        >>> prompt.tokens
+        ('The', ' capital', ' of', ' France', ' is')
+        >>> prompt.subject, prompt.answer_token
+        ((3,), ' Paris')
     """
     if token not in ("answer", "target"):
         raise ValueError(f"token must be 'answer' or 'target', got {token!r}.")
