@@ -59,7 +59,7 @@ def methods(owner: type) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory: pytest.TempPathFactory) -> Names:
+def names() -> Names:
     return Names()
 
 
