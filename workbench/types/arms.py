@@ -96,7 +96,8 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArmTable:
-    """Arms side by side, each read at the first step at which the new fact was there. Made by ``compare``.
+    """A comparison of arms: ways to edit the same fact. Each arm is read at the first step at which the new fact was
+    there. Made by ``compare``.
 
     What never reached the threshold is counted apart: it is in ``rows`` and in lines of its own in ``summary``, not in
     the other lines, the differences and the verdict's intervals.
@@ -147,11 +148,12 @@ class ArmTable:
         return tuple(dict.fromkeys(r.arm for r in self.rows))
 
     def words_of(self, arm: str) -> str:
-        """An arm in words; its name, where the table has none."""
+        """Look up an arm's words; of an arm without any, its name."""
         return self.words.get(arm, arm)
 
     def runs(self, arm: str, *, reached: bool = True) -> tuple[ArmRow, ...]:
-        """An arm's rows that reached the threshold (or, of ``"none"``, all); with ``reached=False`` those that did not.
+        """List an arm's rows that reached the threshold (or, of ``"none"``, all); with ``reached=False`` those that did
+        not.
 
         Raises:
             KeyError: The arm was not run; the message lists those that were.
@@ -167,7 +169,8 @@ class ArmTable:
         return tuple(r for r in self.rows if r.arm == arm and (r.reached is not False) == reached)
 
     def rate(self, arm: str, name: str, *, reached: bool = True) -> Rate:
-        """A rate over an arm's rows: one run's own; else a bootstrap of prompts (one fact) or of whole edited facts.
+        """Compute a rate over an arm's rows: one run's own; else a bootstrap of prompts (one fact) or of whole edited
+        facts.
 
         Example:
             >>> print(table.rate("selected", "control"))
@@ -227,7 +230,7 @@ class ArmTable:
         ).astype({"seed": "Int64", "reached": "boolean"})
 
     def plot(self, **options: Any) -> go.Figure:
-        """Control retention and KL by arm, with intervals (see ``workbench.plots.arms_figure``).
+        """Draw control retention and KL by arm, with intervals (see ``workbench.plots.arms_figure``).
 
         Example:
             >>> table.plot().layout.title.text

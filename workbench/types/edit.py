@@ -97,7 +97,7 @@ class OtherFit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Edit:
-    """What to add to a base model to rewrite facts: stages that are exactly removable.
+    """An edit holds what is added to a base model to rewrite facts, in stages that can be removed exactly.
 
     Args:
         stages: In the order they apply.
@@ -202,7 +202,7 @@ class Edit:
         return hashed.hexdigest()
 
     def delta(self, stage: str | None = None, strength: float = 1.0) -> Delta:
-        """What the stages up to ``stage`` (None: all) do together, from no edit (strength 0) to all of it (1).
+        """Join what the stages up to ``stage`` (None: all) do, from no edit (strength 0) to all of it (1).
 
         Raises:
             ValueError: The edit has no such stage, or the strength is not a finite number.
@@ -223,7 +223,8 @@ class Edit:
         )
 
     def then(self, other: Edit) -> Edit:
-        """Both edits as one, this one first: what ``applied(stack=True)`` does, to save, export or merge it.
+        """Join both edits to one, this one first. It does what ``applied(stack=True)`` does, and can be saved, exported
+        or merged.
 
         The stages of the other get a number where this edit has one of the same name. Its recipe and its selection are
         the other's; ``facts`` and the facts whose answers were used are those of both.
@@ -265,7 +266,7 @@ class Edit:
         )
 
     def plot(self, **options: Any) -> go.Figure:
-        """Loss, retain KL and answer probabilities by step (see ``workbench.plots.history_figure``).
+        """Draw loss, retain KL and answer probabilities by step (see ``workbench.plots.history_figure``).
 
         Example:
             >>> [line.name for line in edit.plot().data][:2]

@@ -102,7 +102,7 @@ class TracedPrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """A metric with and without some components.
+    """A metric, measured with some components and without them.
 
     Args:
         selection: What was set to zero.
@@ -130,7 +130,7 @@ class Ablation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EffectMap:
-    """An effect for each place of a model, on the CPU, with everything needed to read it.
+    """A map gives an effect for each place of a model, with everything needed to read it. It lies on the CPU.
 
     Args:
         values: Effects in units of ``metric``; shape by ``axes``, for example [layer, position] or [layer, head].
@@ -211,7 +211,7 @@ class EffectMap:
         return tuple(i for i, label in enumerate(self.labels["position"]) if "subject" in label)
 
     def components(self, index: tuple[int, ...]) -> tuple[Component, ...]:
-        """The components that a cell stands for.
+        """List the components that a cell stands for.
 
         An ``attn`` or ``mlp`` trace cell at layer l means that layer's attention or MLP. A ``resid`` cell is the state
         *entering* layer l, which has no gates of its own: it stands for the two modules that first read it.
@@ -232,7 +232,7 @@ class EffectMap:
         return (Component(layer, "ATTN"), Component(layer, "MLP"))
 
     def top(self, k: int, *, by: Literal["value", "abs"] = "value", layers: range | None = None) -> Selection:
-        """The components of the k largest cells, largest first.
+        """Select the components of the k largest cells, largest first.
 
         A position axis is reduced by its maximum first, so each component counts once.
 
@@ -259,7 +259,7 @@ class EffectMap:
     def above(
         self, threshold: float, *, by: Literal["value", "abs"] = "value", layers: range | None = None
     ) -> Selection:
-        """The components of all cells of at least this effect, largest first; maybe none.
+        """Select the components of all cells of at least this effect, largest first; maybe none.
 
         Args:
             threshold: In units of the metric.
@@ -320,7 +320,7 @@ class EffectMap:
         return pd.DataFrame(data)
 
     def plot(self, **options: Any) -> go.Figure:
-        """The map as a plotly figure (see ``workbench.plots.effect_figure``).
+        """Draw the map as a plotly figure (see ``workbench.plots.effect_figure``).
 
         Example:
             >>> figure = heads.plot()

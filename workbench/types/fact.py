@@ -143,9 +143,11 @@ class Fact:
         return (self.target, *self.target_aliases)
 
     def overlaps(self, other: Fact) -> bool:
-        """Whether what an edit teaches of one fact it teaches of the other: one id, one relation of one subject (for a
-        fact without a relation: a name of the answer in common), or a question in common. Such facts must not meet in
-        what is edited, retained and evaluated: a fact of one's own may be a bundled one under another id.
+        """Say whether an edit that teaches one fact teaches the other too.
+
+        It does where they share an id, the relation of one subject (for a fact without a relation: a name of the
+        answer), or a question. Such facts must not meet in what is edited, retained and evaluated: a fact of one's own
+        may be a bundled one under another id.
 
         Example:
             >>> france = {"subject": "France", "prompt": "France has the capital"}
@@ -173,7 +175,7 @@ class Fact:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Fact:
-        """The inverse of ``to_dict``.
+        """Make a fact from what ``to_dict`` gave.
 
         Raises:
             ValueError: A required field is missing, or a field is unknown.
@@ -281,7 +283,7 @@ class FactSet(Sequence[Fact]):
         ids: Iterable[str] | None = None,
         exclude: Iterable[str] = (),
     ) -> FactSet:
-        """The facts that meet every given condition, in order.
+        """Keep the facts that meet every given condition, in order.
 
         Args:
             where: Any predicate on a fact.
@@ -315,7 +317,7 @@ class FactSet(Sequence[Fact]):
         )
 
     def without(self, facts: Iterable[Fact], ids: Iterable[str] = ()) -> FactSet:
-        """The facts that overlap none of these (``Fact.overlaps``), nor the facts of this set with these ids.
+        """Drop the facts that overlap one of these (``Fact.overlaps``), and the facts of this set with these ids.
 
         Example:
             >>> facts.without([fact], ids=["italy-capital"]).ids
@@ -325,8 +327,8 @@ class FactSet(Sequence[Fact]):
         return self._like(f for f in self._facts if not any(f.overlaps(one) for one in given))
 
     def neighbours(self, fact: Fact) -> FactSet:
-        """Other facts of the same relation whose answer is not the fact's target (METHODS: such a fact would be
-        "retained" by an edit that spreads). Empty for a fact without a relation.
+        """Keep the other facts of the same relation whose answer is not the fact's target (METHODS: such a fact would
+        be "retained" by an edit that spreads). There are none for a fact without a relation.
 
         Example:
             >>> fact.target  # the answer of italy-capital

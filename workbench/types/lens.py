@@ -22,7 +22,8 @@ TAKEN_BACK = 0.01
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lens:
-    """Rank and probability of three first tokens by layer, at the place where the answer is predicted.
+    """A reading of the logit lens: rank and probability of three first tokens after each layer, where the answer is
+    predicted.
 
     Row 0 is the residual stream entering the first layer (the embeddings), row l that after l layers; the last row is
     the model's own prediction.

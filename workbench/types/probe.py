@@ -159,7 +159,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProbeReport:
-    """What is left of a fact after an edit, and whether a fact that was never edited answers as before.
+    """The report says what is left of a fact after an edit, and whether a fact that was never edited answers as before.
 
     Args:
         fact: The edited fact that was probed.
@@ -209,7 +209,7 @@ class ProbeReport:
         return f"ProbeReport({self.fact.id}; {last}, old answer recovered: {shown}, {len(self.rows)} rows{ended})"
 
     def rate(self, probe: str, name: str = "old", stage: str | None = None) -> Rate:
-        """One rate, of the last stage unless told otherwise.
+        """Look up one rate, of the last stage unless another is named.
 
         Raises:
             KeyError: No such probe, stage or rate; the message lists what there is, or why the probe was skipped.
@@ -229,7 +229,7 @@ class ProbeReport:
         return self.rates[probe][at][name]
 
     def curve(self, probe: str, *, stage: str | None = None, group: ProbeGroup = "edited") -> Curve:
-        """The first curve of a probe at a stage (the last one by default).
+        """Look up the first curve of a probe at a stage (the last one by default).
 
         Raises:
             KeyError: There is none; the message lists what there is.
@@ -247,7 +247,7 @@ class ProbeReport:
         raise KeyError(f"No curve of {probe!r} at {at!r} for {group!r}; there are {there}.")
 
     def lens(self, stage: str | None = None, group: Literal["edited", "control"] = "edited") -> Lens:
-        """The lens reading of a stage (the last one by default), of the edited or the control fact.
+        """Look up the lens reading of a stage (the last one by default), of the edited or the control fact.
 
         Raises:
             KeyError: There is none; the message lists what there is.
@@ -265,7 +265,7 @@ class ProbeReport:
         raise KeyError(f"No lens of the {group} fact at {at!r}; there are {there}.")
 
     def words_of(self, probe: str) -> ProbeWords:
-        """A probe in words; its name, where the report has none."""
+        """Look up a probe's words; of a probe without any, its name."""
         return self.words.get(probe) or ProbeWords(title=probe)
 
     @property
@@ -295,7 +295,7 @@ class ProbeReport:
         return pd.DataFrame([{**asdict(r), "recovered": r.recovered} for r in self.rows])
 
     def answers(self, probe: str | None = None, group: ProbeGroup | None = "edited") -> pd.DataFrame:
-        """The generated texts side by side: one line per prompt, one column per stage.
+        """Lay out the generated texts side by side: one line per prompt, one column per stage.
 
         Args:
             probe: Of this probe only.
@@ -320,9 +320,8 @@ class ProbeReport:
         return pd.DataFrame(list(lines.values()), columns=["probe", "kind", "prompt", "base right", *self.stages])
 
     def plot(self, what: str = "rates", **options: Any) -> go.Figure:
-        """A figure: ``"rates"`` (old answer recovered, control kept), ``"lens"``, or the curves of a probe such as
-        ``"strength"`` (see ``figures``). ``group="control"`` draws the
-        control's lens.
+        """Draw a figure: ``"rates"`` (old answer recovered, control kept), ``"lens"``, or the curves of a probe such as
+        ``"strength"`` (see ``figures``). ``group="control"`` draws the control's lens.
 
         Raises:
             ValueError: There is no such figure, or nothing measured to draw in it; the message lists what there is.

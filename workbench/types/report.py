@@ -95,7 +95,7 @@ class TextRow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvalReport:
-    """What an edit did, measured by greedy free generation.
+    """The report says what an edit did, measured by greedy free generation.
 
     Args:
         rows: Every prompt at every stage.
@@ -133,7 +133,7 @@ class EvalReport:
         return f"EvalReport({facts}; {last}: {shown}, {len(self.rows)} rows)"
 
     def rate(self, name: str, stage: str | None = None) -> Rate:
-        """One rate, of the last stage unless told otherwise.
+        """Look up one rate, of the last stage unless another is named.
 
         Raises:
             KeyError: No such stage or rate; the message lists what there is.
@@ -166,7 +166,7 @@ class EvalReport:
         return pd.DataFrame([asdict(r) for r in self.rows])
 
     def answers(self, group: Group = "heldout") -> pd.DataFrame:
-        """The generated texts side by side: one line per prompt, one column per stage.
+        """Lay out the generated texts side by side: one line per prompt, one column per stage.
 
         Example:
             >>> report.answers("control")[["prompt", "base", "learn"]]
@@ -182,7 +182,7 @@ class EvalReport:
         return wide[[s for s in self.stages if s in wide.columns]].reset_index().rename_axis(columns=None)
 
     def plot(self, **options: Any) -> go.Figure:
-        """Rates by stage with their intervals (see ``workbench.plots.rates_figure``).
+        """Draw the rates by stage with their intervals (see ``workbench.plots.rates_figure``).
 
         Example:
             >>> report.plot().layout.title.text

@@ -295,7 +295,7 @@ class Selection(Set[Component]):
 
     @classmethod
     def from_json(cls, text: str) -> Selection:
-        """The inverse of ``to_json``.
+        """Make a selection from what ``to_json`` gave.
 
         Raises:
             ValueError: Not a JSON list of component names.
@@ -310,7 +310,7 @@ class Selection(Set[Component]):
         return cls(data)
 
     def entries(self, model: HasShape | ModelShape) -> dict[tuple[int, Site], tuple[int, ...]]:
-        """The sorted gate entries by (layer, site), each counted once however many components cover it.
+        """List the sorted gate entries by (layer, site). Each is counted once, however many components cover it.
 
         Raises:
             ValueError: The model lacks a component.
@@ -327,7 +327,7 @@ class Selection(Set[Component]):
         return {key: tuple(sorted(found[key])) for key in sorted(found, key=lambda k: (k[0], SITES.index(k[1])))}
 
     def n_parameters(self, model: HasShape | ModelShape) -> int:
-        """How many gates an edit of this selection trains.
+        """Count the gates that an edit of this selection trains.
 
         Example:
             >>> wb.Selection("L1H3 L2MLP").n_parameters(model)  # 8 of the head, 56 neurons
@@ -343,7 +343,7 @@ class Selection(Set[Component]):
         where: Literal["same-layers", "anywhere"] = "anywhere",
         exclude_self: bool = True,
     ) -> Selection:
-        """A random selection with the same number of components of each kind: the control for this one.
+        """Draw a random selection with the same number of components of each kind: the control for this one.
 
         Args:
             model: The model (or its shape).

@@ -18,7 +18,7 @@ LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
 
 class Delta(ABC):
-    """What is added to a base model. Frozen: every operation gives a new one.
+    """A delta is what an edit adds to a base model. It is frozen: every operation gives a new one.
 
     Attributes:
         kind: Which of the kinds it is.
@@ -131,7 +131,7 @@ def owned(tensor: Tensor, dtype: torch.dtype | None = torch.float32) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Deltas(Delta):
-    """Several deltas, one after the other. Made by ``Delta.then`` where they are of different kinds.
+    """Several deltas act one after the other. Made by ``Delta.then`` where they are of different kinds.
 
     The later one works on the model as the earlier ones left it: gates after a low-rank update multiply that update
     too. A dense delta after others adds the difference between its tensors and the base's.

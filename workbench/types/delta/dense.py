@@ -14,7 +14,8 @@ from workbench.types.delta.base import LAYER, Delta, DeltaKind, check_shapes, fi
 
 @dataclass(frozen=True, eq=False)
 class DenseDelta(Delta):
-    """Whole changed tensors of a model, at a strength: full fine-tuning, or any edit that owns what it changes.
+    """A dense delta puts whole changed tensors in the place of a model's, at a strength: full fine-tuning, or any edit
+    that owns what it changes.
 
     Args:
         weights: By the parameter's full name, the changed tensor in the model's dtype.

@@ -15,7 +15,7 @@ from workbench.types.selection import Site
 
 @dataclass(frozen=True, eq=False)
 class GateDelta(Delta):
-    """IA3 gates: what is multiplied into a model's gate sites.
+    """IA3 gates multiply a model's activations at its gate sites.
 
     Args:
         gates: By (layer, site), a float32 vector of the site's full length; 1 means untouched.

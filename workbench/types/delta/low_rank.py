@@ -14,8 +14,8 @@ from workbench.types.delta.base import LAYER, Delta, DeltaKind, check_shapes, fi
 
 @dataclass(frozen=True, eq=False)
 class LowRankDelta(Delta):
-    """Low-rank updates of linear modules: W becomes W + U V. The base's weights stay as they are; a module computes
-    W x + U (V x).
+    """A low-rank delta adds U V to the weight W of linear modules. The base's weights stay as they are; a module
+    computes W x + U (V x).
 
     Args:
         factors: By (layer, module), U [d_out, r] and V [r, d_in] in float32. The module's name is the one within its
