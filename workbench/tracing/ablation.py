@@ -27,7 +27,8 @@ def ablate(
     metric: Metric = "logit_diff",
     form: Form | None = None,
 ) -> Ablation:
-    """The metric with the outputs of some heads, MLPs or neurons set to zero at all positions: a necessity check.
+    """Measure a metric with the outputs of some heads, MLPs or neurons set to zero at all positions. It checks whether
+    the model needs them.
 
     Args:
         model: A base or edited model; it is not changed.
@@ -77,7 +78,7 @@ def _zero(indices: list[int]) -> Change:
 
 
 def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = None) -> tuple[Tensor, TracedPrompt]:
-    """Attention weights of every query head on the traced text, in one forward pass.
+    """Read the attention weights of every query head on the traced text, in one forward pass.
 
     Returns:
         Weights [layer, head, query, key] on the CPU, each row summing to 1; and the traced text.
@@ -106,7 +107,7 @@ def _patterns(model: LoadedModel, fact: Fact, form: Form | None, layers: Sequenc
 def attention_pattern(
     model: LoadedModel, fact: Fact, head: Component | str, *, form: Form | None = None
 ) -> pd.DataFrame:
-    """Attention weights of one query head on the traced text: rows are queries, columns keys, both labelled
+    """Read the attention weights of one query head on the traced text. Rows are queries, columns keys, both labelled
     ``"position token"``; each row sums to 1.
 
     Raises:

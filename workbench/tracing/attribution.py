@@ -76,7 +76,7 @@ def attribute(  # type: ignore[misc]
     on_layer: OnLayerOfUnit | None = None,
     progress: bool = True,
 ) -> EffectMap | dict[AttributionUnit, EffectMap]:
-    """How much each head, MLP or neuron supports the answer, summed over positions.
+    """Measure how much each head, MLP or neuron supports the answer, summed over positions.
 
     ``attribution`` and ``patching`` estimate the same quantity: the metric's change when the component's clean
     activation replaces the corrupted one at all positions. ``agreement`` compares the two by rank.
@@ -240,7 +240,7 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
 
 
 def agreement(first: EffectMap, second: EffectMap) -> float:
-    """Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
+    """Compute Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
 
     Raises:
         ValueError: The maps have different shapes.

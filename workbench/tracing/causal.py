@@ -73,7 +73,8 @@ def causal_trace(  # type: ignore[misc]
     on_layer: OnLayer | None = None,
     progress: bool = True,
 ) -> EffectMap | dict[TraceSite, EffectMap]:
-    """Indirect effect of every (layer, position): the metric with one clean state restored, minus the corrupted one.
+    """Measure the indirect effect of every (layer, position): the metric with one clean state restored, minus the
+    corrupted one.
 
     Args:
         model: A base or edited model; it is not changed.

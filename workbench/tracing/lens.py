@@ -26,7 +26,8 @@ def lens(
     refusal: str | None = None,
     start: str = "",
 ) -> Lens:
-    """Probability and rank of the old answer's, the new one's and the refusal's first token after every layer.
+    """Read the logit lens: probability and rank of the old answer's, the new one's and the refusal's first token after
+    every layer.
 
     Args:
         model: A base or edited model; it is not changed. Both are read on the base model's own text.
