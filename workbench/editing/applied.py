@@ -88,8 +88,8 @@ def applied(
     *,
     stack: bool = False,
 ) -> Iterator[LoadedModel]:
-    """An edited model for the length of a ``with`` block. The given model is not changed, so nested and repeated use is
-    safe, and both can be used side by side.
+    """Give the edited model for the length of a ``with`` block. The given model is not changed, so nested and repeated
+    use is safe, and both can be used side by side.
 
     Args:
         model: The edit's base (or, with ``stack``, an edited model over it).

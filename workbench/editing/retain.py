@@ -25,8 +25,8 @@ def default_retain(
     seed: int = 0,
     progress: bool = True,
 ) -> FactSet:
-    """Known facts of the pool with the role ``"retain"``: neighbours of the edited facts first, then the other
-    relations in turn, so that every relation has its share.
+    """Choose known facts of the pool with the role ``"retain"``. Neighbours of the edited facts come first, then the
+    other relations in turn, so that every relation has its share.
 
     Args:
         model: The base model.

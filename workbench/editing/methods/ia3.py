@@ -53,7 +53,7 @@ HALVINGS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class IA3(TrainedRecipe):
-    """The settings of an IA3 edit. Frozen and validated; ``Recipe.named`` gives the four built-in ones.
+    """The settings of an IA3 edit. They are frozen and validated; ``Recipe.named`` gives the four built-in ones.
 
     Each stage trains its own IA3 gates, starting from 1, on top of the stages before it. See ``TrainedRecipe`` for the
     loss and the settings that other methods share.
