@@ -31,7 +31,8 @@ SHARES = ("efficacy", "paraphrase", "neighbourhood")
 def counterfact_rates(
     model: LoadedModel, edit: Edit, *, stages: Sequence[str] | None = None, pool: FactSet | None = None, seed: int = 0
 ) -> dict[str, dict[str, Rate]]:
-    """Efficacy, paraphrase and neighbourhood scores, their harmonic mean, and fluency, before and after an edit.
+    """Measure CounterFact's scores before and after an edit: efficacy, paraphrase, neighbourhood, their harmonic mean,
+    and fluency.
 
     An answer wins where its negative log-likelihood, nats per token, is the lower one.
 

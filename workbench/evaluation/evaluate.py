@@ -291,7 +291,7 @@ def _rows(
 def answer_probabilities(
     model: LoadedModel, fact: Fact, *, edit: Edit | None = None, strength: float = 1.0
 ) -> Mapping[str, Mapping[str, float]]:
-    """Probabilities of the old answer, the target and the refusal, before and after each stage of an edit.
+    """Measure the probabilities of the old answer, the target and the refusal, before and after each stage of an edit.
 
     They are full-sequence probabilities of the tokens that may stand at the answer's place, after the base model's own
     answer up to there ("The capital of France is"). The refusal is the one that the edit teaches: the sentence broken
@@ -334,7 +334,7 @@ def answer_probabilities(
 
 
 def ask(model: LoadedModel, question: str, *, max_new_tokens: int = 24) -> str:
-    """The model's greedy answer to a question in chat form.
+    """Ask the model a question in chat form, and return its greedy answer.
 
     Example:
         >>> wb.ask(model, "What is the capital of France?")

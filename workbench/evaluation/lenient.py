@@ -12,7 +12,7 @@ from workbench.types.intervals import wilson
 
 
 def lenient_rates(report: EvalReport, facts: FactSet) -> dict[str, Rate]:
-    """Leniently counted rates of a report's last stage.
+    """Count the answers of a report's last stage leniently.
 
     Args:
         report: An evaluation of one edited fact.
