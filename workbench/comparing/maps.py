@@ -24,7 +24,7 @@ MAP_SITES: tuple[MapSite, ...] = ("resid", "mlp", "attn", "head")
 
 @dataclass(frozen=True, eq=False)
 class MapComparison:
-    """A map before an edit, after it, and after minus before (baselines too).
+    """Three maps: before an edit, after it, and after minus before (of the baselines too).
 
     Args:
         before, after, difference: Of the same places, in units of the same metric.
@@ -64,7 +64,7 @@ def compare_maps(
     cancel: threading.Event | None = None,
     progress: bool = True,
 ) -> MapComparison:
-    """A causal trace, or the head attribution map, before and after an edit.
+    """Compute a causal trace, or the head attribution map, before and after an edit.
 
     Args:
         model: The edit's base; it is not changed.
