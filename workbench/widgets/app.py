@@ -33,7 +33,7 @@ _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 class Workbench(Panel):
-    """Trace, click, edit, compare, probe.
+    """All panels in one: trace a fact, click components, edit them, compare and probe.
 
     Args:
         model: A base model; it is not changed.

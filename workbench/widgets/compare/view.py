@@ -43,7 +43,7 @@ _STYLE = {"description_width": "72px"}
 
 
 class CompareView(RunPanel[MapComparison]):
-    """What an edit changed, side by side.
+    """The panel shows what an edit changed, before and after side by side.
 
     Args:
         model: The edit's base; it is not changed.

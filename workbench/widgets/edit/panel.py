@@ -28,7 +28,7 @@ from workbench.widgets.shared.text_card import text_card_png
 
 
 class EditPanel(RunPanel[EvalReport]):
-    """Run an edit and its evaluation from a cell.
+    """The panel runs an edit and its evaluation from a cell.
 
     Args:
         model: A base model; it is not changed.

@@ -34,7 +34,7 @@ _STYLE = {"description_width": "72px"}
 
 
 class FactChooser(Panel):
-    """Choose a fact from a searchable list, or write a new one.
+    """The panel lets one choose a fact from a searchable list, or write a new one.
 
     Args:
         model: The model whose knowledge is marked and that is traced; for an edited one, its base.

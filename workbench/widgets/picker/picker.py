@@ -34,7 +34,7 @@ from workbench.widgets.shared.panel import Panel
 
 
 class CircuitPicker(Panel):
-    """See where a fact lives, and click what to edit.
+    """The panel shows where a fact lives, and a click picks what to edit.
 
     Args:
         model: The model; it is not changed.

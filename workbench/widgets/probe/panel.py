@@ -31,7 +31,7 @@ _ROW = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 class ProbePanel(RunPanel[ProbeReport]):
-    """Search an edited model for what is left of the old fact.
+    """The panel searches an edited model for what is left of the old fact.
 
     Args:
         model: The edit's base; it is not changed.
