@@ -166,7 +166,7 @@ class LoadedModel:
         return getattr(self.hf.config, "_attn_implementation", None), self._written()
 
     def token_ids(self, text: str) -> list[int]:
-        """Token ids of a text exactly as written: no special tokens are added.
+        """Tokenise a text exactly as written: no special tokens are added.
 
         Example:
             >>> ids = model.token_ids(" Paris")
