@@ -26,7 +26,7 @@ _TEMPLATE_LISTS = ("paraphrases", "heldout", "cloze_paraphrases")
 
 
 def load_facts(path: str | Path | None = None, *, schema: Schema | None = None, on_error: Any = "raise") -> FactSet:
-    """The bundled facts (CC0), or facts from a file (see ``workbench.facts.datasets.read_facts``).
+    """Load the bundled facts (CC0), or facts from a file (see ``workbench.facts.datasets.read_facts``).
 
     Args:
         path: None for the bundled set, or a ``.jsonl``, ``.json`` or ``.csv`` file.
@@ -124,7 +124,7 @@ def known_facts(
     progress: bool = True,
     use_cache: bool = True,
 ) -> FactSet:
-    """The facts that the model answers correctly in greedy free generation.
+    """Ask the model every fact, and keep those that it answers correctly in greedy free generation.
 
     Which facts a model knows depends on the form, so both are measured; ``.forms`` of the result says which. A cloze's
     continuation counts up to its first sentence end.
