@@ -27,7 +27,7 @@ _MAP_NAME = re.compile(r"[\w-]{1,60}", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What a researcher has so far.
+    """A session holds what a researcher has so far: the fact, what is picked, the maps, the edit and its results.
 
     Args:
         fact: The fact.
