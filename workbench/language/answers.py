@@ -116,7 +116,7 @@ _DONT_KNOW_ALONE = re.compile(r"\W*(?:not|un)\s?(?:sure|certain|known|clear)\b",
 
 
 def classify(text: str, fact: Fact, *, nll: float | None = None) -> AnswerClass:
-    """The class of a generated text, by the decision table above.
+    """Sort a generated text into its class, by the decision table above.
 
     Args:
         text: The whole completion, without the prompt.

@@ -101,7 +101,7 @@ def traced_prompt(
     start: str = "",
     needs_subject: bool = True,
 ) -> TracedPrompt:
-    """The text to trace and the token to ask for (see the module's docstring).
+    """Make the text to trace, and choose the token to ask for (see the module's docstring).
 
     Args:
         model: The model; for an edited one the base writes the answer, so that both are traced on one text.
