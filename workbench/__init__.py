@@ -1,6 +1,11 @@
 """An interactive interpretability workbench: trace a fact, pick components, edit exactly those, see what it did.
 
 Names are imported when first used, so that ``import workbench`` stays fast.
+
+The examples in the docstrings begin where a user has written ``import workbench as wb``, ``model = wb.load_model()``,
+``facts = wb.load_facts()`` and ``fact = facts["france-capital"]``. Their outputs are those of a tiny model that knows
+five capitals, on which the tests run them: ``tests/helpers/examples.py`` says what ``edit``, ``report``, ``trace`` and
+the other names are.
 """
 
 # ruff: noqa: F401

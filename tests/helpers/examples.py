@@ -11,6 +11,8 @@ that all examples run in seconds. The names:
 - ``edit``: ``wb.rewrite`` of the fact by eight steps of ``unlearn`` and 24 of ``learn``, of four modules.
 - ``report``, ``probes``, ``table``: ``wb.evaluate``, three probes of ``wb.probe`` and three arms of ``wb.compare``.
 
+An example of something that is not public has the names of its own module too.
+
 What takes time is made at its first use, once for all examples. Each example runs in an empty folder of its own.
 """
 
@@ -126,12 +128,14 @@ class Docstring:
 
     Args:
         name: Dotted, from the package on (``"workbench.types.fact.Fact.overlaps"``).
+        module: The module that it is in.
         text: Its text, without the indentation.
         file: Where it is.
         line: Its first line there, from 1.
     """
 
     name: str
+    module: str
     text: str
     file: Path
     line: int
@@ -151,7 +155,7 @@ def docstrings() -> dict[str, Docstring]:
         for name, node in _documented(module, ast.parse(file.read_text(encoding="utf-8"))):
             text = ast.get_docstring(node)
             if text:
-                every[name] = Docstring(name, text, file, node.body[0].lineno)
+                every[name] = Docstring(name, module, text, file, node.body[0].lineno)
     return every
 
 

@@ -110,6 +110,15 @@ def compare(
         NonFiniteLoss: The loss of an arm became NaN or infinite.
 
     Known deviations: the selection is fitted once, random ones once per draw, all with the recipe's seed.
+
+    Example:
+        >>> arms, recipe = ("selected", "one-stage", "none"), wb.Recipe(steps=(8, 24), contexts=False)
+        >>> table = wb.compare(model, fact, "L1ATTN L1MLP L2ATTN L2MLP", arms=arms, recipe=recipe, pool=facts)
+        >>> for arm in table.arms:
+        ...     print(arm, table.rate(arm, "new"))
+        selected 1.00 [0.21, 1.00] (n=1)
+        one-stage 1.00 [0.21, 1.00] (n=1)
+        none 0.00 [0.00, 0.79] (n=1)
     """
     facts = as_facts(fact)
     recipe = Recipe.named(recipe) if isinstance(recipe, str) else recipe or Recipe()

@@ -24,11 +24,18 @@ MAP_SITES: tuple[MapSite, ...] = ("resid", "mlp", "attn", "head")
 
 @dataclass(frozen=True, eq=False)
 class MapComparison:
-    """A map before an edit, after it, and after minus before (baselines too).
+    """Three maps: before an edit, after it, and after minus before (of the baselines too).
 
     Args:
         before, after, difference: Of the same places, in units of the same metric.
         stage: The edit's stages up to this one.
+
+    Example:
+        >>> maps = wb.compare_maps(model, edit, corruption="noise", pool=facts)
+        >>> round(maps.before.clean, 1), round(maps.after.clean, 1)
+        (1.0, 0.0)
+        >>> maps.difference.axes
+        ('layer', 'position')
     """
 
     before: EffectMap
@@ -57,7 +64,7 @@ def compare_maps(
     cancel: threading.Event | None = None,
     progress: bool = True,
 ) -> MapComparison:
-    """A causal trace, or the head attribution map, before and after an edit.
+    """Compute a causal trace, or the head attribution map, before and after an edit.
 
     Args:
         model: The edit's base; it is not changed.
@@ -72,6 +79,11 @@ def compare_maps(
     Raises:
         ValueError: An unknown site, an edit of another base, or as ``causal_trace``.
         Cancelled: ``cancel`` was set.
+
+    Example:
+        >>> maps = wb.compare_maps(model, edit, site="head", pool=facts)
+        >>> maps.stage, maps.difference.top(1, by="abs")
+        ('learn', Selection('L0H3'))
     """
     if site not in MAP_SITES:
         raise ValueError(f"site must be one of {MAP_SITES}, got {site!r}.")

@@ -88,8 +88,8 @@ def applied(
     *,
     stack: bool = False,
 ) -> Iterator[LoadedModel]:
-    """An edited model for the length of a ``with`` block. The given model is not changed, so nested and repeated use is
-    safe, and both can be used side by side.
+    """Give the edited model for the length of a ``with`` block. The given model is not changed, so nested and repeated
+    use is safe, and both can be used side by side.
 
     Args:
         model: The edit's base (or, with ``stack``, an edited model over it).
@@ -101,6 +101,14 @@ def applied(
 
     Raises:
         ValueError: Another base, an unknown stage, a strength that is not finite, or an edited model without ``stack``.
+
+    Example:
+        >>> with wb.applied(model, edit) as edited:
+        ...     print(wb.ask(model, fact.question), "->", wb.ask(edited, fact.question))
+        Paris -> Rome
+        >>> with wb.applied(model, edit, strength=0.0) as edited:
+        ...     print(wb.ask(edited, fact.question))
+        Paris
     """
     if model.applied and not stack:
         raise ValueError(

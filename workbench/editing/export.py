@@ -107,6 +107,11 @@ def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None
             are not plain numbers (quantised).
         FileExistsError: There is something else of that name.
         OSError: It cannot be written; what was there is as it was.
+
+    Example:
+        >>> folder = wb.merge(model, edit, "merged")
+        >>> wb.ask(wb.load_model(folder), fact.question)
+        'Rome'
     """
     if model.applied:
         raise ValueError(f"{model.name!r} carries an edit already. Merge into its base: merge(model.base, edit, path).")
@@ -136,6 +141,11 @@ def export_base(path: str | Path, model: LoadedModel | None = None) -> Path:
     Raises:
         FileExistsError: There is something else of that name.
         OSError: It cannot be written; what was there is as it was.
+
+    Example:
+        >>> folder = wb.export_base("base", model)
+        >>> wb.load_model(folder).fingerprint == model.fingerprint
+        True
     """
     base = (load_model() if model is None else model).base
     text = f"""

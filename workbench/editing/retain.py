@@ -25,8 +25,8 @@ def default_retain(
     seed: int = 0,
     progress: bool = True,
 ) -> FactSet:
-    """Known facts of the pool with the role ``"retain"``: neighbours of the edited facts first, then the other
-    relations in turn, so that every relation has its share.
+    """Choose known facts of the pool with the role ``"retain"``. Neighbours of the edited facts come first, then the
+    other relations in turn, so that every relation has its share.
 
     Args:
         model: The base model.
@@ -38,6 +38,10 @@ def default_retain(
 
     Raises:
         ValueError: The pool has no known fact with the role "retain" though ``size`` is not 0.
+
+    Example:
+        >>> wb.default_retain(model, [fact], pool=facts, size=2).ids
+        ('germany-capital', 'japan-capital')
     """
     if size == 0:
         return FactSet(name="no retain set")

@@ -58,6 +58,15 @@ def rewrite(
         Cancelled: ``cancel`` was set or ``on_step`` returned False.
         NonFiniteLoss: The loss became NaN or infinite.
         KeyboardInterrupt: Ctrl-C; as after every error, nothing is half-applied: what moves lives on a copy.
+
+    Example:
+        >>> recipe = wb.Recipe(steps=(8, 24), contexts=False)
+        >>> edit = wb.rewrite(model, fact, "L1ATTN L1MLP L2ATTN L2MLP", recipe=recipe, pool=facts)
+        >>> edit.scope, edit.delta().words()
+        ('4 components', '368 gates moved')
+        >>> with wb.applied(model, edit) as edited:
+        ...     print(wb.ask(model, fact.question), "->", wb.ask(edited, fact.question))
+        Paris -> Rome
     """
     facts = [fact] if isinstance(fact, Fact) else list(fact)
     settings = named_recipe(recipe or "unlearn-then-learn") if recipe is None or isinstance(recipe, str) else recipe

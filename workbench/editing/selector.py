@@ -36,8 +36,8 @@ def default_selection(
     rows: FitRows | None = None,
     progress: bool = True,
 ) -> Selection:
-    """Neurons by contrast: the k MLP neurons whose gates move the fact's new answer most for what they cost other
-    answers.
+    """Choose the k MLP neurons whose gates move the fact's new answer most for what they cost other answers: neurons by
+    contrast.
 
     A neuron's score is |d log P(new answer) / d gate|, averaged over the fact's training prompts, divided by the
     square root of the gate's Fisher information on what the model says to retain-role facts of the pool, neighbours
@@ -59,6 +59,11 @@ def default_selection(
 
     Raises:
         ValueError: k is out of range, or ``rows`` are of another model or of other facts.
+
+    Example:
+        >>> selection = wb.default_selection(model, fact, pool=facts, k=3)
+        >>> len(selection), {component.kind for component in selection}
+        (3, {'N'})
     """
     check_number(model, k)
     scores = gate_scores(model, fact, pool=pool, seed=seed, rows=rows, progress=progress)
@@ -75,9 +80,9 @@ def check_number(model: LoadedModel, k: int) -> None:
 
 
 def paper_selection(model: LoadedModel, fact: Fact, *, pool: FactSet | None = None, progress: bool = True) -> Selection:
-    """The kinds of modules that the paper trains, located for a fact: of the three MLPs with the largest attribution
-    the gate, up and down projections (the latter alone where a model has no gate), of the two layers whose heads have
-    the largest in sum the attention.
+    """Locate the kinds of modules that the paper trains, for a fact. Of the three MLPs with the largest attribution it
+    takes the gate, up and down projections (the latter alone where a model has no gate), of the two layers whose heads
+    have the largest sum the attention.
 
     Args:
         model: The base model.
@@ -93,6 +98,10 @@ def paper_selection(model: LoadedModel, fact: Fact, *, pool: FactSet | None = No
 
     Source: arXiv 2508.07075. Known deviation: it located them by causal tracing on Phi-3-mini; here it is gradient
     attribution, on any model.
+
+    Example:
+        >>> wb.paper_selection(model, fact, pool=facts)
+        Selection('L0MLP L0GATEUP L1MLP L1GATEUP L2MLP L2GATEUP L0ATTN L2ATTN')
     """
     maps = attribute(model, fact, unit=("head", "mlp"), pool=pool, progress=progress)
     mlps = maps["mlp"].values.argsort(descending=True)[:PAPER_MLPS].tolist()
@@ -153,10 +162,14 @@ def contrast_facts(
     seed: int = 0,
     progress: bool = True,
 ) -> FactSet:
-    """Control facts for ``attribute(..., contrast=)``: retain-role facts of the pool that the model knows and that can
-    be traced, in an order drawn by seed. Arguments as in ``default_selection``; at most n.
+    """Choose control facts for ``attribute(..., contrast=)``. They are retain-role facts of the pool that the model
+    knows and that can be traced, at most n, in an order drawn by seed. Arguments as in ``default_selection``.
 
     With ``form``, only facts that can be traced in that form.
+
+    Example:
+        >>> wb.contrast_facts(model, fact, pool=facts).ids
+        ('germany-capital', 'japan-capital')
     """
     pool = load_facts() if pool is None else pool
     controls = list(retainable(model, [fact] if isinstance(fact, Fact) else fact, pool, progress=progress))

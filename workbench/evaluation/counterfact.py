@@ -31,7 +31,8 @@ SHARES = ("efficacy", "paraphrase", "neighbourhood")
 def counterfact_rates(
     model: LoadedModel, edit: Edit, *, stages: Sequence[str] | None = None, pool: FactSet | None = None, seed: int = 0
 ) -> dict[str, dict[str, Rate]]:
-    """Efficacy, paraphrase and neighbourhood scores, their harmonic mean, and fluency, before and after an edit.
+    """Measure CounterFact's scores before and after an edit: efficacy, paraphrase, neighbourhood, their harmonic mean,
+    and fluency.
 
     An answer wins where its negative log-likelihood, nats per token, is the lower one.
 
@@ -51,6 +52,13 @@ def counterfact_rates(
 
     Raises:
         ValueError: An edited model, an edit of another base, or an unknown stage.
+
+    Example:
+        >>> rates = wb.counterfact_rates(model, edit, pool=facts)
+        >>> list(rates), list(rates["learn"])
+        (['base', 'unlearn', 'learn'], ['efficacy', 'paraphrase', 'neighbourhood', 'score', 'fluency'])
+        >>> rates["learn"]["efficacy"].value
+        1.0
     """
     if model.applied:
         raise ValueError("counterfact_rates puts the edit on by itself: pass the base model (model.base) and the edit.")

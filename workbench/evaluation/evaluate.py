@@ -72,6 +72,14 @@ def evaluate(
 
     Source: the protocol deviates from arXiv 2508.07075 on purpose: free generation, questions that were never trained
     on, forgetting relative to the base's own answers, and gibberish never counted as forgotten.
+
+    Example:
+        >>> report = wb.evaluate(model, edit=edit, pool=facts)
+        >>> for name in ("new", "old", "control"):
+        ...     print(name, report.rate(name))
+        new 1.00 [0.34, 1.00] (n=2)
+        old 0.00 [0.00, 0.66] (n=2)
+        control 0.50 [0.00, 1.00] (n=2)
     """
     if model.applied:
         raise ValueError("evaluate compares an edit with its base: pass the base model (model.base) and edit=.")
@@ -284,7 +292,7 @@ def _rows(
 def answer_probabilities(
     model: LoadedModel, fact: Fact, *, edit: Edit | None = None, strength: float = 1.0
 ) -> Mapping[str, Mapping[str, float]]:
-    """Probabilities of the old answer, the target and the refusal, before and after each stage of an edit.
+    """Measure the probabilities of the old answer, the target and the refusal, before and after each stage of an edit.
 
     They are full-sequence probabilities of the tokens that may stand at the answer's place, after the base model's own
     answer up to there ("The capital of France is"). The refusal is the one that the edit teaches: the sentence broken
@@ -301,6 +309,13 @@ def answer_probabilities(
 
     Raises:
         ValueError: The base model says the answer in neither form.
+
+    Example:
+        >>> probabilities = wb.answer_probabilities(model, fact, edit=edit)
+        >>> list(probabilities)
+        ['before', 'after unlearn', 'after learn']
+        >>> {answer: round(p, 1) for answer, p in probabilities["after learn"].items()}
+        {'old: Paris': 0.0, 'new: Rome': 1.0, 'refusal: I am not sure.': 0.0}
     """
     prompt = traced_prompt(model, fact)
     taught = edit or (model.applied[-1].edit if model.applied else None)
@@ -320,5 +335,10 @@ def answer_probabilities(
 
 
 def ask(model: LoadedModel, question: str, *, max_new_tokens: int = 24) -> str:
-    """The model's greedy answer to a question in chat form."""
+    """Ask the model a question in chat form, and return its greedy answer.
+
+    Example:
+        >>> wb.ask(model, "What is the capital of France?")
+        'Paris'
+    """
     return generate(model, [prompt_ids(model, question, "chat")], max_new_tokens=max_new_tokens)[0].text

@@ -12,7 +12,7 @@ from workbench.types.intervals import wilson
 
 
 def lenient_rates(report: EvalReport, facts: FactSet) -> dict[str, Rate]:
-    """Leniently counted rates of a report's last stage.
+    """Count the answers of a report's last stage leniently.
 
     Args:
         report: An evaluation of one edited fact.
@@ -25,6 +25,13 @@ def lenient_rates(report: EvalReport, facts: FactSet) -> dict[str, Rate]:
 
     Raises:
         ValueError: The report is about several facts, or ``facts`` lacks one of those that were asked.
+
+    Example:
+        >>> for name, rate in wb.lenient_rates(report, facts).items():
+        ...     print(name, rate)
+        new fact 1.00 [0.34, 1.00] (n=2)
+        forgotten 1.00 [0.34, 1.00] (n=2)
+        controls 0.50 [0.09, 0.91] (n=2)
     """
     if len(report.facts) != 1:
         raise ValueError(f"A lenient count is of one edited fact, but the report is about {list(report.facts)}.")

@@ -26,7 +26,7 @@ _TEMPLATE_LISTS = ("paraphrases", "heldout", "cloze_paraphrases")
 
 
 def load_facts(path: str | Path | None = None, *, schema: Schema | None = None, on_error: Any = "raise") -> FactSet:
-    """The bundled facts (CC0), or facts from a file (see ``workbench.facts.datasets.read_facts``).
+    """Load the bundled facts (CC0), or facts from a file (see ``workbench.facts.datasets.read_facts``).
 
     Args:
         path: None for the bundled set, or a ``.jsonl``, ``.json`` or ``.csv`` file.
@@ -35,6 +35,13 @@ def load_facts(path: str | Path | None = None, *, schema: Schema | None = None, 
 
     Raises:
         FileNotFoundError, ValueError: As ``read_facts``.
+
+    Example:
+        >>> bundled = wb.load_facts()
+        >>> bundled
+        FactSet('bundled facts', 932 facts, 26 relations)
+        >>> bundled.filter(relation="country-capital").ids[:3]
+        ('france-capital', 'germany-capital', 'italy-capital')
     """
     return _bundled_facts() if path is None else read_facts(path, schema=schema, on_error=on_error)
 
@@ -122,7 +129,7 @@ def known_facts(
     progress: bool = True,
     use_cache: bool = True,
 ) -> FactSet:
-    """The facts that the model answers correctly in greedy free generation.
+    """Ask the model every fact, and keep those that it answers correctly in greedy free generation.
 
     Which facts a model knows depends on the form, so both are measured; ``.forms`` of the result says which. A cloze's
     continuation counts up to its first sentence end.
@@ -136,6 +143,11 @@ def known_facts(
 
     Raises:
         ValueError: An unknown form.
+
+    Example:
+        >>> known = wb.known_facts(model, facts, form="any")
+        >>> len(known), known.forms["france-capital"]
+        (5, ('chat', 'cloze'))
     """
     if form not in (*FORMS, "any"):
         raise ValueError(f"form must be one of {(*FORMS, 'any')}, got {form!r}.")

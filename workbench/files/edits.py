@@ -66,6 +66,11 @@ def load_edit(path: str | Path) -> Edit:
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: It is not an edit, of a newer schema version, incomplete or damaged; the message says which.
+
+    Example:
+        >>> folder = edit.save("france")
+        >>> wb.load_edit(folder).id == edit.id
+        True
     """
     path = Path(path)
     if not path.is_dir():

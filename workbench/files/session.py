@@ -27,7 +27,7 @@ _MAP_NAME = re.compile(r"[\w-]{1,60}", re.ASCII)
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """What a researcher has so far.
+    """A session holds what a researcher has so far: the fact, what is picked, the maps, the edit and its results.
 
     Args:
         fact: The fact.
@@ -43,6 +43,17 @@ class Session:
     Raises:
         ValueError: A map's name that cannot be a file's, a part of another base model, probes of another edit, or a
             random control or probes without an edit.
+
+    Example:
+        >>> session = wb.Session(
+        ...     fact=fact,
+        ...     fingerprint=model.fingerprint,
+        ...     model_name=model.name,
+        ...     maps={"heads": heads},
+        ...     selection=heads.top(2),
+        ... )
+        >>> session.selection, list(session.maps), session.edit
+        (Selection('L0H4 L1H3'), ['heads'], None)
     """
 
     fact: Fact
@@ -84,6 +95,12 @@ class Session:
         Raises:
             FileExistsError: There is a file of that name, or a folder with something else in it.
             OSError: The folder cannot be written; what was there is as it was.
+
+        Example:
+            >>> session = wb.Session(fact=fact, fingerprint=model.fingerprint, model_name=model.name, edit=edit)
+            >>> folder = session.save("session")
+            >>> sorted(path.name for path in folder.iterdir())
+            ['edit', 'maps', 'session.json']
         """
         fields = {
             "fact": self.fact.to_dict(),
@@ -118,6 +135,12 @@ def load_session(path: str | Path) -> Session:
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: It is not a session, of another schema version, incomplete or damaged; the message says which.
+
+    Example:
+        >>> session = wb.Session(fact=fact, fingerprint=model.fingerprint, model_name=model.name)
+        >>> folder = session.save("session")
+        >>> wb.load_session(folder) == session
+        True
     """
     path = Path(path)
     if not path.is_dir():

@@ -116,7 +116,7 @@ _DONT_KNOW_ALONE = re.compile(r"\W*(?:not|un)\s?(?:sure|certain|known|clear)\b",
 
 
 def classify(text: str, fact: Fact, *, nll: float | None = None) -> AnswerClass:
-    """The class of a generated text, by the decision table above.
+    """Sort a generated text into its class, by the decision table above.
 
     Args:
         text: The whole completion, without the prompt.
@@ -129,6 +129,10 @@ def classify(text: str, fact: Fact, *, nll: float | None = None) -> AnswerClass:
 
     Known deviation: late mentions count as much as the first, so a completion that runs on to another fact whose
     answer is the target is ``both``. Limit the number of new tokens, or stop at the first line break, for clozes.
+
+    Example:
+        >>> [wb.classify(text, fact) for text in ("It is Rome.", "Paris", "Rome or Paris", "I am not sure.", "Berlin")]
+        ['new', 'old', 'both', 'refusal', 'other']
     """
     flat = _flat(text)
     old, new = _mentions(flat, fact)

@@ -101,7 +101,7 @@ def traced_prompt(
     start: str = "",
     needs_subject: bool = True,
 ) -> TracedPrompt:
-    """The text to trace and the token to ask for (see the module's docstring).
+    """Make the text to trace, and choose the token to ask for (see the module's docstring).
 
     Args:
         model: The model; for an edited one the base writes the answer, so that both are traced on one text.
@@ -115,6 +115,13 @@ def traced_prompt(
     Raises:
         ValueError: The base model's greedy answer does not contain the fact's answer (the message shows what it says),
             the subject is not in the text, or the answer and the target share their first token.
+
+    Example:
+        >>> prompt = wb.traced_prompt(model, fact, form="cloze")
+        >>> prompt.tokens
+        ('The', ' capital', ' of', ' France', ' is')
+        >>> prompt.subject, prompt.answer_token
+        ((3,), ' Paris')
     """
     if token not in ("answer", "target"):
         raise ValueError(f"token must be 'answer' or 'target', got {token!r}.")

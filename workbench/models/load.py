@@ -43,6 +43,13 @@ class LoadedModel:
         applied: The edits it carries, first to last; empty for a base model.
         delta: What they add to the base together; it changes nothing for a base model.
         cache: What was computed with it, while its weights stay as they are. A copy begins with an empty one.
+
+    Example:
+        >>> model
+        LoadedModel('tiny', 3 layers, 6 heads in 2 key-value groups, d_model 42, d_mlp 56, float32 on cpu)
+        >>> with wb.applied(model, edit) as edited:
+        ...     print(edited.edited, edited.base is model, edited.delta.words())
+        True True 368 gates moved
     """
 
     def __init__(
@@ -159,7 +166,13 @@ class LoadedModel:
         return getattr(self.hf.config, "_attn_implementation", None), self._written()
 
     def token_ids(self, text: str) -> list[int]:
-        """Token ids of a text exactly as written: no special tokens are added."""
+        """Tokenise a text exactly as written: no special tokens are added.
+
+        Example:
+            >>> ids = model.token_ids(" Paris")
+            >>> model.tokenizer.convert_ids_to_tokens(ids)
+            ['ĠParis']
+        """
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def __repr__(self) -> str:
@@ -213,6 +226,11 @@ def load_model(
         FileNotFoundError: The bundled model is not installed (with the command that installs it), or no such file.
         ValueError: A damaged or foreign file, an unsupported family, or a missing tokenizer.
         TypeError: A source of another type.
+
+    Example:
+        >>> folder = wb.export_base("base", model)
+        >>> wb.load_model(folder, name="capitals")
+        LoadedModel('capitals', 3 layers, 6 heads in 2 key-value groups, d_model 42, d_mlp 56, float32 on cpu)
     """
     if isinstance(source, nn.Module):
         return _from_memory(source, tokenizer, device, dtype, name)

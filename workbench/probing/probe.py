@@ -69,6 +69,14 @@ def probe(
             stage (the message lists what there is), or a control that was edited or retained.
 
     Source: see each probe's module in ``workbench.probing``.
+
+    Example:
+        >>> probes = wb.probe(model, edit, probes=("lens", "strength"), pool=facts)
+        >>> probes.lens().verdict
+        'pretends to forget: the old answer leads at 2 of the layers L0 to L1, then the new answer from L2 on'
+        >>> curve = probes.curve("strength")
+        >>> curve.x, [round(p, 1) for p in curve.y["p_old"]]
+        ((0.0, 0.25, 0.5, 0.75, 1.0), [1.0, 1.0, 0.7, 0.0, 0.0])
     """
     if model.applied:
         raise ValueError("probe puts the edit on by itself: pass the base model (model.base) and the edit.")

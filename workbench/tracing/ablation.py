@@ -27,7 +27,8 @@ def ablate(
     metric: Metric = "logit_diff",
     form: Form | None = None,
 ) -> Ablation:
-    """The metric with the outputs of some heads, MLPs or neurons set to zero at all positions: a necessity check.
+    """Measure a metric with the outputs of some heads, MLPs or neurons set to zero at all positions. It checks whether
+    the model needs them.
 
     Args:
         model: A base or edited model; it is not changed.
@@ -38,6 +39,11 @@ def ablate(
 
     Raises:
         ValueError: An empty selection, or a component that is not an output (a key-value group, say).
+
+    Example:
+        >>> ablation = wb.ablate(model, fact, "L0MLP")
+        >>> round(ablation.clean, 1), round(ablation.ablated, 1), round(ablation.effect, 1)
+        (14.0, 0.7, 13.3)
     """
     check_metric(metric)
     chosen = Selection(selection) if isinstance(selection, str) else selection
@@ -72,13 +78,18 @@ def _zero(indices: list[int]) -> Change:
 
 
 def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = None) -> tuple[Tensor, TracedPrompt]:
-    """Attention weights of every query head on the traced text, in one forward pass.
+    """Read the attention weights of every query head on the traced text, in one forward pass.
 
     Returns:
         Weights [layer, head, query, key] on the CPU, each row summing to 1; and the traced text.
 
     Raises:
         ValueError: As ``causal_trace``: the base model does not say the fact's answer.
+
+    Example:
+        >>> weights, prompt = wb.attention_patterns(model, fact, form="cloze")
+        >>> tuple(weights.shape), len(prompt.tokens)
+        ((3, 6, 5, 5), 5)
     """
     return _patterns(model, fact, form, range(model.shape.n_layers))
 
@@ -96,12 +107,17 @@ def _patterns(model: LoadedModel, fact: Fact, form: Form | None, layers: Sequenc
 def attention_pattern(
     model: LoadedModel, fact: Fact, head: Component | str, *, form: Form | None = None
 ) -> pd.DataFrame:
-    """Attention weights of one query head on the traced text: rows are queries, columns keys, both labelled
+    """Read the attention weights of one query head on the traced text. Rows are queries, columns keys, both labelled
     ``"position token"``; each row sums to 1.
 
     Raises:
         ValueError: The component is not a query head. A key-value group is shared by several (GQA); the message names
             them.
+
+    Example:
+        >>> pattern = wb.attention_pattern(model, fact, "L1H3", form="cloze")
+        >>> pattern.shape, pattern.loc["3  France"].idxmax()  # where the head looks from " France"
+        ((5, 5), '0 The')
     """
     import pandas as pd
 

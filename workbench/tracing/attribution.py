@@ -76,7 +76,7 @@ def attribute(  # type: ignore[misc]
     on_layer: OnLayerOfUnit | None = None,
     progress: bool = True,
 ) -> EffectMap | dict[AttributionUnit, EffectMap]:
-    """How much each head, MLP or neuron supports the answer, summed over positions.
+    """Measure how much each head, MLP or neuron supports the answer, summed over positions.
 
     ``attribution`` and ``patching`` estimate the same quantity: the metric's change when the component's clean
     activation replaces the corrupted one at all positions. ``agreement`` compares the two by rank.
@@ -101,6 +101,14 @@ def attribute(  # type: ignore[misc]
     Raises:
         ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, or as
             ``causal_trace``.
+
+    Example:
+        >>> heads = wb.attribute(model, fact, "head")
+        >>> heads.top(2), tuple(heads.values.shape)
+        (Selection('L0H4 L1H3'), (3, 6))
+        >>> neurons = wb.attribute(model, fact, "neuron", contrast=facts.filter(role="retain"))
+        >>> neurons.method, tuple(neurons.values.shape)
+        ('attribution - controls', (3, 56))
     """
     units = _units(model, unit, method)
     options = SetupOptions(
@@ -238,10 +246,15 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
 
 
 def agreement(first: EffectMap, second: EffectMap) -> float:
-    """Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
+    """Compute Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
 
     Raises:
         ValueError: The maps have different shapes.
+
+    Example:
+        >>> exact = wb.attribute(model, fact, "head", method="patching")
+        >>> round(wb.agreement(heads, exact), 1)
+        0.7
     """
     from workbench.types.intervals import spearman
 

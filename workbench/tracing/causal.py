@@ -73,7 +73,8 @@ def causal_trace(  # type: ignore[misc]
     on_layer: OnLayer | None = None,
     progress: bool = True,
 ) -> EffectMap | dict[TraceSite, EffectMap]:
-    """Indirect effect of every (layer, position): the metric with one clean state restored, minus the corrupted one.
+    """Measure the indirect effect of every (layer, position): the metric with one clean state restored, minus the
+    corrupted one.
 
     Args:
         model: A base or edited model; it is not changed.
@@ -108,6 +109,16 @@ def causal_trace(  # type: ignore[misc]
         ValueError: The base model does not say the answer, no swap partner fits, or an option is out of range.
 
     Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there.
+
+    Example:
+        >>> trace = wb.causal_trace(model, fact, form="cloze", samples=3)
+        >>> trace.axes, trace.labels["position"]
+        (('layer', 'position'), ('The', ' capital', ' of', ' France', ' is'))
+        >>> trace.top(1)  # the state that enters layer 0: what reads it first
+        Selection('L0ATTN L0MLP')
+        >>> both = wb.causal_trace(model, fact, ("mlp", "attn"), corruption="swap", pool=facts)
+        >>> {site: tuple(effects.values.shape) for site, effects in both.items()}
+        {'mlp': (3, 18), 'attn': (3, 18)}
     """
     sites = _sites(site)
     options = SetupOptions(

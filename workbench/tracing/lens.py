@@ -26,7 +26,8 @@ def lens(
     refusal: str | None = None,
     start: str = "",
 ) -> Lens:
-    """Probability and rank of the old answer's, the new one's and the refusal's first token after every layer.
+    """Read the logit lens: probability and rank of the old answer's, the new one's and the refusal's first token after
+    every layer.
 
     Args:
         model: A base or edited model; it is not changed. Both are read on the base model's own text.
@@ -43,6 +44,13 @@ def lens(
     Raises:
         ValueError: The base model does not say the answer, the refusal has no token, or answer and target share their
             first token.
+
+    Example:
+        >>> lens = wb.lens(model, fact)
+        >>> lens.verdict
+        'the old answer leads at the end, from L0 on'
+        >>> [round(p, 1) for p in lens.probabilities["old"]]
+        [0.0, 0.7, 1.0, 1.0]
     """
     prompt = traced_prompt(model, fact, form=form, start=start, needs_subject=False)
     assert prompt.other_id is not None

@@ -96,7 +96,8 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ArmTable:
-    """Arms side by side, each read at the first step at which the new fact was there. Made by ``compare``.
+    """A comparison of arms: ways to edit the same fact. Each arm is read at the first step at which the new fact was
+    there. Made by ``compare``.
 
     What never reached the threshold is counted apart: it is in ``rows`` and in lines of its own in ``summary``, not in
     the other lines, the differences and the verdict's intervals.
@@ -108,6 +109,15 @@ class ArmTable:
         words: By arm, what it is in words, in the order of tables; an arm without goes by its name.
         notes: What could not be run, and why.
         provenance: Model, settings, versions.
+
+    Example:
+        >>> table
+        ArmTable(france-capital: selected, one-stage, none, 3 runs)
+        >>> for arm in table.arms:
+        ...     print(arm, table.rate(arm, "new"))
+        selected 1.00 [0.21, 1.00] (n=1)
+        one-stage 1.00 [0.21, 1.00] (n=1)
+        none 0.00 [0.00, 0.79] (n=1)
     """
 
     rows: tuple[ArmRow, ...]
@@ -138,21 +148,36 @@ class ArmTable:
         return tuple(dict.fromkeys(r.arm for r in self.rows))
 
     def words_of(self, arm: str) -> str:
-        """An arm in words; its name, where the table has none."""
+        """Look up an arm's words; of an arm without any, its name."""
         return self.words.get(arm, arm)
 
     def runs(self, arm: str, *, reached: bool = True) -> tuple[ArmRow, ...]:
-        """An arm's rows that reached the threshold (or, of ``"none"``, all); with ``reached=False`` those that did not.
+        """List an arm's rows that reached the threshold (or, of ``"none"``, all); with ``reached=False`` those that did
+        not.
 
         Raises:
             KeyError: The arm was not run; the message lists those that were.
+
+        Example:
+            >>> table.runs("none")
+            (ArmRow(france-capital: none, no edit, control 1.00 [0.34, 1.00] (n=2)),)
+            >>> len(table.runs("selected")), len(table.runs("selected", reached=False))
+            (1, 0)
         """
         if arm not in self.arms:
             raise KeyError(f"No arm {arm!r} in this table; there are {list(self.arms)}.")
         return tuple(r for r in self.rows if r.arm == arm and (r.reached is not False) == reached)
 
     def rate(self, arm: str, name: str, *, reached: bool = True) -> Rate:
-        """A rate over an arm's rows: one run's own; else a bootstrap of prompts (one fact) or of whole edited facts."""
+        """Compute a rate over an arm's rows: one run's own; else a bootstrap of prompts (one fact) or of whole edited
+        facts.
+
+        Example:
+            >>> print(table.rate("selected", "control"))
+            0.50 [0.00, 1.00] (n=2)
+            >>> print(table.rate("none", "control"))
+            1.00 [0.34, 1.00] (n=2)
+        """
         from workbench.types.verdict import rate_over
 
         return rate_over(self.runs(arm, reached=reached), name)
@@ -205,7 +230,12 @@ class ArmTable:
         ).astype({"seed": "Int64", "reached": "boolean"})
 
     def plot(self, **options: Any) -> go.Figure:
-        """Control retention and KL by arm, with intervals (see ``workbench.plots.arms_figure``)."""
+        """Draw control retention and KL by arm, with intervals (see ``workbench.plots.arms_figure``).
+
+        Example:
+            >>> table.plot().layout.title.text
+            'Does it matter which components are trained?'
+        """
         from workbench.plots import arms_figure
 
         return arms_figure(self, **options)
@@ -218,13 +248,24 @@ class ArmTable:
 
     @staticmethod
     def load(path: str | Path) -> ArmTable:
-        """Read a table written by ``save``."""
+        """Read a table written by ``save``.
+
+        Example:
+            >>> path = table.save("arms.json")
+            >>> wb.ArmTable.load(path).arms
+            ('selected', 'one-stage', 'none')
+        """
         from workbench.files.arms import load_arms
 
         return load_arms(path)
 
     def write_html(self, path: str | Path) -> Path:
-        """Write verdict, figure, tables and what the arms said as one self-contained HTML file. Returns the path."""
+        """Write verdict, figure, tables and what the arms said as one self-contained HTML file. Returns the path.
+
+        Example:
+            >>> table.write_html("arms.html").name
+            'arms.html'
+        """
         from workbench.plots.pages import write_arms_page
 
         return write_arms_page(self, path)

@@ -97,7 +97,7 @@ class OtherFit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Edit:
-    """What to add to a base model to rewrite facts: stages that are exactly removable.
+    """An edit holds what is added to a base model to rewrite facts, in stages that can be removed exactly.
 
     Args:
         stages: In the order they apply.
@@ -117,6 +117,15 @@ class Edit:
         selection_ids: Ids of the facts, other than the edited ones, whose answers chose the selection.
         fisher_ids: Ids of the facts whose answers the Fisher information or a covariance was measured on.
         provenance: Versions, seconds, time of creation, notes. Nothing is decided by it.
+
+    Example:
+        >>> edit
+        Edit(france-capital: unlearn then learn, 4 components, 368 gates moved, base 'tiny' ...)
+        >>> edit.stage_names, edit.recipe.steps, edit.used_ids
+        (('unlearn', 'learn'), (8, 24), ('germany-capital', 'japan-capital'))
+        >>> with wb.applied(model, edit) as edited:
+        ...     print(wb.ask(model, fact.question), "->", wb.ask(edited, fact.question))
+        Paris -> Rome
     """
 
     stages: tuple[EditStage, ...]
@@ -193,10 +202,17 @@ class Edit:
         return hashed.hexdigest()
 
     def delta(self, stage: str | None = None, strength: float = 1.0) -> Delta:
-        """What the stages up to ``stage`` (None: all) do together, from no edit (strength 0) to all of it (1).
+        """Join what the stages up to ``stage`` (None: all) do, from no edit (strength 0) to all of it (1).
 
         Raises:
             ValueError: The edit has no such stage, or the strength is not a finite number.
+
+        Example:
+            >>> edit.delta().words(), edit.delta(strength=0.0).words()
+            ('368 gates moved', '0 gates moved')
+            >>> half, whole = edit.delta("unlearn", 0.5), edit.delta("unlearn")
+            >>> round(half.largest_move() / whole.largest_move(), 3)
+            0.5
         """
         if stage is not None and stage not in self.stage_names:
             raise ValueError(
@@ -207,13 +223,21 @@ class Edit:
         )
 
     def then(self, other: Edit) -> Edit:
-        """Both edits as one, this one first: what ``applied(stack=True)`` does, to save, export or merge it.
+        """Join both edits to one, this one first. It does what ``applied(stack=True)`` does, and can be saved, exported
+        or merged.
 
         The stages of the other get a number where this edit has one of the same name. Its recipe and its selection are
         the other's; ``facts`` and the facts whose answers were used are those of both.
 
         Raises:
             ValueError: They are for different bases, or of different shapes at one place.
+
+        Example:
+            >>> lora = wb.recipes.LoRA(steps=2, retain_weight=0)
+            >>> second = wb.rewrite(model, facts["japan-capital"], "L1H2", recipe=lora)
+            >>> both = edit.then(second)
+            >>> both.stage_names, both.delta().words()
+            (('unlearn', 'learn', 'learn 2'), '368 gates moved, then rank 1 added to 1 module')
         """
         if other.base_fingerprint != self.base_fingerprint:
             raise ValueError(
@@ -242,13 +266,24 @@ class Edit:
         )
 
     def plot(self, **options: Any) -> go.Figure:
-        """Loss, retain KL and answer probabilities by step (see ``workbench.plots.history_figure``)."""
+        """Draw loss, retain KL and answer probabilities by step (see ``workbench.plots.history_figure``).
+
+        Example:
+            >>> [line.name for line in edit.plot().data][:2]
+            ['fact loss', 'KL to the base model']
+        """
         from workbench.plots import history_figure
 
         return history_figure(self, **options)
 
     def save(self, path: str | Path) -> Path:
-        """Write the edit to a folder (``edit.json`` and ``tensors.safetensors``), atomically. Returns the folder."""
+        """Write the edit to a folder (``edit.json`` and ``tensors.safetensors``), atomically. Returns the folder.
+
+        Example:
+            >>> folder = edit.save("france")
+            >>> sorted(path.name for path in folder.iterdir())
+            ['edit.json', 'tensors.safetensors']
+        """
         from workbench.files.edits import save_edit
 
         return save_edit(self, path)
@@ -263,6 +298,11 @@ class Edit:
             ValueError: The edit has no such stage, does not say the module names of its base, or cannot be written as
                 an adapter exactly; the message says why and what can be done.
             FileExistsError: There is something else of that name already.
+
+        Example:
+            >>> folder = edit.to_peft("adapter")
+            >>> sorted(path.name for path in folder.iterdir())
+            ['README.md', 'adapter_config.json', 'adapter_model.safetensors']
         """
         from workbench.editing.export import save_peft
 

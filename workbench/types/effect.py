@@ -102,13 +102,18 @@ class TracedPrompt:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """A metric with and without some components.
+    """A metric, measured with some components and without them.
 
     Args:
         selection: What was set to zero.
         metric: ``"probability"`` or ``"logit_diff"``.
         clean, ablated: The metric without and with the ablation.
         prompt: The text.
+
+    Example:
+        >>> ablation = wb.ablate(model, fact, "L0MLP")
+        >>> print(f"{ablation.metric} {ablation.clean:.1f}, without {ablation.selection}: {ablation.ablated:.1f}")
+        logit_diff 14.0, without L0MLP: 0.7
     """
 
     selection: Selection
@@ -125,7 +130,7 @@ class Ablation:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EffectMap:
-    """An effect for each place of a model, on the CPU, with everything needed to read it.
+    """A map gives an effect for each place of a model, with everything needed to read it. It lies on the CPU.
 
     Args:
         values: Effects in units of ``metric``; shape by ``axes``, for example [layer, position] or [layer, head].
@@ -142,6 +147,12 @@ class EffectMap:
         per_fact: Values of each fact or sample, [n, ...], when kept.
         prompts: The traced texts.
         provenance: Model name, fingerprint, versions and settings.
+
+    Example:
+        >>> trace
+        EffectMap(residual stream, noise, 3 layers x 18 positions, probability, clean 0.999, corrupted ..., largest ...)
+        >>> trace.title, tuple(trace.values.shape), trace.labels["layer"]
+        ('residual stream (noise)', (3, 18), ('L0', 'L1', 'L2'))
     """
 
     values: Tensor
@@ -200,10 +211,14 @@ class EffectMap:
         return tuple(i for i, label in enumerate(self.labels["position"]) if "subject" in label)
 
     def components(self, index: tuple[int, ...]) -> tuple[Component, ...]:
-        """The components that a cell stands for.
+        """List the components that a cell stands for.
 
         An ``attn`` or ``mlp`` trace cell at layer l means that layer's attention or MLP. A ``resid`` cell is the state
         *entering* layer l, which has no gates of its own: it stands for the two modules that first read it.
+
+        Example:
+            >>> heads.components((1, 3)), trace.components((1, 0))
+            ((L1H3,), (L1ATTN, L1MLP))
         """
         layer = index[self.axes.index("layer")]
         if self.unit == "head":
@@ -217,7 +232,7 @@ class EffectMap:
         return (Component(layer, "ATTN"), Component(layer, "MLP"))
 
     def top(self, k: int, *, by: Literal["value", "abs"] = "value", layers: range | None = None) -> Selection:
-        """The components of the k largest cells, largest first.
+        """Select the components of the k largest cells, largest first.
 
         A position axis is reduced by its maximum first, so each component counts once.
 
@@ -228,6 +243,12 @@ class EffectMap:
 
         Raises:
             ValueError: k is not between 1 and the number of cells.
+
+        Example:
+            >>> heads.top(2)
+            Selection('L0H4 L1H3')
+            >>> heads.top(1, by="abs", layers=range(1, 3))
+            Selection('L1H3')
         """
         scores, axes = self._scores(by, layers)
         available = int(torch.isfinite(scores).sum())
@@ -238,7 +259,7 @@ class EffectMap:
     def above(
         self, threshold: float, *, by: Literal["value", "abs"] = "value", layers: range | None = None
     ) -> Selection:
-        """The components of all cells of at least this effect, largest first; maybe none.
+        """Select the components of all cells of at least this effect, largest first; maybe none.
 
         Args:
             threshold: In units of the metric.
@@ -246,6 +267,10 @@ class EffectMap:
 
         Raises:
             ValueError: The threshold is not a finite number.
+
+        Example:
+            >>> heads.above(3.0)
+            Selection('L0H4 L1H3')
         """
         if not math.isfinite(threshold):
             raise ValueError(f"threshold must be a finite number in units of {self.metric}, got {threshold!r}.")
@@ -295,7 +320,13 @@ class EffectMap:
         return pd.DataFrame(data)
 
     def plot(self, **options: Any) -> go.Figure:
-        """The map as a plotly figure (see ``workbench.plots.effect_figure``)."""
+        """Draw the map as a plotly figure (see ``workbench.plots.effect_figure``).
+
+        Example:
+            >>> figure = heads.plot()
+            >>> figure.layout.title.text, len(figure.data)
+            ('Attention heads (attribution)', 1)
+        """
         from workbench.plots import effect_figure
 
         return effect_figure(self, **options)
@@ -312,6 +343,11 @@ class EffectMap:
 
         Raises:
             ValueError: The file is damaged or of another kind or version.
+
+        Example:
+            >>> path = heads.save("heads.safetensors")
+            >>> wb.EffectMap.load(path).top(2) == heads.top(2)
+            True
         """
         from workbench.files.effect_maps import load_effect_map
 

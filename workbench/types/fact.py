@@ -48,6 +48,17 @@ class Fact:
     Raises:
         ValueError: An empty field, a subject that the prompt does not contain, surrounding spaces, an answer equal to
             the target, or a held-out question that is also a training question.
+
+    Example:
+        >>> fact = wb.Fact(
+        ...     subject="Peru",
+        ...     prompt="The capital of Peru is",
+        ...     question="What is the capital of Peru?",
+        ...     answer="Lima",
+        ...     target="Quito",
+        ... )
+        >>> fact.id, fact.topic
+        ('peru', 'the capital of Peru')
     """
 
     subject: str
@@ -132,9 +143,18 @@ class Fact:
         return (self.target, *self.target_aliases)
 
     def overlaps(self, other: Fact) -> bool:
-        """Whether what an edit teaches of one fact it teaches of the other: one id, one relation of one subject (for a
-        fact without a relation: a name of the answer in common), or a question in common. Such facts must not meet in
-        what is edited, retained and evaluated: a fact of one's own may be a bundled one under another id."""
+        """Say whether an edit that teaches one fact teaches the other too.
+
+        It does where they share an id, the relation of one subject (for a fact without a relation: a name of the
+        answer), or a question. Such facts must not meet in what is edited, retained and evaluated: a fact of one's own
+        may be a bundled one under another id.
+
+        Example:
+            >>> france = {"subject": "France", "prompt": "France has the capital"}
+            >>> mine = wb.Fact(**france, question="Which is France's capital?", answer="Paris", target="Lyon")
+            >>> mine.overlaps(fact), mine.overlaps(facts["spain-capital"])
+            (True, False)
+        """
         if self.id == other.id:
             return True
         if self.subject.casefold() == other.subject.casefold():
@@ -155,10 +175,14 @@ class Fact:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Fact:
-        """The inverse of ``to_dict``.
+        """Make a fact from what ``to_dict`` gave.
 
         Raises:
             ValueError: A required field is missing, or a field is unknown.
+
+        Example:
+            >>> wb.Fact.from_dict(fact.to_dict()) == fact
+            True
         """
         names = {f.name for f in fields(cls)}
         required = ("subject", "prompt", "question", "answer", "target")
@@ -181,6 +205,14 @@ class FactSet(Sequence[Fact]):
 
     Raises:
         ValueError: Two facts share an id.
+
+    Example:
+        >>> facts
+        FactSet('capitals', 5 facts, 1 relations)
+        >>> facts["japan-capital"].answer, facts[0].subject, len(facts[:2])
+        ('Tokyo', 'France', 2)
+        >>> wb.FactSet([fact], name="mine").ids
+        ('france-capital',)
     """
 
     def __init__(
@@ -251,7 +283,7 @@ class FactSet(Sequence[Fact]):
         ids: Iterable[str] | None = None,
         exclude: Iterable[str] = (),
     ) -> FactSet:
-        """The facts that meet every given condition, in order.
+        """Keep the facts that meet every given condition, in order.
 
         Args:
             where: Any predicate on a fact.
@@ -262,6 +294,12 @@ class FactSet(Sequence[Fact]):
         Raises:
             KeyError: An id in ``ids`` that is not in the set, with near matches.
             ValueError: An unknown relation, with the known ones.
+
+        Example:
+            >>> facts.filter(role="control").ids
+            ('italy-capital', 'spain-capital')
+            >>> facts.filter(lambda fact: len(fact.answer) == 6, exclude=["spain-capital"]).ids
+            ('germany-capital',)
         """
         if relation is not None and relation not in self.relations:
             raise ValueError(f"No relation {relation!r} in {self.name!r}; there are {list(self.relations)}.")
@@ -279,13 +317,25 @@ class FactSet(Sequence[Fact]):
         )
 
     def without(self, facts: Iterable[Fact], ids: Iterable[str] = ()) -> FactSet:
-        """The facts that overlap none of these (``Fact.overlaps``), nor the facts of this set with these ids."""
+        """Drop the facts that overlap one of these (``Fact.overlaps``), and the facts of this set with these ids.
+
+        Example:
+            >>> facts.without([fact], ids=["italy-capital"]).ids
+            ('spain-capital', 'germany-capital', 'japan-capital')
+        """
         given = [*facts, *(self._by_id[i] for i in ids if i in self._by_id)]
         return self._like(f for f in self._facts if not any(f.overlaps(one) for one in given))
 
     def neighbours(self, fact: Fact) -> FactSet:
-        """Other facts of the same relation whose answer is not the fact's target (METHODS: such a fact would be
-        "retained" by an edit that spreads). Empty for a fact without a relation."""
+        """Keep the other facts of the same relation whose answer is not the fact's target (METHODS: such a fact would
+        be "retained" by an edit that spreads). There are none for a fact without a relation.
+
+        Example:
+            >>> fact.target  # the answer of italy-capital
+            'Rome'
+            >>> facts.neighbours(fact).ids
+            ('spain-capital', 'germany-capital', 'japan-capital')
+        """
         targets = {t.casefold() for t in fact.targets}
         return self._like(
             f

@@ -22,7 +22,8 @@ TAKEN_BACK = 0.01
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lens:
-    """Rank and probability of three first tokens by layer, at the place where the answer is predicted.
+    """A reading of the logit lens: rank and probability of three first tokens after each layer, where the answer is
+    predicted.
 
     Row 0 is the residual stream entering the first layer (the embeddings), row l that after l layers; the last row is
     the model's own prediction.
@@ -34,6 +35,14 @@ class Lens:
         probabilities: By answer, one probability per row.
         ranks: By answer, one rank per row among all tokens; 0 is the likeliest.
         top: The likeliest token of each row, decoded.
+
+    Example:
+        >>> lens = wb.lens(model, fact)
+        >>> lens
+        Lens(france-capital, base: P(old) 1.00, P(new) 0.00, P(refusal) 0.00;
+        the old answer leads at the end, from L0 on)
+        >>> lens.top, lens.ranks["old"]
+        (('<|im_end|>', 'Paris', 'Paris', 'Paris'), (469, 0, 0, 0))
     """
 
     prompt: TracedPrompt

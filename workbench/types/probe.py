@@ -159,7 +159,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProbeReport:
-    """What is left of a fact after an edit, and whether a fact that was never edited answers as before.
+    """The report says what is left of a fact after an edit, and whether a fact that was never edited answers as before.
 
     Args:
         fact: The edited fact that was probed.
@@ -177,6 +177,12 @@ class ProbeReport:
             until then are kept and count.
         partial: Why the battery ended early; empty when it did not. Finished rows are kept.
         provenance: Model, edit, settings, versions.
+
+    Example:
+        >>> probes.probes, probes.figures
+        (('lens', 'adversarial', 'strength'), ('rates', 'lens', 'strength'))
+        >>> probes.lens().verdict
+        'pretends to forget: the old answer leads at 2 of the layers L0 to L1, then the new answer from L2 on'
     """
 
     fact: Fact
@@ -203,10 +209,14 @@ class ProbeReport:
         return f"ProbeReport({self.fact.id}; {last}, old answer recovered: {shown}, {len(self.rows)} rows{ended})"
 
     def rate(self, probe: str, name: str = "old", stage: str | None = None) -> Rate:
-        """One rate, of the last stage unless told otherwise.
+        """Look up one rate, of the last stage unless another is named.
 
         Raises:
             KeyError: No such probe, stage or rate; the message lists what there is, or why the probe was skipped.
+
+        Example:
+            >>> print(probes.rate("adversarial", "old"))
+            1.00 [0.21, 1.00] (n=1)
         """
         at = stage if stage is not None else self.stages[-1]
         if probe not in self.rates:
@@ -219,10 +229,15 @@ class ProbeReport:
         return self.rates[probe][at][name]
 
     def curve(self, probe: str, *, stage: str | None = None, group: ProbeGroup = "edited") -> Curve:
-        """The first curve of a probe at a stage (the last one by default).
+        """Look up the first curve of a probe at a stage (the last one by default).
 
         Raises:
             KeyError: There is none; the message lists what there is.
+
+        Example:
+            >>> curve = probes.curve("strength")
+            >>> curve.x, [round(p, 1) for p in curve.y["p_old"]]
+            ((0.0, 0.25, 0.5, 0.75, 1.0), [1.0, 1.0, 0.7, 0.0, 0.0])
         """
         at = stage if stage is not None else self.stages[-1]
         for curve in self.curves:
@@ -232,10 +247,14 @@ class ProbeReport:
         raise KeyError(f"No curve of {probe!r} at {at!r} for {group!r}; there are {there}.")
 
     def lens(self, stage: str | None = None, group: Literal["edited", "control"] = "edited") -> Lens:
-        """The lens reading of a stage (the last one by default), of the edited or the control fact.
+        """Look up the lens reading of a stage (the last one by default), of the edited or the control fact.
 
         Raises:
             KeyError: There is none; the message lists what there is.
+
+        Example:
+            >>> probes.lens("base", "control").verdict
+            'the old answer leads at the end, from L2 on'
         """
         at = stage if stage is not None else self.stages[-1]
         wanted = self.fact if group == "edited" else self.control
@@ -246,7 +265,7 @@ class ProbeReport:
         raise KeyError(f"No lens of the {group} fact at {at!r}; there are {there}.")
 
     def words_of(self, probe: str) -> ProbeWords:
-        """A probe in words; its name, where the report has none."""
+        """Look up a probe's words; of a probe without any, its name."""
         return self.words.get(probe) or ProbeWords(title=probe)
 
     @property
@@ -276,11 +295,16 @@ class ProbeReport:
         return pd.DataFrame([{**asdict(r), "recovered": r.recovered} for r in self.rows])
 
     def answers(self, probe: str | None = None, group: ProbeGroup | None = "edited") -> pd.DataFrame:
-        """The generated texts side by side: one line per prompt, one column per stage.
+        """Lay out the generated texts side by side: one line per prompt, one column per stage.
 
         Args:
             probe: Of this probe only.
             group: Of this group only; None for all.
+
+        Example:
+            >>> answers = probes.answers("adversarial")
+            >>> list(answers.columns)
+            ['probe', 'kind', 'prompt', 'base right', 'base', 'unlearn', 'learn']
         """
         import pandas as pd
 
@@ -296,12 +320,17 @@ class ProbeReport:
         return pd.DataFrame(list(lines.values()), columns=["probe", "kind", "prompt", "base right", *self.stages])
 
     def plot(self, what: str = "rates", **options: Any) -> go.Figure:
-        """A figure: ``"rates"`` (old answer recovered, control kept), ``"lens"``, or the curves of a probe such as
-        ``"strength"`` (see ``figures``). ``group="control"`` draws the
-        control's lens.
+        """Draw a figure: ``"rates"`` (old answer recovered, control kept), ``"lens"``, or the curves of a probe such as
+        ``"strength"`` (see ``figures``). ``group="control"`` draws the control's lens.
 
         Raises:
             ValueError: There is no such figure, or nothing measured to draw in it; the message lists what there is.
+
+        Example:
+            >>> probes.plot().layout.title.text
+            'What is left of France: Paris'
+            >>> probes.plot("strength").layout.title.text
+            'Strength of the edit: france-capital'
         """
         from workbench.plots.probes import probe_figure
 
@@ -328,13 +357,24 @@ class ProbeReport:
 
     @staticmethod
     def load(path: str | Path) -> ProbeReport:
-        """Read a report written by ``save``."""
+        """Read a report written by ``save``.
+
+        Example:
+            >>> path = probes.save("probes.json")
+            >>> wb.ProbeReport.load(path).probes
+            ('lens', 'adversarial', 'strength')
+        """
         from workbench.files.probes import load_probes
 
         return load_probes(path)
 
     def to_html(self, path: str | Path) -> Path:
-        """Write findings, rates, figures and all texts as one self-contained HTML page. Returns the path."""
+        """Write findings, rates, figures and all texts as one self-contained HTML page. Returns the path.
+
+        Example:
+            >>> probes.to_html("probes.html").name
+            'probes.html'
+        """
         from workbench.plots.pages import write_probe_page
 
         return write_probe_page(self, path)

@@ -95,7 +95,7 @@ class TextRow:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvalReport:
-    """What an edit did, measured by greedy free generation.
+    """The report says what an edit did, measured by greedy free generation.
 
     Args:
         rows: Every prompt at every stage.
@@ -107,6 +107,15 @@ class EvalReport:
         facts: Ids of the evaluated facts.
         stages: Evaluated stages, ``"base"`` first.
         provenance: Model, edit, settings, versions.
+
+    Example:
+        >>> for name in ("new", "old", "control"):
+        ...     print(name, report.rate(name))
+        new 1.00 [0.34, 1.00] (n=2)
+        old 0.00 [0.00, 0.66] (n=2)
+        control 0.50 [0.00, 1.00] (n=2)
+        >>> report.stages, len(report.rows), report.missing
+        (('base', 'unlearn', 'learn'), 24, ())
     """
 
     rows: tuple[AnswerRow, ...]
@@ -124,10 +133,16 @@ class EvalReport:
         return f"EvalReport({facts}; {last}: {shown}, {len(self.rows)} rows)"
 
     def rate(self, name: str, stage: str | None = None) -> Rate:
-        """One rate, of the last stage unless told otherwise.
+        """Look up one rate, of the last stage unless another is named.
 
         Raises:
             KeyError: No such stage or rate; the message lists what there is.
+
+        Example:
+            >>> print(report.rate("new", "base"))
+            0.00 [0.00, 0.66] (n=2)
+            >>> report.rate("new").value
+            1.0
         """
         at = stage if stage is not None else self.stages[-1]
         if at not in self.rates:
@@ -151,7 +166,14 @@ class EvalReport:
         return pd.DataFrame([asdict(r) for r in self.rows])
 
     def answers(self, group: Group = "heldout") -> pd.DataFrame:
-        """The generated texts side by side: one line per prompt, one column per stage."""
+        """Lay out the generated texts side by side: one line per prompt, one column per stage.
+
+        Example:
+            >>> report.answers("control")[["prompt", "base", "learn"]]
+                                      prompt    base learn
+            0  What is the capital of Italy?    Rome  Rome
+            1  What is the capital of Spain?  Madrid  Rome
+        """
         frame = self.to_frame()
         frame = frame[frame.group == group]
         wide = frame.pivot_table(
@@ -160,7 +182,12 @@ class EvalReport:
         return wide[[s for s in self.stages if s in wide.columns]].reset_index().rename_axis(columns=None)
 
     def plot(self, **options: Any) -> go.Figure:
-        """Rates by stage with their intervals (see ``workbench.plots.rates_figure``)."""
+        """Draw the rates by stage with their intervals (see ``workbench.plots.rates_figure``).
+
+        Example:
+            >>> report.plot().layout.title.text
+            'What the edit changed'
+        """
         from workbench.plots import rates_figure
 
         return rates_figure(self, **options)
@@ -179,7 +206,13 @@ class EvalReport:
 
     @staticmethod
     def load(path: str | Path) -> EvalReport:
-        """Read a report written by ``save``."""
+        """Read a report written by ``save``.
+
+        Example:
+            >>> path = report.save("report.json")
+            >>> wb.EvalReport.load(path).rows == report.rows
+            True
+        """
         from workbench.files.reports import load_report
 
         return load_report(path)

@@ -100,6 +100,11 @@ class Component:
 
     Raises:
         ValueError: A negative number, an index where the kind has none, or none where it needs one.
+
+    Example:
+        >>> head = wb.Component(1, "H", 3)
+        >>> head, head == wb.Component.parse("L1H3")
+        (L1H3, True)
     """
 
     layer: int
@@ -213,8 +218,12 @@ def _sort_key(component: Component) -> tuple[int, int, int]:
 class Selection(Set[Component]):
     """An ordered, immutable set of components. ``|``, ``&``, ``-`` and ``^`` keep the order of first appearance.
 
-    >>> Selection.parse("L23H4 L13MLP")
-    Selection('L23H4 L13MLP')
+    Example:
+        >>> selection = wb.Selection("L1H3 L2MLP")
+        >>> selection | "L0ATTN"
+        Selection('L1H3 L2MLP L0ATTN')
+        >>> "L1H3" in selection, list(selection - "L1H3")
+        (True, [L2MLP])
     """
 
     __slots__ = ("_components",)
@@ -230,6 +239,10 @@ class Selection(Set[Component]):
 
         Raises:
             ValueError: A part is not a component.
+
+        Example:
+            >>> wb.Selection.parse("L1H3, L2MLP")
+            Selection('L1H3 L2MLP')
         """
         return cls(text)
 
@@ -282,10 +295,14 @@ class Selection(Set[Component]):
 
     @classmethod
     def from_json(cls, text: str) -> Selection:
-        """The inverse of ``to_json``.
+        """Make a selection from what ``to_json`` gave.
 
         Raises:
             ValueError: Not a JSON list of component names.
+
+        Example:
+            >>> wb.Selection.from_json('["L1H3", "L2MLP"]')
+            Selection('L1H3 L2MLP')
         """
         data = json.loads(text)
         if not isinstance(data, list):
@@ -293,10 +310,14 @@ class Selection(Set[Component]):
         return cls(data)
 
     def entries(self, model: HasShape | ModelShape) -> dict[tuple[int, Site], tuple[int, ...]]:
-        """The sorted gate entries by (layer, site), each counted once however many components cover it.
+        """List the sorted gate entries by (layer, site). Each is counted once, however many components cover it.
 
         Raises:
             ValueError: The model lacks a component.
+
+        Example:
+            >>> wb.Selection("L1H3 L2N5 L2N7").entries(model)  # of heads that are 8 wide
+            {(1, 'z'): (24, 25, 26, 27, 28, 29, 30, 31), (2, 'post'): (5, 7)}
         """
         shape = shape_of(model)
         found: dict[tuple[int, Site], set[int]] = {}
@@ -306,7 +327,12 @@ class Selection(Set[Component]):
         return {key: tuple(sorted(found[key])) for key in sorted(found, key=lambda k: (k[0], SITES.index(k[1])))}
 
     def n_parameters(self, model: HasShape | ModelShape) -> int:
-        """How many gates an edit of this selection trains."""
+        """Count the gates that an edit of this selection trains.
+
+        Example:
+            >>> wb.Selection("L1H3 L2MLP").n_parameters(model)  # 8 of the head, 56 neurons
+            64
+        """
         return sum(map(len, self.entries(model).values()))
 
     def random_like(
@@ -317,7 +343,7 @@ class Selection(Set[Component]):
         where: Literal["same-layers", "anywhere"] = "anywhere",
         exclude_self: bool = True,
     ) -> Selection:
-        """A random selection with the same number of components of each kind: the control for this one.
+        """Draw a random selection with the same number of components of each kind: the control for this one.
 
         Args:
             model: The model (or its shape).
@@ -328,6 +354,11 @@ class Selection(Set[Component]):
 
         Raises:
             ValueError: There are not enough other components to draw from.
+
+        Example:
+            >>> control = wb.Selection("L1H3 L2N5 L2N7").random_like(model, seed=0, where="same-layers")
+            >>> [(component.layer, component.kind) for component in control.sorted()]
+            [(1, 'H'), (2, 'N'), (2, 'N')]
         """
         shape = shape_of(model)
         rng = random.Random(seed)

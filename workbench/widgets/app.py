@@ -33,7 +33,7 @@ _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 class Workbench(Panel):
-    """Trace, click, edit, compare, probe.
+    """All panels in one: trace a fact, click components, edit them, compare and probe.
 
     Args:
         model: A base model; it is not changed.
@@ -44,6 +44,14 @@ class Workbench(Panel):
     Raises:
         ValueError: An edited model, or no facts.
         KeyError: ``fact`` is an id that the facts do not have.
+
+    Example:
+        >>> app = wb.Workbench(model, facts, fact="france-capital")
+        >>> app
+        Workbench(france-capital, 5 facts)
+        >>> app.picker.selection = "L1H3 L2MLP"
+        >>> print(app.code.splitlines()[-1])
+        selection = wb.Selection('L1H3 L2MLP')
     """
 
     chooser: FactChooser

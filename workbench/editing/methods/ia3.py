@@ -53,7 +53,7 @@ HALVINGS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class IA3(TrainedRecipe):
-    """The settings of an IA3 edit. Frozen and validated; ``Recipe.named`` gives the four built-in ones.
+    """The settings of an IA3 edit. They are frozen and validated; ``Recipe.named`` gives the four built-in ones.
 
     Each stage trains its own IA3 gates, starting from 1, on top of the stages before it. See ``TrainedRecipe`` for the
     loss and the settings that other methods share.
@@ -78,6 +78,14 @@ class IA3(TrainedRecipe):
         ValueError: A value out of range; the message names it and what is allowed.
 
     Source: arXiv 2508.07075; IA3: Liu et al. 2022 (2205.05638).
+
+    Example:
+        >>> recipe = wb.recipes.IA3(steps=(8, 24), contexts=False)
+        >>> recipe.stages, recipe.stage_steps
+        (('unlearn', 'learn'), (8, 24))
+        >>> edit = wb.rewrite(model, fact, 20, recipe=recipe, pool=facts)  # the selector's best 20 neurons
+        >>> edit.scope, edit.delta().words()
+        ('20 components', '20 gates moved')
     """
 
     method: ClassVar[str] = "ia3"

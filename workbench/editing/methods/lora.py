@@ -45,7 +45,7 @@ class LoRA(TrainedRecipe):
 
     Example:
         >>> recipe = wb.recipes.LoRA(rank=1, steps=2, retain_weight=0)
-        >>> edit = wb.rewrite(model, fact, "L1H2", recipe=recipe, progress=False)
+        >>> edit = wb.rewrite(model, fact, "L1H2", recipe=recipe)
         >>> edit.delta().words()
         'rank 1 added to 1 module'
     """

@@ -18,10 +18,19 @@ LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 
 
 class Delta(ABC):
-    """What is added to a base model. Frozen: every operation gives a new one.
+    """A delta is what an edit adds to a base model. It is frozen: every operation gives a new one.
 
     Attributes:
         kind: Which of the kinds it is.
+
+    Example:
+        >>> delta = edit.delta()
+        >>> delta.kind, delta.words(), delta.lowest_layer
+        ('gates', '368 gates moved', 1)
+        >>> delta.scaled(0.0).n_moved()
+        0
+        >>> delta.then(delta.scaled(0.5)).words()
+        '368 gates moved'
     """
 
     kind: ClassVar[DeltaKind]
@@ -122,13 +131,20 @@ def owned(tensor: Tensor, dtype: torch.dtype | None = torch.float32) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Deltas(Delta):
-    """Several deltas, one after the other. Made by ``Delta.then`` where they are of different kinds.
+    """Several deltas act one after the other. Made by ``Delta.then`` where they are of different kinds.
 
     The later one works on the model as the earlier ones left it: gates after a low-rank update multiply that update
     too. A dense delta after others adds the difference between its tensors and the base's.
 
     Args:
         parts: In order; neighbours are of different kinds, or dense.
+
+    Example:
+        >>> from workbench.types import DenseDelta, GateDelta
+        >>> gates = GateDelta({(1, "z"): torch.tensor([1.0, 0.0, 2.0])})
+        >>> both = gates.then(DenseDelta({"model.norm.weight": torch.ones(42)}))
+        >>> both.words(), [part.kind for part in both.parts]
+        ('2 gates moved, then 1 whole tensor changed (42 weights)', ['gates', 'dense'])
     """
 
     parts: tuple[Delta, ...]

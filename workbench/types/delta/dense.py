@@ -14,11 +14,18 @@ from workbench.types.delta.base import LAYER, Delta, DeltaKind, check_shapes, fi
 
 @dataclass(frozen=True, eq=False)
 class DenseDelta(Delta):
-    """Whole changed tensors of a model, at a strength: full fine-tuning, or any edit that owns what it changes.
+    """A dense delta puts whole changed tensors in the place of a model's, at a strength: full fine-tuning, or any edit
+    that owns what it changes.
 
     Args:
         weights: By the parameter's full name, the changed tensor in the model's dtype.
         strength: Where between the base (0) and the changed tensors (1) it is.
+
+    Example:
+        >>> from workbench.types import DenseDelta
+        >>> delta = DenseDelta({"model.norm.weight": torch.ones(42)})
+        >>> delta.words(), delta.scaled(0.5).strength
+        ('1 whole tensor changed (42 weights)', 0.5)
     """
 
     weights: Mapping[str, Tensor]

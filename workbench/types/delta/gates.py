@@ -15,12 +15,20 @@ from workbench.types.selection import Site
 
 @dataclass(frozen=True, eq=False)
 class GateDelta(Delta):
-    """IA3 gates: what is multiplied into a model's gate sites.
+    """IA3 gates multiply a model's activations at its gate sites.
 
     Args:
         gates: By (layer, site), a float32 vector of the site's full length; 1 means untouched.
 
     Source: Liu et al. 2022 (2205.05638).
+
+    Example:
+        >>> from workbench.types import GateDelta
+        >>> delta = GateDelta({(1, "z"): torch.tensor([1.0, 0.0, 2.0])})
+        >>> delta.words(), delta.scaled(0.5).gates[1, "z"]
+        ('2 gates moved', tensor([1.0000, 0.5000, 1.5000]))
+        >>> delta.then(delta).gates[1, "z"]
+        tensor([1., 0., 4.])
     """
 
     gates: Mapping[tuple[int, Site], Tensor]

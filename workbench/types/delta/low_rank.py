@@ -14,8 +14,8 @@ from workbench.types.delta.base import LAYER, Delta, DeltaKind, check_shapes, fi
 
 @dataclass(frozen=True, eq=False)
 class LowRankDelta(Delta):
-    """Low-rank updates of linear modules: W becomes W + U V. The base's weights stay as they are; a module computes
-    W x + U (V x).
+    """A low-rank delta adds U V to the weight W of linear modules. The base's weights stay as they are; a module
+    computes W x + U (V x).
 
     Args:
         factors: By (layer, module), U [d_out, r] and V [r, d_in] in float32. The module's name is the one within its
@@ -26,6 +26,15 @@ class LowRankDelta(Delta):
         ValueError: Factors that do not fit together, or a name without a layer.
 
     Source: Hu et al. 2021 (2106.09685); closed-form editors write such updates too (ROME, 2202.05262).
+
+    Example:
+        >>> from workbench.types import LowRankDelta
+        >>> u, v = torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0, 0.5, 0.0]])
+        >>> delta = LowRankDelta({(1, "mlp.down_proj"): (u, v)})
+        >>> delta.words(), delta.largest_move()
+        ('rank 1 added to 1 module', 1.0)
+        >>> delta.then(delta).words()
+        'rank 2 added to 1 module'
     """
 
     factors: Mapping[tuple[int, str], tuple[Tensor, Tensor]]

@@ -43,7 +43,7 @@ _STYLE = {"description_width": "72px"}
 
 
 class CompareView(RunPanel[MapComparison]):
-    """What an edit changed, side by side.
+    """The panel shows what an edit changed, before and after side by side.
 
     Args:
         model: The edit's base; it is not changed.
@@ -55,6 +55,14 @@ class CompareView(RunPanel[MapComparison]):
 
     Raises:
         ValueError: An edited model, or an edit of another base.
+
+    Example:
+        >>> view = wb.CompareView(model, edit, pool=facts)
+        >>> view
+        CompareView(france-capital: Paris -> Rome, learn)
+        >>> view.strength = 0.5
+        >>> print(view.code.splitlines()[-2])
+        with wb.applied(model, edit, 'learn', strength=0.5) as edited:
     """
 
     WORDS = RunWords(

@@ -28,7 +28,7 @@ from workbench.widgets.shared.text_card import text_card_png
 
 
 class EditPanel(RunPanel[EvalReport]):
-    """Run an edit and its evaluation from a cell.
+    """The panel runs an edit and its evaluation from a cell.
 
     Args:
         model: A base model; it is not changed.
@@ -41,6 +41,13 @@ class EditPanel(RunPanel[EvalReport]):
 
     Raises:
         ValueError: No fact, an unknown recipe, or a selection that cannot be read.
+
+    Example:
+        >>> panel = wb.EditPanel(model, fact, "L1H3 L2MLP", pool=facts)
+        >>> panel
+        EditPanel(france-capital: unlearn-then-learn, not run)
+        >>> "wb.rewrite(" in panel.code, panel.edit
+        (True, None)
     """
 
     WORDS = RunWords(

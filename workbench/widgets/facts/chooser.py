@@ -34,7 +34,7 @@ _STYLE = {"description_width": "72px"}
 
 
 class FactChooser(Panel):
-    """Choose a fact from a searchable list, or write a new one.
+    """The panel lets one choose a fact from a searchable list, or write a new one.
 
     Args:
         model: The model whose knowledge is marked and that is traced; for an edited one, its base.
@@ -44,6 +44,13 @@ class FactChooser(Panel):
     Raises:
         KeyError: ``value`` is an id that the facts do not have.
         ValueError: No facts.
+
+    Example:
+        >>> chooser = wb.FactChooser(model, facts, value="france-capital")
+        >>> chooser
+        FactChooser(france-capital: Paris -> Rome, 5 facts)
+        >>> chooser.fact.answer
+        'Paris'
     """
 
     def __init__(

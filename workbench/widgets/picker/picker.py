@@ -34,7 +34,7 @@ from workbench.widgets.shared.panel import Panel
 
 
 class CircuitPicker(Panel):
-    """See where a fact lives, and click what to edit.
+    """The panel shows where a fact lives, and a click picks what to edit.
 
     Args:
         model: The model; it is not changed.
@@ -47,6 +47,14 @@ class CircuitPicker(Panel):
 
     Raises:
         ValueError: No fact, or an unknown corruption.
+
+    Example:
+        >>> picker = wb.CircuitPicker(model, fact, pool=facts, compute=False)
+        >>> picker.selection = "L1H3 L2MLP"
+        >>> picker
+        CircuitPicker(france-capital: 2 selected)
+        >>> print(picker.code.splitlines()[-1])
+        selection = wb.Selection('L1H3 L2MLP')
     """
 
     selection = traitlets.Any(help="What is selected, a Selection; settable, as text too.")

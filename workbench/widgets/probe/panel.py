@@ -31,7 +31,7 @@ _ROW = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 class ProbePanel(RunPanel[ProbeReport]):
-    """Search an edited model for what is left of the old fact.
+    """The panel searches an edited model for what is left of the old fact.
 
     Args:
         model: The edit's base; it is not changed.
@@ -45,6 +45,13 @@ class ProbePanel(RunPanel[ProbeReport]):
 
     Raises:
         ValueError: An edited model, an edit of another base, a fact that the edit does not hold, or an unknown probe.
+
+    Example:
+        >>> panel = wb.ProbePanel(model, edit, pool=facts, probes=("lens",))
+        >>> panel
+        ProbePanel(france-capital: lens, not run)
+        >>> print(panel.code.splitlines()[-1])
+        probes = wb.probe(model, edit, probes=['lens'], pool=pool)
     """
 
     WORDS = RunWords(
