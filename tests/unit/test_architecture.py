@@ -198,3 +198,33 @@ def test_the_reader_of_the_page_itself() -> None:
     assert list(named_files("`tracing/cone.py`, `packed.py`")) == ["tracing/cone.py", "tracing/packed.py"]
     assert list(named_files("`probing/`: a file a probe")) == ["probing/"]
     assert list(named_files("`demo.py`, `cli.py`")) == ["demo.py", "cli.py"]
+
+
+MOST_LINES = 400
+MOST_IN_A_BODY = 70
+ALLOWED_LONG_BODIES = 3
+
+
+def test_few_files_lie_loose_and_none_is_long() -> None:
+    loose = sorted(path.name for path in PACKAGE.glob("*.py"))
+    assert len(loose) <= 5, f"each has a folder of its noun: {loose}"
+    sources = [path for suffix in ("py", "js") for path in PACKAGE.rglob(f"*.{suffix}")]
+    long = {
+        str(p.relative_to(PACKAGE)): n for p in sources if (n := len(p.read_text("utf-8").splitlines())) > MOST_LINES
+    }
+    assert not long, "two files with a name each are easier to find one's way in"
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function's body, without its docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_functions_are_short() -> None:
+    long: list[str] = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and body_lines(node) > MOST_IN_A_BODY:
+                long.append(f"{path.relative_to(PACKAGE)}:{node.name} ({body_lines(node)})")
+    assert len(long) <= ALLOWED_LONG_BODIES, f"cut into pieces with names: {long}"
