@@ -33,7 +33,7 @@ model = wb.load_model()
 fact = wb.load_facts()["france-capital"]
 assert wb.ask(model, fact.question)
 gates = {(23, "post"): torch.full((model.shape.d_mlp,), 0.9)}
-edit = replace(edit_of(model, gates, fact=fact), provenance={"modules": model.architecture.describe(gates)})
+edit = replace(edit_of(model, gates, fact=fact), modules=model.architecture.describe(gates))
 assert edit.to_peft(tempfile.mkdtemp() + "/adapter")
 assert wb.merge(model, edit, tempfile.mkdtemp() + "/merged")
 """
