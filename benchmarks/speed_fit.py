@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import workbench as wb
 from benchmarks.timing import PEAK, largest_difference, matrix_speed, met, seconds
 from workbench.editing.applied import Dial
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.editing.retain import default_retain
 from workbench.editing.training.fit_rows import retain_rows, wanted_rows
 from workbench.editing.training.rows import Row, end_of_answer

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.comparing.compare import compare
     from workbench.comparing.maps import MapComparison, compare_maps
-    from workbench.editing import recipes
     from workbench.editing.applied import applied
     from workbench.editing.export import export_base, merge
-    from workbench.editing.recipes import Recipe
+    from workbench.editing.methods import table as recipes
+    from workbench.editing.methods.table import Recipe
     from workbench.editing.retain import default_retain
     from workbench.editing.rewrite import rewrite
     from workbench.editing.selector import contrast_facts, default_selection, paper_selection
@@ -78,7 +78,7 @@ _HOMES = {
     "MapComparison": "comparing.maps",
     "ProbePanel": "widgets.probe.panel",
     "ProbeReport": "types",
-    "Recipe": "editing.recipes",
+    "Recipe": "editing.methods.table",
     "Selection": "types",
     "Session": "files.session",
     "Workbench": "widgets.app",
@@ -110,13 +110,13 @@ _HOMES = {
     "merge": "editing.export",
     "paper_selection": "editing.selector",
     "probe": "probing.probe",
-    "recipes": "editing",
+    "recipes": "editing.methods.table",
     "rewrite": "editing.rewrite",
     "traced_prompt": "language.prompts",
 }
 
 _MODULES = {"recipes"}
-"""Public names that are modules."""
+"""Public names that are their whole module."""
 
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
@@ -124,8 +124,8 @@ __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'workbench' has no attribute {name!r}")
-    home = f"workbench.{_HOMES[name]}"
-    value = import_module(f"{home}.{name}") if name in _MODULES else getattr(import_module(home), name)
+    home = import_module(f"workbench.{_HOMES[name]}")
+    value = home if name in _MODULES else getattr(home, name)
     globals()[name] = value
     return value
 

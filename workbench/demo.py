@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.evaluate import answer_probabilities, evaluate
 from workbench.facts.known import load_facts
 from workbench.files.atomic import write_bytes
 from workbench.models.load import load_model
-from workbench.plots.pages import Loop, rates_table, write_loop_page
+from workbench.plots.report_sections import Loop, rates_table, write_loop_page
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.types import Edit, EvalReport, Fact

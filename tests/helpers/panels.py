@@ -14,7 +14,7 @@ import pytest
 from tests.helpers.reader import harmless
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, knowing
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.models.load import LoadedModel
 from workbench.types.cancelling import Cancelled
 from workbench.widgets.edit import panel as edit_panel

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.types import (
     Edit,
     EditStage,

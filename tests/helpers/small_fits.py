@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tests.helpers.tiny_facts import capitals, tiny
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, FactSet

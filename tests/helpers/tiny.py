@@ -18,7 +18,7 @@ from transformers.models.llama import LlamaForCausalLM
 from transformers.models.phi3 import Phi3ForCausalLM
 from transformers.models.qwen2 import Qwen2ForCausalLM
 
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.models.load import LoadedModel, load_model
 from workbench.types import Edit, EditStage, Fact, GateDelta, Selection, Step
 

@@ -17,7 +17,7 @@ from transformers import LlamaConfig
 from transformers.models.llama import LlamaForCausalLM
 
 from tests.helpers.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3, tiny_tokenizer
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel, load_model
 from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Selection

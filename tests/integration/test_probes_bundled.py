@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.evaluation.ordinary_text import ordinary_passages
 from workbench.types import EditStage, GateDelta, Selection
 

@@ -33,8 +33,8 @@ FACADES = {"plot", "save", "load", "to_dict", "to_html", "write_html"}
 either."""
 LATE = {
     ("types/edit.py", "to_peft", "workbench.editing.export"),
-    ("types/recipe.py", "named", "workbench.editing.recipes"),
-    ("types/recipe.py", "recipe_from_dict", "workbench.editing.recipes"),
+    ("types/recipe.py", "named", "workbench.editing.methods.table"),
+    ("types/recipe.py", "recipe_from_dict", "workbench.editing.methods.table"),
 }
 """The other functions that import against the arrows, each of one module."""
 HEAVY = ("torch", "transformers", "transformer_lens", "peft", "plotly", "pandas", "ipywidgets", "anywidget")

@@ -22,8 +22,8 @@ from workbench.comparing import arms as arms_module
 from workbench.comparing import compare as compare_module
 from workbench.comparing.arms import ARMS, Arm, everything_like, plan_arms
 from workbench.comparing.compare import compare
-from workbench.editing import recipes
 from workbench.editing.applied import Dial, applied
+from workbench.editing.methods import table as recipes
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import paper_selection
 from workbench.evaluation.answering import Answering

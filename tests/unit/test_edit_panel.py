@@ -19,7 +19,7 @@ from tests.helpers.small_fits import same
 from tests.helpers.tiny_facts import capital, capitals
 from tests.helpers.wire import click, enter
 from workbench.editing.methods import ia3
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import default_selection
 from workbench.editing.training.loop import NonFiniteLoss

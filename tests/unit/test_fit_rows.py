@@ -10,7 +10,7 @@ import pytest
 
 from tests.helpers.small_fits import FACTS, FRANCE, RETAIN, SPAIN
 from tests.helpers.tiny_facts import tiny
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.editing.selector import default_selection, selection_facts
 from workbench.editing.training import fit_rows
 from workbench.editing.training.batching import hardest_batches, retain_batches

@@ -13,7 +13,7 @@ import torch
 from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, recipe, same
 from tests.helpers.tiny_facts import tiny
 from workbench.comparing.arms import ARMS, plan_arms
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.editing.training.fit_rows import wanted_rows
 from workbench.editing.training.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given

@@ -239,7 +239,9 @@ def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse((ROOT / "workbench" / "__init__.py").read_text(encoding="utf-8"))
     block = next(n for n in tree.body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")
     seen = {
-        alias.name: (node.module or "").removeprefix("workbench.")
+        alias.asname or alias.name: ".".join(
+            [(node.module or "").removeprefix("workbench."), *([alias.name] if alias.asname else [])]  # a whole module
+        )
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names

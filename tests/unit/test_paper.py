@@ -13,7 +13,7 @@ import pytest
 
 import workbench
 from tests.helpers.tiny_facts import MAKERS, capitals, knowing
-from workbench.editing import recipes
+from workbench.editing.methods import table as recipes
 from workbench.editing.selector import default_selection
 from workbench.evaluation.lenient import lenient_rates
 from workbench.types import AnswerRow, EvalReport, FactSet

@@ -17,7 +17,7 @@ from torch import nn
 from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, recipe
 from tests.helpers.tiny import N_VOCAB, loaded, tiny_llama
 from tests.helpers.tiny_facts import FAMILIES, tiny
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.editing.training import batching
 from workbench.editing.training.batching import Prepared, PreparedRow, parts, shared_prefix
 from workbench.editing.training.fit_rows import FitRows

@@ -9,7 +9,7 @@ import torch
 
 from tests.helpers.results import PROBABILITIES, TOKENS, edit, head_map, layer_map, neuron_map, prompt, report, trace
 from workbench import plots
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 
 
 def test_results_plot_themselves() -> None:

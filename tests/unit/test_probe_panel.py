@@ -17,7 +17,7 @@ from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.helpers.wire import click, enter
 from workbench.editing.applied import applied
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.language import prompts as prompts_module
 from workbench.language.generation import Completion
 from workbench.language.prompts import traced_prompt

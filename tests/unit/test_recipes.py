@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.tiny_facts import capitals, tiny
-from workbench.editing.recipes import RECIPES, Recipe
+from workbench.editing.methods.table import RECIPES, Recipe
 from workbench.editing.rewrite import rewrite
 
 FACTS = capitals()

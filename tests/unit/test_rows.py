@@ -19,7 +19,7 @@ from tests.helpers.small_fits import FACTS, FRANCE, RETAIN, fitted, same
 from tests.helpers.tiny import loaded, tiny_llama
 from tests.helpers.tiny_facts import FAMILIES, capital, tiny
 from workbench.editing.methods import ia3
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.editing.retain import default_retain
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import default_selection, gate_scores

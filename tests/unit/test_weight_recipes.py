@@ -14,7 +14,7 @@ from tests.helpers.small_fits import recipe as quick
 from tests.helpers.tiny_facts import capitals, tiny
 from tests.unit.test_arms import QUICK, RETAIN, SELECTION
 from workbench.comparing.arms import shared_settings
-from workbench.editing.recipes import METHODS
+from workbench.editing.methods.table import METHODS
 from workbench.types import DenseDelta, Edit, LowRankDelta
 
 FRANCE = FACTS[0]

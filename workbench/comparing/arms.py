@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Literal
 
 from workbench.editing.applied import Dial, applied
-from workbench.editing.recipes import IA3, FullFineTuning, LoRA, Recipe
+from workbench.editing.methods.table import IA3, FullFineTuning, LoRA, Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import paper_selection
 from workbench.models.load import LoadedModel

@@ -27,7 +27,7 @@ from workbench.comparing.arms import (
     plan_arms,
 )
 from workbench.comparing.validation import THRESHOLD, Reader, Reading, new_accuracy, reading_of
-from workbench.editing.recipes import Recipe
+from workbench.editing.methods.table import Recipe
 from workbench.editing.selector import default_selection
 from workbench.editing.task import check_selection, retain_set
 from workbench.evaluation.answering import Answering, check_answering

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.editing.recipes import METHODS, named_recipe
+from workbench.editing.methods.table import METHODS, named_recipe
 from workbench.editing.task import Task, check_selection
 from workbench.language.prompts import check_first_tokens
 from workbench.models import LoadedModel

@@ -266,7 +266,7 @@ class ArmTable:
             >>> table.write_html("arms.html").name
             'arms.html'
         """
-        from workbench.plots.pages import write_arms_page
+        from workbench.plots.report_sections import write_arms_page
 
         return write_arms_page(self, path)
 

@@ -375,6 +375,6 @@ class ProbeReport:
             >>> probes.to_html("probes.html").name
             'probes.html'
         """
-        from workbench.plots.pages import write_probe_page
+        from workbench.plots.report_sections import write_probe_page
 
         return write_probe_page(self, path)

@@ -78,7 +78,7 @@ class BaseRecipe:
         Raises:
             ValueError: An unknown name; the message lists the built-in ones and the nearest.
         """
-        from workbench.editing.recipes import named_recipe
+        from workbench.editing.methods.table import named_recipe
 
         return replace(named_recipe(name), **changes)  # type: ignore[return-value]
 
@@ -253,7 +253,7 @@ def recipe_from_dict(method: str, data: Mapping[str, Any]) -> BaseRecipe:
     Raises:
         ValueError: An unknown method or setting, or a value out of range.
     """
-    from workbench.editing.recipes import METHODS
+    from workbench.editing.methods.table import METHODS
 
     if method not in METHODS:
         raise ValueError(f"the method {method!r} is not known here; known are {list(METHODS)}.")

@@ -1,1 +1,1 @@
-"""The editing methods: a file a method, with its recipe. ``workbench.editing.recipes`` has the table of them."""
+"""The editing methods: a file a method, with its recipe. ``workbench.editing.methods.table`` has the table of them."""

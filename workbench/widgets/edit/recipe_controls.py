@@ -8,7 +8,7 @@ from typing import Any
 
 from ipywidgets import BoundedFloatText, BoundedIntText, FloatText, HBox, IntText, VBox
 
-from workbench.editing.recipes import TRAINED, named_recipe
+from workbench.editing.methods.table import TRAINED, named_recipe
 from workbench.types import STAGES, TrainedRecipe
 from workbench.widgets.shared.controls import Dropdown
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from workbench.editing.recipes import IA3, RECIPES
+from workbench.editing.methods.table import IA3, RECIPES
 from workbench.facts.known import load_facts
 from workbench.models.bundled import NAME
 from workbench.models.load import LoadedModel

@@ -1,4 +1,4 @@
-"""The recipes by class and by name, and the table of the methods that they choose: ``wb.recipes``.
+"""The table of editing methods, and the built-in recipes by name: ``wb.recipes``.
 
 A new method is a file in ``workbench.editing.methods`` and a row in ``METHODS``.
 """
