@@ -82,7 +82,7 @@ def test_the_notebooks_cell_for_the_papers_own_model(monkeypatch: pytest.MonkeyP
     model = knowing(MAKERS["phi3"](), FACTS)
     monkeypatch.setattr(workbench, "load_model", lambda *_, **__: model)
     monkeypatch.setattr(workbench, "load_facts", lambda: FACTS)
-    for module in ("editing.rewrite", "editing.retain", "editing.selector", "evaluation.evaluate"):
+    for module in ("facts.known", "evaluation.evaluate"):
         monkeypatch.setattr(f"workbench.{module}.load_facts", lambda: FACTS, raising=False)
     monkeypatch.setitem(recipes.RECIPES, "paper", replace(recipes.RECIPES["paper"], steps=(2, 3)))
     monkeypatch.setattr(recipe_module, "DEFAULT_STEPS", {"unlearn": 2, "learn": 2})

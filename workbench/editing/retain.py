@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from workbench.facts.known import known_facts, load_facts
+from workbench.facts.known import known_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet
 
@@ -45,7 +45,7 @@ def default_retain(
     """
     if size == 0:
         return FactSet(name="no retain set")
-    pool = load_facts() if pool is None else pool
+    pool = pool_or_bundled(pool)
     known = list(retainable(model, facts, pool, progress=progress))
     if not known:
         raise ValueError(

@@ -11,6 +11,7 @@ from workbench.language.prompts import check_first_tokens
 from workbench.models import LoadedModel
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
+from workbench.types.fact import as_facts
 
 
 def rewrite(
@@ -68,7 +69,7 @@ def rewrite(
         ...     print(wb.ask(model, fact.question), "->", wb.ask(edited, fact.question))
         Paris -> Rome
     """
-    facts = [fact] if isinstance(fact, Fact) else list(fact)
+    facts = as_facts(fact)
     settings = named_recipe(recipe or "unlearn-then-learn") if recipe is None or isinstance(recipe, str) else recipe
     if not isinstance(settings, BaseRecipe) or settings.method not in METHODS:
         raise TypeError(

@@ -11,11 +11,12 @@ from torch import Tensor
 from workbench.editing.retain import default_retain, retainable
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.sensitivity import damped, gate_gradients
-from workbench.facts.known import load_facts
+from workbench.facts.known import pool_or_bundled
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.types import Component, Fact, FactSet, Form, Selection, Site, TrainedRecipe
+from workbench.types.fact import as_facts
 
 NEURONS = 2000
 MORE_NEURONS = 8000
@@ -121,7 +122,7 @@ def gate_scores(
     progress: bool = True,
 ) -> Tensor:
     """The scores of ``default_selection``, [n_layers, d_mlp]. Arguments as there."""
-    facts = [fact] if isinstance(fact, Fact) else list(fact)
+    facts = as_facts(fact)
     if not facts:
         raise ValueError("default_selection needs at least one fact, got none.")
     if rows is None:
@@ -146,7 +147,7 @@ def selection_facts(
 ) -> FactSet:
     """The facts whose answers ``default_selection`` spares; none where the pool has none that the model knows.
     Arguments as there."""
-    pool = load_facts() if pool is None else pool
+    pool = pool_or_bundled(pool)
     if not len(retainable(model, facts, pool, progress=progress)):
         return FactSet(name="nothing to spare")
     return default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
@@ -171,7 +172,7 @@ def contrast_facts(
         >>> wb.contrast_facts(model, fact, pool=facts).ids
         ('germany-capital', 'japan-capital')
     """
-    pool = load_facts() if pool is None else pool
+    pool = pool_or_bundled(pool)
     controls = list(retainable(model, [fact] if isinstance(fact, Fact) else fact, pool, progress=progress))
     random.Random(seed).shuffle(controls)
     return FactSet(traceable(model, controls, n, form), name="contrast facts")

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, Fact, FactSet
+from workbench.types import Edit, FactSet
+from workbench.types.fact import as_facts
 from workbench.widgets.app_code import Opened, Script
 from workbench.widgets.compare.view import CompareView
 from workbench.widgets.edit.panel import EditPanel
@@ -113,14 +114,10 @@ def _editor_lines(editor: EditPanel, script: Script) -> str:
     if lines is None or script.selection is None:
         return ""
     script.edit = editor.edit
-    others = "" if editor.fact == script.fact else facts_code(_listed(editor.fact), script.pool)
+    others = "" if editor.fact == script.fact else facts_code(as_facts(editor.fact), script.pool)
     if opened is not None and editor.edit is opened.session.edit:
         return others + (opened.edit_lines if script.loaded else opened.edit_code)
     return others + lines.after(script.selection)
-
-
-def _listed(fact: Fact | FactSet) -> list[Fact]:
-    return [fact] if isinstance(fact, Fact) else list(fact)
 
 
 def _saved_edit(editor: EditPanel) -> dict[str, Any]:
