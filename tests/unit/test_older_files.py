@@ -18,6 +18,7 @@ import workbench as wb
 from workbench.files.edits import load_edit
 from workbench.files.session import load_session
 from workbench.language.prompts import prompt_ids
+from workbench.tracing.dla import head_outputs
 from workbench.types import EvalReport, OtherFit, ProbeReport
 
 SAVED = Path(__file__).parents[1] / "data" / "version_1"
@@ -115,6 +116,15 @@ def test_a_probe_report_and_a_session_are_whole(tmp_path: Path) -> None:
     assert again.probes is not None and [str(f) for f in again.probes.findings] == [
         str(f) for f in session.probes.findings
     ]
+
+
+@pytest.mark.model
+def test_heads_of_the_edited_bundled_model_add_up(model: wb.LoadedModel, facts: wb.FactSet) -> None:
+    """Its output projection is square: a wrapped one was once read the wrong way round, and heads were off by 15."""
+    prompt = wb.traced_prompt(model, facts["france-capital"])
+    with wb.applied(model, load_edit(SAVED / "session" / "edit")) as edited:
+        heads, whole = head_outputs(edited, prompt, 10)  # the layer whose heads have gates
+    assert (heads.sum(1) - whole).abs().max() < 1e-4 < whole.abs().max()
 
 
 @pytest.mark.model
