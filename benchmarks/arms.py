@@ -15,8 +15,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workbench.editing.baselines import RATES
-
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
 from benchmarks.kept import defaults, same_settings
@@ -58,7 +56,8 @@ def numbers(table: wb.ArmTable) -> dict[str, Any]:
 def settings_of(model: wb.LoadedModel, given: dict[str, Any]) -> str:
     """All that an arm depends on, besides the code, as JSON."""
     paper, read = wb.Recipe.named("paper").to_dict(), {"threshold": THRESHOLD, "every": READ_EVERY}
-    return json.dumps({**given, **defaults(model), "rates": RATES, "paper": paper, "read": read}, sort_keys=True)
+    rates = {"full": wb.recipes.FullFineTuning().learning_rate, "lora": wb.recipes.LoRA().learning_rate}
+    return json.dumps({**given, **defaults(model), "rates": rates, "paper": paper, "read": read}, sort_keys=True)
 
 
 def arms_of(

@@ -397,3 +397,35 @@ def test_what_jupyterlab_and_the_finder_leave_is_no_obstacle(litter: str, tmp_pa
             write(folder)
         for path in sorted(folder.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_site_whose_gates_have_not_moved_is_no_obstacle_to_peft(tmp_path: Path) -> None:
+    """PEFT knows no LoRA of rank 0."""
+    from peft import PeftModel
+
+    model = model_of("gpt2, tied")
+    still = GateDelta({(2, "z"): torch.ones(model.shape.site_size("z")), (1, "z"): gates(model, 0).gates[1, "z"]})
+    edit = replace(edit_with(model, still, low_rank(model, 1)), modules=None)  # the model at hand names the modules
+    plain: Any = PeftModel.from_pretrained(shared_view(model.hf), str(edit.to_peft(tmp_path / "x", model=model))).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(plain(IDS).logits, logits_of(model, edit), **TOLERANCE)
+    nothing = edit_with(model, LowRankDelta({(0, "mlp.c_proj"): (torch.ones(40, 0), torch.ones(0, 56))}))
+    with pytest.raises(ValueError, match="changes nothing"):
+        nothing.to_peft(tmp_path / "y")
+
+
+def test_one_delta_twice_is_saved_twice(tmp_path: Path) -> None:
+    model = model_of("llama, tied")
+    edit = edit_with(model, low_rank(model, 0).then(gates(model, 1)))
+    twice = edit.then(edit)
+    assert wb.load_edit(twice.save(tmp_path / "twice")).id == twice.id
+
+
+def test_names_of_stages_that_a_file_cannot_tell_apart(tmp_path: Path) -> None:
+    model = model_of("llama, tied")
+    edit = edit_with(model, gates(model, 0))
+    stages = (EditStage("a", DenseDelta({"b.c": torch.ones(2)})), EditStage("a.b", DenseDelta({"c": torch.ones(3)})))
+    edit.save(tmp_path / "e")
+    with pytest.raises(ValueError, match="could not tell them apart"):
+        replace(edit, stages=stages).save(tmp_path / "e")
+    assert wb.load_edit(tmp_path / "e").id == edit.id, "what was there is as it was"

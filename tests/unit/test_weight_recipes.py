@@ -11,6 +11,7 @@ import torch
 import workbench as wb
 from tests.helpers.small_fits import FACTS, assert_unchanged, unchanged
 from tests.helpers.small_fits import recipe as quick
+from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, tiny
 from tests.unit.test_arms import QUICK, RETAIN, SELECTION
 from workbench.comparing.arms import shared_settings
@@ -214,3 +215,28 @@ def test_settings_are_checked(change: dict[str, Any]) -> None:
 
 def test_each_method_has_its_row() -> None:
     assert set(METHODS) == {"ia3", "lora", "full"} and METHODS["ia3"].recipe is wb.Recipe is wb.recipes.IA3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_steps_that_half_precision_rounds_away_are_refused(dtype: torch.dtype) -> None:
+    model = wb.load_model(tiny_llama().to(dtype), tokenizer=tiny().tokenizer, name="half")
+    with pytest.raises(ValueError, match=r"rounds away. Load the model with dtype=torch.float32, or use"):
+        wb.rewrite(model, FRANCE, recipe="full", progress=False)
+
+
+def test_arms_take_an_ia3_recipe() -> None:
+    with pytest.raises(ValueError, match=r"from an IA3 recipe, got a LoRA.*arms=\('lora', 'full'\)"):
+        wb.compare(tiny(), FRANCE, "L1H2", recipe="lora", pool=capitals(), progress=False)
+
+
+def test_the_panel_says_what_moves_and_refuses_a_control_of_everything() -> None:
+    panel = wb.EditPanel(tiny(), FRANCE, recipe=wb.recipes.LoRA(**shared_settings(QUICK)), pool=capitals())
+    assert "All linear modules of all layers" in [label for label, _ in panel.controls["Train"].options]
+    assert "# None: all linear modules of all layers" in panel.code
+    panel.recipe = QUICK
+    assert "Default selector: neurons by gain for damage" in [label for label, _ in panel.controls["Train"].options]
+    panel.recipe = wb.recipes.LoRA(**shared_settings(QUICK))
+    panel.random_control = True
+    with pytest.raises(ValueError, match="A random control needs components"):
+        panel.run().wait(60)
+    assert panel.edit is None, "before the fit"

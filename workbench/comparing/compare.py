@@ -122,6 +122,11 @@ def compare(
     """
     facts = as_facts(fact)
     recipe = Recipe.named(recipe) if isinstance(recipe, str) else recipe or Recipe()
+    if not isinstance(recipe, Recipe):
+        raise ValueError(
+            f"Arms take rows, loss and steps from an IA3 recipe, got a {type(recipe).__name__}. Give an IA3 recipe; "
+            "arms=('lora', 'full') compares with the other methods."
+        )
     chosen = Selection(selection) if isinstance(selection, str) else selection
     draws = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     names = [arms] if isinstance(arms, str) else list(arms)

@@ -52,13 +52,18 @@ class Dial:
 
     def __init__(self, model: LoadedModel, edit: Edit, stage: str | None = None) -> None:
         check_base(model, edit)
+        if not edit.stages:
+            raise ValueError("The edit has no stages, so there is nothing to apply.")
         self._model, self._edit, self._stage = model, edit, stage or edit.stage_names[-1]
         self._view = shared_view(model.base.hf)
         self._mounted = Mounted(self._view, model.architecture, model.delta.then(edit.delta(stage)))
         self._engines = EnginePool()
 
     def at(self, strength: float) -> LoadedModel:
-        """The model at a strength (as for ``applied``). Models given before are turned to it as well.
+        """The model at a strength (as for ``applied``).
+
+        There is one model to turn: those given before are turned to it as well, while what they say of themselves
+        (``applied``, ``delta``, ``fingerprint``) and a bridge that they have built stay. Use the one given last.
 
         Raises:
             ValueError: A strength that is not finite.

@@ -14,7 +14,7 @@ from typing import Any
 from workbench.editing.applied import check_base
 from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.models.bundled import NAME as BUNDLED
-from workbench.models.deltas import Base, export, fold
+from workbench.models.deltas import Base, export, fold, gate_sites
 from workbench.models.load import LoadedModel, load_model
 from workbench.models.views import shared_view
 from workbench.types import Edit
@@ -55,11 +55,14 @@ def save_peft(edit: Edit, path: str | Path, *, stage: str | None = None, model: 
         raise ValueError("This edit changes nothing at that stage, so there is nothing to export.")
     if model is not None:
         check_base(model, edit)
-    modules = edit.modules or (model.architecture.describe() if model is not None else None)
+    modules = edit.modules
+    if model is not None:
+        known = model.architecture.describe(gate_sites(delta))
+        modules = known if modules is None else modules.joined(known)
     if modules is None:
         raise ValueError(
             "The edit does not name the modules of its base. Add them with the base model at hand: "
-            "dataclasses.replace(edit, modules=model.architecture.describe(edit.selection.entries(model)))."
+            "edit.to_peft(folder, model=model)."
         )
     base = None if model is None else Base(model.base.hf, model.architecture)
     adapter = export(delta, modules, base)

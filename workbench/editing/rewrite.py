@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workbench.editing.methods.table import METHODS, named_recipe
+from workbench.editing.methods.table import DEFAULT, METHODS, named_recipe
 from workbench.editing.task import Task, check_selection
 from workbench.language.prompts import check_first_tokens
 from workbench.models import LoadedModel
@@ -70,7 +70,7 @@ def rewrite(
         Paris -> Rome
     """
     facts = as_facts(fact)
-    settings = named_recipe(recipe or "unlearn-then-learn") if recipe is None or isinstance(recipe, str) else recipe
+    settings = DEFAULT if recipe is None else named_recipe(recipe) if isinstance(recipe, str) else recipe
     if not isinstance(settings, BaseRecipe) or settings.method not in METHODS:
         raise TypeError(
             f"recipe must be a recipe, the name of one, or None, got {type(recipe).__name__}. Recipes are "

@@ -38,14 +38,19 @@ def save_edit(edit: Edit, path: str | Path) -> Path:
 
     Raises:
         FileExistsError: There is a file of that name, or a folder with something else than an edit in it.
-        ValueError: The provenance holds something that JSON cannot.
+        ValueError: The provenance holds something that JSON cannot, or stages have names that cannot be told apart.
         OSError: The folder cannot be written; what was there is as it was.
     """
-    tensors = {
-        f"{stage.name}.{name}": tensor.contiguous()
-        for stage in edit.stages
-        for name, tensor in stage.delta.tensors().items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for stage in edit.stages:
+        # Copies: one delta may be in two stages, and safetensors refuses tensors that share memory.
+        own = {f"{stage.name}.{name}": t.contiguous().clone() for name, t in stage.delta.tensors().items()}
+        if clash := sorted(own.keys() & tensors.keys()):
+            raise ValueError(
+                f"The stage {stage.name!r} and one before it both name a tensor {clash[0]!r}, so the file could not "
+                "tell them apart. Give the stages names without dots."
+            )
+        tensors |= own
     content = safetensors.torch.save(tensors, metadata={"format": "pt"})
     text = dump(wrap("workbench-edit", {**_fields(edit), "tensors_sha256": sha256(content)}))
     with new_folder(path, _is_edit) as folder:

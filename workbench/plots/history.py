@@ -49,7 +49,7 @@ def history_figure(edit: Edit) -> go.Figure:
         figure,
         title=f"Fit of {', '.join(f.id for f in edit.facts[:3])}{' ...' if len(edit.facts) > 3 else ''}",
         notes=[
-            f"recipe {edit.recipe.name}: {ran}; {len(edit.selection)} components ({edit.selector})",
+            f"recipe {edit.recipe.name}: {ran}; {edit.scope} ({edit.selector})",
             f"base model {edit.base_name}; measured before each update and at the end of each stage",
         ],
         alt=f"Training curves of loss, KL and answer probabilities: {ran}{last}.",

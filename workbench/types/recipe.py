@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Self, get_args
 
 StageName = Literal["unlearn", "learn"]
@@ -37,6 +37,11 @@ class BaseRecipe:
 
     method: ClassVar[str] = ""
     """The method's name, in saved files and in tables."""
+
+    without_selection: ClassVar[str] = ""
+    """What moves where nothing is selected, in words for a menu."""
+    selects: ClassVar[bool] = False
+    """Whether the method then selects components."""
 
     name: str = ""
     seed: int = 0
@@ -80,7 +85,8 @@ class BaseRecipe:
         """
         from workbench.editing.methods.table import named_recipe
 
-        return replace(named_recipe(name), **changes)  # type: ignore[return-value]
+        recipe = named_recipe(name)
+        return recipe.from_dict({**recipe.to_dict(), **changes})  # type: ignore[return-value]
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+
 from workbench.editing.task import Task
 from workbench.editing.training.weights import fit_weights
 from workbench.models.views import own_layer_weights, shared_view
@@ -34,6 +36,7 @@ class FullFineTuning(TrainedRecipe):
     """
 
     method: ClassVar[str] = "full"
+    without_selection: ClassVar[str] = "All layers"
 
     name: str = "full"
     stages: tuple[StageName, ...] = ("learn",)
@@ -43,6 +46,12 @@ class FullFineTuning(TrainedRecipe):
 def make_full(task: Task) -> Edit:
     """Fine-tune a copy of the layers' weights for a task."""
     model = task.model
+    if model.dtype in (torch.bfloat16, torch.float16):
+        rate = task.recipe.learning_rate  # type: ignore[attr-defined]
+        raise ValueError(
+            f"Full fine-tuning moves weights by about {rate:g} a step, which {model.dtype} rounds away. Load the model "
+            "with dtype=torch.float32, or use wb.recipes.LoRA, whose factors are float32."
+        )
     if isinstance(task.selection, int):
         raise ValueError(
             f"Full fine-tuning moves whole layers, so a number of neurons ({task.selection}) selects nothing. Give a "

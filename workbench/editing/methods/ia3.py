@@ -89,6 +89,8 @@ class IA3(TrainedRecipe):
     """
 
     method: ClassVar[str] = "ia3"
+    without_selection: ClassVar[str] = "Default selector: neurons by gain for damage"
+    selects: ClassVar[bool] = True
 
     name: str = "unlearn-then-learn"
     average: int = 12

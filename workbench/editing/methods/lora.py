@@ -51,6 +51,7 @@ class LoRA(TrainedRecipe):
     """
 
     method: ClassVar[str] = "lora"
+    without_selection: ClassVar[str] = "All linear modules of all layers"
 
     name: str = "lora"
     rank: int = 1

@@ -1,7 +1,8 @@
 """Deltas on a model: the one place that asks which kind a delta is. A file a kind, each with the same functions.
 
 ``put_on`` a view, and ``write`` other numbers there in place; ``fold`` into a view's weights; ``put_under_gates``,
-where new gates come on top; ``weights`` that it changes; ``check`` against a model; ``export`` for PEFT.
+where new gates come on top; ``weights`` and ``gate_sites`` that it changes; ``check`` against a model; ``export`` for
+PEFT.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from workbench.models.deltas import sequence
 from workbench.models.deltas.adapter import Adapter, Base
 from workbench.models.families import Architecture
-from workbench.types import Delta, EditModules
+from workbench.types import Delta, EditModules, Site
 from workbench.types.delta import DeltaKind
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "check",
     "export",
     "fold",
+    "gate_sites",
     "put_under_gates",
 ]
 
@@ -85,6 +87,11 @@ def put_under_gates(view: nn.Module, architecture: Architecture, delta: Delta) -
 def changed_weights(architecture: Architecture, delta: Delta) -> list[str]:
     """Names of the weight matrices that a delta changes."""
     return _KINDS[delta.kind].weights(architecture, delta)
+
+
+def gate_sites(delta: Delta) -> list[tuple[int, Site]]:
+    """The gate sites that a delta multiplies."""
+    return _KINDS[delta.kind].gate_sites(delta)
 
 
 def export(delta: Delta, modules: EditModules, base: Base | None = None) -> Adapter:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from workbench.models.deltas.adapter import Adapter, Base
 from workbench.models.families import Architecture
-from workbench.types import DenseDelta, EditModules
+from workbench.types import DenseDelta, EditModules, Site
 
 Mounted = dict[str, tuple[nn.Parameter, Tensor]]
 """By name, a parameter of a view and the shared tensor that it replaced."""
@@ -58,6 +58,11 @@ def put_under_gates(view: nn.Module, architecture: Architecture, delta: DenseDel
 def weights(architecture: Architecture, delta: DenseDelta) -> list[str]:
     """Names of the changed matrices."""
     return [name for name, weight in delta.weights.items() if weight.ndim > 1]
+
+
+def gate_sites(delta: DenseDelta) -> list[tuple[int, Site]]:
+    """None."""
+    return []
 
 
 def check(view: nn.Module, architecture: Architecture, delta: DenseDelta) -> None:

@@ -62,6 +62,11 @@ def weights(architecture: Architecture, delta: GateDelta) -> list[str]:
     return [f"{name}.weight" for name in architecture.vectors(delta)]
 
 
+def gate_sites(delta: GateDelta) -> list[tuple[int, Site]]:
+    """Their places."""
+    return list(delta.gates)
+
+
 def check(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None:
     """Raise a ValueError for gates that a model has no place for."""
     shape = architecture.shape
@@ -87,8 +92,7 @@ def export(delta: GateDelta, modules: EditModules, base: Base | None = None) -> 
     if missing:
         raise ValueError(
             f"The edit does not name the modules of {len(missing)} gate sites (the first: {missing[0]}). Add them with "
-            "the base model at hand: dataclasses.replace(edit, "
-            "modules=model.architecture.describe(edit.delta().gates))."
+            "the base model at hand: edit.to_peft(folder, model=model)."
         )
     vectors: dict[str, Tensor] = {}
     inputs: set[str] = set()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from workbench.models.deltas.adapter import Adapter, Base, any_of, base_key, float_weight
 from workbench.models.families import Architecture
-from workbench.types import EditModules, LowRankDelta
+from workbench.types import EditModules, LowRankDelta, Site
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -66,6 +66,11 @@ def put_under_gates(view: nn.Module, architecture: Architecture, delta: LowRankD
     fold(view, architecture, delta)
 
 
+def gate_sites(delta: LowRankDelta) -> list[tuple[int, Site]]:
+    """None."""
+    return []
+
+
 def check(view: nn.Module, architecture: Architecture, delta: LowRankDelta) -> None:
     """Raise a ValueError for factors that do not fit a model's modules."""
     for name, (u, v) in named(architecture, delta).items():
@@ -79,8 +84,15 @@ def check(view: nn.Module, architecture: Architecture, delta: LowRankDelta) -> N
 
 
 def export(delta: LowRankDelta, modules: EditModules, base: Base | None = None) -> Adapter:
-    """The factors as one PEFT LoRA adapter, whose alpha is its rank."""
-    factors = {f"{modules.layers}.{layer}.{module}": pair for (layer, module), pair in delta.factors.items()}
+    """The factors as one PEFT LoRA adapter, whose alpha is its rank.
+
+    Raises:
+        ValueError: All ranks are 0.
+    """
+    pairs = {key: (u, v) for key, (u, v) in delta.factors.items() if u.shape[1]}  # PEFT knows no rank of 0
+    if not pairs:
+        raise ValueError("This edit changes nothing at that stage, so there is nothing to export.")
+    factors = {f"{modules.layers}.{layer}.{module}": pair for (layer, module), pair in pairs.items()}
     config = lora_config({name: u.shape[1] for name, (u, _) in factors.items()}, modules.fan_in_fan_out)
     config.task_type, config.inference_mode = "CAUSAL_LM", True  # type: ignore[assignment]
     tensors: dict[str, Tensor] = {}

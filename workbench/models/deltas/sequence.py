@@ -13,7 +13,7 @@ from workbench.models.deltas import dense, gates, low_rank
 from workbench.models.deltas.adapter import Adapter, Base
 from workbench.models.families import Architecture
 from workbench.models.views import shared_view
-from workbench.types import Delta, Deltas, DenseDelta, EditModules, GateDelta, LowRankDelta
+from workbench.types import Delta, Deltas, DenseDelta, EditModules, GateDelta, LowRankDelta, Site
 from workbench.types.delta import DeltaKind
 
 PARTS: Mapping[DeltaKind, Any] = {"gates": gates, "low-rank": low_rank, "dense": dense}
@@ -91,6 +91,11 @@ def weights(architecture: Architecture, delta: Deltas) -> list[str]:
     """Names of the matrices that some part changes."""
     names = (name for part in delta.parts for name in PARTS[part.kind].weights(architecture, part))
     return list(dict.fromkeys(names))
+
+
+def gate_sites(delta: Deltas) -> list[tuple[int, Site]]:
+    """Those of its parts."""
+    return list(dict.fromkeys(site for part in delta.parts for site in PARTS[part.kind].gate_sites(part)))
 
 
 def check(view: nn.Module, architecture: Architecture, delta: Deltas) -> None:

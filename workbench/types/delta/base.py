@@ -37,7 +37,7 @@ class Delta(ABC):
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """Its numbers by name; with ``header`` they are all of it."""
+        """Its numbers by name; with ``header`` they are all of it. They are its own: do not write to them."""
 
     @abstractmethod
     def header(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def _parts(delta: Delta) -> tuple[Delta, ...]:
 
 
 def finite(strength: float) -> float:
-    if not math.isfinite(strength):
+    if not isinstance(strength, (int, float)) or not math.isfinite(strength):
         raise ValueError(f"strength must be a finite number (0: base, 1: the whole edit), got {strength!r}.")
     return strength
 
@@ -170,7 +170,8 @@ class Deltas(Delta):
 
     def largest_move(self) -> float:
         """See ``Delta``."""
-        return max((part.largest_move() for part in self.parts), default=0.0)
+        moves = [part.largest_move() for part in self.parts]
+        return math.nan if any(map(math.isnan, moves)) else max(moves, default=0.0)
 
     def words(self) -> str:
         """See ``Delta``."""

@@ -36,6 +36,9 @@ class GateDelta(Delta):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gates", {key: owned(gate) for key, gate in sorted(self.gates.items())})
+        for (layer, site), gate in self.gates.items():
+            if gate.ndim != 1:
+                raise ValueError(f"The gates of layer {layer} {site} are {tuple(gate.shape)}; they must be a vector.")
 
     def tensors(self) -> dict[str, Tensor]:
         """See ``Delta``: by ``"layer.site"``."""

@@ -63,6 +63,11 @@ def fit_and_evaluate(
     fit: dict[str, Any] = {"recipe": recipe, "pool": pool, "cancel": cancel, "progress": False}
     if on_control is not None and selection is not None:
         selection.random_like(model, seed=recipe.seed)  # refused before the fit, not after it
+    if on_control is not None and selection is None and not recipe.selects:
+        raise ValueError(
+            f"A random control needs components to draw others like them, and this recipe moves everything "
+            f"({recipe.without_selection.lower()}). Pick components, or leave the random control out."
+        )
     edit = rewrite(model, facts, selection, on_step=report_step, **fit)
     fit["recipe"] = edit.recipe  # with more steps where the default did not teach the facts
     on_edit(edit)

@@ -90,7 +90,9 @@ class EditPanel(RunPanel[EvalReport]):
         self._show_heading()
         self._show_code()
         self._train.on_change(self._settings_changed)
+        self._recipe.on_change(lambda: self._train.show_default_of(self._recipe.chosen))
         self._recipe.on_change(self._settings_changed)
+        self._train.show_default_of(self._recipe.chosen)
         self._beside.observe(lambda _: self._settings_changed(), names="value")
 
     # What it holds

@@ -55,6 +55,11 @@ class RecipeControls(VBox):
         return str(self._name.value)
 
     @property
+    def chosen(self) -> TrainedRecipe:
+        """The recipe that is chosen, without what the other controls say."""
+        return self._recipes[self.name]
+
+    @property
     def recipe(self) -> TrainedRecipe:
         """The recipe as the controls say it. Settable.
 

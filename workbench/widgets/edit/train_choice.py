@@ -8,13 +8,12 @@ from typing import Any
 import traitlets
 from ipywidgets import HBox
 
+from workbench.editing.methods.table import IA3
 from workbench.models.load import LoadedModel
-from workbench.types import Selection
+from workbench.types import BaseRecipe, Selection
 from workbench.widgets.edit.recipe_controls import STYLE
 from workbench.widgets.shared.controls import Dropdown
 from workbench.widgets.shared.edit_words import trainable_words
-
-DEFAULT: tuple[str, str] = ("Default selector: neurons by gain for damage", "default")
 
 
 class TrainChoice(HBox):
@@ -31,6 +30,7 @@ class TrainChoice(HBox):
 
     def __init__(self, model: LoadedModel, source: Any = None) -> None:
         self._model, self._refreshing = model, False
+        self._default = IA3.without_selection
         self._source: Any = None
         self._listeners: list[Callable[[], object]] = []
         self._menu = Dropdown(description="Train", style=STYLE, layout={"width": "420px"})
@@ -65,9 +65,15 @@ class TrainChoice(HBox):
         """The picked components as they are now, or None for the default selector."""
         return None if self._menu.value == "default" else self._picked()
 
+    def show_default_of(self, recipe: BaseRecipe) -> None:
+        """Say what a recipe moves where nothing is picked."""
+        if recipe.without_selection != self._default:
+            self._default = recipe.without_selection
+            self.refresh()
+
     def refresh(self) -> None:
         """Show the size of what is picked now."""
-        chosen, options = str(self._menu.value), [DEFAULT]
+        chosen, options = str(self._menu.value), [(self._default, "default")]
         if self._source is not None:
             options.insert(0, (self._words(self._picked()), "picked"))
         self._refreshing = True

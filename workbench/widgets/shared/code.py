@@ -137,7 +137,8 @@ def edit_lines(
 ) -> EditLines:
     """One edit and its evaluation, and those of a random control of the same size if asked for."""
     more = pool_argument(pool)
-    comment = "  # None: the default selector" if selection is None else ""
+    default = "the default selector" if recipe.selects else recipe.without_selection.lower()
+    comment = f"  # None: {default}" if selection is None else ""
     beside = (
         "drawn = edit.selection.random_like(model, seed=recipe.seed)\n"
         f"control = wb.rewrite(model, fact, drawn, recipe=edit.recipe{more})\n"
