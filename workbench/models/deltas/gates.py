@@ -85,8 +85,6 @@ def export(delta: GateDelta, modules: EditModules, base: Base | None = None) -> 
     Raises:
         ValueError: The module of a gate is not known.
     """
-    from peft import IA3Config
-
     places = {(p.layer, p.site): p for p in modules.sites}
     missing = [f"layer {layer} {site}" for layer, site in delta.gates if (layer, site) not in places]
     if missing:
@@ -101,13 +99,8 @@ def export(delta: GateDelta, modules: EditModules, base: Base | None = None) -> 
         vector = vectors.setdefault(place.module, torch.ones(place.size))  # a fused module keeps 1 at its other sites
         vector[place.start : place.start + len(gate)] = gate
         inputs |= {place.module} if place.on_input else set()
-    config = IA3Config(
-        task_type="CAUSAL_LM",
-        target_modules=any_of(vectors),
-        feedforward_modules=any_of(inputs) if inputs else [],
-        fan_in_fan_out=modules.fan_in_fan_out,
-        inference_mode=True,
-    )
+    config = _config(vectors, inputs, modules.fan_in_fan_out)
+    config.inference_mode = True
     tensors = {
         base_key(module, "ia3_l"): vector.reshape((1, -1) if module in inputs else (-1, 1)).contiguous()
         for module, vector in vectors.items()
@@ -121,15 +114,21 @@ def ia3_config(architecture: Architecture, keys: Iterable[tuple[int, Site]]) -> 
 
     Names are anchored regular expressions: PEFT matches a list of names by suffix.
     """
-    from peft import IA3Config
-
     places = [architecture.gate_module(layer, site) for layer, site in keys]
     inputs = {p.module for p in places if p.on_input}
+    return _config({p.module for p in places}, inputs, architecture.family.fan_in_fan_out)
+
+
+def _config(modules: Iterable[str], inputs: Iterable[str], fan_in_fan_out: bool) -> IA3Config:
+    """IA3 on modules by their full names, some of them on the input."""
+    from peft import IA3Config
+
+    feedforward = any_of(inputs)
     return IA3Config(
         task_type="CAUSAL_LM",
-        target_modules=any_of({p.module for p in places}),
-        feedforward_modules=any_of(inputs) if inputs else [],
-        fan_in_fan_out=architecture.family.fan_in_fan_out,
+        target_modules=any_of(modules),
+        feedforward_modules=feedforward if feedforward else [],
+        fan_in_fan_out=fan_in_fan_out,
     )
 
 
