@@ -24,7 +24,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page
 
-from workbench.cli import LAB_SETTINGS
+from workbench.lab import SETTINGS as LAB_SETTINGS
 
 TOKEN = "e2e"
 START = 90  # seconds until JupyterLab must answer
