@@ -32,11 +32,11 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
     monkeypatch.setattr(demo, "load_model", lambda: model)
     monkeypatch.setattr(demo, "rewrite", short)
     out = tmp_path / "out" / "deeper"
-    assert cli.main(["demo", "--out", str(out), "--max-controls", "2", "--seed", "3"]) == 0
+    assert cli.main(["demo", "--out", str(out), "--max-controls", "1", "--seed", "3"]) == 0
     printed, told = capsys.readouterr()
-    assert re.search(r"controls still right +1\.00 \[\S+ \S+\] \(n=2\)", printed)
+    assert re.search(r"controls still right +1\.00 \[\S+ \S+\] \(n=1\)", printed)
     assert "Where is the capital of France?" in printed, "the held-out question with its answers"
-    assert "Controls: 2 of the 4 known test facts, drawn by seed." in printed
+    assert "Controls: 1 of the 2 known test facts, drawn by seed." in printed
     last = printed.splitlines()[-1]
     assert last.startswith("Next:") and str(out / "report.html") in last
     assert [line[:5] for line in told.splitlines() if "again" not in line] == [f"[{n}/6]" for n in range(1, 7)]
@@ -46,13 +46,13 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytes
     assert summary["fact"]["id"] == "france-capital"
     assert {row["group"] for row in summary["report"]["rows"]} >= {"heldout", "control", "neighbour", "reversed"}
     html = (out / "report.html").read_text(encoding="utf-8")
-    assert "Controls: 2 of the 4 known test facts, drawn by seed." in html and summary["sample"] in html
+    assert "Controls: 1 of the 2 known test facts, drawn by seed." in html and summary["sample"] in html
     assert list(summary["seconds"]) == ["trace", "attribute", "select", "fit", "evaluate", "report"]
     for title in ("Where it is", "The edit", "What it did", "The same in Python"):
         assert title in html
     figures = re.findall(r'id="figure-\d+-data"', html)
     assert len(figures) == 7, "trace, heads, MLPs, neurons, fit, probabilities, rates"
-    assert "seed=3" in html and "max_controls=2" in html, "the code repeats this run"
+    assert "seed=3" in html and "max_controls=1" in html, "the code repeats this run"
 
 
 def test_a_folder_that_cannot_be_is_refused_before_any_work(
