@@ -98,7 +98,7 @@ def lab_command(folder: Path, options: Sequence[str]) -> list[str]:
     command = [sys.executable, "-m", "jupyterlab", str(folder), *_saved_widgets()]
     if not any(option.startswith(("--LabApp.default_url", "--ServerApp.default_url")) for option in options):
         command.append(f"--LabApp.default_url=/lab/tree/{START}")
-    if port_of(options):
+    if port_of(options) and not any(option.startswith(_RETRIES) for option in options):
         command.append("--ServerApp.port_retries=0")  # a port that was asked for is that port or an error
     command += options
     if hasattr(os, "geteuid") and os.geteuid() == 0 and "--allow-root" not in options:
@@ -117,6 +117,9 @@ def _saved_widgets() -> list[str]:
 
 
 # The port
+
+
+_RETRIES = ("--ServerApp.port_retries", "--port-retries")
 
 
 def _value_of(options: Sequence[str], *names: str) -> str | None:
