@@ -298,7 +298,7 @@ def judged(rows: list[dict[str, Any]], *goals: str) -> list[dict[str, Any]]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The tables that the README and docs/speed.md quote."""
+    """The tables that the README and docs/results/speed.md quote."""
     lines = [f"{result['baseline']}.", ""]
     for title, rows in result["tables"].items():
         columns = list(rows[0])

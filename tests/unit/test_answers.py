@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 LABELLED = [json.loads(line) for line in (ROOT / "tests/data/answers.jsonl").read_text("utf-8").splitlines()]
 UNSEEN = [r for r in LABELLED if r["note"].startswith("unseen")]  # made and labelled after limits and rules were fixed
 TUNED = [r for r in LABELLED if not r["note"].startswith("unseen")]
-DOC = ROOT / "docs/answer-classes.md"
+DOC = ROOT / "docs/concepts/answer-classes.md"
 
 
 def make(subject: str, answer: str, target: str, **options: Any) -> Fact:
@@ -86,7 +86,7 @@ def test_agreement_on_unseen_texts() -> None:
 @pytest.mark.parametrize("rows", [TUNED, UNSEEN], ids=["tuned", "unseen"])
 def test_docs_show_the_present_confusion_tables(rows: list[dict[str, Any]]) -> None:
     table = as_markdown(confusion(rows))
-    assert table in DOC.read_text("utf-8"), f"docs/answer-classes.md is stale; put in:\n{table}"
+    assert table in DOC.read_text("utf-8"), f"docs/concepts/answer-classes.md is stale; put in:\n{table}"
 
 
 def test_docs_name_the_present_limits() -> None:

@@ -99,7 +99,7 @@ def modules() -> list[Path]:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
     part = part_of(path)
-    assert part in MAY_IMPORT, f"{part} has no place yet: give it one here and in docs/architecture.md"
+    assert part in MAY_IMPORT, f"{part} has no place yet: give it one here and in docs/development/architecture.md"
     imported = imported_modules(path.read_text(encoding="utf-8"), package_of(path))
     ours = {name.split(".")[1] for name in imported if name.startswith("workbench.")} - {part}
     assert "workbench" not in imported, "import the module that defines the name, not the package"
@@ -172,7 +172,7 @@ def named_files(text: str) -> Iterator[str]:
 
 def parts_of_the_page() -> tuple[set[str], set[str]]:
     """The files that the page's table of parts names, and the folders of which a row stands for all files."""
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "development" / "architecture.md").read_text(encoding="utf-8")
     table = page.partition("\n## The parts\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in named_files(row)}
@@ -191,7 +191,7 @@ def test_the_architecture_page_names_every_module() -> None:
     scripts = [path for path in PACKAGE.rglob("*.js") if "node_modules" not in path.parts]
     sources = [path.relative_to(PACKAGE) for path in (*modules(), *scripts) if path.name != "__init__.py"]
     missing = [str(path) for path in sources if str(path) not in files and f"{path.parent}/" not in folders]
-    assert sorted(missing) == [], "give these a row in docs/architecture.md"
+    assert sorted(missing) == [], "give these a row in docs/development/architecture.md"
 
 
 def test_the_reader_of_the_page_itself() -> None:

@@ -154,10 +154,12 @@ def test_the_reader_of_definitions_itself() -> None:
     ]
 
 
-PAGES = sorted(path for pattern in ("*.md", "docs/*.md") for path in ROOT.glob(pattern) if path.name != "CHANGELOG.md")
+PAGES = sorted(
+    path for pattern in ("*.md", "docs/**/*.md") for path in ROOT.glob(pattern) if path.name != "CHANGELOG.md"
+)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages_name_files_and_modules_that_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name, attribute in re.findall(r"`((?:\w+/)[\w./]*(?:\.\w+|/))(?::(\w+))?`", text):
