@@ -17,8 +17,8 @@ from typing import Any
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
-from benchmarks.kept import defaults, same_settings
-from benchmarks.rates import vars_of
+from benchmarks.lib.kept import defaults, same_settings
+from benchmarks.lib.rates import vars_of
 from workbench.comparing.arms import ARMS
 from workbench.comparing.compare import READ_EVERY
 from workbench.comparing.validation import THRESHOLD

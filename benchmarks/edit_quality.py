@@ -40,8 +40,8 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.kept import defaults, kept
-from benchmarks.rates import head, line, over_facts, plain_rates, rates_of, told, vars_of, worst
+from benchmarks.lib.kept import defaults, kept
+from benchmarks.lib.rates import head, line, over_facts, plain_rates, rates_of, told, vars_of, worst
 from workbench.editing.methods.ia3 import harder
 from workbench.editing.selector import MORE_NEURONS, NEURONS
 from workbench.evaluation.answering import Answering, Ask

@@ -27,8 +27,8 @@ import torch
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
-from benchmarks.kept import defaults, kept
-from benchmarks.rates import rates_of, vars_of
+from benchmarks.lib.kept import defaults, kept
+from benchmarks.lib.rates import rates_of, vars_of
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import evaluate_views

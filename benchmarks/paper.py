@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.kept import defaults, same_settings
+from benchmarks.lib.kept import defaults, same_settings
 from workbench.evaluation.answering import Answering
 from workbench.files.atomic import write_bytes
 from workbench.types import Rate

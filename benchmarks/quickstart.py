@@ -21,7 +21,7 @@ import nbformat
 from nbclient import NotebookClient
 
 import workbench as wb
-from benchmarks.timing import PEAK
+from benchmarks.lib.timing import PEAK
 
 TWICE = """
 import copy, sys, torch, workbench as wb

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.kept import defaults, kept
+from benchmarks.lib.kept import defaults, kept
 
 
 def measure(model: wb.LoadedModel, fact: wb.Fact, folder: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import workbench as wb
-from benchmarks.timing import PEAK, largest_difference, matrix_speed, met, seconds
+from benchmarks.lib.timing import PEAK, largest_difference, matrix_speed, met, seconds
 from workbench.editing.applied import Dial
 from workbench.editing.methods.table import Recipe
 from workbench.editing.retain import default_retain

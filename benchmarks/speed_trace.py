@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 import workbench as wb
+from benchmarks.lib.timing import largest_difference, matrix_speed, met, seconds
 from benchmarks.slow_trace import MengLoop
-from benchmarks.timing import largest_difference, matrix_speed, met, seconds
 from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace, default_window, window_of

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 
 import workbench as wb
-from benchmarks.kept import defaults, kept
-from benchmarks.rates import NO_SHARES, head, line, over_facts, plain_rates, rates_of, told, vars_of
+from benchmarks.lib.kept import defaults, kept
+from benchmarks.lib.rates import NO_SHARES, head, line, over_facts, plain_rates, rates_of, told, vars_of
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS, selection_facts
 from workbench.editing.training.fit_rows import FitRows
