@@ -12,6 +12,8 @@ from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, 
 from workbench.files.reports import report_from_dict, report_to_dict
 from workbench.types import ArmRow, ArmTable, Selection
 
+_PLAIN = ("threshold", "validation", "words", "notes", "settings", "base_fingerprint", "provenance")
+
 
 def arms_to_dict(table: ArmTable) -> dict[str, Any]:
     """A table of control arms, with the reports of all runs, as plain JSON values, with its schema version and a
@@ -21,7 +23,7 @@ def arms_to_dict(table: ArmTable) -> dict[str, Any]:
         | {"report": report_to_dict(row.report), "selection": None if row.selection is None else str(row.selection)}
         for row in table.rows
     ]
-    document = {k: getattr(table, k) for k in ("threshold", "validation", "words", "notes", "provenance")}
+    document = {k: getattr(table, k) for k in _PLAIN}
     return wrap("workbench-arms", {**document, "rows": rows})
 
 
@@ -49,11 +51,11 @@ def arms_from_dict(data: Mapping[str, Any], where: str | Path = "this dictionary
         ]
         return ArmTable(
             rows=tuple(rows),
-            threshold=fields["threshold"],
-            validation={fact: tuple(questions) for fact, questions in fields["validation"].items()},
-            words=fields["words"],
-            notes=tuple(fields["notes"]),
-            provenance=fields["provenance"],
+            **{k: fields[k] for k in _PLAIN}
+            | {
+                "validation": {fact: tuple(questions) for fact, questions in fields["validation"].items()},
+                "notes": tuple(fields["notes"]),
+            },
         )
 
 
