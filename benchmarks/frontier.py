@@ -8,8 +8,8 @@ same changes of the same gates, dealt out among them by seed and given random si
 any change of that size: answers that were nearly tied before. The last row is the untouched model with its weights
 rounded to bfloat16, the least change that is in daily use. ``held`` is the share of the retain set's facts, the very
 ones that the fit holds in place, that are still right: controls that are lost beyond it are lost because they were not
-held, the others because no gates of this number teach the fact and hold them. Finished edits are files,
-``benchmarks/results/frontier/<fact>-<neurons>.json``; a rerun goes on after the last one.
+held, the others because no gates of this number teach the fact and hold them. Finished edits are lines of
+``benchmarks/results/frontier.jsonl.xz``, named ``<fact>-<neurons>``; a rerun goes on after the last one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ import torch
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
-from benchmarks.lib.kept import defaults, kept
+from benchmarks.lib.kept import Kept, defaults
 from benchmarks.lib.rates import rates_of, vars_of
+from benchmarks.lib.store import ENDING
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import evaluate_views
@@ -138,6 +139,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/frontier.json"))
     args = parser.parse_args()
+    kept = Kept(args.out.with_suffix(ENDING), __file__)
     model = wb.load_model()
     answering = Answering(model)
     known = wb.known_facts(model, wb.load_facts().filter(split="test"))
@@ -148,16 +150,15 @@ def main() -> None:
     )
     print("|" + "---|" * 9)
     recipe, asked = wb.Recipe(seed=args.seed), {"strengths": args.strengths, "max_controls": args.max_controls}
-    folder = args.out.with_suffix("")
     for fact in drawn:
         for neurons in args.neurons:
             settings = {**defaults(model, recipe, neurons), **asked}
             make = partial(measure, model, fact, neurons, args, answering)
-            done = kept(folder / f"{fact.id}-{neurons}.json", settings, make)
+            done = kept.measured(f"{fact.id}-{neurons}", settings, make)
             print_rows(fact.id, neurons, done)
             content.append({"fact": fact.id, "neurons": neurons, "rates": done["rates"]})
     settings = {**defaults(model, recipe), **asked, "facts": [fact.id for fact in drawn]}
-    done = kept(folder / "bfloat16.json", settings, partial(rounded_base, model, drawn, args, answering))
+    done = kept.measured("bfloat16", settings, partial(rounded_base, model, drawn, args, answering))
     print_rows("none", 0, done)
     content.append({"fact": None, "neurons": 0, "rates": done["rates"]})
     write_bytes(args.out, json.dumps(content, indent=1).encode())

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 import workbench as wb
+from benchmarks.lib.code import code_of
 from benchmarks.lib.timing import largest_difference, matrix_speed, met, seconds
 from benchmarks.slow_trace import MengLoop
 from workbench.language.prompts import swapped, traced_prompt
@@ -332,6 +333,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--growth", action="store_true", help="also time and memory on random models of growing size")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed_trace.json"))
     args = parser.parse_args(given)
+    code = code_of(__file__)
     model = wb.load_model(device=args.device, dtype=getattr(torch, args.dtype))
     exact = None
     if args.dtype != "float32":
@@ -361,6 +363,7 @@ def main(given: Sequence[str] | None = None) -> None:
         tables |= growth(torch.device(args.device), getattr(torch, args.dtype))
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     result = {
+        "code": code.to_dict(),
         "baseline": f"{model.name}, {args.dtype}, {where}; medians of {args.repeats} ratios; of the slow ways "
         f"{args.drawn} cells a repeat, scaled to all",
         "cores": os.cpu_count(),
