@@ -42,13 +42,13 @@ from typing import Any
 
 import workbench as wb
 from benchmarks.lib.kept import Kept, defaults
-from benchmarks.lib.rates import head, line, over_facts, plain_rates, rates_of, told, vars_of, worst
+from benchmarks.lib.rates import head, line, over_facts, plain_rates, plain_texts, rates_of, told, vars_of, worst
 from benchmarks.lib.store import ENDING
 from workbench.editing.methods.ia3 import harder
 from workbench.editing.selector import MORE_NEURONS, NEURONS
 from workbench.evaluation.answering import Answering, Ask
 from workbench.files.atomic import write_bytes
-from workbench.types import AnswerRow, Rate
+from workbench.types import Rate
 from workbench.types.history import updates_by_stage
 from workbench.types.intervals import bootstrap
 
@@ -111,7 +111,7 @@ def measure(
         "relation": fact.relation,
         "seed": seed,
         "rates": plain_rates(report),
-        "heldout": [text_of(row) for row in report.rows if row.group == "heldout"],
+        **plain_texts(report),
         "steps": updates_by_stage(edit.history),
         "learned": edit.learned,
         "seconds_to_select": settings["seconds_to_select"],
@@ -120,9 +120,16 @@ def measure(
     }
 
 
+def heldout(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers to held-out questions; of edits from before all texts were kept these are the only ones."""
+    if "answers" not in result:
+        return result["heldout"]
+    return [row for row in result["answers"] if row["group"] == "heldout"]
+
+
 def labels(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What the base and the edited model say to each held-out question."""
-    said = {(row["stage"], row["prompt"]): row["label"] for row in result["heldout"]}
+    said = {(row["stage"], row["prompt"]): row["label"] for row in heldout(result)}
     return [(said["base", prompt], label) for (stage, prompt), label in said.items() if stage == "learn"]
 
 
@@ -333,11 +340,6 @@ def main() -> None:
         },
     }
     write_bytes(args.out, json.dumps(content, indent=1).encode())
-
-
-def text_of(row: AnswerRow) -> dict[str, str]:
-    """What was said."""
-    return {"group": row.group, "stage": row.stage, "prompt": row.prompt, "text": row.text, "label": row.label}
 
 
 if __name__ == "__main__":

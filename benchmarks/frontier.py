@@ -28,7 +28,7 @@ import torch
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
 from benchmarks.lib.kept import Kept, defaults
-from benchmarks.lib.rates import rates_of, vars_of
+from benchmarks.lib.rates import plain_texts, rates_of, vars_of
 from benchmarks.lib.store import ENDING
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
@@ -88,7 +88,7 @@ def rates_of_views(
     args: argparse.Namespace,
     answering: Answering,
 ) -> dict[str, Any]:
-    """What is shown of changed views: rates by view and name."""
+    """What is shown of changed views: rates by view and name, and all texts behind them."""
     report = evaluate_views(
         model,
         facts,
@@ -100,23 +100,28 @@ def rates_of_views(
         progress=False,
     )
     every = wb.load_facts()
-    held = {name: still_right(answering, view, [every[id] for id in retained]) for name, view in views.items()}
-    rates = {view: {k: held[view] if k == "held" else report.rate(k, view) for k in SHOWN} for view in views}
-    return {"rates": {view: {k: vars_of(rate) for k, rate in of.items()} for view, of in rates.items()}}
+    asked: dict[str, View] = {"base": lambda: nullcontext(answering.base), **views}
+    held = {name: answers_to(answering, view, [every[id] for id in retained]) for name, view in asked.items()}
+    shares = {view: still_right(held["base"], held[view]) for view in views}
+    rates = {view: {k: shares[view] if k == "held" else report.rate(k, view) for k in SHOWN} for view in views}
+    plain = {view: {k: vars_of(rate) for k, rate in of.items()} for view, of in rates.items()}
+    return {"rates": plain, **plain_texts(report), "held": held}
 
 
-def still_right(answering: Answering, view: View, facts: list[wb.Fact]) -> Rate:
-    """The share of facts whose question is answered as the base answers it, of those that it answers."""
-    asks = [Ask("chat", fact.question) for fact in facts]
-    before = answering.replies(answering.base, asks)
+def answers_to(answering: Answering, view: View, facts: list[wb.Fact]) -> list[dict[str, Any]]:
+    """What a view answers to the facts' questions, and which class each answer is of."""
     with view() as changed:
-        after = answering.replies(changed, asks)
-    labels = [
-        [wb.classify(reply.counted, fact, nll=reply.nll) for fact, reply in zip(facts, said, strict=True)]
-        for said in (before, after)
+        replies = answering.replies(changed, [Ask("chat", fact.question) for fact in facts])
+    return [
+        {"fact_id": fact.id, "prompt": fact.question, "text": reply.text, "label": reply.label(fact), "nll": reply.nll}
+        for fact, reply in zip(facts, replies, strict=True)
     ]
-    known = [now for was, now in zip(*labels, strict=True) if was == "old"]
-    return wilson(sum(label == "old" for label in known), len(known))
+
+
+def still_right(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> Rate:
+    """The share of questions that are answered as the base answers them, of those that it answers."""
+    known = [now["label"] for was, now in zip(before, after, strict=True) if was["label"] == "old"]
+    return wilson(known.count("old"), len(known))
 
 
 def print_rows(fact: str, neurons: int, done: dict[str, Any]) -> None:

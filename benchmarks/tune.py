@@ -26,7 +26,7 @@ import torch
 
 import workbench as wb
 from benchmarks.lib.kept import Kept, defaults
-from benchmarks.lib.rates import NO_SHARES, head, line, over_facts, plain_rates, rates_of, told, vars_of
+from benchmarks.lib.rates import NO_SHARES, head, line, over_facts, plain_rates, plain_texts, rates_of, told, vars_of
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS, selection_facts
 from workbench.editing.training.fit_rows import FitRows
@@ -210,7 +210,8 @@ class Tuning:
             progress=False,
         )
         seconds = edit.provenance["settings"]["seconds_to_fit"]
-        return {"fact": fact.id, "rates": plain_rates(report), "learned": edit.learned, "seconds_to_fit": seconds}
+        done = {"fact": fact.id, "rates": plain_rates(report), "learned": edit.learned, "seconds_to_fit": seconds}
+        return done | plain_texts(report)
 
     def ranked(self, fact: wb.Fact, recipe: wb.Recipe) -> list[wb.Component]:
         """Neurons for a recipe, best first."""

@@ -1,4 +1,5 @@
-"""Rates of edits as they are kept in files: back as ``Rate``s, means over facts, and cells of Markdown tables."""
+"""Rates of edits, and the texts behind them, as they are kept in files: back as ``Rate``s, means over facts, and cells
+of Markdown tables."""
 
 from __future__ import annotations
 
@@ -18,6 +19,12 @@ NO_SHARES = tuple(name for name, rule in RATES.items() if rule.kind != "share")
 def plain_rates(report: wb.EvalReport) -> dict[str, Any]:
     """A report's rates by stage and name, as plain values."""
     return {stage: {name: vars_of(rate) for name, rate in rates.items()} for stage, rates in report.rates.items()}
+
+
+def plain_texts(report: wb.EvalReport) -> dict[str, Any]:
+    """Every text behind a report's rates, as plain values: the ``"answers"`` to all prompts at all stages, those to
+    controls and neighbours too, each with its class, and the ``"sentences"`` of ordinary text."""
+    return {"answers": [asdict(row) for row in report.rows], "sentences": [asdict(row) for row in report.texts]}
 
 
 def rates_of(result: dict[str, Any], stage: str = "learn") -> dict[str, Rate]:

@@ -9,15 +9,21 @@ import sys
 import warnings
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import workbench as wb
+from benchmarks import edit_quality, frontier, tune
 from benchmarks.lib import code, kept
 from benchmarks.lib.code import Code, code_of, hash_of, package_files, scripts
 from benchmarks.lib.kept import Kept, same_settings
 from benchmarks.lib.store import Line, Store
+from tests.helpers.scripted import FRANCE, POOL, Script, run, scripted_edit, tiny
+from workbench.editing.applied import applied
+from workbench.evaluation.answering import Answering
+from workbench.evaluation.evaluate import evaluate_views
 
 ROOT = Path(__file__).parents[2]
 TODAY = Code("c" * 40, False, "today")
@@ -248,3 +254,55 @@ def test_results_are_listed_shown_removed_and_unpacked(
         kept.main(["list", "tume"])
     with pytest.raises(KeyError, match=r"No result \['c'\]"):
         Store(path).remove(["c"])
+
+
+def texts(rows: Any, group: str) -> set[tuple[str, str, str]]:
+    return {(row["stage"], row["prompt"], row["text"]) for row in rows if row["group"] == group}
+
+
+@pytest.mark.parametrize("benchmark", ["edit_quality", "tune"])
+def test_results_keep_what_was_said_to_controls_and_neighbours(
+    benchmark: str, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = {"settings": {"seconds_to_select": 1.0, "seconds_to_fit": 2.0}}
+    monkeypatch.setattr(wb, "rewrite", lambda *_, **__: scripted_edit(provenance=timed))
+    monkeypatch.setattr(wb, "evaluate", lambda *_, **__: run())
+    if benchmark == "edit_quality":
+        done = edit_quality.measure(tiny(), FRANCE, Answering(tiny()), 60, wb.Recipe())
+        assert {row["label"] for row in edit_quality.heldout(done) if row["stage"] == "base"} == {"old", "other"}
+        older = {"heldout": edit_quality.heldout(done), "fact": "france"}
+        assert edit_quality.labels(older) == edit_quality.labels(done)
+        assert len(edit_quality.labels(done)) == 4
+    else:
+        tuning = tune.Tuning(tiny(), POOL)
+        monkeypatch.setattr(tune.Tuning, "_edit", lambda *_: scripted_edit(provenance=timed))
+        monkeypatch.setattr(tune, "dev_controls", lambda *_: [])
+        done = tuning.run(FRANCE, {})
+    stages = ("base", "unlearn", "learn")
+    for group, prompts in (
+        ("control", ("Where is Big Ben?", "Where is Louvre?", "Where is Prado?")),
+        ("neighbour", ("What is the capital of Spain?", "What is the capital of Japan?")),
+    ):
+        said = {(stage, prompt, script[prompt][i]) for prompt in prompts for i, stage in enumerate(stages)}
+        assert texts(done["answers"], group) == said
+    json.dumps(done)
+
+
+def test_the_frontier_keeps_what_was_said_to_controls_neighbours_and_retained(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script["What is the capital of Germany?"] = ("Berlin", "Berlin", "Rome")
+    monkeypatch.setattr(frontier, "evaluate_views", partial(evaluate_views, pool=POOL))
+    monkeypatch.setattr(wb, "load_facts", lambda: POOL)
+    views = {stage: partial(applied, tiny(), scripted_edit(), stage) for stage in ("unlearn", "learn")}
+    retained = [fact.id for fact in POOL if fact.role == "retain"]
+    asked: Any = SimpleNamespace(max_controls=None, seed=0)
+    done = frontier.rates_of_views(tiny(), [FRANCE], views, retained, asked, Answering(tiny()))
+    assert ("learn", "Where is Prado?", "Madrid") in texts(done["answers"], "control")
+    assert ("learn", "What is the capital of Spain?", "Rome") in texts(done["answers"], "neighbour")
+    assert [(view, row["text"], row["label"]) for view, rows in done["held"].items() for row in rows] == [
+        ("base", "Berlin", "old"),
+        ("unlearn", "Berlin", "old"),
+        ("learn", "Rome", "other"),
+    ]
+    assert [done["rates"][view]["held"]["value"] for view in views] == [1.0, 0.0]
