@@ -169,9 +169,8 @@ def test_results_of_other_code_are_used_and_said_once(results: Kept) -> None:
 
 
 def test_the_hash_is_of_what_decides(tmp_path: Path) -> None:
-    file = tmp_path / "a.py"
-
-    def hashed(text: str) -> str:
+    def hashed(text: str, name: str = "a.py") -> str:
+        file = tmp_path / name
         file.write_text(text)
         return hash_of([file])
 
@@ -188,8 +187,8 @@ def test_the_hash_is_of_what_decides(tmp_path: Path) -> None:
     for change in ("3 * x", "2.0 * x", "x * 2", "2 * x.real"):
         assert hashed(plain.replace("2 * x", change)) != hashed(plain), change
     assert hashed(plain.replace('"a"', '"b"')) != hashed(plain)
-    data = tmp_path / "a.json"
-    assert hash_of([data.write_text("[1]") and data]) != hash_of([data.write_text("[ 1]") and data])
+    assert hashed(plain, "b.py") != hashed(plain)
+    assert hashed("[1]", "a.json") != hashed("[ 1]", "a.json")
 
 
 def test_a_benchmark_is_decided_by_the_package_and_what_it_imports() -> None:
