@@ -14,20 +14,22 @@ import argparse
 import json
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, get_args
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
 from benchmarks.lib.kept import Kept, defaults
 from benchmarks.lib.rates import vars_of
 from benchmarks.lib.store import ENDING
-from workbench.comparing.arms import ARMS, ArmName
+from workbench.comparing.arms import ArmName
 from workbench.comparing.compare import READ_EVERY
 from workbench.comparing.validation import THRESHOLD
 from workbench.evaluation.answering import Answering
 from workbench.files.arms import arms_from_dict, arms_to_dict
 from workbench.files.atomic import write_bytes
 from workbench.types.arms import OUTCOMES, join_tables
+
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
 
 
 def markdown(table: wb.ArmTable) -> str:
@@ -80,13 +82,13 @@ class Arms:
         """The default selection, made for the first arm that is run."""
         return wb.default_selection(self.model, self.fact, progress=False)
 
-    def run(self, arm: str) -> dict[str, Any]:
+    def run(self, arm: ArmName) -> dict[str, Any]:
         """A table of one arm, as JSON values."""
         table = wb.compare(
             self.model,
             self.fact,
             self.selection,
-            arms=[cast(ArmName, arm)],
+            arms=[arm],
             progress=False,
             on_arm=lambda row: print(f"<!-- {row}, {row.seconds} s -->", flush=True),
             **self.options,

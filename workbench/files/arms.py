@@ -49,14 +49,10 @@ def arms_from_dict(data: Mapping[str, Any], where: str | Path = "this dictionary
             )
             for row in fields["rows"]
         ]
-        return ArmTable(
-            rows=tuple(rows),
-            **{k: fields[k] for k in _PLAIN}
-            | {
-                "validation": {fact: tuple(questions) for fact, questions in fields["validation"].items()},
-                "notes": tuple(fields["notes"]),
-            },
-        )
+        given: dict[str, Any] = {k: fields[k] for k in _PLAIN}
+        given["validation"] = {fact: tuple(questions) for fact, questions in fields["validation"].items()}
+        given["notes"] = tuple(fields["notes"])
+        return ArmTable(rows=tuple(rows), **given)
 
 
 def save_arms(table: ArmTable, path: str | Path) -> Path:
