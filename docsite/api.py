@@ -14,6 +14,7 @@ from pathlib import Path
 import griffe
 
 import workbench
+from docsite.docstrings import HouseStyle
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "reference/api"
@@ -58,7 +59,8 @@ class MissingName(ValueError):
 @cache
 def package() -> griffe.Module:
     """The package as griffe reads it."""
-    loaded = griffe.load("workbench", search_paths=[str(ROOT)], resolve_aliases=True)
+    style = griffe.load_extensions(HouseStyle)
+    loaded = griffe.load("workbench", search_paths=[str(ROOT)], resolve_aliases=True, extensions=style)
     assert isinstance(loaded, griffe.Module)
     return loaded
 
@@ -138,7 +140,9 @@ def canonical(path: str) -> str:
 def _entry(path: str, thing: griffe.Object | griffe.Alias) -> Entry:
     home = thing.canonical_path.split(".")[1]
     if home not in ORDER:
-        raise MissingName(f"{path} lies in workbench/{home}, which has no page; give it a place in ORDER in {__file__}.")
+        raise MissingName(
+            f"{path} lies in workbench/{home}, which has no page; give it a place in ORDER in {__file__}."
+        )
     summary = thing.docstring.value.partition("\n\n")[0].replace("\n", " ") if thing.docstring else ""
     return Entry(path, home, thing.kind.value, summary)
 
@@ -176,7 +180,7 @@ def _mentioned(thing: griffe.Object | griffe.Alias) -> Iterator[str]:
 
 
 def _is_documented(path: str) -> bool:
-    """Whether a name that a signature mentions is one that a reader could use: no variable of a type, nothing private."""
+    """Whether a name that a signature mentions is one that a reader could use: nothing private, no ``TypeVar``."""
     try:
         thing = _thing(path)
     except MissingName:
@@ -204,11 +208,13 @@ def _by_kind(entry: Entry) -> tuple[int, str]:
 
 
 def _directive(entry: Entry) -> str:
-    members = "\n      members: false" if entry.kind == "module" else ""
-    return (
-        f"::: {entry.path}\n    options:\n      heading: {entry.short}\n      toc_label: {entry.path.rpartition(".")[2]}\n"
-        f"      heading_level: {entry.level}{members}"
-    )
+    options = [
+        f"heading: {entry.short}",
+        f"toc_label: {entry.path.rpartition('.')[2]}",
+        f"heading_level: {entry.level}",
+    ]
+    options += ["members: false"] if entry.kind == "module" else []
+    return "\n      ".join((f"::: {entry.path}\n    options:", *options))
 
 
 def _index(found: Mapping[str, Sequence[Entry]]) -> str:
@@ -234,4 +240,5 @@ def _index(found: Mapping[str, Sequence[Entry]]) -> str:
 
 def cell(text: str) -> str:
     """A text for one cell of a Markdown table."""
-    return text.replace("``", "`").replace("|", "\\|")
+    parts = text.replace("``", "`").split("`")
+    return "`".join(part.replace("|", "\\|") if i % 2 == 0 else part for i, part in enumerate(parts))

@@ -21,7 +21,7 @@ FLOORS = (
 
 
 def file_table(package: Path = PACKAGE) -> str:
-    """The table as Markdown: a row for each file, a heading for each folder with what it is.
+    """The table as Markdown: what each folder is, and a row for each file in it.
 
     Args:
         package: The folder of the package.
@@ -36,9 +36,9 @@ def file_table(package: Path = PACKAGE) -> str:
     parts: list[str] = []
     for folder in FLOORS:
         init = package / folder / "__init__.py"
-        parts.append(f"### `{folder}/`\n\n{first_sentence(init)}\n\n{_rows(package, _files(package / folder))}")
+        parts.append(f"**`{folder}/`**: {first_sentence(init)}\n\n{_rows(package / folder, _files(package / folder))}")
     loose = sorted(path for path in package.glob("*.py") if path.name != "__init__.py")
-    parts.append(f"### Loose files\n\n{_rows(package, loose)}")
+    parts.append(f"Beside the folders:\n\n{_rows(package, loose)}")
     return "\n\n".join(parts)
 
 
@@ -48,10 +48,10 @@ def _files(folder: Path) -> Iterator[Path]:
     yield from sorted((path for path in found if path != folder / "__init__.py"), key=lambda p: (p.parent, p.name))
 
 
-def _rows(package: Path, files: Iterator[Path] | list[Path]) -> str:
+def _rows(home: Path, files: Iterator[Path] | list[Path]) -> str:
     rows = []
     for path in files:
-        name = path.relative_to(package).as_posix()
+        name = path.relative_to(home).as_posix()
         name = name.removesuffix("__init__.py") if path.name == "__init__.py" else name
         rows.append(f"| `{name}` | {cell(first_sentence(path))} |")
     return "\n".join(("| file | what it is |", "|---|---|", *rows))

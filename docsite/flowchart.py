@@ -1,8 +1,8 @@
 """Flowcharts of Mermaid's text as static SVG, so that a page needs no script and no other host to show one.
 
 Only what the docs use: ``flowchart`` in any direction, nodes ``name["a label<br>of lines"]``, and arrows between names
-(``a --> b & c``). Layers by the longest path, order within a layer by the mean place of the neighbours (Sugiyama, Tagawa
-and Toda 1981). Arrows that skip layers get a place of their own in each. Drawn from top to bottom whatever the
+(``a --> b & c``). Layers by the longest path, order within a layer by the mean place of the neighbours (Sugiyama,
+Tagawa and Toda 1981). Arrows that skip layers get a place of their own in each. Drawn from top to bottom whatever the
 direction says, which also fits a narrow screen; colours are those of the page.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -98,6 +98,7 @@ def svg(text: str, title: str) -> str:
     layers, paths = _with_bends(chart, layers_of(chart))
     _order(layers, [pair for path in paths for pair in pairwise(path)])
     boxes, width, height = _place(chart, layers)
+    _straighten(boxes, layers, paths)
     parts = [_arrow([boxes[name] for name in path]) for path in paths]
     parts += [_node(chart.labels[name], boxes[name]) for name in chart.labels]
     described = f'role="img" aria-label="{html.escape(title)}"'
@@ -137,9 +138,7 @@ def _order(layers: list[list[str]], steps: list[tuple[str, str]]) -> None:
         down = sweep % 2 == 0
         for before, layer in pairwise(layers if down else reversed(layers)):
             place = {name: i / max(1, len(before) - 1) if len(before) > 1 else 0.5 for i, name in enumerate(before)}
-            joined = {
-                name: [place[a if down else b] for a, b in steps if (b if down else a) == name] for name in layer
-            }
+            joined = {name: [place[a if down else b] for a, b in steps if (b if down else a) == name] for name in layer}
             middle = {name: sum(at) / len(at) if (at := joined[name]) else 0.5 for name in layer}
             layer.sort(key=middle.__getitem__)
 
@@ -168,22 +167,42 @@ def _place(chart: Chart, layers: list[list[str]]) -> tuple[dict[str, Box], float
     return boxes, whole, top - RISE + 1
 
 
+def _straighten(boxes: dict[str, Box], layers: list[list[str]], paths: list[list[str]]) -> None:
+    """Move the bends of each arrow towards a straight line, as far as what lies beside them leaves room."""
+    between = {path[i]: (path[i - 1], path[i + 1]) for path in paths for i in range(1, len(path) - 1)}
+    for _ in range(40):
+        for layer in layers:
+            for i, name in enumerate(layer):
+                if name in between:
+                    before, after = between[name]
+                    wanted = (boxes[before].x + boxes[after].x) / 2
+                    left = boxes[layer[i - 1]] if i else None
+                    right = boxes[layer[i + 1]] if i + 1 < len(layer) else None
+                    low = left.x + left.width / 2 + GAP if left else wanted
+                    high = right.x - right.width / 2 - GAP if right else max(wanted, low)
+                    boxes[name] = replace(boxes[name], x=min(max(wanted, low), max(low, high)))
+
+
 def _lines(label: str) -> list[str]:
     return re.split(r"<br ?/?>", label)
 
 
 def _arrow(path: list[Box]) -> str:
-    """A curve down through the bends; straight beside the nodes of the layers that it passes."""
-    at = (path[0].x, path[0].y + path[0].height / 2)
-    words = [f"M{at[0]:.1f} {at[1]:.1f}"]
-    for i, box in enumerate(path[1:], 1):
-        last = i == len(path) - 1
-        top, bottom = box.y - box.height / 2, box.y + box.height / 2
-        half = (top - at[1]) / 2
-        words.append(f"C{at[0]:.1f} {at[1] + half:.1f} {box.x:.1f} {top - half:.1f} {box.x:.1f} {top:.1f}")
-        if not last:
-            words.append(f"V{bottom:.1f}")
-            at = (box.x, bottom)
+    """A curve down to the first bend, a line through the others, a curve to the end."""
+    start, *bends, end = path
+    words = [f"M{start.x:.1f} {start.y + start.height / 2:.1f}"]
+    at = (start.x, start.y + start.height / 2)
+    for i, box in enumerate((*bends, end)):
+        top = box.y - box.height / 2
+        if i in (0, len(bends)):
+            half = (top - at[1]) / 2
+            words.append(f"C{at[0]:.1f} {at[1] + half:.1f} {box.x:.1f} {top - half:.1f} {box.x:.1f} {top:.1f}")
+        else:
+            words.append(f"L{box.x:.1f} {top:.1f}")
+        at = (box.x, top)
+        if i == len(bends) - 1:
+            at = (box.x, box.y + box.height / 2)
+            words.append(f"L{at[0]:.1f} {at[1]:.1f}")
     return f'<path class="flow-arrow" d="{"".join(words)}" marker-end="url(#flow-head)"/>'
 
 

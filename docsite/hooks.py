@@ -53,8 +53,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     _temporary.append(folder)
     for path in _notebooks():
         uri = f"tutorials/{path.name}"
-        _prepared[uri] = notebooks.prepare(path, folder)
-        files.append(File.generated(config, uri, abs_src_path=str(_prepared[uri].path)))
+        _prepared[uri] = notebooks.prepare(path, folder / "tutorials")
+        files.append(File(uri, str(folder), config.site_dir, config.use_directory_urls))
     for path in sorted(ASSETS.iterdir()):
         files.append(File.generated(config, f"assets/{path.name}", abs_src_path=str(path)))
     files.append(File.generated(config, notebooks.PLOTLY, content=get_plotlyjs()))
@@ -65,7 +65,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Put in what markers stand for, and lead links that leave the docs folder to pages of the site."""
     uri = page.file.src_uri
-    if page.file.generated_by is not None:
+    if page.file.generated_by is not None or uri in _prepared:
         return markdown
     try:
         text = links.rewritten(markdown, f"docs/{uri}".rpartition("/")[0], uri)
@@ -94,7 +94,9 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Forget the copies of the notebooks."""
+    """Put the notebooks themselves beside their pages; forget the copies."""
+    for path in _notebooks():
+        shutil.copyfile(path, Path(config.site_dir) / "tutorials" / path.name)
     _clear()
 
 

@@ -22,7 +22,12 @@ from workbench.plots.page import FIGURES_CONFIG, json_element
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PLOTLY, FIGURES = "assets/plotly.min.js", "assets/figures.js"
 """The scripts of a page with figures, from the top of the site on."""
-_REMOVED = "script, style, link, base, iframe, object, embed, meta, clipboard-copy, .clipboard-copy-txt, .anchor-link"
+LEAST = "0.75"
+"""Of a figure's own width that it keeps on a narrow screen, where it then scrolls: less would cut its title."""
+_REMOVED = (
+    "script, style, link, base, iframe, object, embed, meta",  # what runs or is fetched
+    ".zeroclipboard-container, .clipboard-copy-txt, .anchor-link, .jp-Collapser, .jp-InputPrompt, .jp-OutputPrompt",
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def cleaned(page: str, prepared: Prepared, link: Callable[[str], str], asset: Ca
         asset: From a file of the site, from its top on, to what this page calls it.
     """
     soup = BeautifulSoup(page, features="html.parser")
-    for element in soup.select(_REMOVED):
+    for element in soup.select(", ".join(_REMOVED)):
         element.decompose()
     for code in soup.select(".highlight-ipynb"):
         code["class"] = ["highlight"]
@@ -89,19 +94,33 @@ def cleaned(page: str, prepared: Prepared, link: Callable[[str], str], asset: Ca
             inner = soup.new_tag("code")
             inner.extend(list(pre.children))
             pre.append(inner)
+    for plot in soup.select(".plot"):
+        plot["data-least"] = LEAST
     for picture in soup.select("img"):
         _describe(picture, prepared.words)
     for anchor in soup.select("a[href]"):
         anchor["href"] = link(str(anchor["href"]))
     for table in soup.select("table"):
-        table["class"] = [*table.get_attribute_list("class", []), "wb-table"]
-        table.wrap(soup.new_tag("div", attrs={"class": "wb-scroll", "tabindex": "0", "role": "region"}))
+        table.attrs.clear()  # the theme styles plain tables, and lets them scroll
+    for cell in soup.select(".jp-Cell-inputWrapper[tabindex]"):
+        del cell["tabindex"]
+    if title := soup.select_one("h1"):
+        title.insert_after(_file_line(soup, prepared.path.name))
     parts = [str(soup)]
     if prepared.figures:
         parts += [json_element(f"figure-{i}-data", figure) for i, figure in enumerate(prepared.figures, 1)]
         parts.append(json_element("plot-config", FIGURES_CONFIG))
         parts += [f'<script src="{asset(name)}"></script>' for name in (PLOTLY, FIGURES)]
     return "\n".join(parts)
+
+
+def _file_line(soup: BeautifulSoup, name: str) -> Tag:
+    """The line that offers the notebook itself."""
+    line = soup.new_tag("p", attrs={"class": "notebook-file"})
+    anchor = soup.new_tag("a", attrs={"href": name, "download": ""})
+    anchor.string = name
+    line.extend(["An executed notebook: ", anchor])
+    return line
 
 
 def _describe(picture: Tag, words: dict[str, str]) -> None:

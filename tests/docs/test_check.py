@@ -9,7 +9,7 @@ import pytest
 from docsite.check import main, problems
 
 NAME = "workbench.rewrite"
-POLICY = '<meta http-equiv="Content-Security-Policy" content="default-src \'self\' data:; object-src \'none\'">'
+POLICY = "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'self' data:; object-src 'none'\">"
 GOOD = {
     "index.html": f"{POLICY}<link rel=stylesheet href=assets/a.css><link rel=canonical href='https://example.org/'>"
     '<h1 id="top">Home</h1><a href="page.html#a%20place">on</a> <a href="#top">up</a> <a href="https://example.org">out'
@@ -28,23 +28,78 @@ FAULTS = {
     "a page above the site": ("page.html", 'href="index.html"', 'href="../../x/index.html"', "which is not there"),
     "a picture that is not there": ("index.html", 'src="assets/a.png"', 'src="b.png"', "asks for b.png, which is not"),
     "a picture elsewhere": ("index.html", 'src="assets/a.png"', 'src="https://e.org/b.png"', "asks another host for"),
-    "a picture elsewhere, by size": ("index.html", '"assets/a.png 2x"', '"//e.org/b.png 2x"', "another host for //e.org"),
-    "a script elsewhere": ("index.html", "src=assets/a.js", "src=https://cdn.e.org/a.js", "another host for https://cdn"),
-    "a style elsewhere": ("index.html", "href=assets/a.css", "href=https://e.org/a.css", "another host for https://e.org"),
+    "a picture elsewhere, by size": (
+        "index.html",
+        '"assets/a.png 2x"',
+        '"//e.org/b.png 2x"',
+        "another host for //e.org",
+    ),
+    "a script elsewhere": (
+        "index.html",
+        "src=assets/a.js",
+        "src=https://cdn.e.org/a.js",
+        "another host for https://cdn",
+    ),
+    "a style elsewhere": (
+        "index.html",
+        "href=assets/a.css",
+        "href=https://e.org/a.css",
+        "another host for https://e.org",
+    ),
     "a font elsewhere": ("index.html", "rel=canonical", "rel=preconnect", "another host for https://example.org/"),
-    "a style of an element": ("index.html", "<h1", "<h1 style='background: url(http://e.org/a)'", "another host for http"),
-    "a style in the page": ("index.html", "<h1", "<style>@import '//e.org/a.css';</style><h1", "another host for //e.org"),
+    "a style of an element": (
+        "index.html",
+        "<h1",
+        "<h1 style='background: url(http://e.org/a)'",
+        "another host for http",
+    ),
+    "a style in the page": (
+        "index.html",
+        "<h1",
+        "<style>@import '//e.org/a.css';</style><h1",
+        "another host for //e.org",
+    ),
     "a style sheet": ("assets/a.css", "url(a.png)", "url(https://e.org/a.woff2)", "assets/a.css: asks another host"),
     "a picture of a style": ("assets/a.css", "url(a.png)", "url(b.png)", "assets/a.css: asks for b.png, which is not"),
-    "a script that fetches": ("assets/a.js", "'search.json'", "'https://e.org/x'", "assets/a.js: loads https://e.org/x"),
-    "a script that imports": ("assets/a.js", "fetch(", 'import x from "https://e.org/m.js"; fetch(', "loads https://e.org"),
-    "a script in the page": ("index.html", "<h1", "<script>import('https://e.org/m.js')</script><h1", "index.html: loads"),
-    "a frame": ("index.html", "<h1", "<iframe src='https://e.org/'></iframe><h1", "asks another host for https://e.org/"),
-    "a page that goes on": ("page.html", "<h2", "<meta http-equiv=refresh content='0; url=https://e.org/'><h2", "another host"),
+    "a script that fetches": (
+        "assets/a.js",
+        "'search.json'",
+        "'https://e.org/x'",
+        "assets/a.js: loads https://e.org/x",
+    ),
+    "a script that imports": (
+        "assets/a.js",
+        "fetch(",
+        'import x from "https://e.org/m.js"; fetch(',
+        "loads https://e.org",
+    ),
+    "a script in the page": (
+        "index.html",
+        "<h1",
+        "<script>import('https://e.org/m.js')</script><h1",
+        "index.html: loads",
+    ),
+    "a frame": (
+        "index.html",
+        "<h1",
+        "<iframe src='https://e.org/'></iframe><h1",
+        "asks another host for https://e.org/",
+    ),
+    "a page that goes on": (
+        "page.html",
+        "<h2",
+        "<meta http-equiv=refresh content='0; url=https://e.org/'><h2",
+        "another host",
+    ),
     "no policy": ("page.html", "http-equiv", "name", "has no content security policy"),
     "a policy for all": ("page.html", "'self' data:", "*", "has no content security policy"),
     "a diagram by script": ("page.html", "<h2", '<pre class="mermaid">a</pre><h2', "has a diagram that a script"),
-    "a name without an entry": ("reference/api/editing.html", NAME, "workbench.other", f"the public name {NAME} has no"),
+    "a name without an entry": (
+        "reference/api/editing.html",
+        NAME,
+        "workbench.other",
+        f"the public name {NAME} has no",
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,10 +24,16 @@ def test_the_table_of_files_has_every_file_and_what_it_is() -> None:
     sources = [path for suffix in ("py", "js") for path in PACKAGE.rglob(f"*.{suffix}")]
     names = [path.relative_to(PACKAGE).as_posix() for path in sources if path.name != "__init__.py"]
     assert len(names) > 150
-    assert [name for name in names if f"| `{name}` | " not in table] == []
-    assert "| `types/intervals.py` | Rates with honest intervals, and the small formulas of the editing literature. |" in table
-    assert "| `widgets/grid/` | One clickable heat map. |" in table
-    assert "| `widgets/static/grid/layout.js` | Where everything on a map's canvas is, in pixels. |" in table
+    parts = dict(re.findall(r"^\*\*`(\w+)/`\*\*:(.*?)(?=^\*\*|^Beside)", table, re.MULTILINE | re.DOTALL))
+    parts |= {name: table.partition("Beside the folders:")[2] for name in ("cli.py", "demo.py")}
+    folders = {name: name.partition("/") for name in names}
+    missing = [name for name, (top, _, rest) in folders.items() if f"| `{rest or top}` | " not in parts[top]]
+    assert missing == []
+    assert (
+        "| `intervals.py` | Rates with honest intervals, and the small formulas of the editing literature. |" in table
+    )
+    assert "| `grid/` | One clickable heat map. |" in table
+    assert "| `static/grid/layout.js` | Where everything on a map's canvas is, in pixels. |" in table
 
 
 def package(folder: Path, **files: str) -> Path:
@@ -42,14 +49,14 @@ def package(folder: Path, **files: str) -> Path:
 def test_a_file_that_does_not_say_what_it_is_ends_the_build(tmp_path: Path) -> None:
     folder = package(tmp_path, types__a_dot_js="// One. Two.\n//\n// Three.\nx;\n")
     assert "| `cli.py` | The command line: much \\| more. |" in file_table(folder)
-    assert "| `types/a.js` | One. |" in file_table(folder)
+    assert "| `a.js` | One. |" in file_table(folder)
     (folder / "types/b.py").write_text("x = 1\n")
     with pytest.raises(ValueError, match=r"types/b\.py says nothing at its top"):
         file_table(folder)
     (folder / "types/b.py").unlink()
     (folder / "attic").mkdir()
     (folder / "attic/__init__.py").write_text('"""Old."""\n')
-    with pytest.raises(ValueError, match="attic.*its place in FLOORS"):
+    with pytest.raises(ValueError, match=r"attic.*its place in FLOORS"):
         file_table(folder)
 
 
@@ -72,11 +79,13 @@ def test_a_flowchart_is_drawn_from_the_top_down() -> None:
     drawn = BeautifulSoup(flowchart.svg(CHART, "Parts"), features="html.parser")
     lines = [text.get_text("|") for text in drawn.select("text")]
     assert lines == ["a/|first & only", "b", "c"]
-    tops = {text.get_text("|"): float(str(box["y"])) for text, box in zip(drawn.select("text"), drawn.select("rect"))}
+    boxes = [{name: float(str(box[name])) for name in ("x", "y", "width")} for box in drawn.select("rect")]
+    tops = dict(zip(lines, (box["y"] for box in boxes), strict=True))
     assert tops["c"] < tops["b"] < tops["a/|first & only"]
     assert len(drawn.select(".flow-arrow")) == 3
-    width = float(str(drawn.svg and drawn.svg["width"]))
-    assert all(0 <= float(str(b["x"])) and float(str(b["x"])) + float(str(b["width"])) <= width for b in drawn.select("rect"))
+    assert drawn.svg is not None
+    width = float(str(drawn.svg["width"]))
+    assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +108,12 @@ def test_what_is_not_drawn_is_refused(text: str, words: str) -> None:
         ("", "development/contributing.md", "[a](docs/development/architecture.md#x)", "[a](architecture.md#x)"),
         ("", "development/changelog.md", "[a](docs/results/speed.md)", "[a](../results/speed.md)"),
         ("", "development/changelog.md", "[a](CONTRIBUTING.md)", "[a](contributing.md)"),
-        ("docs/results", "results/a.md", "[n](../../notebooks/06_the_paper.ipynb)", "[n](../tutorials/06_the_paper.ipynb)"),
+        (
+            "docs/results",
+            "results/a.md",
+            "[n](../../notebooks/06_the_paper.ipynb)",
+            "[n](../tutorials/06_the_paper.ipynb)",
+        ),
         ("docs/results", "results/a.md", "[n](speed.md)", "[n](speed.md)"),
         ("docs/results", "results/a.md", "[n](../../benchmarks/arms.py) x", "n x"),
         ("docs/results", "results/a.md", "![n](../images/rates.png)", "![n](../images/rates.png)"),
@@ -160,7 +174,10 @@ def test_nothing_on_a_notebooks_page_is_fetched_from_elsewhere(tmp_path: Path) -
     )
     made = notebooks.cleaned(page, prepared, lambda target: f"to {target}", lambda name: f"../{name}")
     soup = BeautifulSoup(made, features="html.parser")
-    assert [s.get("src") for s in soup.select("script") if s.get("src")] == [f"../{notebooks.PLOTLY}", f"../{notebooks.FIGURES}"]
+    assert [s.get("src") for s in soup.select("script") if s.get("src")] == [
+        f"../{notebooks.PLOTLY}",
+        f"../{notebooks.FIGURES}",
+    ]
     assert not soup.select("style, link")
     assert [picture["alt"] for picture in soup.select("img")] == ["words"]
     assert "a picture that is not in the notebook: https://e.org/a.png" in made
