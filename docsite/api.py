@@ -220,9 +220,11 @@ def _directive(entry: Entry) -> str:
 def _index(found: Mapping[str, Sequence[Entry]]) -> str:
     parts = [
         "# API reference",
-        "A page for each folder of the package. `wb` is `import workbench as wb`. Examples run on a tiny model that "
-        "knows five capitals; `model`, `fact`, `facts`, `trace`, `heads`, `edit`, `report`, `probes` and `table` are "
-        "what the ten lines of the home page make.",
+        "A page for each folder of the package; `wb` is `import workbench as wb`. Examples begin where a user has "
+        'written `model = wb.load_model()`, `facts = wb.load_facts()` and `fact = facts["france-capital"]`. `trace`, '
+        "`heads`, `edit`, `report`, `probes` and `table` are what `wb.causal_trace`, `wb.attribute`, `wb.rewrite`, "
+        "`wb.evaluate`, `wb.probe` and `wb.compare` made of that fact. The outputs are those of a tiny model that "
+        "knows five capitals, on which the tests run every example.",
     ]
     for folder, page in found.items():
         top = [one for one in page if one.path.count(".") == 1 or one.path.startswith("workbench.recipes.")]

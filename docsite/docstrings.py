@@ -50,13 +50,9 @@ def as_google(text: str) -> str:
 
 def head_of(cls: griffe.Class) -> str:
     """The source of a class up to its first method but the one that takes its arguments."""
-    starts = [
-        min(member.lineno, *(decorator.lineno for decorator in member.decorators))
-        if member.decorators
-        else member.lineno
-        for member in cls.members.values()
-        if isinstance(member, griffe.Function) and member.lineno and member.name not in ("__init__", "__new__")
-    ]
+    methods = [one for one in cls.members.values() if isinstance(one, griffe.Function) and one.lineno]
+    later = [one for one in methods if one.name not in ("__init__", "__new__")]
+    starts = [min(part.lineno or 0 for part in (one, *one.decorators)) for one in later]
     lines = cls.lines[: min(starts) - (cls.lineno or 1)] if starts else cls.lines
     return textwrap.dedent("\n".join(lines)).rstrip()
 

@@ -1,6 +1,6 @@
 """What mkdocs calls while it builds the site: see ``mkdocs.yml``.
 
-Markers in a page: ``<!-- generated: files -->`` (or ``cli``, ``gallery``) is replaced by what is made from the package,
+Markers in a page: ``<!-- generated: files -->`` (or ``cli``) is replaced by what is made from the package,
 ``<!-- include: CHANGELOG.md -->`` by a file of the checkout. What is not there ends the build.
 """
 
@@ -28,7 +28,7 @@ from workbench.plots.page import FIGURES_SCRIPT
 
 ROOT = Path(__file__).parents[1]
 ASSETS = Path(__file__).parent / "assets"
-GENERATED: dict[str, Callable[[], str]] = {"files": file_table, "cli": cli_help, "gallery": notebooks.gallery}
+GENERATED: dict[str, Callable[[], str]] = {"files": file_table, "cli": cli_help}
 """What a marker stands for."""
 _MARKER = re.compile(r"^<!-- (generated|include): (\S+) -->$", re.MULTILINE)
 _prepared: dict[str, notebooks.Prepared] = {}

@@ -7,7 +7,6 @@ numbers and the site's own copy of plotly.js, and code looks like code on the ot
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +87,7 @@ def cleaned(page: str, prepared: Prepared, link: Callable[[str], str], asset: Ca
     for element in soup.select(", ".join(_REMOVED)):
         element.decompose()
     for code in soup.select(".highlight-ipynb"):
-        code["class"] = ["highlight"]
+        code["class"] = "highlight"
         pre = code.select_one("pre")
         if pre is not None:
             inner = soup.new_tag("code")
@@ -130,38 +129,3 @@ def _describe(picture: Tag, words: dict[str, str]) -> None:
         picture["alt"] = words.get(encoded, str(picture.get("alt", "")))
     else:
         picture.replace_with(f"[a picture that is not in the notebook: {source}]")
-
-
-@dataclass(frozen=True)
-class Card:
-    """A notebook in the gallery.
-
-    Args:
-        name: Of its file.
-        title: Its first heading.
-        words: Its first paragraph.
-    """
-
-    name: str
-    title: str
-    words: str
-
-
-def card(notebook: Path) -> Card:
-    """What the gallery says of a notebook.
-
-    Raises:
-        ValueError: Its first cell has no heading and paragraph.
-    """
-    first = read_notebook(notebook).cells[0].source
-    match = re.match(r"# (.+?)\n\s*\n(.+?)(?:\n\s*\n|$)", first, re.DOTALL)
-    if match is None:
-        raise ValueError(f"{notebook.name} must begin with '# a title', an empty line and a paragraph.")
-    return Card(notebook.name, match[1].strip(), " ".join(match[2].split()))
-
-
-def gallery(folder: Path = NOTEBOOKS) -> str:
-    """The notebooks as cards, in Markdown."""
-    cards = [card(path) for path in sorted(folder.glob("*.ipynb"))]
-    rows = [f"-   **[{one.title}]({one.name})**\n\n    {one.words}" for one in cards]
-    return '<div class="grid cards" markdown>\n\n' + "\n\n".join(rows) + "\n\n</div>"

@@ -185,12 +185,6 @@ def test_nothing_on_a_notebooks_page_is_fetched_from_elsewhere(tmp_path: Path) -
     assert [anchor["href"] for anchor in soup.select("a")] == ["to ../CHANGELOG.md"]
 
 
-def test_the_gallery_has_a_card_for_every_notebook(tmp_path: Path) -> None:
-    notebook(tmp_path)
-    assert "-   **[A title](n.ipynb)**\n\n    Words of it.\n" in notebooks.gallery(tmp_path)
-    assert notebooks.gallery().count("-   **[") == len(list(notebooks.NOTEBOOKS.glob("*.ipynb")))
-
-
 def put(text: str, uri: str = "development/a.md") -> str:
     page = SimpleNamespace(file=SimpleNamespace(src_uri=uri, generated_by=None))
     return hooks.on_page_markdown(text, page, None, None)  # type: ignore[arg-type]

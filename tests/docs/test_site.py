@@ -30,6 +30,7 @@ ENTRIES = {
 """The names of ``wb`` and ``wb.recipes``."""
 
 
+@cache
 def entry_of(site: Path, path: str) -> Tag:
     """The entry of a name, with its members."""
     found = page(site / f"reference/api/{ENTRIES[path].home}.html").find(id=path)
@@ -54,7 +55,8 @@ def test_the_site_holds_together(site: Path) -> None:
 @pytest.mark.parametrize("path", [path for path, one in ENTRIES.items() if one.kind in ("function", "class")])
 def test_a_public_name_has_all_that_its_docstring_says(site: Path, path: str) -> None:
     thing = api.package()[path.removeprefix("workbench.")].final_target
-    entry, found = entry_of(site, path), sections(entry_of(site, path))
+    entry = entry_of(site, path)
+    found = sections(entry)
     signature = entry.select_one(".doc-signature")
     assert signature is not None
     assert re.search(rf"\b{thing.name}\b", signature.get_text())
@@ -105,6 +107,11 @@ def test_a_notebooks_page_has_its_figures_and_pictures_and_no_progress_bars(site
     assert "0%|" not in shown.get_text()
     assert shown.select(".highlight pre code .n")
     assert (site / f"tutorials/{notebook.name}").is_file(), "the notebook itself can be loaded"
+
+
+def test_the_gallery_has_every_notebook(site: Path) -> None:
+    links = {str(anchor["href"]) for anchor in page(site / "tutorials/index.html").select(".md-content a[href]")}
+    assert {f"{path.stem}.html" for path in NOTEBOOKS.glob("*.ipynb")} <= links
 
 
 def test_every_page_follows_the_system_and_can_be_toggled(site: Path) -> None:
