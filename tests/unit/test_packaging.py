@@ -210,7 +210,7 @@ def test_command_line_entry_point() -> None:
 def test_make_targets_and_ci_script() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):(?!=)", makefile, re.MULTILINE))
-    assert targets >= {"help", "env", "lab", "demo", "check", "test", "bench", "format", "clean"}
+    assert targets >= {"help", "env", "lab", "demo", "check", "docs", "test", "bench", "format", "clean"}
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "make test" in script.read_text(encoding="utf-8")
