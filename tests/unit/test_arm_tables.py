@@ -187,9 +187,9 @@ def test_figure_and_page(tmp_path: Path) -> None:
         *(row("random-layers", [0, 1], [0.4, 0.3], seed=s, fact="<b>f", reached=s > 0) for s in range(3)),
     )
     figure = table.plot()
-    labels = list(figure.layout.yaxis.ticktext)
+    labels = list(layout_of(figure).yaxis.ticktext)
     assert labels == ["random, same layers, not reached", "random, same layers (2)", "the selection"]
-    assert "the selection: controls 0.50" in figure.layout.meta["alt"]
+    assert "the selection: controls 0.50" in layout_of(figure).meta["alt"]
     assert "<b>f" not in figure.to_json().replace("&lt;b&gt;f", "")
     page = table.write_html(tmp_path / "arms.html").read_text()
     assert "Against random, same layers" in page

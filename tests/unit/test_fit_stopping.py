@@ -255,12 +255,12 @@ def test_an_edit_is_drawn_back_to_what_it_takes(stages: tuple[StageName, ...]) -
     assert 0 < strength < 1 and strength * 32 == int(strength * 32)
     assert edit.shortfall is None and edit.learned == pytest.approx(top, rel=1e-3)
     assert quartile(model, edit, 1) >= wanted > quartile(model, whole, strength - 1 / 32)
-    gates, line = edit.delta().gates, whole.delta(strength=strength).gates
+    gates, line = gates_of(edit.delta()), gates_of(whole.delta(strength=strength))
     assert gates.keys() == line.keys()
     for place, gate in gates.items():
         torch.testing.assert_close(gate, line[place], atol=1e-6, rtol=0)
     for one, other in zip(edit.stages[:-1], whole.stages[:-1], strict=True):
-        assert all(torch.equal(one.delta.gates[k], other.delta.gates[k]) for k in one.delta.gates)
+        assert same_gates(one.delta, other.delta)
     last = edit.history[-1]
     with applied(model, edit) as edited:
         nll = plain_nll(

@@ -51,5 +51,5 @@ def test_one_row_adds_a_metric(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     again = EffectMap.load(effect.save(tmp_path / "map.safetensors"))
     assert again.words == words
     figure = again.plot()
-    assert figure.layout.coloraxis.colorbar.title.text == "effect on log probability (nats)"
+    assert layout_of(figure).coloraxis.colorbar.title.text == "effect on log probability (nats)"
     assert measured(again) == "log probability"

@@ -40,7 +40,7 @@ def test_from_memory(make: Callable[[], Any]) -> None:
     assert model.name == "mine"
     assert model.base is model
     assert model.applied == ()
-    assert model.delta.gates == {}
+    assert gates_of(model.delta) == {}
     assert model.shape.n_layers == 3
     assert model.dtype == torch.float32
     assert model.device.type == "cpu"

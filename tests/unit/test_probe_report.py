@@ -179,7 +179,7 @@ def test_the_controls_lens_is_drawn_and_told_beside_the_facts() -> None:
     assert one.control is not None
     beside = [replace(x, prompt=replace(x.prompt, fact_id=one.control.id)) for x in one.lenses]
     both = replace(one, lenses=(*one.lenses, *beside))
-    titles = [both.plot("lens", group=group).layout.title.text for group in ("edited", "control")]
+    titles = [layout_of(both.plot("lens", group=group)).title.text for group in ("edited", "control")]
     assert html.escape(FACT.id) in titles[0] and one.control.id in titles[1]
     told = [line for line in both.findings if line.startswith("lens")]
     assert len(told) == 4 and sum(f", control {one.control.id}: " in line for line in told) == 2
@@ -209,7 +209,7 @@ def test_facts_with_the_same_answer_have_a_column_of_their_own() -> None:
     right, wrong = Rate(1.0, 5, 0.57, 1.0, "wilson"), Rate(0.0, 2, 0.0, 0.66, "wilson")
     learned = {"old": replace(wrong, n=9), "control": right, "same": wrong}
     figure = report(rates={"interconnected": {"base": {}, "learn": learned}}).plot("rates")
-    ticks = list(figure.layout.xaxis.ticktext)
+    ticks = list(layout_of(figure).xaxis.ticktext)
     assert [tick.split("<br>n = ")[1] for tick in ticks] == ["9 and 5", "2"] and "other facts" in ticks[1]
     lower = {round(float(x)): float(y) for t in figure.data if t.yaxis == "y2" for x, y in zip(t.x, t.y, strict=True)}
     assert lower == {0: 1.0, 1: 0.0}
@@ -294,7 +294,7 @@ def test_a_report_of_a_probe_that_nobody_knows_is_drawn_and_told(tmp_path: Path)
     )
     assert one.figures == ("rates", "heat")
     figure = one.plot("heat")
-    assert figure.layout.yaxis.title.text == "warmth" and figure.data[0].name == "warmth"
+    assert layout_of(figure).yaxis.title.text == "warmth" and figure.data[0].name == "warmth"
     assert one.summary().rate.tolist() == ["still warm"]
     bare = replace(one, words={})
     assert bare.figures == ("rates",) and bare.findings == () and bare.summary().probe.tolist() == ["heat"]

@@ -119,7 +119,7 @@ def test_merged_biases_of_q_k_v_are_multiplied_and_that_of_o_is_not(tmp_path: Pa
     model = loaded(tiny_llama(bias=True))
     edit = random_edit(model, "L0ATTN")
     there = load_model(merge(model, edit, tmp_path / "m")).hf.model.layers[0].self_attn
-    here, gates = model.hf.model.layers[0].self_attn, edit.delta().gates
+    here, gates = model.hf.model.layers[0].self_attn, gates_of(edit.delta())
     assert torch.equal(there.k_proj.bias, here.k_proj.bias * gates[0, "k"])
     assert torch.equal(there.k_proj.weight, here.k_proj.weight * gates[0, "k"][:, None])
     assert torch.equal(there.o_proj.bias, here.o_proj.bias)
