@@ -80,7 +80,7 @@ def take(page: Page, lab: Lab, folder: Path) -> list[Path]:
             # What fits on a screen: the texts of an evaluation go on for pages.
             clip = {**box, "height": min(box["height"], 1150.0)}
             path = folder / f"panel-{tab.picture}-{theme}.png"
-            page.screenshot(path=path, clip=clip)  # type: ignore[arg-type]
+            page.screenshot(path=path, clip=clip)
             pictures.append(path)
             print(path)
     return pictures

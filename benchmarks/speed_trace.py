@@ -94,7 +94,7 @@ def cells_of(sites: tuple[str, ...], n_layers: int, tokens: int) -> list[Restora
     for site in sites:
         width = 1 if site == "resid" else default_window(n_layers)
         for at in range(n_layers):
-            found += [Restoration(site, window_of(at, width, n_layers), position) for position in range(tokens)]  # type: ignore[arg-type]
+            found += [Restoration(site, window_of(at, width, n_layers), position) for position in range(tokens)]
     return found
 
 

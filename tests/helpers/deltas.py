@@ -98,7 +98,7 @@ def edit_with(model: LoadedModel, *deltas: Delta) -> Edit:
     names = ("unlearn", "learn", "more")
     stages = tuple(EditStage(name, delta) for name, delta in zip(names, deltas, strict=False))
     ours: tuple[Site, ...] = ("z", "post")
-    sites = [(layer, site) for layer in range(model.shape.n_layers) for site in ours]
+    sites: list[tuple[int, Site]] = [(layer, site) for layer in range(model.shape.n_layers) for site in ours]
     return replace(plain, stages=stages, modules=model.architecture.describe(sites))
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.tiny import tiny_gpt2, tiny_llama, tiny_phi3
 from tests.helpers.tiny_facts import capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial, applied

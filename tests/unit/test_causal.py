@@ -159,6 +159,7 @@ def test_restoring_everything_that_was_corrupted_brings_the_answer_back() -> Non
     """One subject token: restoring its embedding is the clean run."""
     found = trace(tiny(), samples=2, form="cloze")
     (position,) = found.subject
+    assert found.corrupted is not None
     assert float(found.values[0, position]) == pytest.approx(found.clean - found.corrupted, abs=1e-5)
     assert not found.values[:, :position].any()  # tokens before the subject do not see it
 
@@ -223,7 +224,7 @@ def test_mlp_trace_by_hand() -> None:
 def test_the_planted_path_comes_first() -> None:
     assert str(hand_trace("attn", metric="logit_diff", window=1).top(1)) == "L1ATTN"
     noise = hand_trace("attn", corruption="noise", partner=None, metric="logit_diff", window=1, samples=20)
-    assert str(noise.top(1)) == "L1ATTN"
+    assert str(noise.top(1)) == "L1ATTN" and noise.corrupted is not None
     assert float(noise.values[1, 4]) == pytest.approx(noise.clean - noise.corrupted, abs=1e-4)
     assert float(noise.values[[0, 2]].abs().max()) < 1e-5
 
@@ -338,7 +339,7 @@ def test_bundled_model_equals_transformer_lens(model: Any, facts: FactSet) -> No
     fact = facts["france-capital"]
     found = causal_trace(model, fact, form="cloze", corruption="swap", metric="logit_diff", progress=False)
     (prompt,) = found.prompts
-    partner = swapped(model, fact, traced_prompt(model, fact, form="cloze"), facts[prompt.partner])
+    partner = swapped(model, fact, traced_prompt(model, fact, form="cloze"), facts[prompt.partner or ""])
 
     def difference(logits: Tensor) -> Tensor:
         return logits[0, -1, prompt.answer_id] - logits[0, -1, prompt.other_id]

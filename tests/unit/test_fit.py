@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, plain_nll, same
 from tests.helpers.tiny_facts import FAMILIES, tiny
 from workbench.editing.applied import Dial, applied
 from workbench.editing.methods import ia3
+from workbench.editing.methods.table import Recipe
 from workbench.editing.training.batching import Shuffled
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel
@@ -287,7 +289,7 @@ def test_what_an_edit_remembers() -> None:
     assert edit.base_fingerprint == tiny().fingerprint
     assert edit.base_name == "tiny"
     assert edit.stage_names == ("unlearn", "learn")
-    assert edit.recipe.steps == (2, 1)
+    assert isinstance(edit.recipe, Recipe) and edit.recipe.steps == (2, 1)
     assert edit.provenance["fingerprint"] == tiny().fingerprint
     assert edit.provenance["settings"]["retain_rows"] == 2
     json.dumps(edit.provenance)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.deltas import gates_of, same_gates
 from tests.helpers.small_fits import (
     FACTS,
     FRANCE,
@@ -307,7 +308,7 @@ def test_what_the_default_neurons_do_not_teach_is_fitted_again_with_more(monkeyp
     other_steps = fitted(selection=None, **hard, steps=2)
     for single in (alone, other_steps, fitted(**hard), fitted(selection=None, draw_back=None)):
         assert single.first_fit is None and len(single.selection) < 30
-    learned = fitted(selection=None, **hard | {"draw_back": 1e-9})
+    learned = fitted(selection=None, name="hard", draw_back=1e-9)
     assert learned.shortfall is None and len(learned.selection) == 9
     monkeypatch.setattr(ia3, "MORE_NEURONS", 8000)
     assert len(fitted(selection=None, **hard).selection) == 84  # half of the model's

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.figures import layout_of
 from tests.helpers.results import prompt, trace
 from tests.helpers.traces import FRANCE, tiny
 from workbench.tracing import metric as metrics

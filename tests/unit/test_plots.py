@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from tests.helpers.figures import json_of, layout_of
 from tests.helpers.results import PROBABILITIES, TOKENS, edit, head_map, layer_map, neuron_map, prompt, report, trace
 from workbench import plots
 from workbench.editing.methods.table import Recipe
@@ -89,7 +90,7 @@ def test_limit_missing_and_zero_values() -> None:
     assert holes.data[0].z[1][1] is None
     assert layout_of(holes).coloraxis.cmax == pytest.approx(0.15)
     assert "Grey: no value" in layout_of(holes).title.subtitle.text
-    assert "NaN" not in holes.to_json()
+    assert "NaN" not in json_of(holes)
     zero = plots.effect_figure(trace(values=torch.zeros(3, 7)))
     assert (layout_of(zero).coloraxis.cmin, layout_of(zero).coloraxis.cmax) == (-1, 1)
 
@@ -242,7 +243,10 @@ def test_difference(n: int) -> None:
     assert torch.tensor(two.z).equal(after.values)
     assert torch.tensor(three.z).allclose(after.values - before.values)
     assert (one.coloraxis, two.coloraxis, three.coloraxis) == ("coloraxis", "coloraxis", "coloraxis2")
-    for axis, limit in ((layout_of(figure).coloraxis, before.values), (layout_of(figure).coloraxis2, before.values / 2)):
+    for axis, limit in (
+        (layout_of(figure).coloraxis, before.values),
+        (layout_of(figure).coloraxis2, before.values / 2),
+    ):
         assert -axis.cmin == axis.cmax == pytest.approx(limit.abs().max().item())
     assert len([s for s in layout_of(figure).shapes if s.type == "path"]) == 3
     stacked = layout_of(figure).xaxis.domain == layout_of(figure).xaxis3.domain

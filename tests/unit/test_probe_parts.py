@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
 from tests.helpers.tiny_facts import by_hand, capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.deltas import same_gates
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, edit_of, knowing, some_gates
 from tests.unit.test_probe_report import report as probes

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.tiny import loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
 from workbench.editing.applied import applied
 from workbench.editing.export import README, export_base, merge, save_peft
@@ -88,7 +89,7 @@ def test_the_adapter_needs_no_model_and_has_clean_keys(case: tuple[LoadedModel, 
     edit.save(tmp_path / "edit")
     path = load_edit(tmp_path / "edit").to_peft(tmp_path / "adapter")
     tensors = load_file(path / "adapter_model.safetensors")
-    vectors = model.architecture.vectors(edit.delta())
+    vectors = model.architecture.vectors(GateDelta(gates_of(edit.delta())))
     assert set(tensors) == {f"base_model.model.{name}.ia3_l" for name in vectors}
     for name, vector in vectors.items():
         assert torch.equal(tensors[f"base_model.model.{name}.ia3_l"].flatten(), vector)

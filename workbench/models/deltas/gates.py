@@ -150,8 +150,8 @@ def inject_gates(
         # PEFT draws the vectors, which are overwritten below, and warns of the second stage's adapter, which is meant.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(ia3_config(architecture, delta.gates), view, adapter_name=adapter)
-    layers: Iterable[Any] = view.modules()
-    for layer in layers:
+    layer: Any
+    for layer in view.modules():
         if hasattr(layer, "ia3_l"):  # all live, where the new adapter has no gates too: their gates multiply
             layer.set_adapter(list(layer.ia3_l.keys()))
     out: dict[str, nn.Parameter] = {}
