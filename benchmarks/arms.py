@@ -13,18 +13,20 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
 from benchmarks.kept import defaults, same_settings
 from benchmarks.rates import vars_of
-from workbench.comparing.arms import ARMS
+from workbench.comparing.arms import ArmName
 from workbench.comparing.compare import READ_EVERY
 from workbench.comparing.validation import THRESHOLD
 from workbench.evaluation.answering import Answering
 from workbench.files.atomic import write_bytes
 from workbench.types.arms import OUTCOMES, join_tables
+
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
 
 
 def markdown(table: wb.ArmTable) -> str:

@@ -33,11 +33,11 @@ from benchmarks.slow_trace import MengLoop
 from benchmarks.timing import largest_difference, matrix_speed, met, seconds
 from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import attribute
-from workbench.tracing.causal import causal_trace, default_window, window_of
+from workbench.tracing.causal import TraceSite, causal_trace, default_window, window_of
 from workbench.tracing.restoration import Restoration, cone_tokens
 from workbench.types.intervals import spearman
 
-SITES = ("resid", "mlp", "attn")
+SITES: tuple[TraceSite, ...] = ("resid", "mlp", "attn")
 SWAPS = ("nineteen-eighty-four-author", "athens-country")
 NOISY = ("michael-jordan-sport", "ostrich-class", "acropolis-city", "north-carolina-state-capital")
 """Facts whose clozes have early (the first two) and late subjects."""
@@ -88,7 +88,7 @@ def forward_speed(model: Any, arithmetic: Arithmetic) -> float:
     return arithmetic.forward(64, 32, 1) / took
 
 
-def cells_of(sites: tuple[str, ...], n_layers: int, tokens: int) -> list[Restoration]:
+def cells_of(sites: Sequence[TraceSite], n_layers: int, tokens: int) -> list[Restoration]:
     """The cells of a trace with the default window."""
     found = []
     for site in sites:
@@ -233,8 +233,8 @@ def against_loop(
         fractions.append(slow / took / ceiling)
         floors.append(took / (cone / matrix))
         ours.append(took)
-        measured += [(float(found[s].values[tuple(at)]), value) for (s, *at), value in zip(picks, values, strict=True)]
-        truth += [] if precise is None else [float(precise[s].values[tuple(at)]) for s, *at in picks]
+        measured += [(float(found[s].values[at, i]), value) for (s, at, i), value in zip(picks, values, strict=True)]
+        truth += [] if precise is None else [float(precise[s].values[at, i]) for s, at, i in picks]
     return {
         "fact": fact.id,
         "tokens": total,

@@ -7,7 +7,7 @@ import math
 import random
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_overloads
+from typing import Any, get_overloads, get_type_hints
 
 import pytest
 import torch
@@ -17,8 +17,8 @@ from tests.helpers.tiny import N_VOCAB, tiny_llama
 from tests.helpers.tiny_facts import by_hand, capital, knowing
 from tests.helpers.traces import FACTS, FRANCE, MAKERS, SPAIN, SlowTrace, embedded, noisy, tiny, trace
 from workbench.language.prompts import swapped, traced_prompt
-from workbench.tracing.attribution import attribute
-from workbench.tracing.causal import causal_trace, default_window
+from workbench.tracing.attribution import AttributionKeywords, attribute
+from workbench.tracing.causal import TraceKeywords, causal_trace, default_window
 from workbench.tracing.corruption import SetupOptions
 from workbench.tracing.roles import ROLES, by_role, mean_and_error, role_of
 from workbench.types import EffectMap, Fact, FactSet, TracedPrompt
@@ -124,12 +124,15 @@ def test_the_default_window() -> None:
     assert default_window(1) == 1
 
 
-@pytest.mark.parametrize("function", [causal_trace, attribute])
-def test_one_place_declares_the_options_of_both(function: Any) -> None:
+@pytest.mark.parametrize(("function", "keywords"), [(causal_trace, TraceKeywords), (attribute, AttributionKeywords)])
+def test_overloads_take_what_the_function_takes(function: Any, keywords: Any) -> None:
     """And a map comes back for one site or unit, a map each for several."""
     own = {name for name, p in inspect.signature(function).parameters.items() if p.kind == p.KEYWORD_ONLY}
+    hints = get_type_hints(function)
+    assert {name: hints[name] for name in own} == get_type_hints(keywords)
     shared = {field.name for field in fields(SetupOptions)} - ({"positions"} if function is attribute else set())
     assert shared <= own
+    assert all(f"Unpack[{keywords.__name__}]" == o.__annotations__["options"] for o in get_overloads(function))
     returned = [overload.__annotations__["return"] for overload in get_overloads(function)]
     assert returned[0] == "EffectMap" and returned[1].startswith("dict[")
 

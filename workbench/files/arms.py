@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields as fields_of
 from pathlib import Path
+from typing import Any
 
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
@@ -49,11 +50,7 @@ def load_arms(path: str | Path) -> ArmTable:
             )
             for row in fields["rows"]
         ]
-        return ArmTable(
-            rows=tuple(rows),
-            **{k: fields[k] for k in _PLAIN}
-            | {
-                "validation": {fact: tuple(questions) for fact, questions in fields["validation"].items()},
-                "notes": tuple(fields["notes"]),
-            },
-        )
+        given: dict[str, Any] = {k: fields[k] for k in _PLAIN}
+        given["validation"] = {fact: tuple(questions) for fact, questions in fields["validation"].items()}
+        given["notes"] = tuple(fields["notes"])
+        return ArmTable(rows=tuple(rows), **given)

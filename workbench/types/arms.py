@@ -14,7 +14,7 @@ from workbench.types.selection import Selection
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
+    import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 
 OUTCOMES: tuple[str, ...] = ("new", "forget", "control", "neighbour", "kl", "gibberish")
 """The rates of a report that are compared; ``kl`` over controls only, where a report's own is over neighbours too."""
@@ -125,11 +125,11 @@ class ArmTable:
     rows: tuple[ArmRow, ...]
     threshold: float
     validation: Mapping[str, tuple[str, ...]]
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     base_fingerprint: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
         facts = ", ".join(self.facts[:3]) + ("..." if len(self.facts) > 3 else "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go
+    import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
 
 AnswerClass = Literal["old", "new", "both", "refusal", "other", "gibberish"]
 ANSWER_CLASSES: tuple[AnswerClass, ...] = get_args(AnswerClass)
@@ -128,7 +128,7 @@ class EvalReport:
     stages: tuple[str, ...] = ()
     edit_id: str | None = None
     base_fingerprint: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
         last = self.stages[-1] if self.stages else "?"
