@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.deltas import dense, gates, low_rank
-from workbench.models.deltas.adapter import Adapter, Base
+from workbench.models.deltas.adapter import Adapter, Base, Kind
 from workbench.models.families import Architecture
 from workbench.models.views import shared_view
 from workbench.types import Delta, Deltas, DenseDelta, EditModules, GateDelta, LowRankDelta, Site
 from workbench.types.delta import DeltaKind
 
-PARTS: Mapping[DeltaKind, Any] = {"gates": gates, "low-rank": low_rank, "dense": dense}
+PARTS: Mapping[DeltaKind, Kind] = {"gates": gates, "low-rank": low_rank, "dense": dense}
 """What a sequence is made of: the functions of each kind."""
 
 
