@@ -221,7 +221,7 @@ def against_loop(
         large = forward_speed(model, arithmetic)
         matrix = matrix_speed(model.device, model.dtype)
         took, found = seconds(lambda: causal_trace(model, fact, SITES, **options), model.device)
-        picks = [
+        picks: list[tuple[TraceSite, int, int]] = [
             (rng.choice(SITES), rng.randrange(model.shape.n_layers), rng.randrange(start, total)) for _ in range(drawn)
         ]
         part, values = seconds(lambda picks=picks: [loop.cell(*pick) for pick in picks], model.device)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.figures import json_of, layout_of
 from workbench.comparing.arms import ARMS
 from workbench.types import AnswerRow, ArmRow, ArmTable, EvalReport, Selection
 from workbench.types.arms import join_tables
@@ -23,13 +22,7 @@ def report(control: list[int], kl: list[float]) -> EvalReport:
     for stage in ("base", "learn"):
         for i, right in enumerate(control):
             label: Any = "old" if stage == "base" or right else "other"
-            given: dict[str, Any] = {
-                "fact_id": f"c{i}",
-                "relation": "r",
-                "group": "control",
-                "stage": stage,
-                "form": "chat",
-            }
+            given: dict[str, Any] = {"fact_id": f"c{i}", "relation": "r", "stage": stage, "form": "chat"}
             moved = kl[i] if stage == "learn" else None
             rows.append(AnswerRow(**given, group="control", prompt="?", text="x", label=label, nll=1.0, kl=moved))
     stages = ("base", "learn")
@@ -190,10 +183,10 @@ def test_figure_and_page(tmp_path: Path) -> None:
         *(row("random-layers", [0, 1], [0.4, 0.3], seed=s, fact="<b>f", reached=s > 0) for s in range(3)),
     )
     figure = table.plot()
-    labels = list(layout_of(figure).yaxis.ticktext)
+    labels = list(figure.layout.yaxis.ticktext)
     assert labels == ["random, same layers, not reached", "random, same layers (2)", "the selection"]
-    assert "the selection: controls 0.50" in layout_of(figure).meta["alt"]
-    assert "<b>f" not in json_of(figure).replace("&lt;b&gt;f", "")
+    assert "the selection: controls 0.50" in figure.layout.meta["alt"]
+    assert "<b>f" not in figure.to_json().replace("&lt;b&gt;f", "")
     page = table.write_html(tmp_path / "arms.html").read_text()
     assert "Against random, same layers" in page
     assert "<b>f" not in page

@@ -13,7 +13,7 @@ from tests.helpers.plain_hooks import FACTS, FRANCE, ITALY, SPAIN, Plain, head, 
 from tests.helpers.tiny_facts import FAMILIES, MAKERS, by_hand, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial
 from workbench.language.prompts import traced_prompt
-from workbench.tracing.attribution import AttributionUnit, agreement, attribute
+from workbench.tracing.attribution import AttributionUnit, Method, agreement, attribute
 from workbench.types import EffectMap
 
 SWAP: dict[str, Any] = {"corruption": "swap", "partner": SPAIN, "form": "cloze", "pool": FACTS, "progress": False}
@@ -110,7 +110,8 @@ def test_by_hand() -> None:
     """
     model = by_hand()
     expected = torch.zeros(3, 2)
-    for method, value in (("patching", 16.0), ("attribution", 8.0), ("dla", 8.0)):
+    effects: dict[Method, float] = {"patching": 16.0, "attribution": 8.0, "dla": 8.0}
+    for method, value in effects.items():
         expected[1, 0] = value
         found = attribute(model, FRANCE, method=method, **SWAP)
         torch.testing.assert_close(found.values, expected, atol=1e-4, rtol=0)
@@ -246,5 +247,6 @@ def test_agreement_is_a_rank_correlation() -> None:
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"fact": FRANCE, "pool": FACTS, "progress": False, **options}
     with pytest.raises(ValueError, match=message):
-        attribute(single(), **{"fact": FRANCE, "pool": FACTS, "progress": False, **options})
+        attribute(single(), **given)

@@ -453,8 +453,9 @@ def test_a_layer_is_reported_before_the_next_is_computed(monkeypatch: pytest.Mon
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"fact": FACTS[0], **OPTIONS, **options}
     with pytest.raises(ValueError, match=message):
-        causal_trace(knower(), **{"fact": FACTS[0], **OPTIONS, **options})
+        causal_trace(knower(), **given)
 
 
 # Models that do not allow it

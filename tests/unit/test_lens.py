@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers.figures import json_of
 from tests.helpers.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3
 from tests.helpers.tiny_facts import by_hand, capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
@@ -190,7 +189,7 @@ def test_frame_and_figure() -> None:
     assert frame.layer.tolist() == ["in", "L0", "L1"]
     figure = one.plot(two)
     assert len(figure.data) == 12
-    text = json_of(figure)
+    text = figure.to_json()
     for hostile in ("<i>", "<img", "<script", "<b>x</b>"):
         assert hostile not in text.replace("\\u003c", "<")
     with pytest.raises(ValueError, match="of one model"):

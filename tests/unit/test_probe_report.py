@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.figures import json_of, layout_of
 from tests.helpers.tiny_facts import capital
 from tests.unit.test_lens import reading
 from workbench.probing.rates import rates_of_probes, words_of_probes
@@ -188,7 +187,7 @@ def test_the_controls_lens_is_drawn_and_told_beside_the_facts() -> None:
     assert one.control is not None
     beside = [replace(x, prompt=replace(x.prompt, fact_id=one.control.id)) for x in one.lenses]
     both = replace(one, lenses=(*one.lenses, *beside))
-    titles = [layout_of(both.plot("lens", group=group)).title.text for group in ("edited", "control")]
+    titles = [both.plot("lens", group=group).layout.title.text for group in ("edited", "control")]
     assert html.escape(FACT.id) in titles[0] and one.control.id in titles[1]
     told = [line for line in both.findings if line.startswith("lens")]
     assert len(told) == 4 and sum(f", control {one.control.id}: " in line for line in told) == 2
@@ -202,7 +201,7 @@ def test_figures_say_in_words_what_they_show_and_escape_texts() -> None:
         content = figure.to_dict()
         assert content["layout"]["meta"]["alt"], name
         del content["layout"]["meta"]  # alt text is raw, the page escapes it
-        text = json.dumps(json.loads(json_of(figure.__class__(content))))
+        text = json.dumps(json.loads(figure.__class__(content).to_json()))
         assert "<script" not in text and "<img" not in text and "<b>x" not in text, name
         assert "%{x} $a$" not in text, name
     figure = one.plot("rates")
@@ -218,7 +217,7 @@ def test_facts_with_the_same_answer_have_a_column_of_their_own() -> None:
     right, wrong = Rate(1.0, 5, 0.57, 1.0, "wilson"), Rate(0.0, 2, 0.0, 0.66, "wilson")
     learned = {"old": replace(wrong, n=9), "control": right, "same": wrong}
     figure = report(rates={"interconnected": {"base": {}, "learn": learned}}).plot("rates")
-    ticks = list(layout_of(figure).xaxis.ticktext)
+    ticks = list(figure.layout.xaxis.ticktext)
     assert [tick.split("<br>n = ")[1] for tick in ticks] == ["9 and 5", "2"] and "other facts" in ticks[1]
     lower = {round(float(x)): float(y) for t in figure.data if t.yaxis == "y2" for x, y in zip(t.x, t.y, strict=True)}
     assert lower == {0: 1.0, 1: 0.0}
@@ -303,7 +302,7 @@ def test_a_report_of_a_probe_that_nobody_knows_is_drawn_and_told(tmp_path: Path)
     )
     assert one.figures == ("rates", "heat")
     figure = one.plot("heat")
-    assert layout_of(figure).yaxis.title.text == "warmth" and figure.data[0].name == "warmth"
+    assert figure.layout.yaxis.title.text == "warmth" and figure.data[0].name == "warmth"
     assert one.summary().rate.tolist() == ["still warm"]
     bare = replace(one, words={})
     assert bare.figures == ("rates",) and bare.findings == () and bare.summary().probe.tolist() == ["heat"]

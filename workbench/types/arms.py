@@ -14,7 +14,7 @@ from workbench.types.selection import Selection
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+    import plotly.graph_objects as go
 
 OUTCOMES: tuple[str, ...] = ("new", "forget", "control", "neighbour", "kl", "gibberish")
 """The rates of a report that are compared; ``kl`` over controls only, where a report's own is over neighbours too."""

@@ -16,7 +16,7 @@ from workbench.types.recipe import BaseRecipe
 from workbench.types.selection import Selection, Site
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)

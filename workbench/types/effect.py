@@ -18,7 +18,7 @@ Corruption = Literal["noise", "swap"]
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+    import plotly.graph_objects as go
 
 Form = Literal["chat", "cloze"]
 Unit = Literal["resid", "mlp", "attn", "head", "neuron"]

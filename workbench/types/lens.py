@@ -10,7 +10,7 @@ from workbench.types.effect import TracedPrompt
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+    import plotly.graph_objects as go
 
 AnswerName = Literal["old", "new", "refusal"]
 ANSWER_NAMES: tuple[AnswerName, ...] = ("old", "new", "refusal")

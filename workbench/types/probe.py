@@ -15,7 +15,7 @@ from workbench.types.report import AnswerClass, Rate
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+    import plotly.graph_objects as go
 
 CurveFigure = Literal["lines", "bars", "points"]
 Recovered = Literal["old", "new", "refusal", "neither"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     import pandas as pd
-    import plotly.graph_objects as go  # pyright: ignore[reportMissingTypeStubs]
+    import plotly.graph_objects as go
 
 AnswerClass = Literal["old", "new", "both", "refusal", "other", "gibberish"]
 ANSWER_CLASSES: tuple[AnswerClass, ...] = get_args(AnswerClass)
