@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama import LlamaForCausalLM
 
-from benchmarks.timing import seconds
+from benchmarks.lib.timing import seconds
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import load_model
 from workbench.tracing import restore

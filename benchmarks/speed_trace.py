@@ -29,8 +29,9 @@ import torch
 from torch import Tensor
 
 import workbench as wb
+from benchmarks.lib.code import code_of
+from benchmarks.lib.timing import largest_difference, matrix_speed, met, seconds
 from benchmarks.slow_trace import MengLoop
-from benchmarks.timing import largest_difference, matrix_speed, met, seconds
 from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import TraceSite, causal_trace, default_window, window_of
@@ -298,7 +299,7 @@ def judged(rows: list[dict[str, Any]], *goals: str) -> list[dict[str, Any]]:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The tables that the README and docs/speed.md quote."""
+    """The tables that the README and docs/results/speed.md quote."""
     lines = [f"{result['baseline']}.", ""]
     for title, rows in result["tables"].items():
         columns = list(rows[0])
@@ -332,6 +333,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--growth", action="store_true", help="also time and memory on random models of growing size")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed_trace.json"))
     args = parser.parse_args(given)
+    code = code_of(__file__)
     model = wb.load_model(device=args.device, dtype=getattr(torch, args.dtype))
     exact = None
     if args.dtype != "float32":
@@ -361,6 +363,7 @@ def main(given: Sequence[str] | None = None) -> None:
         tables |= growth(torch.device(args.device), getattr(torch, args.dtype))
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     result = {
+        "code": code.to_dict(),
         "baseline": f"{model.name}, {args.dtype}, {where}; medians of {args.repeats} ratios; of the slow ways "
         f"{args.drawn} cells a repeat, scaled to all",
         "cores": os.cpu_count(),
