@@ -146,7 +146,8 @@ def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
 def missed(results: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Where the new answer is missed: held-out questions by why. To some the base gives another answer than the old
     one: no edit can be seen in them. Others are of facts that fail (``TAUGHT``)."""
-    found = dict.fromkeys(("questions", "new", "not understood by the base", "facts that fail", "others"), 0)
+    kinds = ("questions", "new", "not understood by the base", "facts that fail", "others")
+    found: dict[str, int] = dict.fromkeys(kinds, 0)
     for result in results:
         kind = "facts that fail" if fails(result) else "others"
         for before, after in labels(result):

@@ -43,7 +43,9 @@ View = Callable[[], AbstractContextManager[wb.LoadedModel]]
 
 def dealt_out(edit: Edit, seed: int) -> Edit:
     """The edit's final changes, shuffled among its gates and with random signs, as one stage."""
-    gates = edit.delta().gates
+    delta = edit.delta()
+    assert isinstance(delta, GateDelta), "the recipe's method is IA3"
+    gates = delta.gates
     draw = torch.Generator().manual_seed(seed)
     changes = torch.cat([values - 1 for values in gates.values()])
     moved = changes.nonzero()[:, 0]

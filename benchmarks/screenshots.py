@@ -12,14 +12,14 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import FloatRect, Page, ViewportSize, sync_playwright
 
 from tests.browser.conftest import Lab, Notebook, serve
 from tests.conftest import CHROMIUM, CHROMIUM_ARGS
 from workbench.widgets.app_tabs import TABS
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-SIZE = {"width": 1500, "height": 1400}
+SIZE: ViewportSize = {"width": 1500, "height": 1400}
 MOST_BYTES = 1_500_000
 # All maps, then an edit of a few steps: what is shown is the panel, not a result.
 CELL = """import workbench as wb
@@ -78,9 +78,9 @@ def take(page: Page, lab: Lab, folder: Path) -> list[Path]:
             box = panel.bounding_box()
             assert box is not None
             # What fits on a screen: the texts of an evaluation go on for pages.
-            clip = {**box, "height": min(box["height"], 1150.0)}
+            clip: FloatRect = {**box, "height": min(box["height"], 1150.0)}
             path = folder / f"panel-{tab.picture}-{theme}.png"
-            page.screenshot(path=path, clip=clip)  # type: ignore[arg-type]
+            page.screenshot(path=path, clip=clip)
             pictures.append(path)
             print(path)
     return pictures

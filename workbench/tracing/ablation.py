@@ -64,8 +64,7 @@ def ablate(
         resid = engine.embed(torch.tensor([prompt.token_ids]))
         setup = Setup(prompt, 0, resid, resid, metric)
         changes: dict[tuple[HookSite, int], Change] = {
-            (site, layer): _zero(list(indices))  # type: ignore[misc]
-            for (layer, site), indices in chosen.entries(model).items()
+            (site, layer): _zero(list(indices)) for (layer, site), indices in chosen.entries(model).items()
         }
         clean, ablated = setup.measure(engine.run(resid)), setup.measure(engine.run(resid, changes=changes))
     return Ablation(selection=chosen, metric=metric, clean=float(clean), ablated=float(ablated), prompt=prompt)
