@@ -89,6 +89,21 @@ def test_docs_show_the_present_confusion_tables(rows: list[dict[str, Any]]) -> N
     assert table in DOC.read_text("utf-8"), f"docs/concepts/answer-classes.md is stale; put in:\n{table}"
 
 
+def decision_table() -> list[tuple[str, str]]:
+    """The class and the example of each line of the table in the docs."""
+    table = DOC.read_text("utf-8").partition("\n## Decision table\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    return [(label, example.strip("`")) for number, _, label, example in rows if number.isdigit()]
+
+
+def test_examples_of_the_decision_table_get_their_class() -> None:
+    table = decision_table()
+    assert len(table) == 8 and {label for label, _ in table} == set(ANSWER_CLASSES)
+    for number, (label, example) in enumerate(table, 1):
+        surprise = 8.0 if number == 3 else None  # nats per token: the line on texts that surprise the base
+        assert classify(example, FRANCE, nll=surprise) == label, example
+
+
 def test_docs_name_the_present_limits() -> None:
     text = DOC.read_text("utf-8")
     assert f"`NLL_LIMIT` = {NLL_LIMIT}" in text

@@ -162,42 +162,37 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert done.stdout.split() == [], "import these when they are first needed"
 
 
-def named_files(text: str) -> Iterator[str]:
-    """Files and folders in backticks, from the package on; one without a folder lies in that of the file before it."""
-    folder = ""
-    for name in re.findall(r"`([\w./]+(?:/|\.\w+))`", text):
-        folder = name.rpartition("/")[0] if "/" in name else folder
-        yield name if "/" in name or not folder else f"{folder}/{name}"
+def says_what_it_is(path: Path) -> bool:
+    """Whether a module begins with what it is: a docstring, or in JavaScript a comment."""
+    text = path.read_text(encoding="utf-8")
+    return text.startswith("//") if path.suffix == ".js" else bool(ast.get_docstring(ast.parse(text)))
 
 
-def parts_of_the_page() -> tuple[set[str], set[str]]:
-    """The files that the page's table of parts names, and the folders of which a row stands for all files."""
-    page = (ROOT / "docs" / "development" / "architecture.md").read_text(encoding="utf-8")
-    table = page.partition("\n## The parts\n")[2].partition("\n## ")[0]
-    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    named = {name for row in rows for name in named_files(row)}
-    folders = {name for row in rows if "a file a" in row for name in named_files(row)}
-    return named - folders, folders
-
-
-def test_the_architecture_page_names_files_that_exist() -> None:
-    files, folders = parts_of_the_page()
-    assert [name for name in sorted(files) if not (PACKAGE / name).is_file()] == []
-    assert [name for name in sorted(folders) if not (PACKAGE / name).is_dir()] == []
-
-
-def test_the_architecture_page_names_every_module() -> None:
-    files, folders = parts_of_the_page()
+def test_every_module_says_what_it_is() -> None:
+    """The architecture page's table of files is made of this."""
     scripts = [path for path in PACKAGE.rglob("*.js") if "node_modules" not in path.parts]
-    sources = [path.relative_to(PACKAGE) for path in (*modules(), *scripts) if path.name != "__init__.py"]
-    missing = [str(path) for path in sources if str(path) not in files and f"{path.parent}/" not in folders]
-    assert sorted(missing) == [], "give these a row in docs/development/architecture.md"
+    silent = [str(path.relative_to(PACKAGE)) for path in (*modules(), *scripts) if not says_what_it_is(path)]
+    assert sorted(silent) == [], "begin these with a sentence that says what they are"
+    page = (ROOT / "docs" / "development" / "architecture.md").read_text(encoding="utf-8")
+    assert page.count("\n<!-- generated: files -->\n") == 1
 
 
-def test_the_reader_of_the_page_itself() -> None:
-    assert list(named_files("`tracing/cone.py`, `packed.py`")) == ["tracing/cone.py", "tracing/packed.py"]
-    assert list(named_files("`probing/`: a file a probe")) == ["probing/"]
-    assert list(named_files("`demo.py`, `cli.py`")) == ["demo.py", "cli.py"]
+def test_the_architecture_page_has_a_row_for_each_folder() -> None:
+    page = (ROOT / "docs" / "development" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+) \|", page.partition("\n## The parts\n")[2].partition("\n### ")[0], re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`workbench/(\w+)(?:/|\.py)`", row)]
+    assert sorted(named) == sorted(MAY_IMPORT)
+
+
+def test_the_reader_of_beginnings_itself(tmp_path: Path) -> None:
+    for name, text, expected in (
+        ("a.py", '"""A."""\nx = 1\n', True),
+        ("b.py", "x = 1\n", False),
+        ("c.js", "// A.\n", True),
+        ("d.js", "import x\n// A.\n", False),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert says_what_it_is(tmp_path / name) == expected
 
 
 MOST_LINES = 400

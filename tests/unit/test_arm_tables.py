@@ -42,9 +42,7 @@ def row(
 def by_hand(*rows: ArmRow, fingerprint: str = "m") -> ArmTable:
     validation = {r.fact_id: ("Q?",) for r in rows}
     words = {name: arm.words for name, arm in ARMS.items()}
-    return ArmTable(
-        rows=rows, threshold=0.95, validation=validation, words=words, provenance={"fingerprint": fingerprint}
-    )
+    return ArmTable(rows=rows, threshold=0.95, validation=validation, words=words, base_fingerprint=fingerprint)
 
 
 def test_the_paired_difference_of_one_fact_by_hand() -> None:
@@ -174,7 +172,7 @@ def test_tables_are_joined_by_fact() -> None:
         join_tables([one, replace(drawn, validation={"f": ("Another?",)})])
     with pytest.raises(ValueError, match="must have the same model"):
         join_tables([one, by_hand(row("selected", [1], [0.1], fact="g"), fingerprint="other")])
-    other = replace(two, provenance={**two.provenance, "settings": {"read_every": 7}})
+    other = replace(two, settings={"read_every": 7})
     with pytest.raises(ValueError, match="must have the same settings"):
         join_tables([one, other])
     with pytest.raises(ValueError, match="at least one table"):

@@ -72,6 +72,11 @@ def report(**changes: Any) -> ProbeReport:
         "words": words_of_probes(PROBES),
         "skipped": {"steps": HOSTILE},
         "partial": "cancelled during steps",
+        "asked": ("lens", "steps"),
+        "max_new_tokens": 7,
+        "seed": 3,
+        "edit_id": "e" * 64,
+        "base_fingerprint": "f" * 64,
         "provenance": {"model": HOSTILE, "settings": {"seed": 0}},
     }
     return ProbeReport(**{**given, **changes})
@@ -82,6 +87,8 @@ def test_round_trip(tmp_path: Path) -> None:
     path = one.save(tmp_path / "probes.json")
     again = ProbeReport.load(path)
     assert again.to_dict() == one.to_dict()
+    ran = ("asked", "max_new_tokens", "seed", "edit_id", "base_fingerprint")
+    assert [getattr(again, name) for name in ran] == [getattr(one, name) for name in ran]
     assert again.rows[:2] == one.rows[:2]
     assert math.isnan(again.rows[2].nll)
     assert again.curves[0].x == one.curves[0].x

@@ -48,7 +48,7 @@ def report() -> EvalReport:
 
 def found(**changes: Any) -> ProbeReport:
     """Probes of the edit that never finished."""
-    given = {"fact": capitals()[0], "provenance": {"fingerprint": tiny().fingerprint, "settings": {"edit": edit().id}}}
+    given = {"fact": capitals()[0], "base_fingerprint": tiny().fingerprint, "edit_id": edit().id}
     return probes(**{**given, **changes})
 
 
@@ -106,11 +106,13 @@ def test_probes_and_a_random_control_belong_to_the_edit(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=f"The probes are of the edit {'1' * 16}, and the session's is {edit().id[:16]}"
     ):
-        session(probes=found(provenance={"settings": {"edit": "1" * 64}}))
+        session(probes=found(edit_id="1" * 64))
+    with pytest.raises(ValueError, match=f"The evaluation is of the edit {'2' * 16}"):
+        session(report=replace(report(), edit_id="2" * 64))
     with pytest.raises(ValueError, match="but the probes is of another"):
-        session(probes=found(provenance={"fingerprint": "0" * 64}))
+        session(probes=found(base_fingerprint="0" * 64))
     folder = session().save(tmp_path / "one")
-    found(provenance={"settings": {"edit": "1" * 64}}).save(folder / "probes.json")  # put there by hand
+    found(edit_id="1" * 64).save(folder / "probes.json")  # put there by hand
     with pytest.raises(ValueError, match=r"one cannot be read: The probes are of the edit 1111"):
         load_session(folder)
 

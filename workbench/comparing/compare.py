@@ -260,7 +260,9 @@ class _Comparison:
             validation={fact.id: reading.questions},
             words={name: arm.words for name, arm in ARMS.items()},
             notes=tuple(notes),
-            provenance=provenance(self.model, **settings),
+            settings=settings,
+            base_fingerprint=self.model.fingerprint,
+            provenance=provenance(self.model),
         )
 
     def _every(self, plan: Plan, notes: list[str]) -> int:

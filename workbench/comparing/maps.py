@@ -14,9 +14,9 @@ from workbench.editing.applied import applied, check_base
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
-from workbench.tracing.corruption import Corruption
 from workbench.types import Edit, EffectMap, Fact, FactSet, Form
 from workbench.types.cancelling import Cancelled
+from workbench.types.effect import Corruption
 
 MapSite = Literal["resid", "mlp", "attn", "head"]
 MAP_SITES: tuple[MapSite, ...] = ("resid", "mlp", "attn", "head")

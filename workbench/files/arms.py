@@ -10,6 +10,8 @@ from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, 
 from workbench.files.reports import report_from_dict, report_to_dict
 from workbench.types import ArmRow, ArmTable, Selection
 
+_PLAIN = ("threshold", "validation", "words", "notes", "settings", "base_fingerprint", "provenance")
+
 
 def save_arms(table: ArmTable, path: str | Path) -> Path:
     """Write a table of control arms, with the reports of all runs, as one JSON file. Returns the path.
@@ -23,7 +25,7 @@ def save_arms(table: ArmTable, path: str | Path) -> Path:
         | {"report": report_to_dict(row.report), "selection": None if row.selection is None else str(row.selection)}
         for row in table.rows
     ]
-    document = {k: getattr(table, k) for k in ("threshold", "validation", "words", "notes", "provenance")}
+    document = {k: getattr(table, k) for k in _PLAIN}
     return write_bytes(path, dump(wrap("workbench-arms", {**document, "rows": rows})))
 
 
@@ -49,9 +51,9 @@ def load_arms(path: str | Path) -> ArmTable:
         ]
         return ArmTable(
             rows=tuple(rows),
-            threshold=fields["threshold"],
-            validation={fact: tuple(questions) for fact, questions in fields["validation"].items()},
-            words=fields["words"],
-            notes=tuple(fields["notes"]),
-            provenance=fields["provenance"],
+            **{k: fields[k] for k in _PLAIN}
+            | {
+                "validation": {fact: tuple(questions) for fact, questions in fields["validation"].items()},
+                "notes": tuple(fields["notes"]),
+            },
         )

@@ -29,11 +29,11 @@ Kind = Literal[
 ]
 VERSIONS: dict[Kind, int] = {
     "workbench-edit": 2,
-    "workbench-effect-map": 2,
-    "workbench-report": 2,
+    "workbench-effect-map": 3,
+    "workbench-report": 3,
     "workbench-session": 1,
-    "workbench-probes": 2,
-    "workbench-arms": 4,
+    "workbench-probes": 3,
+    "workbench-arms": 5,
 }
 """The schema version that is written. Older ones are read through ``workbench.files.migrations``."""
 RETRY_HINT = "Take it from a copy, or make it again."

@@ -35,8 +35,9 @@ def save_effect_map(effects: EffectMap, path: str | Path) -> Path:
         "tensors_sha256": tensors_sha256(tensors),
         "axes": list(effects.axes),
         "labels": {k: list(v) for k, v in effects.labels.items()},
-        **{k: getattr(effects, k) for k in ("unit", "metric", "method", "clean", "corrupted", "n")},
+        **{k: getattr(effects, k) for k in ("unit", "metric", "method", "clean", "corrupted", "n", "corruption")},
         "prompts": [asdict(p) for p in effects.prompts],
+        "base_fingerprint": effects.base_fingerprint,
         "provenance": effects.provenance,
         "words": None if effects.words is None else asdict(effects.words),
     }

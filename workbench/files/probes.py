@@ -22,6 +22,8 @@ from workbench.types import (
     TracedPrompt,
 )
 
+_PLAIN = ("partial", "max_new_tokens", "seed", "edit_id", "base_fingerprint", "provenance")
+
 
 def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
     """A probe report as plain JSON values, with its schema version and a checksum.
@@ -42,12 +44,12 @@ def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
             "probes": list(report.probes),
             "words": {probe: asdict(words) for probe, words in report.words.items()},
             "skipped": dict(report.skipped),
-            "partial": report.partial,
+            **{name: getattr(report, name) for name in _PLAIN},
+            "asked": list(report.asked),
             "rates": rates,
             "rows": [asdict(r) for r in report.rows],
             "curves": [asdict(c) for c in report.curves],
             "lenses": [asdict(x) for x in report.lenses],
-            "provenance": report.provenance,
         },
     )
 
@@ -74,13 +76,13 @@ def probes_from_dict(data: Mapping[str, Any], where: str | Path = "this dictiona
             stages=tuple(fields["stages"]),
             probes=tuple(fields["probes"]),
             words=_words(fields["words"]),
+            asked=tuple(fields["asked"]),
             skipped=fields["skipped"],
-            partial=fields["partial"],
             rates=rates,
             rows=tuple(ProbeRow(**r) for r in fields["rows"]),
             curves=tuple(Curve(**_all_as_tuples(c)) for c in fields["curves"]),
             lenses=tuple(_lens(x) for x in fields["lenses"]),
-            provenance=fields["provenance"],
+            **{name: fields[name] for name in _PLAIN},
         )
 
 

@@ -19,14 +19,14 @@ from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Corruption, Setup, SetupOptions, set_up
+from workbench.tracing.corruption import Setup, SetupOptions, set_up
 from workbench.tracing.dla import direct_effects
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
-from workbench.types.effect import CONTRASTED
+from workbench.types.effect import CONTRASTED, Corruption
 from workbench.types.fact import as_facts
 
 AttributionUnit = Literal["head", "mlp", "neuron"]
@@ -146,7 +146,13 @@ def attribute(  # type: ignore[misc]
         measured,
         len(facts),
         units,
-        {"metric": measures, "words": METRICS[measures].words, "method": method + (CONTRASTED if controls else "")},
+        {
+            "metric": measures,
+            "words": METRICS[measures].words,
+            "method": method + (CONTRASTED if controls else ""),
+            "corruption": corruption,
+            "base_fingerprint": model.fingerprint,
+        },
     )
     settings = {
         **options.settings,

@@ -17,12 +17,13 @@ from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Corruption, Setup, SetupOptions, set_up
+from workbench.tracing.corruption import Setup, SetupOptions, set_up
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import ROLES, by_role, mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form
+from workbench.types.effect import Corruption
 from workbench.types.fact import as_facts
 
 TraceSite = Literal["resid", "mlp", "attn"]
@@ -262,6 +263,8 @@ def _map(
         n=samples,
         per_fact=effects_by_sample if samples > 1 else None,
         prompts=(setup.prompt,),
+        corruption=settings["corruption"],
+        base_fingerprint=model.fingerprint,
         provenance=provenance(model, **settings),
     )
 
@@ -285,5 +288,7 @@ def _over_facts(maps: list[EffectMap]) -> EffectMap:
         n=len(maps),
         per_fact=values,
         prompts=tuple(m.prompts[0] for m in maps),
+        corruption=first.corruption,
+        base_fingerprint=first.base_fingerprint,
         provenance=first.provenance | {"facts": [m.prompts[0].fact_id for m in maps]},
     )

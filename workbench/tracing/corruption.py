@@ -15,8 +15,8 @@ from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
 from workbench.tracing.metric import METRICS, Metric, check_metric
 from workbench.types import Fact, FactSet, Form, TracedPrompt
+from workbench.types.effect import Corruption
 
-Corruption = Literal["noise", "swap"]
 PARTNERS_ASKED = 8
 
 

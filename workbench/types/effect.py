@@ -13,6 +13,8 @@ from torch import Tensor
 
 from workbench.types.selection import Component, Selection
 
+Corruption = Literal["noise", "swap"]
+
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
@@ -146,7 +148,9 @@ class EffectMap:
         n: How many noise samples or facts the values are a mean of.
         per_fact: Values of each fact or sample, [n, ...], when kept.
         prompts: The traced texts.
-        provenance: Model name, fingerprint, versions and settings.
+        corruption: ``"noise"`` or ``"swap"``; None where nothing was corrupted, or the map does not say.
+        base_fingerprint: Of the model that was traced (of an edited model: its base with the edit), or None.
+        provenance: Model name, versions, settings and time. Nothing is decided by it.
 
     Example:
         >>> trace
@@ -169,6 +173,8 @@ class EffectMap:
     prompts: tuple[TracedPrompt, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     words: MetricWords | None = None
+    corruption: Corruption | None = None
+    base_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != len(self.axes):

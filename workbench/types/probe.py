@@ -176,7 +176,10 @@ class ProbeReport:
         skipped: By probe (or ``probe: part``), why it was left out, or in which error it ended; rows that were finished
             until then are kept and count.
         partial: Why the battery ended early; empty when it did not. Finished rows are kept.
-        provenance: Model, edit, settings, versions.
+        asked: The probes that were asked for.
+        max_new_tokens, seed: How they were run; None where it is not known.
+        edit_id, base_fingerprint: Of the probed edit and its base model, or None where it is not known.
+        provenance: Model, settings, versions, time. Nothing is decided by it.
 
     Example:
         >>> probes.probes, probes.figures
@@ -196,6 +199,11 @@ class ProbeReport:
     words: Mapping[str, ProbeWords] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     partial: str = ""
+    asked: tuple[str, ...] = ()
+    max_new_tokens: int | None = None
+    seed: int | None = None
+    edit_id: str | None = None
+    base_fingerprint: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -14,8 +14,8 @@ from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.tracing.attribution import AttributionUnit, attribute
 from workbench.tracing.causal import TraceSite, causal_trace
-from workbench.tracing.corruption import Corruption
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
+from workbench.types.effect import Corruption
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.shared.code import own_pool, pool_argument
 
@@ -135,11 +135,6 @@ def head_groups(model: LoadedModel) -> list[int]:
     """The first query head of each key-value group but the first; empty where every head has its own keys."""
     size = model.shape.n_heads // model.shape.n_kv_heads
     return list(range(size, model.shape.n_heads, size)) if size > 1 else []
-
-
-def corruption_of(effect: EffectMap) -> Corruption | None:
-    """How a map was corrupted; None if it does not say."""
-    return effect.provenance.get("settings", {}).get("corruption")
 
 
 def left_out(effect: EffectMap) -> int:
