@@ -17,23 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Locator, ViewportSize, expect
+from playwright.sync_api import FloatRect, Locator, ViewportSize, expect
 
 from benchmarks.screenshots import opened
 from tests.browser.conftest import Notebook
-from tests.browser.test_picker import point
+from tests.browser.test_picker import point, root
 from tests.browser.test_workbench import button, fill, go_to, panel
 from workbench.files.atomic import write_bytes
 
 SIZE: ViewportSize = {"width": 1180, "height": 1500}  # so high that nothing has to be scrolled
-HEIGHT, LINE = 690, 54
-"""Pixels of a frame, and of the line above within it. A frame is as wide as the panel."""
+HEIGHT, LINE, SPACE = 800, 54, 10
+"""Pixels of a frame, of the line above within it, and below that. A frame is as wide as the panel."""
 COLOURS = 255
 MOST_BYTES = 1_000_000
 CELL = """import workbench as wb
 
 app = wb.Workbench(wb.load_model(), fact="france-capital")
 app"""
+Place = tuple[float, float]
 PICKED = {"L23H4": (23, 4), "L29H1": (29, 1), "L23H1": (23, 1), "L23H0": (23, 0)}
 DECORATE = """([words, box, pointer]) => {
   document.querySelectorAll('.film').forEach((one) => one.remove());
@@ -68,41 +69,29 @@ class Film:
     """Photographs the workbench in a notebook.
 
     Args:
-        notebook: It shows a workbench.
+        notebook: It shows a workbench, ``app``.
     """
 
     def __init__(self, notebook: Notebook) -> None:
         self.page, self.notebook = notebook.page, notebook
         self.frames: list[Frame] = []
 
-    def shoot(
-        self,
-        words: str,
-        seconds: float,
-        *,
-        top: Locator | None = None,
-        pointer: Locator | tuple[float, float] | None = None,
-    ) -> None:
+    def shoot(self, words: str, seconds: float, *, top: Locator | None = None, pointer: Place | None = None) -> None:
         """Take one frame.
 
         Args:
             words: The line above.
             seconds: How long the frame is seen.
             top: What comes below the line; the panel by default.
-            pointer: Where the ring is: the middle of a control, or a place on the page.
+            pointer: Where the ring is, on the page.
         """
-        whole, first = (one.bounding_box() for one in (panel(self.page), top or panel(self.page)))
-        assert whole is not None
-        assert first is not None
-        if isinstance(pointer, Locator):
-            box = pointer.bounding_box()
-            assert box is not None
-            pointer = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        frame = {"x": round(whole["x"]), "y": round(first["y"]) - LINE, "width": round(whole["width"]), "line": LINE}
-        self.page.evaluate(DECORATE, [words, frame, pointer])
+        whole = box_of(panel(self.page))
+        y = round(box_of(top or panel(self.page))["y"]) - SPACE - LINE
+        frame = {"x": round(whole["x"]), "y": y, "width": round(whole["width"])}
+        self.page.evaluate(DECORATE, [words, frame | {"line": LINE}, pointer])
         self.page.wait_for_timeout(400)  # what was clicked is painted
-        clip = {"x": frame["x"], "y": frame["y"], "width": frame["width"], "height": HEIGHT}
-        self.frames.append(Frame(self.page.screenshot(clip=clip), seconds))  # type: ignore[arg-type]
+        clip = FloatRect(**frame, height=HEIGHT)
+        self.frames.append(Frame(self.page.screenshot(clip=clip), seconds))
         print(f"{len(self.frames)}: {words}", flush=True)
 
     def wait(self, expression: str, minutes: float = 10) -> None:
@@ -118,21 +107,40 @@ class Film:
         raise TimeoutError(f"{expression} is not true after {minutes:g} minutes.")
 
 
+def box_of(what: Locator) -> FloatRect:
+    """Where something is on the page."""
+    box = what.bounding_box()
+    assert box is not None, "it is not in sight"
+    return box
+
+
+def beside_its_words(control: Locator) -> Place:
+    """Where the ring of a button is: on its right, so that its words can be read."""
+    box = box_of(control)
+    return box["x"] + 0.88 * box["width"], box["y"] + box["height"] / 2
+
+
 def play(film: Film) -> None:
     """From the fact to the comparison."""
-    page = film.page
     film.shoot("One cell. Choose a fact: the capital of France is Paris.", 1.8)
+    click(film)
+    edit(film)
+    compare(film)
+
+
+def click(film: Film) -> None:
+    """The maps, and a click on each of the heads."""
+    page = film.page
     go_to(page, "2 Circuit")
     film.wait("app.picker.maps and not app.picker.status")
-    film.shoot("Where is it? A causal trace, heads and MLPs, measured.", 2.0)
+    maps = root(page, "Trace")
+    film.shoot("Where is it? A causal trace, heads and MLPs.", 2.0, top=maps)
     for name, (layer, head) in PICKED.items():
         place = point(page, "Heads", layer, head)
         page.mouse.click(*place)
         film.wait(f"{name!r} in app.picker.selection")
         page.mouse.move(5, 5)  # the tooltip goes
-        film.shoot(f"Click what may change: {name}", 1.0, pointer=place)
-    edit(film)
-    compare(film)
+        film.shoot(f"Click what may change: {name}", 1.0, top=maps, pointer=place)
 
 
 def edit(film: Film) -> None:
@@ -140,12 +148,13 @@ def edit(film: Film) -> None:
     page = film.page
     go_to(page, "3 Edit")
     run = button(page, "Run")
-    film.shoot("Run: unlearn Paris, learn Rome, and move nothing else.", 1.8, pointer=run)
+    film.shoot("Run: unlearn Paris, learn Rome, in these four heads only.", 1.8, pointer=beside_its_words(run))
     run.click()
-    film.wait("app.editor.status.startswith('learn: step 1')")
-    film.shoot("It runs in the background, and can be cancelled.", 1.2)
-    film.wait("app.editor.job.state == 'done'")
-    film.shoot("What it did: rates with intervals, on questions never trained.", 3.0)
+    film.wait("__import__('re').match(r'learn: step (1[2-9]|2)', app.editor.status)")
+    film.shoot("It runs in the background.", 1.5)
+    film.wait("app.editor.job.state == 'done'", minutes=30)
+    table = panel(page).get_by_text("Evaluation", exact=True).locator("visible=true")
+    film.shoot("What did it do? Free answers, beside what must stay.", 3.0, top=table)
 
 
 def compare(film: Film) -> None:
@@ -155,18 +164,21 @@ def compare(film: Film) -> None:
     panel(page).get_by_label("Map", exact=True).select_option(label="Attention heads")
     button(page, "Compare").click()
     film.wait("app.comparison.job.state == 'done'")
-    film.shoot("Compare: the same maps before and after.", 2.0)
+    maps = panel(page).locator(".hg-root:visible").first
+    film.shoot("Compare: the same map before and after.", 2.0, top=maps)
     slider = panel(page).get_by_role("slider", name="Strength")
     bars = panel(page).locator("svg[aria-label^='P(answer) after learn']")
     for strength in (0.0, 0.5, 1.0):
         slider.fill(str(strength))
         expect(bars).to_have_attribute("aria-label", re.compile(f"strength {strength:.2f}"))
-        film.shoot(f"Turn its strength: {strength:g}", 1.3, top=slider)
+        box = box_of(slider)
+        handle = box["x"] + 8 + strength * (box["width"] - 16), box["y"] + box["height"] / 2
+        film.shoot(f"Turn the edit's strength: {strength:g}", 1.3, top=maps, pointer=handle)
     fill(page, "Ask", "What is the capital of France?")
     ask = button(page, "Ask all")
     ask.click()
     film.wait("app.comparison.asking.state == 'done'")
-    film.shoot("Ask the base and the edited model.", 3.0, top=slider, pointer=ask)
+    film.shoot("Ask the base and the edited model.", 3.0, top=maps, pointer=beside_its_words(ask))
 
 
 def join(frames: Sequence[Frame]) -> bytes:
