@@ -22,7 +22,7 @@ help:  ## this list
 
 env: $(STAMP)  ## environment in .venv with the tested versions and the bundled model
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt workbench/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1). Try: make env PYTHON=python3.12" >&2; \
 		exit 1; }
