@@ -16,10 +16,10 @@ from workbench.models.load import load_model
 from workbench.plots.report_sections import Loop, rates_table, write_loop_page
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
-from workbench.types import Edit, EvalReport, Fact
+from workbench.types import BaseRecipe, Edit, EvalReport, Fact
 
 
-def code_for(fact: Fact, recipe: Recipe, max_controls: int | None) -> str:
+def code_for(fact: Fact, recipe: BaseRecipe, max_controls: int | None) -> str:
     """The Python that repeats the demo."""
     return (
         "import workbench as wb\n\n"

@@ -42,7 +42,7 @@ def report(**changes: Any) -> ProbeReport:
         row("learn", "new", probe="priming", group="same", informative=False),
     )
     ys = {"p_old": (0.9, 0.2), "p_new": (0.1, math.nan), "p_refusal": (0.0, 0.0)}
-    common = {"name": HOSTILE, "group": "edited", "stage": "learn"}
+    common: dict[str, Any] = {"name": HOSTILE, "group": "edited", "stage": "learn"}
     curves = (
         Curve(probe="strength", x_name="strength", x=(0.0, 1.0), y=ys, **common),
         Curve(
@@ -140,7 +140,8 @@ def test_tables() -> None:
     assert summary.columns.tolist() == ["probe", "rate", "base", "learn"]
     line = summary[(summary.probe == "adversarial") & (summary.rate == "old answer recovered")]
     assert line.learn.item().startswith("0.00 [0.00, 0.79] (n=1)")
-    assert one.rate("priming", "bleed") == Rate(1.0, 1, pytest.approx(0.2065, abs=1e-3), 1.0, "wilson", 1)
+    bled = one.rate("priming", "bleed")
+    assert bled == Rate(1.0, 1, bled.low, 1.0, "wilson", 1) and bled.low == pytest.approx(0.2065, abs=1e-3)
     assert (
         f"priming, learn: {HOSTILE} rises in 1.00 [0.21, 1.00] (n=1) of other questions, 100 times at the median"
         in (one.findings)
