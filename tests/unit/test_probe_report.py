@@ -14,6 +14,7 @@ import pytest
 
 from tests.helpers.tiny_facts import capital
 from tests.unit.test_lens import reading
+from workbench.files.probe_words import WORDS_OF_VERSION_1
 from workbench.probing.rates import rates_of_probes, words_of_probes
 from workbench.probing.table import PROBES
 from workbench.types import Curve, CurveRule, CurveWords, ProbeReport, ProbeRow, ProbeWords, Rate
@@ -316,7 +317,7 @@ def test_a_report_saved_before_probes_described_themselves_reads_as_it_did() -> 
         "requantised weights, learn: old answer recovered 0.40 [0.17, 0.69] (n=10)",
         "requantised weights, learn: control: still right 0.50 [0.24, 0.76] (n=10)",
     )
-    for name, words in words_of_probes(PROBES).items():
+    for name, words in words_of_probes(WORDS_OF_VERSION_1).items():
         was = one.words_of(name)
         assert (was.title, was.curve) == (words.title, words.curve)
         assert set(words.headlines) <= set(was.headlines)

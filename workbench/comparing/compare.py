@@ -102,6 +102,9 @@ def compare(
         progress: Show a progress bar.
         seed: Of the draw of controls. Batches are drawn by the recipe's seed; the table's bootstrap has its own.
 
+    Returns:
+        A row for each fact and arm (a random arm has one for each draw), with every evaluated text.
+
     Raises:
         ValueError: Unknown or repeated arms, fewer than three seeds, an empty selection, components that the model
             lacks or that cannot be drawn, an edited model, a recipe without the learn stage at its end, or what

@@ -77,6 +77,9 @@ def compare_maps(
         before: The map before, when it is there already from a call with the same options.
         cancel: Looked at between the two maps.
 
+    Returns:
+        The two maps and their difference, after minus before, cell by cell in the same units.
+
     Raises:
         ValueError: An unknown site, an edit of another base, or as ``causal_trace``.
         Cancelled: ``cancel`` was set.

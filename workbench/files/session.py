@@ -133,6 +133,12 @@ class Session:
 def load_session(path: str | Path) -> Session:
     """Read a session written by ``Session.save``.
 
+    Args:
+        path: The folder.
+
+    Returns:
+        The session; it equals the one that was saved.
+
     Raises:
         FileNotFoundError: There is no such folder.
         ValueError: It is not a session, of another schema version, incomplete or damaged; the message says which.

@@ -3,9 +3,9 @@
 Every number of the workbench that rests on "the model said ..." (known facts, forgetting, bleed, probes, arms) goes
 through `classify`, so it is strict, deterministic and free of any model. It judges *mentions*, not truth.
 
-The first line that applies decides, in the table of ``docs/concepts/answer-classes.md``: loops and texts that surprise the
-base are gibberish whatever they name; then both names, the old one, the new one, a refusal, anything else. The page also
-says what counts as a mention, and lists the weak spots.
+The first line that applies decides, in the table of ``docs/concepts/answer-classes.md``: loops and texts that surprise
+the base are gibberish whatever they name; then both names, the old one, the new one, a refusal, anything else. The page
+also says what counts as a mention, and lists the weak spots.
 
 Source: the classes are those of the project's evaluation rules, after the weaknesses of arXiv 2508.07075 (which
 counted gibberish as forgotten); matching on free generation follows arXiv 2502.11177. The heuristics are ours.

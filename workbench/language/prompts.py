@@ -112,6 +112,9 @@ def traced_prompt(
         needs_subject: Whether the text must hold the subject, as a corruption needs it. Without, ``subject`` may be
             empty.
 
+    Returns:
+        The text as tokens, the positions of the subject in it, and the tokens to ask for after it.
+
     Raises:
         ValueError: The base model's greedy answer does not contain the fact's answer (the message shows what it says),
             the subject is not in the text, or the answer and the target share their first token.

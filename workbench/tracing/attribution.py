@@ -262,6 +262,13 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
 def agreement(first: EffectMap, second: EffectMap) -> float:
     """Compute Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
 
+    Args:
+        first: A map.
+        second: Another of the same shape.
+
+    Returns:
+        From -1 to 1, over all cells.
+
     Raises:
         ValueError: The maps have different shapes.
 
