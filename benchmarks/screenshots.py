@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import FloatRect, ViewportSize, sync_playwright
 
-from tests.browser.conftest import Lab, Notebook, serve
+from tests.browser.conftest import Notebook, serve
 from tests.conftest import CHROMIUM, CHROMIUM_ARGS
 from workbench.widgets.app_tabs import TABS
 
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
-SIZE = {"width": 1500, "height": 1400}
+SIZE: ViewportSize = {"width": 1500, "height": 1400}
 MOST_BYTES = 1_500_000
 # All maps, then an edit of a few steps: what is shown is the panel, not a result.
 CELL = """import workbench as wb
@@ -42,32 +44,46 @@ app"""
 
 def main(folder: Path) -> None:
     """Write the pictures, and say how large they are together."""
-    with tempfile.TemporaryDirectory() as temporary:
-        home, notebooks = Path(temporary, "home"), Path(temporary, "notebooks")
-        home.mkdir()
-        notebooks.mkdir()
-        notebook = nbformat.v4.new_notebook(
-            cells=[nbformat.v4.new_code_cell(CELL)],
-            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-        )
-        nbformat.write(notebook, notebooks / "workbench.ipynb")
-        with serve(home, notebooks) as lab, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGS)
-            pictures = take(browser.new_page(viewport=SIZE), lab, folder)
-            browser.close()
+    with opened(CELL, SIZE) as notebook:
+        pictures = take(notebook, folder)
     total = sum(path.stat().st_size for path in pictures)
     print(f"{len(pictures)} pictures, {total / 1000:.0f} kB")
     if total > MOST_BYTES:
         raise SystemExit(f"Too large together: at most {MOST_BYTES / 1000:.0f} kB.")
 
 
-def take(page: Page, lab: Lab, folder: Path) -> list[Path]:
+@contextmanager
+def opened(cell: str, size: ViewportSize) -> Iterator[Notebook]:
+    """A notebook of one cell in a JupyterLab of its own, opened in headless Chromium, not yet run.
+
+    Args:
+        cell: Its code.
+        size: Of the page, pixels.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        home, notebooks = Path(temporary, "home"), Path(temporary, "notebooks")
+        home.mkdir()
+        notebooks.mkdir()
+        content = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell(cell)],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+        )
+        nbformat.write(content, notebooks / "workbench.ipynb")
+        with serve(home, notebooks) as lab, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGS)
+            page = browser.new_page(viewport=size)
+            page.set_default_timeout(1_200_000)
+            notebook = Notebook(page, lab, "workbench.ipynb")
+            notebook.open()
+            notebook.command("application:toggle-left-area")
+            yield notebook
+            browser.close()
+
+
+def take(notebook: Notebook, folder: Path) -> list[Path]:
     """Run the notebook once and photograph each tab in each theme."""
-    page.set_default_timeout(1_200_000)
-    notebook = Notebook(page, lab, "workbench.ipynb")
-    notebook.open()
-    notebook.command("application:toggle-left-area")
     notebook.run_all()
+    page = notebook.page
     panel, pictures = page.locator(".wb-panel").first, []
     for theme, full_name in THEMES.items():
         notebook.theme(full_name)
@@ -78,9 +94,9 @@ def take(page: Page, lab: Lab, folder: Path) -> list[Path]:
             box = panel.bounding_box()
             assert box is not None
             # What fits on a screen: the texts of an evaluation go on for pages.
-            clip = {**box, "height": min(box["height"], 1150.0)}
+            clip: FloatRect = {**box, "height": min(box["height"], 1150.0)}
             path = folder / f"panel-{tab.picture}-{theme}.png"
-            page.screenshot(path=path, clip=clip)  # type: ignore[arg-type]
+            page.screenshot(path=path, clip=clip)
             pictures.append(path)
             print(path)
     return pictures

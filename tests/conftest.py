@@ -96,6 +96,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tell nbval what not to compare."""
     for item in items:
-        notebook = item.parent
+        notebook: Any = item.parent
         if notebook is not None and hasattr(notebook, "skip_compare"):
             notebook.skip_compare = tuple(dict.fromkeys((*notebook.skip_compare, *NOT_COMPARED)))

@@ -65,7 +65,8 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.widgets.picker.picker import CircuitPicker
     from workbench.widgets.probe.panel import ProbePanel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+"""The only place: pyproject.toml reads it from here."""
 
 _HOMES = {
     "Ablation": "types",

@@ -34,7 +34,7 @@ def made(unit, axis, labels, method):
     if axis:
         axes, size, given = ("layer", axis), (shape.n_layers, len(labels)), {"layer": layers, axis: tuple(labels)}
     return EffectMap(values=torch.randn(size, generator=draw), axes=axes, labels=given, unit=unit, metric="logit_diff",
-                     method=method, clean=3.25, corrupted=-1.5, prompts=(prompt,), provenance={"corruption": "noise"})
+                     method=method, clean=3.25, corrupted=-1.5, prompts=(prompt,), corruption="noise")
 maps = {
     "resid": made("resid", "position", tokens, "noise"),
     "mlp": made("mlp", "position", tokens, "noise"),

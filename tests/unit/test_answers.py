@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 LABELLED = [json.loads(line) for line in (ROOT / "tests/data/answers.jsonl").read_text("utf-8").splitlines()]
 UNSEEN = [r for r in LABELLED if r["note"].startswith("unseen")]  # made and labelled after limits and rules were fixed
 TUNED = [r for r in LABELLED if not r["note"].startswith("unseen")]
-DOC = ROOT / "docs/answer-classes.md"
+DOC = ROOT / "docs/concepts/answer-classes.md"
 
 
 def make(subject: str, answer: str, target: str, **options: Any) -> Fact:
@@ -86,7 +86,22 @@ def test_agreement_on_unseen_texts() -> None:
 @pytest.mark.parametrize("rows", [TUNED, UNSEEN], ids=["tuned", "unseen"])
 def test_docs_show_the_present_confusion_tables(rows: list[dict[str, Any]]) -> None:
     table = as_markdown(confusion(rows))
-    assert table in DOC.read_text("utf-8"), f"docs/answer-classes.md is stale; put in:\n{table}"
+    assert table in DOC.read_text("utf-8"), f"docs/concepts/answer-classes.md is stale; put in:\n{table}"
+
+
+def decision_table() -> list[tuple[str, str]]:
+    """The class and the example of each line of the table in the docs."""
+    table = DOC.read_text("utf-8").partition("\n## Decision table\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    return [(label, example.strip("`")) for number, _, label, example in rows if number.isdigit()]
+
+
+def test_examples_of_the_decision_table_get_their_class() -> None:
+    table = decision_table()
+    assert len(table) == 8 and {label for label, _ in table} == set(ANSWER_CLASSES)
+    for number, (label, example) in enumerate(table, 1):
+        surprise = 8.0 if number == 3 else None  # nats per token: the line on texts that surprise the base
+        assert classify(example, FRANCE, nll=surprise) == label, example
 
 
 def test_docs_name_the_present_limits() -> None:

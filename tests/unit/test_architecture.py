@@ -100,7 +100,7 @@ def modules() -> list[Path]:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
     part = part_of(path)
-    assert part in MAY_IMPORT, f"{part} has no place yet: give it one here and in docs/architecture.md"
+    assert part in MAY_IMPORT, f"{part} has no place yet: give it one here and in docs/development/architecture.md"
     imported = imported_modules(path.read_text(encoding="utf-8"), package_of(path))
     ours = {name.split(".")[1] for name in imported if name.startswith("workbench.")} - {part}
     assert "workbench" not in imported, "import the module that defines the name, not the package"
@@ -163,57 +163,73 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert done.stdout.split() == [], "import these when they are first needed"
 
 
-def named_files(text: str) -> Iterator[str]:
-    """Files and folders in backticks, from the package on; one without a folder lies in that of the file before it."""
-    folder = ""
-    for name in re.findall(r"`([\w./]+(?:/|\.\w+))`", text):
-        folder = name.rpartition("/")[0] if "/" in name else folder
-        yield name if "/" in name or not folder else f"{folder}/{name}"
+def says_what_it_is(path: Path) -> bool:
+    """Whether a module begins with what it is: a docstring, or in JavaScript a comment."""
+    text = path.read_text(encoding="utf-8")
+    return text.startswith("//") if path.suffix == ".js" else bool(ast.get_docstring(ast.parse(text)))
 
 
-def parts_of_the_page() -> tuple[set[str], set[str]]:
-    """The files that the page's table of parts names, and the folders of which a row stands for all files."""
-    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    table = page.partition("\n## The parts\n")[2].partition("\n## ")[0]
-    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    named = {name for row in rows for name in named_files(row)}
-    folders = {name for row in rows if "a file a" in row for name in named_files(row)}
-    return named - folders, folders
-
-
-def test_the_architecture_page_names_files_that_exist() -> None:
-    files, folders = parts_of_the_page()
-    assert [name for name in sorted(files) if not (PACKAGE / name).is_file()] == []
-    assert [name for name in sorted(folders) if not (PACKAGE / name).is_dir()] == []
-
-
-def test_the_architecture_page_names_every_module() -> None:
-    files, folders = parts_of_the_page()
+def test_every_module_says_what_it_is() -> None:
+    """The architecture page's table of files is made of this."""
     scripts = [path for path in PACKAGE.rglob("*.js") if "node_modules" not in path.parts]
-    sources = [path.relative_to(PACKAGE) for path in (*modules(), *scripts) if path.name != "__init__.py"]
-    missing = [str(path) for path in sources if str(path) not in files and f"{path.parent}/" not in folders]
-    assert sorted(missing) == [], "give these a row in docs/architecture.md"
+    silent = [str(path.relative_to(PACKAGE)) for path in (*modules(), *scripts) if not says_what_it_is(path)]
+    assert sorted(silent) == [], "begin these with a sentence that says what they are"
+    page = (ROOT / "docs" / "development" / "architecture.md").read_text(encoding="utf-8")
+    assert page.count("\n<!-- generated: files -->\n") == 1
 
 
-def test_the_reader_of_the_page_itself() -> None:
-    assert list(named_files("`tracing/cone.py`, `packed.py`")) == ["tracing/cone.py", "tracing/packed.py"]
-    assert list(named_files("`probing/`: a file a probe")) == ["probing/"]
-    assert list(named_files("`demo.py`, `cli.py`")) == ["demo.py", "cli.py"]
+def test_the_architecture_page_has_a_row_for_each_folder() -> None:
+    page = (ROOT / "docs" / "development" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+) \|", page.partition("\n## The parts\n")[2].partition("\n### ")[0], re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`workbench/(\w+)(?:/|\.py)`", row)]
+    assert sorted(named) == sorted(MAY_IMPORT)
+
+
+def test_the_reader_of_beginnings_itself(tmp_path: Path) -> None:
+    for name, text, expected in (
+        ("a.py", '"""A."""\nx = 1\n', True),
+        ("b.py", "x = 1\n", False),
+        ("c.js", "// A.\n", True),
+        ("d.js", "import x\n// A.\n", False),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert says_what_it_is(tmp_path / name) == expected
 
 
 MOST_LINES = 400
 MOST_IN_A_BODY = 70
 ALLOWED_LONG_BODIES = 3
+LONG_TESTS = {
+    "tests/browser/test_grid.py",
+    *(
+        f"tests/unit/test_{name}.py"
+        for name in ("app", "arms", "compare_view", "cone", "edit_panel", "evaluate", "facts", "grid", "models")
+    ),
+    "tests/unit/test_probes.py",
+    "tests/unit/test_rows.py",
+}
+"""Longer since before tests were counted. A cut goes where one theme ends, not where the lines do: whoever works on one
+of these sees where that is."""
+
+
+def long_files(folder: str) -> set[str]:
+    """The sources in a folder of the repository that have too many lines."""
+    sources = [path for suffix in ("py", "js") for path in (ROOT / folder).rglob(f"*.{suffix}")]
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in sources
+        if len(path.read_text(encoding="utf-8").splitlines()) > MOST_LINES
+    }
 
 
 def test_few_files_lie_loose_and_none_is_long() -> None:
     loose = sorted(path.name for path in PACKAGE.glob("*.py"))
     assert len(loose) <= 5, f"each has a folder of its noun: {loose}"
-    sources = [path for suffix in ("py", "js") for path in PACKAGE.rglob(f"*.{suffix}")]
-    long = {
-        str(p.relative_to(PACKAGE)): n for p in sources if (n := len(p.read_text("utf-8").splitlines())) > MOST_LINES
-    }
-    assert not long, "two files with a name each are easier to find one's way in"
+    assert not long_files("workbench"), "two files with a name each are easier to find one's way in"
+
+
+def test_no_test_or_benchmark_becomes_long() -> None:
+    assert long_files("tests") | long_files("benchmarks") <= LONG_TESTS, "two themes are two files"
 
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

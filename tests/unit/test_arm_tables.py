@@ -14,7 +14,6 @@ from workbench.types import AnswerRow, ArmRow, ArmTable, EvalReport, Selection
 from workbench.types.arms import join_tables
 from workbench.types.intervals import wilson
 from workbench.types.rates import rates_of
-from workbench.types.report import Group
 
 
 def report(control: list[int], kl: list[float]) -> EvalReport:
@@ -23,10 +22,9 @@ def report(control: list[int], kl: list[float]) -> EvalReport:
     for stage in ("base", "learn"):
         for i, right in enumerate(control):
             label: Any = "old" if stage == "base" or right else "other"
-            group: Group = "control"
-            given = {"fact_id": f"c{i}", "relation": "r", "group": group, "stage": stage, "form": "chat"}
+            given: dict[str, Any] = {"fact_id": f"c{i}", "relation": "r", "stage": stage, "form": "chat"}
             moved = kl[i] if stage == "learn" else None
-            rows.append(AnswerRow(**given, prompt="?", text="x", label=label, nll=1.0, kl=moved))  # type: ignore[arg-type]
+            rows.append(AnswerRow(**given, group="control", prompt="?", text="x", label=label, nll=1.0, kl=moved))
     stages = ("base", "learn")
     return EvalReport(rows=tuple(rows), rates=rates_of(rows, stages, lambda _: False), stages=stages)
 
@@ -42,9 +40,7 @@ def row(
 def by_hand(*rows: ArmRow, fingerprint: str = "m") -> ArmTable:
     validation = {r.fact_id: ("Q?",) for r in rows}
     words = {name: arm.words for name, arm in ARMS.items()}
-    return ArmTable(
-        rows=rows, threshold=0.95, validation=validation, words=words, provenance={"fingerprint": fingerprint}
-    )
+    return ArmTable(rows=rows, threshold=0.95, validation=validation, words=words, base_fingerprint=fingerprint)
 
 
 def test_the_paired_difference_of_one_fact_by_hand() -> None:
@@ -174,7 +170,7 @@ def test_tables_are_joined_by_fact() -> None:
         join_tables([one, replace(drawn, validation={"f": ("Another?",)})])
     with pytest.raises(ValueError, match="must have the same model"):
         join_tables([one, by_hand(row("selected", [1], [0.1], fact="g"), fingerprint="other")])
-    other = replace(two, provenance={**two.provenance, "settings": {"read_every": 7}})
+    other = replace(two, settings={"read_every": 7})
     with pytest.raises(ValueError, match="must have the same settings"):
         join_tables([one, other])
     with pytest.raises(ValueError, match="at least one table"):

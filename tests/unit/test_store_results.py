@@ -51,6 +51,8 @@ def effect_map(**changes: Any) -> EffectMap:
         "n": 5,
         "per_fact": torch.stack([values, values.T.reshape(2, 3)]),
         "prompts": (PROMPT, replace(PROMPT, other_id=9, other_token=" Rome", partner_text="x")),
+        "corruption": "noise",
+        "base_fingerprint": "f" * 64,
         "provenance": {"settings": {"window": None, "sigma": math.inf}},
     }
     return EffectMap(**{**fields, **changes})
@@ -60,7 +62,7 @@ def effect_map(**changes: Any) -> EffectMap:
     "changes",
     [
         {},
-        {"stderr": None, "per_fact": None, "corrupted": None, "prompts": (), "provenance": {}},
+        {"stderr": None, "per_fact": None, "corrupted": None, "prompts": (), "provenance": {}, "corruption": None},
         {"values": torch.zeros(3, 2).T},
         {
             "values": torch.zeros(2, 0),
@@ -96,7 +98,7 @@ def test_other_files_are_not_effect_maps(tmp_path: Path) -> None:
         load_effect_map(path)
     header = json.dumps({"kind": "workbench-effect-map", "schema_version": 7})
     path.write_bytes(safetensors.torch.save({"values": torch.ones(2)}, metadata={"workbench": header}))
-    with pytest.raises(ValueError, match=r"schema version 7.*reads version 2"):
+    with pytest.raises(ValueError, match=r"schema version 7.*reads version 3"):
         load_effect_map(path)
 
 
@@ -160,6 +162,8 @@ def report(**changes: Any) -> EvalReport:
         "missing": ("neighbours",),
         "facts": ("a",),
         "stages": ("base", "learn"),
+        "edit_id": "e" * 64,
+        "base_fingerprint": "f" * 64,
         "provenance": {"seed": 0, "x": [math.nan]},
     }
     return EvalReport(**{**fields, **changes})
@@ -177,7 +181,7 @@ def test_a_report_as_json_is_strict_and_comes_back_with_nan() -> None:
     data = report_to_dict(report())
     json.dumps(data, allow_nan=False)
     nan, inf, minus = ({"__float__": text} for text in ("nan", "inf", "-inf"))
-    assert data["schema_version"] == 2
+    assert data["schema_version"] == 3
     assert data["rates"]["learn"]["old"]["value"] == nan
     assert [r["kl"] for r in data["rows"]] == [None, nan, minus, 0.25]
     assert [r["nll"] for r in data["rows"]] == [0.1, nan, inf, 0.1]
@@ -193,7 +197,7 @@ def test_a_report_from_before_there_was_collateral_is_read() -> None:
             rate.update({k: None for k in ("value", "low", "high") if isinstance(rate[k], dict)})
     first = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
     document = {"kind": "workbench-report", "schema_version": 1, "sha256": hashlib.sha256(first).hexdigest(), **fields}
-    assert same(report_from_dict(document), report(texts=()))
+    assert same(report_from_dict(document), report(texts=(), edit_id=None, base_fingerprint=None))
 
 
 def test_a_damaged_report_is_refused(tmp_path: Path) -> None:
@@ -202,7 +206,7 @@ def test_a_damaged_report_is_refused(tmp_path: Path) -> None:
     for content, message in (
         (text.replace(b'"n": 4', b'"n": 5'), "fails its own checksum"),
         (text[:-9], "damaged or cut short"),
-        (text.replace(b'"schema_version": 2', b'"schema_version": 0'), "schema version 0"),
+        (text.replace(b'"schema_version": 3', b'"schema_version": 0'), "schema version 0"),
         (text.replace(b"workbench-report", b"workbench-edit"), "it is a workbench-edit"),
         (b"{}", "not a workbench-report"),
     ):

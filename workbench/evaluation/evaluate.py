@@ -107,7 +107,7 @@ def evaluate(
         collateral=collateral,
         seed=seed,
         progress=progress,
-        edit=edit.id if edit else None,
+        edit_id=edit.id if edit else None,
     )
 
 
@@ -125,6 +125,7 @@ def evaluate_views(
     collateral: bool = False,
     seed: int = 0,
     progress: bool = True,
+    edit_id: str | None = None,
     **settings: Any,
 ) -> EvalReport:
     """What ``evaluate`` does, for any changed views of a model, by stage name.
@@ -137,6 +138,7 @@ def evaluate_views(
         retained: The same as facts, which the pool may know under other ids. Of trained ones that are in neither, other
             wordings cannot be told; ``missing`` says so.
         controls, pool, max_controls, answering, collateral, seed, progress: As in ``evaluate``.
+        edit_id: Of the edit that the views are of, for the report.
         settings: For the report's provenance.
     """
     pool = pool_or_bundled(pool)
@@ -185,6 +187,8 @@ def evaluate_views(
         missing=tuple(missing),
         facts=tuple(f.id for f in edited),
         stages=stages,
+        edit_id=edit_id,
+        base_fingerprint=model.fingerprint,
         provenance=provenance(
             model, **settings, pool=pool.name, max_controls=max_controls, collateral=collateral, seed=seed
         ),
@@ -336,6 +340,14 @@ def answer_probabilities(
 
 def ask(model: LoadedModel, question: str, *, max_new_tokens: int = 24) -> str:
     """Ask the model a question in chat form, and return its greedy answer.
+
+    Args:
+        model: A base or edited model; it is not changed.
+        question: The question, as a user would type it.
+        max_new_tokens: Tokens of the answer at most.
+
+    Returns:
+        The answer as text, without the prompt.
 
     Example:
         >>> wb.ask(model, "What is the capital of France?")

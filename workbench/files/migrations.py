@@ -108,12 +108,44 @@ def probes_1_to_2(fields: Fields) -> Fields:
     return {**fields, "words": {probe: asdict(words) for probe, words in WORDS_OF_VERSION_1.items()}}
 
 
+def _noted(fields: Fields, name: str) -> Any:
+    """A setting that a result noted in its provenance; None if it did not."""
+    return fields["provenance"].get("settings", {}).get(name)
+
+
+def _of_a_base(fields: Fields) -> Fields:
+    """Older results named their base model in their provenance only."""
+    return {**fields, "base_fingerprint": fields["provenance"].get("fingerprint")}
+
+
+def report_2_to_3(fields: Fields) -> Fields:
+    """Version 2 named the edit and its base in its provenance only."""
+    return {**_of_a_base(fields), "edit_id": _noted(fields, "edit")}
+
+
+def effect_map_2_to_3(fields: Fields) -> Fields:
+    """Version 2 named the corruption and the model in its provenance only."""
+    return {**_of_a_base(fields), "corruption": _noted(fields, "corruption")}
+
+
+def probes_2_to_3(fields: Fields) -> Fields:
+    """Version 2 named the edit, its base and how the probes were run in its provenance only."""
+    noted = {name: _noted(fields, name) for name in ("max_new_tokens", "seed")}
+    asked = _noted(fields, "probes") or fields["probes"]
+    return {**_of_a_base(fields), **noted, "asked": asked, "edit_id": _noted(fields, "edit")}
+
+
+def arms_4_to_5(fields: Fields) -> Fields:
+    """Version 4 kept settings and base in its provenance only."""
+    return {**_of_a_base(fields), "settings": fields["provenance"].get("settings", {})}
+
+
 STEPS: Mapping[str, tuple[Step, ...]] = {
     "workbench-edit": (edit_1_to_2,),
-    "workbench-effect-map": (effect_map_1_to_2,),
-    "workbench-report": (report_1_to_2,),
-    "workbench-probes": (probes_1_to_2,),
-    "workbench-arms": (arms_1_to_2, arms_2_to_3, arms_3_to_4),
+    "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3),
+    "workbench-report": (report_1_to_2, report_2_to_3),
+    "workbench-probes": (probes_1_to_2, probes_2_to_3),
+    "workbench-arms": (arms_1_to_2, arms_2_to_3, arms_3_to_4, arms_4_to_5),
 }
 """By kind, the step from version 1 to 2, from 2 to 3, and so on."""
 

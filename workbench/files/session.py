@@ -41,8 +41,8 @@ class Session:
         probes: What the probes of the edit found, if they were run.
 
     Raises:
-        ValueError: A map's name that cannot be a file's, a part of another base model, probes of another edit, or a
-            random control or probes without an edit.
+        ValueError: A map's name that cannot be a file's, a part of another base model, an evaluation or probes of
+            another edit, or a random control or probes without an edit.
 
     Example:
         >>> session = wb.Session(
@@ -60,7 +60,7 @@ class Session:
     fingerprint: str
     model_name: str
     selection: Selection = field(default_factory=Selection)
-    maps: Mapping[str, EffectMap] = field(default_factory=dict)
+    maps: Mapping[str, EffectMap] = field(default_factory=dict[str, EffectMap])
     edit: Edit | None = None
     report: EvalReport | None = None
     control_report: EvalReport | None = None
@@ -69,11 +69,11 @@ class Session:
     def __post_init__(self) -> None:
         if unfit := [name for name in self.maps if not _MAP_NAME.fullmatch(name)]:
             raise ValueError(f"The maps {unfit} cannot be files of that name. Use letters, digits, _ and - only.")
-        bases = {f"the map {name!r}": effect.provenance.get("fingerprint") for name, effect in self.maps.items()}
+        bases = {f"the map {name!r}": effect.base_fingerprint for name, effect in self.maps.items()}
         if self.edit is not None:
             bases["the edit"] = self.edit.base_fingerprint
         beside = {"the evaluation": self.report, "the random control": self.control_report, "the probes": self.probes}
-        bases |= {what: one.provenance.get("fingerprint") for what, one in beside.items() if one is not None}
+        bases |= {what: one.base_fingerprint for what, one in beside.items() if one is not None}
         if other := [what for what, base in bases.items() if base is not None and base != self.fingerprint]:
             raise ValueError(
                 f"The session is of the model {self.fingerprint[:16]}, but {', '.join(other)} is of another."
@@ -82,9 +82,10 @@ class Session:
             raise ValueError(
                 f"The session has no edit, but {' and '.join(alone)} of one. Add the edit, or leave it out."
             )
-        probed = self.probes.provenance.get("settings", {}).get("edit") if self.probes is not None else None
-        if self.edit is not None and probed not in (None, self.edit.id):
-            raise ValueError(f"The probes are of the edit {probed[:16]}, and the session's is {self.edit.id[:16]}.")
+        found = {"probes are": self.probes, "evaluation is": self.report}
+        for what, edit_id in [(what, one.edit_id) for what, one in found.items() if one is not None]:
+            if self.edit is not None and edit_id not in (None, self.edit.id):
+                raise ValueError(f"The {what} of the edit {edit_id[:16]}, and the session's is {self.edit.id[:16]}.")
 
     def save(self, path: str | Path) -> Path:
         """Write the session to a folder; a session that is there already is replaced once the new one is complete.
@@ -131,6 +132,12 @@ class Session:
 
 def load_session(path: str | Path) -> Session:
     """Read a session written by ``Session.save``.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The session; it equals the one that was saved.
 
     Raises:
         FileNotFoundError: There is no such folder.

@@ -3,27 +3,9 @@
 Every number of the workbench that rests on "the model said ..." (known facts, forgetting, bleed, probes, arms) goes
 through `classify`, so it is strict, deterministic and free of any model. It judges *mentions*, not truth.
 
-Decision table, first line that applies:
-
-| # | the text | class |
-|---|---|---|
-| 1 | is empty, or has no letter or digit and names nothing | gibberish |
-| 2 | loops (`repetition` above `REPETITION_LIMIT`), whatever it names | gibberish |
-| 3 | is too surprising for the base model (`nll`, see `too_surprising`), whatever it names | gibberish |
-| 4 | names old and new in any order, not both negated ("Rome, not Paris"; "Paris. Italy's is Rome.") | both |
-| 5 | affirms old somewhere ("I am not sure, but it may be Paris") | old |
-| 6 | affirms new somewhere | new |
-| 7 | says that it does not know or will not say, or is the fact's own refusal | refusal |
-| 8 | anything else: another answer, no answer, or names only under a negation ("It is not Paris") | other |
-
-What counts as a mention: the answer or an alias between word boundaries, after Unicode NFKC, without the accents of
-Latin letters, across markdown, quotes, possessives and hyphens, anywhere in the text. Case counts for a fact with
-``case_sensitive`` and for names that are also English function words in lower case ("US", "IT", "Who"). Not counted:
-a name inside the subject ("Mexico" in "Mexico City"), inside a verbatim echo of the question, or inside a longer name
-of the other side ("Guinea" in "Equatorial Guinea"). A symbol that is also an English word ("I", "In", "He", "No")
-counts only where the word would be ungrammatical: quoted, emphasised, before punctuation or before "and", "or",
-"which"; and a one-letter symbol does not count as an initial ("J. K. Rowling"), in a compound ("K-12", "O'Brien",
-"vitamin K") or as a unit after a number ("10 K").
+The first line that applies decides, in the table of ``docs/concepts/answer-classes.md``: loops and texts that surprise
+the base are gibberish whatever they name; then both names, the old one, the new one, a refusal, anything else. The page
+also says what counts as a mention, and lists the weak spots.
 
 Source: the classes are those of the project's evaluation rules, after the weaknesses of arXiv 2508.07075 (which
 counted gibberish as forgotten); matching on free generation follows arXiv 2502.11177. The heuristics are ours.
@@ -116,7 +98,7 @@ _DONT_KNOW_ALONE = re.compile(r"\W*(?:not|un)\s?(?:sure|certain|known|clear)\b",
 
 
 def classify(text: str, fact: Fact, *, nll: float | None = None) -> AnswerClass:
-    """Sort a generated text into its class, by the decision table above.
+    """Sort a generated text into its class, by the decision table of ``docs/concepts/answer-classes.md``.
 
     Args:
         text: The whole completion, without the prompt.

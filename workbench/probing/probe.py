@@ -112,14 +112,12 @@ def probe(
         words=words_of_probes(names),
         skipped=dict(battery.skipped),
         partial=partial,
-        provenance=provenance(
-            model,
-            edit=edit.id,
-            pool=pool.name,
-            probes=list(names),
-            max_new_tokens=max_new_tokens,
-            seed=seed,
-        ),
+        asked=names,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+        edit_id=edit.id,
+        base_fingerprint=model.fingerprint,
+        provenance=provenance(model, pool=pool.name),
     )
 
 

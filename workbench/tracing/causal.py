@@ -7,7 +7,7 @@ Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, Unpack, get_args, overload
 
 import torch
 from torch import Tensor
@@ -17,17 +17,26 @@ from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Corruption, Setup, SetupOptions, set_up
+from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, set_up
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import ROLES, by_role, mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form
+from workbench.types.effect import Corruption
 from workbench.types.fact import as_facts
 
 TraceSite = Literal["resid", "mlp", "attn"]
 OnLayer = Callable[[TraceSite, int, Tensor], None]
 """Is told the site, the layer, and the layer's finished values by position."""
+
+
+class TraceKeywords(SharedKeywords, total=False):
+    """All keywords of ``causal_trace``, for its overloads."""
+
+    window: int | None
+    positions: Sequence[int] | None
+    on_layer: OnLayer | None
 
 
 def default_window(n_layers: int) -> int:
@@ -40,7 +49,7 @@ def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     site: TraceSite = "resid",
-    **options: Any,
+    **options: Unpack[TraceKeywords],
 ) -> EffectMap: ...
 
 
@@ -49,11 +58,11 @@ def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     site: Sequence[TraceSite],
-    **options: Any,
+    **options: Unpack[TraceKeywords],
 ) -> dict[TraceSite, EffectMap]: ...
 
 
-def causal_trace(  # type: ignore[misc]
+def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     site: TraceSite | Sequence[TraceSite] = "resid",
@@ -161,7 +170,7 @@ def causal_trace(  # type: ignore[misc]
 
 def _sites(site: TraceSite | Sequence[TraceSite]) -> tuple[TraceSite, ...]:
     """The sites that are asked for, each once."""
-    sites: tuple[TraceSite, ...] = (site,) if isinstance(site, str) else tuple(dict.fromkeys(site))  # type: ignore[assignment]
+    sites: tuple[TraceSite, ...] = (site,) if isinstance(site, str) else tuple(dict.fromkeys(site))
     if not sites or not set(sites) <= set(get_args(TraceSite)):
         raise ValueError(f"site must be one of {get_args(TraceSite)}, got {site!r}. Or give several.")
     return sites
@@ -262,6 +271,8 @@ def _map(
         n=samples,
         per_fact=effects_by_sample if samples > 1 else None,
         prompts=(setup.prompt,),
+        corruption=settings["corruption"],
+        base_fingerprint=model.fingerprint,
         provenance=provenance(model, **settings),
     )
 
@@ -285,5 +296,7 @@ def _over_facts(maps: list[EffectMap]) -> EffectMap:
         n=len(maps),
         per_fact=values,
         prompts=tuple(m.prompts[0] for m in maps),
+        corruption=first.corruption,
+        base_fingerprint=first.base_fingerprint,
         provenance=first.provenance | {"facts": [m.prompts[0].fact_id for m in maps]},
     )

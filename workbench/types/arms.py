@@ -108,7 +108,9 @@ class ArmTable:
         validation: By fact id, the questions that decide it; never trained on, and not reported.
         words: By arm, what it is in words, in the order of tables; an arm without goes by its name.
         notes: What could not be run, and why.
-        provenance: Model, settings, versions.
+        settings: What all runs share: recipe, draws, seed, controls and how often a run was read.
+        base_fingerprint: Of the base model, or None where it is not known.
+        provenance: Model, versions, time. Nothing is decided by it.
 
     Example:
         >>> table
@@ -123,9 +125,11 @@ class ArmTable:
     rows: tuple[ArmRow, ...]
     threshold: float
     validation: Mapping[str, tuple[str, ...]]
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    base_fingerprint: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
         facts = ", ".join(self.facts[:3]) + ("..." if len(self.facts) > 3 else "")
@@ -292,8 +296,8 @@ def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
                 raise ValueError(f"Tables of {fact!r} must have the same validation questions to be joined.")
     for name, values in (
         ("threshold", {t.threshold for t in given}),
-        ("model", {t.provenance.get("fingerprint") for t in given}),
-        ("settings", {json.dumps(t.provenance.get("settings"), sort_keys=True) for t in given}),
+        ("model", {t.base_fingerprint for t in given}),
+        ("settings", {json.dumps(t.settings, sort_keys=True) for t in given}),
     ):
         if len(values) > 1:
             raise ValueError(f"Tables to join must have the same {name}, got {sorted(map(str, values))}.")
@@ -309,6 +313,8 @@ def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
         validation=validation,
         words=words,
         notes=tuple(dict.fromkeys(note for t in given for note in t.notes)),
+        settings=given[0].settings,
+        base_fingerprint=given[0].base_fingerprint,
         provenance=given[0].provenance,
     )
 

@@ -6,12 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
+from workbench.types.plain import is_whole
 from workbench.types.selection import Component, Selection
+
+Corruption = Literal["noise", "swap"]
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +149,9 @@ class EffectMap:
         n: How many noise samples or facts the values are a mean of.
         per_fact: Values of each fact or sample, [n, ...], when kept.
         prompts: The traced texts.
-        provenance: Model name, fingerprint, versions and settings.
+        corruption: ``"noise"`` or ``"swap"``; None where nothing was corrupted, or the map does not say.
+        base_fingerprint: Of the model that was traced (of an edited model: its base with the edit), or None.
+        provenance: Model name, versions, settings and time. Nothing is decided by it.
 
     Example:
         >>> trace
@@ -167,8 +172,10 @@ class EffectMap:
     n: int = 1
     per_fact: Tensor | None = None
     prompts: tuple[TracedPrompt, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
     words: MetricWords | None = None
+    corruption: Corruption | None = None
+    base_fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != len(self.axes):
@@ -252,7 +259,7 @@ class EffectMap:
         """
         scores, axes = self._scores(by, layers)
         available = int(torch.isfinite(scores).sum())
-        if not isinstance(k, int) or not 1 <= k <= available:
+        if not is_whole(k) or not 1 <= k <= available:
             raise ValueError(f"k must be a whole number from 1 to {available} for this map, got {k!r}.")
         return self._picked(scores, axes, scores.flatten().argsort(descending=True, stable=True)[:k])
 
@@ -298,7 +305,8 @@ class EffectMap:
     def _picked(self, scores: Tensor, axes: Sequence[str], order: Tensor) -> Selection:
         """The components of some cells of the scores, given as flat indices."""
         picked: list[Component] = []
-        for index in torch.stack(torch.unravel_index(order, scores.shape), dim=1).tolist():
+        indices = torch.stack(torch.unravel_index(order, scores.shape), dim=1)
+        for index in cast("list[list[int]]", indices.tolist()):  # pyright: ignore[reportUnknownMemberType]
             full = [index[axes.index(a)] if a in axes else 0 for a in self.axes]
             picked += self.components(tuple(full))
         return Selection(picked)

@@ -106,7 +106,9 @@ class EvalReport:
         missing: What could not be measured, in words.
         facts: Ids of the evaluated facts.
         stages: Evaluated stages, ``"base"`` first.
-        provenance: Model, edit, settings, versions.
+        edit_id: Of the evaluated edit; None where several or other changes were evaluated.
+        base_fingerprint: Of the base model, or None where it is not known.
+        provenance: Model, settings, versions, time. Nothing is decided by it.
 
     Example:
         >>> for name in ("new", "old", "control"):
@@ -124,7 +126,9 @@ class EvalReport:
     missing: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
+    edit_id: str | None = None
+    base_fingerprint: str | None = None
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
         last = self.stages[-1] if self.stages else "?"

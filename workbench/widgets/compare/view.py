@@ -16,8 +16,8 @@ from ipywidgets import HBox
 from workbench.comparing.maps import MapComparison, compare_maps
 from workbench.editing.applied import check_base
 from workbench.models.load import LoadedModel
-from workbench.tracing.corruption import Corruption
 from workbench.types import Edit, EffectMap, Fact, FactSet
+from workbench.types.effect import Corruption
 from workbench.widgets.compare.ask_all import AskAll
 from workbench.widgets.compare.before_after import BeforeAfterMaps
 from workbench.widgets.compare.code import compare_code, shown_code

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from workbench.plots.style import number, visible
 from workbench.types import EffectMap
 from workbench.types.effect import CONTRASTED
-from workbench.widgets.picker.maps import TITLES, MapName, corruption_of, left_out, row_components
+from workbench.widgets.picker.maps import TITLES, MapName, left_out, row_components
 from workbench.widgets.shared import markup
 
 CELLS: dict[str, str] = {
@@ -70,7 +70,7 @@ def corrupted_by(effect: EffectMap) -> str:
     partners = list(dict.fromkeys(prompt.partner for prompt in effect.prompts if prompt.partner is not None))
     if len(partners) == 1:
         return f"a swap with {partners[0]}"
-    return "swaps" if partners else corruption_of(effect) or "something unknown"
+    return "swaps" if partners else effect.corruption or "something unknown"
 
 
 def cell(name: MapName, effect: EffectMap) -> str:

@@ -14,8 +14,9 @@ from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.tracing.attribution import AttributionUnit, attribute
 from workbench.tracing.causal import TraceSite, causal_trace
-from workbench.tracing.corruption import Corruption
+from workbench.tracing.corruption import SharedKeywords
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
+from workbench.types.effect import Corruption
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.shared.code import own_pool, pool_argument
 
@@ -78,7 +79,7 @@ class Sources:
             on_layer: As in ``causal_trace`` and ``attribute``; for traces and exact maps of one fact.
         """
         fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
-        options: dict[str, Any] = {"form": self.form, "pool": self.pool, "progress": False}
+        options: SharedKeywords = {"form": self.form, "pool": self.pool, "progress": False}
         if name == "neurons":
             contrast = contrast_facts(self.model.base, fact, form=self.form, pool=self.pool, progress=False)
             return attribute(self.model, fact, "neuron", contrast=contrast, **options)
@@ -86,7 +87,8 @@ class Sources:
         if name in UNITS:
             method, listener = ("patching", on_layer) if exact else ("attribution", None)
             return attribute(self.model, fact, UNITS[name], method=method, on_layer=listener, **options)
-        return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", on_layer=on_layer, **options)
+        options["metric"] = "logit_diff"
+        return causal_trace(self.model, fact, cast(TraceSite, name), on_layer=on_layer, **options)
 
     def expression(self, name: MapName, *, exact: bool = False) -> str:
         """The Python of that call, on ``model`` and ``fact``."""
@@ -135,11 +137,6 @@ def head_groups(model: LoadedModel) -> list[int]:
     """The first query head of each key-value group but the first; empty where every head has its own keys."""
     size = model.shape.n_heads // model.shape.n_kv_heads
     return list(range(size, model.shape.n_heads, size)) if size > 1 else []
-
-
-def corruption_of(effect: EffectMap) -> Corruption | None:
-    """How a map was corrupted; None if it does not say."""
-    return effect.provenance.get("settings", {}).get("corruption")
 
 
 def left_out(effect: EffectMap) -> int:

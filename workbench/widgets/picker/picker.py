@@ -17,13 +17,13 @@ from ipywidgets import HTML, Button, HBox, ToggleButton, ToggleButtons
 
 from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
-from workbench.tracing.corruption import Corruption
 from workbench.types import EffectMap, Fact, FactSet, Form, Selection
+from workbench.types.effect import Corruption
 from workbench.widgets.picker.captions import notes
 from workbench.widgets.picker.code import Choice, choice_code, maps_code
 from workbench.widgets.picker.linked_maps import SITES, STYLE, LinkedMaps
 from workbench.widgets.picker.maker import FIRST, MapMaker
-from workbench.widgets.picker.maps import MAPS, TITLES, MapName, Sources, corruption_of
+from workbench.widgets.picker.maps import MAPS, TITLES, MapName, Sources
 from workbench.widgets.picker.selection_bar import SelectionBar
 from workbench.widgets.picker.top_k import TopKControls
 from workbench.widgets.shared import markup
@@ -214,7 +214,7 @@ class CircuitPicker(Panel):
         """Show a fact with maps that were computed before, and go on with their corruption; the selection stays."""
         with self._lock:
             shown = {name: maps[name] for name in MAPS if name in maps}
-            made_with = [corruption_of(effect) for name, effect in shown.items() if name != "neurons"]
+            made_with = [effect.corruption for name, effect in shown.items() if name != "neurons"]
             corruption = next(filter(None, made_with), self.corruption)
             sources = replace(self._maker.sources, facts=_facts(fact), corruption=corruption, partner=None)
             self._maker.show(sources, shown)

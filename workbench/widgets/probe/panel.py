@@ -174,12 +174,10 @@ class ProbePanel(RunPanel[ProbeReport]):
             ValueError: It is of another edit, or about a fact that the edit does not hold.
             RuntimeError: Probes are running.
         """
-        settings = report.provenance.get("settings", {})
-        made_for = settings.get("edit")
-        if made_for not in (None, self._edit.id) or report.fact not in self._edit.facts:
+        if report.edit_id not in (None, self._edit.id) or report.fact not in self._edit.facts:
             raise ValueError(
-                f"The probes are of {report.fact.id} and the edit {str(made_for)[:16]}; this panel is for the edit "
-                f"{self._edit.id[:16]} of {[f.id for f in self._edit.facts]}."
+                f"The probes are of {report.fact.id} and the edit {str(report.edit_id)[:16]}; this panel is for the "
+                f"edit {self._edit.id[:16]} of {[f.id for f in self._edit.facts]}."
             )
         with self._lock:
             if self._busy:
@@ -188,9 +186,10 @@ class ProbePanel(RunPanel[ProbeReport]):
             self._fact, self._report, self._job = report.fact, report, None
             self._reader.fact = report.fact
             self._show_heading()
-            asked = settings.get("probes", report.probes)
+            asked = report.asked or report.probes
             self.probes = tuple(p for p in PROBES if p in asked)
-            self._options = {k: settings.get(k, v) for k, v in self._options.items()}
+            ran_with = {"max_new_tokens": report.max_new_tokens, "seed": report.seed}
+            self._options |= {name: value for name, value in ran_with.items() if value is not None}
             self._made_by, self._ran = probes_code, self.probes
             self._say_plainly("")
             self._show_report(report)
