@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from workbench import cli
+from workbench.demo import CONTROLS
 
 
 def test_an_unknown_fact_is_one_line_with_near_matches(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +52,12 @@ def test_how_much_the_demo_asks(
     monkeypatch.setattr("workbench.demo.run_demo", lambda *given, **settings: asked.update(settings))
     assert cli.main(["demo", *options]) == 0
     assert (asked["max_controls"], asked["full"]) == (most, full)
+
+
+def test_the_help_says_how_many_controls_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--help"])
+    assert f"(default: {CONTROLS}; all with --full)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_without_the_bundled_model_the_demo_says_the_one_command(
