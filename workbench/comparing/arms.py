@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Literal
 
 from workbench.editing.applied import Dial, applied
-from workbench.editing.methods.ia3 import RECIPES as IA3_RECIPES
 from workbench.editing.methods.table import IA3, FullFineTuning, LoRA, Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import paper_selection
@@ -171,7 +170,9 @@ def learn_alone(planning: Planning) -> list[Plan]:
 
 def as_the_paper(planning: Planning) -> list[Plan]:
     """The paper's recipe; its modules are located later, for each fact."""
-    return [Plan("paper", None, planning.selection, replace(IA3_RECIPES["paper"], seed=planning.recipe.seed))]
+    recipe = Recipe.named("paper", seed=planning.recipe.seed)
+    assert isinstance(recipe, TrainedRecipe)
+    return [Plan("paper", None, planning.selection, recipe)]
 
 
 def fit_plan(fitting: Fitting, plan: Plan, stop: Stop | None) -> Fitted:
