@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nbformat
 import pytest
@@ -186,8 +187,9 @@ def test_nothing_on_a_notebooks_page_is_fetched_from_elsewhere(tmp_path: Path) -
 
 
 def put(text: str, uri: str = "development/a.md") -> str:
-    page = SimpleNamespace(file=SimpleNamespace(src_uri=uri, generated_by=None))
-    return hooks.on_page_markdown(text, page, None, None)  # type: ignore[arg-type]
+    page: Any = SimpleNamespace(file=SimpleNamespace(src_uri=uri, generated_by=None))
+    unused: Any = None
+    return hooks.on_page_markdown(text, page, unused, unused)
 
 
 def test_markers_are_replaced() -> None:
