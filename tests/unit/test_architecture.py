@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "comparing": GROUND | set(COMPUTE),
     "widgets": GROUND | set(COMPUTE) | {"plots", "probing", "comparing"},
     "demo": GROUND | set(COMPUTE) | {"plots"},
-    "cli": GROUND | set(COMPUTE) | {"plots", "demo"},
+    "lab": {"files", "models"},
+    "cli": GROUND | set(COMPUTE) | {"plots", "demo", "lab"},
 }
 FACADES = {"plot", "save", "load", "to_dict", "to_html", "write_html"}
 """Methods of results that may import plots and files when they are called: a result offers them without depending on

@@ -77,7 +77,7 @@ def run(blocks: list[Block], namespace: dict[str, Any]) -> None:
 def finished(namespace: dict[str, Any]) -> None:
     """Wait until the panels of a page have computed what they compute by themselves; their errors are raised."""
     for value in namespace.values():
-        job = getattr(value, "job", None) if isinstance(value, Panel) else None
+        job: Any = getattr(value, "job", None) if isinstance(value, Panel) else None
         if job is not None:
             job.wait(SECONDS_TO_WAIT)
 

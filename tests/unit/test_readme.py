@@ -181,19 +181,23 @@ def test_the_animated_picture() -> None:
     assert picture.info["loop"] == 0, "again and again"
 
 
+def png(size: tuple[int, int], colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, "PNG")
+    return out.getvalue()
+
+
 def test_frames_are_joined() -> None:
     colours = ("white", "#12324f", "#d9480f")
-    frames = []
-    for place, colour in enumerate(colours):
-        out = io.BytesIO()
-        Image.new("RGB", (30, 20), colour).save(out, "PNG")
-        frames.append(Frame(out.getvalue(), 1.0 + place))
+    frames = [Frame(png((30, 20), colour), 1.0 + place) for place, colour in enumerate(colours)]
     picture, durations = shown(join(frames))
     assert durations == [1000, 2000, 3000]
     assert picture.size == (30, 20)
     for place, colour in enumerate(colours):
         picture.seek(place)
         assert picture.convert("RGB").getpixel((7, 7)) == ImageColor.getrgb(colour)
+    with pytest.raises(ValueError, match=r"one size, got \[\(30, 19\), \(30, 20\)\]"):
+        join([*frames, Frame(png((30, 19), "white"), 1.0)])
 
 
 def test_pictures_come_from_stored_notebooks() -> None:
