@@ -1,7 +1,8 @@
 """``python -m benchmarks``: everything that the README, the docs and the notebooks quote, the short measurements first.
 
 Markdown tables go to the terminal, numbers to ``benchmarks/results/``. Edits that were measured with the same settings
-are taken from there: delete a file to measure it again. On 2 cores the edits alone take several hours from nothing.
+are taken from there: remove one (``python -m benchmarks.lib.kept remove``) to measure it again. On 2 cores the edits
+alone take several hours from nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from benchmarks import (
     arms,
     clicks,
     edit_quality,
+    first_run,
     frontier,
     paper,
     quickstart,
@@ -28,6 +30,7 @@ if __name__ == "__main__":
     speed_trace.main([*rounded, "--only", "lens", "heads", "loop"])
     for part in (
         quickstart,
+        first_run,
         speed_fit,
         clicks,
         soft_forgetting,

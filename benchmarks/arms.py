@@ -2,29 +2,34 @@
 
     python -m benchmarks.arms [--facts 3] [--relations 3] [--seeds 3] [--arms selected random-layers ...]
 
-The test is stated in ``workbench.comparing.compare`` and was before the first run. Each finished arm is a file,
-``benchmarks/results/arms/<fact>/<arm>.json``, and notebook 05 joins them to one table; a rerun with the same arguments
-goes on after the last one. The paper's settings take two thousand steps, half an hour a fact, and are run when asked
-for (``--arms paper``); the other arms stay in the table.
+The test is stated in ``workbench.comparing.compare`` and was before the first run. Each finished arm is a line of
+``benchmarks/results/arms.jsonl.xz``, named ``<fact>/<arm>``: a table of one arm, with every text. Notebook 05 joins
+them to one table; a rerun with the same arguments goes on after the last one. The paper's settings take two thousand
+steps, half an hour a fact, and are run when asked for (``--arms paper``); the other arms stay in the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
-from benchmarks.kept import defaults, same_settings
-from benchmarks.rates import vars_of
-from workbench.comparing.arms import ARMS
+from benchmarks.lib.kept import Kept, defaults
+from benchmarks.lib.rates import vars_of
+from benchmarks.lib.store import ENDING
+from workbench.comparing.arms import ArmName
 from workbench.comparing.compare import READ_EVERY
 from workbench.comparing.validation import THRESHOLD
 from workbench.evaluation.answering import Answering
+from workbench.files.arms import arms_from_dict, arms_to_dict
 from workbench.files.atomic import write_bytes
 from workbench.types.arms import OUTCOMES, join_tables
+
+ARMS: tuple[ArmName, ...] = get_args(ArmName)
 
 
 def markdown(table: wb.ArmTable) -> str:
@@ -53,41 +58,53 @@ def numbers(table: wb.ArmTable) -> dict[str, Any]:
     return {"facts": list(table.facts), "arms": arms, "selected_minus": minus, "verdict": table.verdict.splitlines()}
 
 
-def settings_of(model: wb.LoadedModel, given: dict[str, Any]) -> str:
-    """All that an arm depends on, besides the code, as JSON."""
+def settings_of(model: wb.LoadedModel, given: dict[str, Any]) -> dict[str, Any]:
+    """All that an arm depends on, besides the code."""
     paper, read = wb.Recipe.named("paper").to_dict(), {"threshold": THRESHOLD, "every": READ_EVERY}
     rates = {"full": wb.recipes.FullFineTuning().learning_rate, "lora": wb.recipes.LoRA().learning_rate}
-    return json.dumps({**given, **defaults(model), "rates": rates, "paper": paper, "read": read}, sort_keys=True)
+    return {**given, **defaults(model), "rates": rates, "paper": paper, "read": read}
 
 
-def arms_of(
-    model: wb.LoadedModel, fact: wb.Fact, folder: Path, settings: str, asked: list[str], options: dict[str, Any]
-) -> list[wb.ArmTable]:
-    """Tables of one fact's arms, one each: those on file that were made with these settings, and of the others those
-    that are asked for, run now and written to the folder."""
-    selection: wb.Selection | None = None
-    done: list[wb.ArmTable] = []
-    for arm in ARMS:
-        path = folder / f"{arm}.json"
-        table = wb.ArmTable.load(path) if path.is_file() else None
-        made_with = None if table is None else json.loads(table.provenance.get("benchmark", "null"))
-        if table is None or not same_settings(made_with, json.loads(settings)):
-            if arm not in asked:
-                continue
-            selection = selection or wb.default_selection(model, fact, progress=False)
-            table = wb.compare(
-                model,
-                fact,
-                selection,
-                arms=[arm],
-                progress=False,
-                on_arm=lambda row: print(f"<!-- {row}, {row.seconds} s -->", flush=True),
-                **options,
-            )
-            table.provenance["benchmark"] = settings
-            table.save(path)
-        done.append(table)
-    return done
+class Arms:
+    """The arms of one fact, run when they are not on file.
+
+    Args:
+        model: The base model.
+        fact: The fact.
+        options: Options of ``wb.compare``.
+    """
+
+    def __init__(self, model: wb.LoadedModel, fact: wb.Fact, options: dict[str, Any]) -> None:
+        self.model, self.fact, self.options = model, fact, options
+
+    @cached_property
+    def selection(self) -> wb.Selection:
+        """The default selection, made for the first arm that is run."""
+        return wb.default_selection(self.model, self.fact, progress=False)
+
+    def run(self, arm: ArmName) -> dict[str, Any]:
+        """A table of one arm, as JSON values."""
+        table = wb.compare(
+            self.model,
+            self.fact,
+            self.selection,
+            arms=[arm],
+            progress=False,
+            on_arm=lambda row: print(f"<!-- {row}, {row.seconds} s -->", flush=True),
+            **self.options,
+        )
+        return arms_to_dict(table)
+
+    def tables(self, kept: Kept, settings: dict[str, Any], asked: list[str]) -> list[wb.ArmTable]:
+        """Tables of one arm each: those on file that were made with these settings, and of the others those that are
+        asked for."""
+        done: list[wb.ArmTable] = []
+        for arm in ARMS:
+            name = f"{self.fact.id}/{arm}"
+            run = partial(self.run, arm)
+            found = kept.measured(name, settings, run) if arm in asked else kept.find(name, settings)
+            done += [] if found is None else [arms_from_dict(found, f"{name} in {kept.store.path}")]
+        return done
 
 
 def main() -> None:
@@ -101,18 +118,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/arms.json"))
     args = parser.parse_args()
+    kept = Kept(args.out.with_suffix(ENDING), __file__)
     model = wb.load_model()
     answering = Answering(model)
     known = wb.known_facts(model, wb.load_facts().filter(split="test"))
     given = {"seeds": args.seeds, "max_controls": args.max_controls, "seed": args.seed}
     settings = settings_of(model, given)
-    folder = args.out.with_suffix("")
     tables: list[wb.ArmTable] = []
     for fact in draw_facts(answering, known, args.facts, args.relations, args.seed):
-        done = arms_of(model, fact, folder / fact.id, settings, args.arms, given | {"answering": answering})
-        tables += done
+        tables += Arms(model, fact, given | {"answering": answering}).tables(kept, settings, args.arms)
         table = join_tables(tables)
-        content = {"settings": json.loads(settings), **numbers(table)}
+        content = {"code": kept.code.to_dict(), "settings": settings, **numbers(table)}
         write_bytes(args.out, json.dumps(content, indent=1, default=str).encode())
         print(f"\n{len(table.facts)} of {args.facts} facts\n\n{markdown(table)}\n\n{table.verdict}\n", flush=True)
 

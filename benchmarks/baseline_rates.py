@@ -14,10 +14,10 @@ from dataclasses import replace
 
 import workbench as wb
 from benchmarks.tune import dev_controls
-from workbench.comparing.arms import ARMS, Arm, Plan, Planning
+from workbench.comparing.arms import ARMS, Arm, ArmName, Plan, Planning
 from workbench.evaluation.answering import Answering
 
-TRIED: dict[str, tuple[float, ...]] = {"lora": (1e-3, 3e-3, 1e-2, 3e-2), "full": (1e-5, 2e-5, 5e-5)}
+TRIED: dict[ArmName, tuple[float, ...]] = {"lora": (1e-3, 3e-3, 1e-2, 3e-2), "full": (1e-5, 2e-5, 5e-5)}
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import nbformat
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
+from benchmarks.lib.code import code_of
 from tests.browser.conftest import Lab, Notebook, serve
 from tests.conftest import CHROMIUM, CHROMIUM_ARGS
 
@@ -117,7 +118,7 @@ class Timing:
 
 def main() -> None:
     """Measure, print, write."""
-    load = os.getloadavg()
+    load, code = os.getloadavg(), code_of(__file__, without=())
     with tempfile.TemporaryDirectory() as temporary:
         home, folder = Path(temporary, "home"), Path(temporary, "notebooks")
         home.mkdir()
@@ -142,7 +143,7 @@ def main() -> None:
     print(f"\nChromium {version}, {machine['cores']} cores, load {load[0]:.1f} before, {os.getloadavg()[0]:.1f} after.")
     out = Path("benchmarks/results/clicks.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    data = {"machine": machine | {"processor": platform.processor(), "chromium": version}}
+    data = {"code": code.to_dict(), "machine": machine | {"processor": platform.processor(), "chromium": version}}
     out.write_text(json.dumps(data | {"timings": [asdict(t) for t in timings]}, indent=1))
 
 

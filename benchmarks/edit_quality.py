@@ -23,8 +23,9 @@ the last stage, whose names ``EvalReport`` explains. A mean is over the facts wi
 smaller.
 
 An edit takes two to five minutes, a second fit six to eight. What an edit reached in training (``"learned"``) was not
-kept at first: of the sixty it is known of eight. Each finished one is a file,
-``benchmarks/results/edit_quality/<fact>-<seed>.json``; a rerun with the same settings goes on after the last one.
+kept at first: of the sixty it is known of eight. Each finished one is a line of
+``benchmarks/results/edit_quality.jsonl.xz``, named ``<fact>-<seed>``; a rerun with the same settings goes on after the
+last one.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.kept import defaults, kept
-from benchmarks.rates import head, line, over_facts, plain_rates, rates_of, told, vars_of, worst
+from benchmarks.lib.kept import Kept, defaults
+from benchmarks.lib.rates import head, line, over_facts, plain_rates, plain_texts, rates_of, told, vars_of, worst
+from benchmarks.lib.store import ENDING
 from workbench.editing.methods.ia3 import harder
 from workbench.editing.selector import MORE_NEURONS, NEURONS
 from workbench.evaluation.answering import Answering, Ask
 from workbench.files.atomic import write_bytes
-from workbench.types import AnswerRow, Rate
+from workbench.types import Rate
 from workbench.types.history import updates_by_stage
 from workbench.types.intervals import bootstrap
 
@@ -109,7 +111,7 @@ def measure(
         "relation": fact.relation,
         "seed": seed,
         "rates": plain_rates(report),
-        "heldout": [text_of(row) for row in report.rows if row.group == "heldout"],
+        **plain_texts(report),
         "steps": updates_by_stage(edit.history),
         "learned": edit.learned,
         "seconds_to_select": settings["seconds_to_select"],
@@ -118,9 +120,16 @@ def measure(
     }
 
 
+def heldout(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers to held-out questions; of edits from before all texts were kept these are the only ones."""
+    if "answers" not in result:
+        return result["heldout"]
+    return [row for row in result["answers"] if row["group"] == "heldout"]
+
+
 def labels(result: dict[str, Any]) -> list[tuple[str, str]]:
     """What the base and the edited model say to each held-out question."""
-    said = {(row["stage"], row["prompt"]): row["label"] for row in result["heldout"]}
+    said = {(row["stage"], row["prompt"]): row["label"] for row in heldout(result)}
     return [(said["base", prompt], label) for (stage, prompt), label in said.items() if stage == "learn"]
 
 
@@ -137,7 +146,8 @@ def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
 def missed(results: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Where the new answer is missed: held-out questions by why. To some the base gives another answer than the old
     one: no edit can be seen in them. Others are of facts that fail (``TAUGHT``)."""
-    found = dict.fromkeys(("questions", "new", "not understood by the base", "facts that fail", "others"), 0)
+    kinds = ("questions", "new", "not understood by the base", "facts that fail", "others")
+    found: dict[str, int] = dict.fromkeys(kinds, 0)
     for result in results:
         kind = "facts that fail" if fails(result) else "others"
         for before, after in labels(result):
@@ -239,28 +249,28 @@ def page_of_second(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> st
 
 
 class Edits:
-    """The edits of test facts, read from their files or made.
+    """The edits of test facts, on file or made.
 
     Args:
         model: The base model.
         answering: Its answers, remembered.
-        folder: Where the files are.
+        kept: Those on file.
     """
 
-    def __init__(self, model: wb.LoadedModel, answering: Answering, folder: Path) -> None:
-        self.model, self.answering, self.folder = model, answering, folder
+    def __init__(self, model: wb.LoadedModel, answering: Answering, kept: Kept) -> None:
+        self.model, self.answering, self.kept = model, answering, kept
         self.pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self.firsts: list[dict[str, Any]] = []
 
     def first(self, fact: wb.Fact, seed: int, max_controls: int | None) -> dict[str, Any]:
         """One fit of the default selector and recipe."""
-        return self._kept(f"{fact.id}-{seed}.json", fact, max_controls, wb.Recipe(seed=seed), NEURONS)
+        return self._kept(f"{fact.id}-{seed}", fact, max_controls, wb.Recipe(seed=seed), NEURONS)
 
     def second(self, fact: wb.Fact, first: dict[str, Any], max_controls: int | None) -> dict[str, Any]:
         """The harder fit; both are one of the ``pairs`` then."""
         seed = first["seed"]
         recipe = wb.Recipe(seed=seed, steps=HARDER["steps"])
-        second = self._kept(f"{fact.id}-{seed}-harder.json", fact, max_controls, recipe, HARDER["neurons"])
+        second = self._kept(f"{fact.id}-{seed}-harder", fact, max_controls, recipe, HARDER["neurons"])
         self.pairs.append((first, second))
         return second
 
@@ -280,8 +290,8 @@ class Edits:
     ) -> dict[str, Any]:
         settings = {**defaults(self.model, recipe, neurons), "max_controls": max_controls}
         make = partial(measure, self.model, fact, self.answering, max_controls, recipe, neurons)
-        done = kept(self.folder / name, settings, make)
-        print(line(Path(name).stem, rates_of(done), SHOWN), flush=True)
+        done = self.kept.measured(name, settings, make)
+        print(line(name, rates_of(done), SHOWN), flush=True)
         print(f"<!-- {done['seconds_to_select']} s to select, {done['seconds_to_fit']} s to fit -->", flush=True)
         return done
 
@@ -298,8 +308,9 @@ def main() -> None:
     args = parser.parse_args()
     if len({*args.one_fit, *args.default}) < len([*args.one_fit, *args.default]):
         parser.error(f"every seed draws facts once; given were {args.one_fit} and {args.default}.")
+    kept = Kept(args.out.with_suffix(ENDING), __file__)
     model, facts = wb.load_model(), wb.load_facts()
-    edits = Edits(model, Answering(model), args.out.with_suffix(""))
+    edits = Edits(model, Answering(model), kept)
     known = wb.known_facts(model, facts.filter(split="test"))
     drawn = draws(edits.answering, known, args.facts, args.relations, [*args.one_fit, *args.default])
     print(head(SHOWN), flush=True)
@@ -318,6 +329,7 @@ def main() -> None:
     print(f"\n{page(parts)}\n\nFirst fit, and again with {HARDER}\n\n{page_of_second(edits.pairs)}")
     content = {
         "arguments": {k: v for k, v in vars(args).items() if k != "out"},
+        "code": kept.code.to_dict(),
         "model": model.fingerprint,
         **parts,
         "the default edit, first fits": firsts,
@@ -329,11 +341,6 @@ def main() -> None:
         },
     }
     write_bytes(args.out, json.dumps(content, indent=1).encode())
-
-
-def text_of(row: AnswerRow) -> dict[str, str]:
-    """What was said."""
-    return {"group": row.group, "stage": row.stage, "prompt": row.prompt, "text": row.text, "label": row.label}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ same changes of the same gates, dealt out among them by seed and given random si
 any change of that size: answers that were nearly tied before. The last row is the untouched model with its weights
 rounded to bfloat16, the least change that is in daily use. ``held`` is the share of the retain set's facts, the very
 ones that the fit holds in place, that are still right: controls that are lost beyond it are lost because they were not
-held, the others because no gates of this number teach the fact and hold them. Finished edits are files,
-``benchmarks/results/frontier/<fact>-<neurons>.json``; a rerun goes on after the last one.
+held, the others because no gates of this number teach the fact and hold them. Finished edits are lines of
+``benchmarks/results/frontier.jsonl.xz``, named ``<fact>-<neurons>``; a rerun goes on after the last one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ import torch
 
 import workbench as wb
 from benchmarks.edit_quality import draw_facts
-from benchmarks.kept import defaults, kept
-from benchmarks.rates import rates_of, vars_of
+from benchmarks.lib.kept import Kept, defaults
+from benchmarks.lib.rates import plain_texts, rates_of, vars_of
+from benchmarks.lib.store import ENDING
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import evaluate_views
@@ -42,7 +43,9 @@ View = Callable[[], AbstractContextManager[wb.LoadedModel]]
 
 def dealt_out(edit: Edit, seed: int) -> Edit:
     """The edit's final changes, shuffled among its gates and with random signs, as one stage."""
-    gates = edit.delta().gates
+    delta = edit.delta()
+    assert isinstance(delta, GateDelta), "the recipe's method is IA3"
+    gates = delta.gates
     draw = torch.Generator().manual_seed(seed)
     changes = torch.cat([values - 1 for values in gates.values()])
     moved = changes.nonzero()[:, 0]
@@ -87,7 +90,7 @@ def rates_of_views(
     args: argparse.Namespace,
     answering: Answering,
 ) -> dict[str, Any]:
-    """What is shown of changed views: rates by view and name."""
+    """What is shown of changed views: rates by view and name, and all texts behind them."""
     report = evaluate_views(
         model,
         facts,
@@ -99,23 +102,28 @@ def rates_of_views(
         progress=False,
     )
     every = wb.load_facts()
-    held = {name: still_right(answering, view, [every[id] for id in retained]) for name, view in views.items()}
-    rates = {view: {k: held[view] if k == "held" else report.rate(k, view) for k in SHOWN} for view in views}
-    return {"rates": {view: {k: vars_of(rate) for k, rate in of.items()} for view, of in rates.items()}}
+    asked: dict[str, View] = {"base": lambda: nullcontext(answering.base), **views}
+    held = {name: answers_to(answering, view, [every[id] for id in retained]) for name, view in asked.items()}
+    shares = {view: still_right(held["base"], held[view]) for view in views}
+    rates = {view: {k: shares[view] if k == "held" else report.rate(k, view) for k in SHOWN} for view in views}
+    plain = {view: {k: vars_of(rate) for k, rate in of.items()} for view, of in rates.items()}
+    return {"rates": plain, **plain_texts(report), "held": held}
 
 
-def still_right(answering: Answering, view: View, facts: list[wb.Fact]) -> Rate:
-    """The share of facts whose question is answered as the base answers it, of those that it answers."""
-    asks = [Ask("chat", fact.question) for fact in facts]
-    before = answering.replies(answering.base, asks)
+def answers_to(answering: Answering, view: View, facts: list[wb.Fact]) -> list[dict[str, Any]]:
+    """What a view answers to the facts' questions, and which class each answer is of."""
     with view() as changed:
-        after = answering.replies(changed, asks)
-    labels = [
-        [wb.classify(reply.counted, fact, nll=reply.nll) for fact, reply in zip(facts, said, strict=True)]
-        for said in (before, after)
+        replies = answering.replies(changed, [Ask("chat", fact.question) for fact in facts])
+    return [
+        {"fact_id": fact.id, "prompt": fact.question, "text": reply.text, "label": reply.label(fact), "nll": reply.nll}
+        for fact, reply in zip(facts, replies, strict=True)
     ]
-    known = [now for was, now in zip(*labels, strict=True) if was == "old"]
-    return wilson(sum(label == "old" for label in known), len(known))
+
+
+def still_right(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> Rate:
+    """The share of questions that are answered as the base answers them, of those that it answers."""
+    known = [now["label"] for was, now in zip(before, after, strict=True) if was["label"] == "old"]
+    return wilson(known.count("old"), len(known))
 
 
 def print_rows(fact: str, neurons: int, done: dict[str, Any]) -> None:
@@ -138,6 +146,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/frontier.json"))
     args = parser.parse_args()
+    kept = Kept(args.out.with_suffix(ENDING), __file__)
     model = wb.load_model()
     answering = Answering(model)
     known = wb.known_facts(model, wb.load_facts().filter(split="test"))
@@ -148,16 +157,15 @@ def main() -> None:
     )
     print("|" + "---|" * 9)
     recipe, asked = wb.Recipe(seed=args.seed), {"strengths": args.strengths, "max_controls": args.max_controls}
-    folder = args.out.with_suffix("")
     for fact in drawn:
         for neurons in args.neurons:
             settings = {**defaults(model, recipe, neurons), **asked}
             make = partial(measure, model, fact, neurons, args, answering)
-            done = kept(folder / f"{fact.id}-{neurons}.json", settings, make)
+            done = kept.measured(f"{fact.id}-{neurons}", settings, make)
             print_rows(fact.id, neurons, done)
             content.append({"fact": fact.id, "neurons": neurons, "rates": done["rates"]})
     settings = {**defaults(model, recipe), **asked, "facts": [fact.id for fact in drawn]}
-    done = kept(folder / "bfloat16.json", settings, partial(rounded_base, model, drawn, args, answering))
+    done = kept.measured("bfloat16", settings, partial(rounded_base, model, drawn, args, answering))
     print_rows("none", 0, done)
     content.append({"fact": None, "neurons": 0, "rates": done["rates"]})
     write_bytes(args.out, json.dumps(content, indent=1).encode())

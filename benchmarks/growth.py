@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.models.llama import LlamaForCausalLM
 
-from benchmarks.timing import seconds
+from benchmarks.lib.timing import seconds
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import load_model
 from workbench.tracing import restore
@@ -44,7 +44,8 @@ def random_llama(layers: int, device: torch.device, dtype: torch.dtype) -> Any:
         max_position_embeddings=256,
     )
     torch.manual_seed(0)
-    hf = LlamaForCausalLM(config).to(device=device, dtype=dtype).eval().requires_grad_(False)
+    hf: Any = LlamaForCausalLM(config)
+    hf = hf.to(device=device, dtype=dtype).eval().requires_grad_(False)
     return load_model(hf, tokenizer=object(), name="random")
 
 
@@ -122,7 +123,8 @@ def peak_memory(
     with torch.no_grad(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         sweep(engine, recording, corrupted, cells, max_rows)
     held = most = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+    recorded: Any = profiler.profiler
+    for event in recorded.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             most = max(most, held)

@@ -21,7 +21,8 @@ import nbformat
 from nbclient import NotebookClient
 
 import workbench as wb
-from benchmarks.timing import PEAK
+from benchmarks.lib.code import code_of
+from benchmarks.lib.timing import PEAK
 
 TWICE = """
 import copy, sys, torch, workbench as wb
@@ -67,6 +68,7 @@ def executed(path: Path) -> tuple[float, int]:
 
 def main() -> None:
     """Run, print, write ``benchmarks/results/quickstart.json``."""
+    code = code_of(__file__, without=())
     wb.load_model()  # converts the model if this machine has not yet
     began = time.perf_counter()
     wb.load_model()
@@ -75,6 +77,7 @@ def main() -> None:
     seconds, memory = executed(path)
     alone, beside, copied = (peak(f"BESIDE = {other!r}\n{TWICE}") for other in (None, "edited", "copy"))
     result: dict[str, Any] = {
+        "code": code.to_dict(),
         "cores": os.cpu_count(),
         "load_cached_model_s": round(load, 2),
         "quickstart_s": round(seconds),

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import ViewportSize, sync_playwright
+from playwright.sync_api import FloatRect, ViewportSize, sync_playwright
 
 from tests.browser.conftest import Notebook, serve
 from tests.conftest import CHROMIUM, CHROMIUM_ARGS
@@ -94,9 +94,9 @@ def take(notebook: Notebook, folder: Path) -> list[Path]:
             box = panel.bounding_box()
             assert box is not None
             # What fits on a screen: the texts of an evaluation go on for pages.
-            clip = {**box, "height": min(box["height"], 1150.0)}
+            clip: FloatRect = {**box, "height": min(box["height"], 1150.0)}
             path = folder / f"panel-{tab.picture}-{theme}.png"
-            page.screenshot(path=path, clip=clip)  # type: ignore[arg-type]
+            page.screenshot(path=path, clip=clip)
             pictures.append(path)
             print(path)
     return pictures

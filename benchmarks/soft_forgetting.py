@@ -2,8 +2,9 @@
 
     python -m benchmarks.soft_forgetting [--fact france-capital]
 
-Writes the edit and the report to ``benchmarks/results/soft_forgetting/<fact>/``; what is there already and was made
-with the settings and facts of today is not made again (``settings.json``). About ten minutes.
+Writes the edit and the report to ``benchmarks/results/soft_forgetting/<fact>/``, and with which settings they were made
+to ``benchmarks/results/soft_forgetting.jsonl.xz``; what is there already and was made with the settings and facts of
+today is not made again. About ten minutes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.kept import defaults, kept
+from benchmarks.lib.kept import Kept, defaults
+from benchmarks.lib.store import ENDING
 
 
 def measure(model: wb.LoadedModel, fact: wb.Fact, folder: Path) -> dict[str, Any]:
@@ -33,9 +35,11 @@ def main() -> None:
     parser.add_argument("--fact", default="france-capital")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/soft_forgetting"))
     args = parser.parse_args()
+    kept = Kept(args.out.with_suffix(ENDING), __file__)
     model, fact = wb.load_model(), wb.load_facts()[args.fact]
     folder = args.out / fact.id
-    done = kept(folder / "settings.json", defaults(model), partial(measure, model, fact, folder))
+    files = [folder / "edit", folder / "probes.json"]
+    done = kept.measured(fact.id, defaults(model), partial(measure, model, fact, folder), files)
     print(f"<!-- {done['seconds_to_probe']} s for all probes -->")
     report = wb.ProbeReport.load(folder / "probes.json")
     print(report.summary().to_string())

@@ -35,7 +35,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import workbench as wb
-from benchmarks.timing import PEAK, largest_difference, matrix_speed, met, seconds
+from benchmarks.lib.code import code_of
+from benchmarks.lib.timing import PEAK, largest_difference, matrix_speed, met, seconds
 from workbench.editing.applied import Dial
 from workbench.editing.methods.table import Recipe
 from workbench.editing.retain import default_retain
@@ -271,6 +272,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=kinds, choices=kinds)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed_fit.json"))
     args = parser.parse_args()
+    code = code_of(__file__, without=())
     model = wb.load_model(device=args.device, dtype=getattr(torch, args.dtype))
     fact = wb.load_facts()[FACT]
     measures: dict[str, Callable[[], Found]] = {
@@ -295,7 +297,15 @@ def main() -> None:
     judged = {name: met(value, *GOALS[name]) for name, value in found.items() if name in GOALS}
     args.out.write_text(
         json.dumps(
-            {"baseline": BASELINE, "where": where, "model": model.fingerprint, "found": found, "met": judged}, indent=1
+            {
+                "code": code.to_dict(),
+                "baseline": BASELINE,
+                "where": where,
+                "model": model.fingerprint,
+                "found": found,
+                "met": judged,
+            },
+            indent=1,
         )
     )
     if judged.get(APART) == "no" and args.dtype == "float32":

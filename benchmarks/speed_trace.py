@@ -29,15 +29,16 @@ import torch
 from torch import Tensor
 
 import workbench as wb
+from benchmarks.lib.code import code_of
+from benchmarks.lib.timing import largest_difference, matrix_speed, met, seconds
 from benchmarks.slow_trace import MengLoop
-from benchmarks.timing import largest_difference, matrix_speed, met, seconds
 from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import attribute
-from workbench.tracing.causal import causal_trace, default_window, window_of
+from workbench.tracing.causal import TraceSite, causal_trace, default_window, window_of
 from workbench.tracing.restoration import Restoration, cone_tokens
 from workbench.types.intervals import spearman
 
-SITES = ("resid", "mlp", "attn")
+SITES: tuple[TraceSite, ...] = ("resid", "mlp", "attn")
 SWAPS = ("nineteen-eighty-four-author", "athens-country")
 NOISY = ("michael-jordan-sport", "ostrich-class", "acropolis-city", "north-carolina-state-capital")
 """Facts whose clozes have early (the first two) and late subjects."""
@@ -88,13 +89,13 @@ def forward_speed(model: Any, arithmetic: Arithmetic) -> float:
     return arithmetic.forward(64, 32, 1) / took
 
 
-def cells_of(sites: tuple[str, ...], n_layers: int, tokens: int) -> list[Restoration]:
+def cells_of(sites: Sequence[TraceSite], n_layers: int, tokens: int) -> list[Restoration]:
     """The cells of a trace with the default window."""
     found = []
     for site in sites:
         width = 1 if site == "resid" else default_window(n_layers)
         for at in range(n_layers):
-            found += [Restoration(site, window_of(at, width, n_layers), position) for position in range(tokens)]  # type: ignore[arg-type]
+            found += [Restoration(site, window_of(at, width, n_layers), position) for position in range(tokens)]
     return found
 
 
@@ -221,7 +222,7 @@ def against_loop(
         large = forward_speed(model, arithmetic)
         matrix = matrix_speed(model.device, model.dtype)
         took, found = seconds(lambda: causal_trace(model, fact, SITES, **options), model.device)
-        picks = [
+        picks: list[tuple[TraceSite, int, int]] = [
             (rng.choice(SITES), rng.randrange(model.shape.n_layers), rng.randrange(start, total)) for _ in range(drawn)
         ]
         part, values = seconds(lambda picks=picks: [loop.cell(*pick) for pick in picks], model.device)
@@ -233,8 +234,8 @@ def against_loop(
         fractions.append(slow / took / ceiling)
         floors.append(took / (cone / matrix))
         ours.append(took)
-        measured += [(float(found[s].values[tuple(at)]), value) for (s, *at), value in zip(picks, values, strict=True)]
-        truth += [] if precise is None else [float(precise[s].values[tuple(at)]) for s, *at in picks]
+        measured += [(float(found[s].values[at, i]), value) for (s, at, i), value in zip(picks, values, strict=True)]
+        truth += [] if precise is None else [float(precise[s].values[at, i]) for s, at, i in picks]
     return {
         "fact": fact.id,
         "tokens": total,
@@ -332,6 +333,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--growth", action="store_true", help="also time and memory on random models of growing size")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed_trace.json"))
     args = parser.parse_args(given)
+    code = code_of(__file__)
     model = wb.load_model(device=args.device, dtype=getattr(torch, args.dtype))
     exact = None
     if args.dtype != "float32":
@@ -361,6 +363,7 @@ def main(given: Sequence[str] | None = None) -> None:
         tables |= growth(torch.device(args.device), getattr(torch, args.dtype))
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     result = {
+        "code": code.to_dict(),
         "baseline": f"{model.name}, {args.dtype}, {where}; medians of {args.repeats} ratios; of the slow ways "
         f"{args.drawn} cells a repeat, scaled to all",
         "cores": os.cpu_count(),

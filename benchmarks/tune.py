@@ -3,8 +3,9 @@
     python -m benchmarks.tune [--facts 3] [--configs "early stop" ...] [--seed 0] [--ids sodium-symbol ...]
 
 Every configuration is one change to the default; without ``--configs`` those of ``PAGE`` are measured. Controls are the
-known dev facts of other relations with the role ``control``. Each finished edit is a file,
-``benchmarks/results/tune/<configuration>-<fact>.json``; a rerun with the same settings goes on after the last one.
+known dev facts of other relations with the role ``control``. Each finished edit is a line of
+``benchmarks/results/tune.jsonl.xz``, named ``<configuration>-<fact>``; a rerun with the same settings goes on after the
+last one.
 Differences to the default are paired by fact, with a bootstrap over facts (never narrower than Student's t).
 """
 
@@ -24,8 +25,8 @@ from typing import Any
 import torch
 
 import workbench as wb
-from benchmarks.kept import defaults, kept
-from benchmarks.rates import NO_SHARES, head, line, over_facts, plain_rates, rates_of, told, vars_of
+from benchmarks.lib.kept import Kept, defaults
+from benchmarks.lib.rates import NO_SHARES, head, line, over_facts, plain_rates, plain_texts, rates_of, told, vars_of
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import NEURONS, selection_facts
 from workbench.editing.training.fit_rows import FitRows
@@ -209,7 +210,8 @@ class Tuning:
             progress=False,
         )
         seconds = edit.provenance["settings"]["seconds_to_fit"]
-        return {"fact": fact.id, "rates": plain_rates(report), "learned": edit.learned, "seconds_to_fit": seconds}
+        done = {"fact": fact.id, "rates": plain_rates(report), "learned": edit.learned, "seconds_to_fit": seconds}
+        return done | plain_texts(report)
 
     def ranked(self, fact: wb.Fact, recipe: wb.Recipe) -> list[wb.Component]:
         """Neurons for a recipe, best first."""
@@ -238,8 +240,8 @@ class Tuning:
         return edit if keep is None else pruned(edit, keep)
 
 
-def file_name(config: str) -> str:
-    """A configuration's name without what a file's name should not have."""
+def short_name(config: str) -> str:
+    """A configuration's name in letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", config.lower()).strip("-")
 
 
@@ -278,9 +280,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="draws the facts")
     parser.add_argument("--ids", nargs="+", default=None, help="these dev facts, not drawn ones (give --out too)")
     parser.add_argument("--configs", nargs="*", default=PAGE, choices=list(CONFIGS))
-    parser.add_argument("--kept", type=Path, default=Path("benchmarks/results/tune"), help="folder of finished edits")
+    parser.add_argument("--kept", type=Path, default=Path("benchmarks/results/tune.jsonl.xz"), help="finished edits")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tune.json"))
     args = parser.parse_args()
+    kept = Kept(args.kept, __file__)
     model, facts = wb.load_model(), wb.load_facts()
     dev = facts.filter(split="dev")
     tuning = Tuning(model, dev)
@@ -290,9 +293,9 @@ def main() -> None:
     print(head(SHOWN), flush=True)
     for name in dict.fromkeys(["default", *args.configs]):
         for fact in chosen:
-            path = args.kept / f"{file_name(name)}-{fact.id}.json"
             settings = {**defaults(model), "change": CONFIGS[name]}
-            done = kept(path, settings, partial(tuning.run, fact, CONFIGS[name]))
+            make = partial(tuning.run, fact, CONFIGS[name])
+            done = kept.measured(f"{short_name(name)}-{fact.id}", settings, make)
             found.setdefault(name, {})[fact.id] = done
             print(f"<!-- {line(fact.id, rates_of(done), SHOWN)} {done['seconds_to_fit']} s -->", flush=True)
         means[name] = {k: over_facts([*found[name].values()], k) for k in SHOWN}
@@ -303,6 +306,7 @@ def main() -> None:
         print(line(f"{name}, minus the default", rates, SHOWN))
     print(f"\n{page(found)}")
     content = {
+        "code": kept.code.to_dict(),
         "facts": [f.id for f in chosen],
         "mean": {n: {k: vars_of(r) for k, r in rates.items()} for n, rates in means.items()},
         "minus_default": {n: {k: vars_of(r) for k, r in rates.items()} for n, rates in summary.items()},

@@ -11,8 +11,15 @@ the other names are.
 # ruff: noqa: F401
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):  # noqa: UP036 - pip refuses older ones, but a checkout can be imported without pip
+    raise ImportError(
+        f"circuit-workbench needs Python 3.11 or newer, and this is {sys.version.split()[0]} ({sys.executable}). Use "
+        "the environment of `make env` (.venv/bin/python), or install it with a newer Python."
+    )
 
 if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.comparing.compare import compare

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-LAB_SETTINGS = Path(__file__).resolve().parent / "widgets/jupyterlab"
-"""Defaults of JupyterLab for ``workbench lab``."""
+CONTROLS = 40
+"""That the demo asks unless told otherwise: of several hundred known test facts enough for an interval."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +44,15 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--fact", default="france-capital", help="a fact id (default: %(default)s)")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write (default: %(default)s)")
     demo.add_argument("--recipe", default="unlearn-then-learn", help="a built-in recipe (default: %(default)s)")
-    demo.add_argument("--max-controls", type=int, help="draw at most so many control facts (default: all)")
+    asked = demo.add_mutually_exclusive_group()
+    asked.add_argument(
+        "--max-controls",
+        type=_positive,
+        default=CONTROLS,
+        metavar="N",
+        help="draw at most so many controls, and at most so many neighbours (default: %(default)s)",
+    )
+    asked.add_argument("--full", action="store_true", help="ask all known controls and neighbours: takes longer")
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
 
@@ -54,9 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, help="file to write (default: beside the notebook, .html)")
     export.set_defaults(run=_export)
 
-    lab = commands.add_parser("lab", help="start JupyterLab on the notebooks; further options are passed on to it")
+    lab = commands.add_parser("lab", help="start JupyterLab on the start notebook; further options are passed on to it")
     lab.set_defaults(run=_lab)
     return parser
+
+
+def _positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text!r}")
+    return int(text)
 
 
 def _facts(args: argparse.Namespace) -> int:
@@ -83,7 +97,8 @@ def _facts(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from workbench.demo import run_demo
 
-    run_demo(args.fact, args.out, recipe=args.recipe, max_controls=args.max_controls, seed=args.seed)
+    most = None if args.full else args.max_controls
+    run_demo(args.fact, args.out, recipe=args.recipe, max_controls=most, seed=args.seed)
     return 0
 
 
@@ -95,26 +110,10 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _lab(args: argparse.Namespace) -> int:
-    from workbench.models.load import load_model
+    from workbench.lab import start_lab
 
-    load_model()  # converts the bundled model now, with a progress bar, rather than in the first cell
-    notebooks = Path(__file__).resolve().parent.parent / "notebooks"
-    folder = notebooks if notebooks.is_dir() else Path.cwd()
-    command = [sys.executable, "-m", "jupyterlab", str(folder), *_lab_settings(), *args.options]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        command.append("--allow-root")  # JupyterLab refuses to start as root without it
-    os.execv(sys.executable, command)
+    start_lab(args.options)
     return 0
-
-
-def _lab_settings() -> list[str]:
-    """Let widgets be saved with a notebook: opened again, it then shows them (not connected) instead of "model not
-    found". An environment with defaults of its own keeps those."""
-    from jupyterlab.commands import get_app_dir
-
-    if (Path(get_app_dir()) / "settings").is_dir():
-        return []
-    return [f"--LabApp.app_settings_dir={LAB_SETTINGS}"]
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page
 
-from workbench.cli import LAB_SETTINGS
+from workbench.lab import SETTINGS as LAB_SETTINGS
 
 TOKEN = "e2e"
 START = 90  # seconds until JupyterLab must answer
@@ -71,6 +71,10 @@ class Notebook:
         # Its own workspace, or the tabs of the last test come back.
         space = re.sub(r"\W", "-", f"{self.path}-{time.monotonic_ns()}")
         self.page.goto(f"{self.lab.url}/lab/workspaces/{space}/tree/{self.path}?token={TOKEN}")
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it is open and its kernel answers."""
         self.page.wait_for_function(
             """(path) => window.jupyterapp && [...jupyterapp.shell.widgets('main')].some((one) => one.context
             && one.context.path === path && one.context.isReady && one.context.sessionContext.session

@@ -34,6 +34,7 @@ import workbench as wb
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, teach, tokenizer_from_files
 from workbench.language.prompts import answer_ids, prompt_ids
+from workbench.types import Form
 
 PACKAGE = Path(wb.__file__).parent
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -73,7 +74,9 @@ class Names:
         model = wb.load_model(hf, tokenizer=tokenizer_from_files(), name="tiny")
         places = []
         for fact in self.facts:
-            for form, text in (("cloze", fact.prompt), *(("chat", q) for q in (fact.question, *fact.heldout))):
+            questions = (fact.question, *fact.heldout)
+            asked: list[tuple[Form, str]] = [("cloze", fact.prompt), *(("chat", question) for question in questions)]
+            for form, text in asked:
                 prompt, answer = prompt_ids(model, text, form), answer_ids(model, fact.answer, form)
                 places += [(prompt, answer[0]), ([*prompt, *answer], model.tokenizer.eos_token_id)]
         teach(hf, model, places)
@@ -88,10 +91,13 @@ class Names:
         return wb.attribute(self.model, self.fact, "head", pool=self.facts, progress=False)
 
     @cached_property
+    def _recipe(self) -> wb.Recipe:
+        return wb.Recipe(steps=(8, 24), contexts=False)
+
+    @cached_property
     def edit(self) -> wb.Edit:
-        recipe = wb.Recipe(steps=(8, 24), contexts=False)
         selection = "L1ATTN L1MLP L2ATTN L2MLP"
-        return wb.rewrite(self.model, self.fact, selection, recipe=recipe, pool=self.facts, progress=False)
+        return wb.rewrite(self.model, self.fact, selection, recipe=self._recipe, pool=self.facts, progress=False)
 
     @cached_property
     def report(self) -> wb.EvalReport:
@@ -109,7 +115,7 @@ class Names:
             self.fact,
             self.edit.selection,
             arms=("selected", "one-stage", "none"),
-            recipe=self.edit.recipe,
+            recipe=self._recipe,
             pool=self.facts,
             progress=False,
         )

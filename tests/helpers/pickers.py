@@ -57,11 +57,7 @@ def consistent(shown: CircuitPicker) -> None:
     assert {(0, i, j) for i, j in shown.heads.selected} == {(0, c.layer, c.index) for c in chosen if c.kind == "H"}
     assert {i for i, _ in shown.mlps.selected} == {c.layer for c in chosen if c.kind == "MLP"}
     needed = {"resid": ("ATTN", "MLP"), "mlp": ("MLP",), "attn": ("ATTN",)}[control(shown, "Trace site").value]
-    rows = {
-        row
-        for row in range(tiny().shape.n_layers)
-        if all(Component(row, kind) in chosen for kind in needed)  # type: ignore[arg-type]
-    }
+    rows = {row for row in range(tiny().shape.n_layers) if all(Component(row, kind) in chosen for kind in needed)}
     assert shown.trace.selected == [[row, i] for row in sorted(rows) for i in range(shown.trace.shape[1])]
     listed = [shown.neurons.descriptions[i][j] for i, j in shown.neurons.selected]
     visible = {text for row in shown.neurons.descriptions for text in row}

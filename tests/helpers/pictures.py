@@ -6,6 +6,14 @@ import struct
 import zlib
 
 import numpy as np
+from IPython.display import Image
+
+
+def data_of(picture: Image) -> bytes:
+    """The PNG file of a snapshot."""
+    data: object = picture.data
+    assert isinstance(data, bytes) and data.startswith(b"\x89PNG")
+    return data
 
 
 def decode(png: bytes) -> np.ndarray:

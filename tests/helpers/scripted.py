@@ -90,11 +90,7 @@ def put_script(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Script:
 
     def say(model: LoadedModel, prompts: Any, **options: Any) -> list[Completion]:
         stage = ("base", "unlearn", "learn").index(model.applied[-1].stage if model.applied else "base")
-        asked = {
-            tuple(prompt_ids(tiny(), text, form)): text  # type: ignore[arg-type]
-            for text in table
-            for form in ("chat", "cloze")
-        }
+        asked = {tuple(prompt_ids(tiny(), text, form)): text for text in table for form in ("chat", "cloze")}
         texts = [table[asked[tuple(p)]][stage] for p in prompts]
         return [Completion(text, tuple(tiny().token_ids(text))) for text in texts]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tests.helpers.deltas import same_gates
 from tests.helpers.tiny_facts import capitals, tiny
 from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
@@ -45,9 +46,7 @@ def fitted(model: LoadedModel | None = None, selection: Any = "L1MLP", fact: Any
 def same(a: Edit, b: Edit) -> bool:
     """Equal to the bit."""
     return a.stage_names == b.stage_names and all(
-        x.delta.gates.keys() == y.delta.gates.keys()
-        and all(torch.equal(x.delta.gates[k], y.delta.gates[k]) for k in x.delta.gates)
-        for x, y in zip(a.stages, b.stages, strict=True)
+        same_gates(x.delta, y.delta) for x, y in zip(a.stages, b.stages, strict=True)
     )
 
 

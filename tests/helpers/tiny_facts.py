@@ -20,7 +20,7 @@ from tests.helpers.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_phi3, tiny_t
 from workbench.editing.methods.table import Recipe
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel, load_model
-from workbench.types import Edit, EditStage, Fact, FactSet, GateDelta, Selection
+from workbench.types import Edit, EditStage, Fact, FactSet, Form, GateDelta, Selection
 
 ROWS = (
     # subject, answer, target, split, role: every name is one token, with or without a space before it
@@ -98,7 +98,8 @@ def knowing(hf: Any, facts: FactSet | None = None, *, chat: bool = True, name: s
     model = load_model(hf, tokenizer=tokenizer_from_files(chat=chat), name=name)
     places = []
     for fact in capitals() if facts is None else facts:
-        for form, text in (("cloze", fact.prompt), ("chat", fact.question)):
+        asked: tuple[tuple[Form, str], ...] = (("cloze", fact.prompt), ("chat", fact.question))
+        for form, text in asked:
             ids = prompt_ids(model, text, form)
             said = answer_ids(model, fact.answer, form)
             assert len(said) == 1, f"{fact.answer!r} must be one token"
@@ -135,7 +136,7 @@ def by_hand(tokens: int = 5) -> LoadedModel:
         tie_word_embeddings=False,
         eos_token_id=4,
     )
-    hf = LlamaForCausalLM(config).eval().requires_grad_(False)
+    hf: Any = LlamaForCausalLM(config).eval().requires_grad_(False)
     tokenizer = tokenizer_from_files()
 
     def token(text: str) -> int:
@@ -159,10 +160,10 @@ def edit_of(model: LoadedModel, *stages: dict[tuple[int, Any], torch.Tensor], fa
     """An edit with given gates: one stage is ``learn``, two are ``unlearn`` and ``learn``."""
     names = ("unlearn", "learn")[-len(stages) :]
     return Edit(
-        stages=tuple(EditStage(n, GateDelta(gates)) for n, gates in zip(names, stages, strict=True)),  # type: ignore[arg-type]
+        stages=tuple(EditStage(n, GateDelta(gates)) for n, gates in zip(names, stages, strict=True)),
         selection=Selection("L0MLP"),
         selector="given",
-        recipe=Recipe(stages=names),  # type: ignore[arg-type]
+        recipe=Recipe(stages=names),
         facts=(fact or capitals()[0],),
         retain_ids=(),
         history=(),

@@ -31,7 +31,8 @@ def tiny(family: str = "llama") -> LoadedModel:
 
 
 def trace(model: LoadedModel, fact: Any = FRANCE, site: Any = "resid", **options: Any) -> EffectMap:
-    return causal_trace(model, fact, site, **{"pool": FACTS, "progress": False, **options})
+    given: dict[str, Any] = {"pool": FACTS, "progress": False, **options}
+    return causal_trace(model, fact, site, **given)
 
 
 # The slow reference: plain hooks on the plain model, one cell and one sample at a time, from the first token on

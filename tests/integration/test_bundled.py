@@ -113,7 +113,7 @@ def test_the_fact_is_where_it_should_be(model: Any, fact: Any, untouched: None) 
     trace = wb.causal_trace(model, fact, form="cloze", samples=3, progress=False)
     (subject,) = trace.subject
     last = trace.prompts[0].position
-    assert trace.clean > 0.5 > trace.corrupted
+    assert trace.corrupted is not None and trace.clean > 0.5 > trace.corrupted
     assert trace.values[3, subject] > 0.5 * (trace.clean - trace.corrupted)
     assert trace.values[28, last] > 0.5 * (trace.clean - trace.corrupted)
     assert trace.values[28, subject].abs() < 0.05
@@ -121,7 +121,7 @@ def test_the_fact_is_where_it_should_be(model: Any, fact: Any, untouched: None) 
     assert "L23H4" in heads.top(5)
     assert wb.ablate(model, fact, "L23H4", form="cloze").effect > 0
     pattern = wb.attention_pattern(model, fact, "L23H4", form="cloze")
-    assert pattern.iloc[last, subject] > 0.1
+    assert pattern.to_numpy()[last, subject] > 0.1
     assert pattern.sum(axis=1).to_numpy() == pytest.approx(1, abs=1e-4)
     exact = wb.attribute(model, fact, "head", method="patching", corruption="swap", form="cloze", progress=False)
     assert wb.agreement(heads, exact) > 0.5

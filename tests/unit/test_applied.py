@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.tiny import tiny_gpt2, tiny_llama, tiny_phi3
 from tests.helpers.tiny_facts import capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial, applied
@@ -184,23 +185,23 @@ def test_strength_is_a_straight_line_between_the_gates() -> None:
     edit = two_stages(model)
     for strength in (0.25, 0.5, 2.0, -1.0):
         with applied(model, edit, strength=strength) as edited:
-            for key, gate in edit.delta().gates.items():
-                torch.testing.assert_close(edited.delta.gates[key], 1 + strength * (gate - 1))
-    assert all(torch.equal(edit.delta(strength=1.0).gates[k], g) for k, g in edit.delta().gates.items())
+            for key, gate in gates_of(edit.delta()).items():
+                torch.testing.assert_close(gates_of(edited.delta)[key], 1 + strength * (gate - 1))
+    assert all(torch.equal(gates_of(edit.delta(strength=1.0))[k], g) for k, g in gates_of(edit.delta()).items())
 
 
 def test_stages_are_products_up_to_the_named_one() -> None:
     model = tiny()
     edit = two_stages(model)
-    first, second = (s.delta.gates for s in edit.stages)
+    first, second = (gates_of(s.delta) for s in edit.stages)
     with applied(model, edit, "unlearn") as edited:
-        assert set(edited.delta.gates) == set(first)
-        assert torch.equal(edited.delta.gates[1, "z"], first[1, "z"])
+        assert set(gates_of(edited.delta)) == set(first)
+        assert torch.equal(gates_of(edited.delta)[1, "z"], first[1, "z"])
         assert edited.applied[0].stage == "unlearn"
         unlearned = logits(edited.hf, model)
     with applied(model, edit, "learn") as edited:
-        assert torch.equal(edited.delta.gates[1, "z"], first[1, "z"] * second[1, "z"])
-        assert torch.equal(edited.delta.gates[0, "post"], second[0, "post"])
+        assert torch.equal(gates_of(edited.delta)[1, "z"], first[1, "z"] * second[1, "z"])
+        assert torch.equal(gates_of(edited.delta)[0, "post"], second[0, "post"])
         learned = logits(edited.hf, model)
     with applied(model, edit) as edited:
         assert torch.equal(logits(edited.hf, model), learned)
@@ -238,9 +239,9 @@ def test_stacking() -> None:
             assert [a.edit for a in twice.applied] == [edit, other]
             assert [a.strength for a in twice.applied] == [1.0, 0.5]
             assert twice.base is model
-            expected = edit.delta().gates[1, "post"] * (1 + 0.5 * (other.delta().gates[1, "post"] - 1))
-            torch.testing.assert_close(twice.delta.gates[1, "post"], expected)
-            with applied(model, edit_of(model, dict(twice.delta.gates))) as same:
+            expected = gates_of(edit.delta())[1, "post"] * (1 + 0.5 * (gates_of(other.delta())[1, "post"] - 1))
+            torch.testing.assert_close(gates_of(twice.delta)[1, "post"], expected)
+            with applied(model, edit_of(model, dict(gates_of(twice.delta)))) as same:
                 assert torch.equal(logits(twice.hf, model), logits(same.hf, model))
         with applied(model, other, strength=0.5) as first, applied(first, edit, stack=True) as reverse:
             assert reverse.fingerprint != twice.fingerprint

@@ -14,7 +14,6 @@ from workbench.types import AnswerRow, ArmRow, ArmTable, EvalReport, Selection
 from workbench.types.arms import join_tables
 from workbench.types.intervals import wilson
 from workbench.types.rates import rates_of
-from workbench.types.report import Group
 
 
 def report(control: list[int], kl: list[float]) -> EvalReport:
@@ -23,10 +22,9 @@ def report(control: list[int], kl: list[float]) -> EvalReport:
     for stage in ("base", "learn"):
         for i, right in enumerate(control):
             label: Any = "old" if stage == "base" or right else "other"
-            group: Group = "control"
-            given = {"fact_id": f"c{i}", "relation": "r", "group": group, "stage": stage, "form": "chat"}
+            given: dict[str, Any] = {"fact_id": f"c{i}", "relation": "r", "stage": stage, "form": "chat"}
             moved = kl[i] if stage == "learn" else None
-            rows.append(AnswerRow(**given, prompt="?", text="x", label=label, nll=1.0, kl=moved))  # type: ignore[arg-type]
+            rows.append(AnswerRow(**given, group="control", prompt="?", text="x", label=label, nll=1.0, kl=moved))
     stages = ("base", "learn")
     return EvalReport(rows=tuple(rows), rates=rates_of(rows, stages, lambda _: False), stages=stages)
 

@@ -386,10 +386,12 @@ def test_save_and_load(tmp_path: Path) -> None:
 def test_an_arm_without_a_path_is_evaluated_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """One row of the table is a new arm: here one that takes no steps to be read along, as closed forms do."""
     stops: list[Any] = []
+    fit_selected = ARMS["selected"].fit
+    assert fit_selected is not None
 
     def fit(fitting: Any, plan: Any, stop: Any) -> Any:
         stops.append(stop)
-        return ARMS["selected"].fit(fitting, plan, stop)  # type: ignore[misc]
+        return fit_selected(fitting, plan, stop)
 
     at_once = Arm(name="at-once", words="at once", plan=arms_module.as_selected("at-once"), fit=fit, path=False)
     monkeypatch.setitem(ARMS, "at-once", at_once)

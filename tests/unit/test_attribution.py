@@ -13,7 +13,7 @@ from tests.helpers.plain_hooks import FACTS, FRANCE, ITALY, SPAIN, Plain, head, 
 from tests.helpers.tiny_facts import FAMILIES, MAKERS, by_hand, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial
 from workbench.language.prompts import traced_prompt
-from workbench.tracing.attribution import agreement, attribute
+from workbench.tracing.attribution import AttributionUnit, Method, agreement, attribute
 from workbench.types import EffectMap
 
 SWAP: dict[str, Any] = {"corruption": "swap", "partner": SPAIN, "form": "cloze", "pool": FACTS, "progress": False}
@@ -78,7 +78,7 @@ def test_patching_equals_a_slow_loop(family: str) -> None:
 
 @pytest.mark.parametrize("max_rows", [None, 16])
 def test_patching_tells_each_layer_once_when_it_is_finished(max_rows: int | None) -> None:
-    told: list[tuple[str, int, Tensor]] = []
+    told: list[tuple[AttributionUnit, int, Tensor]] = []
     options: dict[str, Any] = {**SWAP, "corruption": "noise", "partner": None, "samples": 3, "max_rows": max_rows}
     found = attribute(
         tiny(),
@@ -90,7 +90,7 @@ def test_patching_tells_each_layer_once_when_it_is_finished(max_rows: int | None
     )
     assert sorted((unit, layer) for unit, layer, _ in told) == [(u, at) for u in ("head", "mlp") for at in range(3)]
     for unit, layer, values in told:
-        assert torch.equal(values, found[unit].values[layer])  # type: ignore[index]
+        assert torch.equal(values, found[unit].values[layer])
 
 
 def test_patching_in_small_batches() -> None:
@@ -110,13 +110,14 @@ def test_by_hand() -> None:
     """
     model = by_hand()
     expected = torch.zeros(3, 2)
-    for method, value in (("patching", 16.0), ("attribution", 8.0), ("dla", 8.0)):
+    effects: dict[Method, float] = {"patching": 16.0, "attribution": 8.0, "dla": 8.0}
+    for method, value in effects.items():
         expected[1, 0] = value
-        found = attribute(model, FRANCE, method=method, **SWAP)  # type: ignore[arg-type]
+        found = attribute(model, FRANCE, method=method, **SWAP)
         torch.testing.assert_close(found.values, expected, atol=1e-4, rtol=0)
         assert found.clean == pytest.approx(8, abs=1e-4)
     for unit in ("mlp", "neuron"):
-        assert not attribute(model, FRANCE, unit, **SWAP).values.any()  # type: ignore[arg-type]
+        assert not attribute(model, FRANCE, unit, **SWAP).values.any()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -246,5 +247,6 @@ def test_agreement_is_a_rank_correlation() -> None:
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"fact": FRANCE, "pool": FACTS, "progress": False, **options}
     with pytest.raises(ValueError, match=message):
-        attribute(single(), **{"fact": FRANCE, "pool": FACTS, "progress": False, **options})
+        attribute(single(), **given)

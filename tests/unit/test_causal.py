@@ -7,7 +7,7 @@ import math
 import random
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_overloads
+from typing import Any, get_overloads, get_type_hints
 
 import pytest
 import torch
@@ -17,8 +17,8 @@ from tests.helpers.tiny import N_VOCAB, tiny_llama
 from tests.helpers.tiny_facts import by_hand, capital, knowing
 from tests.helpers.traces import FACTS, FRANCE, MAKERS, SPAIN, SlowTrace, embedded, noisy, tiny, trace
 from workbench.language.prompts import swapped, traced_prompt
-from workbench.tracing.attribution import attribute
-from workbench.tracing.causal import causal_trace, default_window
+from workbench.tracing.attribution import AttributionKeywords, attribute
+from workbench.tracing.causal import TraceKeywords, causal_trace, default_window
 from workbench.tracing.corruption import SetupOptions
 from workbench.tracing.roles import ROLES, by_role, mean_and_error, role_of
 from workbench.types import EffectMap, Fact, FactSet, TracedPrompt
@@ -124,12 +124,15 @@ def test_the_default_window() -> None:
     assert default_window(1) == 1
 
 
-@pytest.mark.parametrize("function", [causal_trace, attribute])
-def test_one_place_declares_the_options_of_both(function: Any) -> None:
+@pytest.mark.parametrize(("function", "keywords"), [(causal_trace, TraceKeywords), (attribute, AttributionKeywords)])
+def test_overloads_take_what_the_function_takes(function: Any, keywords: Any) -> None:
     """And a map comes back for one site or unit, a map each for several."""
     own = {name for name, p in inspect.signature(function).parameters.items() if p.kind == p.KEYWORD_ONLY}
+    hints = get_type_hints(function)
+    assert {name: hints[name] for name in own} == get_type_hints(keywords)
     shared = {field.name for field in fields(SetupOptions)} - ({"positions"} if function is attribute else set())
     assert shared <= own
+    assert all(f"Unpack[{keywords.__name__}]" == o.__annotations__["options"] for o in get_overloads(function))
     returned = [overload.__annotations__["return"] for overload in get_overloads(function)]
     assert returned[0] == "EffectMap" and returned[1].startswith("dict[")
 
@@ -159,6 +162,7 @@ def test_restoring_everything_that_was_corrupted_brings_the_answer_back() -> Non
     """One subject token: restoring its embedding is the clean run."""
     found = trace(tiny(), samples=2, form="cloze")
     (position,) = found.subject
+    assert found.corrupted is not None
     assert float(found.values[0, position]) == pytest.approx(found.clean - found.corrupted, abs=1e-5)
     assert not found.values[:, :position].any()  # tokens before the subject do not see it
 
@@ -223,7 +227,7 @@ def test_mlp_trace_by_hand() -> None:
 def test_the_planted_path_comes_first() -> None:
     assert str(hand_trace("attn", metric="logit_diff", window=1).top(1)) == "L1ATTN"
     noise = hand_trace("attn", corruption="noise", partner=None, metric="logit_diff", window=1, samples=20)
-    assert str(noise.top(1)) == "L1ATTN"
+    assert str(noise.top(1)) == "L1ATTN" and noise.corrupted is not None
     assert float(noise.values[1, 4]) == pytest.approx(noise.clean - noise.corrupted, abs=1e-4)
     assert float(noise.values[[0, 2]].abs().max()) < 1e-5
 
@@ -338,7 +342,7 @@ def test_bundled_model_equals_transformer_lens(model: Any, facts: FactSet) -> No
     fact = facts["france-capital"]
     found = causal_trace(model, fact, form="cloze", corruption="swap", metric="logit_diff", progress=False)
     (prompt,) = found.prompts
-    partner = swapped(model, fact, traced_prompt(model, fact, form="cloze"), facts[prompt.partner])
+    partner = swapped(model, fact, traced_prompt(model, fact, form="cloze"), facts[prompt.partner or ""])
 
     def difference(logits: Tensor) -> Tensor:
         return logits[0, -1, prompt.answer_id] - logits[0, -1, prompt.other_id]

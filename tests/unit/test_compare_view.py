@@ -15,6 +15,7 @@ import torch
 from ipywidgets import HTML
 from traitlets import TraitError
 
+from tests.helpers.mistyped import mistyped
 from tests.helpers.panels import control, descendants, own, shown
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
@@ -89,7 +90,7 @@ def test_maps_are_those_of_the_tracing_functions(site: Any) -> None:
 
 def test_wrong_options_of_compare_maps() -> None:
     with pytest.raises(ValueError, match="site must be one of"):
-        compare_maps(tiny(), edit(), site="heads")  # type: ignore[arg-type]
+        compare_maps(tiny(), edit(), site=mistyped("heads"))
     other = knowing(tiny_llama(1, tied=False), capitals())
     with pytest.raises(ValueError, match="fitted on"):
         compare_maps(other, edit())

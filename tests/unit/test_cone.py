@@ -18,11 +18,12 @@ from torch.profiler import ProfilerActivity, profile
 from tests.helpers.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
 from tests.helpers.tiny_facts import capitals, knowing
 from workbench.editing.applied import applied
+from workbench.models.engine import HookSite
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.tracing import memory, restore
-from workbench.tracing.attribution import attribute
-from workbench.tracing.causal import causal_trace
+from workbench.tracing.attribution import AttributionUnit, Method, attribute
+from workbench.tracing.causal import TraceSite, causal_trace
 from workbench.tracing.cone import Cone
 from workbench.tracing.memory import free_memory
 from workbench.tracing.packed import Unsupported
@@ -155,7 +156,7 @@ def found(
         prefix = None
         if start:
             prefix = [(k[:, :, :start], v[:, :, :start]) for k, v in engine.record_inputs(clean + table).keys_values]
-        sites = tuple(dict.fromkeys(c.site for c in cells))
+        sites: tuple[HookSite, ...] = tuple(dict.fromkeys(c.site for c in cells))
         recording = engine.record(inside, sites, prefix=prefix)
         out = torch.full((len(cells), len(corrupted)), torch.nan, dtype=torch.float64)
         for part in effects(engine, recording, outside, prefix, cells, mixed, max_rows=rows):
@@ -210,7 +211,7 @@ def test_cells_of_random_shapes(data: st.DataObject) -> None:
     draw = data.draw
     layers, groups, a_group = (draw(st.integers(1, most), label=name) for name, most in SHAPE.items())
     windowed = draw(st.booleans(), label="windowed")
-    shape = {"n_layers": layers, "num_key_value_heads": groups, "num_attention_heads": groups * a_group}
+    shape: dict[str, Any] = {"n_layers": layers, "num_key_value_heads": groups, "num_attention_heads": groups * a_group}
     if windowed:  # the width is the heads'
         hf = tiny_phi3(
             **shape, hidden_size=8 * groups * a_group, sliding_window=draw(st.integers(1, 4), label="window")
@@ -308,7 +309,8 @@ def test_a_sweep_takes_no_more_memory_than_its_rows(site: Any) -> None:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
             list(effects(engine, recording, corrupted, None, cells, mixed, max_rows=rows))
     held = most = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+    recorded: Any = profiler.profiler
+    for event in recorded.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             most = max(most, held)
@@ -388,11 +390,12 @@ def test_several_sites_in_one_sweep_are_the_single_traces() -> None:
 
 
 def test_several_units_in_one_pass_are_the_single_maps() -> None:
-    for method, units in (
+    asked: tuple[tuple[Method, tuple[AttributionUnit, ...]], ...] = (
         ("attribution", ("neuron", "head", "mlp")),
         ("patching", ("mlp", "head")),
         ("dla", ("head",)),
-    ):
+    )
+    for method, units in asked:
         together = attribute(knower(), FACTS[0], units, method=method, **OPTIONS)
         assert tuple(together) == units
         for unit, one in together.items():
@@ -404,7 +407,7 @@ def test_several_units_in_one_pass_are_the_single_maps() -> None:
 
 @pytest.mark.parametrize("rows", [20, 1000])
 def test_layers_are_reported_once_as_they_are_finished(rows: int) -> None:
-    told: list[tuple[str, int, Tensor]] = []
+    told: list[tuple[TraceSite, int, Tensor]] = []
     trace = causal_trace(
         knower(),
         FACTS[0],
@@ -450,8 +453,9 @@ def test_a_layer_is_reported_before_the_next_is_computed(monkeypatch: pytest.Mon
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"fact": FACTS[0], **OPTIONS, **options}
     with pytest.raises(ValueError, match=message):
-        causal_trace(knower(), **{"fact": FACTS[0], **OPTIONS, **options})
+        causal_trace(knower(), **given)
 
 
 # Models that do not allow it

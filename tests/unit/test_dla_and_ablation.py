@@ -132,7 +132,7 @@ def test_ablating_equals_a_plain_hook() -> None:
         "L1H2 L1H4 L0MLP": {("z", 1): zero([*range(16, 24), *range(32, 40)]), ("post", 0): zero(slice(None))},
     }.items():
         found = ablate(model, FRANCE, text, form="cloze")
-        expected = plain.run(plain.clean, changes)  # type: ignore[arg-type]
+        expected = plain.run(plain.clean, changes)
         assert found.clean == pytest.approx(clean, abs=1e-4)
         assert found.ablated == pytest.approx(expected, abs=1e-4)
         assert found.effect == pytest.approx(clean - expected, abs=1e-4)

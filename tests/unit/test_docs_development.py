@@ -116,7 +116,9 @@ def test_a_family_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     row = eval(files["row"].text, {"Family": families.Family})
     monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, row))
     model, facts = knowing(hf), capitals()
-    assert float(wb.causal_trace(model, facts[0], form="cloze", samples=2, progress=False).values.max()) > 0.5
+    trace = wb.causal_trace(model, facts[0], form="cloze", samples=2, progress=False)
+    assert trace.corrupted is not None and trace.clean - trace.corrupted > 0.1
+    assert abs(float(trace.values[0, trace.subject[0]]) - (trace.clean - trace.corrupted)) < 1e-4  # all comes back
     heads = wb.attribute(model, facts[0], "head", form="cloze", method="patching", pool=facts, progress=False)
     assert tuple(heads.values.shape) == (3, 6)
     edit = edit_of(model, some_gates(model, (0, "post"), (1, "z"), (2, "k"), (1, "up")), fact=facts[0])

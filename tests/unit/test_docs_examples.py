@@ -2,7 +2,8 @@
 
 In the place of the bundled model and facts stand a tiny model and the five capitals that it knows
 (``tests.helpers.examples``), put in at the lowest level, so that ``wb.load_model()`` and ``wb.load_facts()`` themselves
-run. The default selector takes twenty neurons, for the tiny model has 168.
+run. The default selector takes twenty neurons, for the tiny model has 168, and a stage of a fit ends after two steps
+without a second fit: what an edit teaches is tested elsewhere.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import pytest
 import workbench as wb
 from tests.helpers.doc_pages import DOCS, Block, blocks_of, name_of, pages
 from tests.helpers.examples import Names
+from workbench.editing.methods import ia3
 from workbench.editing.selector import default_selection
 from workbench.facts import known
 from workbench.models import load
+from workbench.types import TrainedRecipe
 from workbench.widgets.shared.panel import Panel
 
-NEURONS = 20
+NEURONS, STEPS = 20, 2
 SECONDS_TO_WAIT = 60
 
 BLOCKS = {name_of(page): list(blocks_of(page)) for page in pages()}
@@ -38,6 +41,12 @@ def stand_ins(names: Names, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     """A tiny model and five facts in the place of the bundled ones. Returns the current folder, which is empty."""
     assert default_selection.__kwdefaults__ is not None
     monkeypatch.setitem(default_selection.__kwdefaults__, "k", NEURONS)
+    steps = TrainedRecipe.stage_steps.fget
+    assert steps is not None
+    monkeypatch.setattr(
+        TrainedRecipe, "stage_steps", property(lambda recipe: tuple(min(n, STEPS) for n in steps(recipe)))
+    )
+    monkeypatch.setattr(ia3, "MORE_NEURONS", 0)
     monkeypatch.setattr(known, "_bundled_facts", lambda: names.facts)
     monkeypatch.setattr(load, "bundled_file", lambda: tmp_path / "tiny.gguf")
     monkeypatch.setattr(load, "load_gguf", lambda _: (names.model.hf, names.model.tokenizer))
@@ -68,7 +77,7 @@ def run(blocks: list[Block], namespace: dict[str, Any]) -> None:
 def finished(namespace: dict[str, Any]) -> None:
     """Wait until the panels of a page have computed what they compute by themselves; their errors are raised."""
     for value in namespace.values():
-        job = value.job if isinstance(value, Panel) and hasattr(value, "job") else None
+        job: Any = getattr(value, "job", None) if isinstance(value, Panel) else None
         if job is not None:
             job.wait(SECONDS_TO_WAIT)
 

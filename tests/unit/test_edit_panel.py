@@ -14,6 +14,7 @@ import traitlets
 
 import workbench
 from tests.helpers.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, descendants, shown, tiny, until
+from tests.helpers.pictures import data_of
 from tests.helpers.reader import harmless
 from tests.helpers.small_fits import same
 from tests.helpers.tiny_facts import capital, capitals
@@ -26,6 +27,7 @@ from workbench.editing.training.loop import NonFiniteLoss
 from workbench.evaluation.evaluate import evaluate
 from workbench.types import AnswerRow, Edit, EvalReport, Rate, Selection, Step
 from workbench.types.cancelling import Cancelled
+from workbench.types.fact import as_facts
 from workbench.widgets.compare.view import CompareView
 from workbench.widgets.edit import job as edit_job
 from workbench.widgets.edit import panel as edit_panel
@@ -111,7 +113,7 @@ def test_several_facts_at_once() -> None:
     one.run().wait(60)
     assert one.edit is not None and [f.id for f in one.edit.facts] == [FRANCE.id, SPAIN.id]
     assert f"{SPAIN.id}: {SPAIN.heldout[0]}" in shown(one) and "2 facts together" in shown(one)
-    assert list(one.fact) == [FRANCE, SPAIN]  # type: ignore[arg-type]
+    assert as_facts(one.fact) == [FRANCE, SPAIN]
 
 
 def test_whoever_wants_the_edit_is_called_with_the_panel() -> None:
@@ -302,6 +304,7 @@ def test_a_fact_that_is_not_learned_is_tried_harder(monkeypatch: pytest.MonkeyPa
     assert same(one.edit, rewrite(tiny(), FRANCE, recipe=hard, pool=FACTS, progress=False))
     picked = panel(recipe=hard)
     picked.run().wait(60)
+    assert picked.edit is not None
     assert "so may the default selector" in shown(picked) and picked.edit.recipe.stage_steps == (3, 4)
 
 
@@ -509,8 +512,8 @@ def test_what_cannot_have_a_random_control_is_said_before_the_fit() -> None:
 
 def test_a_snapshot_gives_the_rates_once_there_are_some() -> None:
     one = panel()
-    card = one.snapshot().data
-    assert card.startswith(b"\x89PNG") and card == base64.b64decode(one._repr_mimebundle_()["image/png"])
+    card = data_of(one.snapshot())
+    assert card == base64.b64decode(one._repr_mimebundle_()["image/png"])
     one.run().wait(60)
     assert one.snapshot().data == base64.b64decode(one._repr_mimebundle_()["image/png"]) != card
     assert one.report is not None

@@ -25,6 +25,7 @@ from workbench.language.scoring import continuation_logprobs, continuation_nll
 from workbench.models.load import LoadedModel, load_model
 from workbench.types import AnswerRow, Fact, FactSet, Rate
 from workbench.types.rates import rates_of
+from workbench.types.report import Group
 
 SPAIN_ASKED = ("What city is the capital of Spain?", "Where is the capital of Spain?", "The capital of Spain is")
 # 2 training questions, 4 held-out ones, 2 clozes, 2 neighbours (Spain, Japan), 3 controls (Big Ben, Louvre, Prado)
@@ -194,8 +195,8 @@ def test_report_tables() -> None:
     assert list(answers.prompt) == ["Q1?", "Q2?", "Q3?", "Q4?"]
     assert answers.learn[1] == "Paris or Rome"
     summary = report.summary()
-    assert summary.loc["forget", "learn"].startswith("0.33 [")
-    assert summary.loc["forget", "learn"].endswith("(n=3)")
+    forgotten = str(summary.loc["forget", "learn"])
+    assert forgotten.startswith("0.33 [") and forgotten.endswith("(n=3)")
     assert "france-capital" in repr(report)
     with pytest.raises(KeyError, match=r"No stage 'relearn' in this report; there are \['base', 'unlearn', 'learn'\]"):
         report.rate("new", "relearn")
@@ -277,10 +278,11 @@ def test_a_retained_fact_cannot_be_evaluated_as_an_edited_one(script: Script) ->
 def test_a_fact_that_is_neighbour_and_control_counts_once() -> None:
     """Its KL is that of the row on which it was measured."""
     given: dict[str, Any] = {"fact_id": "c", "relation": "r", "form": "chat", "prompt": "?", "label": "old", "nll": 1.0}
+    groups: tuple[Group, ...] = ("neighbour", "control")
     rows = [
         AnswerRow(**given, group=group, stage=stage, text="Rome" if stage == "learn" else "x", kl=kl)
         for stage in ("base", "learn")
-        for group, kl in (("neighbour", None), ("control", 0.5 if stage == "learn" else None))
+        for group, kl in zip(groups, (None, 0.5 if stage == "learn" else None), strict=True)
     ]
     rates = rates_of(rows, ("base", "learn"), lambda text: text == "Rome")["learn"]
     assert [(rates[n].n, rates[n].value) for n in ("bleed", "kl", "gibberish")] == [(1, 1.0), (1, 0.5), (1, 0.0)]
@@ -450,10 +452,10 @@ def test_answer_probabilities_are_full_sequence_ones(tmp_path: Path, monkeypatch
 )
 def test_the_refusal_at_the_answers_place_is_the_one_that_is_taught(prefix: str, style: Any, refusal: str) -> None:
     fact = capital("France", "Paris", "Rome", refusal="Nobody knows.")
-    prompt = SimpleNamespace(prefix=prefix, answer_token=" Paris")
-    assert answers_at(prompt, fact, style) == {"old": " Paris", "new": " Rome", "refusal": refusal}  # type: ignore[arg-type]
+    prompt: Any = SimpleNamespace(prefix=prefix, answer_token=" Paris")
+    assert answers_at(prompt, fact, style) == {"old": " Paris", "new": " Rome", "refusal": refusal}
     prompt.answer_token = "Paris"
-    assert answers_at(prompt, fact, style)["old"] == "Paris"  # type: ignore[arg-type]
+    assert answers_at(prompt, fact, style)["old"] == "Paris"
 
 
 def test_a_real_evaluation_of_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.panels import control, descendants, own, shown
+from tests.helpers.pictures import data_of
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, knowing
 from tests.helpers.wire import click, enter, shown_after
@@ -18,7 +20,7 @@ from workbench.facts.known import known_facts
 from workbench.language.prompts import chat_text, traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
-from workbench.types import Fact
+from workbench.types import Fact, FactSet
 from workbench.widgets.facts.chooser import FactChooser
 from workbench.widgets.facts.form import FIELDS, FactForm, default_question
 from workbench.widgets.shared import markup
@@ -132,7 +134,7 @@ def test_nonsense_in_a_filter_changes_nothing(chooser: FactChooser, name: str, b
 def test_the_traced_text_is_traced_prompts(chooser: FactChooser) -> None:
     assert chooser.job is not None
     chooser.job.wait(60)
-    assert chooser.prompt == traced_prompt(tiny(), chooser.fact)
+    assert chooser.prompt is not None and chooser.prompt == traced_prompt(tiny(), chooser.fact)
     html = own(chooser)
     assert html.count("<li") == len(chooser.prompt.tokens) + 1
     assert "wb-traced" in html
@@ -247,6 +249,41 @@ def test_wrong_values() -> None:
         FactChooser(tiny(), [])
 
 
+def test_the_first_of_the_bundled_facts_is_france(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    germany, france = capitals()["germany-capital"], capitals()["france-capital"]
+    bundled = FactSet([germany, france], name="bundled")
+    monkeypatch.setattr("workbench.facts.known._bundled_facts", lambda: bundled)
+    for facts in (None, bundled):
+        assert FactChooser(tiny(), facts).fact is france, "nothing on record"
+    known_facts(tiny(), bundled, progress=False)
+    assert FactChooser(tiny()).fact is france
+    assert FactChooser(tiny(), value="germany-capital").fact is germany
+    assert FactChooser(tiny(), [germany, france]).fact is germany, "facts of one's own are in one's own order"
+
+
+def test_a_model_that_does_not_know_france_begins_with_a_fact_that_it_knows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    peru, italy = capital("Peru", "Lima", "Rome"), capitals()["italy-capital"]
+    wrong = replace(capitals()["france-capital"], answer="Lyon", answer_aliases=())
+    bundled = FactSet([peru, wrong, italy], name="bundled")
+    monkeypatch.setattr("workbench.facts.known._bundled_facts", lambda: bundled)
+    known_facts(tiny(), bundled, progress=False)
+    assert FactChooser(tiny()).fact is italy
+    known = FactSet([peru, wrong], name="bundled")
+    monkeypatch.setattr("workbench.facts.known._bundled_facts", lambda: known)
+    assert FactChooser(tiny()).fact is wrong, "none is known"
+
+
+def test_the_first_of_ones_own_facts_is_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    unknown = capital("Peru", "Lima", "Rome")
+    known_facts(tiny(), [*capitals(), unknown], progress=False)
+    assert FactChooser(tiny(), [unknown, *capitals()]).fact is unknown
+
+
 def test_it_shows_where_widgets_are_not_drawn(chooser: FactChooser) -> None:
     bundle = chooser._repr_mimebundle_()
     assert bundle["text/plain"] == "FactChooser(france-capital: Paris -> Rome, 6 facts)"
@@ -254,7 +291,7 @@ def test_it_shows_where_widgets_are_not_drawn(chooser: FactChooser) -> None:
 
 
 def test_a_snapshot_is_the_picture_beside_the_panel(chooser: FactChooser) -> None:
-    first = chooser.snapshot().data
-    assert first.startswith(b"\x89PNG") and first == base64.b64decode(chooser._repr_mimebundle_()["image/png"])
+    first = data_of(chooser.snapshot())
+    assert first == base64.b64decode(chooser._repr_mimebundle_()["image/png"])
     chooser.fact = "spain-capital"
     assert chooser.snapshot().data != first

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.mistyped import mistyped
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, knowing
 from workbench.facts.known import (
@@ -27,7 +28,7 @@ from workbench.facts.training_wordings import training_prompts
 from workbench.language.answers import adjectives, first_sentence
 from workbench.types import Fact, FactSet, slug
 
-FRANCE = {
+FRANCE: dict[str, Any] = {
     "subject": "France",
     "prompt": "The capital of France is",
     "question": "What is the capital of France?",
@@ -102,9 +103,9 @@ def test_bad_facts(change: dict[str, Any], message: str) -> None:
 
 def test_values_of_a_wrong_type() -> None:
     with pytest.raises(TypeError, match=r"Fact.answer must be a string, got 3"):
-        Fact(**{**FRANCE, "answer": 3})  # type: ignore[arg-type]
+        Fact(**{**FRANCE, "answer": 3})
     with pytest.raises(TypeError, match=r"Fact.heldout must be a list of strings, got the string 'Q\?'"):
-        Fact(**FRANCE, heldout="Q?")  # type: ignore[arg-type]
+        Fact(**FRANCE, heldout=mistyped("Q?"))
 
 
 def test_from_dict_names_missing_and_unknown_fields() -> None:
@@ -457,7 +458,7 @@ def test_a_cache_that_cannot_be_written_is_warned_of_once(
 
 def test_known_facts_refuses_an_unknown_form() -> None:
     with pytest.raises(ValueError, match=r"form must be one of .*'chat', 'cloze', 'any'.*got 'plain'"):
-        known_facts(None, form="plain")  # type: ignore[arg-type]
+        known_facts(mistyped(None), form=mistyped("plain"))
 
 
 @pytest.mark.model

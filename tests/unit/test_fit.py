@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.small_fits import FRANCE, RETAIN, SPAIN, fitted, plain_nll, same
 from tests.helpers.tiny_facts import FAMILIES, tiny
 from workbench.editing.applied import Dial, applied
 from workbench.editing.methods import ia3
+from workbench.editing.methods.table import Recipe
 from workbench.editing.training.batching import Shuffled
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel
@@ -52,8 +54,8 @@ def test_selected_gates_move_and_all_others_stay_exactly_1(family: str, text: st
     assert str(edit.selection) == text
     assert edit.selector == "given"
     for stage in edit.stages:
-        assert set(stage.delta.gates) == set(entries)
-        for (layer, site), gate in stage.delta.gates.items():
+        assert set(gates_of(stage.delta)) == set(entries)
+        for (layer, site), gate in gates_of(stage.delta).items():
             assert gate.shape == (model.shape.site_size(site),)
             picked = torch.zeros(len(gate), dtype=torch.bool)
             picked[list(entries[layer, site])] = True
@@ -71,7 +73,7 @@ def test_a_fit_lowers_its_loss(family: str) -> None:
 def test_gates_stay_within_max_gate() -> None:
     edit = fitted(learning_rate=0.5, steps=4, max_gate=1.25)
     for stage in edit.stages:
-        for gate in stage.delta.gates.values():
+        for gate in gates_of(stage.delta).values():
             assert 0.75 <= float(gate.min()) < float(gate.max()) <= 1.25
     assert fitted(learning_rate=0.5, steps=4).delta().largest_move() > 0.6
 
@@ -93,7 +95,7 @@ def test_the_later_stage_leaves_the_earlier_ones_gates_alone(monkeypatch: pytest
     assert list(live) == ["unlearn", "learn"]
     for stage in edit.stages:
         assert stage.delta.n_moved() > 0
-        for (layer, site), gate in stage.delta.gates.items():
+        for (layer, site), gate in gates_of(stage.delta).items():
             module = tiny().architecture.gate_module(layer, site).module
             assert torch.equal(live[stage.name][module].detach().flatten(), gate)
             assert not live[stage.name][module].requires_grad
@@ -102,8 +104,8 @@ def test_the_later_stage_leaves_the_earlier_ones_gates_alone(monkeypatch: pytest
 def test_stage_1_alone_is_stage_1_of_both() -> None:
     both = fitted(steps=6)
     alone = fitted(steps=6, stages=("unlearn",))
-    for key, gate in alone.stages[0].delta.gates.items():
-        torch.testing.assert_close(both.stages[0].delta.gates[key], gate, atol=1e-5, rtol=0)
+    for key, gate in gates_of(alone.stages[0].delta).items():
+        torch.testing.assert_close(gates_of(both.stages[0].delta)[key], gate, atol=1e-5, rtol=0)
     first = [s.loss for s in both.history if s.stage == "unlearn"]
     assert first == pytest.approx([s.loss for s in alone.history], abs=1e-5)
 
@@ -192,20 +194,20 @@ def test_the_loss_at_the_end_of_a_stage_is_that_of_its_final_gates() -> None:
 def test_the_first_step_of_adamw_by_hand() -> None:
     """AdamW's first step is the learning rate against the gradient's sign, whatever its size."""
     edit = fitted(stages=("learn",), steps=1, learning_rate=0.03)
-    moves = (edit.delta().gates[1, "post"] - 1).abs()
+    moves = (gates_of(edit.delta())[1, "post"] - 1).abs()
     torch.testing.assert_close(moves, torch.full((56,), 0.03), atol=1e-3, rtol=0)
     first_of_three = fitted(stages=("learn",), steps=1, learning_rate=0.03, warmup=2)
-    moves = (first_of_three.delta().gates[1, "post"] - 1).abs()
+    moves = (gates_of(first_of_three.delta())[1, "post"] - 1).abs()
     torch.testing.assert_close(moves, torch.full((56,), 0.01), atol=1e-3, rtol=0)
 
 
 def test_a_stage_gives_the_mean_of_its_last_steps() -> None:
     """Of no more than half of the steps."""
-    one = fitted(stages=("learn",), steps=6, average=1).delta().gates[1, "post"]
-    assert torch.equal(one, fitted(stages=("learn",), steps=6).delta().gates[1, "post"])
-    unlearned = [fitted(stages=("unlearn",), steps=n).delta().gates[1, "post"] for n in (4, 5, 6)]
+    one = gates_of(fitted(stages=("learn",), steps=6, average=1).delta())[1, "post"]
+    assert torch.equal(one, gates_of(fitted(stages=("learn",), steps=6).delta())[1, "post"])
+    unlearned = [gates_of(fitted(stages=("unlearn",), steps=n).delta())[1, "post"] for n in (4, 5, 6)]
     for average, n in ((2, 2), (3, 3), (99, 3)):
-        mean = fitted(stages=("unlearn",), steps=6, average=average).delta().gates[1, "post"]
+        mean = gates_of(fitted(stages=("unlearn",), steps=6, average=average).delta())[1, "post"]
         torch.testing.assert_close(mean, torch.stack(unlearned[-n:]).mean(0), atol=1e-5, rtol=0)
         assert not torch.allclose(mean, unlearned[-1], atol=1e-3)
 
@@ -220,8 +222,8 @@ def test_what_is_learned_well_enough_pushes_no_further() -> None:
     between = math.sqrt(probability[less] * probability[more])
     assert probability[less] < 0.9 * between < 0.81 * probability[more]
     both = fitted(fact=pair, hinge=between, **options)
-    for place, gate in both.delta().gates.items():
-        torch.testing.assert_close(gate, alone[less].delta().gates[place], atol=1e-4, rtol=0)
+    for place, gate in gates_of(both.delta()).items():
+        torch.testing.assert_close(gate, gates_of(alone[less].delta())[place], atol=1e-4, rtol=0)
     assert not same(both, fitted(fact=pair, hinge=None, **options))
     assert fitted(fact=pair, hinge=1e-9, **options).delta().n_moved() == 0
 
@@ -287,7 +289,7 @@ def test_what_an_edit_remembers() -> None:
     assert edit.base_fingerprint == tiny().fingerprint
     assert edit.base_name == "tiny"
     assert edit.stage_names == ("unlearn", "learn")
-    assert edit.recipe.steps == (2, 1)
+    assert isinstance(edit.recipe, Recipe) and edit.recipe.steps == (2, 1)
     assert edit.provenance["fingerprint"] == tiny().fingerprint
     assert edit.provenance["settings"]["retain_rows"] == 2
     json.dumps(edit.provenance)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.deltas import gates_of, same_gates
 from tests.helpers.small_fits import (
     FACTS,
     FRANCE,
@@ -255,12 +256,12 @@ def test_an_edit_is_drawn_back_to_what_it_takes(stages: tuple[StageName, ...]) -
     assert 0 < strength < 1 and strength * 32 == int(strength * 32)
     assert edit.shortfall is None and edit.learned == pytest.approx(top, rel=1e-3)
     assert quartile(model, edit, 1) >= wanted > quartile(model, whole, strength - 1 / 32)
-    gates, line = edit.delta().gates, whole.delta(strength=strength).gates
+    gates, line = gates_of(edit.delta()), gates_of(whole.delta(strength=strength))
     assert gates.keys() == line.keys()
     for place, gate in gates.items():
         torch.testing.assert_close(gate, line[place], atol=1e-6, rtol=0)
     for one, other in zip(edit.stages[:-1], whole.stages[:-1], strict=True):
-        assert all(torch.equal(one.delta.gates[k], other.delta.gates[k]) for k in one.delta.gates)
+        assert same_gates(one.delta, other.delta)
     last = edit.history[-1]
     with applied(model, edit) as edited:
         nll = plain_nll(
@@ -307,7 +308,7 @@ def test_what_the_default_neurons_do_not_teach_is_fitted_again_with_more(monkeyp
     other_steps = fitted(selection=None, **hard, steps=2)
     for single in (alone, other_steps, fitted(**hard), fitted(selection=None, draw_back=None)):
         assert single.first_fit is None and len(single.selection) < 30
-    learned = fitted(selection=None, **hard | {"draw_back": 1e-9})
+    learned = fitted(selection=None, name="hard", draw_back=1e-9)
     assert learned.shortfall is None and len(learned.selection) == 9
     monkeypatch.setattr(ia3, "MORE_NEURONS", 8000)
     assert len(fitted(selection=None, **hard).selection) == 84  # half of the model's

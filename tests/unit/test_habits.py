@@ -165,7 +165,7 @@ def ci_run(folder: Path, *arguments: str, fails: bool = False) -> subprocess.Com
 
 
 def test_each_lane_is_the_make_target_of_its_name(tmp_path: Path) -> None:
-    assert lanes() == ["check", "unit", "browser", "notebooks", "test"]
+    assert lanes() == ["check", "docs", "unit", "browser", "notebooks", "test"]
     targets = re.findall(r"^([a-z]+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(lanes()) <= set(targets)
     for lane in lanes():

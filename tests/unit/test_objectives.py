@@ -15,8 +15,10 @@ from tests.helpers.tiny_facts import tiny
 from workbench.comparing.arms import ARMS, plan_arms
 from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
+from workbench.editing.training.batching import PreparedRow
 from workbench.editing.training.fit_rows import wanted_rows
 from workbench.editing.training.objectives import NPO_BETA, SIMNPO_BETA, Forgotten, Given
+from workbench.editing.training.rows import Row
 from workbench.types import Selection
 
 OTHERS: Any = ("gradient-difference", "npo", "simnpo")
@@ -27,14 +29,20 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
 
 
+def row() -> PreparedRow:
+    """A row, of which only that it is one matters here."""
+    return PreparedRow(Row((1, 2), (3,)), torch.zeros(2, 4))
+
+
 @pytest.mark.parametrize("hinge", [None, 0.8])
 def test_losses_by_hand(hinge: float | None) -> None:
     """Two rows, of two and three tokens, which the base gives at 0.5 and 1 nat a token; both short of the hinge."""
     nll = torch.tensor([0.5, 1.5], requires_grad=True)
-    base, tokens = {7: 0.5, 9: 1.0}, {7: 2, 9: 3}
+    one, other = row(), row()
+    base, tokens = {one: 0.5, other: 1.0}, {one: 2, other: 3}
 
     def loss(objective: Any) -> list[float]:
-        return Forgotten(objective, hinge, base, tokens).loss(nll, [7, 9]).tolist()
+        return Forgotten(objective, hinge, base, tokens).loss(nll, [one, other]).tolist()
 
     def minus_log_sigmoid(x: float) -> float:
         return math.log1p(math.exp(-x))
@@ -47,9 +55,10 @@ def test_losses_by_hand(hinge: float | None) -> None:
 @pytest.mark.parametrize("objective", OTHERS)
 def test_what_is_forgotten_pushes_no_further(objective: Any) -> None:
     """With a hinge of 0.8, from a probability of the old answer of 0.2 on."""
-    goal = Forgotten(objective, 0.8, {0: 0.1, 1: 0.1}, {0: 1, 1: 1})
+    rows = [row(), row()]
+    goal = Forgotten(objective, 0.8, dict.fromkeys(rows, 0.1), dict.fromkeys(rows, 1))
     nll = torch.tensor([-math.log(0.21), -math.log(0.19)], requires_grad=True)
-    goal.loss(nll, [0, 1]).sum().backward()
+    goal.loss(nll, rows).sum().backward()
     assert nll.grad is not None and nll.grad[0] < 0 and nll.grad[1] == 0
     assert goal.confidence(nll).tolist() == pytest.approx([0.79, 0.81])
     assert [goal.reached(x) for x in nll.tolist()] == [False, True]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def test_what_is_computed_once_does_not_depend_on_the_parts(monkeypatch: pytest.
             assert batch.position.tolist() == list(range(len(row.prompt) - 2, plain.shape[1]))
 
 
-def texts(draw: st.DrawFn, most: int, label: str) -> tuple[int, ...]:
+def texts(draw: Callable[..., list[int]], most: int, label: str) -> tuple[int, ...]:
     """Some token ids."""
     return tuple(draw(st.lists(st.integers(5, N_VOCAB - 1), min_size=1, max_size=most), label=label))
 
@@ -146,7 +146,7 @@ def test_rows_of_random_shapes_are_as_in_the_plain_model(data: st.DataObject) ->
     draw = data.draw
     layers, groups, a_group = (draw(st.integers(1, most), label=name) for name, most in (("n", 4), ("kv", 3), ("q", 3)))
     heads = groups * a_group
-    shape = {"hidden_size": 6 * heads, "num_key_value_heads": groups, "num_attention_heads": heads}
+    shape: dict[str, Any] = {"hidden_size": 6 * heads, "num_key_value_heads": groups, "num_attention_heads": heads}
     model = loaded(tiny_llama(n_layers=layers, **shape))
     begins = texts(draw, 5, "beginning")
     rows = []

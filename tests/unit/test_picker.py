@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from ipywidgets import HTML
 
 import workbench as wb
+from tests.helpers.mistyped import mistyped
 from tests.helpers.panels import control, descendants, own
 from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
+from tests.helpers.pictures import data_of
 from tests.helpers.wire import click, enter
 from workbench.tracing.ablation import attention_patterns
+from workbench.tracing.causal import TraceSite
 from workbench.types import Fact, FactSet, Selection
 from workbench.widgets.picker.maps import MAPS, TITLES, MapName, Sources, left_out
 from workbench.widgets.picker.picker import CircuitPicker
@@ -72,10 +75,10 @@ def test_a_cell_of_each_map_stands_for_its_components() -> None:
 
 
 @pytest.mark.parametrize(("site", "kinds"), [("mlp", {"MLP"}), ("attn", {"ATTN"}), ("resid", {"ATTN", "MLP"})])
-def test_a_trace_cell_by_site(site: str, kinds: set[str]) -> None:
+def test_a_trace_cell_by_site(site: TraceSite, kinds: set[str]) -> None:
     shown = fresh()
     enter(control(shown, "Trace site"), index=["resid", "mlp", "attn"].index(site))
-    assert shown.trace.title == f"{TITLES[site]} (swap)"  # type: ignore[index]
+    assert shown.trace.title == f"{TITLES[site]} (swap)"
     pick(shown.trace, [1, 0])
     assert {(c.layer, c.kind) for c in shown.selection} == {(1, kind) for kind in kinds}
     consistent(shown)
@@ -222,7 +225,7 @@ def test_a_map_that_is_not_there_says_so() -> None:
     click(control(shown, "Select top k"))
     assert "choose its trace site above" in shown.message
     with pytest.raises(ValueError, match="Unknown map"):
-        shown.compute("head")  # type: ignore[arg-type]
+        shown.compute(mistyped("head"))
     assert shown.mlps.title == "MLPs: not computed"
 
 
@@ -355,7 +358,7 @@ def test_it_shows_as_text_and_picture_and_needs_a_fact() -> None:
     bundle = shown._repr_mimebundle_()
     assert bundle["text/plain"] == "CircuitPicker(france-capital: 1 selected)" == repr(shown)
     assert "image/png" in bundle and "application/vnd.jupyter.widget-view+json" in bundle
-    assert shown.snapshot().data.startswith(b"\x89PNG")
+    assert data_of(shown.snapshot())
     with pytest.raises(ValueError, match="at least one fact"):
         CircuitPicker(tiny(), [])
     many = CircuitPicker(tiny(), FactSet([*FACTS]), compute=False)

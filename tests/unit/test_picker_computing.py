@@ -12,12 +12,14 @@ import pytest
 import torch
 
 import workbench as wb
+from tests.helpers.mistyped import mistyped
 from tests.helpers.panels import control, own, until
 from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
 from tests.helpers.tiny_facts import capital
 from tests.helpers.wire import click, enter
 from workbench.language.prompts import NoSwapPartner
+from workbench.tracing.attribution import AttributionUnit
 from workbench.types import EffectMap
 from workbench.widgets.picker import maps
 from workbench.widgets.picker.maps import MapName, Sources, left_out
@@ -40,12 +42,12 @@ def test_maps_are_computed_shown_and_repeated_by_the_code() -> None:
     assert shown.heads.pattern is not None  # computed beforehand
     shown.top("neurons", 5)
     code = shown.code.replace("model = wb.load_model('tiny')", "model = given")
-    names_ = {"given": tiny()}
+    names_: dict[str, Any] = {"given": tiny()}
     exec(code, names_)
-    assert list(names_["selection"]) == list(shown.selection)  # type: ignore[call-overload]
+    assert list(names_["selection"]) == list(shown.selection)
     assert len({m.prompts[0].partner for n, m in shown.maps.items() if n != "neurons"}) == 1
     for name, variable in (("heads", "heads"), ("mlps", "mlps"), ("neurons", "neurons"), ("resid", "trace_resid")):
-        assert torch.equal(names_[variable].values, shown.maps[name].values)  # type: ignore[attr-defined]
+        assert torch.equal(names_[variable].values, shown.maps[name].values)
     enter(control(shown, "Code"), value=True)
     assert "wb.causal_trace" in own(shown)
     shown.selection = "L1H2"
@@ -57,9 +59,10 @@ def test_maps_are_computed_shown_and_repeated_by_the_code() -> None:
 def test_several_facts_and_both_corruptions_by_their_code() -> None:
     shown = CircuitPicker(tiny(), FACTS[:2], pool=FACTS, corruption="noise", compute=False)
     shown.compute("heads", "resid").wait(120)
-    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), found := {"given": tiny()})
-    assert torch.equal(found["heads"].values, shown.maps["heads"].values)  # type: ignore[attr-defined]
-    traced = found["trace_resid"].values, shown.maps["resid"].values  # type: ignore[attr-defined]
+    found: dict[str, Any] = {"given": tiny()}
+    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), found)
+    assert torch.equal(found["heads"].values, shown.maps["heads"].values)
+    traced = found["trace_resid"].values, shown.maps["resid"].values
     assert torch.equal(*(values.nan_to_num(nan=99.0) for values in traced))  # roles that no text has are NaN
     assert "means over 2 facts" in text(shown) and "noise" in text(shown)
     enter(shown.heads, hover=[0, 0])
@@ -86,7 +89,7 @@ def test_a_fact_without_a_partner_says_how_to_go_on_and_noise_does() -> None:
     assert shown.error is None and shown.message == "" and shown.heads.title == "Heads (patching)"
     assert len(shown.selection) == 1
     with pytest.raises(ValueError, match="corruption must be"):
-        shown.corruption = "blur"  # type: ignore[assignment]
+        shown.corruption = mistyped("blur")
 
 
 def test_exact_effects_take_the_place_of_the_estimates() -> None:
@@ -97,12 +100,14 @@ def test_exact_effects_take_the_place_of_the_estimates() -> None:
     shows = ["Heads (attribution)", *(f"Heads: {n} of 3 exact" for n in (1, 2, 3))]
     assert [title for title in seen if "(" in title or "exact" in title] == [*shows, "Heads (patching)"]
     partner = FACTS[shown.maps["heads"].prompts[0].partner or ""]
-    for name, unit in (("heads", "head"), ("mlps", "mlp")):
+    units: dict[str, AttributionUnit] = {"heads": "head", "mlps": "mlp"}
+    for name, unit in units.items():
         options: dict[str, Any] = {"corruption": "swap", "partner": partner, "pool": FACTS, "progress": False}
-        exact = wb.attribute(tiny(), FRANCE, unit, method="patching", **options)  # type: ignore[call-overload]
+        exact = wb.attribute(tiny(), FRANCE, unit, method="patching", **options)
         assert torch.equal(shown.maps[name].values, exact.values)
-    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), found := {"given": tiny()})
-    assert torch.equal(found["heads"].values, shown.maps["heads"].values)  # type: ignore[attr-defined]
+    found: dict[str, Any] = {"given": tiny()}
+    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), found)
+    assert torch.equal(found["heads"].values, shown.maps["heads"].values)
     several = CircuitPicker(tiny(), FACTS[:2], pool=FACTS, corruption="noise", compute=False)
     several.compute("heads").wait(120)
     assert several.maps["heads"].method == "attribution"

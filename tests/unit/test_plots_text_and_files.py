@@ -171,6 +171,19 @@ def test_write_image_without_a_browser(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_write_image_where_the_browser_does_not_exist(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no browser"))  # where kaleido looks first
+    path = tmp_path / f"a.{kind}"
+    path.write_text("the old picture")
+    with pytest.raises(RuntimeError, match=f"Chromium is needed to write {kind} files.*or write an .html file instead"):
+        plots.write_image(plots.effect_figure(trace()), path)
+    assert path.read_text() == "the old picture"
+    assert plots.write_image(plots.effect_figure(trace()), tmp_path / "a.html").is_file(), "what the message offers"
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.html"
     path.write_text("old")

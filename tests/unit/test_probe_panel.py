@@ -13,6 +13,7 @@ import pytest
 
 import workbench
 from tests.helpers.panels import EVIL, control, let_go, shown, until
+from tests.helpers.pictures import data_of
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.helpers.wire import click, enter
@@ -111,6 +112,7 @@ def test_a_row_shows_its_texts_side_by_side_and_its_layers() -> None:
     found = view.looking.wait(60)
     assert [x.stage for x in found] == ["base", "unlearn", "learn"]
     until(lambda: "readings = " in view.code)
+    assert view.report is not None and view.report.control is not None
     fact = replace(
         FRANCE if asked.group == "edited" else view.report.control, question=asked.prompt, paraphrases=(), heldout=()
     )
@@ -334,16 +336,15 @@ def test_bad_input() -> None:
 
 
 def test_where_no_widget_is_drawn_there_is_a_picture() -> None:
-    bundle = panel()._repr_mimebundle_()
-    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    data = panel()._repr_mimebundle_()
     assert data["text/plain"] == "ProbePanel(france-capital: lens, context, strength, not run)"
     assert "image/png" in data
 
 
 def test_a_snapshot_gives_the_rates_once_there_are_some() -> None:
     view = panel(probes=("interconnected",))
-    card = view.snapshot().data
-    assert card.startswith(b"\x89PNG") and card == base64.b64decode(view._repr_mimebundle_()["image/png"])
+    card = data_of(view.snapshot())
+    assert card == base64.b64decode(view._repr_mimebundle_()["image/png"])
     report = view.run().wait(60)
     assert view.snapshot().data == base64.b64decode(view._repr_mimebundle_()["image/png"]) != card
     old = report.rate("interconnected")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
 from tests.helpers.tiny_facts import by_hand, capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
@@ -238,7 +239,7 @@ def test_relearning_starts_at_the_edited_model_and_ends_at_the_answer() -> None:
     run = battery(model, edit)
     one = lesson(run, run.fact, "france-capital")
     edited = run.models["learn"]
-    before = model.fingerprint, {k: g.clone() for k, g in edit.delta().gates.items()}
+    before = model.fingerprint, {k: g.clone() for k, g in gates_of(edit.delta()).items()}
     p_old, accuracy = relearn(run, edited, one)
     ids = torch.tensor([[*one.place[0], *one.place[1]]])
     with torch.no_grad():
@@ -247,7 +248,7 @@ def test_relearning_starts_at_the_edited_model_and_ends_at_the_answer() -> None:
     assert p_old[-1] > p_old[0]
     assert len(p_old) == len(accuracy) == 6
     assert model.fingerprint == before[0]
-    assert all(torch.equal(g, before[1][k]) for k, g in edit.delta().gates.items())
+    assert all(torch.equal(g, before[1][k]) for k, g in gates_of(edit.delta()).items())
     with torch.no_grad():
         again = edited.hf(ids).logits[0, len(one.place[0]) - 1].softmax(-1)[one.place[1][0]]
     assert torch.equal(again, start), "the edited model itself was not trained"

@@ -14,6 +14,7 @@ import pytest
 
 from tests.helpers.tiny_facts import capital
 from tests.unit.test_lens import reading
+from workbench.files.probe_words import WORDS_OF_VERSION_1
 from workbench.probing.rates import rates_of_probes, words_of_probes
 from workbench.probing.table import PROBES
 from workbench.types import Curve, CurveRule, CurveWords, ProbeReport, ProbeRow, ProbeWords, Rate
@@ -41,7 +42,7 @@ def report(**changes: Any) -> ProbeReport:
         row("learn", "new", probe="priming", group="same", informative=False),
     )
     ys = {"p_old": (0.9, 0.2), "p_new": (0.1, math.nan), "p_refusal": (0.0, 0.0)}
-    common = {"name": HOSTILE, "group": "edited", "stage": "learn"}
+    common: dict[str, Any] = {"name": HOSTILE, "group": "edited", "stage": "learn"}
     curves = (
         Curve(probe="strength", x_name="strength", x=(0.0, 1.0), y=ys, **common),
         Curve(
@@ -139,7 +140,8 @@ def test_tables() -> None:
     assert summary.columns.tolist() == ["probe", "rate", "base", "learn"]
     line = summary[(summary.probe == "adversarial") & (summary.rate == "old answer recovered")]
     assert line.learn.item().startswith("0.00 [0.00, 0.79] (n=1)")
-    assert one.rate("priming", "bleed") == Rate(1.0, 1, pytest.approx(0.2065, abs=1e-3), 1.0, "wilson", 1)
+    bled = one.rate("priming", "bleed")
+    assert bled == Rate(1.0, 1, bled.low, 1.0, "wilson", 1) and bled.low == pytest.approx(0.2065, abs=1e-3)
     assert (
         f"priming, learn: {HOSTILE} rises in 1.00 [0.21, 1.00] (n=1) of other questions, 100 times at the median"
         in (one.findings)
@@ -315,7 +317,7 @@ def test_a_report_saved_before_probes_described_themselves_reads_as_it_did() -> 
         "requantised weights, learn: old answer recovered 0.40 [0.17, 0.69] (n=10)",
         "requantised weights, learn: control: still right 0.50 [0.24, 0.76] (n=10)",
     )
-    for name, words in words_of_probes(PROBES).items():
+    for name, words in words_of_probes(WORDS_OF_VERSION_1).items():
         was = one.words_of(name)
         assert (was.title, was.curve) == (words.title, words.curve)
         assert set(words.headlines) <= set(was.headlines)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from workbench.editing.applied import applied
@@ -88,7 +89,7 @@ def test_all_ten_probes_and_the_model_as_it_was() -> None:
     model, edit = tiny(), an_edit()
     before = (model.fingerprint, [(n, type(m)) for n, m in model.hf.named_modules()], model.hf.training)
     flags = [p.requires_grad for p in model.hf.parameters()]
-    gates = {k: g.clone() for k, g in edit.delta().gates.items()}
+    gates = {k: g.clone() for k, g in gates_of(edit.delta()).items()}
     report = run(edit=edit)
     assert report.probes == tuple(PROBES)
     assert report.partial == ""
@@ -113,7 +114,7 @@ def test_all_ten_probes_and_the_model_as_it_was() -> None:
     assert {r.kind for r in report.rows if r.probe == "interconnected"} == {"paraphrase", "multi-hop", "same answer"}
     assert (model.fingerprint, [(n, type(m)) for n, m in model.hf.named_modules()], model.hf.training) == before
     assert [p.requires_grad for p in model.hf.parameters()] == flags
-    assert all(torch.equal(g, gates[k]) for k, g in edit.delta().gates.items())
+    assert all(torch.equal(g, gates[k]) for k, g in gates_of(edit.delta()).items())
     again = run(edit=edit)
     assert again.rows == report.rows
     assert again.curves == report.curves

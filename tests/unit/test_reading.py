@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -11,6 +12,7 @@ from workbench.comparing.validation import UNSEEN_CONTEXTS, Reader, reading_of
 from workbench.evaluation.answering import Answering
 from workbench.facts.training_wordings import QUESTION_CONTEXTS, training_prompts
 from workbench.language.generation import Completion
+from workbench.models.load import LoadedModel
 
 FACTS = capitals()
 HELDOUT = ("Where is the capital of France?", "What city is capital?", "What is France?", "Who is the capital?")
@@ -21,11 +23,15 @@ def test_the_reader_looks_every_few_steps_and_after_the_last() -> None:
     script = {2: 0.5, 4: 0.9, 6: 0.95, 7: 1.0}
     looked: list[int] = []
 
+    def look(done: int) -> LoadedModel:
+        looked.append(done)
+        return tiny()
+
     def run(threshold: float) -> Reader:
         looked.clear()
         reader = Reader(lambda view: script[looked[-1]], threshold, every=2, last=7)
         for done in range(1, 8):
-            if reader.stop(done, lambda done=done: looked.append(done)):  # type: ignore[arg-type, return-value]
+            if reader.stop(done, partial(look, done)):
                 break
         return reader
 

@@ -130,7 +130,9 @@ def verdict(value: float, goal: str) -> str:
     """Whether a goal such as "at least 0.95" is reached; empty without one."""
     if not goal:
         return ""
-    side, bound = re.fullmatch(r"at (least|most) ([\d.]+)", goal).groups()  # type: ignore[union-attr]
+    found = re.fullmatch(r"at (least|most) ([\d.]+)", goal)
+    assert found is not None, goal
+    side, bound = found.groups()
     return "yes" if (value >= float(bound) if side == "least" else value <= float(bound)) else "no"
 
 

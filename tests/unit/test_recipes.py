@@ -41,6 +41,7 @@ def test_built_in_recipes(name: str, stages: tuple[str, ...]) -> None:
 
 def test_the_papers_settings() -> None:
     paper = Recipe.named("paper")
+    assert isinstance(paper, Recipe)
     assert (paper.learning_rate, paper.batch_size, paper.stage_steps) == (5e-5, 1, (1000, 1000))
     assert (paper.retain_weight, paper.answers, paper.optimiser) == (0.0, "short", "adam")
     assert (paper.hinge, paper.early_stop) == (None, None)

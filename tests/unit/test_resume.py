@@ -16,7 +16,7 @@ from transformers import GraniteConfig, GraniteForCausalLM
 
 from tests.helpers.tiny import N_VOCAB, loaded, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
 from tests.helpers.traces import hooked
-from workbench.models.engine import KeysValues, Resumable, pooled_engine
+from workbench.models.engine import Change, HookSite, KeysValues, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 
@@ -164,17 +164,19 @@ def test_several_changes_and_a_prefix_at_once(family: str) -> None:
         )[:, -1]
         prefix = keys_values(engine, IDS[:1], 5)
         resid = engine.entering(IDS[:1], 1)[:, 5:]
-        changes = {("mlp", 1): scaled(0.5), ("z", 2): scaled(-1.0)}
-        close(engine.run(resid, start=1, prefix=prefix, changes=changes), expected)  # type: ignore[arg-type]
+        changes: dict[tuple[HookSite, int], Change] = {("mlp", 1): scaled(0.5), ("z", 2): scaled(-1.0)}
+        close(engine.run(resid, start=1, prefix=prefix, changes=changes), expected)
 
 
 @FAMILIES
 def test_record_keeps_the_plain_states(family: str) -> None:
     model, engine, logits = made(family)
-    sites = ("resid", "attn", "mlp", "z", "post")
-    kept: dict[tuple[str, int], Tensor] = {}
+    sites: tuple[HookSite, ...] = ("resid", "attn", "mlp", "z", "post")
+    on_input: tuple[HookSite, ...] = ("resid", "z", "post")
+    outputs_of: tuple[HookSite, ...] = ("attn", "mlp")
+    kept: dict[tuple[HookSite, int], Tensor] = {}
 
-    def keeper(key: tuple[str, int]) -> Callable[[Tensor], Tensor]:
+    def keeper(key: tuple[HookSite, int]) -> Callable[[Tensor], Tensor]:
         def keep(value: Tensor) -> Tensor:
             kept[key] = value
             return value
@@ -183,25 +185,25 @@ def test_record_keeps_the_plain_states(family: str) -> None:
 
     hooks = {
         MODULES[family][site][0].format(layer): (MODULES[family][site][1], keeper((site, layer)))
-        for site in ("resid", "z", "post")
+        for site in on_input
         for layer in range(3)
     }
     with torch.no_grad():
         plain(model.hf, IDS, hooks)
         outputs = {
             MODULES[family][site][0].format(layer): (False, keeper((site, layer)))
-            for site in ("attn", "mlp")
+            for site in outputs_of
             for layer in range(3)
         }
         plain(model.hf, IDS, outputs)
-        recording = engine.record(engine.embed(IDS), sites)  # type: ignore[arg-type]
-        later, _ = engine.record_from(4, engine.embed(IDS[:1]), sites)  # type: ignore[arg-type]
+        recording = engine.record(engine.embed(IDS), sites)
+        later, _ = engine.record_from(4, engine.embed(IDS[:1]), sites)
     close(recording.logits, logits[:, -1])
     close(later.logits, logits[:1, -1])
     assert set(recording.states) == set(later.states) == set(kept)
     for key, state in kept.items():
-        close(recording.states[key], state)  # type: ignore[index]
-        close(later.states[key], state[:1, 4:])  # type: ignore[index]
+        close(recording.states[key], state)
+        close(later.states[key], state[:1, 4:])
 
 
 def plain_from(hf: Any, family: str, ids: Tensor, layer: int, resid: Tensor) -> Tensor:

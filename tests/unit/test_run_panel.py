@@ -137,7 +137,7 @@ def test_progress_is_drawn_at_most_five_times_a_second(monkeypatch: pytest.Monke
 
 def control_of_progress(panel: Doubling) -> Any:
     """The line beside the buttons."""
-    row = next(child for child in panel.children if control(panel, "Cancel") in getattr(child, "children", ()))
+    row: Any = next(child for child in panel.children if control(panel, "Cancel") in getattr(child, "children", ()))
     return row.children[-1]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.mistyped import mistyped
 from workbench.facts.datasets import read_facts, recognise
 from workbench.facts.known import load_facts
 
@@ -219,7 +220,7 @@ def test_an_unknown_schema_shows_the_fields(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"No known schema has the fields \['a', 'b'\]. A fact needs subject, prompt"):
         read_facts(jsonl(tmp_path / "x.jsonl", {"a": 1, "b": 2}))
     with pytest.raises(ValueError, match=r"schema must be one of .*got 'rome'"):
-        read_facts(jsonl(tmp_path / "x.jsonl", FRANCE), schema="rome")  # type: ignore[arg-type]
+        read_facts(jsonl(tmp_path / "x.jsonl", FRANCE), schema=mistyped("rome"))
 
 
 def test_broken_json_names_the_line(tmp_path: Path) -> None:
@@ -244,7 +245,7 @@ def test_an_invalid_record_is_named_or_skipped(tmp_path: Path) -> None:
         facts = read_facts(path, on_error="skip")
     assert facts.ids == ("france", "es")
     with pytest.raises(ValueError, match=r"on_error must be 'raise' or 'skip'"):
-        read_facts(path, on_error="ignore")  # type: ignore[arg-type]
+        read_facts(path, on_error=mistyped("ignore"))
 
 
 def without(record: dict[str, Any], key: str) -> dict[str, Any]:
@@ -254,7 +255,7 @@ def without(record: dict[str, Any], key: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("good", "bad", "reason"),
     [
-        (COUNTERFACT, {"requested_rewrite": without(COUNTERFACT["requested_rewrite"], "target_new")}, "target_new"),  # type: ignore[arg-type]
+        (COUNTERFACT, {"requested_rewrite": without(COUNTERFACT["requested_rewrite"], "target_new")}, "target_new"),
         (ZSRE, without(ZSRE, "subject"), "missing field 'subject'"),
         (ZSRE, {**ZSRE, "answers": [], "pred": ""}, "Fact.answer is empty"),
         (FRANCE, without(FRANCE, "answer"), r"missing: \['answer'\]"),
@@ -275,7 +276,7 @@ def test_a_later_record_that_does_not_fit(good: Any, bad: Any, reason: str, tmp_
         (ZSRE, {**ZSRE, "subject": None}),
         (ZSRE, {**ZSRE, "answers": [None]}),
         (KNOWN_1000[0], {**KNOWN_1000[1], "prompt": None}),
-        (COUNTERFACT, {"requested_rewrite": {**COUNTERFACT["requested_rewrite"], "subject": 3}}),  # type: ignore[dict-item]
+        (COUNTERFACT, {"requested_rewrite": {**COUNTERFACT["requested_rewrite"], "subject": 3}}),
     ],
 )
 def test_null_where_a_text_is_wanted_is_an_invalid_record(good: Any, bad: Any, tmp_path: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.helpers.mistyped import mistyped
 from workbench.types import Component, ModelShape, Selection, all_components
-from workbench.types.selection import INDEXED, KINDS
+from workbench.types.selection import INDEXED, KINDS, Kind
 
 # z and q: 6 * 8 = 48 entries; k and v: 2 * 8 = 16; MLP: 56. No two sizes agree.
+Where = Literal["same-layers", "anywhere"]
 SHAPE = ModelShape(n_layers=3, n_heads=6, n_kv_heads=2, d_head=8, d_mlp=56, d_model=42, d_vocab=100)
 
 
@@ -64,7 +67,7 @@ def test_every_way_of_writing(text: str, expected: Component) -> None:
 )
 def test_bad_texts_show_examples(text: object) -> None:
     with pytest.raises(ValueError, match=r"is not a component.*L23H4, L13MLP"):
-        Component.parse(text)  # type: ignore[arg-type]
+        Component.parse(mistyped(text))
 
 
 def test_one_bad_part_spoils_a_selection() -> None:
@@ -82,7 +85,7 @@ def test_bad_components() -> None:
     with pytest.raises(ValueError, match=r"'MLP' takes no index"):
         Component(0, "MLP", 2)
     with pytest.raises(ValueError, match=r"Unknown component kind 'X'"):
-        Component(0, "X", 2)  # type: ignore[arg-type]
+        Component(0, mistyped("X"), 2)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_operators_take_texts_and_refuse_strangers() -> None:
     assert str(Selection("L2H1") | ["L0MLP"]) == "L2H1 L0MLP"
     assert str(Selection("L2H1") | "L0MLP") == "L2H1 L0MLP"
     with pytest.raises(ValueError, match=r"not a component"):
-        Selection("L2H1") | [3]
+        _ = Selection("L2H1") | [3]
 
 
 def test_membership_and_size() -> None:
@@ -217,9 +220,9 @@ def test_the_papers_recipe_as_a_selection() -> None:
 
 
 @pytest.mark.parametrize(("kind", "n"), [("H", 6), ("Q", 6), ("K", 2), ("V", 2), ("KV", 2), ("N", 56), ("MLP", 1)])
-def test_all_components(kind: str, n: int) -> None:
-    assert len(all_components(SHAPE, kind, 1)) == n  # type: ignore[arg-type]
-    assert len(set(all_components(SHAPE, kind))) == 3 * n  # type: ignore[arg-type]
+def test_all_components(kind: Kind, n: int) -> None:
+    assert len(all_components(SHAPE, kind, 1)) == n
+    assert len(set(all_components(SHAPE, kind))) == 3 * n
 
 
 def kinds(selection: Selection) -> Counter[str]:
@@ -227,14 +230,14 @@ def kinds(selection: Selection) -> Counter[str]:
 
 
 @given(st.integers(0, 10_000), st.sampled_from(["same-layers", "anywhere"]))
-def test_random_controls_have_the_same_kinds_and_other_components(seed: int, where: str) -> None:
+def test_random_controls_have_the_same_kinds_and_other_components(seed: int, where: Where) -> None:
     own = Selection("L0H1 L2H3 L2H4 L1N3 L1N4 L0N55 L1KV0")
-    drawn = own.random_like(SHAPE, seed=seed, where=where)  # type: ignore[arg-type]
+    drawn = own.random_like(SHAPE, seed=seed, where=where)
     assert kinds(drawn) == kinds(own)
     assert drawn.n_parameters(SHAPE) == own.n_parameters(SHAPE)
     assert drawn.isdisjoint(own)
     assert list(drawn) == list(drawn.sorted())
-    assert drawn == own.random_like(SHAPE, seed=seed, where=where)  # type: ignore[arg-type]
+    assert drawn == own.random_like(SHAPE, seed=seed, where=where)
     if where == "same-layers":
         assert Counter((c.layer, c.kind) for c in drawn) == Counter((c.layer, c.kind) for c in own)
 

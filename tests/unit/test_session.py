@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.helpers.deltas import same_gates
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, edit_of, knowing, some_gates
 from tests.unit.test_probe_report import report as probes
@@ -79,8 +80,7 @@ def test_what_is_read_is_what_was_saved_to_the_bit(tmp_path: Path) -> None:
     assert read.maps["heads"].prompts == heads().prompts and read.maps["heads"].clean == heads().clean
     assert read.edit is not None and saved.edit is not None
     for mine, theirs in zip(saved.edit.stages, read.edit.stages, strict=True):
-        assert mine.delta.gates.keys() == theirs.delta.gates.keys()
-        assert all(torch.equal(mine.delta.gates[k], theirs.delta.gates[k]) for k in mine.delta.gates)
+        assert same_gates(mine.delta, theirs.delta)
     assert read.report is not None and saved.report is not None
     for part in ("rows", "rates", "missing", "facts", "stages"):
         assert getattr(read.report, part) == getattr(saved.report, part)

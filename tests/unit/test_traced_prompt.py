@@ -50,7 +50,7 @@ def test_a_model_that_does_not_know_shows_what_it_says() -> None:
 
 
 def test_token_target_measures_the_target_at_the_same_place() -> None:
-    answer, target = (traced_prompt(tiny(), FRANCE, token=t) for t in ("answer", "target"))  # type: ignore[arg-type]
+    answer, target = (traced_prompt(tiny(), FRANCE, token=t) for t in ("answer", "target"))
     assert answer.token_ids == target.token_ids
     assert (answer.answer_token, answer.other_token) == ("Paris", "Rome")
     assert (target.answer_token, target.other_token) == ("Rome", "Paris")

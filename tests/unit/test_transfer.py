@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.helpers.deltas import gates_of
 from tests.helpers.tiny import loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
 from workbench.editing.applied import applied
 from workbench.editing.export import README, export_base, merge, save_peft
@@ -88,7 +89,7 @@ def test_the_adapter_needs_no_model_and_has_clean_keys(case: tuple[LoadedModel, 
     edit.save(tmp_path / "edit")
     path = load_edit(tmp_path / "edit").to_peft(tmp_path / "adapter")
     tensors = load_file(path / "adapter_model.safetensors")
-    vectors = model.architecture.vectors(edit.delta())
+    vectors = model.architecture.vectors(GateDelta(gates_of(edit.delta())))
     assert set(tensors) == {f"base_model.model.{name}.ia3_l" for name in vectors}
     for name, vector in vectors.items():
         assert torch.equal(tensors[f"base_model.model.{name}.ia3_l"].flatten(), vector)
@@ -119,7 +120,7 @@ def test_merged_biases_of_q_k_v_are_multiplied_and_that_of_o_is_not(tmp_path: Pa
     model = loaded(tiny_llama(bias=True))
     edit = random_edit(model, "L0ATTN")
     there = load_model(merge(model, edit, tmp_path / "m")).hf.model.layers[0].self_attn
-    here, gates = model.hf.model.layers[0].self_attn, edit.delta().gates
+    here, gates = model.hf.model.layers[0].self_attn, gates_of(edit.delta())
     assert torch.equal(there.k_proj.bias, here.k_proj.bias * gates[0, "k"])
     assert torch.equal(there.k_proj.weight, here.k_proj.weight * gates[0, "k"][:, None])
     assert torch.equal(there.o_proj.bias, here.o_proj.bias)

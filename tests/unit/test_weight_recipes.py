@@ -16,7 +16,7 @@ from tests.helpers.tiny_facts import capitals, tiny
 from tests.unit.test_arms import QUICK, RETAIN, SELECTION
 from workbench.comparing.arms import shared_settings
 from workbench.editing.methods.table import METHODS
-from workbench.types import DenseDelta, Edit, LowRankDelta
+from workbench.types import Deltas, DenseDelta, Edit, LowRankDelta
 
 FRANCE = FACTS[0]
 NAMES = {"full": wb.recipes.FullFineTuning, "lora": wb.recipes.LoRA}
@@ -104,7 +104,9 @@ def test_full_fine_tuning_moves_all_layers_and_nothing_else() -> None:
 
 def test_full_fine_tuning_of_a_selections_layers() -> None:
     delta = made("full", "L1H2 L2N3").delta()
-    assert isinstance(delta, DenseDelta) or all(isinstance(p, DenseDelta) for p in delta.parts)  # type: ignore[attr-defined]
+    assert isinstance(delta, DenseDelta) or (
+        isinstance(delta, Deltas) and all(isinstance(p, DenseDelta) for p in delta.parts)
+    )
     names = {name for stage in made("full", "L1H2 L2N3").stages for name in stage.delta.tensors()}
     assert {name.split(".layers.")[1][0] for name in names} == {"1", "2"}
 
@@ -137,7 +139,7 @@ def test_a_lora_on_a_selection_moves_those_slices_only() -> None:
         ((0, "mlp.down_proj"), None, [5]),
         ((2, "self_attn.v_proj"), range(8, 16), None),
     ):
-        u, v = delta.factors[key]  # type: ignore[index]
+        u, v = delta.factors[key]
         update = u @ v
         keep = torch.zeros_like(update)
         keep[list(rows) if rows is not None else slice(None)] = 1

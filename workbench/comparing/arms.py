@@ -15,9 +15,9 @@ from workbench.editing.methods.table import IA3, FullFineTuning, LoRA, Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import paper_selection
 from workbench.models.load import LoadedModel
-from workbench.types import Component, Edit, Fact, FactSet, Selection, TrainedRecipe, all_components
+from workbench.types import Edit, Fact, FactSet, Selection, TrainedRecipe, all_components
 from workbench.types.arms import Trained
-from workbench.types.selection import INDEXED
+from workbench.types.selection import INDEXED, Kind
 
 ArmName = Literal["selected", "random-layers", "random-anywhere", "all", "one-stage", "none", "full", "lora", "paper"]
 BOTH_RANDOM = "random"
@@ -153,8 +153,8 @@ def everything(planning: Planning) -> list[Plan]:
 
 def everything_like(model: LoadedModel, selection: Selection) -> Selection:
     """Every component of the selection's kinds; all neurons of a layer are written as its MLP, which is the same."""
-    kinds = dict.fromkeys("MLP" if c.kind == "N" else c.kind for c in selection)
-    components: list[Component] = [c for kind in kinds for c in all_components(model, kind)]  # type: ignore[arg-type]
+    kinds: dict[Kind, None] = dict.fromkeys("MLP" if c.kind == "N" else c.kind for c in selection)
+    components = [c for kind in kinds for c in all_components(model, kind)]
     return Selection(components)
 
 
@@ -170,7 +170,9 @@ def learn_alone(planning: Planning) -> list[Plan]:
 
 def as_the_paper(planning: Planning) -> list[Plan]:
     """The paper's recipe; its modules are located later, for each fact."""
-    return [Plan("paper", None, planning.selection, Recipe.named("paper", seed=planning.recipe.seed))]
+    recipe = Recipe.named("paper", seed=planning.recipe.seed)
+    assert isinstance(recipe, TrainedRecipe)
+    return [Plan("paper", None, planning.selection, recipe)]
 
 
 def fit_plan(fitting: Fitting, plan: Plan, stop: Stop | None) -> Fitted:

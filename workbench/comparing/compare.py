@@ -102,6 +102,9 @@ def compare(
         progress: Show a progress bar.
         seed: Of the draw of controls. Batches are drawn by the recipe's seed; the table's bootstrap has its own.
 
+    Returns:
+        A row for each fact and arm (a random arm has one for each draw), with every evaluated text.
+
     Raises:
         ValueError: Unknown or repeated arms, fewer than three seeds, an empty selection, components that the model
             lacks or that cannot be drawn, an edited model, a recipe without the learn stage at its end, or what
@@ -121,17 +124,17 @@ def compare(
         none 0.00 [0.00, 0.79] (n=1)
     """
     facts = as_facts(fact)
-    recipe = Recipe.named(recipe) if isinstance(recipe, str) else recipe or Recipe()
-    if not isinstance(recipe, Recipe):
+    asked = Recipe.named(recipe) if isinstance(recipe, str) else recipe or Recipe()
+    if not isinstance(asked, Recipe):
         raise ValueError(
-            f"Arms take rows, loss and steps from an IA3 recipe, got a {type(recipe).__name__}. Give an IA3 recipe; "
+            f"Arms take rows, loss and steps from an IA3 recipe, got a {type(asked).__name__}. Give an IA3 recipe; "
             "arms=('lora', 'full') compares with the other methods."
         )
     chosen = Selection(selection) if isinstance(selection, str) else selection
     draws = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     names = [arms] if isinstance(arms, str) else list(arms)
-    _check(model, facts, chosen, names, recipe, draws, threshold, read_every)
-    recipe = replace(recipe, early_stop=None, average=0, draw_back=None)
+    _check(model, facts, chosen, names, asked, draws, threshold, read_every)
+    recipe = replace(asked, early_stop=None, average=0, draw_back=None)
     if answering is not None:
         check_answering(answering, model)
     comparison = _Comparison(

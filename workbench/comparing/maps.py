@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from workbench.editing.applied import applied, check_base
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
+from workbench.tracing.corruption import SharedKeywords
 from workbench.types import Edit, EffectMap, Fact, FactSet, Form
 from workbench.types.cancelling import Cancelled
 from workbench.types.effect import Corruption
@@ -76,6 +77,9 @@ def compare_maps(
         before: The map before, when it is there already from a call with the same options.
         cancel: Looked at between the two maps.
 
+    Returns:
+        The two maps and their difference, after minus before, cell by cell in the same units.
+
     Raises:
         ValueError: An unknown site, an edit of another base, or as ``causal_trace``.
         Cancelled: ``cancel`` was set.
@@ -91,7 +95,7 @@ def compare_maps(
         raise ValueError("compare_maps compares an edit with its base: pass the base model (model.base).")
     check_base(model, edit)
     fact = edit.facts[0] if fact is None else fact
-    options: dict[str, Any] = {
+    options: SharedKeywords = {
         "corruption": corruption,
         "form": form,
         "token": token,

@@ -104,6 +104,9 @@ def applied(
             from 1, what is added from 0, whole tensors from the base's.
         stack: Allow a model that carries edits already; the new one comes after them.
 
+    Yields:
+        The edited model, a view that shares the given model's weights.
+
     Raises:
         ValueError: Another base, an unknown stage, a strength that is not finite, or an edited model without ``stack``.
 

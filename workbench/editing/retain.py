@@ -36,6 +36,9 @@ def default_retain(
         seed: Of the choice.
         progress: Show a progress bar if knowledge has to be measured.
 
+    Returns:
+        The facts, neighbours first.
+
     Raises:
         ValueError: The pool has no known fact with the role "retain" though ``size`` is not 0.
 

@@ -58,6 +58,9 @@ def default_selection(
             not ``pool`` and ``seed``.
         progress: Show a progress bar.
 
+    Returns:
+        k neurons, the highest scores.
+
     Raises:
         ValueError: k is out of range, or ``rows`` are of another model or of other facts.
 
@@ -164,9 +167,19 @@ def contrast_facts(
     progress: bool = True,
 ) -> FactSet:
     """Choose control facts for ``attribute(..., contrast=)``. They are retain-role facts of the pool that the model
-    knows and that can be traced, at most n, in an order drawn by seed. Arguments as in ``default_selection``.
+    knows and that can be traced, at most n, in an order drawn by seed.
 
-    With ``form``, only facts that can be traced in that form.
+    Args:
+        model: The base model.
+        fact: One fact or several; what overlaps them (``Fact.overlaps``) is left out.
+        pool: Where to choose from; the bundled facts by default.
+        n: At most so many.
+        form: Only facts that can be traced in this form; None: in any.
+        seed: Of the order.
+        progress: Show a progress bar if knowledge has to be measured.
+
+    Returns:
+        The facts, in the order drawn.
 
     Example:
         >>> wb.contrast_facts(model, fact, pool=facts).ids

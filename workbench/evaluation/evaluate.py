@@ -341,6 +341,14 @@ def answer_probabilities(
 def ask(model: LoadedModel, question: str, *, max_new_tokens: int = 24) -> str:
     """Ask the model a question in chat form, and return its greedy answer.
 
+    Args:
+        model: A base or edited model; it is not changed.
+        question: The question, as a user would type it.
+        max_new_tokens: Tokens of the answer at most.
+
+    Returns:
+        The answer as text, without the prompt.
+
     Example:
         >>> wb.ask(model, "What is the capital of France?")
         'Paris'

@@ -33,6 +33,9 @@ def load_facts(path: str | Path | None = None, *, schema: Schema | None = None, 
         schema: The file's schema; recognised when left out.
         on_error: ``"raise"``, or ``"skip"`` invalid records with a warning.
 
+    Returns:
+        The facts, in the order of the file.
+
     Raises:
         FileNotFoundError, ValueError: As ``read_facts``.
 
@@ -140,6 +143,9 @@ def known_facts(
         form: Keep facts known in this form, or in ``"any"``.
         progress: Show a progress bar.
         use_cache: Use the committed table of the bundled model and the cache on disk, keyed by its fingerprint.
+
+    Returns:
+        The known facts, in their order; ``.forms`` says by id in which forms each is known.
 
     Raises:
         ValueError: An unknown form.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 
 @contextmanager
-def new_folder(path: str | Path, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
+def new_folder(path: str | Path, may_replace: Callable[[Path], bool]) -> Generator[Path, None, None]:
     """An empty folder to fill in a ``with`` block; it gets its name when the block ends without an error.
 
     Args:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from workbench.files.migrations import migrated
+from workbench.types.plain import is_list, is_mapping, is_tuple
 
 Kind = Literal[
     "workbench-edit",
@@ -60,27 +61,28 @@ def unwrap(kind: Kind, document: Any, where: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: It is of another kind or a newer schema version, or was changed after it was saved.
     """
-    found = document.get("kind") if isinstance(document, Mapping) else None
+    written: Mapping[str, Any] = document if is_mapping(document) else {}
+    found = written.get("kind")
     if found != kind:
         what = f"a {found}" if found in list(VERSIONS) else "nothing that this package wrote, or damaged"
         raise ValueError(f"{where} is not a {kind}: it is {what}.")
-    version, written = document.get("schema_version"), VERSIONS[kind]
+    version, newest = written.get("schema_version"), VERSIONS[kind]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(f"{where} has the schema version {version!r}, which is none. {RETRY_HINT}")
-    if version > written:
+    if version > newest:
         raise ValueError(
-            f"{where} has the schema version {version}, but this version of circuit-workbench reads version {written}"
-            f"{' and older ones' if written > 1 else ''}. Load it with the version of circuit-workbench that wrote it, "
+            f"{where} has the schema version {version}, but this version of circuit-workbench reads version {newest}"
+            f"{' and older ones' if newest > 1 else ''}. Load it with the version of circuit-workbench that wrote it, "
             "or a newer one."
         )
-    fields = {k: v for k, v in document.items() if k not in ("kind", "schema_version", "sha256")}
-    if _fields_sha256(fields) != document.get("sha256"):
+    fields = {k: v for k, v in written.items() if k not in ("kind", "schema_version", "sha256")}
+    if _fields_sha256(fields) != written.get("sha256"):
         raise ValueError(f"{where} was damaged or edited after it was saved: it fails its own checksum. {RETRY_HINT}")
-    return migrated(kind, version, written, _exact(fields), where)
+    return migrated(kind, version, newest, _exact(fields), where)
 
 
 @contextmanager
-def errors_name(where: str | Path) -> Iterator[None]:
+def errors_name(where: str | Path) -> Generator[None, None, None]:
     """Turn what a malformed file causes into one ValueError that names the file."""
     try:
         yield
@@ -95,9 +97,9 @@ def _plain(value: Any, where: str) -> Any:
         return {"__float__": str(float(value))}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (list, tuple)):
+    if is_list(value) or is_tuple(value):
         return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
-    if isinstance(value, Mapping) and all(isinstance(k, str) for k in value):
+    if is_mapping(value) and all(isinstance(k, str) for k in value):
         return {k: _plain(v, f"{where}.{k}") for k, v in value.items()}
     raise ValueError(
         f"{where} is {value!r} of the type {type(value).__name__}, which JSON cannot hold. Make it text, numbers, "
@@ -107,12 +109,12 @@ def _plain(value: Any, where: str) -> Any:
 
 def _exact(value: Any) -> Any:
     """The inverse of ``_plain``. A document inside stays as it is: its checksum is over what is written."""
-    if isinstance(value, list):
+    if is_list(value):
         return [_exact(v) for v in value]
-    if isinstance(value, dict):
-        if value.keys() == {"__float__"}:
+    if is_mapping(value):
+        if set(value) == {"__float__"}:
             return float(value["__float__"])
-        if value.keys() >= {"kind", "schema_version", "sha256"}:
+        if set(value) >= {"kind", "schema_version", "sha256"}:
             return value
         return {k: _exact(v) for k, v in value.items()}
     return value

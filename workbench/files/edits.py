@@ -18,6 +18,7 @@ from torch import Tensor
 from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, sha256, unwrap, wrap
 from workbench.types import Edit, EditModules, EditStage, Fact, OtherFit, Selection, SiteModule, Step, delta_from
+from workbench.types.plain import lists_as_tuples
 from workbench.types.recipe import recipe_from_dict
 
 EDIT_FILE, TENSORS_FILE = "edit.json", "tensors.safetensors"
@@ -135,14 +136,13 @@ def _edit_from(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit
     for stage in fields["stages"]:
         own = {n.removeprefix(f"{stage['name']}."): t for n, t in tensors.items() if n.startswith(f"{stage['name']}.")}
         stages.append(EditStage(stage["name"], delta_from(stage["delta"], own)))
-    modules = fields["modules"]
     return Edit(
         stages=tuple(stages),
         selection=Selection(fields["selection"]),
         recipe=recipe_from_dict(fields["method"], fields["recipe"]),
         facts=tuple(Fact.from_dict(f) for f in fields["facts"]),
         history=tuple(Step(**s) for s in fields["history"]),
-        modules=None if modules is None else EditModules(**{**modules, "sites": _sites(modules["sites"])}),
+        modules=_modules(fields["modules"]),
         first_fit=_other_fit(fields["first_fit"]),
         second_fit=_other_fit(fields["second_fit"]),
         **{name: tuple(fields[name]) for name in ("retain_ids", "selection_ids", "fisher_ids")},
@@ -150,12 +150,12 @@ def _edit_from(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit
     )
 
 
-def _sites(sites: list[dict[str, Any]]) -> tuple[SiteModule, ...]:
-    return tuple(SiteModule(**site) for site in sites)
+def _modules(fields: Mapping[str, Any] | None) -> EditModules | None:
+    if fields is None:
+        return None
+    given: dict[str, Any] = {**fields, "sites": tuple(SiteModule(**site) for site in fields["sites"])}
+    return EditModules(**given)
 
 
 def _other_fit(fields: Mapping[str, Any] | None) -> OtherFit | None:
-    if fields is None:
-        return None
-    steps = fields.get("steps")
-    return OtherFit(**{**fields, "steps": tuple(steps) if isinstance(steps, list) else steps})
+    return None if fields is None else OtherFit(**lists_as_tuples(fields))

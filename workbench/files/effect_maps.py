@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import RETRY_HINT, errors_name, parse, tensors_sha256, unwrap, wrap
 from workbench.types import EffectMap, TracedPrompt
 from workbench.types.effect import MetricWords
+from workbench.types.plain import lists_as_tuples
 
 _HEADER = "workbench"
 
@@ -56,9 +56,11 @@ def load_effect_map(path: str | Path) -> EffectMap:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(_HEADER)
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        opened: Any = safe_open(path, framework="pt")
+        with opened as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            header = metadata.get(_HEADER)
+            tensors: dict[str, Any] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a .safetensors file, or is damaged or cut short ({error}). {RETRY_HINT}"
@@ -71,10 +73,6 @@ def load_effect_map(path: str | Path) -> EffectMap:
             raise ValueError("its numbers do not have the checksum in its header.")
         fields["axes"] = tuple(fields["axes"])
         fields["labels"] = {k: tuple(v) for k, v in fields["labels"].items()}
-        fields["prompts"] = tuple(TracedPrompt(**_lists_as_tuples(p)) for p in fields["prompts"])
+        fields["prompts"] = tuple(TracedPrompt(**lists_as_tuples(p)) for p in fields["prompts"])
         fields["words"] = None if fields["words"] is None else MetricWords(**fields["words"])
-        return EffectMap(**tensors, **fields)  # type: ignore[arg-type]
-
-
-def _lists_as_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return EffectMap(**tensors, **fields)

@@ -21,6 +21,7 @@ from workbench.types import (
     Rate,
     TracedPrompt,
 )
+from workbench.types.plain import is_list, is_mapping
 
 _PLAIN = ("partial", "max_new_tokens", "seed", "edit_id", "base_fingerprint", "provenance")
 
@@ -111,20 +112,27 @@ def _words(data: Mapping[str, Any]) -> dict[str, ProbeWords]:
     """Probes in words, as they were saved."""
     out: dict[str, ProbeWords] = {}
     for probe, fields in data.items():
-        curve = fields["curve"]
-        if curve is not None:
-            rule = curve["rule"]
-            curve = CurveWords(**{**_all_as_tuples(curve), "rule": None if rule is None else CurveRule(**rule)})
-        out[probe] = ProbeWords(**{**_all_as_tuples(fields), "curve": curve})
+        given: dict[str, Any] = {**_all_as_tuples(fields), "curve": _curve_words(fields["curve"])}
+        out[probe] = ProbeWords(**given)
     return out
 
 
+def _curve_words(data: Mapping[str, Any] | None) -> CurveWords | None:
+    """A probe's curve in words, if it has one."""
+    if data is None:
+        return None
+    rule = data["rule"]
+    given: dict[str, Any] = {**_all_as_tuples(data), "rule": None if rule is None else CurveRule(**rule)}
+    return CurveWords(**given)
+
+
 def _lens(data: Mapping[str, Any]) -> Lens:
-    return Lens(**{**_all_as_tuples(data), "prompt": TracedPrompt(**_all_as_tuples(data["prompt"]))})
+    given: dict[str, Any] = {**_all_as_tuples(data), "prompt": TracedPrompt(**_all_as_tuples(data["prompt"]))}
+    return Lens(**given)
 
 
 def _all_as_tuples(value: Any) -> Any:
     """Lists inside as tuples, dictionaries kept."""
-    if isinstance(value, dict):
+    if is_mapping(value):
         return {k: _all_as_tuples(v) for k, v in value.items()}
-    return tuple(_all_as_tuples(v) for v in value) if isinstance(value, list) else value
+    return tuple(_all_as_tuples(v) for v in value) if is_list(value) else value

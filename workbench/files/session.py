@@ -60,7 +60,7 @@ class Session:
     fingerprint: str
     model_name: str
     selection: Selection = field(default_factory=Selection)
-    maps: Mapping[str, EffectMap] = field(default_factory=dict)
+    maps: Mapping[str, EffectMap] = field(default_factory=dict[str, EffectMap])
     edit: Edit | None = None
     report: EvalReport | None = None
     control_report: EvalReport | None = None
@@ -132,6 +132,12 @@ class Session:
 
 def load_session(path: str | Path) -> Session:
     """Read a session written by ``Session.save``.
+
+    Args:
+        path: The folder.
+
+    Returns:
+        The session; it equals the one that was saved.
 
     Raises:
         FileNotFoundError: There is no such folder.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -15,6 +17,21 @@ def cache_folder() -> Path:
         return Path(os.environ["WORKBENCH_CACHE"])
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "circuit-workbench"
+
+
+def free_bytes(path: str | Path) -> int:
+    """Free space on the disk of a path, bytes; of the nearest folder above it, where it is not there yet."""
+    path = Path(path).absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def check_space(path: str | Path, needed: int) -> None:
+    """Raise an OSError (ENOSPC) where less than so many bytes are free on the disk of a path."""
+    free = free_bytes(path)
+    if free < needed:
+        words = f"No space left: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free"
+        raise OSError(errno.ENOSPC, words, str(path))
 
 
 def warn_not_written(error: Exception) -> None:

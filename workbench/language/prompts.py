@@ -112,6 +112,9 @@ def traced_prompt(
         needs_subject: Whether the text must hold the subject, as a corruption needs it. Without, ``subject`` may be
             empty.
 
+    Returns:
+        The text as tokens, the positions of the subject in it, and the tokens to ask for after it.
+
     Raises:
         ValueError: The base model's greedy answer does not contain the fact's answer (the message shows what it says),
             the subject is not in the text, or the answer and the target share their first token.
@@ -129,12 +132,12 @@ def traced_prompt(
     texts: dict[str, str] = {}
     for candidate in ("chat", "cloze") if form is None else (form,):
         text = fact.question if candidate == "chat" else fact.prompt
-        ids = [*prompt_ids(base, text, candidate), *(base.token_ids(start) if start else [])]  # type: ignore[arg-type]
+        ids = [*prompt_ids(base, text, candidate), *(base.token_ids(start) if start else [])]
         completion = greedy_answers(base, [ids])[0]
         texts[candidate] = completion.text
         at = _find_answer(base, completion, fact)
         if at is not None:
-            found = _build(base, fact, candidate, ids, completion, at, token, needs_subject)  # type: ignore[arg-type]
+            found = _build(base, fact, candidate, ids, completion, at, token, needs_subject)
             return replace(found, prefix=f"{start}{found.prefix}")
     said = "; ".join(f"{k} form says {v!r}" for k, v in texts.items())
     raise ValueError(

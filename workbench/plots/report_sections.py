@@ -137,6 +137,7 @@ class Loop:
         probabilities: Of the answers, by stage.
         report: The evaluation.
         code: The Python that repeats it.
+        sample: Which of the known controls were asked, in words.
     """
 
     fact: Fact
@@ -146,6 +147,7 @@ class Loop:
     probabilities: Mapping[str, Mapping[str, float]]
     report: EvalReport
     code: str
+    sample: str
 
 
 def rates_table(report: EvalReport) -> pd.DataFrame:
@@ -173,8 +175,8 @@ def loop_edit(loop: Loop) -> list[Section]:
 
 
 def loop_rates(loop: Loop) -> list[Section]:
-    """The rates as a table and a figure."""
-    return [("What it did", [rates_table(loop.report).reset_index(), loop.report.plot()])]
+    """The rates as a table and a figure, and how many controls they are of."""
+    return [("What it did", [rates_table(loop.report).reset_index(), loop.sample, loop.report.plot()])]
 
 
 def loop_texts(loop: Loop) -> list[Section]:

@@ -95,7 +95,7 @@ def word_effects(model: LoadedModel, fact: Fact, prompt: TracedPrompt) -> list[f
     words, form = _words(fact, prompt), prompt.form
     rows = [list(prompt.token_ids)]
     for i, word in enumerate(words):
-        text = prompt_ids(model, " ".join(w for j, w in enumerate(words) if j != i), form)  # type: ignore[arg-type]
+        text = prompt_ids(model, " ".join(w for j, w in enumerate(words) if j != i), form)
         rows.append([*text, *_prefix_without(model, prompt, fact, word)])
     logs = [0.0] * len(rows)
     for i, logprobs in continuation_logprobs(model, rows, [[prompt.answer_id]] * len(rows)):
@@ -105,7 +105,7 @@ def word_effects(model: LoadedModel, fact: Fact, prompt: TracedPrompt) -> list[f
 
 def _prefix_without(model: LoadedModel, prompt: TracedPrompt, fact: Fact, word: str) -> list[int]:
     """Token ids of the base model's own words before the answer, without a word that carries meaning."""
-    n = len(prompt_ids(model, _text(fact, prompt), prompt.form))  # type: ignore[arg-type]
+    n = len(prompt_ids(model, _text(fact, prompt), prompt.form))
     bare = _bare(word)
     rest = [w for w in prompt.prefix.split(" ") if bare in FUNCTION_WORDS or _bare(w) != bare]
     text = " ".join(rest)

@@ -19,7 +19,7 @@ def probe_lens(battery: Battery) -> None:
             continue
         for model in battery.models.values():
             battery.check()
-            battery.lenses.append(lens(model, fact, form=form, refusal=refusal))  # type: ignore[arg-type]
+            battery.lenses.append(lens(model, fact, form=form, refusal=refusal))
 
 
 PROBE = Probe(name="lens", title="layer-by-layer lens", run=probe_lens)

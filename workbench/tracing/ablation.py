@@ -37,6 +37,9 @@ def ablate(
         metric: ``"logit_diff"`` (answer minus target) or ``"probability"`` of the answer.
         form: As in ``causal_trace``.
 
+    Returns:
+        The metric at the last position, without and with the ablation, in units of the metric.
+
     Raises:
         ValueError: An empty selection, or a component that is not an output (a key-value group, say).
 
@@ -61,8 +64,7 @@ def ablate(
         resid = engine.embed(torch.tensor([prompt.token_ids]))
         setup = Setup(prompt, 0, resid, resid, metric)
         changes: dict[tuple[HookSite, int], Change] = {
-            (site, layer): _zero(list(indices))  # type: ignore[misc]
-            for (layer, site), indices in chosen.entries(model).items()
+            (site, layer): _zero(list(indices)) for (layer, site), indices in chosen.entries(model).items()
         }
         clean, ablated = setup.measure(engine.run(resid)), setup.measure(engine.run(resid, changes=changes))
     return Ablation(selection=chosen, metric=metric, clean=float(clean), ablated=float(ablated), prompt=prompt)
@@ -79,6 +81,11 @@ def _zero(indices: list[int]) -> Change:
 
 def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = None) -> tuple[Tensor, TracedPrompt]:
     """Read the attention weights of every query head on the traced text, in one forward pass.
+
+    Args:
+        model: A base or edited model; it is not changed.
+        fact: The fact.
+        form: As in ``causal_trace``.
 
     Returns:
         Weights [layer, head, query, key] on the CPU, each row summing to 1; and the traced text.
@@ -107,8 +114,16 @@ def _patterns(model: LoadedModel, fact: Fact, form: Form | None, layers: Sequenc
 def attention_pattern(
     model: LoadedModel, fact: Fact, head: Component | str, *, form: Form | None = None
 ) -> pd.DataFrame:
-    """Read the attention weights of one query head on the traced text. Rows are queries, columns keys, both labelled
-    ``"position token"``; each row sums to 1.
+    """Read the attention weights of one query head on the traced text.
+
+    Args:
+        model: A base or edited model; it is not changed.
+        fact: The fact.
+        head: A query head, such as ``"L23H4"``.
+        form: As in ``causal_trace``.
+
+    Returns:
+        Weights [query, key], both labelled ``"position token"``; each row sums to 1.
 
     Raises:
         ValueError: The component is not a query head. A key-value group is shared by several (GQA); the message names

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, Unpack, get_args, overload
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Setup, SetupOptions, set_up
+from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, set_up
 from workbench.tracing.dla import direct_effects
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
@@ -35,6 +35,14 @@ OnLayerOfUnit = Callable[[AttributionUnit, int, Tensor], Any]
 """Is told the unit, the layer and its effects, [heads] or a scalar."""
 
 
+class AttributionKeywords(SharedKeywords, total=False):
+    """All keywords of ``attribute``, for its overloads."""
+
+    method: Method
+    contrast: FactSet | Sequence[Fact] | None
+    on_layer: OnLayerOfUnit | None
+
+
 UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post"}
 
 
@@ -43,7 +51,7 @@ def attribute(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     unit: AttributionUnit = "head",
-    **options: Any,
+    **options: Unpack[AttributionKeywords],
 ) -> EffectMap: ...
 
 
@@ -52,11 +60,11 @@ def attribute(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     unit: Sequence[AttributionUnit],
-    **options: Any,
+    **options: Unpack[AttributionKeywords],
 ) -> dict[AttributionUnit, EffectMap]: ...
 
 
-def attribute(  # type: ignore[misc]
+def attribute(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     unit: AttributionUnit | Sequence[AttributionUnit] = "head",
@@ -186,7 +194,7 @@ def _units(
     model: LoadedModel, unit: AttributionUnit | Sequence[AttributionUnit], method: str
 ) -> tuple[AttributionUnit, ...]:
     """The units that are asked for, each once."""
-    units: tuple[AttributionUnit, ...] = (unit,) if isinstance(unit, str) else tuple(dict.fromkeys(unit))  # type: ignore[assignment]
+    units: tuple[AttributionUnit, ...] = (unit,) if isinstance(unit, str) else tuple(dict.fromkeys(unit))
     if not units or not set(units) <= set(get_args(AttributionUnit)):
         raise ValueError(f"unit must be one of {get_args(AttributionUnit)}, got {unit!r}. Or give several.")
     if method not in get_args(Method):
@@ -253,6 +261,13 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
 
 def agreement(first: EffectMap, second: EffectMap) -> float:
     """Compute Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
+
+    Args:
+        first: A map.
+        second: Another of the same shape.
+
+    Returns:
+        From -1 to 1, over all cells.
 
     Raises:
         ValueError: The maps have different shapes.

@@ -7,7 +7,7 @@ Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, Unpack, get_args, overload
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Setup, SetupOptions, set_up
+from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, set_up
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
@@ -31,6 +31,14 @@ OnLayer = Callable[[TraceSite, int, Tensor], None]
 """Is told the site, the layer, and the layer's finished values by position."""
 
 
+class TraceKeywords(SharedKeywords, total=False):
+    """All keywords of ``causal_trace``, for its overloads."""
+
+    window: int | None
+    positions: Sequence[int] | None
+    on_layer: OnLayer | None
+
+
 def default_window(n_layers: int) -> int:
     """Layers restored together for MLP and attention sites: 10 of 48 in the paper, scaled with depth."""
     return max(1, round(n_layers * 10 / 48))
@@ -41,7 +49,7 @@ def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     site: TraceSite = "resid",
-    **options: Any,
+    **options: Unpack[TraceKeywords],
 ) -> EffectMap: ...
 
 
@@ -50,11 +58,11 @@ def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     site: Sequence[TraceSite],
-    **options: Any,
+    **options: Unpack[TraceKeywords],
 ) -> dict[TraceSite, EffectMap]: ...
 
 
-def causal_trace(  # type: ignore[misc]
+def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
     site: TraceSite | Sequence[TraceSite] = "resid",
@@ -162,7 +170,7 @@ def causal_trace(  # type: ignore[misc]
 
 def _sites(site: TraceSite | Sequence[TraceSite]) -> tuple[TraceSite, ...]:
     """The sites that are asked for, each once."""
-    sites: tuple[TraceSite, ...] = (site,) if isinstance(site, str) else tuple(dict.fromkeys(site))  # type: ignore[assignment]
+    sites: tuple[TraceSite, ...] = (site,) if isinstance(site, str) else tuple(dict.fromkeys(site))
     if not sites or not set(sites) <= set(get_args(TraceSite)):
         raise ValueError(f"site must be one of {get_args(TraceSite)}, got {site!r}. Or give several.")
     return sites

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,22 @@ from workbench.types import Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import Corruption
 
 PARTNERS_ASKED = 8
+
+
+class SharedKeywords(TypedDict, total=False):
+    """The keywords that ``causal_trace`` and ``attribute`` share, which explain them; each has defaults of its own."""
+
+    corruption: Corruption
+    metric: Metric
+    form: Form | None
+    token: Literal["answer", "target"]
+    partner: Fact | None
+    pool: FactSet | None
+    samples: int
+    noise: float
+    seed: int
+    max_rows: int | None
+    progress: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,11 +125,11 @@ class ArmTable:
     rows: tuple[ArmRow, ...]
     threshold: float
     validation: Mapping[str, tuple[str, ...]]
-    words: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     base_fingerprint: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
         facts = ", ".join(self.facts[:3]) + ("..." if len(self.facts) > 3 else "")

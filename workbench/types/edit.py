@@ -144,7 +144,7 @@ class Edit:
     second_fit: OtherFit | None = None
     selection_ids: tuple[str, ...] = ()
     fisher_ids: tuple[str, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
         ids = ", ".join(f.id for f in self.facts)
@@ -172,7 +172,10 @@ class Edit:
     @property
     def asked_recipe(self) -> BaseRecipe:
         """The recipe that ``rewrite`` was given: ``recipe``, but for the steps of a second fit."""
-        return self.recipe if self.first_fit is None else replace(self.recipe, steps=self.first_fit.steps)  # type: ignore[call-arg]
+        if self.first_fit is None:
+            return self.recipe
+        changes: dict[str, Any] = {"steps": self.first_fit.steps}
+        return replace(self.recipe, **changes)
 
     @property
     def shortfall(self) -> str | None:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
+from workbench.types.plain import is_whole
 from workbench.types.selection import Component, Selection
 
 Corruption = Literal["noise", "swap"]
@@ -171,7 +172,7 @@ class EffectMap:
     n: int = 1
     per_fact: Tensor | None = None
     prompts: tuple[TracedPrompt, ...] = ()
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
     words: MetricWords | None = None
     corruption: Corruption | None = None
     base_fingerprint: str | None = None
@@ -258,7 +259,7 @@ class EffectMap:
         """
         scores, axes = self._scores(by, layers)
         available = int(torch.isfinite(scores).sum())
-        if not isinstance(k, int) or not 1 <= k <= available:
+        if not is_whole(k) or not 1 <= k <= available:
             raise ValueError(f"k must be a whole number from 1 to {available} for this map, got {k!r}.")
         return self._picked(scores, axes, scores.flatten().argsort(descending=True, stable=True)[:k])
 
@@ -304,7 +305,8 @@ class EffectMap:
     def _picked(self, scores: Tensor, axes: Sequence[str], order: Tensor) -> Selection:
         """The components of some cells of the scores, given as flat indices."""
         picked: list[Component] = []
-        for index in torch.stack(torch.unravel_index(order, scores.shape), dim=1).tolist():
+        indices = torch.stack(torch.unravel_index(order, scores.shape), dim=1)
+        for index in cast("list[list[int]]", indices.tolist()):  # pyright: ignore[reportUnknownMemberType]
             full = [index[axes.index(a)] if a in axes else 0 for a in self.axes]
             picked += self.components(tuple(full))
         return Selection(picked)

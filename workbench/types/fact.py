@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
+from workbench.types.plain import tuples_as_lists
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -167,11 +169,7 @@ class Fact:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain JSON values."""
-        out: dict[str, Any] = {}
-        for f in fields(self):
-            value = getattr(self, f.name)
-            out[f.name] = list(value) if isinstance(value, tuple) else value
-        return out
+        return tuples_as_lists({f.name: getattr(self, f.name) for f in fields(self)})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Fact:
@@ -224,7 +222,7 @@ class FactSet(Sequence[Fact]):
         self.forms = dict(forms or {})
         if len(self._by_id) != len(self._facts):
             seen: set[str] = set()
-            twice = sorted({f.id for f in self._facts if f.id in seen or seen.add(f.id)})  # type: ignore[func-returns-value]
+            twice = sorted({f.id for f in self._facts if f.id in seen or seen.add(f.id)})
             raise ValueError(f"Fact ids must be unique; these occur more than once: {twice}.")
 
     @overload

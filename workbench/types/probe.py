@@ -23,6 +23,8 @@ ProbeGroup = Literal["edited", "same", "control"]
 """``edited``: should follow the edit; ``same``: a fact beside it that must stay; ``control``: the same prompts about a
 fact that was never edited."""
 
+RatesByStage = Mapping[str, Mapping[str, Rate]]
+"""By stage, rates by name."""
 ANSWER_LINES: dict[str, str] = {"p_old": "old", "p_new": "new", "p_refusal": "refusal"}
 """Curves' values that are probabilities of an answer, and which answer."""
 
@@ -66,7 +68,7 @@ class ProbeWords:
     """
 
     title: str
-    rates: Mapping[str, str] = field(default_factory=dict)
+    rates: Mapping[str, str] = field(default_factory=dict[str, str])
     headlines: tuple[str, ...] = ()
     curve: CurveWords | None = None
 
@@ -118,7 +120,7 @@ class ProbeRow:
         """
         if self.label == "both":
             return "new" if self.kind == "reverse query" else "old"
-        return self.label if self.label in ("old", "new", "refusal") else "neither"  # type: ignore[return-value]
+        return self.label if self.label in ("old", "new", "refusal") else "neither"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,17 +196,17 @@ class ProbeReport:
     rows: tuple[ProbeRow, ...] = ()
     curves: tuple[Curve, ...] = ()
     lenses: tuple[Lens, ...] = ()
-    rates: Mapping[str, Mapping[str, Mapping[str, Rate]]] = field(default_factory=dict)
+    rates: Mapping[str, RatesByStage] = field(default_factory=dict[str, RatesByStage])
     probes: tuple[str, ...] = ()
-    words: Mapping[str, ProbeWords] = field(default_factory=dict)
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    words: Mapping[str, ProbeWords] = field(default_factory=dict[str, ProbeWords])
+    skipped: Mapping[str, str] = field(default_factory=dict[str, str])
     partial: str = ""
     asked: tuple[str, ...] = ()
     max_new_tokens: int | None = None
     seed: int | None = None
     edit_id: str | None = None
     base_fingerprint: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
         last = self.stages[-1] if self.stages else "?"

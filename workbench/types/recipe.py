@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Self, get_args
 
+from workbench.types.plain import is_whole, lists_as_tuples, tuples_as_lists
+
 StageName = Literal["unlearn", "learn"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 Objective = Literal["cross-entropy", "gradient-difference", "npo", "simnpo"]
@@ -53,7 +55,7 @@ class BaseRecipe:
 
     def _checks(self) -> Iterator[Check]:
         """What is checked of the values."""
-        yield "seed", isinstance(self.seed, int) and not isinstance(self.seed, bool), "a whole number"
+        yield "seed", is_whole(self.seed) and not isinstance(self.seed, bool), "a whole number"
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -77,7 +79,7 @@ class BaseRecipe:
         return "short"
 
     @classmethod
-    def named(cls, name: str, **changes: Any) -> Self:
+    def named(cls, name: str, **changes: Any) -> BaseRecipe:
         """A built-in recipe, with changes: ``Recipe.named("paper", seed=3)``.
 
         Raises:
@@ -86,11 +88,11 @@ class BaseRecipe:
         from workbench.editing.methods.table import named_recipe
 
         recipe = named_recipe(name)
-        return recipe.from_dict({**recipe.to_dict(), **changes})  # type: ignore[return-value]
+        return recipe.from_dict({**recipe.to_dict(), **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return tuples_as_lists(asdict(self))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -102,8 +104,7 @@ class BaseRecipe:
         unknown = sorted(set(data) - {f.name for f in fields(cls)})
         if unknown:
             raise ValueError(f"Unknown recipe setting(s) {unknown}; allowed are {[f.name for f in fields(cls)]}.")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return cls(**values)
+        return cls(**lists_as_tuples(data))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,23 +196,24 @@ class TrainedRecipe(BaseRecipe):
         if self.kl_on not in get_args(KLOn):
             raise ValueError(f"kl_on must be one of {get_args(KLOn)}, got {self.kl_on!r}.")
         if self.steps is not None and not isinstance(self.steps, int):
-            object.__setattr__(self, "steps", tuple(self.steps))
-            if len(self.steps) != len(self.stages):  # type: ignore[arg-type]
+            steps = tuple(self.steps)
+            object.__setattr__(self, "steps", steps)
+            if len(steps) != len(self.stages):
                 raise ValueError(f"steps has {self.steps!r} for the stages {self.stages}; give one number per stage.")
         super().__post_init__()
 
     def _checks(self) -> Iterator[Check]:
         yield from super()._checks()
-        yield "steps", all(isinstance(s, int) and s >= 1 for s in self.stage_steps), "whole numbers from 1"
+        yield "steps", all(is_whole(s) and s >= 1 for s in self.stage_steps), "whole numbers from 1"
         yield "learning_rate", math.isfinite(self.learning_rate) and self.learning_rate > 0, "a positive number"
         yield "warmup", self.warmup >= 0, "0 or more"
-        yield "average", isinstance(self.average, int) and self.average >= 0, "a whole number from 0"
+        yield "average", is_whole(self.average) and self.average >= 0, "a whole number from 0"
         yield "batch_size", self.batch_size >= 1, "1 or more"
         yield "retain_weight", math.isfinite(self.retain_weight) and self.retain_weight >= 0, "0 or more"
         yield "retain_size", self.retain_size >= 0, "0 or more"
         yield "retain_batch_size", self.retain_batch_size >= 1, "1 or more"
         wordings = self.fisher_wordings
-        yield "fisher_wordings", isinstance(wordings, int) and wordings >= 1, "a whole number from 1"
+        yield "fisher_wordings", is_whole(wordings) and wordings >= 1, "a whole number from 1"
         yield "end_below", math.isfinite(self.end_below) and self.end_below >= 0, "0 or more"
         yield "hinge", is_probability(self.hinge), "None or in (0, 1]"
         yield "early_stop", is_probability(self.early_stop), "None or in (0, 1]"

@@ -128,7 +128,7 @@ class EvalReport:
     stages: tuple[str, ...] = ()
     edit_id: str | None = None
     base_fingerprint: str | None = None
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
         last = self.stages[-1] if self.stages else "?"

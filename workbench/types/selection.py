@@ -25,6 +25,8 @@ from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
+from workbench.types.plain import is_list
+
 Site = Literal["z", "post", "q", "k", "v", "gate", "up"]
 SITES: tuple[Site, ...] = get_args(Site)
 Kind = Literal["H", "MLP", "N", "ATTN", "Q", "K", "V", "KV", "GATEUP"]
@@ -133,14 +135,7 @@ class Component:
         Raises:
             ValueError: The text is not a component; the message lists examples.
         """
-        if isinstance(text, Component):
-            return text
-        match = _PATTERN.fullmatch(text.strip()) if isinstance(text, str) else None
-        if match is None:
-            raise ValueError(f"{text!r} is not a component. Write one like these: {_EXAMPLES}.")
-        layer, bare, indexed, index = match.groups()
-        kind: Any = bare or indexed
-        return cls(int(layer), kind, None if bare else int(index))
+        return _component(text)
 
     def slices(self, shape: ModelShape) -> dict[Site, range]:
         """The entries of each gate site that the component stands for.
@@ -211,6 +206,18 @@ class Component:
         )
 
 
+def _component(item: object) -> Component:
+    """A component, or its text; a ValueError for anything else."""
+    if isinstance(item, Component):
+        return item
+    match = _PATTERN.fullmatch(item.strip()) if isinstance(item, str) else None
+    if match is None:
+        raise ValueError(f"{item!r} is not a component. Write one like these: {_EXAMPLES}.")
+    layer, bare, indexed, index = match.groups()
+    kind: Any = bare or indexed
+    return Component(int(layer), kind, None if bare else int(index))
+
+
 def _sort_key(component: Component) -> tuple[int, int, int]:
     return component.layer, KINDS.index(component.kind), component.index or 0
 
@@ -247,12 +254,12 @@ class Selection(Set[Component]):
         return cls(text)
 
     @classmethod
-    def _from_iterable(cls, it: Iterable[Component]) -> Selection:  # used by collections.abc.Set
+    def _from_iterable(cls, it: Iterable[Any]) -> Any:  # used by collections.abc.Set
         return cls(it)
 
     def __contains__(self, item: object) -> bool:
         try:
-            return Component.parse(item) in self._components  # type: ignore[arg-type]
+            return _component(item) in self._components
         except ValueError:
             return False
 
@@ -304,8 +311,8 @@ class Selection(Set[Component]):
             >>> wb.Selection.from_json('["L1H3", "L2MLP"]')
             Selection('L1H3 L2MLP')
         """
-        data = json.loads(text)
-        if not isinstance(data, list):
+        data: object = json.loads(text)
+        if not is_list(data):
             raise ValueError(f"Expected a JSON list of component names, got {type(data).__name__}.")
         return cls(data)
 

@@ -39,7 +39,7 @@ class Workbench(Panel):
         model: A base model; it is not changed.
         facts: The facts to choose from, which are also the pool for partners, controls and neighbours; the bundled
             ones by default.
-        fact: The first choice, a fact or its id.
+        fact: The first choice, a fact or its id; by default as in ``FactChooser``.
 
     Raises:
         ValueError: An edited model, or no facts.

@@ -45,12 +45,12 @@ class FullFineTuning(TrainedRecipe):
 
 def make_full(task: Task) -> Edit:
     """Fine-tune a copy of the layers' weights for a task."""
-    model = task.model
+    recipe, model = task.recipe, task.model
+    assert isinstance(recipe, FullFineTuning)
     if model.dtype in (torch.bfloat16, torch.float16):
-        rate = task.recipe.learning_rate  # type: ignore[attr-defined]
         raise ValueError(
-            f"Full fine-tuning moves weights by about {rate:g} a step, which {model.dtype} rounds away. Load the model "
-            "with dtype=torch.float32, or use wb.recipes.LoRA, whose factors are float32."
+            f"Full fine-tuning moves weights by about {recipe.learning_rate:g} a step, which {model.dtype} rounds "
+            "away. Load the model with dtype=torch.float32, or use wb.recipes.LoRA, whose factors are float32."
         )
     if isinstance(task.selection, int):
         raise ValueError(

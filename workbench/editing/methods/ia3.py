@@ -194,10 +194,11 @@ def better(first: Edit, again: Callable[[], Edit]) -> Edit:
 
 
 def _as_other(edit: Edit) -> OtherFit:
-    seconds = edit.provenance["settings"]
+    recipe, seconds = edit.recipe, edit.provenance["settings"]
+    assert isinstance(recipe, IA3)
     return OtherFit(
         neurons=len(edit.selection),
-        steps=edit.recipe.steps,  # type: ignore[attr-defined]
+        steps=recipe.steps,
         learned=edit.learned,
         seconds_to_select=seconds["seconds_to_select"],
         seconds_to_fit=seconds["seconds_to_fit"],

@@ -59,8 +59,18 @@ TRAINED: dict[str, TrainedRecipe] = {name: one for name, one in RECIPES.items() 
 def named_recipe(name: str) -> BaseRecipe:
     """A built-in recipe.
 
+    Args:
+        name: One of ``RECIPES``.
+
+    Returns:
+        The recipe; its type chooses the method.
+
     Raises:
         ValueError: An unknown name; the message lists the built-in ones and the nearest.
+
+    Example:
+        >>> wb.recipes.named_recipe("lora").method
+        'lora'
     """
     if name not in RECIPES:
         near = get_close_matches(name, RECIPES, n=1)

@@ -8,12 +8,11 @@ PEFT.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
 from workbench.models.deltas import sequence
-from workbench.models.deltas.adapter import Adapter, Base
+from workbench.models.deltas.adapter import Adapter, Base, Kind
 from workbench.models.families import Architecture
 from workbench.types import Delta, EditModules, Site
 from workbench.types.delta import DeltaKind
@@ -30,7 +29,7 @@ __all__ = [
     "put_under_gates",
 ]
 
-_KINDS: Mapping[DeltaKind, Any] = {**sequence.PARTS, "sequence": sequence}
+_KINDS: Mapping[DeltaKind, Kind] = {**sequence.PARTS, "sequence": sequence}
 
 
 class Mounted:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import Tensor, nn
 
 from workbench.models.families import Architecture
+from workbench.types import EditModules, Site
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,45 @@ class Base:
 
     network: nn.Module
     architecture: Architecture
+
+
+class Kind(Protocol):
+    """What the file of a kind of delta has: these functions, of its own class of delta.
+
+    What ``put_on`` returns is for ``write`` alone: what of the view has the delta's numbers.
+    """
+
+    def put_on(self, view: nn.Module, architecture: Architecture, delta: Any, /) -> Any:
+        """Put a delta on a view."""
+        ...
+
+    def write(self, mounted: Any, architecture: Architecture, delta: Any, /) -> None:
+        """Give what ``put_on`` returned the numbers of the same delta at another strength, in place."""
+        ...
+
+    def fold(self, view: nn.Module, architecture: Architecture, delta: Any, base: Mapping[str, Tensor], /) -> None:
+        """Give a view weights of its own that do what the delta does."""
+        ...
+
+    def put_under_gates(self, view: nn.Module, architecture: Architecture, delta: Any, /) -> None:
+        """Put a delta on a view, for new gates to come on top."""
+        ...
+
+    def weights(self, architecture: Architecture, delta: Any, /) -> list[str]:
+        """Names of the weight matrices that it changes."""
+        ...
+
+    def gate_sites(self, delta: Any, /) -> list[tuple[int, Site]]:
+        """The gate sites that it multiplies."""
+        ...
+
+    def check(self, view: nn.Module, architecture: Architecture, delta: Any, /) -> None:
+        """Raise a ValueError for a delta that does not fit a model."""
+        ...
+
+    def export(self, delta: Any, modules: EditModules, base: Base | None, /) -> Adapter:
+        """A delta as a PEFT adapter."""
+        ...
 
 
 def any_of(names: Iterable[str]) -> str:

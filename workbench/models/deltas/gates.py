@@ -146,18 +146,18 @@ def inject_gates(
         return {}
     from peft import inject_adapter_in_model
 
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # pyright: ignore[reportUnknownMemberType]
         # PEFT draws the vectors, which are overwritten below, and warns of the second stage's adapter, which is meant.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         inject_adapter_in_model(ia3_config(architecture, delta.gates), view, adapter_name=adapter)
-    modules: dict[str, Any] = dict(view.named_modules())
-    for layer in modules.values():
+    layer: Any
+    for layer in view.modules():
         if hasattr(layer, "ia3_l"):  # all live, where the new adapter has no gates too: their gates multiply
             layer.set_adapter(list(layer.ia3_l.keys()))
     out: dict[str, nn.Parameter] = {}
     for name, vector in architecture.vectors(delta).items():
-        layer = modules[name]
-        parameter = layer.ia3_l[adapter]
+        gated: Any = view.get_submodule(name)
+        parameter = gated.ia3_l[adapter]
         parameter.data = vector.reshape(parameter.shape).to(parameter.device)
         out[name] = parameter
     for parameter in view.parameters():

@@ -74,8 +74,8 @@ def gate_sites(delta: LowRankDelta) -> list[tuple[int, Site]]:
 def check(view: nn.Module, architecture: Architecture, delta: LowRankDelta) -> None:
     """Raise a ValueError for factors that do not fit a model's modules."""
     for name, (u, v) in named(architecture, delta).items():
-        size = tuple(view.get_submodule(name).weight.shape)  # type: ignore[union-attr]
-        outputs, inputs = size[::-1] if architecture.family.fan_in_fan_out else size
+        module: Any = view.get_submodule(name)
+        outputs, inputs = module.weight.shape[::-1] if architecture.family.fan_in_fan_out else module.weight.shape
         if (u.shape[0], v.shape[1]) != (outputs, inputs):
             raise ValueError(
                 f"The delta has factors for {u.shape[0]} outputs and {v.shape[1]} inputs at {name}, and the model's "
@@ -89,12 +89,14 @@ def export(delta: LowRankDelta, modules: EditModules, base: Base | None = None) 
     Raises:
         ValueError: All ranks are 0.
     """
+    from peft import TaskType
+
     pairs = {key: (u, v) for key, (u, v) in delta.factors.items() if u.shape[1]}  # PEFT knows no rank of 0
     if not pairs:
         raise ValueError("This edit changes nothing at that stage, so there is nothing to export.")
     factors = {f"{modules.layers}.{layer}.{module}": pair for (layer, module), pair in pairs.items()}
     config = lora_config({name: u.shape[1] for name, (u, _) in factors.items()}, modules.fan_in_fan_out)
-    config.task_type, config.inference_mode = "CAUSAL_LM", True  # type: ignore[assignment]
+    config.task_type, config.inference_mode = TaskType.CAUSAL_LM, True
     tensors: dict[str, Tensor] = {}
     for name, (u, v) in factors.items():
         tensors[base_key(name, "lora_A.weight")] = v.contiguous()
@@ -142,9 +144,9 @@ def inject_lora(
         return {}
     from peft import inject_adapter_in_model
 
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # pyright: ignore[reportUnknownMemberType]
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-        torch.manual_seed(seed)
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         config = lora_config(ranks, architecture.family.fan_in_fan_out)
         inject_adapter_in_model(config, view, adapter_name=adapter)
     out: Factors = {}

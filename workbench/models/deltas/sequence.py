@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.deltas import dense, gates, low_rank
-from workbench.models.deltas.adapter import Adapter, Base
+from workbench.models.deltas.adapter import Adapter, Base, Kind
 from workbench.models.families import Architecture
 from workbench.models.views import shared_view
 from workbench.types import Delta, Deltas, DenseDelta, EditModules, GateDelta, LowRankDelta, Site
 from workbench.types.delta import DeltaKind
 
-PARTS: Mapping[DeltaKind, Any] = {"gates": gates, "low-rank": low_rank, "dense": dense}
+PARTS: Mapping[DeltaKind, Kind] = {"gates": gates, "low-rank": low_rank, "dense": dense}
 """What a sequence is made of: the functions of each kind."""
 
 
@@ -122,7 +122,7 @@ def export(delta: Deltas, modules: EditModules, base: Base | None = None) -> Ada
             "edit.to_peft(folder, model=model)."
         )
     of_gates, of_factors = normal_form(base.architecture, delta.parts)
-    return low_rank.export(gates_as_low_rank(base, of_gates).then(of_factors), modules)  # type: ignore[arg-type]
+    return low_rank.export(_sum(gates_as_low_rank(base, of_gates), of_factors), modules)
 
 
 def normal_form(architecture: Architecture, parts: Sequence[Delta]) -> tuple[GateDelta, LowRankDelta]:
@@ -135,9 +135,7 @@ def normal_form(architecture: Architecture, parts: Sequence[Delta]) -> tuple[Gat
     product, updates = GateDelta({}), LowRankDelta({})
     for part in parts:
         if isinstance(part, LowRankDelta):
-            joined = updates.then(part)
-            assert isinstance(joined, LowRankDelta)
-            updates = joined
+            updates = _sum(updates, part)
             continue
         assert isinstance(part, GateDelta)
         product = product * part
@@ -182,6 +180,13 @@ def gates_as_low_rank(base: Base, delta: GateDelta) -> LowRankDelta:
         layer, _, within = name.removeprefix(prefix).partition(".")
         factors[int(layer), within] = (weight[:, moved], ones) if name in inputs else (ones.T, weight[moved])
     return LowRankDelta(factors)
+
+
+def _sum(first: LowRankDelta, second: LowRankDelta) -> LowRankDelta:
+    """Two low-rank updates as one."""
+    joined = first.then(second)
+    assert isinstance(joined, LowRankDelta), joined.kind
+    return joined
 
 
 def _split(delta: Deltas) -> tuple[DenseDelta | None, tuple[Delta, ...] | None]:

@@ -46,7 +46,7 @@ def _dense_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Del
 
 
 def _sequence_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delta:
-    parts = []
+    parts: list[Delta] = []
     for i, part in enumerate(header["parts"]):
         own = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{i}.")}
         parts.append(delta_from(part, own))

@@ -110,7 +110,8 @@ def _parts(delta: Delta) -> tuple[Delta, ...]:
     return delta.parts if isinstance(delta, Deltas) else (delta,)
 
 
-def finite(strength: float) -> float:
+def finite(strength: object) -> float:
+    """A strength that is a finite number; a ValueError for anything else."""
     if not isinstance(strength, (int, float)) or not math.isfinite(strength):
         raise ValueError(f"strength must be a finite number (0: base, 1: the whole edit), got {strength!r}.")
     return strength

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,13 @@ class LowRankDelta(Delta):
 
     factors: Mapping[tuple[int, str], tuple[Tensor, Tensor]]
     kind: ClassVar[DeltaKind] = "low-rank"
+
+    if TYPE_CHECKING:  # full names may be given, and only pairs are kept
+
+        def __init__(
+            self,
+            factors: Mapping[tuple[int, str], tuple[Tensor, Tensor]] | Mapping[str, tuple[Tensor, Tensor]],
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         clean = {_place(key): (owned(u), owned(v)) for key, (u, v) in self.factors.items()}

@@ -28,6 +28,8 @@ from workbench.widgets.shared.panel import Panel
 from workbench.widgets.shared.text_card import text_card_png
 
 ALL = "all relations"
+FIRST = "france-capital"
+"""Of the bundled facts, the one that is shown first: it is the one of the notebooks and the pages."""
 _WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
 _COLUMN = {"flex": "1 1 400px", "min_width": "0", "max_width": "720px", "margin": "0 16px 0 0"}
 _STYLE = {"description_width": "72px"}
@@ -39,7 +41,8 @@ class FactChooser(Panel):
     Args:
         model: The model whose knowledge is marked and that is traced; for an edited one, its base.
         facts: The facts to choose from; the bundled ones by default.
-        value: The first choice, a fact or its id; None for the first fact that is on record as known.
+        value: The first choice, a fact or its id. None for the first of ``facts``; of the bundled ones for France's
+            capital, or the first that the model knows where it is on record as not knowing that.
 
     Raises:
         KeyError: ``value`` is an id that the facts do not have.
@@ -67,7 +70,7 @@ class FactChooser(Panel):
         self._prompt: TracedPrompt | None = None
         self._filling = False
         self._forms = self._on_record()
-        first = value if value is not None else next((f for f in pool if self._forms.get(f.id)), pool[0])
+        first = self._first() if value is None else value
         self._fact = pool[first] if isinstance(first, str) else first
 
         self._search = Text(description="Search", placeholder="words of a fact", continuous_update=True, style=_STYLE)
@@ -140,6 +143,14 @@ class FactChooser(Panel):
 
         self._job = Job(lambda _: known_facts(model, facts, form="any", progress=False), on_done=done)
         return self._job
+
+    def _first(self) -> Fact:
+        """What is chosen where nobody has chosen: see ``value``."""
+        facts = self._facts
+        if facts is not load_facts():
+            return facts[0]
+        known = next((f for f in facts if self._forms.get(f.id)), facts[FIRST])
+        return known if self._forms.get(FIRST) == () else facts[FIRST]
 
     # The list
 

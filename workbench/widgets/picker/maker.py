@@ -68,7 +68,7 @@ class MapMaker:
         self,
         sources: Sources,
         linked: LinkedMaps,
-        lock: threading.RLock,  # type: ignore[valid-type]
+        lock: threading.RLock,
         on_map: Callable[[MapName, bool], object],
         on_change: Callable[[], object],
     ) -> None:

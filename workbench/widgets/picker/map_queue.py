@@ -25,7 +25,7 @@ class MapQueue:
 
     def __init__(
         self,
-        lock: threading.RLock,  # type: ignore[valid-type]
+        lock: threading.RLock,
         on_result: Callable[[str, Any], object],
         on_change: Callable[[], object],
     ) -> None:

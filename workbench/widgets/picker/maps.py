@@ -14,6 +14,7 @@ from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.tracing.attribution import AttributionUnit, attribute
 from workbench.tracing.causal import TraceSite, causal_trace
+from workbench.tracing.corruption import SharedKeywords
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
 from workbench.widgets.grid.grid import HeatGrid
@@ -78,7 +79,7 @@ class Sources:
             on_layer: As in ``causal_trace`` and ``attribute``; for traces and exact maps of one fact.
         """
         fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
-        options: dict[str, Any] = {"form": self.form, "pool": self.pool, "progress": False}
+        options: SharedKeywords = {"form": self.form, "pool": self.pool, "progress": False}
         if name == "neurons":
             contrast = contrast_facts(self.model.base, fact, form=self.form, pool=self.pool, progress=False)
             return attribute(self.model, fact, "neuron", contrast=contrast, **options)
@@ -86,7 +87,8 @@ class Sources:
         if name in UNITS:
             method, listener = ("patching", on_layer) if exact else ("attribution", None)
             return attribute(self.model, fact, UNITS[name], method=method, on_layer=listener, **options)
-        return causal_trace(self.model, fact, cast(TraceSite, name), metric="logit_diff", on_layer=on_layer, **options)
+        options["metric"] = "logit_diff"
+        return causal_trace(self.model, fact, cast(TraceSite, name), on_layer=on_layer, **options)
 
     def expression(self, name: MapName, *, exact: bool = False) -> str:
         """The Python of that call, on ``model`` and ``fact``."""

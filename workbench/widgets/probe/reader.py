@@ -48,7 +48,7 @@ class PromptReader:
         edit: Edit,
         fact: Fact,
         pool: FactSet | None,
-        lock: threading.RLock,  # type: ignore[valid-type]
+        lock: threading.RLock,
         *,
         on_read: Callable[[], object],
         on_refused: Callable[[str], object],

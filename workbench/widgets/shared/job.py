@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar, cast
 
 import torch
 
@@ -108,7 +108,7 @@ class Job(Generic[T]):
             raise TimeoutError(f"The job still runs after {self.seconds:.1f} s. Wait longer, or job.cancel() it.")
         if self._error is not None:
             raise self._error
-        return self._result  # type: ignore[return-value]
+        return cast("T", self._result)
 
     def _run(self) -> None:
         try:

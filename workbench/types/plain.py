@@ -1,0 +1,39 @@
+"""Values that come from outside, from a file or a caller: what they are, and tuples as JSON's lists and back.
+
+The checks tell a type checker what they found: after ``isinstance(value, list)`` it knows nothing of the entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeGuard
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number, whatever it was declared to be."""
+    return isinstance(value, int)
+
+
+def is_list(value: object) -> TypeGuard[list[Any]]:
+    """Whether a value is a list, of anything."""
+    return isinstance(value, list)
+
+
+def is_tuple(value: object) -> TypeGuard[tuple[Any, ...]]:
+    """Whether a value is a tuple, of anything."""
+    return isinstance(value, tuple)
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Whether a value is a mapping, of anything to anything."""
+    return isinstance(value, Mapping)
+
+
+def tuples_as_lists(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields as JSON has them: tuples as lists."""
+    return {name: list(value) if is_tuple(value) else value for name, value in fields.items()}
+
+
+def lists_as_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of ``tuples_as_lists``."""
+    return {name: tuple(value) if is_list(value) else value for name, value in fields.items()}
