@@ -34,7 +34,7 @@ COLOURS = 255
 MOST_BYTES = 1_000_000
 CELL = """import workbench as wb
 
-app = wb.Workbench(wb.load_model(), fact="france-capital")
+app = wb.Workbench(wb.load_model())
 app"""
 Place = tuple[float, float]
 PICKED = {"L23H4": (23, 4), "L29H1": (29, 1), "L23H1": (23, 1), "L23H0": (23, 0)}
