@@ -6,9 +6,9 @@ next one finds JupyterLab as if it were new: nothing open, the light theme, the 
 
 from __future__ import annotations
 
-from playwright.sync_api import Browser, BrowserContext, Dialog, Error, Page
+from playwright.sync_api import Browser, BrowserContext, Dialog, Error, Page, ViewportSize
 
-SIZE = {"width": 1100, "height": 900}
+SIZE: ViewportSize = {"width": 1100, "height": 900}
 PATIENCE = 20_000  # milliseconds that anything may take
 SPOILED = "window.workbenchSpoiled = true;"
 """For the page's JavaScript: this page must not be used by another test."""
@@ -34,7 +34,7 @@ class Profile:
         self.errors: list[str] = []
         self.strangers: list[str] = []
         self._allowed = (f"{url}/", f"{url.replace('http', 'ws')}/", "data:", "blob:", "about:")
-        self.context: BrowserContext = browser.new_context(viewport=SIZE)  # type: ignore[arg-type]
+        self.context: BrowserContext = browser.new_context(viewport=SIZE)
         self.context.set_default_timeout(PATIENCE)
         self.context.on("page", self._watch)
         self.context.on("request", lambda request: self._note(request.url))
@@ -64,7 +64,7 @@ class Profile:
                 return False
             self.page.unroute_all()
             self.page.mouse.move(0, 0)
-            self.page.set_viewport_size(SIZE)  # type: ignore[arg-type]
+            self.page.set_viewport_size(SIZE)
             self.page.set_default_timeout(PATIENCE)
             return self.page.evaluate(TIDY)
         except Error:
