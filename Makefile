@@ -31,7 +31,7 @@ NBVAL := --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help env lab demo check docs unit browser notebooks test bench format clean
+.PHONY: help env lab demo check docs unit model browser notebooks test bench format clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -53,7 +53,7 @@ $(STAMP): pyproject.toml constraints.txt workbench/__init__.py
 lab: env  ## JupyterLab on the start notebook
 	@$(PY) -m workbench.cli lab
 
-demo unit browser notebooks test bench: export HF_HUB_OFFLINE = 1
+demo unit model browser notebooks test bench: export HF_HUB_OFFLINE = 1
 browser test: export WORKBENCH_SITE = $(SITE)
 
 demo: env  ## the whole loop without a browser (FACT=france-capital OUT=out/demo; FULL=1 asks all controls)
@@ -72,6 +72,9 @@ docs: env  ## the docs site in site/, every link checked; open site/index.html
 
 unit: env  ## the tests that need neither the bundled model nor a browser
 	@$(PYTEST) -m "not model and not browser" tests
+
+model: env  ## the tests on the bundled model that need no browser
+	@$(PYTEST) -m "model and not browser" tests
 
 browser: env docs  ## the panels and the docs in a real browser
 	@$(PYTEST) -m browser tests

@@ -14,7 +14,7 @@ import workbench as wb
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, knowing
 from workbench import cli, demo
-from workbench.types import Step
+from workbench.types import StageName, Step
 
 FACTS = capitals()
 
@@ -68,10 +68,14 @@ def test_a_folder_that_cannot_be_is_refused_before_any_work(
 
 
 class Screen(io.StringIO):
-    """A terminal."""
+    """A terminal, or a file that is no terminal."""
+
+    def __init__(self, terminal: bool = True) -> None:
+        super().__init__()
+        self._terminal = terminal
 
     def isatty(self) -> bool:
-        return True
+        return self._terminal
 
     @property
     def line(self) -> str:
@@ -88,9 +92,9 @@ class Clock:
         return self.now
 
 
-def paced(stream: io.StringIO | None = None) -> tuple[demo.Pace, Clock, io.StringIO]:
+def paced(terminal: bool = True) -> tuple[demo.Pace, Clock, Screen]:
     """A pace of parts that are 1, 1, 2, 8, 4 and 1 long, with its clock and its stream."""
-    clock, stream = Clock(), Screen() if stream is None else stream
+    clock, stream = Clock(), Screen(terminal)
     lengths = {"trace": 1.0, "attribute": 1.0, "select": 2.0, "fit": 8.0, "evaluate": 4.0, "report": 1.0}
     return demo.Pace(lengths, stream, clock), clock, stream
 
@@ -131,7 +135,8 @@ def test_a_second_fit_comes_on_top() -> None:
     for name in ("trace", "attribute", "select"):
         pace.begin(name)
         clock.now += 1.0
-    for stage, steps in (("unlearn", 2), ("learn", 6)):
+    stages: tuple[tuple[StageName, int], ...] = (("unlearn", 2), ("learn", 6))
+    for stage, steps in stages:
         for step in range(steps + 1):
             follow(Step(stage, step, 1.0, 0.0))
             clock.now += 1.0
@@ -168,7 +173,7 @@ def test_on_a_terminal_the_line_goes_in_the_end_whatever_ends_it() -> None:
 
 
 def test_where_there_is_no_terminal_each_part_is_a_line() -> None:
-    pace, clock, stream = paced(io.StringIO())
+    pace, clock, stream = paced(terminal=False)
     with pace:
         pace.begin("trace")
         clock.now = 1.0
