@@ -101,7 +101,9 @@ def test_the_ten_lines_run(tiny: wb.LoadedModel, tmp_path: Path, capsys: pytest.
 
 
 def test_the_output_below_the_ten_lines_was_measured() -> None:
-    assert ten_lines(TEXT)[1] == MEASURED["printed"], "python -m benchmarks.readme prints what belongs there"
+    script, output = ten_lines(TEXT)
+    assert script == MEASURED["script"], "python -m benchmarks.readme runs it"
+    assert output == MEASURED["printed"], "python -m benchmarks.readme prints what belongs there"
 
 
 def test_the_cell_to_click(tiny: wb.LoadedModel) -> None:
