@@ -56,7 +56,7 @@ lab: env  ## JupyterLab on the start notebook
 demo unit model browser notebooks test bench: export HF_HUB_OFFLINE = 1
 browser test: export WORKBENCH_SITE = $(SITE)
 
-demo: env  ## the whole loop without a browser (FACT=france-capital OUT=out/demo; FULL=1 asks all controls)
+demo: env  ## the whole loop without a browser (FACT=france-capital OUT=out/demo; FULL=1 asks everything)
 	@$(PY) -m workbench.cli demo --fact "$(FACT)" --out "$(OUT)" $(if $(FULL),--full)
 
 check: env  ## format, lint and types, without running anything

@@ -7,9 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-CONTROLS = 40
-"""That the demo asks unless told otherwise: of several hundred known test facts enough for an interval."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Expected errors are printed in one line, without a traceback."""
@@ -44,15 +41,17 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--fact", default="france-capital", help="a fact id (default: %(default)s)")
     demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write (default: %(default)s)")
     demo.add_argument("--recipe", default="unlearn-then-learn", help="a built-in recipe (default: %(default)s)")
-    asked = demo.add_mutually_exclusive_group()
-    asked.add_argument(
+    demo.add_argument(
         "--max-controls",
         type=_positive,
-        default=CONTROLS,
         metavar="N",
-        help="draw at most so many controls, and at most so many neighbours (default: %(default)s)",
+        help="draw at most so many controls, and at most so many neighbours (default: 30; all with --full)",
     )
-    asked.add_argument("--full", action="store_true", help="ask all known controls and neighbours: takes longer")
+    demo.add_argument(
+        "--full",
+        action="store_true",
+        help="ask every stage everything: training, reversed and two-hop questions, ordinary text (takes longer)",
+    )
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
 
@@ -97,8 +96,8 @@ def _facts(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from workbench.demo import run_demo
 
-    most = None if args.full else args.max_controls
-    run_demo(args.fact, args.out, recipe=args.recipe, max_controls=most, seed=args.seed)
+    settings = {"recipe": args.recipe, "max_controls": args.max_controls, "seed": args.seed, "full": args.full}
+    run_demo(args.fact, args.out, **settings)
     return 0
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
@@ -18,6 +16,7 @@ from workbench.facts.known import known_facts, load_facts
 from workbench.files.atomic import write_bytes
 from workbench.models.bundled import bundled_file
 from workbench.models.load import LoadedModel, load_model
+from workbench.pace import Pace
 from workbench.plots.report_sections import Loop, rates_table, write_loop_page
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
@@ -33,112 +32,25 @@ WORDS = {
     "report": "writing the report",
 }
 """The parts of the demo."""
-LENGTHS = {"trace": 2.0, "attribute": 2.0, "select": 20.0, "step": 2.5, "evaluate": 10.0, "prompt": 0.2, "report": 2.0}
-"""How long the parts take relative to each other, a step of a fit and a control among them: seconds of one run
-(``benchmarks/first_run.py``). How fast it goes is measured anew in every run."""
-CLEAR = "\r\x1b[K"
-"""To the beginning of a terminal's line, and clear it."""
-CONTROLS_GUESSED = 300
-"""Controls and neighbours of a fact where all are asked, before they are counted."""
+CONTROLS = 30
+"""That are drawn, and at most so many neighbours, unless all are asked for."""
+LENGTHS = {"trace": 5.0, "attribute": 1.0, "select": 57.0, "step": 4.5, "model": 8.0, "prompt": 0.25, "report": 4.0}
+"""How long the parts take relative to each other, a step of a fit among them, and of an evaluation a model and what it
+is asked. How fast it goes is measured in every run."""
+ALL_ASKED = 350
+"""What a model is asked where everything is, before it is counted."""
 
 
-class Pace:
-    """Says on a stream what is being done, and how long the rest takes: as long as the work so far, for the work left.
-
-    On a terminal it is one line that is written over and goes in the end; else a line a part, and one now and then.
-
-    Args:
-        lengths: The parts in order, with how long each takes relative to the others.
-        stream: Where it is said.
-        clock: Gives seconds.
-
-    Attributes:
-        seconds: What each part that is done took.
-    """
-
-    def __init__(
-        self,
-        lengths: Mapping[str, float],
-        stream: TextIO | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self.lengths = dict(lengths)
-        self.seconds: dict[str, float] = {}
-        self._stream, self._clock = sys.stderr if stream is None else stream, clock
-        self._began = self._part_began = clock()
-        self._part, self._told = "", -math.inf
-
-    def __enter__(self) -> Pace:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-        if self._live:
-            self._stream.write(CLEAR)
-            self._stream.flush()
-
-    def begin(self, name: str, length: float | None = None) -> None:
-        """Go on to a part, which ends the one before. Parts before it that never began are left out; one with a length
-        comes on top."""
-        self._end()
-        before = [*self.lengths][: [*self.lengths].index(name)] if name in self.lengths else []
-        for skipped in set(before) - set(self.seconds):
-            del self.lengths[skipped]
-        if length is not None:
-            self.lengths[name] = length
-        self._part, self._part_began = name, self._clock()
-        self._tell(0.0, "", always=True)
-
-    def _end(self) -> None:
-        if self._part:
-            self.seconds[self._part] = self._clock() - self._part_began
-            self._part = ""
-
-    def at(self, fraction: float, words: str = "") -> None:
-        """Say how far the part is, from 0 to 1, and in words."""
-        self._tell(fraction, words)
-
-    def left(self, fraction: float) -> float | None:
-        """Seconds that the rest takes at the speed so far, at this fraction of the part; None while nothing is done."""
-        done = sum(self.lengths[name] for name in self.seconds) + fraction * self.lengths[self._part]
-        if not done:
-            return None
-        return (self._clock() - self._began) * (sum(self.lengths.values()) - done) / done
-
-    @property
-    def _live(self) -> bool:
-        return self._stream.isatty()
-
-    def _tell(self, fraction: float, words: str, *, always: bool = False) -> None:
-        now = self._clock()
-        if not always and now - self._told < (0.2 if self._live else 15):
-            return
-        self._told = now
-        left = self.left(fraction)
-        rest = "" if left is None else f", about {duration(left)} left"
-        of = f"[{len(self.seconds) + 1}/{len(self.lengths)}] {WORDS[self._part]}"
-        line = f"{of}{f' ({words})' if words else ''}{rest}"
-        self._stream.write(f"{CLEAR}{line}" if self._live else f"{line}\n")
-        self._stream.flush()
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words, to five seconds from ten on: more would only flicker."""
-    whole = math.ceil(seconds)
-    if whole > 10:
-        whole = 5 * math.ceil(seconds / 5)
-    return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60} s"
-
-
-def lengths_of(recipe: BaseRecipe, max_controls: int | None) -> dict[str, float]:
+def lengths_of(recipe: BaseRecipe, max_controls: int | None, full: bool) -> dict[str, float]:
     """The parts of a run with how long they take relative to each other."""
-    prompts = CONTROLS_GUESSED if max_controls is None else max_controls
+    prompts = ALL_ASKED if max_controls is None else 2 * max_controls
+    models = 1 + (len(recipe.stage_names) if full else 1)
     return {
         "trace": LENGTHS["trace"],
         "attribute": LENGTHS["attribute"],
         "select": LENGTHS["select"],
         "fit": LENGTHS["step"] * max(sum(recipe.stage_steps), 1),
-        "evaluate": LENGTHS["evaluate"] + LENGTHS["prompt"] * prompts,
+        "evaluate": models * (LENGTHS["model"] + LENGTHS["prompt"] * prompts),
         "report": LENGTHS["report"],
     }
 
@@ -178,22 +90,88 @@ class _FollowedAnswers(Answering):
         return super().replies(model, asks, progress, **options)
 
 
-def code_for(fact: Fact, recipe: BaseRecipe, max_controls: int | None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """How much of an edit is evaluated.
+
+    Args:
+        max_controls: As in ``evaluate``.
+        full: Everything of every stage; else the base and the last stage, with two of the training questions (they are
+            in no rate of the table), and without the reversed and two-hop questions and ordinary text.
+    """
+
+    max_controls: int | None
+    full: bool
+
+    @classmethod
+    def of(cls, max_controls: int | None, full: bool) -> Asked:
+        """With the default number of controls: all where everything is asked, else ``CONTROLS``."""
+        return cls(max_controls=CONTROLS if max_controls is None and not full else max_controls, full=full)
+
+    def stages(self, edit: Edit) -> list[str]:
+        """The stages that are evaluated, besides the base."""
+        return [*edit.stage_names] if self.full else [*edit.stage_names[-1:]]
+
+    def fact(self, fact: Fact) -> Fact:
+        """The fact with the questions that are asked."""
+        return fact if self.full else replace(fact, paraphrases=fact.paraphrases[:1])
+
+    def code(self, stages: Sequence[str], seed: int) -> str:
+        """The Python that evaluates."""
+        if self.full:
+            options = f"max_controls={self.max_controls}, collateral=True, seed={seed}"
+            return f"report = wb.evaluate(model, edit=edit, {options})\n"
+        return (
+            "asked = dataclasses.replace(fact, paraphrases=fact.paraphrases[:1])  # two of the training questions\n"
+            f"report = wb.evaluate(model, asked, edit=edit, stages={list(stages)}, max_controls={self.max_controls}, "
+            f"seed={seed})\n"
+        )
+
+    def words(self, report: EvalReport, edit: Edit, known: int) -> str:
+        """What was asked of what there is, in words.
+
+        Args:
+            report: The evaluation.
+            edit: The edit.
+            known: How many controls there are.
+        """
+        asked = len({row.fact_id for row in report.rows if row.group == "control"})
+        drawn = (
+            f"{asked} of {known} known test facts, drawn by seed" if asked < known else f"all {known} known test facts"
+        )
+        words = f"Controls: {drawn}."
+        if self.full:
+            return words
+        left_out = [stage for stage in edit.stage_names if stage not in report.stages]
+        stages = f"the stage {', '.join(left_out)}, " if left_out else ""
+        return (
+            f"{words} Left out in this short form: {stages}all but two of the training questions, reversed and two-hop "
+            "questions, ordinary text (--full asks all of it)."
+        )
+
+
+def code_for(fact: Fact, recipe: BaseRecipe, asked: Asked, stages: Sequence[str]) -> str:
     """The Python that repeats the demo."""
+    first = "" if asked.full else "import dataclasses\n\n"
     return (
-        "import workbench as wb\n\n"
+        f"{first}import workbench as wb\n\n"
         "model = wb.load_model()\n"
         f"fact = wb.load_facts()[{fact.id!r}]\n"
         "trace = wb.causal_trace(model, fact, corruption='swap', metric='logit_diff')\n"
         "maps = wb.attribute(model, fact, unit=('head', 'mlp', 'neuron'))\n"
         f"edit = wb.rewrite(model, fact, recipe=wb.Recipe.named({recipe.name!r}, seed={recipe.seed}))\n"
-        "probabilities = wb.answer_probabilities(model, fact, edit=edit)\n"
-        f"report = wb.evaluate(model, edit=edit, max_controls={max_controls}, collateral=True, seed={recipe.seed})\n"
+        "probabilities = wb.answer_probabilities(model, fact, edit=edit)\n" + asked.code(stages, recipe.seed)
     )
 
 
 def run_demo(
-    fact_id: str, out: Path, *, recipe: str = "unlearn-then-learn", max_controls: int | None = None, seed: int = 0
+    fact_id: str,
+    out: Path,
+    *,
+    recipe: str = "unlearn-then-learn",
+    max_controls: int | None = None,
+    seed: int = 0,
+    full: bool = False,
 ) -> EvalReport:
     """Run the loop on the bundled model and write ``edit/``, ``report.json`` and ``report.html`` into a folder.
 
@@ -201,8 +179,10 @@ def run_demo(
         fact_id: A bundled fact that the model knows.
         out: The folder; made if it is not there.
         recipe: A built-in recipe's name.
-        max_controls: Draw at most so many controls, and at most so many neighbours; None for all.
+        max_controls: Draw at most so many controls, and at most so many neighbours; None for ``CONTROLS``, or for all
+            with ``full``.
         seed: Of the fit and the draw.
+        full: Evaluate every stage, and all that ``evaluate`` can ask (see ``Asked``). The edit is the same.
 
     Raises:
         KeyError: An unknown fact id, with near matches.
@@ -212,13 +192,14 @@ def run_demo(
     """
     fact = load_facts()[fact_id]
     settings = Recipe.named(recipe, seed=seed)
+    asked = Asked.of(max_controls, full)
     bundled_file()
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is an error now, not after minutes of work
     model = load_model()
     print(model)
     print(f"Fact {fact.id}: {fact.question} {fact.answer} -> {fact.target}\n", flush=True)
-    with Pace(lengths_of(settings, max_controls)) as pace:
-        loop = _run(model, fact, settings, max_controls, pace)
+    with Pace(lengths_of(settings, asked.max_controls, full), WORDS) as pace:
+        loop = _run(model, fact, settings, asked, pace)
         pace.begin("report")
         loop.edit.save(out / "edit")
         write_loop_page(loop, out / "report.html")
@@ -228,7 +209,7 @@ def run_demo(
     return loop.report
 
 
-def _run(model: LoadedModel, fact: Fact, recipe: BaseRecipe, max_controls: int | None, pace: Pace) -> Loop:
+def _run(model: LoadedModel, fact: Fact, recipe: BaseRecipe, asked: Asked, pace: Pace) -> Loop:
     """Everything that is computed. Arguments as in ``run_demo``."""
     pace.begin("trace")
     trace = causal_trace(model, fact, corruption="swap", metric="logit_diff", progress=False)
@@ -237,12 +218,15 @@ def _run(model: LoadedModel, fact: Fact, recipe: BaseRecipe, max_controls: int |
     pace.begin("select")
     edit = rewrite(model, fact, recipe=recipe, on_step=_FollowedFit(pace, recipe), progress=False)
     pace.begin("evaluate")
+    stages = asked.stages(edit)
     report = evaluate(
         model,
+        asked.fact(fact),
         edit=edit,
-        max_controls=max_controls,
-        answering=_FollowedAnswers(model, pace, 1 + len(edit.stages)),
-        collateral=True,
+        stages=stages,
+        max_controls=asked.max_controls,
+        answering=_FollowedAnswers(model, pace, 1 + len(stages)),
+        collateral=asked.full,
         seed=recipe.seed,
         progress=False,
     )
@@ -253,21 +237,16 @@ def _run(model: LoadedModel, fact: Fact, recipe: BaseRecipe, max_controls: int |
         edit=edit,
         probabilities=answer_probabilities(model, fact, edit=edit),
         report=report,
-        code=code_for(fact, recipe, max_controls),
-        sample=sample_words(model, edit, report),
+        code=code_for(fact, recipe, asked, stages),
+        sample=asked.words(report, edit, n_controls(model, edit)),
     )
 
 
-def sample_words(model: LoadedModel, edit: Edit, report: EvalReport) -> str:
-    """How many of the known controls were asked, in words."""
+def n_controls(model: LoadedModel, edit: Edit) -> int:
+    """How many known test facts there are beside an edit."""
     pool = load_facts()
     touched = [*edit.facts, *(fact for fact in pool if fact.id in edit.retain_ids)]
-    known = len(known_facts(model, pool.without(touched).filter(split="test"), progress=False))
-    asked = len({row.fact_id for row in report.rows if row.group == "control"})
-    drawn = (
-        f"{asked} of the {known} known test facts, drawn by seed" if asked < known else f"all {known} known test facts"
-    )
-    return f"Controls: {drawn}."
+    return len(known_facts(model, pool.without(touched).filter(split="test"), progress=False))
 
 
 def _tell(loop: Loop, seconds: Mapping[str, float], out: Path) -> None:
@@ -279,7 +258,7 @@ def _tell(loop: Loop, seconds: Mapping[str, float], out: Path) -> None:
     print(f"\n{sum(seconds.values()):.0f} s. Wrote {out / 'edit'}, {out / 'report.json'} and {out / 'report.html'}.")
     print(
         f"Next: open {out / 'report.html'} in a browser; `workbench lab` (or `make lab`) is the same by clicking, "
-        "`--full` asks all controls, `--fact` takes another fact (`workbench facts` lists them)."
+        "`--full` asks everything, `--fact` takes another fact (`workbench facts` lists them)."
     )
 
 

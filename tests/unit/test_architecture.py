@@ -25,7 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probing": GROUND | set(COMPUTE),
     "comparing": GROUND | set(COMPUTE),
     "widgets": GROUND | set(COMPUTE) | {"plots", "probing", "comparing"},
-    "demo": GROUND | set(COMPUTE) | {"plots"},
+    "pace": set(),
+    "demo": GROUND | set(COMPUTE) | {"plots", "pace"},
     "lab": {"files", "models"},
     "cli": GROUND | set(COMPUTE) | {"plots", "demo", "lab"},
 }

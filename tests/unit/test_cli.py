@@ -35,18 +35,22 @@ def test_a_number_of_controls_that_is_none_is_refused(
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("options", "most"), [([], cli.CONTROLS), (["--max-controls", "7"], 7), (["--full"], None)])
-def test_how_many_controls_the_demo_asks(options: list[str], most: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("options", "most", "full"),
+    [
+        ([], None, False),
+        (["--max-controls", "7"], 7, False),
+        (["--full"], None, True),
+        (["--full", "--max-controls", "7"], 7, True),
+    ],
+)
+def test_how_much_the_demo_asks(
+    options: list[str], most: int | None, full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: dict[str, Any] = {}
     monkeypatch.setattr("workbench.demo.run_demo", lambda *given, **settings: asked.update(settings))
     assert cli.main(["demo", *options]) == 0
-    assert asked["max_controls"] == most
-
-
-def test_both_numbers_of_controls_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["demo", "--full", "--max-controls", "7"])
-    assert "not allowed with" in capsys.readouterr().err
+    assert (asked["max_controls"], asked["full"]) == (most, full)
 
 
 def test_without_the_bundled_model_the_demo_says_the_one_command(

@@ -300,17 +300,24 @@ def _spans(flat: str, names: tuple[str, ...], case_sensitive: bool) -> list[tupl
         if not flat_name:
             continue
         exact = case_sensitive or (flat_name.casefold() in _FUNCTION_WORDS and not flat_name.islower())
-        pattern = _pattern(flat_name if exact else flat_name.casefold())
-        for match in pattern.finditer(flat if exact else folded):
+        sought, within = (flat_name, flat) if exact else (flat_name.casefold(), folded)
+        if not all(part in within for part in _parts(sought)):  # quicker than to compile what cannot match
+            continue
+        for match in _pattern(sought).finditer(within):
             if not exact or _is_symbol(flat, match.start(), match.end()):
                 found.append(match.span())
     return found
 
 
+def _parts(name: str) -> list[str]:
+    """What of a name stands in every text that names it: what is between its spaces and hyphens."""
+    return [part for part in re.split(r"[\s\-]+", name) if part] or [name]
+
+
 @lru_cache(maxsize=4096)
 def _pattern(name: str) -> re.Pattern[str]:
     """A name between word boundaries; spaces and hyphens inside it match each other and take markdown along."""
-    parts = [re.escape(p) for p in re.split(r"[\s\-]+", name) if p] or [re.escape(name)]
+    parts = [re.escape(part) for part in _parts(name)]
     first, last = name[0], name[-1]
     left = right = ""
     if first.isalnum() and not _NO_SPACES.match(first):

@@ -152,7 +152,8 @@ class Loop:
 
 def rates_table(report: EvalReport) -> pd.DataFrame:
     """The report's rates in words, one column per stage."""
-    table = report.summary().loc[[name for name in RATES if name not in NOT_SHOWN]]
+    summary = report.summary()
+    table = summary.loc[[name for name in RATES if name not in NOT_SHOWN and name in summary.index]]
     words = {name: rule.words for name, rule in RATES.items()}
     return table.rename(index=words).rename_axis("rate (95% interval, n)")
 
