@@ -82,7 +82,8 @@ browser: env docs  ## the panels and the docs in a real browser
 notebooks: env  ## the stored notebooks give the stored outputs
 	@$(PYTEST) $(NBVAL) notebooks
 
-test: check docs  ## everything that CI runs, by two workers; pytest comes last
+test: env  ## everything that CI runs, two things at a time; pytest comes last
+	@$(MAKE) --no-print-directory -j2 check docs
 	@$(PYTEST) $(NBVAL) $(TESTS)
 
 bench: env  ## measure the claims of the README
