@@ -24,11 +24,14 @@ endef
 export CHECK_SPACE
 
 TESTS := $(wildcard tests notebooks)
-PYTEST := $(PY) -m pytest --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg \
+WORKERS ?= 2
+NBVAL := --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg \
 	--nbval-cell-timeout=900 --nbval-kernel-startup-timeout=120
+# A file stays with its worker: its tests share what is made once, and a notebook is one kernel.
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help env lab demo check docs test bench format clean
+.PHONY: help env lab demo check docs unit model browser notebooks test bench format clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -50,8 +53,8 @@ $(STAMP): pyproject.toml constraints.txt workbench/__init__.py
 lab: env  ## JupyterLab on the start notebook
 	@$(PY) -m workbench.cli lab
 
-demo test bench: export HF_HUB_OFFLINE = 1
-test: export WORKBENCH_SITE = $(SITE)
+demo unit model browser notebooks test bench: export HF_HUB_OFFLINE = 1
+browser test: export WORKBENCH_SITE = $(SITE)
 
 demo: env  ## the whole loop without a browser (FACT=france-capital OUT=out/demo; FULL=1 asks everything)
 	@$(PY) -m workbench.cli demo --fact "$(FACT)" --out "$(OUT)" $(if $(FULL),--full)
@@ -67,8 +70,21 @@ docs: env  ## the docs site in site/, every link checked; open site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet --site-dir $(SITE)
 	@$(PY) -m docsite.check $(SITE)
 
-test: check docs  ## everything that CI runs; pytest comes last
-	@$(PYTEST) $(TESTS)
+unit: env  ## the tests that need neither the bundled model nor a browser
+	@$(PYTEST) -m "not model and not browser" tests
+
+model: env  ## the tests on the bundled model that need no browser
+	@$(PYTEST) -m "model and not browser" tests
+
+browser: env docs  ## the panels and the docs in a real browser
+	@$(PYTEST) -m browser tests
+
+notebooks: env  ## the stored notebooks give the stored outputs
+	@$(PYTEST) $(NBVAL) notebooks
+
+test: env  ## everything that CI runs, two things at a time; pytest comes last
+	@$(MAKE) --no-print-directory -j2 check docs
+	@$(PYTEST) $(NBVAL) $(TESTS)
 
 bench: env  ## measure the claims of the README
 	@$(PY) -m benchmarks

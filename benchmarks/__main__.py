@@ -15,6 +15,7 @@ from benchmarks import (
     frontier,
     paper,
     quickstart,
+    readme,
     soft_forgetting,
     speed_fit,
     speed_trace,
@@ -30,6 +31,7 @@ if __name__ == "__main__":
     speed_trace.main([*rounded, "--only", "lens", "heads", "loop"])
     for part in (
         quickstart,
+        readme,
         first_run,
         speed_fit,
         clicks,

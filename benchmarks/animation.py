@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import FloatRect, Locator, ViewportSize, expect
 
@@ -32,7 +34,7 @@ COLOURS = 255
 MOST_BYTES = 1_000_000
 CELL = """import workbench as wb
 
-app = wb.Workbench(wb.load_model(), fact="france-capital")
+app = wb.Workbench(wb.load_model())
 app"""
 Place = tuple[float, float]
 PICKED = {"L23H4": (23, 4), "L29H1": (29, 1), "L23H1": (23, 1), "L23H0": (23, 0)}
@@ -124,6 +126,7 @@ def beside_its_words(control: Locator) -> Place:
 
 def play(film: Film) -> None:
     """From the fact to the comparison."""
+    expect(panel(film.page).get_by_text("Traced token:")).to_be_visible(timeout=120_000)
     film.shoot("One cell. Choose a fact: the capital of France is Paris.", 1.8)
     click(film)
     edit(film)
@@ -193,30 +196,40 @@ def join(frames: Sequence[Frame]) -> bytes:
         ValueError: Their sizes differ: what is not in sight is not in a picture.
     """
     pictures = [Image.open(io.BytesIO(frame.png)).convert("RGB") for frame in frames]
-    sizes = {picture.size for picture in pictures}
-    if len(sizes) != 1:
+    if len(sizes := {picture.size for picture in pictures}) != 1:
         raise ValueError(f"All frames must have one size, got {sorted(sizes)}: make the page higher.")
-    ((width, height),) = sizes
-    everything = Image.new("RGB", (width, height * len(pictures)))
-    for place, picture in enumerate(pictures):
-        everything.paste(picture, (0, height * place))
-    palette = palette_of(everything)
-    first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    pixels = np.stack([np.asarray(picture) for picture in pictures])
+    palette, indices = in_few_colours(pixels.reshape(-1, 3))
+    first, *others = (Image.fromarray(picture, "P") for picture in indices.reshape(pixels.shape[:3]))
+    for picture in (first, *others):
+        picture.putpalette(palette.tobytes())
     out = io.BytesIO()
     durations = [round(1000 * frame.seconds) for frame in frames]
     first.save(out, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=False)
     return out.getvalue()
 
 
-def palette_of(picture: Image.Image) -> Image.Image:
-    """A palette for a picture: its most frequent colours as they are, so that white stays white, and means of all."""
-    counted = picture.getcolors(picture.width * picture.height)
-    assert counted is not None
-    exact = [colour for _, colour in sorted(counted, reverse=True)[: COLOURS // 2]]
-    means = picture.quantize(COLOURS - len(exact), dither=Image.Dither.NONE).getpalette() or []
-    palette = Image.new("P", (1, 1))
-    palette.putpalette([*(value for colour in exact for value in colour), *means][: 3 * COLOURS])  # type: ignore[union-attr]
-    return palette
+def in_few_colours(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A palette, and the place in it of each pixel's nearest colour.
+
+    The most frequent colours are in it as they are, so that white stays white and a line does not flicker; the rest are
+    means of all others.
+
+    Args:
+        pixels: [n, 3].
+
+    Returns:
+        The palette [colours, 3] and places [n].
+    """
+    colours, place, count = np.unique(pixels @ np.array([65536, 256, 1]), return_inverse=True, return_counts=True)
+    colours = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8)
+    order = np.argsort(-count, kind="stable")
+    palette, rare = colours[order[: COLOURS // 2]], colours[order[COLOURS // 2 :]]
+    if len(rare):
+        means = Image.fromarray(rare[None]).quantize(COLOURS - len(palette), dither=Image.Dither.NONE)
+        palette = np.concatenate([palette, np.array(means.getpalette(), dtype=np.uint8).reshape(-1, 3)])[:COLOURS]
+    nearest = [np.abs(palette.astype(int) - colour).sum(1).argmin() for colour in colours.astype(int)]
+    return palette, np.array(nearest, dtype=np.uint8)[place.reshape(-1)]
 
 
 def main(file: Path) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,9 @@ class Paper:
         )
         gates = edit.selection.n_parameters(self.model)
         trained = str(edit.selection) if selection is not None else f"{len(edit.selection)} neurons"
-        report.provenance["benchmark"] = self.settings(selection, recipe)
-        report.provenance["code"] = code.to_dict()
+        made_by = {"benchmark": self.settings(selection, recipe), "code": code.to_dict()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        report.save(path)
+        replace(report, provenance={**report.provenance, **made_by}).save(path)
         return {"selection": trained, "gates": gates, "recipe": recipe.to_dict(), "s": seconds}
 
 

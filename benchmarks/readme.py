@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
+from benchmarks.lib.code import code_of
 from workbench.files.atomic import write_bytes
 from workbench.files.user_cache import cache_folder
 
@@ -41,13 +42,13 @@ def ten_lines(text: str) -> tuple[str, str]:
 
 
 def printed(script: str) -> str:
-    """What a script prints, run in an empty folder. Progress bars go elsewhere and are left out."""
+    """What a script prints, run in an empty folder, without spaces at the ends of lines. Progress bars go elsewhere."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", script], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True
         )
-    return done.stdout
+    return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
 
 
 def size(folder: Path) -> int:
@@ -63,8 +64,11 @@ def size(folder: Path) -> int:
 def main() -> None:
     """Run, measure, print, write."""
     script, shown = ten_lines(README.read_text(encoding="utf-8"))
+    code = code_of(__file__)
     wb.load_model()  # converted, if it is not yet
     result: dict[str, Any] = {
+        "code": code.to_dict(),
+        "script": script,
         "printed": printed(script),
         "environment_gb": round(size(Path(sys.prefix)) / 1e9, 2),
         "cache_gb": round(size(cache_folder()) / 1e9, 2),

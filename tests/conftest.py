@@ -42,9 +42,6 @@ CHROMIUM_ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Kept in the notebooks, not compared: pictures carry unrounded numbers (the tables beside them are compared), and
-# warnings on stderr name paths.
-NOT_COMPARED = ("application/vnd.plotly.v1+json", "application/vnd.jupyter.widget-state+json", "stderr")
 
 
 @pytest.fixture(scope="session")
@@ -91,11 +88,3 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if os.environ.get("WORKBENCH_REQUIRE_BROWSER") == "1":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell nbval what not to compare."""
-    for item in items:
-        notebook: Any = item.parent
-        if notebook is not None and hasattr(notebook, "skip_compare"):
-            notebook.skip_compare = tuple(dict.fromkeys((*notebook.skip_compare, *NOT_COMPARED)))

@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from typing import Any
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page
+from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
+from tests.browser.profile import SPOILED, Profile
 from workbench.lab import SETTINGS as LAB_SETTINGS
 
 TOKEN = "e2e"
@@ -36,6 +38,12 @@ SETTINGS = {
     },
     "@jupyterlab/docmanager-extension:plugin": {"autosave": False},
 }
+FAILED = pytest.StashKey[bool]()
+# Whether a notebook is open; close what else is.
+OPEN = "(path) => [...jupyterapp.shell.widgets('main')].some((one) => one.context?.path === path)"
+ALONE = """(path) => {
+  for (const one of [...jupyterapp.shell.widgets('main')]) if (one.context?.path !== path) one.dispose();
+}"""
 # Runs code in the notebook's kernel and returns what it prints.
 EXECUTE = """async ([path, code]) => {
   const widget = [...jupyterapp.shell.widgets('main')].find((one) => one.context && one.context.path === path);
@@ -67,10 +75,16 @@ class Notebook:
         self.patience = 5.0  # seconds
 
     def open(self) -> None:
-        """Open it in an otherwise empty JupyterLab, and wait for its kernel."""
-        # Its own workspace, or the tabs of the last test come back.
-        space = re.sub(r"\W", "-", f"{self.path}-{time.monotonic_ns()}")
-        self.page.goto(f"{self.lab.url}/lab/workspaces/{space}/tree/{self.path}?token={TOKEN}")
+        """Open it in an otherwise empty JupyterLab, and wait for its kernel. Where it is open already, the page is
+        loaded anew."""
+        in_lab = self.page.url.startswith(f"{self.lab.url}/lab")
+        if in_lab and not self.page.evaluate(OPEN, self.path):
+            self.command("docmanager:open", path=self.path, factory="Notebook")
+            self.page.evaluate(ALONE, self.path)
+        else:
+            # Its own workspace, or the tabs of the last test come back.
+            space = re.sub(r"\W", "-", f"{self.path}-{time.monotonic_ns()}")
+            self.page.goto(f"{self.lab.url}/lab/workspaces/{space}/tree/{self.path}?token={TOKEN}")
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
@@ -119,19 +133,17 @@ class Notebook:
 
     def restart_kernel(self) -> None:
         """A fresh kernel, without asking."""
-        self.page.evaluate(
-            """(path) => [...jupyterapp.shell.widgets('main')].find((one) => one.context && one.context.path === path)
-            .context.sessionContext.session.kernel.restart()""",
-            self.path,
-        )
+        self._of_session("session.kernel.restart()")
 
     def shut_down_kernel(self) -> None:
         """End the kernel, as after closing the laptop for a night."""
-        self.page.evaluate(
-            """(path) => [...jupyterapp.shell.widgets('main')].find((one) => one.context && one.context.path === path)
-            .context.sessionContext.shutdown()""",
-            self.path,
-        )
+        self._of_session("shutdown()")
+
+    def _of_session(self, what: str) -> None:
+        """Call a method of the notebook's session. JupyterLab may go on to ask the kernel that was there before: no
+        other test gets this page."""
+        find = "[...jupyterapp.shell.widgets('main')].find((one) => one.context && one.context.path === path)"
+        self.page.evaluate(f"(path) => {{ {SPOILED} return {find}.context.sessionContext.{what}; }}", self.path)
 
     def save(self) -> None:
         """Save the file, with the state of its widgets."""
@@ -202,51 +214,74 @@ def serve(home: Path, folder: Path) -> Iterator[Lab]:
             process.wait()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """JupyterLab on an empty folder."""
     with serve(tmp_path_factory.mktemp("jupyter"), tmp_path_factory.mktemp("notebooks")) as running:
         yield running
 
 
-@pytest.fixture
-def context(browser: Browser, lab: Lab) -> Iterator[BrowserContext]:
-    """A fresh profile, 1100 pixels wide. Fails on a request to another host and on any uncaught error of a page."""
-    context = browser.new_context(viewport={"width": 1100, "height": 900})
-    context.set_default_timeout(20_000)
-    errors: list[str] = []
-    strangers: list[str] = []
-    allowed = (f"{lab.url}/", f"{lab.url.replace('http', 'ws')}/", "data:", "blob:", "about:")
+@pytest.fixture(scope="session")
+def end_kernels(lab: Lab) -> Iterator[Callable[[], None]]:
+    """Ends all kernels that run now. It takes each of them seconds to go: the next test does not wait for that."""
+    asked: set[str] = set()
 
-    def watch(page: Page) -> None:
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", refuse)
-        page.on("websocket", lambda socket: note(socket.url))
+    def end() -> None:
+        for one in _api(lab, "sessions"):
+            if one["id"] not in asked:
+                asked.add(one["id"])
+                ending.append(threads.submit(_api, lab, f"sessions/{one['id']}", "DELETE"))
 
-    def refuse(dialog: Dialog) -> None:
-        errors.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
+    ending: list[Future[Any]] = []
+    with ThreadPoolExecutor(2) as threads:
+        yield end
+        for one in ending:
+            one.result()
 
-    def note(url: str) -> None:
-        if not url.startswith(allowed):
-            strangers.append(url)
 
-    context.on("page", watch)
-    context.on("request", lambda request: note(request.url))
-    yield context
-    for one in context.pages:
-        one.close(run_before_unload=False)
-    context.close()
-    for kernel in _api(lab, "sessions"):
-        _api(lab, f"sessions/{kernel['id']}", "DELETE")
-    assert not strangers, f"requests to another host: {strangers}"
-    assert not errors, f"errors in the page: {errors}"
+@pytest.fixture(scope="session")
+def profiles() -> Iterator[list[Profile]]:
+    """The profile that the next test gets, if there is one."""
+    kept: list[Profile] = []
+    yield kept
+    for one in kept:
+        one.close()
 
 
 @pytest.fixture
-def page(context: BrowserContext) -> Page:
-    """A page of `context`."""
-    return context.new_page()
+def profile(
+    browser: Browser, lab: Lab, profiles: list[Profile], end_kernels: Callable[[], None], request: pytest.FixtureRequest
+) -> Iterator[Profile]:
+    """A profile as new. Fails on a request to another host and on any uncaught error of a page."""
+    profile = profiles.pop() if profiles else Profile(browser, lab.url)
+    yield profile
+    if request.node.stash.get(FAILED, False) or not profile.tidy():
+        profile.close()
+    else:
+        profiles.append(profile)
+    end_kernels()
+    assert not profile.strangers, f"requests to another host: {profile.strangers}"
+    assert not profile.errors, f"errors in the page: {profile.errors}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep whether a test failed, for its fixtures."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def context(profile: Profile) -> BrowserContext:
+    """The profile's pages."""
+    return profile.context
+
+
+@pytest.fixture
+def page(profile: Profile) -> Page:
+    """A page of the profile, with nothing open in it."""
+    return profile.page
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def served(site: Path) -> Iterator[str]:  # noqa: F811
     """The address of a server of the site."""
 
     class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))

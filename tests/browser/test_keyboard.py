@@ -125,6 +125,7 @@ VBox([alone, panel])
 def test_a_map_alone_and_in_a_panel_by_keyboard(run_notebook: Run, page: Page) -> None:
     """The map's own keys, beside the panel's; and the keys that are the notebook's in a panel too."""
     notebook = run_notebook("first = 1", SMALL, "last = 3")
+    before: dict[str, Any] = {}
     for i, name in enumerate(("alone", "inside")):
         page.locator(".hg-cells").nth(i).click(position={"x": 5, "y": 5})
         notebook.wait_for(f"{name}.selected", [[0, 0]])

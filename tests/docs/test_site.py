@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup, Tag
 from docsite import api
 from docsite.check import problems
 from docsite.file_table import PACKAGE
+from docsite.links import ROOT
 from docsite.notebooks import FIGURES, NOTEBOOKS, PLOTLY
 
 
@@ -89,7 +90,10 @@ def test_the_architecture_page_has_every_file_and_its_picture(site: Path) -> Non
 
 
 def test_pages_of_the_checkout_and_the_command_line_are_there(site: Path) -> None:
-    assert "Unreleased" in page(site / "development/changelog.html").get_text()
+    newest = re.search(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    headings = [heading.get_text().rstrip("¶") for heading in page(site / "development/changelog.html").select("h2")]
+    assert newest is not None
+    assert headings[0] == newest[1]
     assert "Where a new thing goes" in page(site / "development/contributing.html").get_text()
     assert "usage: workbench demo" in page(site / "reference/cli.html").get_text()
 

@@ -44,8 +44,8 @@ assert wb.merge(model, edit, tempfile.mkdtemp() + "/merged")
 
 app = wb.Workbench(model)
 assert app.chooser.fact == fact, "the first that is shown"
-app.chooser.job.wait(60)
-app.picker.compute("heads", "mlps").wait(60)
+app.chooser.job.wait(600)
+app.picker.compute("heads", "mlps").wait(600)
 
 def short(model, fact, *, recipe, **options):
     quick = wb.Recipe(steps=1, retain_size=4, retain_batch_size=2, batch_size=2, draw_back=None)
@@ -76,6 +76,6 @@ def test_nothing_needs_a_network() -> None:
     environment = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
     root = Path(__file__).parents[2]  # where ``tests`` can be imported
     done = subprocess.run(
-        [sys.executable, "-c", OFFLINE], cwd=root, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", OFFLINE], cwd=root, env=environment, capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_every_probe_and_rate_and_recipe_is_named() -> None:
     edits = set(re.findall(r'`"([\w-]+)"`', text_of("concepts/edits.md")))
     assert set(wb.recipes.RECIPES) <= edits
     tracing = set(re.findall(r'`"([\w-]+)"`', text_of("concepts/tracing.md")))
-    assert set(Method.__args__) <= tracing  # type: ignore[attr-defined]
+    assert set(get_args(Method)) <= tracing
 
 
 def test_the_defaults_in_words_are_those_of_the_code() -> None:

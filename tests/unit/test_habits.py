@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -165,7 +166,7 @@ def ci_run(folder: Path, *arguments: str, fails: bool = False) -> subprocess.Com
 
 
 def test_each_lane_is_the_make_target_of_its_name(tmp_path: Path) -> None:
-    assert lanes() == ["check", "unit", "browser", "notebooks", "test"]
+    assert lanes() == ["check", "docs", "unit", "model", "browser", "notebooks", "test"]
     targets = re.findall(r"^([a-z]+):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(lanes()) <= set(targets)
     for lane in lanes():
@@ -173,6 +174,16 @@ def test_each_lane_is_the_make_target_of_its_name(tmp_path: Path) -> None:
         assert done.returncode == 0
         assert done.stdout.splitlines()[-2:] == [f"make {lane}", "=== 1 passed in 0.5s ==="]
     assert ci_run(tmp_path).stdout == ci_run(tmp_path, "test").stdout, "everything, where no lane is named"
+
+
+def test_every_test_is_in_one_lane_at_least() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipes = dict(re.findall(r"^([a-z]+):(?!=)[^\n]*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
+    chosen = [found[1] for lane in lanes() if (found := re.search(r'-m "?([^"]+?)"? tests\n', recipes[lane]))]
+    assert len(chosen) == 3
+    for model, browser in itertools.product((False, True), repeat=2):
+        assert any(eval(marks, {"model": model, "browser": browser}) for marks in chosen), (model, browser)
+    assert "notebooks" in recipes["notebooks"]
 
 
 def test_ci_run_ends_with_the_summary_of_a_failure_too(tmp_path: Path) -> None:

@@ -30,13 +30,16 @@ def folder(tmp_path: Path) -> Path:
         pytest.skip("make is missing")
     path = tmp_path / "ü b" / "check out"
     path.mkdir(parents=True)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, path)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "workbench/__init__.py"):
+        (path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, path / name)
     return path
 
 
 def make(folder: Path, *given: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *given], cwd=folder, capture_output=True, text=True, timeout=60)
+    """Run make there, as from a shell: not as part of the make that runs these tests."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(["make", *given], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
 
 
 # make

@@ -170,7 +170,7 @@ def test_pages_name_files_and_modules_that_exist(page: Path) -> None:
             (file,) = [home for home in homes if home.exists()][:1] or pytest.fail(f"{page.name}: there is no {name}")
             if attribute:
                 assert defined(ast.parse(file.read_text(encoding="utf-8")).body, attribute), f"{name}: {attribute}"
-    for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", text):
+    for link in re.findall(r"\]\((?!\w+:)([^)#]+)[^)]*\)", text):
         assert (page.parent / link).exists(), f"{page.name}: a link to {link}"
     own = {name.removesuffix(".py").replace("/", ".") for name in re.findall(r"<!-- file: (\S+\.py) -->", text)}
     assert [name for name in modules_named(text) if not exists(name) and name not in own] == []

@@ -8,11 +8,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
 import workbench as wb
-from benchmarks.animation import MOST_BYTES, Frame, join
+from benchmarks.animation import MOST_BYTES, Frame, in_few_colours, join
 from benchmarks.edit_quality import PAGE
 from benchmarks.pictures import PICTURES, stored_figure
 from benchmarks.readme import RESULTS, ten_lines
@@ -100,7 +101,9 @@ def test_the_ten_lines_run(tiny: wb.LoadedModel, tmp_path: Path, capsys: pytest.
 
 
 def test_the_output_below_the_ten_lines_was_measured() -> None:
-    assert ten_lines(TEXT)[1] == MEASURED["printed"], "python -m benchmarks.readme prints what belongs there"
+    script, output = ten_lines(TEXT)
+    assert script == MEASURED["script"], "python -m benchmarks.readme runs it"
+    assert output == MEASURED["printed"], "python -m benchmarks.readme prints what belongs there"
 
 
 def test_the_cell_to_click(tiny: wb.LoadedModel) -> None:
@@ -129,7 +132,9 @@ def verdict(value: float, goal: str) -> str:
     """Whether a goal such as "at least 0.95" is reached; empty without one."""
     if not goal:
         return ""
-    side, bound = re.fullmatch(r"at (least|most) ([\d.]+)", goal).groups()  # type: ignore[union-attr]
+    found = re.fullmatch(r"at (least|most) ([\d.]+)", goal)
+    assert found is not None, goal
+    side, bound = found.groups()
     return "yes" if (value >= float(bound) if side == "least" else value <= float(bound)) else "no"
 
 
@@ -196,6 +201,19 @@ def test_frames_are_joined() -> None:
         assert picture.convert("RGB").getpixel((7, 7)) == ImageColor.getrgb(colour)
     with pytest.raises(ValueError, match=r"one size, got \[\(30, 19\), \(30, 20\)\]"):
         join([*frames, Frame(png((30, 19), "white"), 1.0)])
+
+
+def test_frequent_colours_stay_as_they_are() -> None:
+    shades = np.stack([np.arange(256), np.arange(256), 255 - np.arange(256)], axis=1).astype(np.uint8)
+    shades = np.concatenate([shades, shades[:200, ::-1]])
+    white = np.full((5000, 3), 255, dtype=np.uint8)
+    pixels = np.concatenate([white, shades, np.full((40, 3), [18, 50, 79], dtype=np.uint8)])
+    palette, places = in_few_colours(pixels)
+    assert palette.shape == (255, 3)
+    again = palette[places].astype(int)
+    assert (again[:5000] == 255).all()
+    assert (again[-40:] == [18, 50, 79]).all()
+    assert np.abs(again - pixels).sum(1).max() <= 16, "no other colour is far off"
 
 
 def test_pictures_come_from_stored_notebooks() -> None:

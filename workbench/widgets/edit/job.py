@@ -9,6 +9,7 @@ from typing import Any
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.answering import Answering, Ask, Reply
 from workbench.evaluation.evaluate import evaluate
+from workbench.language.generation import MAX_NEW_TOKENS
 from workbench.models.load import LoadedModel
 from workbench.types import BaseRecipe, Edit, EvalReport, FactSet, Selection, Step
 from workbench.types.cancelling import Cancelled
@@ -94,9 +95,16 @@ class StoppableAnswers(Answering):
         super().__init__(base)
         self._cancel, self._stages, self._say, self._asked = cancel, stages, say, 0
 
-    def replies(self, model: LoadedModel, asks: Sequence[Ask], progress: Any = None) -> list[Reply]:
+    def replies(
+        self,
+        model: LoadedModel,
+        asks: Sequence[Ask],
+        progress: Any = None,
+        *,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> list[Reply]:
         if self._cancel.is_set():
             raise Cancelled("Cancelled during the evaluation: the edit is kept on .edit, there is no report.")
         self._asked += 1
         self._say(f"Evaluating: model {self._asked} of {self._stages} answers {len(asks)} prompts.")
-        return super().replies(model, asks, progress)
+        return super().replies(model, asks, progress, max_new_tokens=max_new_tokens)
