@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import threading
 from collections import deque
 from typing import Any
 
@@ -113,6 +114,46 @@ def test_set_values_redraws_in_one_message_and_keeps_what_still_exists() -> None
 
 
 # ------------------------------------------------------------------ selection from Python
+
+
+class Interrupted(HeatGrid):
+    """A grid whose first message takes long: ``meanwhile`` happens while it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__([[0.0]], rows=["L0"], cols=["H0"])
+        self.meanwhile: Any = None
+        self.sent: list[set[str]] = []
+
+    def send_state(self, key: Any = None) -> None:
+        if hasattr(self, "sent"):
+            self.sent.append({key} if isinstance(key, str) else set(key or ()))
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile is not None:
+                meanwhile()
+        super().send_state(key)
+
+
+def test_what_another_thread_changes_while_a_message_is_sent_is_sent_too() -> None:
+    grid, begun, sent = Interrupted(), threading.Event(), threading.Event()
+
+    def change() -> None:
+        with grid.hold_sync():
+            grid.title = "11 of 30"
+            begun.set()
+            assert sent.wait(10)
+
+    thread = threading.Thread(target=change)
+
+    def start() -> None:
+        thread.start()
+        assert begun.wait(10)
+
+    grid.meanwhile = start
+    with grid.hold_sync():
+        grid.unit = "logits"
+    sent.set()
+    thread.join(10)
+    assert any("unit" in one for one in grid.sent) and any("title" in one for one in grid.sent)
 
 
 def test_selection_from_python_is_sorted_and_checked() -> None:

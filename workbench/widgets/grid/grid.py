@@ -8,7 +8,8 @@ The drawing is ``static/grid/``; ``png.py`` draws the same map where no browser 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import anywidget
@@ -229,6 +230,24 @@ class HeatGrid(anywidget.AnyWidget):
             return None
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         return with_picture(data, repr(self), self.to_png()), metadata
+
+    @contextmanager
+    def hold_sync(self) -> Iterator[None]:
+        """Send what changes in a ``with`` block as one message.
+
+        JupyterLab hands messages of widgets to a thread beside the one that runs cells. The method of the base class
+        sends what changed and then forgets it all, with what the other thread has noted meanwhile.
+        """
+        if self._holding_sync:
+            yield
+            return
+        self._holding_sync = True
+        try:
+            yield
+        finally:
+            self._holding_sync = False
+            changed, self._states_to_send = self._states_to_send, set()
+            self.send_state(changed)
 
     def set_state(self, sync_data: dict[str, Any]) -> None:
         """Take a message from the browser. What is not valid changes nothing and is kept on ``.error``."""
