@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from workbench.editing.methods.ia3 import harder
 from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.answering import Answering, Ask, Reply
@@ -20,7 +21,7 @@ from workbench.pace import Pace
 from workbench.plots.report_sections import Loop, rates_table, write_loop_page
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
-from workbench.types import BaseRecipe, Edit, EvalReport, Fact, Step
+from workbench.types import BaseRecipe, Edit, EvalReport, Fact, Step, TrainedRecipe
 
 WORDS = {
     "trace": "tracing the fact, layer by position",
@@ -59,22 +60,24 @@ class _FollowedFit:
     """Tells a pace of the steps of a fit; a second fit begins at the first stage's step 0 again."""
 
     def __init__(self, pace: Pace, recipe: BaseRecipe) -> None:
-        self._pace, self._stages, self._steps = pace, recipe.stage_names, recipe.stage_steps
-        self._fits = 0
+        self._pace, self._recipe, self._fits = pace, recipe, 0
 
     def __call__(self, step: Step) -> None:
-        if step.stage == self._stages[0] and step.step == 0:
+        if step.stage == self._recipe.stage_names[0] and step.step == 0:
             self._fits += 1
             if self._fits == 1:
                 self._pace.begin("fit")
             else:
-                *before, last = self._steps
-                longer = (*before, 2 * last)  # as ``workbench.editing.methods.ia3.harder``
-                self._pace.begin("fit again", self._pace.lengths["fit"] * sum(longer) / sum(self._steps))
-                self._steps = longer
-        at = self._stages.index(step.stage)
-        done = sum(self._steps[:at]) + step.step
-        self._pace.at(done / sum(self._steps), f"{step.stage}, step {step.step} of {self._steps[at]}")
+                self._again()
+        steps, at = self._recipe.stage_steps, self._recipe.stage_names.index(step.stage)
+        done = sum(steps[:at]) + step.step
+        self._pace.at(done / sum(steps), f"{step.stage}, step {step.step} of {steps[at]}")
+
+    def _again(self) -> None:
+        """Go on to a second fit, which takes longer by its steps."""
+        assert isinstance(self._recipe, TrainedRecipe)  # no other is fitted twice
+        steps, self._recipe = sum(self._recipe.stage_steps), harder(self._recipe)
+        self._pace.begin("fit again", self._pace.lengths["fit"] * sum(self._recipe.stage_steps) / steps)
 
 
 class _FollowedAnswers(Answering):
