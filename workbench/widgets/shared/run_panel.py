@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from ipywidgets import HTML, Button, HBox, Widget
+from ipywidgets import HTML, HBox, Widget
 
-from workbench.widgets.shared import markup
+from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.panel import Panel
 from workbench.widgets.shared.run_mark import RunMark
@@ -28,7 +28,6 @@ from workbench.widgets.shared.run_mark import RunMark
 T = TypeVar("T")
 SECONDS_BETWEEN_DRAWINGS = 0.2
 """Progress is drawn at most five times a second: more messages would make the browser wait, not the reader wiser."""
-_ROW = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +69,11 @@ class RunPanel(Panel, Generic[T]):
         self._heading, self._progress, self._note = HTML(), HTML(), HTML()
         self._mark = RunMark()
         words = self.WORDS
-        self._run = Button(description=words.label, icon=words.icon, tooltip=words.tip)
-        if words.bold:
-            self._run.button_style = "primary"
-        self._cancel = Button(description="Cancel", icon="stop", tooltip=words.cancel_tip, disabled=True)
-        self._cancel.layout.display = "none"
+        button = layout.primary if words.bold else layout.quiet_button
+        self._run = button(words.label, icon=words.icon, tooltip=words.tip)
+        self._cancel = layout.quiet_button("Cancel", icon="stop", tooltip=words.cancel_tip)
+        self._cancel.disabled = True
+        layout.show(self._cancel, False)
         self._run.on_click(lambda _: self.run())
         self._cancel.on_click(lambda _: self.cancel())
 
@@ -213,7 +212,7 @@ class RunPanel(Panel, Generic[T]):
 
     def _buttons(self) -> HBox:
         """Run and Cancel, beside them why it cannot start or how long it takes, and the progress."""
-        return HBox([self._run, self._cancel, self._note, self._progress], layout=_ROW)
+        return layout.row(self._run, self._cancel, self._note, self._progress)
 
     def _follow(self, *controls: Widget) -> None:
         """Look again whether a run can start, and whether the results are of other settings, when one of these
@@ -272,7 +271,7 @@ class RunPanel(Panel, Generic[T]):
     def _set_busy(self, busy: bool) -> None:
         self._busy = busy
         self._cancel.disabled = not busy
-        self._cancel.layout.display = None if busy else "none"
+        layout.show(self._cancel, busy)
         self._enable(not busy)
         self._recheck()
 
