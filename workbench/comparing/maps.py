@@ -15,6 +15,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.tracing.corruption import SharedKeywords
+from workbench.tracing.metric import Metric
 from workbench.types import Edit, EffectMap, Fact, FactSet, Form
 from workbench.types.cancelling import Cancelled
 from workbench.types.effect import Corruption
@@ -30,6 +31,7 @@ class MapComparison:
     Args:
         before, after, difference: Of the same places, in units of the same metric.
         stage: The edit's stages up to this one.
+        strength: Of the edit in the map after it.
 
     Example:
         >>> maps = wb.compare_maps(model, edit, corruption="noise", pool=facts)
@@ -43,6 +45,7 @@ class MapComparison:
     after: EffectMap
     difference: EffectMap
     stage: str
+    strength: float = 1.0
 
     @property
     def limit(self) -> float:
@@ -57,9 +60,12 @@ def compare_maps(
     *,
     site: MapSite = "resid",
     stage: str | None = None,
+    strength: float = 1.0,
     corruption: Corruption = "swap",
+    metric: Metric | None = None,
     form: Form | None = None,
     token: Literal["answer", "target"] = "answer",
+    partner: Fact | None = None,
     pool: FactSet | None = None,
     before: EffectMap | None = None,
     cancel: threading.Event | None = None,
@@ -73,7 +79,9 @@ def compare_maps(
         fact: What to trace; the edit's first fact by default.
         site: ``"resid"``, ``"mlp"`` or ``"attn"`` as in ``causal_trace``, or ``"head"`` as in ``attribute``.
         stage: The edit's stages up to this one; None for all.
-        corruption, form, token, pool, progress: As in ``causal_trace``. A swap is one run, noise is ten.
+        strength: Of the edit, as in ``applied``: at 0 both maps are the same to the bit.
+        metric: As in ``causal_trace``; None for the default of what computes the map.
+        corruption, form, token, partner, pool, progress: As in ``causal_trace``. A swap is one run, noise is ten.
         before: The map before, when it is there already from a call with the same options.
         cancel: Looked at between the two maps.
 
@@ -99,9 +107,12 @@ def compare_maps(
         "corruption": corruption,
         "form": form,
         "token": token,
+        "partner": partner,
         "pool": pool,
         "progress": progress,
     }
+    if metric is not None:
+        options["metric"] = metric
 
     def measure(one: LoadedModel) -> EffectMap:
         if site == "head":
@@ -111,7 +122,7 @@ def compare_maps(
     before = measure(model) if before is None else before
     if cancel is not None and cancel.is_set():
         raise Cancelled("Cancelled after the map before the edit.")
-    with applied(model, edit, stage) as edited:
+    with applied(model, edit, stage, strength) as edited:
         after = measure(edited)
     if after.prompts != before.prompts or after.metric != before.metric or after.unit != before.unit:
         raise ValueError("before= was measured on another text, site or metric; leave it out to measure it again.")
@@ -123,4 +134,4 @@ def compare_maps(
         stderr=None,
         per_fact=None,
     )
-    return MapComparison(before, after, difference, stage or edit.stage_names[-1])
+    return MapComparison(before, after, difference, stage or edit.stage_names[-1], strength)
