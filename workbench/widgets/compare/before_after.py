@@ -47,7 +47,7 @@ class BeforeAfterMaps(VBox):
                 cols=before.labels[axis][first:],
                 title=name,
                 col_title="Head" if axis == "head" else "Token",
-                unit=before.metric,
+                unit=before.value_words.unit,
                 selectable=False,
                 groups=groups if axis == "head" else (),
                 marked=[i - first for i in before.subject],
