@@ -46,13 +46,8 @@ def fit_and_evaluate(
 
     Raises:
         Cancelled: ``cancel`` was set.
-        ValueError: An empty selection, and all that the two functions refuse.
+        ValueError: All that the two functions refuse, and ``check_control``.
     """
-    if selection is not None and not len(selection):
-        raise ValueError(
-            'Nothing is picked, so nothing could move. Pick components on the maps, or choose "Default selector" '
-            'under "Train".'
-        )
 
     def report_step(step: Step) -> None:  # rewrite takes False as "cancel"
         on_step(step)
@@ -62,13 +57,8 @@ def fit_and_evaluate(
             say(f"Fitting the random control: {step.stage} step {step.step}.")
 
     fit: dict[str, Any] = {"recipe": recipe, "pool": pool, "cancel": cancel, "progress": False}
-    if on_control is not None and selection is not None:
-        selection.random_like(model, seed=recipe.seed)  # refused before the fit, not after it
-    if on_control is not None and selection is None and not recipe.selects:
-        raise ValueError(
-            f"A random control needs components to draw others like them, and this recipe moves everything "
-            f"({recipe.without_selection.lower()}). Pick components, or leave the random control out."
-        )
+    if on_control is not None:
+        check_control(model, selection, recipe)  # refused before the fit, not after it
     edit = rewrite(model, facts, selection, on_step=report_step, **fit)
     fit["recipe"] = edit.recipe  # with more steps where the default did not teach the facts
     on_edit(edit)
@@ -86,6 +76,17 @@ def fit_and_evaluate(
         except Cancelled:
             raise Cancelled("Cancelled in the random control: the edit and its report are kept.") from None
     return report
+
+
+def check_control(model: LoadedModel, selection: Selection | None, recipe: BaseRecipe) -> None:
+    """Raise a ValueError where no random control can be drawn beside a selection; None is the recipe's own choice."""
+    if selection is not None:
+        selection.random_like(model, seed=recipe.seed)
+    elif not recipe.selects:
+        raise ValueError(
+            f"A random control needs components to draw others like them, and this recipe moves everything "
+            f"({recipe.without_selection.lower()}). Pick components, or leave the random control out."
+        )
 
 
 class StoppableAnswers(Answering):

@@ -13,13 +13,14 @@ from typing import Any
 
 from ipywidgets import HTML, Checkbox
 
+from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, EvalReport, Fact, FactSet, Selection, Step, TrainedRecipe
 from workbench.widgets.edit import views as edit_views
 from workbench.widgets.edit.course import Course
-from workbench.widgets.edit.job import fit_and_evaluate
+from workbench.widgets.edit.job import check_control, fit_and_evaluate
 from workbench.widgets.edit.recipe_controls import RecipeControls
-from workbench.widgets.edit.train_choice import TrainChoice
+from workbench.widgets.edit.train_choice import NOTHING_PICKED, TrainChoice
 from workbench.widgets.shared.code import EditLines, edit_lines, facts_code, start_code
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.markup import Message
@@ -78,7 +79,7 @@ class EditPanel(RunPanel[EvalReport]):
         self._report: EvalReport | None = None
         self._control_report: EvalReport | None = None
         self._callbacks: list[Callable[[EditPanel], object]] = []
-        self._charts, self._results = HTML(), HTML()
+        self._live, self._charts, self._results = HTML(), HTML(), HTML()
         self._train = TrainChoice(model, selection_source)
         self._recipe = RecipeControls(recipe)
         self._beside = Checkbox(
@@ -86,7 +87,7 @@ class EditPanel(RunPanel[EvalReport]):
             tooltip="The same recipe on as many random components too, for comparison: twice the time",
             indent=False,
         )
-        self._lay_out_run([self._train, self._recipe, self._beside], [self._charts, self._results])
+        self._lay_out_run([self._train, self._recipe, self._beside], [self._live, self._charts, self._results])
         self._show_heading()
         self._show_code()
         self._train.on_change(self._settings_changed)
@@ -115,8 +116,9 @@ class EditPanel(RunPanel[EvalReport]):
                 raise RuntimeError(message)
             self._facts = _fact_set(fact)
             self._show_heading()
-            self._job = None
+            self._job = self._ran = None
             self._clear()
+            self._say_plainly("")
             self._show_code()
 
     @property
@@ -227,6 +229,7 @@ class EditPanel(RunPanel[EvalReport]):
             self._tell(*edit_views.fitted(edit))
             self._results.value = edit_views.results(report, control_report) if report is not None else ""
             self._ran = self._made_by = None if edit_code is None else EditLines(edit_code)
+            self._mark.show(self._run_title(), self._settings(), at="")
             self._show_code()
 
     def on_done(self, callback: Callable[[EditPanel], object]) -> None:
@@ -239,8 +242,34 @@ class EditPanel(RunPanel[EvalReport]):
         with self._lock:
             self._train.refresh()
 
+    def _problem(self) -> str:
+        return " ".join(filter(None, (self._train.problem, self._recipe.problem, self._control_problem())))
+
+    def _control_problem(self) -> str:
+        if not self.random_control or self._train.problem or self._recipe.problem:
+            return ""
+        try:
+            check_control(self._model, self.selection, self.recipe)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def _settings(self) -> dict[str, Any]:
+        with_control = "with a random control" if self.random_control else ""
+        return {"what moves": self._train.what, **self._recipe.words, "random control": with_control}
+
+    def _run_title(self) -> str:
+        settings = self._settings()
+        shown = (settings["what moves"], settings["recipe"], settings["steps"], settings["random control"])
+        return ", ".join(filter(None, map(str, shown)))
+
     def _order(self) -> Callable[[threading.Event], EvalReport]:
         selection, recipe = self.selection, self.recipe
+        if selection is not None and not len(selection):
+            raise ValueError(NOTHING_PICKED)
+        check_selection(self._model, selection)
+        if self.random_control:
+            check_control(self._model, selection, recipe)
         self._ran = self._lines_for(selection, recipe)
         self._show_code()
         self._say("Preparing: retained answers, and what to train. No step yet.")
@@ -267,12 +296,14 @@ class EditPanel(RunPanel[EvalReport]):
         course.add(step)
         if self._due():
             with self._lock:
-                self._charts.value = course.charts()
+                self._live.value = course.charts()
                 if self._going:
                     self._say(course.progress())
 
     def _fitted(self, edit: Edit) -> None:
         with self._lock:
+            self._supersede()
+            self._live.value = ""
             self._edit, self._made_by = edit, self._ran
             self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
             self._say("Fitted. Looking for facts to compare with.")
@@ -285,9 +316,7 @@ class EditPanel(RunPanel[EvalReport]):
 
     def _finished(self, job: Job[EvalReport]) -> None:
         self._report = job.result or self._report
-        if job.state == "cancelled":
-            self._tell(Message(str(job.error)))
-        elif job.state == "done" and self._edit is not None:
+        if job.state == "done" and self._edit is not None:
             self._tell(*edit_views.fitted(self._edit))
         if self._edit is not None:
             self._results.value = (
@@ -297,8 +326,9 @@ class EditPanel(RunPanel[EvalReport]):
             )
 
     def _ended(self, job: Job[EvalReport]) -> None:
+        self._live.value = ""
         super()._ended(job)
-        for callback in self._callbacks if job.state == "done" or self._edit is not None else ():
+        for callback in self._callbacks if self._superseded else ():
             try:
                 callback(self)
             except Exception as error:
@@ -309,8 +339,7 @@ class EditPanel(RunPanel[EvalReport]):
 
     def _clear(self) -> None:
         super()._clear()
-        self._edit = self._report = self._control_report = self._ran = self._made_by = None
-        self._say_plainly("")
+        self._edit = self._report = self._control_report = self._made_by = None
         self._charts.value = self._results.value = ""
 
     def _enable(self, enabled: bool) -> None:
@@ -325,6 +354,7 @@ class EditPanel(RunPanel[EvalReport]):
         if not self._busy:
             self._ran = None
             self._show_code()
+        self._recheck()
 
     def _script(self, lines: EditLines) -> str:
         return f"{start_code(self._model)}{facts_code(self._facts, self._pool)}{lines}"

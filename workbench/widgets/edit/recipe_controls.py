@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -87,6 +88,26 @@ class RecipeControls(VBox):
         finally:
             self._quiet = False
         self._show()
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the numbers, for a person; empty if nothing is."""
+        wrong = []
+        if not (math.isfinite(self._rate.value) and self._rate.value > 0):
+            wrong.append(f"The learning rate must be a number above 0, not {self._rate.value:g}.")
+        return " ".join(wrong)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The settings by name as the controls show them, whether they work or not."""
+        stages = self.chosen.stages
+        return {
+            "recipe": self.name,
+            "steps": " + ".join(f"{self._steps[stage].value:,}" for stage in stages) + " steps",
+            "learning rate": f"{self._rate.value:g}",
+            "retain weight": f"{self._weight.value:g}",
+            "seed": str(self._seed.value),
+        }
 
     def on_change(self, callback: Callable[[], object]) -> None:
         """Call ``callback()`` after each change of a setting."""

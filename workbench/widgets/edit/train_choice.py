@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import traitlets
 from ipywidgets import HBox
 
 from workbench.editing.methods.table import IA3
+from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
-from workbench.types import BaseRecipe, Selection
+from workbench.types import BaseRecipe, Component, Selection
 from workbench.widgets.edit.recipe_controls import STYLE
 from workbench.widgets.shared.controls import Dropdown
 from workbench.widgets.shared.edit_words import trainable_words
+
+NOTHING_PICKED = (
+    'Nothing is picked, so nothing could move. Pick components on the maps, or choose "Default selector" under "Train".'
+)
+
+
+@dataclass(frozen=True)
+class WhatMoves:
+    """What an edit may move: equal for equal components, whatever their words.
+
+    Args:
+        words: For a line.
+        components: The picked ones; None for the default.
+    """
+
+    words: str
+    components: frozenset[Component] | None = None
+
+    def __str__(self) -> str:
+        return self.words
 
 
 class TrainChoice(HBox):
@@ -64,6 +86,29 @@ class TrainChoice(HBox):
     def selection(self) -> Selection | None:
         """The picked components as they are now, or None for the default selector."""
         return None if self._menu.value == "default" else self._picked()
+
+    @property
+    def problem(self) -> str:
+        """Why what is chosen cannot be trained, for a person; empty if it can."""
+        selection = self.selection
+        if selection is None:
+            return ""
+        if not len(selection):
+            return NOTHING_PICKED
+        try:
+            check_selection(self._model, selection)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    @property
+    def what(self) -> WhatMoves:
+        """What would be trained."""
+        selection = self.selection
+        if selection is None:
+            return WhatMoves(self._default)
+        few = str(selection) if len(selection) <= 4 else f"{len(selection):,} picked components"
+        return WhatMoves(few or "nothing picked", frozenset(selection))
 
     def show_default_of(self, recipe: BaseRecipe) -> None:
         """Say what a recipe moves where nothing is picked."""
