@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from ipywidgets import HTML
@@ -21,9 +20,10 @@ from workbench.types import Edit, Fact, FactSet, Form
 from workbench.widgets.compare.asking import Answered, Asking
 from workbench.widgets.compare.before_after import BeforeAfterMaps
 from workbench.widgets.compare.code import compare_code, shown_code
+from workbench.widgets.compare.comparisons import Comparisons
 from workbench.widgets.compare.menus import SITE_WORDS, MapMenus
 from workbench.widgets.compare.strength import StrengthBars
-from workbench.widgets.compare.wanted import Compared, Wanted, compute
+from workbench.widgets.compare.wanted import Compared, Wanted
 from workbench.widgets.compare.words import at_words, strength_words
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.picker.maps import head_groups
@@ -35,7 +35,6 @@ from workbench.widgets.shared.run_panel import RunPanel, RunWords
 from workbench.widgets.shared.text_card import text_card_png
 
 _NOT_YET = "Not compared yet with these choices: Compare computes their maps."
-Run = tuple[str, Wanted]  # an edit's id and what is compared
 
 
 class CompareView(RunPanel[MapComparison]):
@@ -86,10 +85,8 @@ class CompareView(RunPanel[MapComparison]):
         self._model, self._pool, self._edit_code = model, pool, edit_code
         self._edit, self._partner, self._form = edit, None, None
         self._shown: Compared | None = None
-        self._before: dict[Wanted, Any] = {}
-        self._compared: dict[Run, Compared] = {}
+        self._comparisons = Comparisons(model, pool)
         self._places: dict[str, tuple[str, float]] = {}  # stage and strength by edit, to come back to
-        self._started: set[Run] = set()  # maps that were begun without a press
         self._measure_callbacks: list[Callable[[Measure], object]] = []
         self._loading = self._lacks_maps = self._in_sight = self._again = False
         self._stale = True  # the bars
@@ -274,21 +271,11 @@ class CompareView(RunPanel[MapComparison]):
     # The maps' job
 
     def _order(self) -> Callable[[threading.Event], MapComparison]:
-        edit, wanted = self._edit, self._wanted()
-        before, compared = self._before.get(wanted.before), self._compared.get((edit.id, wanted))
+        wanted = self._wanted()
+        order = self._comparisons.order(self._edit, wanted, self._lock, self._step)
         self._lacks_maps = False
         self._say(f"{SITE_WORDS[wanted.site]}: before the edit.")
-
-        def work(cancel: threading.Event) -> MapComparison:
-            done = compared or compute(
-                self._model, edit, wanted, self._pool, before=before, on_step=self._step, cancel=cancel
-            )
-            with self._lock:
-                self._before[wanted.before] = done.result.before
-                self._compared[edit.id, wanted] = done
-            return done.result
-
-        return work
+        return lambda cancel: order(cancel).result
 
     def _step(self, done: int, total: int) -> None:
         job = self._job
@@ -312,15 +299,15 @@ class CompareView(RunPanel[MapComparison]):
     def _compare_unasked(self) -> None:
         """Start what is wanted where it is neither there nor was begun, in the place of what is going on."""
         with self._lock:
-            run = self._edit.id, self._wanted()
-            if not self._in_sight or run in self._compared or run in self._started:
+            edit, wanted = self._edit, self._wanted()
+            if not self._in_sight or not self._comparisons.untried(edit, wanted):
                 return
             if self._busy and self._job is not None:
                 self._again = True
                 self._job.cancel()
-                return
-            self._started.add(run)
-            self.run()
+            else:
+                self._comparisons.begin(edit, wanted)
+                self.run()
 
     # What it shows
 
@@ -332,12 +319,6 @@ class CompareView(RunPanel[MapComparison]):
         token, site = str(menus.token.value), str(menus.site.value)
         return Wanted(self._fact, site, self.stage, self.strength, token, menus.measure, self._partner, self._form)
 
-    def _nearest(self, wanted: Wanted) -> Compared | None:
-        """The maps of what the menus say: at the slider's strength, else the last ones at another."""
-        exact = self._compared.get((self._edit.id, wanted))
-        others = [c for (edit, w), c in self._compared.items() if edit == self._edit.id and w.but_for_strength(wanted)]
-        return exact or (others[-1] if others else None)
-
     def _show_compared(self) -> None:
         """The maps of what the menus say, where they are computed; else none, so that maps, menus and code agree. Maps
         of another strength than the slider's stay, and say so."""
@@ -345,13 +326,13 @@ class CompareView(RunPanel[MapComparison]):
             return
         with self._lock:
             wanted = self._wanted()
-            found = self._nearest(wanted)
+            found = self._comparisons.nearest(self._edit, wanted)
             if found is not self._shown:
                 self._shown = found
                 self._maps.show(found.result if found else None, groups=head_groups(self._model))
             self._show_title(wanted)
             if not self._busy:
-                missing = found is None and any(edit == self._edit.id for edit, _ in self._compared)
+                missing = found is None and self._comparisons.any_of(self._edit)
                 if missing or self._lacks_maps:
                     self._say_plainly(_NOT_YET if missing else "")
                 self._lacks_maps = missing
