@@ -121,10 +121,10 @@ def compare_maps(
         options["metric"] = metric
     steps = _Steps(model.shape.n_layers, on_step, cancel)
     if before is None:
-        before = _measured(model, fact, site, options, normalise, steps)
+        before = _measured(model, fact, site, {**options, "normalise": normalise}, steps)
     steps.one_map()
     with applied(model, edit, stage, strength) as edited:
-        after = _measured(edited, fact, site, options, False, steps)
+        after = _measured(edited, fact, site, options, steps)
     if normalise:
         after = _as_recovery_of(before, after)
     steps.one_map()
@@ -174,12 +174,10 @@ class _Steps:
             raise Cancelled(f"Cancelled; the map {which} the edit was not finished.")
 
 
-def _measured(
-    model: LoadedModel, fact: Fact, site: MapSite, options: SharedKeywords, normalise: bool, steps: _Steps
-) -> EffectMap:
+def _measured(model: LoadedModel, fact: Fact, site: MapSite, options: SharedKeywords, steps: _Steps) -> EffectMap:
     if site == "head":
-        return attribute(model, fact, "head", normalise=normalise, **options)
-    return causal_trace(model, fact, site, normalise=normalise, on_layer=steps.layer, **options)
+        return attribute(model, fact, "head", **options)
+    return causal_trace(model, fact, site, on_layer=steps.layer, **options)
 
 
 def _as_recovery_of(base: EffectMap, after: EffectMap) -> EffectMap:

@@ -1,4 +1,4 @@
-"""Asking: a free prompt that the base and the edited model answer side by side, at one stage and strength; with history.
+"""Asking: a free prompt to the base and to the edited model, at one stage and strength; with history.
 
 Every answer keeps the stage and the strength at which it was given, and says them: a text without them would be read as
 that of another model. What was asked before is a row of buttons, which ask again at the strength of now.

@@ -23,11 +23,14 @@ class Comparisons:
         self._before: dict[Wanted, EffectMap] = {}
         self._all: dict[tuple[str, Wanted], Compared] = {}
         self._begun: set[tuple[str, Wanted]] = set()
+        self._last: tuple[str, Wanted] | None = None
 
     def order(
         self, edit: Edit, wanted: Wanted, lock: threading.RLock, on_step: Callable[[int, int], Any]
     ) -> Callable[[threading.Event], Compared]:
-        """What a job does to compute these maps; what is there already is not computed again."""
+        """What a job does to compute these maps, which count as begun; what is there already is not computed again."""
+        self._last = edit.id, wanted
+        self._begun.add(self._last)
         before, there = self._before.get(wanted.before), self._all.get((edit.id, wanted))
 
         def work(cancel: threading.Event) -> Compared:
@@ -41,10 +44,6 @@ class Comparisons:
 
         return work
 
-    def any_of(self, edit: Edit) -> bool:
-        """Whether any maps of an edit are there."""
-        return any(one == edit.id for one, _ in self._all)
-
     def nearest(self, edit: Edit, wanted: Wanted) -> Compared | None:
         """These maps, else the last ones that differ only in the strength."""
         others = [c for (one, at), c in self._all.items() if one == edit.id and at.but_for_strength(wanted)]
@@ -55,6 +54,7 @@ class Comparisons:
         unasked."""
         return (edit.id, wanted) not in self._all and (edit.id, wanted) not in self._begun
 
-    def begin(self, edit: Edit, wanted: Wanted) -> None:
-        """Count these maps as begun."""
-        self._begun.add((edit.id, wanted))
+    def give_up(self) -> None:
+        """Count those that were begun last as not begun."""
+        if self._last is not None:
+            self._begun.discard(self._last)

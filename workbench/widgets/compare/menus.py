@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import ipywidgets
 from traitlets import TraitError
 
+from workbench.types import Fact, Form
 from workbench.types.effect import Corruption
+from workbench.widgets.compare.wanted import Wanted
 from workbench.widgets.shared import layout
 from workbench.widgets.shared.controls import Dropdown, StrictControl
-from workbench.widgets.shared.measure import MEASURES, Measure
+from workbench.widgets.shared.measure import MEASURES, Measure, MeasureName
 
 SITES = (("Residual stream", "resid"), ("MLPs", "mlp"), ("Attention", "attn"), ("Heads", "head"))
-SITE_WORDS = {
-    "resid": "Trace of the residual stream",
-    "mlp": "Trace of MLPs",
-    "attn": "Trace of attention",
-    "head": "Attention heads",
-}
 TOKENS = (("Old answer", "answer"), ("New answer", "target"))
 
 
@@ -48,6 +44,8 @@ class MapMenus:
         self._name = Dropdown(description="Measure", options=[(words, name) for name, words in MEASURES.items()])
         self._corruption = Dropdown(description="Corruption", options=get_args(Corruption)[::-1])
         self.widget = layout.fields(self.site, self.token, self._name, self._corruption)
+        self.partner: Fact | None = None
+        self.form: Form | None = None
         self._setting = False
         self._on_choice, self._on_measure = on_choice, on_measure
         for menu in (self.site, self.token):
@@ -58,7 +56,7 @@ class MapMenus:
     @property
     def measure(self) -> Measure:
         """The metric and the corruption. Setting it calls nobody."""
-        return Measure(self._name.value, self._corruption.value)
+        return Measure(cast(MeasureName, self._name.value), cast(Corruption, self._corruption.value))
 
     @measure.setter
     def measure(self, measure: Measure) -> None:
@@ -67,6 +65,11 @@ class MapMenus:
             self._name.value, self._corruption.value = measure.name, measure.corruption
         finally:
             self._setting = False
+
+    def wanted(self, fact: Fact, stage: str, strength: float) -> Wanted:
+        """What the menus say, of a fact after a stage at a strength."""
+        token, site = str(self.token.value), str(self.site.value)
+        return Wanted(fact, site, stage, strength, token, self.measure, self.partner, self.form)
 
     def _changed(self, measure: bool) -> None:
         if self._setting:

@@ -1,4 +1,4 @@
-"""StrengthBars: a slider for the strength of an edit, and the probability of each answer at that strength and before."""
+"""StrengthBars: a slider for the strength of an edit, and the probability of each answer there and before."""
 
 from __future__ import annotations
 

@@ -18,13 +18,12 @@ from workbench.editing.applied import check_base
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Form
 from workbench.widgets.compare.asking import Answered, Asking
-from workbench.widgets.compare.before_after import BeforeAfterMaps
+from workbench.widgets.compare.before_after import SITE_WORDS, BeforeAfterMaps, maps_title, step_words
 from workbench.widgets.compare.code import compare_code, shown_code
 from workbench.widgets.compare.comparisons import Comparisons
-from workbench.widgets.compare.menus import SITE_WORDS, MapMenus
+from workbench.widgets.compare.menus import MapMenus
 from workbench.widgets.compare.strength import StrengthBars
 from workbench.widgets.compare.wanted import Compared, Wanted
-from workbench.widgets.compare.words import at_words, strength_words
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.picker.maps import head_groups
 from workbench.widgets.shared import layout, markup
@@ -33,8 +32,6 @@ from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.measure import Measure
 from workbench.widgets.shared.run_panel import RunPanel, RunWords
 from workbench.widgets.shared.text_card import text_card_png
-
-_NOT_YET = "Not compared yet with these choices: Compare computes their maps."
 
 
 class CompareView(RunPanel[MapComparison]):
@@ -83,12 +80,12 @@ class CompareView(RunPanel[MapComparison]):
         check_base(model, edit)
         super().__init__()
         self._model, self._pool, self._edit_code = model, pool, edit_code
-        self._edit, self._partner, self._form = edit, None, None
+        self._edit = edit
         self._shown: Compared | None = None
         self._comparisons = Comparisons(model, pool)
         self._places: dict[str, tuple[str, float]] = {}  # stage and strength by edit, to come back to
         self._measure_callbacks: list[Callable[[Measure], object]] = []
-        self._loading = self._lacks_maps = self._in_sight = self._again = False
+        self._loading = self._in_sight = self._again = self._given_up = False
         self._stale = True  # the bars
 
         self._stage = Dropdown(description="After", options=edit.stage_names)
@@ -163,21 +160,21 @@ class CompareView(RunPanel[MapComparison]):
     @property
     def partner(self) -> Fact | None:
         """The fact whose subject is swapped in; None for one of the pool. Settable, as ``measure``."""
-        return self._partner
+        return self._menus.partner
 
     @partner.setter
     def partner(self, partner: Fact | None) -> None:
-        self._partner = partner
+        self._menus.partner = partner
         self._set_apart()
 
     @property
     def form(self) -> Form | None:
-        """``"chat"``, ``"cloze"``, or None for the first in which the base says the answer. Settable, as ``measure``."""
-        return self._form
+        """``"chat"``, ``"cloze"``, or None for the first that holds the answer. Settable, as ``measure``."""
+        return self._menus.form
 
     @form.setter
     def form(self, form: Form | None) -> None:
-        self._form = form
+        self._menus.form = form
         self._set_apart()
 
     @property
@@ -215,22 +212,15 @@ class CompareView(RunPanel[MapComparison]):
     @property
     def code(self) -> str:
         """Python that repeats what is shown."""
-        return compare_code(
-            self._model, self._edit, self._fact, self.shown_code, edit_lines=self._edit_code, pool=self._pool
-        )
+        given: Any = {"edit_lines": self._edit_code, "pool": self._pool}
+        return compare_code(self._model, self._edit, self._fact, self.shown_code, **given)
 
     @property
     def shown_code(self) -> str:
         """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
-        return shown_code(
-            self._edit,
-            self._fact,
-            pool=self._pool,
-            stage=self.stage,
-            strength=self.strength,
-            maps=self._shown.arguments if self._shown is not None else "",
-            answers=self.answers,
-        )
+        maps = self._shown.arguments if self._shown is not None else ""
+        at: Any = {"pool": self._pool, "stage": self.stage, "strength": self.strength}
+        return shown_code(self._edit, self._fact, maps=maps, answers=self.answers, **at)
 
     def on_measure(self, callback: Callable[[Measure], object]) -> None:
         """Call ``callback(measure)`` when another measure was chosen in the view's own menus."""
@@ -273,17 +263,13 @@ class CompareView(RunPanel[MapComparison]):
     def _order(self) -> Callable[[threading.Event], MapComparison]:
         wanted = self._wanted()
         order = self._comparisons.order(self._edit, wanted, self._lock, self._step)
-        self._lacks_maps = False
+        self._given_up = False
         self._say(f"{SITE_WORDS[wanted.site]}: before the edit.")
         return lambda cancel: order(cancel).result
 
     def _step(self, done: int, total: int) -> None:
-        job = self._job
-        if job is None or not self._going or not self._due():
-            return
-        which, seconds = "before" if 2 * done < total else "after", job.seconds
-        rest = f", about {seconds / done * (total - done):.0f} s left" if done else ""
-        self._say(markup.Progress(f"Map {which} the edit, {seconds:.0f} s{rest}", done, total))
+        if self._job is not None and self._going and self._due():
+            self._say(step_words(self._job.seconds, done, total))
 
     def _finished(self, job: Job[MapComparison]) -> None:
         if job.result is not None:
@@ -292,21 +278,28 @@ class CompareView(RunPanel[MapComparison]):
     def _ended(self, job: Job[MapComparison]) -> None:
         super()._ended(job)
         with self._lock:
+            if self._given_up:  # nobody asked for its end
+                self._tell()
+                self._say_plainly("")
             if self._again:
                 self._again = False
                 self._compare_unasked()
 
+    def _give_up(self) -> None:
+        """Cancel what is going on, since something else is looked at; it may be begun again."""
+        if self._busy and self._job is not None:
+            self._given_up = True
+            self._job.cancel()
+            self._comparisons.give_up()
+
     def _compare_unasked(self) -> None:
         """Start what is wanted where it is neither there nor was begun, in the place of what is going on."""
         with self._lock:
-            edit, wanted = self._edit, self._wanted()
-            if not self._in_sight or not self._comparisons.untried(edit, wanted):
+            if not self._in_sight or not self._comparisons.untried(self._edit, self._wanted()):
                 return
-            if self._busy and self._job is not None:
-                self._again = True
-                self._job.cancel()
-            else:
-                self._comparisons.begin(edit, wanted)
+            self._give_up()
+            self._again = self._busy
+            if not self._busy:
                 self.run()
 
     # What it shows
@@ -315,9 +308,7 @@ class CompareView(RunPanel[MapComparison]):
         return f"{seconds:.1f} s"
 
     def _wanted(self) -> Wanted:
-        menus = self._menus
-        token, site = str(menus.token.value), str(menus.site.value)
-        return Wanted(self._fact, site, self.stage, self.strength, token, menus.measure, self._partner, self._form)
+        return self._menus.wanted(self._fact, self.stage, self.strength)
 
     def _show_compared(self) -> None:
         """The maps of what the menus say, where they are computed; else none, so that maps, menus and code agree. Maps
@@ -330,24 +321,8 @@ class CompareView(RunPanel[MapComparison]):
             if found is not self._shown:
                 self._shown = found
                 self._maps.show(found.result if found else None, groups=head_groups(self._model))
-            self._show_title(wanted)
-            if not self._busy:
-                missing = found is None and self._comparisons.any_of(self._edit)
-                if missing or self._lacks_maps:
-                    self._say_plainly(_NOT_YET if missing else "")
-                self._lacks_maps = missing
+            self._title.value = maps_title(found, wanted)
             self._show_code()
-
-    def _show_title(self, wanted: Wanted) -> None:
-        """Which edited model the maps are of, and how they are measured."""
-        found = self._shown
-        at = found.wanted if found else wanted
-        below = f"{SITE_WORDS[at.site]}. {at.measure.words[:1].upper()}{at.measure.words[1:]}."
-        if found and found.note:
-            below += f" Note: {found.note}"
-        if found and at.strength != wanted.strength:
-            below += f" The slider is at {strength_words(wanted.strength)}: Compare computes the maps there."
-        self._title.value = markup.title(f"Before and after: {at_words(at.stage, at.strength)}", below)
 
     def _maps_chosen(self) -> None:
         self._show_compared()
@@ -379,16 +354,15 @@ class CompareView(RunPanel[MapComparison]):
 
     def _load(self, edit: Edit, fact: Fact | None) -> None:
         with self._lock:
-            if hasattr(self, "_fact"):
+            if edit is not self._edit:
                 self._places[self._edit.id] = self.stage, self.strength
             self._edit, self._fact = edit, edit.facts[0] if fact is None else fact
             self._fail(None)
             self._say_plainly("")
-            self._lacks_maps = self._in_sight = self._again = False
+            self._in_sight = self._again = False
             self._strength.clear()
             self._asker.show(self._model, edit, self._fact.question)
-            if self._job is not None:
-                self._job.cancel()
+            self._give_up()
             stage, strength = self._places.get(edit.id, (edit.stage_names[-1], self.strength))
             self._loading = True
             try:
