@@ -196,6 +196,8 @@ class Timeline:
         now = self._gone[-1]
         now.done, now.total = done, total
         now.words = words or (f"{done:g} of {total:g}" if total else "")
+        if now.phase.kind == "step" and done - now.earlier >= 2:  # so that later steps are known while it goes on
+            self._speeds.learn(now.phase, self._clock() - now.began, done - now.earlier)
         return begins
 
     def again(self, recipe: TrainedRecipe) -> None:
