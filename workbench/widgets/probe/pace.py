@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from workbench.models.load import LoadedModel
 from workbench.probing.table import PROBES
@@ -53,13 +53,13 @@ class Pace:
         self._end_one()
         self.now, self._begun = name, time.perf_counter()
 
-    def end(self, finished: Iterable[str]) -> None:
+    def end(self, finished: Collection[str]) -> None:
         """The run has ended; how fast it was is the pace from now on.
 
         Args:
             finished: The probes that it has finished.
         """
-        if self.now in finished:
+        if self.now is not None and self.now in finished:
             self._end_one()
         edit, self.now = self._edit, None
         took = {n: self._took[edit.id, n] for n in self._asked if edit is not None and (edit.id, n) in self._took}
