@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -112,13 +112,18 @@ class Speeds:
         """How long a phase takes."""
         if phase.kind in self.measured:
             return self._around(phase, self.measured[phase.kind], MEASURED)
-        self._scale = self._scale or self._probe() / PROBE
-        return self._around(phase, SECONDS[phase.kind] * self._scale, GUESSED)
+        if "step" in self.measured:
+            scale = self.measured["step"] / SECONDS["step"]
+        else:
+            scale = self._scale = self._scale or self._probe() / PROBE
+        return self._around(phase, SECONDS[phase.kind] * scale, GUESSED)
 
     def learn(self, phase: Phase, seconds: float, amount: float) -> None:
         """Take up what a phase, or so much of it, took."""
         if amount > 0:
-            self.measured[phase.kind] = seconds / amount
+            once = phase.kind in ("choose", "retain")  # a second time the model remembers what another fact will take
+            before = self.measured.get(phase.kind, 0.0) if once else 0.0
+            self.measured[phase.kind] = max(before, seconds / amount)
 
     def _around(self, phase: Phase, each: float, ends: tuple[float, float]) -> Span:
         low = REMEMBERED if phase.kind in ("choose", "retain") else ends[0]
@@ -136,10 +141,10 @@ class _Course:
     phase: Phase
     began: float
     ended: float | None = None
-    done: int = 0
-    total: int = 0
+    done: float = 0.0
+    total: float = 0.0
     words: str = ""
-    earlier: int = field(default=0)
+    earlier: float = 0.0
 
 
 class Timeline:
@@ -169,7 +174,7 @@ class Timeline:
         now = self._gone[-1]
         return f"{now.phase.name} {now.words}".strip()
 
-    def at(self, name: str, done: int = 0, total: int = 0, words: str = "") -> bool:
+    def at(self, name: str, done: float = 0, total: float = 0, words: str = "") -> bool:
         """Say how far a phase is; another one than before ends that.
 
         Args:
@@ -190,7 +195,7 @@ class Timeline:
             self._gone.append(_Course(planned, self._clock(), earlier=done))
         now = self._gone[-1]
         now.done, now.total = done, total
-        now.words = words or (f"{done} of {total}" if total else "")
+        now.words = words or (f"{done:g} of {total:g}" if total else "")
         return begins
 
     def again(self, recipe: TrainedRecipe) -> None:
@@ -221,8 +226,8 @@ class Timeline:
                     state="now",
                     words=course.words,
                     time=f"{duration(seconds)}, {self._rest(course).words} left",
-                    done=course.done if course.total else None,
-                    total=course.total,
+                    done=round(course.done) if course.total else None,
+                    total=round(course.total),
                 )
             )
         later = [PhaseRow(name=p.name, state="next", time=self._speeds.span(p).words) for p in self._left]

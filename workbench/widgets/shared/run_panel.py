@@ -57,6 +57,8 @@ class RunPanel(Panel, Generic[T]):
     """A panel with one job at a time, whose result is a ``T``."""
 
     WORDS: RunWords
+    TICK_SECONDS: float | None = None
+    """How often ``_tick`` is called while a run goes on; None: never."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,6 +130,8 @@ class RunPanel(Panel, Generic[T]):
             self._superseded, self._asked_with = False, (self._run_title(), self._settings())
             self._set_busy(True)
             self._job = Job(order, on_done=self._ended)
+            if self.TICK_SECONDS is not None:
+                self._job.every(self.TICK_SECONDS, self._tick)
             return self._job
 
     def _refuse(self, error: Exception, problem: str) -> Job[T]:
@@ -196,6 +200,9 @@ class RunPanel(Panel, Generic[T]):
         """Forget the results of the run before. Called when there is a first result of the next."""
         self._fail(None)
         self._mark.clear()
+
+    def _tick(self) -> None:
+        """Show that time goes by. Called now and then in a thread of its own."""
 
     def _enable(self, enabled: bool) -> None:
         """Let the settings be changed, or not."""
