@@ -65,6 +65,7 @@ class ProbePanel(RunPanel[ProbeReport]):
         refused="Probes are running already; wait for them or cancel.",
         cancelling="Cancelling: it stops after the prompts at hand.",
     )
+    TICK_SECONDS = 1.0
 
     def __init__(
         self,
@@ -269,6 +270,11 @@ class ProbePanel(RunPanel[ProbeReport]):
     def _row(self, row: ProbeRow) -> None:  # probe takes False as "cancel"
         self._rows.append(row)
         self._draw_progress()
+
+    def _tick(self) -> None:
+        with self._lock:
+            if self._busy:
+                self._draw_progress()
 
     def _draw_progress(self) -> None:
         now = self._pace.now
