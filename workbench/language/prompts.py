@@ -277,11 +277,37 @@ class NoSwapPartner(ValueError):
         message: What was looked for, and how to go on.
         fact: The fact whose subject stays.
         partner: The partner that was asked for and does not fit; None where none of a pool fits.
+        tokens: How many tokens its subject has, and how many the fact's.
     """
 
-    def __init__(self, message: str, *, fact: Fact, partner: Fact | None = None) -> None:
+    def __init__(
+        self, message: str, *, fact: Fact, partner: Fact | None = None, tokens: tuple[int, int] | None = None
+    ) -> None:
         super().__init__(message)
-        self.fact, self.partner = fact, partner
+        self.fact, self.partner, self.tokens = fact, partner, tokens
+
+
+def swapped_ids(model: LoadedModel, fact: Fact, token_ids: Sequence[int], partner: Fact) -> list[int]:
+    """A text with the partner's subject in the place of the fact's, token for token.
+
+    Raises:
+        NoSwapPartner: The partner's subject has another number of tokens.
+        ValueError: The fact's subject is not in the text.
+    """
+    ids = list(token_ids)
+    for run in subject_runs(model, ids, fact.subject):
+        piece = model.tokenizer.decode(ids[run.start : run.stop])
+        new = model.token_ids(piece.replace(fact.subject, partner.subject))
+        if len(new) != len(run):
+            raise NoSwapPartner(
+                f"The swap subject {partner.subject!r} ({partner.id}) has {len(new)} tokens where {fact.subject!r} has "
+                f"{len(run)}; positions would shift. Choose a subject of {len(run)} tokens, or corruption='noise'.",
+                fact=fact,
+                partner=partner,
+                tokens=(len(new), len(run)),
+            )
+        ids[run.start : run.stop] = new
+    return ids
 
 
 def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact) -> TracedPrompt:
@@ -293,18 +319,7 @@ def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact)
         NoSwapPartner: The partner's subject has another number of tokens.
         ValueError: The partner's answer has the same first token.
     """
-    ids = list(prompt.token_ids)
-    for run in subject_runs(model, ids, fact.subject):
-        piece = model.tokenizer.decode(ids[run.start : run.stop])
-        new = model.token_ids(piece.replace(fact.subject, partner.subject))
-        if len(new) != len(run):
-            raise NoSwapPartner(
-                f"The swap subject {partner.subject!r} ({partner.id}) has {len(new)} tokens where {fact.subject!r} has "
-                f"{len(run)}; positions would shift. Choose a subject of {len(run)} tokens, or corruption='noise'.",
-                fact=fact,
-                partner=partner,
-            )
-        ids[run.start : run.stop] = new
+    ids = swapped_ids(model, fact, prompt.token_ids, partner)
     spaced = prompt.answer_token[:1].isspace()
     other = first_token(model, partner.answer, space=spaced)
     if other == prompt.answer_id:

@@ -1,0 +1,108 @@
+"""What a model makes of a fact's prompt: its tokens, the traced place, and what comes next there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from workbench.facts.known import FORMS
+from workbench.language.prompts import prompt_ids, question_span, split_prompt, traced_prompt
+from workbench.language.scoring import read_logits
+from workbench.models.load import LoadedModel
+from workbench.types import Fact, Form, TracedPrompt
+
+SHOWN_NEXT = 5
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A fact's prompt as the model reads it.
+
+    Args:
+        form: The form.
+        tokens: Of the prompt, and of the model's own words up to the traced place.
+        subject: Positions of the subject's tokens.
+        own: Positions of what is not the chat template's: the question and what follows the template.
+        template: How many tokens the prompt has before the model's own words.
+        following: The likeliest next tokens with their probabilities.
+        seconds: How long the one pass took that gave them.
+        prompt: The traced text; None where there is no place to trace.
+        error: Why there is none.
+    """
+
+    form: Form
+    tokens: tuple[str, ...]
+    subject: tuple[int, ...]
+    own: range
+    template: int
+    following: Mapping[str, float]
+    seconds: float
+    prompt: TracedPrompt | None = None
+    error: ValueError | None = None
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the traced token only repeats the fact's prompt, word for word; see ``read``."""
+        return self.error is None and self._repeats
+
+    _repeats: bool = False
+
+
+def read(model: LoadedModel, fact: Fact, form: Form | None = None) -> Reading:
+    """Read a fact's prompt.
+
+    Args:
+        model: A base model.
+        fact: The fact.
+        form: As in ``traced_prompt``. Where there is no place to trace in any, the prompt is read as it is, as chat by
+            default.
+    """
+    prompt, error = None, None
+    try:
+        prompt = traced_prompt(model, fact, form=form)
+    except ValueError as raised:
+        error = raised
+    shown: Form = prompt.form if prompt is not None else form or FORMS[0]
+    text = fact.question if shown == "chat" else fact.prompt
+    ids = prompt_ids(model, text, shown)
+    if prompt is None:
+        tokens, subject = split_prompt(model, fact, shown)
+    else:
+        tokens, subject = prompt.tokens, prompt.subject
+    following, seconds = next_tokens(model, tuple(ids) if prompt is None else prompt.token_ids)
+    said = "" if prompt is None else f"{prompt.prefix}{prompt.answer_token}".strip()
+    return Reading(
+        form=shown,
+        tokens=tokens,
+        subject=subject,
+        own=question_span(model, text) if shown == "chat" else range(len(ids)),
+        template=len(ids),
+        following=following,
+        seconds=seconds,
+        prompt=prompt,
+        error=error,
+        # Then the answer's name stands in the prompt itself, and the model writes the prompt once more.
+        _repeats=shown == "chat" and bool(said) and fact.prompt.startswith(said),
+    )
+
+
+def next_tokens(model: LoadedModel, token_ids: tuple[int, ...], n: int = SHOWN_NEXT) -> tuple[dict[str, float], float]:
+    """The likeliest next tokens with their probabilities, likeliest first, and the seconds of the pass."""
+    began = time.perf_counter()
+    logits = next(iter(read_logits(model, [token_ids], [()], 1)))[1][-1]
+    likeliest = logits.float().softmax(-1).topk(n)
+    seconds = time.perf_counter() - began
+    following: dict[str, float] = {}
+    for probability, token in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True):
+        text = model.tokenizer.decode([token])
+        following[f"{text} ({token})" if text in following else text] = probability  # bytes of a character look alike
+    return following, seconds
+
+
+def seconds_of_maps(model: LoadedModel, reading: Reading) -> float:
+    """About how long the first maps of a fact take: so many passes as they patch places, each on average through the
+    half of the layers that is above its place."""
+    shape = model.shape
+    places = shape.n_layers * (len(reading.tokens) + shape.n_heads + 1)
+    return reading.seconds * places / 2
