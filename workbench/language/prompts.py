@@ -324,7 +324,8 @@ def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact)
     other = first_token(model, partner.answer, space=spaced)
     if other == prompt.answer_id:
         raise FactError(
-            f"The partner {partner.id!r} has an answer with the same first token {prompt.answer_token!r}; take another.",
+            f"The partner {partner.id!r} has an answer with the same first token {prompt.answer_token!r}; take "
+            "another.",
             field="answer",
             reason="same token",
             token=prompt.answer_token,

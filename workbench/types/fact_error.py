@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-FactReason = Literal["empty", "spaces", "not in the prompt", "same text", "same token", "not said"]
+FactReason = Literal["empty", "spaces", "not in the prompt", "same text", "same token"]
 _NOT_EMPTY = ("subject", "prompt", "question", "answer", "target", "refusal")
 _NO_SPACES = ("answer", "target", "subject", "prompt")
 
@@ -30,7 +30,9 @@ class FactError(ValueError):
 
     def __init__(self, message: str, *, field: str, reason: FactReason, token: str | None = None) -> None:
         super().__init__(message)
-        self.field, self.reason, self.token = field, reason, token
+        self.field = field
+        self.reason: FactReason = reason
+        self.token = token
 
 
 def fact_errors(texts: Mapping[str, str]) -> Iterator[FactError]:

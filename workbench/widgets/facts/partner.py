@@ -72,9 +72,7 @@ def fitting_subjects(
         yield subject
 
 
-def find_partner(
-    model: LoadedModel, fact: Fact, prompt: TracedPrompt, subject: str, answer: str | None = None
-) -> Fact:
+def find_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, subject: str, answer: str | None = None) -> Fact:
     """The fact to swap with.
 
     Args:
@@ -117,7 +115,7 @@ def _candidates(fact: Fact, pool: Sequence[Fact]) -> Iterator[str]:
         first = members[0]
         theirs = first.prompt.replace(first.subject, _GAP)
         shared = len(words & set(theirs.split())) / len(words | set(theirs.split()))
-        same = theirs == wording or bool(fact.relation) and first.relation == fact.relation
+        same = theirs == wording or (fact.relation != "" and first.relation == fact.relation)
         named = any(a.casefold() in answers for f in members for a in f.answers)
         return 4 * same + 2 * named + shared
 

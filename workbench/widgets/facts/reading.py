@@ -29,6 +29,7 @@ class Reading:
         seconds: How long the one pass took that gave them.
         prompt: The traced text; None where there is no place to trace.
         error: Why there is none.
+        repeats: Whether the traced token is a word of the prompt that the model writes once more: no answer.
     """
 
     form: Form
@@ -40,13 +41,7 @@ class Reading:
     seconds: float
     prompt: TracedPrompt | None = None
     error: ValueError | None = None
-
-    @property
-    def repeats(self) -> bool:
-        """Whether the traced token only repeats the fact's prompt, word for word; see ``read``."""
-        return self.error is None and self._repeats
-
-    _repeats: bool = False
+    repeats: bool = False
 
 
 def read(model: LoadedModel, fact: Fact, form: Form | None = None) -> Reading:
@@ -82,8 +77,7 @@ def read(model: LoadedModel, fact: Fact, form: Form | None = None) -> Reading:
         seconds=seconds,
         prompt=prompt,
         error=error,
-        # Then the answer's name stands in the prompt itself, and the model writes the prompt once more.
-        _repeats=shown == "chat" and bool(said) and fact.prompt.startswith(said),
+        repeats=shown == "chat" and bool(said) and fact.prompt.startswith(said),
     )
 
 

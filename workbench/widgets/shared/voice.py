@@ -50,7 +50,6 @@ _FACT: dict[FactReason, str] = {
     "same text": "Answer and {field} are the same. Choose another {field}.",
     "same token": "Answer and {field} begin with the same token {token}, so they cannot be told apart. Choose another "
     "{field}.",
-    "not said": "The model does not say this {field}.",
 }
 
 
