@@ -120,9 +120,7 @@ class OwnFact:
             )
             self.form.tell({"swap_answer": words})
         else:
-            words = (
-                f"For {quoted(subject)} the model says the same answer. Choose another subject, or write its answer."
-            )
+            words = f"For {quoted(subject)} the model says the same, or nothing. Take another, or write its answer."
             self.form.tell({"swap": words})
 
     def _suggest(self) -> None:
@@ -152,4 +150,5 @@ class OwnFact:
 
 def _answers_alone(texts: Mapping[str, str]) -> Fact:
     """A fact of which only answer and target matter."""
-    return Fact(subject="it", prompt="it is", question="it", answer=texts["answer"], target=texts["target"])
+    name = slug(f"{texts['subject']} {texts['relation']}".strip())
+    return Fact(id=name, subject="it", prompt="it", question="it", answer=texts["answer"], target=texts["target"])

@@ -84,7 +84,7 @@ def find_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, subject: 
 
     Raises:
         NoSwapPartner: The subject has another number of tokens.
-        FactError: The answer is that of the fact, or begins with the same token.
+        FactError: The answer is that of the fact, or begins with the same token; or the model says nothing.
     """
     if answer is None:
         draft = partner_fact(fact, subject, fact.target)
@@ -96,10 +96,9 @@ def find_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, subject: 
 
 def said_after(model: LoadedModel, token_ids: Sequence[int]) -> str:
     """What the model says after a text, up to the first sign of punctuation and at most a few words."""
-    said = greedy_answers(model, [token_ids], max_new_tokens=_ANSWER_TOKENS)[0]
-    text = model.tokenizer.decode(list(said.token_ids)).strip()
+    text = greedy_answers(model, [token_ids], max_new_tokens=_ANSWER_TOKENS)[0].text
     words = (_BREAK.split(text)[0].strip() or text).split()
-    return " ".join(words[:_ANSWER_WORDS]) or "∅"
+    return " ".join(words[:_ANSWER_WORDS])
 
 
 def _candidates(fact: Fact, pool: Sequence[Fact]) -> Iterator[str]:

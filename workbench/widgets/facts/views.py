@@ -14,6 +14,7 @@ from workbench.widgets.shared.voice import FORM_WORDS, quoted
 READING = markup.hint("Reading the model's own answer ...")
 COLUMNS = (("subject", 24), ("answer", 16), ("target", 16), ("known", 20))
 """The columns of the list with their widths, in characters."""
+_SHORT = {"chat": "chat", "cloze": "raw"}
 _SPACE, _ISOLATE, _END = "\u00a0", "\u2068", "\u2069"
 
 
@@ -21,7 +22,7 @@ def mark(forms: Sequence[str] | None) -> str:
     """In which forms a fact is known; None: it was not asked in all of them yet."""
     if forms is None:
         return "? not asked"
-    return f"✓ {' + '.join(FORM_WORDS[form] for form in forms)}" if forms else "✗ not known"
+    return f"✓ {' + '.join(_SHORT[form] for form in forms)}" if forms else "✗ not known"
 
 
 def line(*texts: str) -> str:

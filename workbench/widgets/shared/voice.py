@@ -100,12 +100,15 @@ def quoted(text: str, limit: int = 120) -> str:
 
 
 def said_words(texts: dict[str, str]) -> str:
-    """What the model says by form: ``as chat it says “...”; as raw prompt it says “...”``."""
-    return "; ".join(f"as {FORM_WORDS.get(form, form)} it says {quoted(text)}" for form, text in texts.items())
+    """What the model says by form: ``in chat “...”; after the raw prompt “...”``."""
+    where = {"chat": "in chat", "cloze": "after the raw prompt"}
+    return "; ".join(f"{where.get(form, form)} {quoted(text)}" for form, text in texts.items())
 
 
 def _fact_error(error: FactError) -> str:
     token = f"“{visible(error.token)}”" if error.token is not None else ""
+    if (error.field, error.reason) == ("answer", "same token"):  # of a partner
+        return f"Both answers begin with the same token {token}: choose another subject to swap with."
     return _FACT[error.reason].format(field=error.field, token=token)
 
 
@@ -113,9 +116,9 @@ def _not_said(error: AnswerNotSaid) -> str:
     one_form = len(error.texts) == 1
     other = " Or choose the other form (Chat, Raw prompt)." if one_form else ""
     return (
-        f"The model does not say {quoted(error.fact.answer)} here, so there is no place to trace: "
-        f"{said_words(error.texts)}. Choose a fact with ✓ in tab 1, or write what it says as the answer of a fact of "
-        f"your own.{other}"
+        f"The model does not say {quoted(error.fact.answer)} here, so there is no place to trace. It "
+        f"says {said_words(error.texts)}. Choose a fact with ✓ in tab 1, or write a fact of your own with what it says "
+        f"as the answer.{other}"
     )
 
 
