@@ -71,6 +71,7 @@ class FactChooser(Panel):
         self._reading_lock = threading.Lock()
         self._job: Job[Any] | None = None
         self._reading: Reading | None = None
+        self._seconds = float("inf")  # for one token of a pass; the first pass of all takes much longer than others
         self._form: Form | None = None
         self._partner: Fact | None = None
         forms = self._on_record()
@@ -283,10 +284,13 @@ class FactChooser(Panel):
             if cancel.is_set():
                 return None
             reading = read(self._model, fact, form)
+            if self._seconds == float("inf"):
+                reading = read(self._model, fact, form)
+            self._seconds = min(self._seconds, reading.seconds)
         with self._lock:
             if self._is_now(fact, form):
                 self._reading = reading
-                self._preview.read(reading, seconds_of_maps(self._model, reading))
+                self._preview.read(reading, seconds_of_maps(self._model, reading, self._seconds))
         if reading.error is not None:
             raise reading.error
         return reading.prompt

@@ -58,6 +58,7 @@ class FactForm(VBox):
         use.on_click(lambda _: on_use())
         lines = [self._line(names) for names in ROWS]
         super().__init__([*lines, HTML(markup.hint(_HINT)), row(use)])
+        self.add_class("wb-form")
         self.tell({})
 
     @property

@@ -5,18 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from workbench.language.prompts import NoSwapPartner, check_first_tokens
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form, TracedPrompt, slug
 from workbench.types.fact_error import fact_errors
 from workbench.widgets.facts.form import FactForm
-from workbench.widgets.facts.partner import check_subject, find_partner, fitting_subjects
+from workbench.widgets.facts.partner import check_subject, find_partner, fitting_facts, suggested_partner
 from workbench.widgets.shared.voice import person, quoted
-
-MOST_ASKED = 5
-"""Suggested subjects of which the model is asked what is right for them."""
 
 
 def target_changed(fact: Fact, target: str) -> Fact:
@@ -91,25 +87,20 @@ class OwnFact:
     def partner(self, fact: Fact, prompt: TracedPrompt, subject: str, answer: str) -> Fact | None:
         """The fact to swap with, once the fact's prompt is read; None where none fits, which is said at the field.
 
-        Of a suggested subject whose answer does not fit the next ones are tried.
+        In the place of a suggested subject that does not fit another may be taken.
         """
-        suggested = self.form.suggests and not answer
-        others = fitting_subjects(self._model, fact, self._pool, form=prompt.form) if suggested else iter(())
-        for tried in dict.fromkeys([subject, *islice(others, MOST_ASKED)]):
-            try:
-                partner = find_partner(self._model, fact, prompt, tried, answer or None)
-            except ValueError as error:
-                if not suggested:
-                    self._refuse(error, subject, answer)
-                    return None
-                continue
-            if suggested:
-                self.form.suggest(tried, partner.answer)
-            elif not answer:
-                self.form.found(partner.answer)
+        if self.form.suggests and not answer:
+            partner = suggested_partner(self._model, fact, prompt, self._pool)
+            self.form.suggest(*((partner.subject, partner.answer) if partner is not None else ("",)))
             return partner
-        self.form.suggest("")
-        return None
+        try:
+            partner = find_partner(self._model, fact, prompt, subject, answer or None)
+        except ValueError as error:
+            self._refuse(error, subject, answer)
+            return None
+        if not answer:
+            self.form.found(partner.answer)
+        return partner
 
     def _refuse(self, error: ValueError, subject: str, answer: str) -> None:
         if isinstance(error, NoSwapPartner):
@@ -139,7 +130,8 @@ class OwnFact:
                 target=f"not {texts['answer']}",
                 relation=texts["relation"],
             )
-            subject = next(fitting_subjects(self._model, fact, self._pool), "")
+            near = next(fitting_facts(self._model, fact, self._pool), None)
+            subject = near.subject if near is not None else ""
         if subject != self.form.texts["swap"]:
             self.form.suggest(subject)
 

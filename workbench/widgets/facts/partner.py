@@ -14,6 +14,8 @@ from workbench.types import Fact, Form, TracedPrompt, slug
 
 MOST_TRIED = 500
 """Subjects of a pool whose tokens are counted before the search is given up."""
+MOST_ASKED = 8
+"""Suggested subjects of which the model is asked what is right for them."""
 _ANSWER_TOKENS, _ANSWER_WORDS = 8, 4
 _GAP = "\0"  # in no text that a person writes
 _BREAK = re.compile(r"[.,;:!?()\n]")
@@ -60,16 +62,37 @@ def check_subject(model: LoadedModel, fact: Fact, subject: str, form: Form | Non
         raise refused
 
 
-def fitting_subjects(
-    model: LoadedModel, fact: Fact, pool: Sequence[Fact], *, form: Form | None = None
-) -> Iterator[str]:
-    """Subjects of a pool with as many tokens as the fact's, those of the most similar relation first."""
-    for subject in islice(_candidates(fact, pool), MOST_TRIED):
+def fitting_facts(model: LoadedModel, fact: Fact, pool: Sequence[Fact], form: Form | None = None) -> Iterator[Fact]:
+    """Facts of a pool whose subject has as many tokens as the fact's, those of the most similar relation first."""
+    for other in islice(_candidates(fact, pool), MOST_TRIED):
         try:
-            check_subject(model, fact, subject, form)
+            check_subject(model, fact, other.subject, form)
         except NoSwapPartner:
             continue
-        yield subject
+        yield other
+
+
+def suggested_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: Sequence[Fact]) -> Fact | None:
+    """The first of some subjects of a pool for which the model says what the pool has as its answer: one of a kind.
+
+    Where there is none: the first for which it says anything that can be told from the fact's answer.
+
+    Args:
+        model: The model.
+        fact: The fact.
+        prompt: Its traced text.
+        pool: Where the subjects come from.
+    """
+    fitting: list[Fact] = []
+    for other in islice(fitting_facts(model, fact, pool, prompt.form), MOST_ASKED):
+        try:
+            partner = find_partner(model, fact, prompt, other.subject)
+        except ValueError:  # other tokens where the model says the subject itself, or the same answer
+            continue
+        if partner.answer.casefold() in {a.casefold() for a in other.answers}:
+            return partner
+        fitting.append(partner)
+    return fitting[0] if fitting else None
 
 
 def find_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, subject: str, answer: str | None = None) -> Fact:
@@ -101,8 +124,8 @@ def said_after(model: LoadedModel, token_ids: Sequence[int]) -> str:
     return " ".join(words[:_ANSWER_WORDS])
 
 
-def _candidates(fact: Fact, pool: Sequence[Fact]) -> Iterator[str]:
-    """Each other subject once, by how near its relation is: the same wording, then answers and words in common."""
+def _candidates(fact: Fact, pool: Sequence[Fact]) -> Iterator[Fact]:
+    """A fact of each other subject, by how near its relation is: the same wording, then answers and words in common."""
     wording = fact.prompt.replace(fact.subject, _GAP)
     words = set(wording.split())
     relations: dict[str, list[Fact]] = {}
@@ -124,4 +147,4 @@ def _candidates(fact: Fact, pool: Sequence[Fact]) -> Iterator[str]:
             name = other.subject.casefold()
             if name not in seen and answers.isdisjoint(a.casefold() for a in other.answers):
                 seen.add(name)
-                yield other.subject
+                yield other

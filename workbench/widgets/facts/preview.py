@@ -80,7 +80,7 @@ class Preview(VBox):
                 self._heading,
                 row(self._target, self._change, self._ask),
                 self._changing,
-                self.switch,
+                fields(self.switch),
                 self._strip,
                 self._bars,
                 row(self._go, self._time),

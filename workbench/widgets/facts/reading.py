@@ -26,7 +26,7 @@ class Reading:
         own: Positions of what is not the chat template's: the question and what follows the template.
         template: How many tokens the prompt has before the model's own words.
         following: The likeliest next tokens with their probabilities.
-        seconds: How long the one pass took that gave them.
+        seconds: How long the one pass took that gave them, for each token that it read.
         prompt: The traced text; None where there is no place to trace.
         error: Why there is none.
         repeats: Whether the traced token is a word of the prompt that the model writes once more: no answer.
@@ -82,11 +82,12 @@ def read(model: LoadedModel, fact: Fact, form: Form | None = None) -> Reading:
 
 
 def next_tokens(model: LoadedModel, token_ids: tuple[int, ...], n: int = SHOWN_NEXT) -> tuple[dict[str, float], float]:
-    """The likeliest next tokens with their probabilities, likeliest first, and the seconds of the pass."""
+    """The likeliest next tokens with their probabilities, likeliest first, and the seconds of the pass
+    for each token."""
     began = time.perf_counter()
     logits = next(iter(read_logits(model, [token_ids], [()], 1)))[1][-1]
     likeliest = logits.float().softmax(-1).topk(n)
-    seconds = time.perf_counter() - began
+    seconds = (time.perf_counter() - began) / len(token_ids)
     following: dict[str, float] = {}
     for probability, token in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True):
         text = model.tokenizer.decode([token])
@@ -94,9 +95,12 @@ def next_tokens(model: LoadedModel, token_ids: tuple[int, ...], n: int = SHOWN_N
     return following, seconds
 
 
-def seconds_of_maps(model: LoadedModel, reading: Reading) -> float:
-    """About how long the first maps of a fact take: so many passes as they patch places, each on average through the
-    half of the layers that is above its place."""
-    shape = model.shape
-    places = shape.n_layers * (len(reading.tokens) + shape.n_heads + 1)
-    return reading.seconds * places / 2
+def seconds_of_maps(model: LoadedModel, reading: Reading, seconds_per_token: float) -> float:
+    """About how long the first maps of a fact take.
+
+    What is patched in a layer goes through the layers above it, half of them on average, and only the tokens from the
+    subject on differ between the runs: every place of the residual stream (then through half of those tokens on
+    average), every head and every MLP of every layer.
+    """
+    shape, tokens = model.shape, len(reading.tokens) - min(reading.subject, default=0)
+    return seconds_per_token * shape.n_layers / 2 * tokens * (tokens / 2 + shape.n_heads + 1)
