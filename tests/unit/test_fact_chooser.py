@@ -26,7 +26,7 @@ from workbench.language.prompts import AnswerNotSaid, chat_text, traced_prompt
 from workbench.plots.style import visible
 from workbench.types import Fact, FactSet
 from workbench.widgets.facts.chooser import FactChooser
-from workbench.widgets.facts.views import duration, line
+from workbench.widgets.facts.views import line
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_the_preview_is_what_the_model_reads(chooser: FactChooser) -> None:
     assert chooser.prompt == prompt
     html = shown(chooser)
     strip = html[html.index("wb-tokens") :]
-    assert strip.count("<li") == len(prompt.tokens) + 1 + 2, "two chips of the template"
+    assert len(re.findall("<li[ >]", strip)) == len(prompt.tokens) + 1 + 2, "two chips of the template"
     own_tokens = len(tiny().token_ids(chooser.fact.question))
     before, after = (int(n) for n in re.findall(r"<summary>template \((\d+)\)</summary>", html))
     assert before + own_tokens + after == len(tiny().token_ids(chat_text(tiny(), chooser.fact.question)))
@@ -230,7 +230,7 @@ def test_the_button_that_goes_on_is_there_for_who_listens(chooser: FactChooser) 
     assert button.layout.display is None
     click(button)
     assert went == [(chooser, "picker")]
-    assert duration(3) == "about 5 s" and duration(100) == "about 2 minutes" and duration(0.1) == "a moment"
+    assert re.search(r"wb-hint\">(?:under|about) \d", shown(chooser)), "how long it takes"
 
 
 @pytest.mark.parametrize("written", [False, True])

@@ -14,6 +14,7 @@ from workbench.widgets.facts.reading import Reading
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.controls import ToggleButtons
 from workbench.widgets.shared.layout import fields, primary, quiet_button, row, show
+from workbench.widgets.shared.timing import Span
 
 FORM_LABELS: dict[str, Form] = {"Chat": "chat", "Raw prompt": "cloze"}
 
@@ -116,13 +117,13 @@ class Preview(VBox):
         self.switch.value = form
         self._strip.value, self._bars.value, self._time.value = views.READING, "", ""
 
-    def read(self, reading: Reading, seconds: float) -> None:
+    def read(self, reading: Reading, span: Span) -> None:
         """Show how the prompt is read, and about how long its maps take."""
         self.switch.value = reading.form
         odd = views.warning(reading)
         self._strip.value = views.traced(reading) + markup.alert(odd, "info") + views.strip(reading)
         self._bars.value = views.following(reading)
-        self._time.value = markup.hint(views.duration(seconds))
+        self._time.value = markup.hint(span.words)
 
     def unread(self) -> None:
         """Take back that the prompt is being read: it could not be."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from workbench.facts.known import FORMS
 from workbench.language.prompts import prompt_ids, question_span, split_prompt, traced_prompt
 from workbench.language.scoring import read_logits
 from workbench.models.load import LoadedModel
+from workbench.tracing.next_tokens import likeliest
 from workbench.types import Fact, Form, TracedPrompt
+from workbench.types.next_tokens import NextToken
+from workbench.widgets.shared.timing import Span
 
 SHOWN_NEXT = 5
 
@@ -25,7 +27,7 @@ class Reading:
         subject: Positions of the subject's tokens.
         own: Positions of what is not the chat template's: the question and what follows the template.
         template: How many tokens the prompt has before the model's own words.
-        following: The likeliest next tokens with their probabilities.
+        following: The likeliest next tokens.
         seconds: How long the one pass took that gave them, for each token that it read.
         prompt: The traced text; None where there is no place to trace.
         error: Why there is none.
@@ -37,7 +39,7 @@ class Reading:
     subject: tuple[int, ...]
     own: range
     template: int
-    following: Mapping[str, float]
+    following: tuple[NextToken, ...]
     seconds: float
     prompt: TracedPrompt | None = None
     error: ValueError | None = None
@@ -81,21 +83,14 @@ def read(model: LoadedModel, fact: Fact, form: Form | None = None) -> Reading:
     )
 
 
-def next_tokens(model: LoadedModel, token_ids: tuple[int, ...], n: int = SHOWN_NEXT) -> tuple[dict[str, float], float]:
-    """The likeliest next tokens with their probabilities, likeliest first, and the seconds of the pass
-    for each token."""
+def next_tokens(model: LoadedModel, token_ids: tuple[int, ...]) -> tuple[tuple[NextToken, ...], float]:
+    """The likeliest next tokens, and the seconds of the pass for each token."""
     began = time.perf_counter()
-    logits = next(iter(read_logits(model, [token_ids], [()], 1)))[1][-1]
-    likeliest = logits.float().softmax(-1).topk(n)
-    seconds = (time.perf_counter() - began) / len(token_ids)
-    following: dict[str, float] = {}
-    for probability, token in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True):
-        text = model.tokenizer.decode([token])
-        following[f"{text} ({token})" if text in following else text] = probability  # bytes of a character look alike
-    return following, seconds
+    logits = next(iter(read_logits(model, [token_ids], [()], 1)))[1]
+    return likeliest(model, logits, SHOWN_NEXT), (time.perf_counter() - began) / len(token_ids)
 
 
-def seconds_of_maps(model: LoadedModel, reading: Reading, seconds_per_token: float) -> float:
+def seconds_of_maps(model: LoadedModel, reading: Reading, seconds_per_token: float) -> Span:
     """About how long the first maps of a fact take.
 
     What is patched in a layer goes through the layers above it, half of them on average, and only the tokens from the
@@ -103,4 +98,5 @@ def seconds_of_maps(model: LoadedModel, reading: Reading, seconds_per_token: flo
     average), every head and every MLP of every layer.
     """
     shape, tokens = model.shape, len(reading.tokens) - min(reading.subject, default=0)
-    return seconds_per_token * shape.n_layers / 2 * tokens * (tokens / 2 + shape.n_heads + 1)
+    least = seconds_per_token * shape.n_layers / 2 * tokens * (tokens / 2 + shape.n_heads + 1)
+    return Span(least, 2 * least)  # a pass of few tokens takes longer for each than one of many

@@ -108,21 +108,9 @@ def warning(reading: Reading) -> str:
 def following(reading: Reading) -> str:
     """The likeliest next tokens at the end of the strip as bars."""
     where = "after this prompt" if reading.prompt is None else "in the place of the traced token"
-    return charts.bars(
-        {visible(token): p for token, p in reading.following.items()}, f"Next token {where}: probability"
-    )
-
-
-def duration(seconds: float) -> str:
-    """About how long something takes, in few words: what is measured on one pass is not more exact."""
-    for limit, words in (
-        (2, "a moment"),
-        (7, "about 5 s"),
-        (15, "about 10 s"),
-        (25, "about 20 s"),
-        (45, "half a minute"),
-    ):
-        if seconds < limit:
-            return words
-    minutes = round(seconds / 60)
-    return "about a minute" if minutes <= 1 else f"about {minutes} minutes"
+    tokens = [token.token for token in reading.following]
+    shown = {  # several bytes of characters look alike
+        token.token if tokens.count(token.token) == 1 else f"{token.token} ({token.id})": token.probability
+        for token in reading.following
+    }
+    return charts.bars(shown, f"Next token {where}: probability")
