@@ -1,24 +1,62 @@
-"""What the maps of a CircuitPicker show, in words: where the values come from and what a click on a cell selects."""
+"""What the maps of a CircuitPicker show, in words: the one measure, where the values come from, what a click selects."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
-from workbench.plots.style import number, visible
-from workbench.types import EffectMap
+from workbench.plots.style import short_number, visible
+from workbench.types import EffectMap, Selection
 from workbench.types.effect import CONTRASTED
-from workbench.widgets.picker.maps import TITLES, MapName, left_out, row_components
+from workbench.widgets.picker.maps import TITLES, MapName, Sources, left_out, row_components
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.measure import MEASURES, Measure, MeasureName
 
+GESTURES = (
+    "Click: add or remove. Drag: box. Arrows + Space: keyboard. Ctrl+Z: undo. Hover a head: attention. "
+    "Double click or P: pin at the side. In a trace a click selects the whole layer, at all tokens."
+)
 CELLS: dict[str, str] = {
     "resid": "how much of the answer comes back when the corrupted run gets the clean residual stream entering this "
     "layer at this token. It has no gates of its own: a click selects the layer's attention and MLP, which read it",
     "mlp": "the same with this layer's MLP output. A click selects the MLP, at all tokens",
     "attn": "the same with this layer's attention output. A click selects the attention (q, k, v and o), at all tokens",
     "heads": "a query head's effect, summed over tokens. A click selects it, also at all tokens",
-    "mlps": "an MLP's effect, summed over tokens. A click selects it and shows its neurons below",
-    "neurons": "a neuron's attribution{contrast}, by rank within the layer",
+    "mlps": "an MLP's effect, summed over tokens. A click selects it",
+    "neurons": "a neuron's attribution{contrast}, summed over tokens. A click selects it",
+    "attentions": "an attention layer's effect, summed over tokens. A click selects it (q, k, v and o)",
 }
+
+
+def measure_of(effect: EffectMap, measure: Measure) -> Measure:
+    """The measure that a map was made with; what the map does not say is taken from ``measure``."""
+    name = "recovery" if effect.normalised else effect.metric
+    known = cast(MeasureName, name) if name in MEASURES else measure.name
+    return Measure(known, effect.corruption or measure.corruption)
+
+
+def headline(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
+    """The one measure of all maps: metric, tokens, corruption. Plain text."""
+    measure = sources.measure
+    effect = next((maps[name] for name in TITLES if name in maps), None)
+    prompt = effect.prompts[0] if effect is not None and len(effect.prompts) == 1 else None
+    of = MEASURES[measure.name]
+    if prompt is not None:
+        of += f" of {visible(prompt.answer_token)}"
+        if measure.metric == "logit_diff" and prompt.other_token is not None:
+            of += f" over {visible(prompt.other_token)}"
+    scale = {"recovery": ": 0 corrupted, 1 clean", "logit_diff": ", in logits", "probability": ""}[measure.name]
+    how = "noise on the subject" if sources.corruption == "noise" else "swap"
+    if sources.corruption == "swap" and sources.partner is not None:
+        how = f"swap with {sources.partner.subject}"
+    means = f"; means over {len(sources.facts)} facts" if len(sources.facts) > 1 else ""
+    return f"{of}{scale}; {how}{means}"
+
+
+def measure_line(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
+    """The same as markup, the largest line above the maps."""
+    words = markup.text(headline(sources, maps))
+    return markup.block(f'<div class="wb-measure" role="heading" aria-level="4"><bdi>{words}</bdi></div>')
 
 
 def notes(maps: Mapping[str, EffectMap]) -> str:
@@ -28,36 +66,36 @@ def notes(maps: Mapping[str, EffectMap]) -> str:
     rows = [
         (
             TITLES[name],
+            cell(name, effect),
             effect.method,
             measured(effect),
             corrupted_by(effect),
-            number(effect.clean),
-            number(effect.corrupted),
+            short_number(effect.clean),
+            short_number(effect.corrupted),
             form(effect),
-            cell(name, effect),
         )
         for name in TITLES
         if (effect := maps.get(name)) is not None
     ]
-    head = ("map", "method", "unit", "corrupted by", "clean", "corrupted", "form", "a cell is")
+    head = ("map", "a cell is", "method", "unit", "corrupted by", "clean", "corrupted", "form")
     table = markup.table(head, rows, "What the maps show")
-    first = next(name for name in ("resid", "mlp", "attn", "heads", "mlps", "neurons") if name in maps)
+    first = next(name for name in ("resid", "mlp", "attn", *TITLES) if name in maps)
     usual = measured(maps[first]), corrupted_by(maps[first])
     others = [
         f" {TITLES[name]}: {measured(effect)}, corrupted by {corrupted_by(effect)}."
         for name in TITLES
         if (effect := maps.get(name)) is not None and (measured(effect), corrupted_by(effect)) != usual
     ]
-    return markup.block(
-        f'<p class="wb-muted">{markup.text(in_a_line(maps[first]) + "".join(others))}</p>',
-        f"<details><summary>What the maps show</summary>{table}</details>",
-    )
+    line = f'<p class="wb-muted">{markup.text(in_a_line(maps[first]) + "".join(others))}</p>'
+    return markup.block(line) + markup.fold("What the maps show", table)
 
 
 def in_a_line(effect: EffectMap) -> str:
-    """Unit, form, corruption and baselines of a map."""
-    words = [f"Values: {measured(effect)}", f"corrupted by {corrupted_by(effect)}", f"{form(effect)} form"]
-    words.append(f"clean {number(effect.clean)}, corrupted {number(effect.corrupted)}")
+    """Baselines, form and what is left out of a map."""
+    unit = effect.metric_words.unit
+    words = [f"{effect.metric_words.title.capitalize()}: clean {short_number(effect.clean)}"]
+    words.append(f"corrupted {short_number(effect.corrupted)}" + f" {unit}" * (unit != effect.metric_words.title))
+    words.append(f"{form(effect)} form")
     if len(effect.prompts) > 1:
         words.append(f"means over {effect.n} facts")
     if n := left_out(effect):
@@ -82,11 +120,12 @@ def cell(name: MapName, effect: EffectMap) -> str:
 def measured(effect: EffectMap) -> str:
     """The metric and its tokens."""
     words = effect.metric_words
+    share = "recovery of the " if effect.normalised else ""
     if not words.comparison or len(effect.prompts) != 1 or effect.prompts[0].other_token is None:
-        return words.title
+        return f"{share}{words.title}"
     prompt = effect.prompts[0]
-    other = visible(prompt.other_token or "")
-    return words.comparison.format(answer=repr(visible(prompt.answer_token)), other=repr(other))
+    answer, other = repr(visible(prompt.answer_token)), repr(visible(prompt.other_token or ""))
+    return share + words.comparison.format(answer=answer, other=other)
 
 
 def form(effect: EffectMap) -> str:
@@ -94,10 +133,20 @@ def form(effect: EffectMap) -> str:
     return " and ".join(sorted({prompt.form for prompt in effect.prompts})) or "unknown"
 
 
-def tip(name: MapName, effect: EffectMap, *cell: int) -> str:
-    """Below the value of a cell: its standard error, and what a click on it selects where that is not the cell."""
+def tip(name: MapName, effect: EffectMap, *cell: int, selection: Selection | None = None) -> str:
+    """Below the value of a cell: its standard error, and what a click on it does where the cell is not what it selects.
+
+    Args:
+        name: The map.
+        effect: Its values.
+        cell: Row and column.
+        selection: What is selected now, which a click takes out.
+    """
     index = cell[: effect.values.ndim]
-    words = [f"± {number(float(effect.stderr[index]))} (standard error)"] if effect.stderr is not None else []
-    if name not in ("heads", "neurons"):
-        words.append(f"A click selects {' '.join(map(str, row_components(name, cell[0])))}")
+    words = [f"± {short_number(float(effect.stderr[index]))} (standard error)"] if effect.stderr is not None else []
+    if name != "heads":
+        parts = row_components(name, cell[0])
+        taken = selection is not None and all(part in selection for part in parts)
+        where = ", at all tokens" if name in ("resid", "mlp", "attn") else ""
+        words.append(f"A click {'takes out' if taken else 'selects'} {' '.join(map(str, parts))}{where}")
     return "\n".join(words)
