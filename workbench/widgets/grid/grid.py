@@ -1,34 +1,27 @@
 """HeatGrid: one heat map of rows by columns whose cells are picked by click, by box and by keyboard.
 
-Python owns what is selected. The browser asks for a new selection with a numbered pick (``picked`` and ``seq``); Python
-checks it, sets ``selected`` and answers with ``ack``. Until then the browser shows the pick as pending, and after
-1.5 s it says that the kernel is busy or not connected: a click never looks accepted when nothing has reached Python.
-The drawing is ``static/grid/``; ``png.py`` draws the same map where no browser is.
+Python owns what is selected, see ``picked.py``. The drawing is ``static/grid/``; ``png.py`` draws the same map where no browser is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 from IPython.display import Image
-from traitlets import TraitError
 
 from workbench.plots.colours import colour_scale
+from workbench.widgets.grid.picked import PickedWidget
 from workbench.widgets.grid.png import heat_map_png, with_picture
-from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, short
+from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state
 from workbench.widgets.shared.javascript import STATIC, read_module
 
 GridCell = tuple[int, int]
-FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
-MAX_SEQ = 2**53  # the largest number up to which JavaScript counts in ones
 
 
-class HeatGrid(anywidget.AnyWidget):
+class HeatGrid(PickedWidget):
     """A heat map with selectable cells.
 
     Args:
@@ -66,7 +59,6 @@ class HeatGrid(anywidget.AnyWidget):
     row_title = traitlets.Unicode().tag(sync=True)
     col_title = traitlets.Unicode().tag(sync=True)
     unit = traitlets.Unicode().tag(sync=True)
-    kind = traitlets.Unicode("cell").tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     groups = traitlets.List(traitlets.Int()).tag(sync=True)
     marked = traitlets.List(traitlets.Int()).tag(sync=True)
@@ -74,23 +66,9 @@ class HeatGrid(anywidget.AnyWidget):
     colours = traitlets.Dict(help="the colour scale's low end and its stops, in both themes").tag(sync=True)
     cell_width = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     cell_height = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
-    selectable = traitlets.Bool(True).tag(sync=True)
-    disabled = traitlets.Bool(False, help="shown, but not to be picked from now").tag(sync=True)
-    selected: Any = traitlets.Instance(
-        object, help="[[row, column], ...], row by row; assign a new list to change it"
-    ).tag(sync=True)
-    ack = traitlets.Int(0, help="the last pick that Python has answered").tag(sync=True)
-    problem = traitlets.Unicode(help="why the last pick was refused or failed").tag(sync=True)
-    cursor = traitlets.Any(None, help="[row, column] or None; both sides write it").tag(sync=True)
     tip = traitlets.Unicode(help="a text below the value, for the cell in `hover`").tag(sync=True)
     tip_for = traitlets.Any(None, help="the cell that `tip` and `pattern` belong to").tag(sync=True)
     pattern = traitlets.Any(None, help="{'tokens': [...], 'weights': [...]} or None").tag(sync=True)
-    # Written by the browser.
-    hover = traitlets.Any(None, help="[row, column] or None").tag(sync=True, echo_update=False)
-    picked = traitlets.List(help="the browser's pick; always empty in Python").tag(sync=True, echo_update=False)
-    seq = traitlets.Int(0, help="the number of the browser's pick; always 0 in Python").tag(
-        sync=True, echo_update=False
-    )
 
     def __init__(
         self,
@@ -112,9 +90,7 @@ class HeatGrid(anywidget.AnyWidget):
         alt: str | None = None,
         scale: str = "RdBu",
     ) -> None:
-        self.error: Exception | None = None
         self._scale = colour_scale(scale)
-        self._pick_callbacks: list[Callable[[list[GridCell]], object]] = []
         array = as_values(values)
         super().__init__(
             **picture_state(array, rows, cols, groups, marked, limit, descriptions, self._scale),
@@ -181,13 +157,6 @@ class HeatGrid(anywidget.AnyWidget):
             if automatic:
                 self.alt = alt_text(self.title, self.shape, self.row_title, self.col_title)
 
-    def on_pick(self, callback: Callable[[list[GridCell]], object]) -> None:
-        """Call ``callback(cells)`` whenever the browser has changed the selection; never after a change from Python.
-
-        An exception of the callback is shown in the widget and kept on ``.error``.
-        """
-        self._pick_callbacks.append(callback)
-
     def show_tip(self, cell: Sequence[int], text: str, pattern: dict[str, Any] | None = None) -> None:
         """Show a text, and an attention pattern, in the tooltip of a cell if the pointer is still there.
 
@@ -231,84 +200,24 @@ class HeatGrid(anywidget.AnyWidget):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         return with_picture(data, repr(self), self.to_png()), metadata
 
-    @contextmanager
-    def hold_sync(self) -> Iterator[None]:
-        """Send what changes in a ``with`` block as one message.
+    def _item(self, value: Any) -> list[int] | None:
+        return checked_cell(value, self.shape)
 
-        JupyterLab hands messages of widgets to a thread beside the one that runs cells. The method of the base class
-        sends what changed and then forgets it all, with what the other thread has noted meanwhile.
-        """
-        if self._holding_sync:
-            yield
-            return
-        self._holding_sync = True
-        try:
-            yield
-        finally:
-            self._holding_sync = False
-            changed, self._states_to_send = self._states_to_send, set()
-            self.send_state(changed)
+    def _items(self, value: Any) -> list[list[int]]:
+        return checked_cells(value, self.shape)
 
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Take a message from the browser. What is not valid changes nothing and is kept on ``.error``."""
-        state = dict(sync_data)
-        seq = state.pop("seq", None)
-        sent = [state.pop(name) for name in ("picked", "selected") if name in state]
-        if sent:
-            self._take_pick(sent[0], seq)
-            if "selected" in sync_data:  # a client that wrote Python's own trait hears what it is now
-                self.send_state("selected")
-        try:
-            if foreign := sorted(set(state) - FROM_BROWSER):
-                raise TraitError(
-                    f"{', '.join(foreign)}: only Python sets this; the browser may set {set(FROM_BROWSER)}."
-                )
-            if "hover" in state and checked_cell(state["hover"], self.shape) != self.hover:
-                self._clear_tip()
-            with self.hold_sync():
-                super().set_state(state)
-        except Exception as error:
-            self._fail(error)
-            self.send_state(sorted(set(sync_data) & set(self.keys) - {"picked", "selected", "seq"}))
+    def _given(self, item: Any) -> GridCell:
+        row, col = item
+        return row, col
 
-    def _take_pick(self, cells: Any, seq: Any) -> None:
-        before = self.selected
-        with self.hold_sync():  # one message: the selection and the answer
-            try:
-                if seq is not None and (type(seq) is not int or not 0 < seq <= MAX_SEQ):
-                    seq, received = None, seq
-                    raise TraitError(f"seq must be an integer from 1 to 2**53, not {short(received)}.")
-                if self.disabled or not self.selectable:
-                    raise TraitError("This map cannot be picked now.")
-                self.selected = cells
-                self.error, self.problem = None, ""
-            except Exception as error:  # refused, or an observer of `selected` failed
-                self._fail(error)
-            if seq is not None:
-                self.ack = seq
-        if self.selected != before:
-            for callback in self._pick_callbacks:
-                try:
-                    callback([(r, c) for r, c in self.selected])
-                except Exception as error:  # would vanish in the log console
-                    self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        self.error, self.problem = error, f"{type(error).__name__}: {error}"
+    def _leave(self) -> None:
+        self._clear_tip()
 
     def _clear_tip(self) -> None:
         with self.hold_sync():
             self.pattern, self.tip, self.tip_for = None, "", None
 
-    @traitlets.default("selected")
-    def _nothing_selected(self) -> list[list[int]]:
-        return []
-
-    @traitlets.validate("selected")
-    def _valid_selected(self, proposal: Any) -> list[list[int]]:
-        return checked_cells(proposal["value"], self.shape)
-
-    @traitlets.validate("cursor", "hover", "tip_for")
+    @traitlets.validate("tip_for")
     def _valid_cell(self, proposal: Any) -> list[int] | None:
         return checked_cell(proposal["value"], self.shape)
 
