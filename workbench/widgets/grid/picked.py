@@ -8,8 +8,7 @@ pin) comes as a message of its own, after the answer to the picks before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import anywidget
@@ -17,6 +16,7 @@ import traitlets
 from traitlets import TraitError
 
 from workbench.widgets.grid.state import short
+from workbench.widgets.shared.sync import WholeMessages
 
 FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
 MAX_SEQ = 2**53  # the largest number up to which JavaScript counts in ones
@@ -24,7 +24,7 @@ MAX_SEQ = 2**53  # the largest number up to which JavaScript counts in ones
 Callback = Callable[..., object]
 
 
-class PickedWidget(anywidget.AnyWidget):
+class PickedWidget(WholeMessages, anywidget.AnyWidget):
     """The selection, its protocol and the callbacks; a subclass says in ``_item`` and ``_items`` what may be picked."""
 
     kind = traitlets.Unicode("cell", help="what is picked, in the singular").tag(sync=True)
@@ -96,24 +96,6 @@ class PickedWidget(anywidget.AnyWidget):
         except Exception as error:
             self._fail(error)
             self.send_state(sorted(set(sync_data) & set(self.keys) - {"picked", "selected", "seq"}))
-
-    @contextmanager
-    def hold_sync(self) -> Iterator[None]:
-        """Send what changes in a ``with`` block as one message.
-
-        JupyterLab hands messages of widgets to a thread beside the one that runs cells. The method of the base class
-        sends what changed and then forgets it all, with what the other thread has noted meanwhile.
-        """
-        if self._holding_sync:
-            yield
-            return
-        self._holding_sync = True
-        try:
-            yield
-        finally:
-            self._holding_sync = False
-            changed, self._states_to_send = self._states_to_send, set()
-            self.send_state(changed)
 
     def _item(self, value: Any) -> Any:
         """One of what may be picked, or None, checked. Raises TraitError."""

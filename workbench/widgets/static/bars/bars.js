@@ -3,7 +3,7 @@
 import { Picks } from "../grid/picks.js";
 import { formatNumber } from "../grid/words.js";
 import { setGround, watchTheme } from "../theme.js";
-import { buildPage, buildRows, showTexts } from "./page.js";
+import { buildList, buildRows, showHeadings } from "./page.js";
 import { handleKey } from "./keyboard.js";
 
 const ROWS = ["names", "values", "notes", "limit", "unit", "list_height", "pinnable"];
@@ -13,7 +13,7 @@ let lists = 0;
 class BarListView {
   constructor(model, el) {
     Object.assign(this, { model, frame: 0, listeners: [], stale: true, lastSent: 0 });
-    this.page = buildPage(el, `bl-${Date.now().toString(36)}-${lists++}`);
+    this.page = buildList(el, `bl-${Date.now().toString(36)}-${lists++}`);
     const redraw = () => this.redraw(false);
     this.picks = new Picks(model, this.page, redraw);
     const on = (name, handler) => this.page.list.addEventListener(name, handler);
@@ -28,10 +28,10 @@ class BarListView {
     this.listenTo(ROWS, () => this.redraw(true));
     this.listenTo(["selected", "ack", "seq", "picked"], () => this.picks.answered());
     this.listenTo(["cursor", "pinned", "selectable", "disabled", "kind"], redraw);
-    this.listenTo(["title", "alt", "problem"], () => showTexts(this.page, model));
+    this.listenTo(["title", "alt", "problem"], () => showHeadings(this.page, model));
     this.stopWatching = watchTheme(() => setGround(this.page.root));
     setGround(this.page.root);
-    showTexts(this.page, model);
+    showHeadings(this.page, model);
     this.draw();
     this.picks.connectionChanged();
   }

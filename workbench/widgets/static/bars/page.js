@@ -2,7 +2,7 @@
 
 import { make } from "../grid/page.js";
 
-export function buildPage(el, id) {
+export function buildList(el, id) {
   const root = make(el, "div", "bl-root");
   const title = make(root, "div", "bl-title");
   const badge = make(root, "div", "bl-badge");
@@ -15,7 +15,7 @@ export function buildPage(el, id) {
   return { root, title, badge, banner, problem, list, status, id };
 }
 
-export function showTexts(page, model) {
+export function showHeadings(page, model) {
   page.title.textContent = model.get("title");
   page.title.hidden = !model.get("title");
   page.list.setAttribute("aria-label", model.get("alt") || model.get("title") || "List");

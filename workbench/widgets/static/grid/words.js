@@ -8,12 +8,18 @@ export function cut(text) {
   return text.length <= LONGEST ? text : `${text.slice(0, LONGEST - 1)}…`;
 }
 
-// Three significant digits.
-export function formatNumber(value) {
+// As `short_number` in plots/style.py: three significant digits, no exponent from 0.001 to 100,000.
+export function formatNumber(value, share = false) {
+  if (!Number.isFinite(value)) return "n/a";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size < 1e-3 || size >= 1e5) return value.toExponential(2);
-  return size >= 1000 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
+  if (share && value > 0 && value < 0.001) return "<0.001";
+  if (share && value > 0.999 && value < 1) return ">0.999";
+  let words;
+  if (size < 1e-3 || size >= 1e5) words = size.toExponential(2).replace(/e([+-])(\d)$/, "e$10$2");
+  else words = size.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size))));
+  if (words.includes(".") && !words.includes("e")) words = words.replace(/\.?0+$/, "");
+  return value < 0 ? `−${words}` : words;
 }
 
 export function nameOf(model, [r, c]) {
