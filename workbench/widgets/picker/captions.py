@@ -1,21 +1,20 @@
-"""What the maps of a CircuitPicker show, in words: the one measure, where the values come from, what a click selects."""
+"""What the maps of a CircuitPicker show, in words: their measure, where the values come from, what a click selects."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import cast
 
 from workbench.plots.style import short_number, visible
-from workbench.types import EffectMap, Selection
+from workbench.types import EffectMap
 from workbench.types.effect import CONTRASTED
 from workbench.widgets.picker.maps import TITLES, MapName, Sources, left_out, row_components
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.measure import MEASURES, Measure, MeasureName
 
-GESTURES = (
-    "Click: add or remove. Drag: box. Arrows + Space: keyboard. Ctrl+Z: undo. Hover a head: attention. "
-    "Double click or P: pin at the side. In a trace a click selects the whole layer, at all tokens."
-)
+STYLE = f"<style>{files('workbench').joinpath('widgets/static/picker.css').read_text(encoding='utf-8')}</style>"
+"""What only this panel needs, beside the style of all panels."""
 CELLS: dict[str, str] = {
     "resid": "how much of the answer comes back when the corrupted run gets the clean residual stream entering this "
     "layer at this token. It has no gates of its own: a click selects the layer's attention and MLP, which read it",
@@ -133,20 +132,16 @@ def form(effect: EffectMap) -> str:
     return " and ".join(sorted({prompt.form for prompt in effect.prompts})) or "unknown"
 
 
-def tip(name: MapName, effect: EffectMap, *cell: int, selection: Selection | None = None) -> str:
-    """Below the value of a cell: its standard error, and what a click on it does where the cell is not what it selects.
+def tip(effect: EffectMap, *cell: int) -> str:
+    """Below the value of a cell: its standard error, where there is one."""
+    if effect.stderr is None:
+        return ""
+    return f"± {short_number(float(effect.stderr[cell[: effect.values.ndim]]))} (standard error)"
 
-    Args:
-        name: The map.
-        effect: Its values.
-        cell: Row and column.
-        selection: What is selected now, which a click takes out.
-    """
-    index = cell[: effect.values.ndim]
-    words = [f"± {short_number(float(effect.stderr[index]))} (standard error)"] if effect.stderr is not None else []
-    if name != "heads":
-        parts = row_components(name, cell[0])
-        taken = selection is not None and all(part in selection for part in parts)
-        where = ", at all tokens" if name in ("resid", "mlp", "attn") else ""
-        words.append(f"A click {'takes out' if taken else 'selects'} {' '.join(map(str, parts))}{where}")
-    return "\n".join(words)
+
+def picks(name: MapName, layer: int) -> str:
+    """What a click on a cell of a layer selects, where that is not the cell itself."""
+    if name == "heads":
+        return ""
+    where = ", all tokens" if name in ("resid", "mlp", "attn") else ""
+    return " ".join(map(str, row_components(name, layer))) + where

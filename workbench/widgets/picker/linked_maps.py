@@ -15,10 +15,10 @@ from ipywidgets import HBox, ToggleButtons
 
 from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
-from workbench.types import Component, EffectMap, Selection, TracedPrompt
+from workbench.types import EffectMap, Selection, TracedPrompt
 from workbench.widgets.grid.grid import GridCell, HeatGrid
-from workbench.widgets.picker.captions import tip
-from workbench.widgets.picker.maps import TITLES, MapName, cells_of, grid_state, left_out, picked, row_components
+from workbench.widgets.picker.captions import picks, tip
+from workbench.widgets.picker.maps import TITLES, MapName, cells_of, grid_state, left_out, picked
 
 SITES: dict[str, MapName] = {"Residual": "resid", "MLP": "mlp", "Attention": "attn"}
 CELL_HEIGHT = 15  # pixels in all three maps, so that a layer is at the same height in each
@@ -71,9 +71,7 @@ class LinkedMaps(HBox):
         for shown, basis in ((self.trace, 230), (self.heads, 194), (self.mlps, 150)):
             shown.layout.flex, shown.layout.min_width = f"{basis} 1 {basis}px", f"{basis}px"
             self._bound(shown)
-        self.site = ToggleButtons(
-            options=list(SITES.items()), description="Trace site", style={"button_width": "84px"}
-        )
+        self.site = ToggleButtons(options=list(SITES.items()), description="Trace site", style={"button_width": "84px"})
         super().__init__([self.trace, self.heads, self.mlps], layout={"align_items": "flex-start"})
         for shown in self.children:
             shown.on_pick(partial(self._picked, shown))
@@ -233,13 +231,12 @@ class LinkedMaps(HBox):
             return
         if name == "heads" and self._patterns is not None:
             weights = self._patterns[row, column, -1].tolist()
-            text = "\n".join(filter(None, [tip(name, effect, row, column), "Where the last token attends:"]))
+            text = "\n".join(filter(None, [tip(effect, row, column), "Where the last token attends:"]))
             grid.show_tip(cell, text, attended(self._tokens, weights))
             return
         if grid is self.trace:
             column += left_out(effect)
-        if text := tip(name, effect, row, column, selection=self._selection):
-            grid.show_tip(cell, text)
+        grid.show_tip(cell, tip(effect, row, column), picks=picks(name, row))
         if name == "heads":
             self._on_hover()
 

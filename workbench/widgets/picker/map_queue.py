@@ -14,7 +14,6 @@ from typing import Any
 from workbench.types.cancelling import Cancelled
 from workbench.widgets.shared.job import Job
 
-
 Look = Callable[[], None]
 Item = tuple[str, Callable[[Look], Any]]
 """A name, and what computes it; that may call what it is given now and then, which raises ``Dropped``."""

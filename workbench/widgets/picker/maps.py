@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -58,7 +58,7 @@ class Sources:
 
     model: LoadedModel
     facts: tuple[Fact, ...]
-    measure: Measure = Measure()
+    measure: Measure = field(default_factory=Measure)
     form: Form | None = None
     pool: FactSet | None = None
     partner: Fact | None = None
@@ -102,7 +102,8 @@ class Sources:
         partner = ", partner=partner" * (self.partner is not None and self.corruption == "swap")
         options = f"{settings}{partner}{pool_argument(self.pool)}"
         if name in UNITS:
-            return f'wb.attribute(model, fact, "{UNITS[name]}"{", method='patching'" * exact}{options})'
+            method = ", method='patching'" * exact
+            return f'wb.attribute(model, fact, "{UNITS[name]}"{method}{options})'
         return f'wb.causal_trace(model, fact, "{name}"{options})'
 
     def _options(self) -> dict[str, Any]:

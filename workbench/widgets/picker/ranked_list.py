@@ -37,9 +37,7 @@ def ranked(effect: EffectMap, layer: int = ALL, longest: int = LONGEST) -> list[
     order = flat.abs().nan_to_num(nan=-1.0).argsort(descending=True, stable=True)[:longest]
     places = torch.stack(torch.unravel_index(order[~flat[order].isnan()], values.shape), dim=1).tolist()
     first = 0 if layer == ALL else layer
-    return [
-        (effect.components((row + first, *rest))[0], float(values[(row, *rest)])) for row, *rest in places
-    ]
+    return [(effect.components((row + first, *rest))[0], float(values[(row, *rest)])) for row, *rest in places]
 
 
 class RankedList(VBox):

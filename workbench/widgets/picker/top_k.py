@@ -1,4 +1,4 @@
-"""TopKControls: the largest cells of a map, by their number or by a threshold, added to what is picked or in its place."""
+"""TopKControls: the largest cells of a map, by number or by a threshold, beside what is picked or in its place."""
 
 from __future__ import annotations
 
