@@ -1,9 +1,10 @@
 """Frozen result types: no files, no models. Everything else in the package imports from here."""
 
+from workbench.types.ablation import Ablation
 from workbench.types.arms import ArmRow, ArmTable
 from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
-from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
+from workbench.types.effect import EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
