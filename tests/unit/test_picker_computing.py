@@ -18,12 +18,12 @@ from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
 from tests.helpers.tiny_facts import capital
 from tests.helpers.wire import click, enter
-from workbench.language.prompts import NoSwapPartner
 from workbench.tracing.attribution import AttributionUnit
 from workbench.types import EffectMap
 from workbench.widgets.picker import maps
 from workbench.widgets.picker.maps import MapName, Sources, left_out
 from workbench.widgets.picker.picker import CircuitPicker
+from workbench.widgets.shared.measure import Measure
 
 LONELY = capital("Spain", "Madrid", "Rome", id="lonely", relation="own")  # known, but alone in its relation
 
@@ -45,7 +45,7 @@ def test_maps_are_computed_shown_and_repeated_by_the_code() -> None:
     names_: dict[str, Any] = {"given": tiny()}
     exec(code, names_)
     assert list(names_["selection"]) == list(shown.selection)
-    assert len({m.prompts[0].partner for n, m in shown.maps.items() if n != "neurons"}) == 1
+    assert len({m.prompts[0].partner for m in shown.maps.values()}) == 1
     for name, variable in (("heads", "heads"), ("mlps", "mlps"), ("neurons", "neurons"), ("resid", "trace_resid")):
         assert torch.equal(names_[variable].values, shown.maps[name].values)
     enter(control(shown, "Code"), value=True)
@@ -70,26 +70,77 @@ def test_several_facts_and_both_corruptions_by_their_code() -> None:
     assert shown.fact == list(FACTS[:2])
 
 
-def test_a_fact_without_a_partner_says_how_to_go_on_and_noise_does() -> None:
+def test_a_fact_without_a_partner_is_corrupted_by_noise_and_it_is_said() -> None:
     shown = CircuitPicker(tiny(), LONELY, pool=FACTS)
     assert shown.job is not None
-    with pytest.raises(NoSwapPartner, match="corruption='noise'") as raised:
-        shown.job.wait(120)
-    assert (raised.value.fact, raised.value.partner) == (LONELY, None)
-    assert isinstance(shown.error, NoSwapPartner)
-    assert shown.message.count("No fact of the relation") == 1  # once for all the maps
-    assert "Heads, MLPs, Trace: residual stream" in shown.message and "press Noise" in shown.message
-    assert shown.heads.title == "Heads: failed, see above"
-    assert set(shown.maps) == {"neurons"}  # which need no partner
-    pick(shown.neurons, [0, 0])
-    assert "press Noise" in shown.message  # a pick does not hide it
-    enter(control(shown, "Corrupt by"), index=1)
     shown.job.wait(120)
-    assert shown.corruption == "noise" and set(shown.maps) == {"heads", "mlps", "neurons", "resid"}
-    assert shown.error is None and shown.message == "" and shown.heads.title == "Heads (patching)"
-    assert len(shown.selection) == 1
+    assert set(shown.maps) == {"neurons", "heads", "mlps", "resid"}
+    assert {effect.corruption for effect in shown.maps.values()} == {"noise"}
+    assert "No subject of as many tokens as 'Spain' to swap in: noise instead. Give a swap subject" in shown.message
+    assert shown.error is None and "Note:" in own(shown) and "noise on the subject" in own(shown)
+    assert shown.measure == Measure("recovery", "swap") and control(shown, "Corrupt by").value == "swap"
+    pick(shown.heads, [0, 0])
+    assert "noise instead" in shown.message  # a pick does not hide it
+    names_: dict[str, Any] = {"given": tiny()}
+    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), names_)
+    assert torch.equal(names_["heads"].values, shown.maps["heads"].values)
+    maps_of_it = dict(shown.maps)
+
+    shown.fact = FRANCE  # the choice is kept for the next fact
+    shown.job.wait(120)
+    assert shown.maps["heads"].corruption == "swap" and shown.message == ""
+    shown.show(LONELY, maps_of_it)
+    assert shown.corruption == "swap" and "noise instead" in shown.message
+    assert "corruption='noise'" in shown.code
+
+    shown.show(LONELY, {}, partner=FRANCE)  # a partner of one's own is swapped in
+    shown.compute("heads").wait(120)
+    assert shown.maps["heads"].prompts[0].partner == "france-capital" and shown.message == ""
+    assert shown.partner == FRANCE
+    longer = capital("Spain and Italy", "Rome", "Berlin", id="longer")
+    shown.partner = longer
+    assert shown.job is not None
+    shown.job.wait(120)
+    assert shown.maps["heads"].corruption == "noise" and "has not as many tokens as 'Spain'" in shown.message
     with pytest.raises(ValueError, match="corruption must be"):
         shown.corruption = mistyped("blur")
+
+
+def test_another_measure_is_that_of_all_maps_and_keeps_the_selection() -> None:
+    shown, heard = fresh(), []
+    shown.on_measure(heard.append)
+    shown.selection = "L1H2"
+    enter(control(shown, "Metric"), index=1)
+    assert shown.job is not None
+    shown.job.wait(120)
+    assert heard == [Measure("logit_diff", "swap")] and shown.measure == heard[0]
+    assert set(shown.maps) == set(ready()) and not any(m.normalised for m in shown.maps.values())
+    assert {m.metric for m in shown.maps.values()} == {"logit_diff"} and names(shown.selection) == "L1H2"
+    assert "Logit difference of Paris over" in own(shown) and shown.heads.unit == "logits"
+    shown.measure = Measure("probability", "noise")
+    shown.job.wait(120)
+    assert {(m.metric, m.corruption) for m in shown.maps.values()} == {("probability", "noise")}
+    assert len({(m.clean, round(m.corrupted or 0, 5)) for m in shown.maps.values()}) == 1, "one corrupted run"
+    assert (control(shown, "Metric").value, control(shown, "Corrupt by").value) == ("probability", "noise")
+    names_: dict[str, Any] = {"given": tiny()}
+    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), names_)
+    assert torch.equal(names_["neurons"].values, shown.maps["neurons"].values)
+    assert torch.equal(names_["trace_attn"].values, shown.maps["attn"].values)
+    assert [measure.name for measure in heard] == ["logit_diff", "probability"]
+    consistent(shown)
+
+
+def test_the_form_is_that_of_all_maps() -> None:
+    shown = fresh({"heads": ready()["heads"]})
+    assert ready()["heads"].prompts[0].form == "chat"
+    shown.form = "cloze"
+    assert shown.job is not None
+    shown.job.wait(120)
+    assert shown.maps["heads"].prompts[0].form == "cloze" and "form='cloze'" in shown.code
+    shown.show(FRANCE, {})
+    assert shown.form == "cloze", "as it is"
+    shown.show(FRANCE, {}, form=None)
+    assert shown.form is None
 
 
 def test_exact_effects_take_the_place_of_the_estimates() -> None:
@@ -103,6 +154,7 @@ def test_exact_effects_take_the_place_of_the_estimates() -> None:
     units: dict[str, AttributionUnit] = {"heads": "head", "mlps": "mlp"}
     for name, unit in units.items():
         options: dict[str, Any] = {"corruption": "swap", "partner": partner, "pool": FACTS, "progress": False}
+        options["normalise"] = True
         exact = wb.attribute(tiny(), FRANCE, unit, method="patching", **options)
         assert torch.equal(shown.maps[name].values, exact.values)
     found: dict[str, Any] = {"given": tiny()}
@@ -116,7 +168,7 @@ def test_exact_effects_take_the_place_of_the_estimates() -> None:
 def exactly(monkeypatch: pytest.MonkeyPatch, steps: threading.Semaphore, go: threading.Semaphore, fail: bool) -> Any:
     """Patching that waits after each layer, and may fail after the second; the exact map."""
     real = Sources.compute
-    options: dict[str, Any] = {"corruption": "noise", "pool": FACTS, "progress": False}
+    options: dict[str, Any] = {"corruption": "noise", "normalise": True, "pool": FACTS, "progress": False}
     exact = wb.attribute(tiny(), FRANCE, "head", method="patching", **options)
 
     def slowly(sources: Sources, name: MapName, *, exact: bool = False, on_layer: Any = None) -> EffectMap:
@@ -175,7 +227,7 @@ def test_a_choice_from_an_estimate_stays_when_exact_effects_come(monkeypatch: py
     )
     shown.compute("heads").wait(30)
     assert shown.maps["heads"] is exact_map and names(shown.selection) == chosen
-    assert "heads.top(3)" not in shown.code and "method='patching'" in shown.code
+    assert "heads.top(3)" not in shown.code and 'method="patching"' in shown.code
     consistent(shown)
 
 

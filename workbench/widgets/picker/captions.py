@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import cast
 
 from workbench.plots.style import short_number, visible
@@ -13,8 +12,6 @@ from workbench.widgets.picker.maps import TITLES, MapName, Sources, left_out, ro
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.measure import MEASURES, Measure, MeasureName
 
-STYLE = f"<style>{files('workbench').joinpath('widgets/static/picker.css').read_text(encoding='utf-8')}</style>"
-"""What only this panel needs, beside the style of all panels."""
 CELLS: dict[str, str] = {
     "resid": "how much of the answer comes back when the corrupted run gets the clean residual stream entering this "
     "layer at this token. It has no gates of its own: a click selects the layer's attention and MLP, which read it",

@@ -61,7 +61,7 @@ def maps_code(sources: Sources, maps: Mapping[str, EffectMap], saved: Collection
         maps: By name.
         saved: Those that ``session.maps`` holds: they are read from there.
     """
-    lines = [sources.partner_code()]
+    lines = [sources.measure_code()] if set(maps) - set(saved) else []
     for name in MAPS:
         if (effect := maps.get(name)) is not None:
             made = sources.expression(name, exact=effect.method == "patching")

@@ -58,7 +58,8 @@ class MapMaker:
         linked: Where they are drawn.
         lock: Held while a result is taken over.
         on_map: Called with the name of a map that is there now, and whether it takes the place of an estimate.
-        on_change: Called whenever ``waiting``, ``failures`` or ``progress`` has changed.
+        on_change: Called whenever ``waiting`` or ``failures`` has changed.
+        on_layer: Called whenever a layer of a map was drawn.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class MapMaker:
         lock: threading.RLock,
         on_map: Callable[[MapName, bool], object],
         on_change: Callable[[], object],
+        on_layer: Callable[[], object],
     ) -> None:
         self.sources = sources
         self.maps: dict[str, EffectMap] = {}
         self.cancelled = False
         """Whether the last maps that were asked for were cancelled."""
-        self._linked, self._lock, self._on_map, self._on_change = linked, lock, on_map, on_change
+        self._linked, self._lock, self._on_map, self._on_layer = linked, lock, on_map, on_layer
         self._layers = 0  # finished ones of the map that is being computed
         self._fell_back: dict[tuple[Fact, ...], str] = {}
         self._queue = MapQueue(lock, self._computed, on_change)
@@ -203,7 +205,7 @@ class MapMaker:
                     self._linked.refine(name, layer, values)
                 else:
                     self._linked.draw(name, layer, values, prompt)
-                self._on_change()
+                self._on_layer()
 
         return sources.compute(name, exact=exact, on_layer=draw)
 

@@ -16,7 +16,7 @@ from workbench.tracing.causal import TraceSite, causal_trace
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
 from workbench.widgets.grid.grid import HeatGrid
-from workbench.widgets.shared.code import fact_call_in_a_line, own_pool, pool_argument
+from workbench.widgets.shared.code import fact_call_in_a_line, own_pool
 from workbench.widgets.shared.measure import Measure
 
 MapName = Literal["heads", "mlps", "neurons", "attentions", "resid", "mlp", "attn"]
@@ -97,14 +97,21 @@ class Sources:
         return causal_trace(self.model, fact, cast(TraceSite, name), on_layer=on_layer, **options)
 
     def expression(self, name: MapName, *, exact: bool = False) -> str:
-        """The Python of that call, on ``model`` and ``fact``."""
-        settings = "".join(f", {option}={value!r}" for option, value in self._options().items())
-        partner = ", partner=partner" * (self.partner is not None and self.corruption == "swap")
-        options = f"{settings}{partner}{pool_argument(self.pool)}"
+        """The Python of that call, on ``model`` and ``fact``, after the lines of ``measure_code``."""
         if name in UNITS:
-            method = ", method='patching'" * exact
-            return f'wb.attribute(model, fact, "{UNITS[name]}"{method}{options})'
-        return f'wb.causal_trace(model, fact, "{name}"{options})'
+            method = ', method="patching"' * exact
+            return f'wb.attribute(model, fact, "{UNITS[name]}"{method}, **measure)'
+        return f'wb.causal_trace(model, fact, "{name}", **measure)'
+
+    def measure_code(self) -> str:
+        """The lines that define ``measure``: what all maps are made with."""
+        options = [f"{option}={value!r}" for option, value in self._options().items()]
+        partner = ""
+        if self.partner is not None and self.corruption == "swap":
+            partner = self.partner_code()
+            options.append("partner=partner")
+        options += ["pool=pool"] * own_pool(self.pool)
+        return f"{partner}measure = dict({', '.join(options)})\n"
 
     def _options(self) -> dict[str, Any]:
         """What decides the numbers of every map, as keywords of both calls."""
@@ -126,7 +133,7 @@ class Sources:
 
     def partner_code(self) -> str:
         """The line that defines the partner, if there is one."""
-        if self.partner is None or self.corruption != "swap":
+        if self.partner is None:
             return ""
         pool = self.pool or load_facts()
         if self.partner.id in pool and pool[self.partner.id] == self.partner:

@@ -15,7 +15,7 @@ from ipywidgets import HTML
 
 from workbench.types import EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
-from workbench.widgets.picker.captions import STYLE, measure_line, measure_of, notes
+from workbench.widgets.picker.captions import measure_line, measure_of, notes
 from workbench.widgets.picker.linked_maps import LinkedMaps
 from workbench.widgets.picker.maker import FIRST, MapMaker
 from workbench.widgets.picker.maps import MAPS, MapName, Sources
@@ -47,7 +47,7 @@ class MapsPanel(Panel):
         self.trace, self.heads, self.mlps = self._linked.trace, self._linked.heads, self._linked.mlps
         self.ranked = RankedList(sources.model, picked, lambda name: self._try(lambda: self._ranked_chosen(name)))
         self._line = StatusLine(lambda: self._try(self.cancel))
-        self._maker = MapMaker(sources, self._linked, self._lock, self._computed, self._show_progress)
+        self._maker = MapMaker(sources, self._linked, self._lock, self._computed, self._show_progress, self._show_line)
         self._heading, self._notes, self._measured = HTML(), HTML(), HTML()
         self._missing = layout.quiet_button(
             "Compute missing maps",
@@ -288,7 +288,7 @@ class MapsPanel(Panel):
         facts = self._maker.sources.facts
         what = "; ".join(f.question for f in facts[:3]) + (f" and {len(facts) - 3} more" if len(facts) > 3 else "")
         note = f"{facts[0].answer} → {facts[0].target}" if len(facts) == 1 else f"means over {len(facts)} facts"
-        self._heading.value = STYLE + markup.panel_title(what, note)
+        self._heading.value = markup.panel_title(what, note)
 
     def _show_maps(self) -> None:
         """What is said about the maps, and the list of their largest effects."""
@@ -302,10 +302,12 @@ class MapsPanel(Panel):
             return "computing" if waiting[0] == name else "waiting"
         return "failed, see above" if name in self._maker.failed else "not computed"
 
+    def _show_line(self) -> None:
+        self._line.show(self._maker.progress, key=" ".join(self._maker.waiting))
+
     def _show_progress(self) -> None:
         with self._lock:
-            waiting = self._maker.waiting
-            self._line.show(self._maker.progress, key=waiting[0] if waiting else "")
+            self._show_line()
             layout.show(self._missing, bool(self._maker.missing))
             for name in self._linked.named():
                 self._linked.blank(name, self._why_missing(name))
