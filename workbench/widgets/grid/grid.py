@@ -19,7 +19,6 @@ from workbench.widgets.grid.state import alt_text, as_values, checked_cell, chec
 from workbench.widgets.shared.javascript import STATIC, read_module
 
 GridCell = tuple[int, int]
-GESTURES = "Click: add or remove."
 
 
 class HeatGrid(PickedWidget):
@@ -158,7 +157,7 @@ class HeatGrid(PickedWidget):
             if automatic:
                 self.alt = alt_text(self.title, self.shape, self.row_title, self.col_title)
 
-    def show_tip(self, cell: Sequence[int], text: str, pattern: dict[str, Any] | None = None, *, picks: str | None = "") -> None:
+    def show_tip(self, cell: Sequence[int], text: str, pattern: dict[str, Any] | None = None) -> None:
         """Show a text, and an attention pattern, in the tooltip of a cell if the pointer is still there.
 
         Args:
