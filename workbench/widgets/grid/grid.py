@@ -1,6 +1,7 @@
 """HeatGrid: one heat map of rows by columns whose cells are picked by click, by box and by keyboard.
 
-Python owns what is selected, see ``picked.py``. The drawing is ``static/grid/``; ``png.py`` draws the same map where no browser is.
+Python owns what is selected, see ``picked.py``. The drawing is ``static/grid/``; ``png.py`` draws the same map where no
+browser is.
 """
 
 from __future__ import annotations
@@ -12,13 +13,18 @@ import numpy as np
 import traitlets
 from IPython.display import Image
 
-from workbench.plots.colours import colour_scale
+from workbench.plots.colours import ColourAxis, ScaleMode, checked_mode, colour_scale
 from workbench.widgets.grid.picked import PickedWidget
 from workbench.widgets.grid.png import heat_map_png, with_picture
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state
 from workbench.widgets.shared.javascript import STATIC, read_module
 
 GridCell = tuple[int, int]
+GESTURES = (
+    "Click: add or remove. Drag: add a box, with Alt or Ctrl remove it. Double click or P: pin at the side. "
+    "Arrows and Space: by keyboard. Ctrl+Z: undo."
+)
+"""What can be done with a map, in one line for below a group of them."""
 
 
 class HeatGrid(PickedWidget):
@@ -31,7 +37,7 @@ class HeatGrid(PickedWidget):
         row_title, col_title: What a row and a column is, such as ``"Layer"`` and ``"Head"``.
         unit: What the values are, shown at the colour bar and behind a value.
         selectable: Whether the browser may change the selection.
-        groups: First column of each group; a thick line is drawn before each (key-value groups).
+        groups: First column of each group; a thin line is drawn before each (key-value groups).
         marked: Columns whose label is starred and underlined (the subject's tokens).
         limit: The colours span ``-limit`` to ``limit``, or 0 to ``limit`` where the scale is sequential. None: the
             largest magnitude in ``values``.
@@ -41,10 +47,16 @@ class HeatGrid(PickedWidget):
         alt: What the picture is, for screen readers. None: title, size and axes.
         scale: The colours' name in `workbench.plots.colours`: ``"RdBu"`` for what has a sign, ``"viridis"`` for what
             begins at zero, such as probabilities.
+        scale_mode: Where a value lies on the colours, see `workbench.plots.colours.ColourAxis`: ``"linear"``,
+            ``"symlog"``, so that what is small beside the largest can be told apart, or ``"clip"``, which ends at the
+            99th percentile of the magnitudes. Settable later. The tooltip has the true value in each.
+        naming: A cell's name in the tooltip and for screen readers, from its labels: ``"{row}{col}"`` gives "L23H4",
+            ``"{row} at {col}"`` gives "L24 at ·is". A label that is a bare number comes with its axis.
+        group_name: What a group is: ``"KV"`` labels the groups KV0, KV1 ... above the columns.
 
     Raises:
-        ValueError: Values that are not two-dimensional or infinite, labels that do not match them, no such scale, or
-            values below zero on a sequential one.
+        ValueError: Values that are not two-dimensional or infinite, labels that do not match them, no such scale or
+            mode of it, or values below zero on a sequential one.
     """
 
     _esm = read_module("grid/grid.js")
@@ -61,13 +73,18 @@ class HeatGrid(PickedWidget):
     unit = traitlets.Unicode().tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     groups = traitlets.List(traitlets.Int()).tag(sync=True)
+    group_name = traitlets.Unicode().tag(sync=True)
     marked = traitlets.List(traitlets.Int()).tag(sync=True)
+    naming = traitlets.Unicode("{row}, {col}", help="a cell's name from its labels").tag(sync=True)
     limit = traitlets.Float(1.0).tag(sync=True)
+    scale_mode = traitlets.Unicode("linear", help="linear, symlog or clip; settable").tag(sync=True)
+    clip = traitlets.Float(1.0, help="where a clipped scale ends").tag(sync=True)
     colours = traitlets.Dict(help="the colour scale's low end and its stops, in both themes").tag(sync=True)
     cell_width = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     cell_height = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     tip = traitlets.Unicode(help="a text below the value, for the cell in `hover`").tag(sync=True)
     tip_for = traitlets.Any(None, help="the cell that `tip` and `pattern` belong to").tag(sync=True)
+    tip_picks = traitlets.Unicode("", allow_none=True, help="what a click selects; None: say nothing").tag(sync=True)
     pattern = traitlets.Any(None, help="{'tokens': [...], 'weights': [...]} or None").tag(sync=True)
 
     def __init__(
@@ -89,6 +106,9 @@ class HeatGrid(PickedWidget):
         height: float | None = None,
         alt: str | None = None,
         scale: str = "RdBu",
+        scale_mode: ScaleMode = "linear",
+        naming: str = "{row}, {col}",
+        group_name: str = "",
     ) -> None:
         self._scale = colour_scale(scale)
         array = as_values(values)
@@ -102,8 +122,13 @@ class HeatGrid(PickedWidget):
             selectable=selectable,
             kind=kind,
             cell_height=height / len(rows) if height else 0.0,
+            scale_mode=checked_mode(scale_mode),
+            naming=naming,
+            group_name=group_name,
             alt=alt if alt is not None else alt_text(title, array.shape, row_title, col_title),
         )
+        self._automatic_alt = self.alt if alt is None else None
+        self.observe(lambda _: self._follow(), names=["title", "shape", "row_title", "col_title"])
 
     @property
     def values(self) -> np.ndarray:
@@ -145,29 +170,32 @@ class HeatGrid(PickedWidget):
             (self.descriptions or None if same else None) if descriptions is None else descriptions,
             self._scale,
         )
-        automatic = self.alt == alt_text(self.title, self.shape, self.row_title, self.col_title)
         with self.hold_sync():
             if not same:  # else a click that comes meanwhile stays
                 # First: it must be valid for the old size and for the new one.
                 self.selected = [[r, c] for r, c in self.selected if r < array.shape[0] and c < array.shape[1]]
+                self.pinned = [[r, c] for r, c in self.pinned if r < array.shape[0] and c < array.shape[1]]
                 self.cursor = self.hover = None
             self._clear_tip()
             for name, value in state.items():
                 setattr(self, name, value)
-            if automatic:
-                self.alt = alt_text(self.title, self.shape, self.row_title, self.col_title)
 
-    def show_tip(self, cell: Sequence[int], text: str, pattern: dict[str, Any] | None = None) -> None:
+    def show_tip(
+        self, cell: Sequence[int], text: str, pattern: dict[str, Any] | None = None, *, picks: str | None = ""
+    ) -> None:
         """Show a text, and an attention pattern, in the tooltip of a cell if the pointer is still there.
 
         Args:
             cell: The row and column that the text is about.
             text: Shown as it is, never as markup.
             pattern: ``{"tokens": [...], "weights": [...]}``; the weights of one query, or one list for each query.
+                The five largest are shown, their tokens made visible.
+            picks: What a click on the cell selects or deselects: the browser says which of the two it does. Empty: the
+                cell itself. None: nothing is said of clicks.
         """
         if self.hover is not None and list(cell) == self.hover:
             with self.hold_sync():
-                self.pattern, self.tip, self.tip_for = pattern, text, self.hover
+                self.pattern, self.tip, self.tip_picks, self.tip_for = pattern, text, picks, self.hover
 
     def to_png(self) -> bytes:
         """The map as a PNG picture, with its labels, colour bar and selection."""
@@ -184,6 +212,7 @@ class HeatGrid(PickedWidget):
             marked=self.marked,
             selected=self.selected,
             scale=self._scale,
+            axis=ColourAxis(checked_mode(self.scale_mode), self.limit, self.clip),
         )
 
     def snapshot(self) -> Image:
@@ -215,7 +244,19 @@ class HeatGrid(PickedWidget):
 
     def _clear_tip(self) -> None:
         with self.hold_sync():
-            self.pattern, self.tip, self.tip_for = None, "", None
+            self.pattern, self.tip, self.tip_picks, self.tip_for = None, "", "", None
+
+    def _follow(self) -> None:
+        """The words for screen readers are those of the map as it is now, unless they were given."""
+        if self.alt == self._automatic_alt:
+            self.alt = self._automatic_alt = alt_text(self.title, self.shape, self.row_title, self.col_title)
+
+    @traitlets.validate("scale_mode")
+    def _valid_mode(self, proposal: Any) -> str:
+        try:
+            return checked_mode(proposal["value"])
+        except ValueError as error:
+            raise traitlets.TraitError(str(error)) from None
 
     @traitlets.validate("tip_for")
     def _valid_cell(self, proposal: Any) -> list[int] | None:
