@@ -26,10 +26,10 @@ from workbench.tracing.ablation import attention_patterns
 from workbench.tracing.causal import TraceSite
 from workbench.types import Fact, FactSet, Selection
 from workbench.widgets.picker.maps import MAPS, TITLES, MapName, Sources, left_out
+from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.picker.ranked_list import RANKED
 from workbench.widgets.picker.selection_bar import CHIPS
 from workbench.widgets.shared.measure import Measure
-from workbench.widgets.picker.picker import CircuitPicker
 
 
 @pytest.fixture(autouse=True)

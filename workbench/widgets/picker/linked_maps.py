@@ -14,6 +14,7 @@ import torch
 from ipywidgets import HBox, ToggleButtons
 
 from workbench.models.load import LoadedModel
+from workbench.plots.colours import ScaleMode
 from workbench.plots.style import visible
 from workbench.types import EffectMap, Selection, TracedPrompt
 from workbench.widgets.grid.grid import GridCell, HeatGrid
@@ -62,6 +63,8 @@ class LinkedMaps(HBox):
                 row_title="Layer",
                 col_title=column,
                 kind=kind,
+                naming="{row} at {col}" if name == "resid" else "{row}{col}",
+                group_name="KV" if name == "heads" else "",
                 height=CELL_HEIGHT * len(layers) if len(layers) <= TALLEST else None,
             )
 
@@ -78,6 +81,11 @@ class LinkedMaps(HBox):
             shown.observe(partial(self._hovered, shown), names="hover")
             shown.observe(partial(self._cursor_moved, shown), names="cursor")
         self.site.observe(lambda _: on_site(), names="value")
+
+    def set_scale(self, mode: ScaleMode) -> None:
+        """Where values lie on the colours, in all maps: see ``HeatGrid``'s ``scale_mode``."""
+        for grid in (self.trace, self.heads, self.mlps):
+            grid.scale_mode = mode
 
     @property
     def trace_name(self) -> MapName:

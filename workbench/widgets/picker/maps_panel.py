@@ -57,6 +57,7 @@ class MapsPanel(Panel):
         self._measures = MeasureRow(
             sources.measure,
             lambda measure: self._try(lambda: setattr(self, "measure", measure)),
+            self._linked.set_scale,
             self._linked.site,
             self._missing,
         )

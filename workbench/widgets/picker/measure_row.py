@@ -7,7 +7,9 @@ from typing import Any, cast
 
 from ipywidgets import ToggleButtons, VBox
 
+from workbench.plots.colours import ScaleMode
 from workbench.widgets.shared import layout
+from workbench.widgets.shared.controls import Dropdown
 from workbench.widgets.shared.measure import MEASURES, Measure
 
 TIPS = (
@@ -23,10 +25,17 @@ class MeasureRow(VBox):
     Args:
         measure: The first one.
         on_change: Called with the measure after it was chosen by hand, never after ``show``.
+        on_scale: Called with the mode of the colour scale that was chosen, see ``HeatGrid``.
         others: Controls further to the right.
     """
 
-    def __init__(self, measure: Measure, on_change: Callable[[Measure], object], *others: Any) -> None:
+    def __init__(
+        self,
+        measure: Measure,
+        on_change: Callable[[Measure], object],
+        on_scale: Callable[[ScaleMode], object],
+        *others: Any,
+    ) -> None:
         self._showing = False
         self._on_change = on_change
         self._corruption = ToggleButtons(
@@ -41,10 +50,16 @@ class MeasureRow(VBox):
             tooltips=list(TIPS),
             style={"button_width": "116px"},
         )
+        self._scale = Dropdown(
+            description="Scale",
+            options=[("linear", "linear"), ("symmetric log", "symlog"), ("clipped", "clip")],
+            tooltip="Of the colours: symmetric log tells small values apart, clipped ends at the 99th percentile",
+        )
         self.show(measure)
+        self._scale.observe(lambda change: on_scale(change["new"]), names="value")
         for control in (self._corruption, self._metric):
             control.observe(lambda _: self._changed(), names="value")
-        super().__init__([layout.fields(self._corruption, self._metric, *others)])
+        super().__init__([layout.fields(self._corruption, self._metric, self._scale, *others)])
 
     @property
     def measure(self) -> Measure:
