@@ -16,15 +16,15 @@ from ipywidgets import HBox, ToggleButtons
 from workbench.models.load import LoadedModel
 from workbench.plots.colours import ScaleMode
 from workbench.plots.style import visible
-from workbench.types import EffectMap, Selection, TracedPrompt
+from workbench.types import Component, EffectMap, Selection, TracedPrompt
 from workbench.widgets.grid.grid import GridCell, HeatGrid
+from workbench.widgets.picker.attention import Attention
 from workbench.widgets.picker.captions import picks, tip
-from workbench.widgets.picker.maps import TITLES, MapName, cells_of, grid_state, left_out, picked
+from workbench.widgets.picker.maps import TITLES, MapName, cells_of, grid_state, left_out, picked, row_components
 
 SITES: dict[str, MapName] = {"Residual": "resid", "MLP": "mlp", "Attention": "attn"}
 CELL_HEIGHT = 15  # pixels in all three maps, so that a layer is at the same height in each
 TALLEST = 48  # layers at that height
-ATTENDED = 5  # tokens in the tooltip of a head
 
 
 class LinkedMaps(HBox):
@@ -47,8 +47,8 @@ class LinkedMaps(HBox):
         self._model, self._on_pick, self._on_hover = model, on_pick, on_hover
         self._effects: dict[str, EffectMap] = {}
         self._selection = Selection()
-        self._tokens: Sequence[str] = ()
-        self._patterns: torch.Tensor | None = None
+        self.attention: Attention | None = None
+        """For the heads' tooltip, where it is there."""
         self._drawing: dict[MapName, torch.Tensor] = {}  # maps of which some layers are finished
         self._exact: dict[MapName, set[int]] = {}  # the layers of estimates that are exact already
         self._linking = False
@@ -160,7 +160,7 @@ class LinkedMaps(HBox):
 
     def clear(self) -> None:
         """Forget the maps and the patterns."""
-        self._effects, self._patterns = {}, None
+        self._effects, self.attention = {}, None
         self._drawing, self._exact = {}, {}
         for name in self.named():
             self.blank(name, "")
@@ -178,21 +178,21 @@ class LinkedMaps(HBox):
                     labels = {"cols": ["…"] * grid.shape[1], "marked": ()}
                 self._fill(name, grid, values=torch.full(tuple(grid.shape), float("nan")), **labels)
 
+    def components(self, grid: HeatGrid, cell: GridCell) -> tuple[Component, ...]:
+        """What a cell of one of the grids stands for."""
+        name = self._name(grid)
+        return (Component(cell[0], "H", cell[1]),) if name == "heads" else row_components(name, cell[0])
+
     def mark(self, selection: Selection) -> None:
         """Show a selection in all grids."""
         self._selection = selection
         for name, grid in self.named().items():
             grid.selected = cells_of(selection, name, grid)
 
-    def set_patterns(self, tokens: Sequence[str], weights: torch.Tensor) -> None:
-        """Attention weights [layer, head, query, key] of the traced text, for the heads' tooltip."""
-        self._tokens, self._patterns = tokens, weights
+    def set_attention(self, attention: Attention) -> None:
+        """The attention weights of the traced text, for the heads' tooltip."""
+        self.attention = attention
         self._hovered(self.heads, {"new": self.heads.hover})
-
-    @property
-    def has_patterns(self) -> bool:
-        """Whether the heads' tooltip has what it needs."""
-        return self._patterns is not None
 
     def _fill(self, name: MapName, grid: HeatGrid, **state: Any) -> None:
         """Other values in a grid, as ``set_values`` takes them, with the selection marked in their shape."""
@@ -237,19 +237,12 @@ class LinkedMaps(HBox):
         effect = self._effects.get(name)
         if effect is None:
             return
-        if name == "heads" and self._patterns is not None:
-            weights = self._patterns[row, column, -1].tolist()
+        if name == "heads" and self.attention is not None:
             text = "\n".join(filter(None, [tip(effect, row, column), "Where the last token attends:"]))
-            grid.show_tip(cell, text, attended(self._tokens, weights))
+            grid.show_tip(cell, text, self.attention.tip(Component(row, "H", column)))
             return
         if grid is self.trace:
             column += left_out(effect)
         grid.show_tip(cell, tip(effect, row, column), picks=picks(name, row))
         if name == "heads":
             self._on_hover()
-
-
-def attended(tokens: Sequence[str], weights: Sequence[float]) -> dict[str, Any]:
-    """The tokens that a query attends to most, in the prompt's order, as a tooltip takes them."""
-    most = sorted(sorted(range(len(weights)), key=lambda i: -weights[i])[:ATTENDED])
-    return {"tokens": [visible(tokens[i]) for i in most], "weights": [weights[i] for i in most]}

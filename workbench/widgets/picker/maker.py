@@ -18,6 +18,7 @@ import torch
 from workbench.language.prompts import NoSwapPartner, traced_prompt
 from workbench.tracing.ablation import attention_patterns
 from workbench.types import EffectMap, Fact
+from workbench.widgets.picker.attention import Attention
 from workbench.widgets.picker.linked_maps import SITES, LinkedMaps
 from workbench.widgets.picker.map_queue import Item, Look, MapQueue
 from workbench.widgets.picker.maps import EXACT, MAPS, TITLES, MapName, Sources
@@ -57,7 +58,8 @@ class MapMaker:
         sources: What they are made of; settable, which does not drop what is shown.
         linked: Where they are drawn.
         lock: Held while a result is taken over.
-        on_map: Called with the name of a map that is there now, and whether it takes the place of an estimate.
+        on_map: Called with the name of a map that is there now, or ``PATTERNS``, and whether it takes the place of an
+            estimate.
         on_change: Called whenever ``waiting`` or ``failures`` has changed.
         on_layer: Called whenever a layer of a map was drawn.
     """
@@ -67,7 +69,7 @@ class MapMaker:
         sources: Sources,
         linked: LinkedMaps,
         lock: threading.RLock,
-        on_map: Callable[[MapName, bool], object],
+        on_map: Callable[[str, bool], object],
         on_change: Callable[[], object],
         on_layer: Callable[[], object],
     ) -> None:
@@ -170,7 +172,7 @@ class MapMaker:
 
     def _pattern_items(self) -> list[Item]:
         sources = self.sources
-        if len(sources.facts) != 1 or self._linked.has_patterns or PATTERNS in self.failed:
+        if len(sources.facts) != 1 or self._linked.attention is not None or PATTERNS in self.failed:
             return []
         return [(PATTERNS, lambda look: attention_patterns(sources.model, sources.facts[0], form=sources.form))]
 
@@ -213,7 +215,8 @@ class MapMaker:
         self._layers = 0
         if name == PATTERNS:
             weights, prompt = result
-            self._linked.set_patterns(prompt.tokens, weights)
+            self._linked.set_attention(Attention(weights, prompt))
+            self._on_map(PATTERNS, False)
         elif result is not None:
             known = ESTIMATES.get(name, cast(MapName, name))
             self.maps[known] = result

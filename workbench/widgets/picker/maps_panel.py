@@ -17,7 +17,7 @@ from workbench.types import EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
 from workbench.widgets.picker.captions import measure_line, measure_of, notes
 from workbench.widgets.picker.linked_maps import LinkedMaps
-from workbench.widgets.picker.maker import FIRST, MapMaker
+from workbench.widgets.picker.maker import FIRST, PATTERNS, MapMaker
 from workbench.widgets.picker.maps import MAPS, MapName, Sources
 from workbench.widgets.picker.measure_row import MeasureRow
 from workbench.widgets.picker.ranked_list import RankedList
@@ -219,10 +219,16 @@ class MapsPanel(Panel):
         """A pick in the browser: from the selection before to the one after it."""
         raise NotImplementedError
 
-    def _computed(self, name: MapName, exact: bool) -> None:
-        """A map came; ``exact`` where it takes the place of an estimate. Called with the lock."""
+    def _computed(self, name: str, exact: bool) -> None:
+        """A map came, or the attention patterns; ``exact`` where it takes the place of an estimate. Called with the
+        lock."""
+        if name == PATTERNS:
+            return self._patterns_came()
         self._show_maps()
         self._show_code()
+
+    def _patterns_came(self) -> None:
+        """The attention of all heads is there."""
 
     def _other_maps(self) -> None:
         """Other maps are shown, or none."""

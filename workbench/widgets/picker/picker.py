@@ -8,7 +8,8 @@ same metric, corruption, partner and form.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import traitlets
@@ -16,14 +17,16 @@ from ipywidgets import HTML, ToggleButton
 
 from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
-from workbench.types import EffectMap, Fact, FactSet, Form, Selection
+from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
 from workbench.widgets.grid.grid import GESTURES
+from workbench.widgets.picker.ablation_view import AblationView
 from workbench.widgets.picker.code import Choice, choice_code, choose, maps_code
 from workbench.widgets.picker.linked_maps import SITES
 from workbench.widgets.picker.maps import TITLES, MapName, Sources
 from workbench.widgets.picker.maps_panel import MapsPanel, as_facts_to_show
 from workbench.widgets.picker.selection_bar import SelectionBar
+from workbench.widgets.picker.side_panel import SidePanel, values_markup
 from workbench.widgets.picker.top_k import TopKControls
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.code import facts_code, start_code
@@ -75,6 +78,10 @@ class CircuitPicker(MapsPanel):
         super().__init__(sources, eager=compute, selection=Selection())
         self._choice: Choice | None = None
         self._go_callbacks: list[Callable[[CircuitPicker, str], object]] = []
+        self.other_values: Callable[[Component], Mapping[str, float]] | None = None
+        """Gives a component's values elsewhere, by what they are of, for the side panel; settable."""
+        self.ablation = AblationView(lambda: (self._maker.sources, self.selection), self._show_code)
+        self.side = SidePanel(self._pins_changed)
         self.bar = SelectionBar(model, self._bar_changed, self._bar_acted)
         self._from = TopKControls(
             lambda name, k, add: self._try(lambda: self.top(name, k, add=add)),
@@ -95,10 +102,10 @@ class CircuitPicker(MapsPanel):
     def _lay_out_all(self, bar: bool) -> None:
         above = (self._heading, self._measures, self._alert, self._measured, self._line)
         maps = layout.columns(self._linked, self.ranked, widths=("3 1 600px", "1 1 240px"))
-        below = (HTML(markup.hint(GESTURES)), self._notes, self._from, layout.row(self._go, self._open), self._code)
+        below = (HTML(markup.hint(GESTURES)), self._notes, self._from, self.ablation, self.side)
         if bar:
             self.bar.add_class("wb-sticky")
-        self._lay_out(*above, *((self.bar,) if bar else ()), maps, *below)
+        self._lay_out(*above, *((self.bar,) if bar else ()), maps, *below, layout.row(self._go, self._open), self._code)
 
     def _listen(self) -> None:
         self.observe(self._selection_set, names="selection")
@@ -107,6 +114,9 @@ class CircuitPicker(MapsPanel):
         for shown in (self.trace, self.heads, self.mlps, self.ranked.bars):
             shown.on_undo(lambda: self._try(self.bar.undo))
             shown.on_redo(lambda: self._try(self.bar.redo))
+        for grid in (self.trace, self.heads, self.mlps):
+            grid.on_pin(lambda cell, grid=grid: self._pin(self._linked.components(grid, cell)))
+        self.ranked.bars.on_pin(lambda name: self._pin((Component.parse(name),)))
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}: {len(self.selection)} selected)"
@@ -129,7 +139,10 @@ class CircuitPicker(MapsPanel):
             saved: Maps that ``session.maps`` holds: they are read from there.
         """
         maps = maps_code(self._maker.sources, self.maps, saved)
-        return f"{maps}{choice_code(self.selection, self._choice)}"
+        lines = f"{maps}{choice_code(self.selection, self._choice)}"
+        if (made := self.ablation.made) is not None:
+            lines += made.code(self.selection, has_partner="partner = " in maps)
+        return lines
 
     def on_go(self, callback: Callable[[CircuitPicker, str], object]) -> None:
         """Call ``callback(picker, "editor")`` when the button "Edit these" is pressed; it is shown from now on."""
@@ -137,6 +150,18 @@ class CircuitPicker(MapsPanel):
         layout.show(self._go, True)
 
     # What it does
+
+    @property
+    def pinned(self) -> tuple[Component, ...]:
+        """What the side panel shows, the oldest first; settable, as text too."""
+        return self.side.pinned
+
+    @pinned.setter
+    def pinned(self, components: Iterable[Component | str] | str) -> None:
+        chosen = Selection(components)
+        if len(chosen):
+            check_selection(self._maker.sources.model, chosen)
+        self.side.pinned = tuple(chosen)
 
     def top(self, name: MapName, k: int, *, add: bool = False) -> None:
         """Select the k largest effects of a map.
@@ -195,6 +220,7 @@ class CircuitPicker(MapsPanel):
             self._linked.mark(selection)
             self.ranked.mark(selection)
             self._go.disabled = not len(selection)
+            self.ablation.recheck()
             self._show_code()
 
     def _picked(self, change: Callable[[Selection], Selection]) -> None:
@@ -215,13 +241,45 @@ class CircuitPicker(MapsPanel):
         self._say(None)
         self._error = error or self._error  # which the bar shows
 
-    def _computed(self, name: MapName, exact: bool) -> None:
+    def _computed(self, name: str, exact: bool) -> None:
         if exact and self._choice is not None and name in self._choice.names:
             self._choice = None  # it was made from the estimate, which this map replaces
         super()._computed(name, exact)
 
     def _other_maps(self) -> None:
         self._choice = None
+        self.ablation.clear()
+        self.side.show_attention(None)
+        self._ask_about(self.pinned)
+
+    def _patterns_came(self) -> None:
+        self.side.show_attention(self._linked.attention)
+
+    def _show_maps(self) -> None:
+        super()._show_maps()
+        self.side.show_values(self._values_of)
+
+    # The side panel
+
+    def _pin(self, components: Sequence[Component]) -> None:
+        for component in components:
+            self._try(partial(self.side.toggle, component))
+
+    def _pins_changed(self, pinned: tuple[Component, ...]) -> None:
+        self.heads.pinned = [[c.layer, c.index or 0] for c in pinned if c.kind == "H"]
+        self.mlps.pinned = [[c.layer, 0] for c in pinned if c.kind == "MLP"]
+        self.ranked.pinned = pinned
+        self.side.show_values(self._values_of)
+        self._ask_about(pinned)
+
+    def _ask_about(self, pinned: Sequence[Component]) -> None:
+        """Compute what the side panel shows and is not there yet."""
+        if any(c.kind == "H" for c in pinned):
+            self._maker.compute_patterns()
+
+    def _values_of(self, component: Component) -> str:
+        others = self.other_values(component) if self.other_values is not None else None
+        return values_markup(component, self.maps, others)
 
     def _show_code(self) -> None:
         """Only while it is open: a click does not send what nobody sees."""

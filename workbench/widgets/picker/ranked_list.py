@@ -58,6 +58,7 @@ class RankedList(VBox):
         self._on_pick = on_pick
         self._maps: Mapping[str, EffectMap] = {}
         self._selection = Selection()
+        self._pinned: tuple[Component, ...] = ()
         self._why = ""
         layers = [("all layers", ALL), *((f"L{i}", i) for i in range(model.shape.n_layers))]
         self.map = Dropdown(description="Ranked", options=[(TITLES[name], name) for name in RANKED])
@@ -72,6 +73,17 @@ class RankedList(VBox):
     def name(self) -> MapName:
         """The map that is chosen."""
         return cast(MapName, self.map.value)
+
+    @property
+    def pinned(self) -> tuple[Component, ...]:
+        """What is marked as pinned, where the list has it. Settable."""
+        return self._pinned
+
+    @pinned.setter
+    def pinned(self, components: tuple[Component, ...]) -> None:
+        self._pinned = components
+        names = {str(component) for component in components}
+        self.bars.pinned = [name for name in self.bars.names if name in names]
 
     def show(self, maps: Mapping[str, EffectMap], why: str = "") -> None:
         """Show these maps.
@@ -106,6 +118,7 @@ class RankedList(VBox):
             limit=float(effect.values.abs().nan_to_num(nan=0.0).max()) or 1.0,
             selected=map(str, self._selection),
         )
+        self.pinned = self._pinned
 
     def _picked(self, names: list[str]) -> None:
         listed = list(self.bars.names)
