@@ -137,6 +137,15 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
     )
 
 
+def with_swap(
+    model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact | None, pool: FactSet
+) -> TracedPrompt:
+    """The prompt with a subject swapped in: that of the partner, by default one of the pool (``choose_partner``)."""
+    if partner is None:
+        return choose_partner(model, fact, prompt, pool)
+    return swapped(model.base, fact, prompt, partner)
+
+
 def set_up(model: LoadedModel, engine: Resumable, fact: Fact, options: SetupOptions) -> Setup:
     """Build the clean and the corrupted input of a fact."""
     prompt = traced_prompt(model, fact, form=options.form, token=options.token)
@@ -149,14 +158,11 @@ def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPr
     """The subject replaced by another of as many tokens, from where the two texts first differ."""
     if options.positions is not None:
         raise ValueError("positions= chooses where noise goes; a swap always replaces the subject.")
-    if options.partner is None:
-        new = choose_partner(model, fact, prompt, options.pool)
-    else:
-        new = swapped(model.base, fact, prompt, options.partner)
+    new = with_swap(model, fact, prompt, options.partner, options.pool)
     ids = torch.tensor([prompt.token_ids, new.token_ids])
     start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
     clean, corrupted = engine.embed(ids).split(1)
-    return Setup(_with_partner(prompt, new), start, clean, corrupted[:, start:], options.metric, options.normalise)
+    return Setup(against_partner(prompt, new), start, clean, corrupted[:, start:], options.metric, options.normalise)
 
 
 def _noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
@@ -183,7 +189,8 @@ def _embedding_deviation(base: LoadedModel) -> float:
     return base.cache.deviations.get_or_compute("token embeddings", lambda: weight.float().std().item())
 
 
-def _with_partner(prompt: TracedPrompt, new: TracedPrompt) -> TracedPrompt:
+def against_partner(prompt: TracedPrompt, new: TracedPrompt) -> TracedPrompt:
+    """The prompt, compared with the answer of the partner of a swapped one."""
     return replace(
         prompt,
         other_id=new.other_id,

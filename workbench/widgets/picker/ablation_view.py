@@ -202,17 +202,12 @@ class AblationView(VBox):
             if job is not self.job:
                 return
             layout.show(self._cancel, False)
-            self._run.disabled = False
             self.error = job.error if job.state == "failed" and isinstance(job.error, Exception) else None
+            self.recheck()
             if self.error is not None:
                 self._words.value = markup.alert(_words(self.error))
-            else:
-                took = f"{job.state} after {job.seconds:.1f} s" if job.state == "cancelled" else ""
-                self._words.value = markup.hint(took)
-            problem = self.problem
-            if problem:
-                self._run.disabled = True
-                self._words.value = markup.hint(problem)
+            elif job.state == "cancelled" and not self.problem:
+                self._words.value = markup.hint(f"Cancelled after {job.seconds:.1f} s.")
 
 
 def drawable(sources: Sources, selection: Selection) -> int:
@@ -265,7 +260,7 @@ def _how(result: Ablation) -> str:
 
 
 def _next(tokens: Sequence[NextToken], n: int = 3) -> markup.Markup:
-    said = [f"{markup.token(t.token).html} {short_number(t.probability, share=True)}" for t in tokens[:n]]
+    said = [f"{markup.token(t.token).html} {markup.text(short_number(t.probability, share=True))}" for t in tokens[:n]]
     return markup.Markup(", ".join(said))
 
 

@@ -246,8 +246,8 @@ class MapsPanel(Panel):
     def _show(self, sources: Sources, maps: dict[str, EffectMap]) -> None:
         before = self.measure
         self._maker.show(sources, maps)
-        self._other_maps()
         self._linked.clear()
+        self._other_maps()
         for name, effect in maps.items():
             self._linked.show(cast(MapName, name), effect)
         self._measures.show(sources.measure)

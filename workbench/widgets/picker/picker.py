@@ -81,7 +81,7 @@ class CircuitPicker(MapsPanel):
         self.other_values: Callable[[Component], Mapping[str, float]] | None = None
         """Gives a component's values elsewhere, by what they are of, for the side panel; settable."""
         self.ablation = AblationView(lambda: (self._maker.sources, self.selection), self._show_code)
-        self.side = SidePanel(self._pins_changed)
+        self.side = SidePanel(self._lock, self._pins_changed)
         self.bar = SelectionBar(model, self._bar_changed, self._bar_acted)
         self._from = TopKControls(
             lambda name, k, add: self._try(lambda: self.top(name, k, add=add)),

@@ -5,6 +5,7 @@ It shows what it is given; the picker computes it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -93,7 +94,7 @@ class Card(VBox):
         self.grid.selected = [[row, column] for column in range(self.grid.shape[1])]
         weights = attention.of(component)[self._query]
         items = [
-            f"{markup.token(attention.tokens[i]).html} {short_number(float(weights[i]), share=True)}"
+            f"{markup.token(attention.tokens[i]).html} {markup.text(short_number(float(weights[i]), share=True))}"
             for i in attention.most(component, self._query)
         ]
         said = f"From {markup.token(attention.tokens[self._query]).html} to: {', '.join(items)}"
@@ -104,11 +105,12 @@ class SidePanel(VBox):
     """The pinned components.
 
     Args:
+        lock: Held while something changes: the job's thread brings what the kernel's has asked for.
         on_change: Called with what is pinned, after every change.
     """
 
-    def __init__(self, on_change: Callable[[tuple[Component, ...]], object]) -> None:
-        self._on_change = on_change
+    def __init__(self, lock: threading.RLock, on_change: Callable[[tuple[Component, ...]], object]) -> None:
+        self._lock, self._on_change = lock, on_change
         self._pinned: tuple[Component, ...] = ()
         self._attention: Attention | None = None
         self.cards: list[Card] = []
@@ -124,20 +126,23 @@ class SidePanel(VBox):
     @pinned.setter
     def pinned(self, components: Sequence[Component]) -> None:
         new = tuple(dict.fromkeys(components))[-MOST:]
-        if new != self._pinned:
-            self._pinned = new
-            self._show()
-            self._on_change(new)
+        with self._lock:
+            if new != self._pinned:
+                self._pinned = new
+                self._show()
+                self._on_change(new)
 
     def toggle(self, component: Component) -> None:
         """Pin a component, or take it away."""
-        rest = [other for other in self._pinned if other != component]
-        self.pinned = rest if component in self._pinned else [*rest, component]
+        with self._lock:
+            rest = [other for other in self._pinned if other != component]
+            self.pinned = rest if component in self._pinned else [*rest, component]
 
     def show_attention(self, attention: Attention | None) -> None:
         """Show the attention of a text; None: there is none."""
-        self._attention = attention
-        self._show()
+        with self._lock:
+            self._attention = attention
+            self._show()
 
     def show_writes(self, component: Component, shown: str) -> None:
         """Show what a component writes, as markup."""
