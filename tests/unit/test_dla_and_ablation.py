@@ -178,9 +178,9 @@ def test_ablating_by_hand() -> None:
     ("text", "message"),
     [
         ("", "selection is empty"),
-        ("L1KV0", "L1KV0 is a key-value group, not a query head: it is shared by L1H0, L1H1, L1H2"),
-        ("L1H0 L1ATTN", "L1ATTN cannot be ablated here"),
-        ("L1GATEUP", "L1GATEUP cannot be ablated here"),
+        ("L1H0 L1Q1", "L1Q1 cannot be ablated: choose heads"),
+        ("L1GATEUP", "L1GATEUP cannot be ablated: choose heads"),
+        ("L1KV2", "L1KV2 does not exist: the model has 6 query heads but only 2 key-value groups"),
         ("L9H0", "does not exist"),
         ("L1H6", "does not exist"),
     ],
