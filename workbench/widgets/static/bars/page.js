@@ -43,6 +43,8 @@ export function buildRows(page, model, words) {
     row.setAttribute("aria-label", [name, `${words(values[i])}${unit && ` ${unit}`}`, notes[i]].filter(Boolean).join(", "));
   });
   const { scrollTop } = page.list;
+  const longest = Math.max(0, ...names.map((name) => name.length));
+  page.list.style.setProperty("--bl-name", `${Math.min(24, Math.max(6, longest))}`);
   page.list.replaceChildren(rows);
   page.list.style.maxHeight = height ? `${height}px` : "";
   page.list.scrollTop = scrollTop;

@@ -15,9 +15,9 @@ export function drawMarks(canvas, data, layout, theme, { selected, wanted, box, 
   drawOutline(ctx, waiting, data, layout, theme, thick, [3, 3]);
   drawDots(ctx, { agreed, asked, waiting }, data, layout, theme);
   if (box) drawBox(ctx, box, layout, theme, thick);
-  for (const cell of pinned) drawPin(ctx, cell, layout, theme);
   if (cursor && focused) drawCursor(ctx, cursor, layout, theme, thick === 2 ? 0 : 2);
   else if (cursor) drawTick(ctx, cursor, layout, theme);
+  for (const cell of pinned) drawPin(ctx, cell, layout, theme);
   return waiting.reduce((sum, on) => sum + on, 0);
 }
 
@@ -81,7 +81,7 @@ function stroke(ctx, theme, thick, dash, trace) {
 function drawDots(ctx, { agreed, asked, waiting }, { nCols }, { left, top, cellWidth, cellHeight }, theme) {
   const small = Math.min(cellWidth, cellHeight);
   if (small < 7) return;
-  const radius = clamp(small / 6, 1.5, 3);
+  const radius = clamp(small / 5, 1.5, 4);
   ctx.setLineDash([]);
   ctx.lineWidth = 1;
   for (let i = 0; i < asked.length; i++) {

@@ -73,7 +73,7 @@ function imageOf({ values, nRows, nCols, axis }, theme) {
   return canvas;
 }
 
-function drawBar(ctx, { axis, unit }, { left, barWidth }, theme) {
+function drawBar(ctx, { axis }, { left, barWidth, unit }, theme) {
   for (let i = 0; i < barWidth; i++) {
     const [r, g, b] = theme.colorOf(theme.low + (i / (barWidth - 1)) * (1 - theme.low));
     ctx.fillStyle = `rgb(${r},${g},${b})`;

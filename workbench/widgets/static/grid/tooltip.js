@@ -100,11 +100,11 @@ export class Tooltip {
     const most = Math.max(...weights, 1e-12);
     const bars = make(this.tip, "div", "hg-bars");
     for (const i of order) {
-      make(bars, "bdi").textContent = cut(visible(String(pattern.tokens[i])));
+      make(bars, "span", "hg-token").textContent = cut(visible(String(pattern.tokens[i])));
       make(bars, "div", "hg-bar").style.width = `${(90 * weights[i]) / most}px`;
       make(bars, "span").textContent = weights[i].toFixed(2);
     }
     const others = weights.length - order.length;
-    if (others > 0) make(this.tip, "div").textContent = `and ${others} token${others === 1 ? "" : "s"} with less`;
+    if (others > 0) make(this.tip, "div").textContent = `and ${others} more token${others === 1 ? "" : "s"}`;
   }
 }
