@@ -46,6 +46,8 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.tracing.causal import causal_trace
     from workbench.tracing.lens import lens
     from workbench.tracing.next_tokens import next_tokens
+    from workbench.tracing.ranking import ranked
+    from workbench.tracing.summary import where_read
     from workbench.types import (
         Ablation,
         ArmTable,
@@ -122,9 +124,11 @@ _HOMES = {
     "next_tokens": "tracing.next_tokens",
     "paper_selection": "editing.selector",
     "probe": "probing.probe",
+    "ranked": "tracing.ranking",
     "recipes": "editing.methods.table",
     "rewrite": "editing.rewrite",
     "traced_prompt": "language.prompts",
+    "where_read": "tracing.summary",
 }
 
 _MODULES = {"recipes"}

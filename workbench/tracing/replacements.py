@@ -103,8 +103,7 @@ def means(model: LoadedModel, engine: Resumable, texts: Sequence[tuple[int, ...]
     keys: list[tuple[str, tuple[tuple[int, ...], ...]]] = [(site, tuple(texts)) for site in sites]
 
     def compute(missing: list[tuple[str, tuple[tuple[int, ...], ...]]]) -> list[Tensor]:
-        names = [name for name, _ in missing]
-        left = [site for site in sites if names.count(site)]
+        left: list[HookSite] = [site for site, key in zip(sites, keys, strict=True) if key in missing]
         return [of.cpu() for of in _mean_states(engine, texts, left)]
 
     found = dict(zip(sites, model.cache.means.get_or_compute_all(keys, compute), strict=True))
