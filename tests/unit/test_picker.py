@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -126,6 +127,9 @@ def test_all_maps_show_one_measure_which_is_said_once() -> None:
     words = text(fresh())
     assert words.count("0 corrupted, 1 clean") == 1
     assert "Neurons: " not in words, "nothing has a measure of its own"
+    read = wb.where_read(ready()["resid"], ready()["heads"], ready()["mlps"]).words
+    assert "median head" in read and read in html.unescape(words)
+    assert "Read at" not in text(fresh({"heads": ready()["heads"]}))
     old = replace(ready()["neurons"], method="attribution - controls", corruption="noise", normalised=False)
     words = text(fresh({**ready(), "neurons": old}))  # of a session that was saved by an earlier version
     assert "Neurons: logit of" in words and "minus its mean over control facts" in words

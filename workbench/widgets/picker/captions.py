@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from workbench.plots.style import short_number, visible
+from workbench.tracing.summary import where_read
 from workbench.types import EffectMap
 from workbench.types.effect import CONTRASTED
 from workbench.widgets.picker.maps import TITLES, MapName, Sources, left_out, row_components
@@ -50,9 +51,25 @@ def headline(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
 
 
 def measure_line(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
-    """The same as markup, the largest line above the maps."""
-    words = markup.text(headline(sources, maps))
-    return markup.block(f'<div class="wb-measure" role="heading" aria-level="4"><bdi>{words}</bdi></div>')
+    """The same as markup, the largest line above the maps, and below it the sentence."""
+    words, read = markup.text(headline(sources, maps)), markup.text(sentence(maps))
+    below = f"<p>{read}</p>" if read else ""
+    return markup.block(f'<div class="wb-measure" role="heading" aria-level="4"><bdi>{words}</bdi></div>{below}')
+
+
+def sentence(maps: Mapping[str, EffectMap]) -> str:
+    """Where the answer is read, written from the maps with its control; empty without a residual trace of one fact."""
+    trace = maps.get("resid")
+    if trace is None or len(trace.prompts) != 1 or trace.corrupted is None:
+        return ""
+    alike = {
+        name: effect
+        for name in ("heads", "mlps")
+        if (effect := maps.get(name)) is not None
+        and (effect.metric, effect.corruption) == (trace.metric, trace.corruption)
+        and effect.corrupted is not None
+    }
+    return where_read(trace, alike.get("heads"), alike.get("mlps")).words
 
 
 def notes(maps: Mapping[str, EffectMap]) -> str:
