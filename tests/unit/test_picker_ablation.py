@@ -79,7 +79,7 @@ def test_the_code_repeats_an_ablation_of_what_was_selected_then() -> None:
     result = ablated(shown)
     assert result.metric == "probability" and result.prompt.other_token == "Rome"  # the target: nothing is swapped
     shown.selection = "L0H1 L0H2"
-    assert 'wb.ablate(model, fact, wb.Selection(\'L1H2\'), ablation=\'zero\'' in shown.code
+    assert "wb.ablate(model, fact, wb.Selection('L1H2'), ablation='zero'" in shown.code
     names: dict[str, Any] = {"given": tiny()}
     exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), names)
     assert names["ablation"].ablated == result.ablated

@@ -79,6 +79,7 @@ class MapMaker:
         """Whether the last maps that were asked for were cancelled."""
         self._linked, self._lock, self._on_map, self._on_layer = linked, lock, on_map, on_layer
         self._layers = 0  # finished ones of the map that is being computed
+        self._takers: dict[str, Callable[[Any], object]] = {}
         self._fell_back: dict[tuple[Fact, ...], str] = {}
         self._queue = MapQueue(lock, self._computed, on_change)
 
@@ -153,6 +154,18 @@ class MapMaker:
         if items := self._pattern_items():
             self._queue.add(items)
 
+    def ask(self, name: str, make: Callable[[], Any], take: Callable[[Any], object]) -> None:
+        """Compute something beside the maps, before those that wait: one thread at a time uses the model's hooks.
+
+        Args:
+            name: In words.
+            make: Computes it.
+            take: Called with the result, with the lock, unless another fact is shown by then.
+        """
+        with self._lock:
+            self._takers[name] = take
+            self._queue.add([(name, lambda look: make())], soon=True)
+
     def show(self, sources: Sources, maps: dict[str, EffectMap]) -> None:
         """Go on with maps that were computed elsewhere; what was asked for before is dropped."""
         self._queue.clear()
@@ -213,7 +226,9 @@ class MapMaker:
 
     def _computed(self, name: str, result: Any) -> None:
         self._layers = 0
-        if name == PATTERNS:
+        if name in self._takers:
+            self._takers.pop(name)(result)
+        elif name == PATTERNS:
             weights, prompt = result
             self._linked.set_attention(Attention(weights, prompt))
             self._on_map(PATTERNS, False)

@@ -63,8 +63,12 @@ class MapQueue:
         """Since the first of ``waiting`` was begun."""
         return time.perf_counter() - self._item_began
 
-    def add(self, items: Iterable[Item]) -> Job[None]:
+    def add(self, items: Iterable[Item], *, soon: bool = False) -> Job[None]:
         """Ask for results; a name that waits already is not asked for twice.
+
+        Args:
+            items: Names with what computes them.
+            soon: Before all that waits, after what is being computed.
 
         Returns:
             The job that computes them: the one that is going, or a new one. Its ``wait`` raises the first error.
@@ -75,7 +79,7 @@ class MapQueue:
             for name, function in items:
                 self.failed.pop(name, None)
                 if name not in self.waiting:
-                    self._items.append((name, function))
+                    self._items.insert(1 if soon else len(self._items), (name, function))
             if self._worker is None or self.job is None or self.job.cancelling:
                 self._worker = token = object()
                 self.job = Job(lambda cancel: self._work(cancel, token), on_done=lambda _: self._on_change())

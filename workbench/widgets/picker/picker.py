@@ -22,11 +22,12 @@ from workbench.types.effect import Corruption
 from workbench.widgets.grid.grid import GESTURES
 from workbench.widgets.picker.ablation_view import AblationView
 from workbench.widgets.picker.code import Choice, choice_code, choose, maps_code
+from workbench.widgets.picker.lens_view import LensView
 from workbench.widgets.picker.linked_maps import SITES
 from workbench.widgets.picker.maps import TITLES, MapName, Sources
 from workbench.widgets.picker.maps_panel import MapsPanel, as_facts_to_show
 from workbench.widgets.picker.selection_bar import SelectionBar
-from workbench.widgets.picker.side_panel import SidePanel, values_markup
+from workbench.widgets.picker.side_panel import SidePanel, values_markup, written
 from workbench.widgets.picker.top_k import TopKControls
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.code import facts_code, start_code
@@ -81,6 +82,7 @@ class CircuitPicker(MapsPanel):
         self.other_values: Callable[[Component], Mapping[str, float]] | None = None
         """Gives a component's values elsewhere, by what they are of, for the side panel; settable."""
         self.ablation = AblationView(lambda: (self._maker.sources, self.selection), self._show_code)
+        self.lens = LensView(lambda: self._maker.sources, self._show_code)
         self.side = SidePanel(self._lock, self._pins_changed)
         self.bar = SelectionBar(model, self._bar_changed, self._bar_acted)
         self._from = TopKControls(
@@ -102,7 +104,7 @@ class CircuitPicker(MapsPanel):
     def _lay_out_all(self, bar: bool) -> None:
         above = (self._heading, self._measures, self._alert, self._measured, self._line)
         maps = layout.columns(self._linked, self.ranked, widths=("3 1 600px", "1 1 240px"))
-        below = (HTML(markup.hint(GESTURES)), self._notes, self._from, self.ablation, self.side)
+        below = (HTML(markup.hint(GESTURES)), self._notes, self._from, self.ablation, self.side, self.lens)
         if bar:
             self.bar.add_class("wb-sticky")
         self._lay_out(*above, *((self.bar,) if bar else ()), maps, *below, layout.row(self._go, self._open), self._code)
@@ -142,7 +144,7 @@ class CircuitPicker(MapsPanel):
         lines = f"{maps}{choice_code(self.selection, self._choice)}"
         if (made := self.ablation.made) is not None:
             lines += made.code(self.selection, has_partner="partner = " in maps)
-        return lines
+        return lines + self.lens.code()
 
     def on_go(self, callback: Callable[[CircuitPicker, str], object]) -> None:
         """Call ``callback(picker, "editor")`` when the button "Edit these" is pressed; it is shown from now on."""
@@ -249,7 +251,8 @@ class CircuitPicker(MapsPanel):
     def _other_maps(self) -> None:
         self._choice = None
         self.ablation.clear()
-        self.side.show_attention(None)
+        self.lens.clear()
+        self.side.forget()
         self._ask_about(self.pinned)
 
     def _patterns_came(self) -> None:
@@ -276,6 +279,10 @@ class CircuitPicker(MapsPanel):
         """Compute what the side panel shows and is not there yet."""
         if any(c.kind == "H" for c in pinned):
             self._maker.compute_patterns()
+        if len(self._maker.sources.facts) == 1:
+            for component in self.side.unasked():
+                make = partial(written, self._maker.sources, component)
+                self._maker.ask(f"what {component} writes", make, partial(self.side.show_writes, component))
 
     def _values_of(self, component: Component) -> str:
         others = self.other_values(component) if self.other_values is not None else None

@@ -12,11 +12,12 @@ from typing import cast
 from ipywidgets import HTML, VBox
 
 from workbench.plots.style import short_number, visible
-from workbench.types import Component, EffectMap
+from workbench.tracing.writes import writes
+from workbench.types import Component, EffectMap, TokenLogit, Writes
 from workbench.types.selection import KIND_NAMES, Kind
 from workbench.widgets.grid.grid import GridCell, HeatGrid
-from workbench.widgets.picker.attention import Attention
-from workbench.widgets.picker.maps import TITLES, MapName
+from workbench.widgets.picker.attention import TOP, Attention
+from workbench.widgets.picker.maps import TITLES, MapName, Sources
 from workbench.widgets.shared import layout, markup
 
 MOST = 3
@@ -33,6 +34,8 @@ class Card(VBox):
 
     def __init__(self, on_unpin: Callable[[Component], object]) -> None:
         self.component: Component | None = None
+        self.asked = False
+        """Whether somebody was asked what it writes."""
         self._attention: Attention | None = None
         self._query = 0
         self._title, self._attended, self.writes, self.values = HTML(), HTML(), HTML(), HTML()
@@ -57,12 +60,17 @@ class Card(VBox):
             f'<div class="wb-title" role="heading" aria-level="4">{markup.text(title)}</div>'
         )
         if not same:
-            self.writes.value = self.values.value = ""
+            self.forget()
         head = component.kind == "H" and attention is not None
         layout.show(self.grid, head)
         layout.show(self._attended, head)
         if head and attention is not None:
             self._show_attention(component, attention)
+
+    def forget(self) -> None:
+        """What was said of the component."""
+        self.asked = False
+        self.writes.value = self.values.value = ""
 
     def _show_attention(self, component: Component, attention: Attention) -> None:
         weights, start = attention.of(component), attention.start
@@ -144,6 +152,21 @@ class SidePanel(VBox):
             self._attention = attention
             self._show()
 
+    def unasked(self) -> list[Component]:
+        """The pinned components of which nobody was asked yet what they write; they count as asked from now."""
+        with self._lock:
+            fresh = [card for card in self.cards if card.component is not None and not card.asked]
+            for card in fresh:
+                card.asked = True
+            return [card.component for card in fresh if card.component is not None]
+
+    def forget(self) -> None:
+        """Another fact is shown: what is pinned stays, what was said of it goes."""
+        with self._lock:
+            for card in self.cards:
+                card.forget()
+            self.show_attention(None)
+
     def show_writes(self, component: Component, shown: str) -> None:
         """Show what a component writes, as markup."""
         for card in self._cards_of(component):
@@ -207,6 +230,28 @@ def values_in(component: Component, maps: Mapping[str, EffectMap]) -> list[tuple
         else:
             found.append((title, float(row), ""))
     return found
+
+
+def written(sources: Sources, component: Component) -> str:
+    """What a component writes at the end of the traced text, as markup; or why that cannot be said."""
+    try:
+        return writes_markup(writes(sources.model, component, fact=sources.facts[0], form=sources.form, k=TOP))
+    except ValueError as error:  # it has no output of its own
+        return markup.hint(error)
+
+
+def writes_markup(found: Writes) -> str:
+    """What a component writes, as two lines of tokens."""
+
+    def listed(tokens: Sequence[TokenLogit]) -> str:
+        return ", ".join(f"{markup.token(t.token).html} {markup.text(short_number(t.value))}" for t in tokens)
+
+    after = f" after {markup.token(found.prompt.tokens[-1]).html}" if found.prompt is not None else ""
+    active = f" (activation {short_number(found.activation)})" if found.activation is not None else ""
+    return markup.block(
+        f"<p>Writes{after}{markup.text(active)}, in {markup.text(found.unit)}: "
+        f"{listed(found.raised)}</p><p>Lowers: {listed(found.lowered)}</p>"
+    )
 
 
 def values_markup(
