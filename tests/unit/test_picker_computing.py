@@ -20,6 +20,7 @@ from tests.helpers.tiny_facts import capital
 from tests.helpers.wire import click, enter
 from workbench.tracing.attribution import AttributionUnit
 from workbench.types import EffectMap
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.picker import maps
 from workbench.widgets.picker.maps import MapName, Sources, left_out
 from workbench.widgets.picker.picker import CircuitPicker
@@ -271,6 +272,66 @@ def test_a_trace_is_drawn_as_its_layers_are_finished(monkeypatch: pytest.MonkeyP
     assert torch.equal(torch.tensor(shown.trace.values), whole.values[:, start:].float())
     assert shown.trace.title == "Trace: residual stream (swap)"
     consistent(shown)
+
+
+def test_cancel_stops_within_a_map_and_keeps_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, drawn, go = ready()["resid"], threading.Semaphore(0), threading.Semaphore(0)
+    layers: list[int] = []
+
+    def slowly(sources: Sources, name: MapName, *, on_layer: Any = None, **options: Any) -> EffectMap:
+        if name != "resid":
+            return ready()[name]
+        for layer in range(3):
+            layers.append(layer)
+            on_layer("resid", layer, whole.values[layer])
+            drawn.release()
+            assert go.acquire(timeout=30)
+        return whole
+
+    monkeypatch.setattr(Sources, "compute", slowly)
+    monkeypatch.setattr(maps, "EXACT_CELLS", 0)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    cancel = control(shown._line, "Cancel")
+    assert shown._line.layout.display == "none"
+    job = shown.compute("heads", "resid", "mlps")
+    assert drawn.acquire(timeout=30)
+    assert shown._line.layout.display is None
+    until(lambda: "1 of 3 layers, about" in shown.status)
+    assert "map 3 of 4" in shown.status and " s" in shown.status  # the attention patterns are one of them
+    click(cancel)
+    go.release(3)
+    with pytest.raises(Cancelled):
+        job.wait(30)
+    assert layers == [0, 1], "it stopped where it looked next"
+    assert set(shown.maps) == {"heads"} and shown.status == "" and shown.error is None
+    assert shown.trace.title == "Trace: residual stream: cancelled" and shown.mlps.title == "MLPs: cancelled"
+    go.release(3)
+    click(control(shown, "Compute missing maps"))
+    assert shown.job is not None and shown.job is not job
+    shown.job.wait(30)
+    assert set(shown.maps) == {"heads", "mlps", "resid", "neurons"}
+
+
+def test_another_fact_does_not_wait_for_the_map_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, go, done = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def slowly(sources: Sources, name: MapName, *, on_layer: Any = None, **options: Any) -> EffectMap:
+        if sources.facts[0] == FRANCE:
+            drawn.release()
+            assert go.acquire(timeout=30)
+            on_layer("resid", 0, ready()["resid"].values[0])
+            done.append("France")
+        return ready()[name]
+
+    monkeypatch.setattr(Sources, "compute", slowly)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    shown.compute("resid")
+    assert drawn.acquire(timeout=30)
+    shown.show(FACTS[1], {})
+    job = shown.compute("resid")
+    go.release()
+    job.wait(30)
+    assert done == [] and set(shown.maps) == {"resid"}
 
 
 def test_the_model_stays_as_it_is() -> None:

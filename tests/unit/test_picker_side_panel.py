@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import workbench as wb
 from tests.helpers.panels import control
 from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, fresh, ready, tiny
@@ -106,6 +108,21 @@ def test_values_in_each_map_and_elsewhere() -> None:
     assert "Heads</th>" not in text(shown.side) and "0.432" in text(shown), "the maps of the fact before are gone"
 
 
+def test_what_a_component_writes() -> None:
+    shown = fresh()
+    pin(shown.heads, [1, 2])
+    pin(shown.ranked.bars, shown.ranked.bars.names[0])
+    waited(shown)
+    for card, component in zip(shown.side.cards, shown.pinned, strict=False):
+        found = wb.writes(tiny(), component, fact=FRANCE, k=5)
+        said = html.unescape(card.writes.value)
+        for token in (*found.raised, *found.lowered):
+            assert f">{visible(token.token)}</code></bdi> {short_number(token.value)}" in said
+    shown.pinned = "L1KV1"
+    waited(shown)
+    assert "shared by L1H3" in shown.side.cards[0].writes.value and shown.error is None and not shown.message
+
+
 def test_another_fact_has_another_attention() -> None:
     shown = fresh()
     pin(shown.heads, [1, 2])
@@ -117,3 +134,5 @@ def test_another_fact_has_another_attention() -> None:
     assert card.component == Component(1, "H", 2) and "Italy" in " ".join(card.grid.cols)
     assert card.grid.values == pytest.approx(weights[1, 2, prompt.subject[0] :].numpy())
     assert Selection(shown.pinned) == Selection("L1H2")
+    found = wb.writes(tiny(), "L1H2", fact=FACTS[1], k=5).raised[0]
+    assert short_number(found.value) in card.writes.value

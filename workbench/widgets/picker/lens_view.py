@@ -36,6 +36,7 @@ class LensView(VBox):
         self._sources, self._on_change, self._lock = sources, on_change, threading.RLock()
         self._made: Sources | None = None
         self._start = 0  # the first token that is shown
+        self._shown_cell: Sequence[GridCell] = ()
         self._run = layout.quiet_button(
             "Logit lens", icon="th", tooltip="What the model would say at each token if it ended after each layer"
         )
@@ -65,6 +66,7 @@ class LensView(VBox):
             self.job = self.result = self._made = None
             self._run.disabled = False
             self._words.value = self._tokens.value = ""
+            self._shown_cell = ()
             layout.show(self.grid, False)
 
     def code(self) -> str:
@@ -92,8 +94,7 @@ class LensView(VBox):
                 self._words.value = markup.alert(job.error)
             elif self.result is not None:
                 self._words.value = markup.hint(
-                    f"{visible(self.result.answer_token)} is {self.result.finding}. "
-                    "Colour: probability of the likeliest token. Click a cell: its tokens."
+                    f"{lens_words(self.result)} Colour: probability of the likeliest token. Click a cell: its tokens."
                 )
                 self._show(self.result)
         self._on_change()
@@ -145,4 +146,10 @@ class LensView(VBox):
         label = markup.text(self.result.labels[cell[0]])
         self._tokens.value = markup.block(f'<p role="status">After {label} at {after}: {said}</p>')
 
-    _shown_cell: Sequence[GridCell] = ()
+
+def lens_words(lens: LensGrid) -> str:
+    """From which layer on the answer is the likeliest token at the end, in a sentence."""
+    answer = visible(lens.answer_token)
+    if lens.settles is None:
+        return f"{answer} is not the likeliest token at the end (rank {int(lens.ranks[-1, -1]):,})."
+    return f"{answer} is the likeliest token at the end from {lens.settles} on."

@@ -307,10 +307,12 @@ class MapsPanel(Panel):
         waiting = self._maker.waiting
         if name in waiting:
             return "computing" if waiting[0] == name else "waiting"
-        return "failed, see above" if name in self._maker.failed else "not computed"
+        if name in self._maker.failed:
+            return "failed, see above"
+        return "cancelled" if self._maker.cancelled else "not computed"
 
     def _show_line(self) -> None:
-        self._line.show(self._maker.progress, key=" ".join(self._maker.waiting))
+        self._line.show(self._maker.progress)
 
     def _show_progress(self) -> None:
         with self._lock:
