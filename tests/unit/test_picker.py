@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,7 @@ from hypothesis import strategies as st
 from ipywidgets import HTML
 
 import workbench as wb
-from tests.helpers.mistyped import mistyped
-from tests.helpers.panels import control, descendants, own
+from tests.helpers.panels import control, descendants
 from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
 from tests.helpers.pictures import data_of
@@ -26,11 +23,10 @@ from workbench.plots.style import short_number, visible
 from workbench.tracing.ablation import attention_patterns
 from workbench.tracing.causal import TraceSite
 from workbench.types import Fact, FactSet, Selection
-from workbench.widgets.picker.maps import MAPS, TITLES, MapName, Sources, left_out
+from workbench.widgets.picker.maps import MAPS, TITLES, left_out
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.picker.ranked_list import RANKED
 from workbench.widgets.picker.selection_bar import CHIPS
-from workbench.widgets.shared.measure import Measure
 
 
 @pytest.fixture(autouse=True)
@@ -123,30 +119,6 @@ def test_values_labels_and_words_are_those_of_the_maps() -> None:
     assert f"Recovery of Paris over {partner}: 0 corrupted, 1 clean; swap with " in words
 
 
-def test_all_maps_show_one_measure_which_is_said_once() -> None:
-    words = text(fresh())
-    assert words.count("0 corrupted, 1 clean") == 1
-    assert "Neurons: " not in words, "nothing has a measure of its own"
-    read = wb.where_read(ready()["resid"], ready()["heads"], ready()["mlps"]).words
-    assert "median head" in read and read in html.unescape(words)
-    assert "Read at" not in text(fresh({"heads": ready()["heads"]}))
-    old = replace(ready()["neurons"], method="attribution - controls", corruption="noise", normalised=False)
-    words = text(fresh({**ready(), "neurons": old}))  # of a session that was saved by an earlier version
-    assert "Neurons: logit of" in words and "minus its mean over control facts" in words
-
-
-def test_maps_made_with_noise_are_gone_on_with_in_noise() -> None:
-    made = Sources(tiny(), (FRANCE,), Measure("logit_diff", "noise"), pool=FACTS)
-    maps = {"heads": made.compute("heads"), "resid": made.compute("resid")}
-    shown = fresh(maps)
-    assert shown.corruption == control(shown, "Corrupt by").value == "noise"
-    assert shown.measure == Measure("logit_diff", "noise") and control(shown, "Metric").value == "logit_diff"
-    assert "corruption='noise'" in shown.code and "swap" not in shown.code and "normalise" not in shown.code
-    assert "Logit difference of Paris over Rome, in logits; noise on the subject" in text(shown)
-    shown.show(FRANCE, ready())
-    assert shown.corruption == control(shown, "Corrupt by").value == "swap" and "partner=partner" in shown.code
-
-
 def test_without_maps_no_grid_keeps_the_labels_of_another_fact() -> None:
     shown = fresh()
     pick(shown.trace, [0, 1])
@@ -181,86 +153,6 @@ def test_python_sets_the_selection() -> None:
     assert len(seen) == 1
     click(control(shown, "Undo"))
     assert len(shown.selection) == 0 and shown.heads.selected == [] and len(seen) == 2
-
-
-# The largest
-
-
-@pytest.mark.parametrize("name", MAPS)
-def test_top_and_threshold_are_those_of_the_map(name: MapName) -> None:
-    shown, effect = fresh(), ready()[name]
-    enter(control(shown, "Select from"), index=MAPS.index(name))
-    enter(control(shown, "top k"), value=2)
-    enter(control(shown, "to what is picked"), index=1)  # in its place
-    click(control(shown, "Select top k"))
-    assert list(shown.selection) == list(effect.top(2))
-    assert shown.code.endswith(".top(2)\n")
-    consistent(shown)
-    threshold = float(effect.values.max()) * 0.5
-    enter(control(shown, "at least"), value=threshold)
-    click(control(shown, "Select above"))
-    assert list(shown.selection) == list(effect.above(threshold)) and len(shown.selection)
-    assert f".above({threshold!r})\n" in shown.code
-    click(shown.bar.chips[0])  # no longer what the call gives
-    assert ".above(" not in shown.code
-    consistent(shown)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("top k", 0, "k must be a whole number from 1 to"),
-        ("top k", -3, "k must be"),
-        ("top k", 10**9, "k must be"),
-        ("at least", float("nan"), "threshold must be a finite number"),
-        ("at least", float("inf"), "threshold must be a finite number"),
-        ("at least", 1e6, "the largest is"),
-    ],
-)
-def test_bad_numbers_are_shown_and_change_nothing(name: str, value: Any, words: str) -> None:
-    shown = fresh()
-    shown.selection = "L1H2"
-    control(shown, name).value = value
-    button = control(shown, "Select top k" if name == "top k" else "Select above")
-    click(button)
-    assert isinstance(shown.error, ValueError) and words in str(shown.error)
-    assert 'role="alert"' in own(shown) and words in shown.message
-    assert names(shown.selection) == "L1H2" and shown.heads.selected == [[1, 2]]
-    control(shown, "top k").value, control(shown, "at least").value = 1, float(ready()["heads"].values.max())
-    click(button)
-    assert shown.error is None and shown.message == ""
-    consistent(shown)
-
-
-def test_what_is_chosen_comes_to_what_is_picked_or_takes_its_place() -> None:
-    shown, maps = fresh(), ready()
-    shown.selection = "L2H5"
-    for name, k in (("heads", 2), ("mlps", 1)):
-        enter(control(shown, "Select from"), index=MAPS.index(name))
-        enter(control(shown, "top k"), value=k)
-        click(control(shown, "Select top k"))
-    assert list(shown.selection) == list(Selection("L2H5") | maps["heads"].top(2) | maps["mlps"].top(1))
-    assert shown.code.endswith("selection = wb.Selection('L2H5') | heads.top(2) | mlps.top(1)\n")
-    consistent(shown)
-    enter(control(shown, "to what is picked"), index=1)
-    click(control(shown, "Select top k"))
-    assert list(shown.selection) == list(maps["mlps"].top(1)) and shown.code.endswith("selection = mlps.top(1)\n")
-    shown.top("heads", 1, add=True)
-    click(shown.bar.chips[0])
-    assert ".top(" not in shown.code, "no longer what the calls give"
-    consistent(shown)
-
-
-def test_a_map_that_is_not_there_says_so() -> None:
-    shown = fresh({"heads": ready()["heads"]})
-    with pytest.raises(ValueError, match="not computed yet"):
-        shown.top("mlps", 1)
-    enter(control(shown, "Select from"), index=MAPS.index("attn"))
-    click(control(shown, "Select top k"))
-    assert "choose its trace site above" in shown.message
-    with pytest.raises(ValueError, match="Unknown map"):
-        shown.compute(mistyped("head"))
-    assert shown.mlps.title == "MLPs: not computed"
 
 
 # Bad messages from the browser
