@@ -45,7 +45,7 @@ def lens_grid(
     Example:
         >>> grid = wb.lens_grid(model, "The capital of Spain is", form="cloze", k=2)
         >>> grid.answer_token, grid.settles, len(grid.top[0][0])
-        (' Madrid', 'L0', 2)
+        (' Madrid', 'L1', 2)
     """
     check_k(model, k)
     subject: tuple[int, ...] = ()

@@ -44,7 +44,7 @@ def writes(
     Example:
         >>> writes = wb.writes(model, "L0H4", fact=fact, k=3)
         >>> writes.component, writes.raised[0].token, round(writes.raised[0].value, 1)
-        (L0H4, 'Paris', 5.0)
+        (L0H4, 'Paris', 1.1)
     """
     chosen = Component.parse(component)
     if chosen.kind in ("K", "V", "KV"):

@@ -37,9 +37,9 @@ class LensGrid:
     Example:
         >>> grid = wb.lens_grid(model, fact, form="cloze")
         >>> grid
-        LensGrid(4 rows x 5 tokens, base, following ' Paris': the likeliest token after ' is' from L0 on)
-        >>> grid.tokens[4], [cells[4][0].token for cells in grid.top]
-        (' is', [' is', ' Paris', ' Paris', ' Paris'])
+        LensGrid(4 rows x 5 tokens, base, following ' Paris': the likeliest token after ' is' from L2 on)
+        >>> grid.tokens[4], grid.top[3][4][0].token, round(float(grid.probabilities[3, 4]), 2)
+        (' is', ' Paris', 1.0)
         >>> tuple(grid.ranks.shape), int(grid.ranks[3, 4])
         ((4, 5), 0)
     """
