@@ -110,7 +110,9 @@ def test_maps_are_computed_when_somebody_looks() -> None:
     again.wait(120)
     assert torch.equal(
         one.picker.maps["heads"].values,
-        attribute(tiny(), SPAIN, "head", method="patching", corruption="swap", pool=FACTS, progress=False).values,
+        attribute(
+            tiny(), SPAIN, "head", method="patching", corruption="swap", normalise=True, pool=FACTS, progress=False
+        ).values,
     )
 
 
