@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,14 +50,13 @@ def main(argv: list[str] | None = None) -> None:
     for name in wanted:
         load = os.getloadavg()[0]
         results[name] = {**PARTS[name](), "cores": os.cpu_count(), "load_before": round(load, 1)}
-    if "demo" in results:
-        results["met"] = {f"the demo in under {GOAL} s": results["demo"]["seconds"] < GOAL}
+        if "demo" in results:
+            results["met"] = {f"the demo in under {GOAL} s": results["demo"]["seconds"] < GOAL}
+        OUT.write_text(json.dumps(results, indent=1))
     print("| what | seconds |\n|---|---|")
     for name in PARTS:
         if name in results:
             print(f"| {name} | {results[name]['seconds']} |")
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(results, indent=1))
 
 
 def timed(command: list[str], **environment: str) -> float:
@@ -139,8 +139,7 @@ def lab() -> dict[str, Any]:
 def first_click(page: Page, reached: Callable[[str], None]) -> None:
     """Open the circuit, and click a head as soon as there is a map of heads."""
     page.locator(".wb-panel").first.get_by_role("tab", name="2 Circuit").click()
-    expect(root(page, "Heads").locator(".hg-cells")).to_be_visible(timeout=MAPS)
-    page.wait_for_function("() => document.querySelectorAll('.hg-root')[1].offsetWidth > 20", timeout=MAPS)
+    expect(root(page, "Heads").locator(".hg-title")).to_have_text(re.compile(r"\(attribution|\(patching"), timeout=MAPS)
     reached("map of heads")
     page.mouse.click(*point(page, "Heads", 23, 4))
     expect(root(page, "Heads").locator(".hg-status")).to_have_text("1 head selected", timeout=MAPS)

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 TAGS = {
     "div", "p", "b", "span", "table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "li", "details", "summary",
-    "pre", "code", "progress", "figure", "svg", "g", "title", "text", "rect", "line", "path", "circle",
+    "pre", "code", "bdi", "progress", "figure", "svg", "g", "title", "text", "rect", "line", "path", "circle",
 }  # fmt: skip
 
 

@@ -26,6 +26,11 @@ def everything(evil: str) -> dict[str, str]:
         "table": markup.table([evil, evil], [[evil, evil], [markup.tag(evil), 1.5]], evil),
         "tokens": markup.tokens([evil, " a"], subject=[0], traced=1),
         "code": markup.code(evil, evil),
+        "hint": markup.hint(evil),
+        "verdict": markup.verdict(evil, "partly"),
+        "badge": markup.badge("old", evil).html,
+        "token": markup.token(evil).html,
+        "fold": markup.fold(evil, markup.block(markup.text(evil))),
         "progress": markup.progress(3, 10, markup.Markup(markup.text(evil))),
         "bars": charts.bars({evil: 0.5, "b": None}, evil),
         "line_chart": charts.line_chart({evil: [(0, 0.1), (1, 0.5)], "b": []}, evil, x_label=evil, borders={1.0: evil}),
@@ -126,3 +131,22 @@ def test_a_chart_without_values_says_so() -> None:
 def test_the_style_sheet_loads_nothing() -> None:
     assert markup.STYLE.startswith("<style>") and markup.STYLE.endswith("</style>")
     assert "url(" not in markup.STYLE and "@import" not in markup.STYLE and "<" not in markup.STYLE[7:-8]
+
+
+def test_a_verdict_has_a_mark_of_its_own_for_each_outcome() -> None:
+    marks = [Reader(markup.verdict("words", kind)).said.split()[0] for kind in markup.OUTCOME_MARKS]
+    assert len(set(marks)) == len(marks) == 4
+
+
+def test_badges_differ_by_mark_and_colour() -> None:
+    badges = [markup.badge(kind).html for kind in markup.ANSWER_MARKS]
+    assert len({Reader(badge).said[0] for badge in badges}) == 4
+    assert all(f".wb-badge-{kind} {{ color:" in markup.STYLE for kind in markup.ANSWER_MARKS)
+
+
+def test_a_hint_without_words_is_nothing() -> None:
+    assert markup.hint("") == "" and Reader(markup.hint("go on")).said == "go on"
+
+
+def test_tokens_of_another_script_keep_their_direction_to_themselves() -> None:
+    assert "<bdi>" in markup.tokens(["شمس", " a"]) and "<bdi>" in markup.token("شمس").html

@@ -82,6 +82,34 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.1e}" if small or abs(value) >= 1e5 else f"{value:.{digits}f}"
 
 
+def short_number(value: float | None, *, digits: int = 3, share: bool = False) -> str:
+    """A number as panels write it: so many significant digits, no exponent from 0.001 to 100,000.
+
+    Args:
+        value: None and what is not finite show as ``n/a``.
+        digits: Significant ones.
+        share: It is a probability or a rate: below 0.001 it is ``<0.001``, and between 0.999 and 1 ``>0.999``.
+
+    Returns:
+        The text; a minus sign is U+2212.
+    """
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    if share and 0 < value < 0.001:
+        return "<0.001"
+    if share and 0.999 < value < 1:
+        return ">0.999"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 1e-3 or size >= 1e5:
+        words = f"{value:.{digits - 1}e}"
+    else:
+        words = f"{value:.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
+        words = words.rstrip("0").rstrip(".") if "." in words else words
+    return words.replace("-", "−", 1) if value < 0 else words
+
+
 def card(
     figure: go.Figure,
     *,

@@ -19,6 +19,12 @@ STYLE = f"<style>{files('workbench').joinpath('widgets/static/panels.css').read_
 """For one ``ipywidgets.HTML`` in each panel; the same rules twice on a page do no harm."""
 
 Kind = Literal["error", "info", "done"]
+OutcomeKind = Literal["good", "partly", "bad", "none"]
+AnswerKind = Literal["old", "new", "refusal", "other"]
+OUTCOME_MARKS: dict[OutcomeKind, str] = {"good": "✓", "partly": "◐", "bad": "✗", "none": "–"}
+"""A verdict's mark, so that its colour is never alone."""
+ANSWER_MARKS: dict[AnswerKind, str] = {"old": "●", "new": "◆", "refusal": "■", "other": "○"}
+"""An answer's mark: the same in badges, bars and curves."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,50 @@ def alert(message: object, kind: Kind = "error") -> str:
     return block(f'<div class="wb-alert wb-alert-{kind}" role="{role}"><b>{words[kind]}:</b> {text(message)}</div>')
 
 
+def hint(words: object) -> str:
+    """One grey line that says how to go on; nothing for the empty text."""
+    return block(f'<p class="wb-hint">{text(words)}</p>') if str(words) else ""
+
+
+def verdict(words: object, outcome: OutcomeKind) -> str:
+    """The largest line of a panel: what came out, with a mark and a colour; screen readers announce it.
+
+    Args:
+        words: Raw text.
+        outcome: ``"good"``, ``"partly"``, ``"bad"``, or ``"none"`` where nothing can be said.
+    """
+    mark = f'<span class="wb-mark-of" aria-hidden="true">{OUTCOME_MARKS[outcome]}</span>'
+    return block(f'<div class="wb-verdict wb-verdict-{outcome}" role="status">{mark} {text(words)}</div>')
+
+
+def badge(kind: AnswerKind, label: object = None) -> Markup:
+    """What kind of answer a text is, by colour and mark.
+
+    Args:
+        kind: ``"old"``, ``"new"``, ``"refusal"`` or ``"other"``.
+        label: Raw text; None for the kind itself.
+    """
+    words = text(kind if label is None else label)
+    mark = f'<span aria-hidden="true">{ANSWER_MARKS[kind]}</span>'
+    return Markup(f'<span class="wb-badge wb-badge-{kind}">{mark} {words}</span>')
+
+
+def token(value: object) -> Markup:
+    """One token in the one notation for tokens: white space made visible, its script's direction kept to itself."""
+    return Markup(f'<bdi><code class="wb-token">{text(visible(value))}</code></bdi>')
+
+
+def fold(summary: object, *parts: str, opened: bool = False) -> str:
+    """Markup that a click on its summary shows and hides.
+
+    Args:
+        summary: Raw text.
+        parts: Markup inside.
+        opened: Whether it is shown at first.
+    """
+    return block(f"<details{' open' * opened}><summary>{text(summary)}</summary>{''.join(parts)}</details>")
+
+
 def tag(value: object) -> Markup:
     """A small label in a frame, such as an answer's class."""
     return Markup(f'<span class="wb-tag">{text(value)}</span>')
@@ -138,11 +188,11 @@ def tokens(texts: Sequence[str], subject: Collection[int] = (), traced: int | No
         traced: Position of the traced token (dashed frame).
     """
     items: list[str] = []
-    for i, token in enumerate(texts):
+    for i, raw in enumerate(texts):
         marks = ["subject"] * (i in subject) + ["traced"] * (i == traced)
         classes = f' class="{" ".join("wb-" + m for m in marks)}"' if marks else ""
         said = f"token {i}{''.join(', ' + m for m in marks)}"
-        items.append(f'<li{classes} title="{said}">{text(visible(token))}</li>')
+        items.append(f'<li{classes} title="{said}"><bdi>{text(visible(raw))}</bdi></li>')
     key = '<span class="wb-key">Bold, underlined: subject.</span>' * bool(subject)
     key += '<span class="wb-key">Dashed frame: traced token.</span>' * (traced is not None)
     return block(
