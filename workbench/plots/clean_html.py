@@ -12,33 +12,41 @@ import re
 from bs4 import BeautifulSoup, Tag
 from bs4.element import Comment, NavigableString, PreformattedString
 
-_TEXT = """a abbr b bdi bdo blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2
-h3 h4 h5 h6 hr i img ins kbd li mark meter ol p pre progress s samp section small span strong sub summary sup table tbody
-td tfoot th thead tr u ul var""".split()
-_DRAWING = """svg g path line rect circle ellipse polyline polygon text tspan title desc defs pattern clippath
-lineargradient stop marker""".split()
-ELEMENTS = frozenset(_TEXT + _DRAWING)
-DROPPED = frozenset(
-    "script style template noscript iframe object embed frame frameset link meta base head textarea select option "
-    "button input form video audio source canvas math xmp plaintext noembed noframes image use foreignobject animate "
-    "set animatetransform animatemotion".split()
-)
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ELEMENTS = _words("""
+a abbr b bdi bdo blockquote br caption code col colgroup dd del details dfn div dl dt em figcaption figure h1 h2 h3 h4
+h5 h6 hr i img ins kbd li mark meter ol p pre progress s samp section small span strong sub summary sup table tbody td
+tfoot th thead tr u ul var svg g path line rect circle ellipse polyline polygon text tspan title desc defs pattern
+clippath lineargradient stop marker
+""")
+"""Of texts and of drawings."""
+DROPPED = _words("""
+script style template noscript iframe object embed frame frameset link meta base head textarea select option button
+input form video audio source canvas math xmp plaintext noembed noframes image use foreignobject animate set
+animatetransform animatemotion
+""")
 """Left out with all that is in them."""
-_ATTRIBUTES = """class role title lang dir scope colspan rowspan tabindex open start value max min low high optimum alt
-width height x y x1 x2 y1 y2 cx cy r rx ry d points dx dy transform viewbox preserveaspectratio fill stroke offset
-fill-opacity fill-rule stroke-width stroke-dasharray stroke-linecap stroke-linejoin stroke-opacity opacity text-anchor
+ATTRIBUTES = _words("""
+class role title lang dir scope colspan rowspan tabindex open start value max min low high optimum alt width height x
+y x1 x2 y1 y2 cx cy r rx ry d points dx dy transform viewbox preserveaspectratio fill stroke offset fill-opacity
+fill-rule stroke-width stroke-dasharray stroke-linecap stroke-linejoin stroke-opacity opacity text-anchor
 dominant-baseline font-size font-weight font-family stop-color patternunits patterntransform gradientunits
-gradienttransform id clip-path markerwidth markerheight refx refy orient marker-end""".split()
-ATTRIBUTES = frozenset(_ATTRIBUTES)
-_PROPERTIES = """align-items align-self background background-color border border-color border-left border-radius
-border-style border-width color column-gap display fill flex flex-basis flex-direction flex-flow flex-grow flex-shrink
-flex-wrap font-family font-size font-style font-weight gap grid-column grid-gap grid-row grid-template-columns
-grid-template-rows justify-content justify-items letter-spacing line-height margin margin-bottom margin-left margin-right
-margin-top max-width min-width opacity order overflow-wrap padding padding-bottom padding-left padding-right padding-top
-row-gap stroke stroke-dasharray stroke-width text-align text-anchor text-decoration text-transform vertical-align
-visibility white-space width word-break""".split()
-PROPERTIES = frozenset(_PROPERTIES)
-_FUNCTIONS = frozenset("calc clamp color-mix hsl hsla light-dark max min minmax repeat rgb rgba var".split())
+gradienttransform clip-path markerwidth markerheight refx refy orient marker-end
+""")
+PROPERTIES = _words("""
+align-items align-self background background-color border border-color border-left border-radius border-style
+border-width color column-gap display fill flex flex-basis flex-direction flex-flow flex-grow flex-shrink flex-wrap
+font-family font-size font-style font-weight gap grid-column grid-gap grid-row grid-template-columns
+grid-template-rows justify-content justify-items letter-spacing line-height margin margin-bottom margin-left
+margin-right margin-top max-width min-width opacity order overflow-wrap padding padding-bottom padding-left
+padding-right padding-top row-gap stroke stroke-dasharray stroke-width text-align text-anchor text-decoration
+text-transform vertical-align visibility white-space width word-break
+""")
+_FUNCTIONS = _words("calc clamp color-mix hsl hsla light-dark max min minmax repeat rgb rgba var")
 _VALUE = re.compile(r"[\w\s.,#%()+*/'\"-]*")
 _PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
 _HERE = re.compile(r"url\(\s*[\"']?#([\w-]+)[\"']?\s*\)")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from workbench.plots.colours import ColourScale, colour_scale
-from workbench.plots.style import plain
+from workbench.plots.style import short_number
 
 FONT = 11
 _ADVANCE = 6.3  # pixels that a character of the labels takes
@@ -69,7 +69,7 @@ class HeatMap:
     def value(self, row: int, col: int) -> str:
         """A cell's value with its unit."""
         value = float(self.values[row, col])
-        return "no value" if math.isnan(value) else f"{plain(value)} {self.unit}".rstrip()
+        return "no value" if math.isnan(value) else f"{short_number(value)} {self.unit}".rstrip()
 
     @property
     def status(self) -> str:
@@ -128,9 +128,11 @@ def heat_map_svg(heat: HeatMap, name: str) -> str:
         name: Its ids begin with this; of each map on a page another.
     """
     at = _Layout(heat)
-    shapes = [f'<pattern id="{name}-h" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-              '<path class="wbm-line" d="M0 0V5"/></pattern>']  # fmt: skip
-    parts = [f"<defs>{shapes[0]}</defs>", _bar(heat, at), *_cells(heat, at, name), *_lines(heat, at)]
+    hatching = (
+        f'<defs><pattern id="{name}-h" width="5" height="5" patternUnits="userSpaceOnUse" '
+        'patternTransform="rotate(45)"><path class="wbm-line" d="M0 0V5"/></pattern></defs>'
+    )
+    parts = [hatching, _bar(heat, at), *_cells(heat, at, name), *_lines(heat, at)]
     parts += _row_labels(heat, at) + _column_labels(heat, at) + _selection(heat, at)
     words = heat.alt or heat.title or "Heat map"
     spoken = words + (f". {heat.status}" if heat.status else "")
@@ -164,7 +166,7 @@ class _Layout:
         self.top = _ZONE
         self.map_w, self.map_h = self.w * n_cols, self.h * n_rows
         self.label_h = slanted * 0.87 + FONT if self.rotated else FONT + 4
-        self.bar = max(min(_BAR, self.map_w), 24 + 2 * _width(f"-{plain(heat.limit)}"), 90.0)
+        self.bar = max(min(_BAR, self.map_w), 24 + 2 * _width(f"-{short_number(heat.limit)}"), 90.0)
         unit = _width(heat.unit) + 12 if heat.unit else 4
         self.width = math.ceil(self.left + max(self.map_w + 14, self.bar + unit, _width(heat.col_title)))
         self.height = math.ceil(self.top + self.map_h + 6 + self.label_h + (FONT + 8 if heat.col_title else 4))
@@ -181,7 +183,7 @@ def _bar(heat: HeatMap, at: _Layout) -> str:
     ]
     parts.append(f'<rect class="wbm-frame" x="{at.left:.1f}" y="4" width="{at.bar:.1f}" height="9"/>')
     for part, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        value = plain((low + part * (1 - low)) * heat.limit)
+        value = short_number((low + part * (1 - low)) * heat.limit)
         parts.append(_label(at.left + part * at.bar, 28, value, anchor))
     parts.append(_label(at.left + at.bar + 6, 28, heat.unit, "start") if heat.unit else "")
     return f"<g>{''.join(parts)}</g>"

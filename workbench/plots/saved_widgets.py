@@ -36,7 +36,7 @@ class SavedWidget:
         value = self.fields.get(name)
         return value if isinstance(value, str) else ""
 
-    def list(self, name: str) -> list[Any]:
+    def listed(self, name: str) -> list[Any]:
         """A field as a list; empty where it is none."""
         value = self.fields.get(name)
         return value if isinstance(value, list) else []

@@ -15,13 +15,13 @@ from typing import Any
 import anywidget
 import numpy as np
 import traitlets
-from IPython.display import Image
 from traitlets import TraitError
 
 from workbench.plots.colours import colour_scale
 from workbench.widgets.grid.png import heat_map_png, with_picture
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, short
 from workbench.widgets.shared.javascript import STATIC, read_module
+from workbench.widgets.shared.snapshot import Snapshot
 
 GridCell = tuple[int, int]
 FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
@@ -217,9 +217,9 @@ class HeatGrid(anywidget.AnyWidget):
             scale=self._scale,
         )
 
-    def snapshot(self) -> Image:
-        """The map as it is now as a plain picture: shown in a cell, it stays in the notebook without a kernel."""
-        return Image(data=self.to_png(), format="png")
+    def snapshot(self) -> Snapshot:
+        """The map as it is now, with real text: shown in a cell, it stays in the notebook without a kernel."""
+        return Snapshot(self, self.to_png())
 
     def __repr__(self) -> str:
         return f"HeatGrid({self.shape[0]} x {self.shape[1]}, {len(self.selected)} selected)"
