@@ -15,6 +15,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ _ACTIVE = "script, link, base, iframe, object, embed, meta[http-equiv]"
 _STYLE = """.plot { background: #ffffff; min-height: 200px; } figure { margin: 0; } .scroll { overflow-x: auto; }
 figcaption { font-size: 0.875em; } :root { color-scheme: light dark; }
 .wbs-stored { margin: 8px 0 2px; font: 12px/1.45 sans-serif; color: var(--jp-content-font-color2); }
-@media (prefers-color-scheme: dark) { .jp-OutputArea-output img { background: #ffffff; } }"""
+.jp-InputPrompt.jp-InputPrompt, .jp-OutputPrompt.jp-OutputPrompt { color: var(--jp-content-font-color2); opacity: 1; }
+@media (prefers-color-scheme: dark) { .jp-OutputArea-output img { background: #ffffff; }
+  .highlight .ow { color: #d9b3ff; } }"""
 _STORED = (
     "Drawn when its cell ran: the notebook was saved without the state of its widgets, so what was clicked "
     "afterwards is missing."
@@ -174,6 +177,7 @@ def _closed(page: str, figures: list[dict[str, Any]], words: dict[str, str], *, 
         else:
             picture.replace_with(f"[a picture that is not in the notebook: {source}]")
     _order_headings(soup)
+    _tell_apart(soup)
     for body in soup.select("body"):
         del body["data-jp-theme-light"]  # the reader's preference says it
     scripts = [get_plotlyjs(), FIGURES_SCRIPT] if figures else []
@@ -188,6 +192,16 @@ def _closed(page: str, figures: list[dict[str, Any]], words: dict[str, str], *, 
     style = "".join(f"<style>{text}</style>" for text in styles)
     start = start.replace("</head>", f"{style}</head>", 1)
     return "\n".join((before + head, policy, start, *parts, body + end))
+
+
+def _tell_apart(soup: BeautifulSoup) -> None:
+    """Number regions of the same name, such as the tables of a panel that is shown twice."""
+    seen: Counter[str] = Counter()
+    for region in soup.select("[role=region][aria-label]"):
+        name = str(region["aria-label"])
+        seen[name] += 1
+        if seen[name] > 1:
+            region["aria-label"] = f"{name} ({seen[name]})"
 
 
 def _order_headings(soup: BeautifulSoup) -> None:

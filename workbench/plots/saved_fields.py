@@ -65,7 +65,7 @@ FIELDS: dict[str, Words] = {
     **dict.fromkeys(("IntSlider", "FloatSlider", "FloatLogSlider"), _number),
     **dict.fromkeys(("Dropdown", "Select", "RadioButtons", "ToggleButtons", "SelectionSlider"), _chosen),
     **dict.fromkeys(("SelectMultiple", "SelectionRangeSlider"), _chosen),
-    **dict.fromkeys(("Checkbox", "ToggleButton", "Valid"), _tick),
+    **dict.fromkeys(("Checkbox", "Valid"), _tick),
     "Slider": _strength,
     "Password": _secret,
 }

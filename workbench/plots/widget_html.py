@@ -38,7 +38,9 @@ _LAYOUT = (
     ),
     *("order", "grid_template_columns", "grid_gap", "grid_column", "grid_row"),
 )
-_LEFT_OUT = frozenset(("Button", "Connection", "FileUpload", "Play", "Layout", "Controller", "Audio", "Video", "Link"))
+_LEFT_OUT = frozenset(
+    ("Button", "ToggleButton", "Connection", "FileUpload", "Play", "Layout", "Controller", "Audio", "Video", "Link")
+)
 _FINISHED = ("success", "danger")
 
 
@@ -142,7 +144,10 @@ def _is_box(widget: SavedWidget) -> bool:
 
 def _direction(widget: SavedWidget, style: str) -> str:
     """What ipywidgets says by a class: whether a box is a row."""
-    return f"flex-flow: row wrap; {style}".rstrip("; ") if widget.name in ("HBox", "Box") else style
+    said = {"HBox": "flex-flow: row wrap", "Box": "flex-flow: row wrap", "GridBox": "display: grid"}.get(
+        widget.name, ""
+    )
+    return "; ".join(filter(None, (said, style)))
 
 
 def _classes(widget: SavedWidget) -> str:
@@ -260,7 +265,7 @@ def _output(page: WidgetPage, widget: SavedWidget) -> str:
 def _field(page: WidgetPage, widget: SavedWidget) -> str:
     """A control as its label and its value."""
     label, value = field_words(widget)
-    if not label and not value:
+    if not value:
         return ""
     if "\n" in value:
         shown = f'<pre class="wbs-value" tabindex="0">{escape(value)}</pre>'
