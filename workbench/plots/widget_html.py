@@ -275,6 +275,15 @@ def _field(page: WidgetPage, widget: SavedWidget) -> str:
     return f'<div class="wbs-field">{name}{shown}</div>'
 
 
+def _code(page: WidgetPage, widget: SavedWidget) -> str:
+    source, summary = widget.text("source"), widget.text("summary") or "Code"
+    if not source:
+        return ""
+    opened = " open" * (widget.fields.get("opened") is True)
+    code = f'<pre tabindex="0"><code>{escape(source)}</code></pre>'
+    return f'<div class="wb"><details{opened}><summary>{escape(summary)}</summary>{code}</details></div>'
+
+
 def _other(page: WidgetPage, widget: SavedWidget) -> str:
     """A kind that has no row: its children, or what it says of itself."""
     if _is_box(widget):
@@ -295,6 +304,7 @@ DRAWN: dict[str, Draw] = {
     "Label": _label,
     "HeatGrid": _heat_map,
     "BarList": _bar_list,
+    "CodeBlock": _code,
     "FloatProgress": _progress,
     "IntProgress": _progress,
     "Image": _image,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class Snapshot:
     """
 
     def __init__(self, widget: Widget, picture: bytes) -> None:
-        state: dict[str, Any] = {"version_major": 2, "state": dependency_state([widget], drop_defaults=True)}
+        live = dependency_state([widget], drop_defaults=False)
+        state = {"version_major": 2, "state": json.loads(json.dumps(live, default=str))}  # as a notebook keeps it
         self._words = repr(widget)
         self.data = picture
         self.html = WidgetPage(SavedWidgets(state)).draw(widget.model_id)
