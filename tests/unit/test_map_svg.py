@@ -35,8 +35,8 @@ def cells(soup: BeautifulSoup) -> list[Tag]:
 def test_each_cell_has_its_colour_its_name_and_its_value() -> None:
     soup = svg(grid(np.array([[2.0, 0.0, -2.0], [1.0, np.nan, 0.25]]), unit="logits", limit=2.0, col_title="Head"))
     assert [cell.text for cell in cells(soup)] == [
-        "Layer L0, Head H0: 2 logits", "Layer L0, Head H1: 0 logits", "Layer L0, Head H2: −2 logits",
-        "Layer L1, Head H0: 1 logits", "Layer L1, Head H1: no value", "Layer L1, Head H2: 0.25 logits",
+        "L0, H0: 2 logits", "L0, H1: 0 logits", "L0, H2: −2 logits",
+        "L1, H0: 1 logits", "L1, H1: no value", "L1, H2: 0.25 logits",
     ]  # fmt: skip
     scale = colour_scale("RdBu")
     first, zero, last = cells(soup)[:3]
@@ -65,7 +65,7 @@ def test_labels_bar_marks_and_words() -> None:
     assert len(soup.select(".wbm-ink")) == 2  # one group, one marked column
     root = soup.svg
     assert root is not None and root["role"] == "img"
-    assert root["aria-label"] == "Trace: 2 x 3, Layer by Token. 1 cell selected: Layer L1, Token ·Paris"
+    assert root["aria-label"] == "Trace: 2 x 3, Layer by Token. 1 cell selected: L1, ·Paris"
 
 
 @pytest.mark.parametrize("shape", [(30, 9), (30, 1), (1, 60), (4, 15), (80, 40)])

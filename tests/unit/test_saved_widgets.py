@@ -285,7 +285,7 @@ def test_a_snapshot_is_the_whole_panel_and_stays_as_it_was() -> None:
     soup = BeautifulSoup(snapshot.html, features="html.parser")
     assert texts(soup, "h2") == ["A", "B"] and texts(soup, "b") == ["P 0.937"]
     assert texts(soup, ".wbs-field") == ["Site mlp", "Tick ☐", "Steps 5", "Strength 0.25"]
-    assert [t.text for t in soup.select("svg rect title")] == ["Layer L7, H0: 1.5 logits", "Layer L7, H1: −0.5 logits"]
+    assert [t.text for t in soup.select("svg rect title")] == ["L7, H0: 1.5 logits", "L7, H1: −0.5 logits"]
     assert len(soup.select(".wbm-picked")) == 1 and "not to be seen" not in soup.text
     assert "resid" in panel.snapshot().html
     bundle = snapshot._repr_mimebundle_()

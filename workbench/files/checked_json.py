@@ -30,7 +30,7 @@ Kind = Literal[
 ]
 VERSIONS: dict[Kind, int] = {
     "workbench-edit": 2,
-    "workbench-effect-map": 3,
+    "workbench-effect-map": 4,
     "workbench-report": 3,
     "workbench-session": 1,
     "workbench-probes": 3,

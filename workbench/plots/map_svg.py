@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from workbench.plots.colours import ColourScale, colour_scale
+from workbench.plots.colours import ColourAxis, ColourScale, checked_mode, colour_scale
 from workbench.plots.style import short_number
 
 FONT = 11
@@ -34,8 +35,10 @@ class HeatMap:
         values: Rows x columns; NaN is hatched.
         rows, cols: Labels.
         title, row_title, col_title, unit, kind, alt: Texts.
-        limit: The colours span ``scale.low`` to 1 times this.
-        groups: Columns before which a thick line is drawn.
+        axis: Where on the colours a value lies.
+        naming: A cell's name from its labels, such as ``"{row}{col}"``.
+        groups: Columns before which a line is drawn.
+        group_name: Before the number of each group.
         marked: Columns whose label gets a star and a line.
         selected: Cells, outlined.
         descriptions: A name for each cell, or nothing.
@@ -51,8 +54,10 @@ class HeatMap:
     unit: str = ""
     kind: str = "cell"
     alt: str = ""
-    limit: float = 1.0
+    axis: ColourAxis = field(default_factory=ColourAxis)
+    naming: str = "{row}, {col}"
     groups: Sequence[int] = ()
+    group_name: str = ""
     marked: Sequence[int] = ()
     selected: Sequence[tuple[int, int]] = ()
     descriptions: Sequence[Sequence[str]] = ()
@@ -64,7 +69,8 @@ class HeatMap:
         """A cell in words."""
         if self.descriptions:
             return self.descriptions[row][col]
-        return f"{_named(self.row_title, self.rows[row])}, {_named(self.col_title, self.cols[col])}"
+        labels = {"{row}": _named(self.row_title, self.rows[row]), "{col}": _named(self.col_title, self.cols[col])}
+        return re.sub(r"\{row\}|\{col\}", lambda part: labels[part[0]], self.naming)
 
     def value(self, row: int, col: int) -> str:
         """A cell's value with its unit."""
@@ -99,17 +105,16 @@ def heat_map_of(state: dict[str, Any]) -> HeatMap | None:
     named = [_texts(row, shape[1]) for row in _listed(state.get("descriptions"))]
     words = {
         name: str(state[name])
-        for name in ("title", "row_title", "col_title", "unit", "kind", "alt")
+        for name in ("title", "row_title", "col_title", "unit", "kind", "alt", "naming", "group_name")
         if isinstance(state.get(name), str)
     }
-    limit = state.get("limit")
     cells = [tuple(cell) for cell in _listed(state.get("selected")) if _is_cell(cell, shape)]
     return HeatMap(
         values,
         rows,
         cols,
         **words,
-        limit=float(limit) if _is_number(limit) and limit > 0 else 1.0,
+        axis=_axis(state),
         groups=_columns(state.get("groups"), shape[1]),
         marked=_columns(state.get("marked"), shape[1]),
         selected=cells,
@@ -166,7 +171,8 @@ class _Layout:
         self.top = _ZONE
         self.map_w, self.map_h = self.w * n_cols, self.h * n_rows
         self.label_h = slanted * 0.87 + FONT if self.rotated else FONT + 4
-        self.bar = max(min(_BAR, self.map_w), 24 + 2 * _width(f"-{short_number(heat.limit)}"), 90.0)
+        ticks = heat.axis.ticks(heat.scale.low)
+        self.bar = max(min(_BAR, self.map_w), sum(_width(short_number(value)) + 12 for _, value in ticks), 90.0)
         unit = _width(heat.unit) + 12 if heat.unit else 4
         self.width = math.ceil(self.left + max(self.map_w + 14, self.bar + unit, _width(heat.col_title)))
         self.height = math.ceil(self.top + self.map_h + 6 + self.label_h + (FONT + 8 if heat.col_title else 4))
@@ -175,6 +181,7 @@ class _Layout:
 def _bar(heat: HeatMap, at: _Layout) -> str:
     """The colour bar with its ends and its middle."""
     steps, low = 60, heat.scale.low
+    ticks = heat.axis.ticks(low)
     width = at.bar / steps
     colours = _fills(heat.scale, np.linspace(low, 1, steps))
     parts = [
@@ -182,9 +189,9 @@ def _bar(heat: HeatMap, at: _Layout) -> str:
         for i, colour in enumerate(colours)
     ]
     parts.append(f'<rect class="wbm-frame" x="{at.left:.1f}" y="4" width="{at.bar:.1f}" height="9"/>')
-    for part, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
-        value = short_number((low + part * (1 - low)) * heat.limit)
-        parts.append(_label(at.left + part * at.bar, 28, value, anchor))
+    for i, (place, value) in enumerate(ticks):
+        anchor = "start" if i == 0 else "end" if i == len(ticks) - 1 else "middle"
+        parts.append(_label(at.left + (place - low) / (1 - low) * at.bar, 28, short_number(value), anchor))
     parts.append(_label(at.left + at.bar + 6, 28, heat.unit, "start") if heat.unit else "")
     return f"<g>{''.join(parts)}</g>"
 
@@ -199,7 +206,7 @@ def _cells(heat: HeatMap, at: _Layout, name: str) -> Iterable[str]:
             f'fill="url(#{name}-h)"/>'
         )
     low = heat.scale.low
-    place = (np.clip(np.nan_to_num(heat.values / heat.limit), low, 1) - low) / (1 - low)
+    place = (np.clip(np.nan_to_num(heat.axis.place(heat.values)), low, 1) - low) / (1 - low)
     level = np.where(known, np.round(place * _LEVELS), -1).astype(int)
     colours = _fills(heat.scale, low + np.arange(_LEVELS + 1) / _LEVELS * (1 - low))
     gap = 1.0 if min(at.w, at.h) >= 8 else 0.0
@@ -223,14 +230,19 @@ def _cells(heat: HeatMap, at: _Layout, name: str) -> Iterable[str]:
 
 
 def _lines(heat: HeatMap, at: _Layout) -> list[str]:
-    """The frame, and a thick line before each group of columns."""
+    """The frame, and a line before each group of columns, with its name above where there is room."""
     frame = f'<rect class="wbm-frame" x="{at.left:.1f}" y="{at.top}" width="{at.map_w:.1f}" height="{at.map_h:.1f}"/>'
     groups = [
-        f'<rect class="wbm-ink" x="{at.left + c * at.w - 1.5:.1f}" y="{at.top - 4}" width="3" '
-        f'height="{at.map_h + 8:.1f}"/>'
+        f'<rect class="wbm-ink" x="{at.left + c * at.w - 0.5:.1f}" y="{at.top - 2}" width="1" '
+        f'height="{at.map_h + 4:.1f}"/>'
         for c in heat.groups
         if c > 0
     ]
+    names = [f"{heat.group_name}{i}" for i in range(len(heat.groups))] if heat.group_name else []
+    ends = [*heat.groups[1:], heat.values.shape[1]]
+    spans = list(zip(names, heat.groups, ends, strict=False))
+    if all(_width(name) + 6 <= (end - first) * at.w for name, first, end in spans):
+        groups += [_label(at.left + (first + end) / 2 * at.w, at.top - 3, name, "middle") for name, first, end in spans]
     return [frame, *groups]
 
 
@@ -302,6 +314,17 @@ def _scale(state: Any) -> ColourScale:
         return colour_scale("RdBu")
 
 
+def _axis(state: dict[str, Any]) -> ColourAxis:
+    """Where the values lie on the colours; a straight one to the limit where the state says something else."""
+    limit, clip = (
+        value if _is_number(value) and value > 0 else 1.0 for value in (state.get("limit"), state.get("clip"))
+    )
+    try:
+        return ColourAxis(checked_mode(str(state.get("scale_mode", "linear"))), float(limit), float(clip))
+    except ValueError:
+        return ColourAxis("linear", float(limit))
+
+
 def _step(needed: float, size: float) -> int:
     """Label every n-th cell: 1, 2, 5, 10, ..."""
     n = 1
@@ -319,7 +342,8 @@ def _width(text: str) -> float:
 
 
 def _named(title: str, label: str) -> str:
-    return f"{title} {label}" if title else label
+    """A label; one that is a bare number comes with what it counts."""
+    return f"{title} {label}" if title and label.isdecimal() else label
 
 
 def _text(text: str) -> str:
