@@ -95,3 +95,18 @@ def test_a_large_map_is_one_path_for_each_colour() -> None:
     assert len(paths) == 7
     assert sum(str(path["d"]).count("M") for path in paths) == 80 * 100 - 1
     assert len(source) < 400_000
+
+
+def test_a_symmetric_log_shows_what_is_small_and_a_cell_is_named_as_in_the_browser() -> None:
+    values = np.array([[16.0, 1.0], [-16.0, 0.0]])
+    options = {"naming": "{row}{col}", "group_name": "KV", "groups": [0, 1], "col_title": "Head"}
+    linear, log = (grid(values, scale_mode=mode, **options) for mode in ("linear", "symlog"))
+    assert linear.name(0, 1) == "L0H1" and log.status == ""
+    pale, strong = (int(str(cells(svg(heat))[1]["fill"])[3:5], 16) for heat in (linear, log))
+    assert pale > 230 > strong  # green in a red
+    assert [t.text for t in svg(linear).select("text")][:3] == ["−16", "0", "16"]
+    assert len([t for t in svg(log).select("text") if t.text.lstrip("−").isdecimal()]) == 5
+    assert [t.text for t in svg(linear).select("text") if t.text.startswith("KV")] == ["KV0", "KV1"]
+    assert grid(np.ones((2, 3)), naming="{row} at {col}", cols=["0", "1", "2"], col_title="Token").name(1, 2) == (
+        "L1 at Token 2"
+    )
