@@ -16,7 +16,6 @@ import html
 import json
 import re
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +152,6 @@ def _static(output: Any, widgets: WidgetPage | None, figures: list[dict[str, Any
     return [output]
 
 
-@cache
 def _dark_colours() -> str:
     """JupyterLab's dark colours, for readers who prefer them; nbconvert has a file of them and uses only one theme."""
     paths = WorkbenchExporter().template_paths
