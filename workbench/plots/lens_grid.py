@@ -28,7 +28,11 @@ def lens_grid_figure(grid: LensGrid) -> go.Figure:
     width = max(560, int(cell_x * columns) + 190)
     cell_x = (width - 190) / columns
     height = max(160, int(min(26.0, max(8.0, 520 / rows)) * rows))
-    followed = visible(grid.answer_token, 24)
+    followed, last = visible(grid.answer_token, 24), visible(grid.tokens[-1], 24)
+    if grid.settles is None:
+        finding = f"not the likeliest token after “{last}” at the end (rank {int(grid.ranks[-1, -1])})"
+    else:
+        finding = f"the likeliest token after “{last}” from {grid.settles} on"
     trace = content.trace(
         colorscale=[[0, "#ffffff"], [1, BLUE]],
         zmin=0,
@@ -42,11 +46,11 @@ def lens_grid_figure(grid: LensGrid) -> go.Figure:
         figure,
         title="What each layer would say next",
         notes=[
-            f"{grid.form} form, {grid.stage}; colour: probability of “{followed}”, {grid.finding}.",
+            f"{grid.form} form, {grid.stage}; colour: probability of “{followed}”, {finding}.",
             *(["Cells: the likeliest token."] if named else []),
             *(["* and bracket: subject tokens."] if content.marked else []),
         ],
-        alt=f"Logit lens: {rows} rows by {columns} tokens; “{followed}” is {grid.finding}.",
+        alt=f"Logit lens: {rows} rows by {columns} tokens; “{followed}” is {finding}.",
         width=width,
         plot_height=height,
         bottom=content.bottom if content.label_width > cell_x - 4 else 60,
