@@ -180,6 +180,7 @@ def test_swap_equals_plain_hooks(family: str, text: str, form: Any) -> None:
     assert found.prompt.partner == "spain-capital" and found.prompt.partner_text == spain.text
     corrupted = run(model, spain.token_ids, {})
     assert found.corrupted == pytest.approx(float(corrupted[prompt.answer_id] - corrupted[spain.answer_id]), abs=2e-4)
+    assert found.corrupted is not None
     assert found.left == pytest.approx((found.ablated - found.corrupted) / (found.clean - found.corrupted))
 
 
