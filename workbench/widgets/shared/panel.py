@@ -12,6 +12,7 @@ from workbench.widgets.grid.png import with_picture
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.connection import Connection
 from workbench.widgets.shared.snapshot import Snapshot
+from workbench.widgets.shared.voice import person
 
 
 class Panel(VBox):
@@ -80,9 +81,9 @@ class Panel(VBox):
         self._alert.value = "".join(markup.alert(message.words, message.kind) for message in messages)
 
     def _fail(self, error: BaseException | None) -> None:
-        """Keep an error and show it; None takes the last one back."""
+        """Keep an error and show it in a person's words; None takes the last one back."""
         self._error = error
-        self._tell(*([] if error is None else [markup.Message(f"{type(error).__name__}: {error}", "error")]))
+        self._tell(*([] if error is None else [markup.Message(person(error), "error")]))
 
     def _show_code(self) -> None:
         self._code.value = markup.code(self.code)
