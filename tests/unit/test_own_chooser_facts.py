@@ -88,14 +88,14 @@ def test_all_that_does_not_fit_is_said_at_its_field(
 
 def test_a_subject_to_swap_with_is_suggested_and_its_answer_is_what_the_model_says(chooser: FactChooser) -> None:
     told: list[Fact | None] = []
-    chooser.on_setting(lambda one: told.append(one.partner))
+    chooser.on_fact(lambda _: told.append(chooser.partner))
     fill(chooser, **{name: text for name, text in ASKED.items() if name != "target"})
     assert field(chooser, "swap").value == "Italy", "the first of the pool with as many tokens"
     fill(chooser, target="Madrid")
     click(control(chooser, "Use this fact"))
     prompt = read(chooser)
     partner = chooser.partner
-    assert partner is not None and told == [partner]
+    assert partner is not None and told == [None, partner], "first the fact, then who takes its place"
     assert (partner.subject, partner.answer, partner.prompt) == ("Italy", "Rome", "The capital of Italy is")
     assert field(chooser, "swap_answer").value == "Rome"
     assert swapped(tiny(), chooser.fact, prompt, partner).other_token.strip() == "Rome"  # pyright: ignore
