@@ -72,9 +72,13 @@ class FactList(VBox):
         self._chosen: Fact | None = None
         self._texts = [_searched(fact) for fact in facts]  # once: a key is pressed more often
         relations = [r for r in facts.relations if r][:MOST_LINES]
-        self._search = EnterField(description="Search", placeholder="words of a fact; Enter takes the first")
-        self._relation = Dropdown(description="Relation", options=[ALL, *relations])
-        self._known_only = Checkbox(description="Known only", indent=False)
+        self._search = EnterField(
+            description="Search", placeholder="words of a fact", tooltip="Enter takes the first fact"
+        )
+        self._relation = Dropdown(description="Relation", options=[ALL, *relations], tooltip="What is asked for")
+        self._known_only = Checkbox(
+            description="Known only", indent=False, tooltip="Only facts that the model is on record as knowing"
+        )
         self._lines = FactSelect(lock, on_choose, description="Facts", rows=14, layout={"width": "auto"})
         self._count = HTML()
         self._ask = Button(description="Ask the model", tooltip="Measure which facts it knows; in the background")
