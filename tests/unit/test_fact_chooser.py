@@ -16,7 +16,7 @@ import torch
 from ipywidgets import Widget
 
 from tests.helpers.choosers import PERU, WRITTEN, lines, press_enter, read, tiny, write
-from tests.helpers.panels import EVIL, control, shown
+from tests.helpers.panels import EVIL, control, descendants, shown
 from tests.helpers.pictures import data_of
 from tests.helpers.reader import harmless
 from tests.helpers.tiny_facts import capital, capitals
@@ -324,3 +324,9 @@ def test_a_snapshot_is_the_picture_beside_the_panel(chooser: FactChooser) -> Non
     assert first == base64.b64decode(chooser._repr_mimebundle_()["image/png"])
     chooser.fact = "spain-capital"
     assert chooser.snapshot().data != first
+
+
+def test_no_part_takes_a_name_by_which_the_browser_knows_it(chooser: FactChooser) -> None:
+    for widget in descendants(chooser):
+        state = widget.get_state(["_model_name", "_view_name"])
+        assert state["_model_name"].endswith("Model") and state["_view_name"].endswith("View"), type(widget)

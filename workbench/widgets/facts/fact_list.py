@@ -68,7 +68,7 @@ class FactList(VBox):
         on_ask: Callable[[], object],
     ) -> None:
         self.facts, self.forms = facts, forms
-        self._model_name, self._lock, self._on_choose = model_name, lock, on_choose
+        self._known_to, self._lock, self._on_choose = model_name, lock, on_choose
         self._chosen: Fact | None = None
         self._texts = [_searched(fact) for fact in facts]  # once: a key is pressed more often
         relations = [r for r in facts.relations if r][:MOST_LINES]
@@ -150,7 +150,7 @@ class FactList(VBox):
 
     def _words(self, matching: Sequence[Fact], listed: int) -> str:
         known = sum(bool(self.forms.get(f.id)) for f in matching)
-        words = f"{len(matching):,} of {len(self.facts):,} facts, {known:,} on record as known to {self._model_name}"
+        words = f"{len(matching):,} of {len(self.facts):,} facts, {known:,} on record as known to {self._known_to}"
         if not matching:
             return f"No fact matches. {words}. A fact that is not here can be written under My fact."
         more = len(matching) - listed
