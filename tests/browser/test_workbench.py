@@ -121,7 +121,7 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     panel(page).get_by_label("Facts").select_option(index=0)
     sees(page, "The capital of France is Paris")
     notebook.wait_for("[app.chooser.fact.id, app.picker.fact.id, app.editor.fact.id]", ["france-capital"] * 3)
-    sees(page, "Traced token: ' Paris'")
+    sees(page, "Traced token: ·Paris")
 
     # Its circuit: only two maps, or the test takes minutes
     notebook.execute("app.picker.compute('heads', 'mlps').wait()\napp.picker.selection = 'L23H4 L13MLP'")
@@ -243,7 +243,7 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
         page.set_viewport_size({"width": width, "height": 1000})
         expect(page.locator(".wb-lost")).to_have_count(0)
         for tab, text in (
-            ("1 Fact", "Or write a new one"),
+            ("1 Fact", "Edit target: Rome"),
             ("2 Circuit", "What is the capital of France?"),
             ("3 Edit", "What it says to held-out questions"),
             ("4 Compare", "P(answer) after learn at strength 1.00"),
