@@ -77,9 +77,10 @@ class LensView(VBox):
         return f"lens = wb.lens_grid(model, fact, k={TOKENS}{form})\n"
 
     def _read(self, sources: Sources) -> LensGrid:
-        if len(sources.facts) > 1:
+        fact, *more = sources.facts
+        if more:
             raise ValueError("The lens reads one fact.")
-        result = lens_grid(sources.model, sources.facts[0], form=sources.form, k=TOKENS)
+        result = lens_grid(sources.model, fact, form=sources.form, k=TOKENS)
         with self._lock:
             if sources.facts == self._sources().facts:
                 self.result, self._made = result, sources
