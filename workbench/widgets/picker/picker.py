@@ -272,6 +272,7 @@ class CircuitPicker(MapsPanel):
         self.heads.pinned = [[c.layer, c.index or 0] for c in pinned if c.kind == "H"]
         self.mlps.pinned = [[c.layer, 0] for c in pinned if c.kind == "MLP"]
         self.ranked.pinned = pinned
+        self.side.show_attention(self._linked.attention)
         self.side.show_values(self._values_of)
         self._ask_about(pinned)
 
