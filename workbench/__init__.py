@@ -56,6 +56,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         FactSet,
         Lens,
         ProbeReport,
+        Run,
         Selection,
     )
     from workbench.widgets.app import Workbench
@@ -87,6 +88,7 @@ _HOMES = {
     "ProbePanel": "widgets.probe.panel",
     "ProbeReport": "types",
     "Recipe": "editing.methods.table",
+    "Run": "types",
     "Selection": "types",
     "Session": "files.session",
     "Workbench": "widgets.app",

@@ -21,6 +21,7 @@ from workbench.types.report import (
     Rate,
     TextRow,
 )
+from workbench.types.run import Run
 from workbench.types.selection import (
     SITES,
     Component,
@@ -83,6 +84,7 @@ __all__ = [
     "Objective",
     "Recovered",
     "Role",
+    "Run",
     "Selection",
     "Site",
     "Split",

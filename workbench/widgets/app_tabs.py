@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, FactSet
+from workbench.types import Edit, FactSet, ProbeReport
 from workbench.types.fact import as_facts
 from workbench.widgets.app_code import Opened, Script
 from workbench.widgets.compare.view import CompareView
@@ -20,6 +20,11 @@ from workbench.widgets.facts.chooser import FactChooser
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.probe.panel import ProbePanel
 from workbench.widgets.shared.code import facts_code
+
+
+def nothing(*_: Any) -> Any:
+    """Does nothing; of a record that has nothing to say."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class Given:
         panels: Those that are made already, by name.
         edit: The edit that is shown.
         edit_code: Python that makes it, where it was not made in the panel.
+        probed: To be called with what probes of the edit found.
     """
 
     model: LoadedModel
@@ -43,10 +49,7 @@ class Given:
     panels: dict[str, Any]
     edit: Edit | None = None
     edit_code: str | None = None
-
-
-def _nothing(*_: Any) -> Any:
-    return None
+    probed: Callable[[ProbeReport], object] = nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +62,8 @@ class PanelTab:
         title: On the tab.
         make: Makes it; for a panel of an edit it may also return the one that is there, showing another edit.
         of_edit: Whether it looks at an edit: it is there only once there is one. The others have a ``fact`` to set.
-        open: Shows what a session holds.
-        saved: What it adds to a session, by the session's fields.
+        open: Shows what a session holds; without one, a panel that looks at no edit is given the fact.
+        saved: What it adds to a session, by the session's fields. What a run holds is kept with the run.
         comment: Above its part of the script.
         lines: Its part of the script; empty as long as there is nothing to repeat.
     """
@@ -70,7 +73,7 @@ class PanelTab:
     title: str
     make: Callable[[Given], Any]
     of_edit: bool = False
-    open: Callable[[Any, Opened], object] = _nothing
+    open: Callable[[Any, Opened], object] = nothing
     saved: Callable[[Any], dict[str, Any]] = lambda _: {}
     comment: str = ""
     lines: Callable[[Any, Script], str] = lambda *_: ""
@@ -92,10 +95,11 @@ def _open_picker(picker: CircuitPicker, opened: Opened) -> None:
 
 
 def _picker_lines(picker: CircuitPicker, script: Script) -> str:
-    maps = script.opened.session.maps if script.opened is not None else {}
+    opened = script.opened if script.opened is not None and script.opened.folder else None
+    maps = opened.session.maps if opened is not None else {}
     saved = [name for name, effect in maps.items() if picker.maps.get(name) is effect]
     script.selection, script.loaded = picker.selection, bool(saved)
-    load = script.opened.load if script.opened is not None and saved else ""
+    load = opened.load if opened is not None and saved else ""
     return load + picker.shown_code(saved)
 
 
@@ -105,7 +109,7 @@ def _picker_lines(picker: CircuitPicker, script: Script) -> str:
 def _open_editor(editor: EditPanel, opened: Opened) -> None:
     session = opened.session
     editor.fact = session.fact
-    code = opened.edit_code
+    code = opened.edit_code or None
     editor.show(session.edit, session.report, control_report=session.control_report, edit_code=code)
 
 
@@ -118,10 +122,6 @@ def _editor_lines(editor: EditPanel, script: Script) -> str:
     if opened is not None and editor.edit is opened.session.edit:
         return others + (opened.edit_lines if script.loaded else opened.edit_code)
     return others + lines.after(script.selection)
-
-
-def _saved_edit(editor: EditPanel) -> dict[str, Any]:
-    return {"edit": editor.edit, "report": editor.report, "control_report": editor.control_report}
 
 
 # 4 Compare
@@ -149,12 +149,14 @@ def _probe(given: Given) -> ProbePanel:
     before: ProbePanel | None = given.panels.get("probing")
     if before is not None:
         before.cancel()
-    return ProbePanel(given.model, given.edit, pool=given.pool, edit_code=given.edit_code)
+    panel = ProbePanel(given.model, given.edit, pool=given.pool, edit_code=given.edit_code)
+    panel.on_end(lambda panel: None if panel.report is None else given.probed(panel.report))
+    return panel
 
 
 def _open_probes(panel: ProbePanel, opened: Opened) -> None:
     if opened.session.probes is not None:
-        panel.show(opened.session.probes, probes_code="probes = session.probes\n")
+        panel.show(opened.session.probes, probes_code=opened.probes_code)
 
 
 def _probe_lines(panel: ProbePanel, script: Script) -> str:
@@ -186,7 +188,6 @@ TABS: tuple[PanelTab, ...] = (
         title="3 Edit",
         make=lambda given: EditPanel(given.model, given.fact, given.panels["picker"], pool=given.pool),
         open=_open_editor,
-        saved=_saved_edit,
         comment="The edit",
         lines=_editor_lines,
     ),
@@ -206,7 +207,6 @@ TABS: tuple[PanelTab, ...] = (
         make=_probe,
         of_edit=True,
         open=_open_probes,
-        saved=lambda panel: {"probes": panel.report},
         comment="What is left",
         lines=_probe_lines,
     ),

@@ -297,13 +297,14 @@ class EditPanel(RunPanel[EvalReport]):
             )
 
     def _ended(self, job: Job[EvalReport]) -> None:
-        super()._ended(job)
-        for callback in self._callbacks if job.state == "done" or self._edit is not None else ():
-            try:
-                callback(self)
-            except Exception as error:
-                self._fail(error)
-                raise
+        with self._lock:  # no other run may begin before this one is told of
+            super()._ended(job)
+            for callback in self._callbacks if job.state == "done" or self._edit is not None else ():
+                try:
+                    callback(self)
+                except Exception as error:
+                    self._fail(error)
+                    raise
 
     # What it shows
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, cast, get_args
 
 import traitlets
-from ipywidgets import HTML, Button, HBox, ToggleButton, ToggleButtons
+from ipywidgets import HTML, Button, HBox, ToggleButtons
 
 from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
@@ -28,6 +28,7 @@ from workbench.widgets.picker.selection_bar import SelectionBar
 from workbench.widgets.picker.top_k import TopKControls
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.code import facts_code, start_code
+from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.markup import Message
 from workbench.widgets.shared.panel import Panel
@@ -97,14 +98,13 @@ class CircuitPicker(Panel):
             tooltip="Heads, MLPs, neurons and the residual trace, so far as they are not there",
             layout={"width": "max-content", "display": "none"},
         )
-        self._open = ToggleButton(description="Code", icon="code", tooltip="The Python that repeats what was clicked")
+        self._code = CodeBlock(lambda: self.code, lazy=True)  # a click does not send what nobody sees
         row = HBox([self._corruption, self._linked.site, self._missing], layout={"flex_flow": "row wrap"})
         state = (self._alert, self._status, self._notes)
-        self._lay_out(self._heading, row, *state, self._linked, self._from, self.bar, self._open, self._code)
+        self._lay_out(self._heading, row, *state, self._linked, self._from, self.bar, self._code)
         self.observe(self._selection_set, names="selection")
         self._corruption.observe(lambda change: self._try(partial(setattr, self, "corruption", change["new"])), "value")
         self._missing.on_click(lambda _: self._compute_missing())
-        self._open.observe(lambda _: self._show_code(), names="value")
         self._show_heading()
         self._show_progress()
         if compute:
@@ -357,11 +357,6 @@ class CircuitPicker(Panel):
                 self._linked.show(name, self.maps[name])
             else:
                 self.compute(name)
-
-    def _show_code(self) -> None:
-        """Only while it is open: a click does not send what nobody sees."""
-        source = f'<pre tabindex="0"><code>{markup.text(self.code)}</code></pre>' if self._open.value else ""
-        self._code.value = markup.block(source) if source else ""
 
     def _picture(self) -> bytes:
         return self.heads.to_png()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from IPython.display import Image
@@ -11,6 +11,7 @@ from ipywidgets import HTML, Box, VBox, Widget
 
 from workbench.widgets.grid.png import with_picture
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.connection import Connection
 
 
@@ -28,7 +29,8 @@ class Panel(VBox):
         self._lock = threading.RLock()  # the job's thread and the kernel's both write here
         self._error: BaseException | None = None
         self._message = ""
-        self._alert, self._code = HTML(), HTML()
+        self._code_listeners: list[Callable[[], object]] = []
+        self._alert, self._code = HTML(), CodeBlock(lambda: self.code)
         self.add_class("wb-panel")
 
     @property
@@ -55,6 +57,10 @@ class Panel(VBox):
     def code(self) -> str:
         """Python that repeats what the panel shows."""
         raise NotImplementedError
+
+    def on_code(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` whenever the panel's code may have changed."""
+        self._code_listeners.append(callback)
 
     def snapshot(self) -> Image:
         """The panel's picture as it is now: shown in a cell, it stays in the notebook without a kernel, on GitHub too.
@@ -84,7 +90,10 @@ class Panel(VBox):
         self._tell(*([] if error is None else [markup.Message(f"{type(error).__name__}: {error}", "error")]))
 
     def _show_code(self) -> None:
-        self._code.value = markup.code(self.code)
+        """Show the code as it is now, here and wherever it is a part of another one."""
+        self._code.refresh()
+        for callback in self._code_listeners:
+            callback()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), self._picture())

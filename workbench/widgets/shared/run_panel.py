@@ -60,6 +60,8 @@ class RunPanel(Panel, Generic[T]):
         self._busy = False
         self._status = ""
         self._drawn_at = float("-inf")
+        self._end_listeners: list[Callable[[Any], object]] = []
+        self._status_listeners: list[Callable[[], object]] = []
         self._heading, self._progress = HTML(), HTML()
         words = self.WORDS
         self._run = Button(description=words.label, icon=words.icon, tooltip=words.tip)
@@ -83,6 +85,16 @@ class RunPanel(Panel, Generic[T]):
     def status(self) -> str:
         """The words of the line of progress: how far the run is, or how it ended and how long it took."""
         return self._status
+
+    def on_end(self, callback: Callable[[Any], object]) -> None:
+        """Call ``callback(panel)`` after each run, however it ended: in its thread, with the panel's lock, so that no
+        other run can have begun."""
+        self._end_listeners.append(callback)
+
+    def on_status(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` whenever ``status`` or ``busy`` changes, in any thread and perhaps with the panel's lock:
+        it may show something, and ask nothing of this panel but these two."""
+        self._status_listeners.append(callback)
 
     def run(self) -> Job[T]:
         """Start a run in the background. While one is going on, this only says so.
@@ -157,11 +169,17 @@ class RunPanel(Panel, Generic[T]):
             bar = markup.progress(shown.done, shown.total, shown.words)
             note = markup.block(markup.text(shown.note)) if shown.note else ""
             self._progress.value = note + bar if self.WORDS.bar else markup.block(markup.text(shown.words))
+        self._tell_status()
 
     def _say_plainly(self, words: str) -> None:
         """Words in the line of progress without a bar: nothing is going on."""
         self._status = words
         self._progress.value = markup.block(markup.text(words)) if words else ""
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        for callback in self._status_listeners:
+            callback()
 
     def _due(self) -> bool:
         """Whether progress may be drawn again; if so, counts it as drawn."""
@@ -186,6 +204,7 @@ class RunPanel(Panel, Generic[T]):
         self._busy = busy
         self._run.disabled, self._cancel.disabled = busy, not busy
         self._enable(not busy)
+        self._tell_status()
 
     def _ended(self, job: Job[T]) -> None:
         with self._lock:
@@ -194,6 +213,8 @@ class RunPanel(Panel, Generic[T]):
             if job.state == "failed":
                 self._fail(job.error)
             self._finished(job)
+            for callback in self._end_listeners:
+                callback(self)
 
 
 def _raise(error: Exception, cancel: threading.Event) -> Any:
