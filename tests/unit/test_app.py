@@ -13,7 +13,7 @@ import torch
 from ipywidgets import HTML, Tab
 
 import workbench
-from tests.helpers.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, descendants, own, shown, tiny, until
+from tests.helpers.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, descendants, shown, tiny, until
 from tests.helpers.pictures import data_of
 from tests.helpers.small_fits import same
 from tests.helpers.tiny import tiny_llama

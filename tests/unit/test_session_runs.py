@@ -111,7 +111,7 @@ def test_a_session_shows_one_of_its_runs(tmp_path: Path) -> None:
 
 def test_runs_of_another_model_are_refused() -> None:
     stranger = knowing(tiny_llama(1, tied=False), capitals())
-    with pytest.raises(ValueError, match="but the runs .* are not"):
+    with pytest.raises(ValueError, match=r"but the runs .* are not"):
         with_runs(run(1), run(2, edit=edit_of(stranger, some_gates(stranger, (1, "post"))), report=None))
 
 

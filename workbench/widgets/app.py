@@ -27,7 +27,6 @@ from workbench.widgets.facts.chooser import FactChooser
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.probe.panel import ProbePanel
 from workbench.widgets.runs.keeper import FOLDER
-from workbench.widgets.runs.kept import new_run
 from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.markup import Message
 from workbench.widgets.shared.text_card import text_card_png
@@ -203,7 +202,7 @@ class Workbench(SessionPanel):
         """From the job's thread, with the editor's lock: keep what it made, and show it in the other tabs."""
         if panel.edit is None or panel.job is None:
             return
-        self._kept.history.add(new_run(panel, self.picker, self._kept.history))
+        self._kept.add(panel, self.picker)
         problems = self._kept.messages
         self._show_edit(panel.edit)
         how = "failed" if panel.error is not None else "was cancelled"

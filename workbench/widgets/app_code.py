@@ -9,7 +9,7 @@ from workbench.files.session import Session
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Selection
 from workbench.types.run import Run
-from workbench.widgets.shared.code import facts_code, start_code
+from workbench.widgets.shared.code import EditLines, facts_code, start_code
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Opened:
         reopened: Whether it is one of the session's runs that was chosen later, not what was on screen when the session
             was saved.
         probes_read: Whether the probes that are shown were read from the folder too.
+        lines: What made the run, where this kernel did.
     """
 
     session: Session
@@ -30,6 +31,7 @@ class Opened:
     run_in_folder: bool = True
     reopened: bool = False
     probes_read: bool = True
+    lines: EditLines | None = None
 
     @property
     def run(self) -> Run | None:

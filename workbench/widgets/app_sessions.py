@@ -203,7 +203,7 @@ class SessionPanel(Panel):
     def _reopened(self, run: Run) -> Opened:
         origin = self._kept.origins.get(run.id)
         if origin is None:
-            return Opened(self.session().at(run.id))
+            return Opened(self.session().at(run.id), lines=self._kept.lines.get(run.id))
         read = run.probes is origin.probes
         return Opened(
             self.session().at(run.id), origin.folder, run_in_folder=not origin.legacy, reopened=True, probes_read=read

@@ -119,6 +119,8 @@ def _editor_lines(editor: EditPanel, script: Script) -> str:
         return ""
     script.edit = editor.edit
     others = "" if editor.fact == script.fact else facts_code(as_facts(editor.fact), script.pool)
+    if opened is not None and editor.edit is opened.session.edit and opened.lines is not None:
+        return others + opened.lines.after(script.selection)
     if opened is not None and editor.edit is opened.session.edit:
         return others + (opened.edit_lines if script.loaded else opened.edit_code)
     return others + lines.after(script.selection)

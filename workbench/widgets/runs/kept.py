@@ -15,6 +15,7 @@ from workbench.types import EffectMap, ProbeReport
 from workbench.types.run import Run
 from workbench.widgets.runs.history import RunHistory, default_name
 from workbench.widgets.runs.keeper import Keeper
+from workbench.widgets.shared.code import EditLines
 from workbench.widgets.shared.markup import Message
 
 
@@ -47,6 +48,8 @@ class KeptRuns:
         self.history = RunHistory()
         self.keeper = Keeper(folder, session, on=on)
         self.origins: dict[str, Origin] = {}
+        self.lines: dict[str, EditLines] = {}
+        """By run, what made those of this kernel."""
         self.messages: tuple[Message, ...] = ()
         """What is to be said of the last change: that something was not saved, or elsewhere."""
         self._tell = tell
@@ -68,6 +71,33 @@ class KeptRuns:
         self._saved()
         return why
 
+    def add(self, editor: Any, picker: Any) -> Run:
+        """Keep what an edit panel has just made.
+
+        Args:
+            editor: The ``EditPanel``; its last job has ended, with an edit.
+            picker: The ``CircuitPicker`` of the same fact.
+        """
+        edit, job = editor.edit, editor.job
+        fact = edit.facts[0]
+        run = Run(
+            id=self.history.new_id(fact),
+            name=default_name(fact),
+            edit=edit,
+            selection=edit.selection if edit.selector == "given" else picker.selection,
+            maps=dict(picker.maps),
+            report=editor.report,
+            control_report=editor.control_report,
+            code=str(editor.edit_lines or ""),
+            when=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            seconds=job.seconds,
+            ended=job.state,
+        )
+        if editor.edit_lines is not None:
+            self.lines[run.id] = editor.edit_lines
+        self.history.add(run)
+        return run
+
     def opened(self, folder: Path, session: Session) -> tuple[Session, str]:
         """Take over a session that was read from a folder.
 
@@ -78,6 +108,7 @@ class KeptRuns:
         whole = _one_with_run_maps(_with_edit_as_run(session))
         taken = self.keeper.opened(folder, session, whole.runs)
         self.origins = {run.id: Origin(str(folder), probes=run.probes) for run in whole.runs}
+        self.lines = {}
         if whole.shown is not None and session.shown is None:
             self.origins[whole.shown].legacy = True
         self.history.load(whole.runs, whole.shown)
@@ -103,31 +134,6 @@ class KeptRuns:
         for origin in self.origins.values():
             if own is not None and Path(origin.folder).resolve() == own:
                 origin.legacy = False
-
-
-def new_run(editor: Any, picker: Any, history: RunHistory) -> Run:
-    """What an edit panel has just made, as a run that is not yet in the history.
-
-    Args:
-        editor: The ``EditPanel``; its last job has ended, with an edit.
-        picker: The ``CircuitPicker`` of the same fact.
-        history: Gives the id.
-    """
-    edit, lines = editor.edit, editor.edit_lines
-    fact = edit.facts[0]
-    return Run(
-        id=history.new_id(fact),
-        name=default_name(fact),
-        edit=edit,
-        selection=edit.selection if edit.selector == "given" else picker.selection,
-        maps=dict(picker.maps),
-        report=editor.report,
-        control_report=editor.control_report,
-        code="" if lines is None else str(lines),
-        when=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        seconds=editor.job.seconds,
-        ended="done" if editor.job.state == "done" else "cancelled" if editor.job.state == "cancelled" else "failed",
-    )
 
 
 def _with_edit_as_run(session: Session) -> Session:
