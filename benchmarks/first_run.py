@@ -27,6 +27,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect, sync_playwright
 
+from benchmarks.lib.code import code_of
 from tests.browser.conftest import Notebook, serve
 from tests.browser.test_picker import point, root
 from tests.conftest import CHROMIUM, CHROMIUM_ARGS
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         results[name] = {**PARTS[name](), "cores": os.cpu_count(), "load_before": round(load, 1)}
         if "demo" in results:
             results["met"] = {f"the demo in under {GOAL} s": results["demo"]["seconds"] < GOAL}
+        results["code"] = code_of(__file__, without=()).to_dict()
         OUT.write_text(json.dumps(results, indent=1))
     print("| what | seconds |\n|---|---|")
     for name in PARTS:

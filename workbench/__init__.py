@@ -45,6 +45,9 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.tracing.attribution import agreement, attribute
     from workbench.tracing.causal import causal_trace
     from workbench.tracing.lens import lens
+    from workbench.tracing.next_tokens import next_tokens
+    from workbench.tracing.ranking import ranked
+    from workbench.tracing.summary import where_read
     from workbench.types import (
         Ablation,
         ArmTable,
@@ -55,6 +58,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         Fact,
         FactSet,
         Lens,
+        NextTokens,
         ProbeReport,
         Run,
         Selection,
@@ -85,6 +89,7 @@ _HOMES = {
     "Lens": "types",
     "LoadedModel": "models.load",
     "MapComparison": "comparing.maps",
+    "NextTokens": "types",
     "ProbePanel": "widgets.probe.panel",
     "ProbeReport": "types",
     "Recipe": "editing.methods.table",
@@ -118,11 +123,14 @@ _HOMES = {
     "load_model": "models.load",
     "load_session": "files.session",
     "merge": "editing.export",
+    "next_tokens": "tracing.next_tokens",
     "paper_selection": "editing.selector",
     "probe": "probing.probe",
+    "ranked": "tracing.ranking",
     "recipes": "editing.methods.table",
     "rewrite": "editing.rewrite",
     "traced_prompt": "language.prompts",
+    "where_read": "tracing.summary",
 }
 
 _MODULES = {"recipes"}

@@ -25,7 +25,7 @@ Run = Callable[..., Notebook]
 BROKEN = {
     "grid/grid.js": (
         (
-            'colorOf: ramp(document.body.dataset.jpThemeLight === "false" ? dark : light, low),',
+            "colorOf: ramp(night ? dark : light, low),",
             "colorOf: ramp(light, low),",
         ),
         ("this.page.badge.hidden = connected;", "this.page.badge.hidden = true;"),

@@ -16,9 +16,9 @@ from workbench.models.load import LoadedModel
 
 FACTS = capitals()
 FRANCE, ITALY, SPAIN = FACTS[0], FACTS[1], FACTS[2]
-SITES = {  # inputs of the attention output and MLP output projections, outputs of the MLP
-    "llama": {"z": "self_attn.o_proj", "post": "mlp.down_proj", "mlp": "mlp"},
-    "gpt2": {"z": "attn.c_proj", "post": "mlp.c_proj", "mlp": "mlp"},
+SITES = {  # inputs of the attention output and MLP output projections, outputs of the MLP and the attention
+    "llama": {"z": "self_attn.o_proj", "post": "mlp.down_proj", "mlp": "mlp", "attn": "self_attn"},
+    "gpt2": {"z": "attn.c_proj", "post": "mlp.c_proj", "mlp": "mlp", "attn": "attn"},
 }
 SITES["phi3"] = SITES["llama"]
 
@@ -54,7 +54,7 @@ class Plain:
 
     def difference(self, ids: Any, changes: dict[tuple[str, int], Callable[[Tensor], Tensor]]) -> Tensor:
         names = {f"{self.layers}.{layer}.{SITES[self.family][site]}": (site, c) for (site, layer), c in changes.items()}
-        with hooked(self.hf, {name: (site != "mlp", change) for name, (site, change) in names.items()}):
+        with hooked(self.hf, {name: (site not in ("mlp", "attn"), change) for name, (site, change) in names.items()}):
             logits = self.hf(torch.tensor([ids])).logits[0, -1].double()
         return logits[self.answer] - logits[self.other]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 TAGS = {
-    "div", "p", "b", "span", "table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "li", "details", "summary",
-    "pre", "code", "bdi", "progress", "figure", "svg", "g", "title", "text", "rect", "line", "path", "circle",
+    "div", "p", "b", "span", "table", "caption", "thead", "tbody", "tr", "th", "td", "ul", "ol", "li", "details",
+    "summary", "pre", "code", "bdi", "progress", "figure", "svg", "g", "title", "text", "rect", "line", "path",
+    "circle",
 }  # fmt: skip
 
 

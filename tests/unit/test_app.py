@@ -233,7 +233,7 @@ def test_one_script_repeats_everything_that_was_clicked(monkeypatch: pytest.Monk
     assert one.comparison.result is not None
     assert torch.equal(names["maps"].difference.values, one.comparison.result.difference.values)
     assert dict(names["probabilities"]) == one.comparison.probabilities
-    assert names["answers"]["base"] == "Madrid"
+    assert names["answers"][0][0] == "Madrid"
 
 
 def test_the_script_has_only_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,9 +37,14 @@ def test_gradient_attribution_of_heads_is_the_slope(family: str) -> None:
 
 
 @FAMILIES
-def test_gradient_attribution_of_mlps_and_neurons_is_the_slope(family: str) -> None:
+def test_gradient_attribution_of_layers_and_neurons_is_the_slope(family: str) -> None:
     model = tiny(family)
     plain = Plain(model, family)
+    attention = attribute(model, FRANCE, "attn", **SWAP)
+    slopes = torch.tensor([plain.slope("attn", at, slice(None)) for at in range(3)])
+    torch.testing.assert_close(attention.values, slopes, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(attention.values, attribute(model, FRANCE, **SWAP).values.sum(1), atol=1e-3, rtol=1e-4)
+    assert attention.axes == ("layer",) and str(attention.top(3).sorted()) == "L0ATTN L1ATTN L2ATTN"
     mlps = attribute(model, FRANCE, "mlp", **SWAP)
     slopes = torch.tensor([plain.slope("mlp", at, slice(None)) for at in range(3)])
     torch.testing.assert_close(mlps.values, slopes, atol=1e-4, rtol=1e-4)
@@ -69,11 +74,12 @@ def test_patching_equals_a_slow_loop(family: str) -> None:
 
             effect = plain.run(plain.corrupted, {("z", layer): put}) - base
             assert float(heads.values[layer, index]) == pytest.approx(effect, abs=1e-4)
-    mlps = attribute(model, FRANCE, "mlp", method="patching", **SWAP)
-    for layer in range(3):
-        clean = plain.state("mlp", layer, plain.clean)
-        effect = plain.run(plain.corrupted, {("mlp", layer): lambda value, clean=clean: clean}) - base
-        assert float(mlps.values[layer]) == pytest.approx(effect, abs=1e-4)
+    for site in ("mlp", "attn"):
+        whole = attribute(model, FRANCE, site, method="patching", **SWAP)
+        for layer in range(3):
+            clean = plain.state(site, layer, plain.clean)
+            effect = plain.run(plain.corrupted, {(site, layer): lambda value, clean=clean: clean}) - base
+            assert float(whole.values[layer]) == pytest.approx(effect, abs=1e-4)
 
 
 @pytest.mark.parametrize("max_rows", [None, 16])
@@ -234,7 +240,8 @@ def test_agreement_is_a_rank_correlation() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"unit": "resid"}, r"unit must be one of \('head', 'mlp', 'neuron'\), got 'resid'"),
+        ({"unit": "resid"}, r"unit must be one of \('head', 'mlp', 'neuron', 'attn'\), got 'resid'"),
+        ({"normalise": "yes"}, "normalise must be True or False, got 'yes'"),
         ({"method": "magic"}, "method must be one of .*got 'magic'"),
         ({"unit": "neuron", "method": "patching"}, r"Patching each of 168 neurons.*use method='attribution'"),
         ({"metric": "loss"}, "metric must be one of"),

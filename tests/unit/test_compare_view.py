@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import threading
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from ipywidgets import HTML
 from traitlets import TraitError
 
 from tests.helpers.mistyped import mistyped
-from tests.helpers.panels import control, descendants, own, shown
+from tests.helpers.panels import code_block, control, descendants, own, shown
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.helpers.wire import click, enter, shown_after
 from workbench.comparing.maps import MAP_SITES, compare_maps
 from workbench.editing.applied import applied
-from workbench.evaluation.evaluate import answer_probabilities, ask
+from workbench.evaluation.evaluate import answer_probabilities
 from workbench.language import generation
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
@@ -30,7 +31,7 @@ from workbench.tracing.causal import causal_trace
 from workbench.types import Edit
 from workbench.types.cancelling import Cancelled
 from workbench.widgets.compare import strength as strength_bars
-from workbench.widgets.compare import view as compare_widget
+from workbench.widgets.compare import wanted as compared_maps
 from workbench.widgets.compare.view import CompareView
 
 FACT = capitals()[0]
@@ -133,18 +134,18 @@ def test_heads_and_the_map_before_is_computed_once(monkeypatch: pytest.MonkeyPat
 
 def test_menus_that_come_back_show_the_finished_maps_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     panel, calls = view(), []
-    real = compare_widget.compare_maps
-    monkeypatch.setattr(compare_widget, "compare_maps", lambda *a, **k: calls.append(k["site"]) or real(*a, **k))
+    real = compared_maps.compare_maps
+    monkeypatch.setattr(compared_maps, "compare_maps", lambda *a, **k: calls.append(k["site"]) or real(*a, **k))
     resid = compared(panel)
     assert "done after" in panel.status
     choose(control(panel, "Map"), "mlp")
     assert panel.result is None and panel.grids == (), "nothing that is not what the menus say"
-    assert "Not compared yet" in panel.status and "compare_maps" not in panel.code
+    assert "Not compared yet" in shown(panel) and "compare_maps" not in panel.code
     mlp = compared(panel)
     choose(control(panel, "Map"), "resid")
     assert panel.result is resid and "site='resid'" in panel.code
     np.testing.assert_array_equal(panel.grids[2].values, resid.difference.values[:, resid.before.subject[0] :].numpy())
-    assert "Not compared yet" not in panel.status
+    assert "Not compared yet" not in shown(panel)
     for menu, other, back in (
         (control(panel, "After"), "unlearn", "learn"),
         (control(panel, "Corruption"), "noise", "swap"),
@@ -161,13 +162,13 @@ def test_menus_that_come_back_show_the_finished_maps_at_once(monkeypatch: pytest
 
 
 def test_maps_that_are_done_when_the_menus_have_moved_on_wait_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    go, real = threading.Event(), compare_widget.compare_maps
+    go, real = threading.Event(), compared_maps.compare_maps
 
     def slow(*args: Any, **options: Any) -> Any:
         go.wait(30)
         return real(*args, **options)
 
-    monkeypatch.setattr(compare_widget, "compare_maps", slow)
+    monkeypatch.setattr(compared_maps, "compare_maps", slow)
     panel = view()
     click(control(panel, "Compare"))
     choose(control(panel, "Map"), "head")
@@ -202,7 +203,7 @@ def test_head_maps_have_a_line_before_each_key_value_group() -> None:
 
 
 def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from workbench.widgets.compare import view as module
+    from workbench.widgets.compare import wanted as module
 
     going, go = threading.Event(), threading.Event()
     real = module.compare_maps
@@ -231,12 +232,13 @@ def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: py
 
 
 def test_an_error_of_the_trace_is_shown_and_raised_again() -> None:
-    panel = CompareView(tiny(), edit(), pool=capitals()[:1])
+    panel = view()
+    panel.partner = replace(FACT, subject="the North Sea", prompt="The capital of the North Sea is", id="sea")
     job = panel.compare()
-    with pytest.raises(ValueError, match="No fact of the relation"):
+    with pytest.raises(ValueError, match="tokens"):
         job.wait(60)
     assert panel.error is job.error
-    assert 'role="alert"' in own(panel) and "No fact of the relation" in panel.message
+    assert 'role="alert"' in own(panel) and "tokens" in panel.message
     choose(control(panel, "Corruption"), "noise")
     compared(panel)
     assert panel.error is None
@@ -333,21 +335,7 @@ def test_the_base_writes_the_prompt_once_and_the_edited_model_is_made_once(monke
     panel.stage = "learn"
     assert len(made) == 2
     panel.edit = edit()
-    assert len(made) == 3
-
-
-def test_a_question_is_asked_of_base_and_stages() -> None:
-    panel = view()
-    job = panel.ask("What is the capital of Spain?")
-    assert job is not None
-    answers = job.wait(60)
-    assert list(answers) == ["base", "after unlearn", "after learn"]
-    assert answers["base"] == ask(tiny(), "What is the capital of Spain?") == "Madrid"
-    with applied(tiny(), edit(), "learn") as edited:
-        assert answers["after learn"] == ask(edited, "What is the capital of Spain?")
-    assert "Madrid" in shown(panel)
-    assert panel.ask("  ") is None
-    assert "empty" in str(panel.error)
+    assert len(made) == 2 and panel.probabilities and len(made) == 3, "another one is made when it is looked at"
 
 
 def test_another_edit_empties_the_panel_and_one_of_another_base_is_refused() -> None:
@@ -381,7 +369,8 @@ def test_the_code_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> Non
     assert panel.result is not None
     assert torch.equal(namespace["maps"].difference.values, panel.result.difference.values)
     assert dict(namespace["probabilities"]) == panel.probabilities
-    assert namespace["answers"] == answers
+    assert namespace["answers"] == [(answers.base, answers.edited)]
+    assert dict(namespace["base_probabilities"]) == panel.base_probabilities
 
 
 def test_without_given_code_the_rewrite_is_written_out() -> None:
@@ -396,14 +385,15 @@ def test_texts_are_shown_not_run() -> None:
     fact = capital("France", "Paris", evil)
     panel = CompareView(tiny(), edit_of(tiny(), some_gates(tiny(), (1, "post")), fact=fact))
     job = panel.ask(f"{evil} What?")
-    assert job is not None
+    assert job is not None and panel.probabilities
     job.wait(60)
     assert evil not in shown(panel)
-    heading, bars, answers, code = (
+    heading, bars, answers = (
         [w.value for w in descendants(panel) if isinstance(w, HTML) and words in w.value]
-        for words in ("Before and after", "P(answer)", "What they answer", "wb.applied")
+        for words in ("The capital of France is Paris", "P(answer)", "What they answer")
     )
-    for area in (heading, bars, answers, code):
+    assert evil in code_block(panel).source  # the browser puts it in as text
+    for area in (heading, bars, answers):
         assert len(area) == 1 and "&lt;img" in area[0]
 
 

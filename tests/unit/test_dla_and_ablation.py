@@ -61,6 +61,28 @@ def direct_rest(model: LoadedModel, family: str, prompt: TracedPrompt) -> float:
         return float(written @ direction / scale) + constant
 
 
+def bias_effect(model: LoadedModel, family: str, layer: int, prompt: TracedPrompt) -> float:
+    """What the bias of a layer's attention output projection writes onto the answer direction."""
+    hf = model.hf
+    norm = hf.base_model.ln_f if family == "gpt2" else hf.base_model.norm
+    caught: list[Tensor] = []
+    handle = norm.register_forward_pre_hook(lambda m, a: caught.append(a[0][0, -1]))
+    with torch.no_grad():
+        hf(torch.tensor([prompt.token_ids]))
+    handle.remove()
+    table, base = model.base.hf.get_output_embeddings().weight, model.base.hf.base_model
+    block = base.h[layer].attn.c_proj if family == "gpt2" else base.layers[layer].self_attn.o_proj
+    gain = base.ln_f.weight if family == "gpt2" else base.norm.weight
+    direction = (table[prompt.answer_id] - table[prompt.other_id]) * gain
+    if family == "gpt2":
+        direction = direction - direction.mean()
+        scale = (caught[0].var(unbiased=False) + norm.eps).sqrt()
+    else:
+        scale = (caught[0].pow(2).mean() + norm.variance_epsilon).sqrt()
+    bias = getattr(block, "bias", None)
+    return 0.0 if bias is None else float(bias @ direction / scale)
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("edited", [False, True])
 def test_direct_effects_sum_to_the_logit_difference(family: str, edited: bool) -> None:
@@ -74,12 +96,16 @@ def test_direct_effects_sum_to_the_logit_difference(family: str, edited: bool) -
     heads = attribute(model, FRANCE, "head", **options)
     mlps = attribute(model, FRANCE, "mlp", **options)
     neurons = attribute(model, FRANCE, "neuron", **options)
+    layers = attribute(model, FRANCE, "attn", **options)
     rest = direct_rest(model, family, heads.prompts[0])
     with torch.no_grad():
         logits = model.hf(torch.tensor([heads.prompts[0].token_ids])).logits[0, -1]
     difference = float(logits[heads.prompts[0].answer_id] - logits[heads.prompts[0].other_id])
     assert heads.clean == pytest.approx(difference, abs=2e-4)
     assert float(heads.values.sum() + mlps.values.sum()) + rest == pytest.approx(difference, abs=2e-3)
+    # An attention layer is its heads, and the bias of its output projection.
+    biases = torch.tensor([bias_effect(model, family, layer, heads.prompts[0]) for layer in range(3)])
+    torch.testing.assert_close(layers.values, heads.values.sum(1) + biases, atol=2e-3, rtol=1e-4)
     assert heads.metric == "logit_diff"
     assert heads.corrupted is None
     if family == "llama":  # its MLPs have no bias, so a layer's neurons are all of it
@@ -152,9 +178,9 @@ def test_ablating_by_hand() -> None:
     ("text", "message"),
     [
         ("", "selection is empty"),
-        ("L1KV0", "L1KV0 is a key-value group, not a query head: it is shared by L1H0, L1H1, L1H2"),
-        ("L1H0 L1ATTN", "L1ATTN cannot be ablated here"),
-        ("L1GATEUP", "L1GATEUP cannot be ablated here"),
+        ("L1H0 L1Q1", "L1Q1 cannot be ablated: choose heads"),
+        ("L1GATEUP", "L1GATEUP cannot be ablated: choose heads"),
+        ("L1KV2", "L1KV2 does not exist: the model has 6 query heads but only 2 key-value groups"),
         ("L9H0", "does not exist"),
         ("L1H6", "does not exist"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -33,8 +34,9 @@ from workbench.widgets.edit import job as edit_job
 from workbench.widgets.edit import panel as edit_panel
 from workbench.widgets.edit import views as edit_views
 from workbench.widgets.edit.panel import EditPanel
-from workbench.widgets.shared import markup, run_panel
+from workbench.widgets.shared import run_panel
 from workbench.widgets.shared.code import edit_code, fact_call, fact_call_in_a_line, recipe_code, selection_code
+from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.connection import Connection
 
 
@@ -45,10 +47,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def panel(source: Any = "L1MLP", fact: Any = FRANCE, **options: Any) -> EditPanel:
     return EditPanel(tiny(), fact, source, **{"pool": FACTS, "recipe": QUICK, "max_controls": 1, **options})
-
-
-def bar(progress: markup.Progress) -> str:
-    return markup.progress(progress.done, progress.total, progress.words)
 
 
 class Picker(traitlets.HasTraits):
@@ -98,6 +96,7 @@ def test_what_is_seen_afterwards() -> None:
         "after learn",
         "(n=",
         "done after",
+        "Rome in ",
         *FRANCE.heldout,
     ):
         assert words in text
@@ -137,6 +136,11 @@ def test_an_error_in_such_a_callback_is_shown_and_raised() -> None:
 # States
 
 
+def own_note(one: EditPanel) -> str:
+    """What stands beside Run, as text."""
+    return harmless(one._note.value).said
+
+
 def test_a_second_run_is_refused_politely(monkeypatch: pytest.MonkeyPatch) -> None:
     held, one = Held(monkeypatch), panel()
     click(control(one, "Run"))
@@ -155,15 +159,17 @@ def test_a_second_run_is_refused_politely(monkeypatch: pytest.MonkeyPatch) -> No
 def test_cancelling_a_fit() -> None:
     one = panel(recipe=replace(QUICK, steps=(90_000, 4)))
     click(control(one, "Run"))
-    until(lambda: "<svg" in shown(one) and "left" in shown(one))
-    assert "unlearn: step" in shown(one) and "at most" in shown(one)
+    until(lambda: "<svg" in shown(one) and one.phase_words.startswith("unlearn "))
+    assert re.fullmatch(r"unlearn [\d]+ of 90000", one.phase_words) and "left" in shown(one)
+    assert one.status == one.phase_words or one.status.startswith("unlearn")
     click(control(one, "Cancel"))
     assert control(one, "Cancel").disabled
     assert one.job is not None
     with pytest.raises(Cancelled):
         one.job.wait(20)
     assert one.job.state == "cancelled" and one.error is None and one.edit is None and one.report is None
-    assert "Cancelled in stage" in shown(one) and not control(one, "Run").disabled
+    assert "Cancelled in stage" in shown(one) and not control(one, "Run").disabled and one.phase_words == ""
+    assert "<svg" not in shown(one) and "wb-steps" not in shown(one)
     one.recipe = QUICK
     assert one.run().wait(60) is one.report and one.report is not None, "and it runs again"
 
@@ -178,9 +184,11 @@ def test_cancelling_the_evaluation_keeps_the_edit() -> None:
     with pytest.raises(Cancelled, match="edit is kept"):
         edit_job.fit_and_evaluate(
             tiny(), capitals()[:1], Selection("L1MLP"), QUICK, pool=FACTS, max_controls=1, cancel=cancel,
-            on_step=lambda step: None if step.stage == "unlearn" else False, on_edit=fitted, say=said.append,
+            on_step=lambda step: None if step.stage == "unlearn" else False, on_edit=fitted,
+            follow=lambda *given: said.append(given),
         )  # fmt: skip
-    assert len(edits) == 1 and not said, "what on_step returns cancels nothing"
+    assert len(edits) == 1, "what on_step returns cancels nothing"
+    assert said == [("evaluate", 0, 0, "looking for facts to compare with")]
 
 
 @pytest.mark.parametrize("ends", ["cancelled", "failed"])
@@ -229,15 +237,24 @@ def test_a_failing_fit_is_shown_kept_and_raised_again() -> None:
         (Selection(), {}, "Nothing is picked"),
         ("L1MLP", {"learning rate": 0.0}, "Recipe.learning_rate must be a positive number"),
         ("L1MLP", {"learning rate": float("nan")}, "Recipe.learning_rate"),
+        ("L1MLP", {"learn steps": -5}, "Recipe.steps must be whole numbers from 1"),
+        (
+            "L1MLP",
+            {"learn steps": 10**12},
+            "Learn steps must be a whole number from 1 to 100,000",
+        ),
+        ("L1MLP", {"seed": 10**30}, "Seed must be"),
     ],
 )
 def test_wrong_settings_fail_at_once_and_say_why(source: Any, settings: dict[str, float], words: str) -> None:
     one = panel(source)
     for name, value in settings.items():
         enter(control(one, name), value=value)
+    assert control(one, "Run").disabled and one.problem and one.problem in own_note(one)
     with pytest.raises(ValueError, match=words):
         one.run().wait(10)
     assert words in str(one.error) and 'role="alert"' in shown(one) and not one.running
+    assert one.message == one.problem and "Error" not in one.problem and "Recipe." not in one.problem
     assert one.code.startswith("# These settings do not work" if settings else "import")
 
 
@@ -277,15 +294,19 @@ def test_a_fact_that_is_not_learned_is_tried_harder(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(run_panel, "SECONDS_BETWEEN_DRAWINGS", 0)
     for area in descendants(one):
         if isinstance(area, ipywidgets.HTML):
-            area.observe(lambda change: ": step " in change["new"] and seen.append(change["new"]), names="value")
+            area.observe(
+                lambda change: "while it was fitted" in change["new"] and seen.append(change["new"]), names="value"
+            )
     one.random_control = True
     one.run().wait(60)
     assert one.edit is not None and one.control_report is not None
     assert one.edit.recipe.stage_steps == (3, 8) and len(one.edit.selection) == more
-    fits = [drawn for drawn in seen if "random control" not in drawn]
-    assert ["once more with more neurons" in drawn for drawn in fits] == [False] * 9 + [True] * 13
-    assert "learn: step 4 of 4" in fits[8] and "learn: step 8 of 8" in fits[-1]
-    assert str(one.edit.shortfall) in shown(one) and "More learn steps may teach it." in shown(one)
+    live = [drawn for drawn in seen if "Loss" not in drawn]
+    again = ["once more with more neurons" in drawn for drawn in live]
+    assert again[0] is False and again.index(True) > 1 and sum(again) > 1, "first without, then with"
+    assert all(again[again.index(True) : -1]) and not again[-1], "and in the end the edit's own"
+    assert all(words in shown(one) for words in ("unlearn again", "learn again", "random control", "evaluate it"))
+    assert str(one.edit.shortfall)[1:] in shown(one) and "More learn steps may teach it." in shown(one)
     names: dict[str, Any] = {}
     monkeypatch.setattr(workbench, "load_model", lambda *args: tiny())
     exec(one.code, names)
@@ -293,7 +314,7 @@ def test_a_fact_that_is_not_learned_is_tried_harder(monkeypatch: pytest.MonkeyPa
     assert names["control"].recipe == one.edit.recipe and names["control_report"].rows == one.control_report.rows
     assert f"selection = {more}\n" in CompareView(tiny(), one.edit, pool=FACTS).code
     one.show(names["edit"], None)
-    assert str(one.edit.shortfall) in shown(one) and "A first fit of 9 reached P = " in shown(one)
+    assert str(one.edit.shortfall)[1:] in shown(one) and "A first fit of 9 reached P = " in shown(one)
     # An edit that was opened leaves the settings it was asked with: Run makes the same; also with half of all neurons,
     # beside which there is just room for a random control.
     assert one.recipe == hard
@@ -358,12 +379,35 @@ def test_nonsense_from_the_browser_changes_nothing(name: str, state: dict[str, A
     assert (one.recipe, one.selection, one.code) == before
 
 
-def test_steps_stay_in_bounds() -> None:
+def test_every_field_answers_what_it_cannot_be_all_at_once() -> None:
     one = panel()
-    enter(control(one, "learn steps"), value=-5)
-    assert one.recipe.stage_steps == (3, 1)
-    enter(control(one, "learn steps"), value=10**12)
-    assert one.recipe.stage_steps == (3, 100_000)
+    wrong = {"unlearn steps": 0, "learn steps": -5, "learning rate": 0.0, "retain weight": -1.0}
+    for name, value in wrong.items():
+        enter(control(one, name), value=value)
+        assert control(one, name).value == value, "it stays as it was typed"
+    for words in (
+        "Unlearn steps must be a whole number from 1 to 100,000, not 0.",
+        "Learn steps must be a whole number from 1 to 100,000, not -5.",
+        "Learning rate must be a number above 0, not 0.0.",
+        "Retain weight must be a number from 0 to 1,000,000, not -1.0.",
+    ):
+        assert words in one.problem and shown(one).count(words) == 2, "at the field and beside Run"
+    for name in wrong:
+        enter(control(one, name), value=2)
+    assert one.problem == "" and not control(one, "Run").disabled and "must be" not in shown(one)
+    enter(control(one, "learning rate"), value=None)
+    assert "That is no number: 2 is kept." in shown(one) and not control(one, "Run").disabled
+    enter(control(one, "learning rate"), value=0.5)
+    assert "no number" not in shown(one)
+
+
+def test_a_field_that_the_recipe_does_not_use_stops_nothing() -> None:
+    one = panel()
+    enter(control(one, "unlearn steps"), value=0)
+    assert control(one, "Run").disabled
+    recipes = control(one, "Recipe")
+    enter(recipes, index=list(recipes.options).index("learn-only"))
+    assert not control(one, "Run").disabled and one.problem == ""
 
 
 # Facts, code, pictures
@@ -427,18 +471,11 @@ def test_untrusted_texts_are_shown_and_never_run() -> None:
     rates = {s: {"new": Rate(0.5, 2, 0.1, 0.9, "wilson")} for s in ("base", "learn")}
     for facts in ((EVIL,), (EVIL, "b")):
         report = EvalReport(rows=(row,), rates=rates, missing=(EVIL,), facts=facts, stages=("base", "learn"))
-        read = harmless(edit_views.results(report))
+        parts = edit_views.verdict(report, [evil]), edit_views.texts(report), edit_views.rates(report)
+        read = harmless("".join(parts))
         assert read.said.count(EVIL) >= 3 and "0.50 [0.10, 0.90] (n=2)" in read.said
     history = [Step("unlearn", 0, 1.0, 0.1, 0.9, 0.1, 0.0), Step("learn", 0, 2.0, 0.2, 0.8, 0.2, 0.1)]
-    harmless(edit_views.fit_charts(history, Recipe(), [evil]))
-    harmless(bar(edit_views.fit_progress(history, Recipe(), 1.0)))
-
-
-def test_time_left_is_that_of_the_steps_left_at_the_speed_so_far() -> None:
-    history = [Step("unlearn", i, 1.0, 0.0) for i in range(3)]  # two steps in 3 s; 10 + 20 in all
-    read = harmless(bar(edit_views.fit_progress(history, Recipe(steps=(10, 20)), 3.0)))
-    assert "unlearn: step 2 of 10, at most 42 s left" in read.said and read.named("value") == ["2"]
-    assert edit_views.duration(89.2) == "1 min 30 s" and edit_views.duration(61) == "61 s"
+    harmless(edit_views.answer_chart(history, Recipe(), [evil]) + edit_views.fit_charts(history, Recipe()))
 
 
 def test_drawing_is_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -446,7 +483,7 @@ def test_drawing_is_at_most_five_times_a_second(monkeypatch: pytest.MonkeyPatch)
 
     def steps(*_: Any, on_step: Any, **__: Any) -> None:
         for i in range(400):
-            on_step(Step("unlearn", i, float(i), 0.0))
+            on_step(Step("unlearn", i, float(i), 0.0, p_old=1 / (i + 1)))
 
     for area in descendants(one):
         if isinstance(area, ipywidgets.HTML):
@@ -471,7 +508,7 @@ def test_a_picture_and_a_fixed_text_where_no_widget_can_run() -> None:
 
 def test_every_control_has_a_name() -> None:
     for widget in descendants(panel()):
-        if not isinstance(widget, ipywidgets.HTML | ipywidgets.Box | Connection):
+        if not isinstance(widget, ipywidgets.HTML | ipywidgets.Box | Connection | CodeBlock):
             assert widget.description
 
 

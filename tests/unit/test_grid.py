@@ -101,7 +101,7 @@ def test_set_values_redraws_in_one_message_and_keeps_what_still_exists() -> None
     grid.on_pick(calls.append)
     sent = record(grid)
     grid.set_values(np.ones((2, 3)))
-    assert [set(state) for state in sent] == [{"data", "limit"}]
+    assert [set(state) for state in sent] == [{"data", "limit", "clip"}]
     assert (grid.selected, grid.cursor, grid.marked, grid.groups) == ([[0, 2], [1, 0]], [1, 2], [2], [1])
     grid.set_values(np.ones((4, 2)), 5, rows="abcd", cols="xy")
     assert len(sent) == 2

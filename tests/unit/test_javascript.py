@@ -10,12 +10,20 @@ from pathlib import Path
 import pytest
 
 from workbench.widgets.compare.slider import Slider
+from workbench.widgets.grid.bar_list import BarList
 from workbench.widgets.grid.grid import HeatGrid
+from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.connection import Connection
 from workbench.widgets.shared.javascript import STATIC, read_module
 
 ROOT = Path(__file__).parents[2]
-ENTRIES = ("grid/grid.js", "connection.js", "slider.js")
+ENTRIES = {
+    "grid/grid.js": HeatGrid,
+    "bars/bars.js": BarList,
+    "code.js": CodeBlock,
+    "connection.js": Connection,
+    "slider.js": Slider,
+}
 SOURCES = sorted(STATIC.rglob("*.js"))
 
 
@@ -86,7 +94,7 @@ def test_a_missing_entry_point(tmp_path: Path) -> None:
         read_module("none.js", tmp_path)
 
 
-@pytest.mark.parametrize(("entry", "widget"), zip(ENTRIES, (HeatGrid, Connection, Slider), strict=True))
+@pytest.mark.parametrize(("entry", "widget"), ENTRIES.items())
 def test_a_widgets_source_is_one_module(entry: str, widget: type) -> None:
     source = read_module(entry)
     assert widget._esm == source

@@ -15,7 +15,7 @@ from workbench.tracing import metric as metrics
 from workbench.tracing.causal import causal_trace
 from workbench.tracing.metric import METRICS, MetricRule, check_metric
 from workbench.types import EffectMap
-from workbench.types.effect import MetricWords
+from workbench.types.metric_words import MetricWords
 from workbench.widgets.picker.captions import measured
 
 PROMPT = replace(prompt((" a", " b"), (0,)), answer_id=1, other_id=2, other_token=" Rome")

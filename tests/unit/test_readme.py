@@ -150,6 +150,9 @@ def test_rates_in_sentences_were_measured() -> None:
 
 
 NUMBER_WORDS = {"twenty": 20, "ten": 10}
+MINUTES = {1: "one minute", 2: "two minutes", 3: "three minutes"}
+FIRST = json.loads((ROOT / "benchmarks/results/first_run.json").read_text(encoding="utf-8"))
+UNTIL_A_CLICK = ("environment", "conversion", "lab")
 
 
 def test_numbers_in_sentences() -> None:
@@ -162,6 +165,14 @@ def test_numbers_in_sentences() -> None:
     seconds = 10 * round(fit["found"]["parts: whole default edit, s"] / 10)
     assert f"edit takes about {seconds} s on {fit['where']['cores']} cores" in TEXT.replace("\n", " ")
     assert f"The {len(wb.load_facts())} facts" in TEXT
+
+
+def test_minutes_of_the_installation_were_measured() -> None:
+    total = sum(FIRST[part]["seconds"] for part in UNTIL_A_CLICK)
+    assert f"{MINUTES[round(total / 60)]} on two cores" in section("Install")
+    page = " ".join((ROOT / "docs/install.md").read_text(encoding="utf-8").split())
+    assert f"took {round(total)} s on two cores" in page
+    assert all(f"{round(FIRST[part]['seconds'])} s" in page for part in (*UNTIL_A_CLICK, "demo"))
 
 
 def shown(content: bytes) -> tuple[Image.Image, list[int]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ipywidgets import HTML, Checkbox
 
-from tests.helpers.panels import EVIL, control, own
+from tests.helpers.panels import EVIL, control, own, shown, until
 from tests.helpers.wire import click
 from workbench.types.cancelling import Cancelled
 from workbench.widgets.shared import run_panel
@@ -22,7 +22,7 @@ from workbench.widgets.shared.text_card import text_card_png
 
 
 class Doubling(RunPanel[int]):
-    """The smallest panel: doubles what it was given, once it is let go."""
+    """The smallest panel: doubles what it was given, once it is let go. It refuses numbers above 1,000."""
 
     WORDS = RunWords(
         label="Double",
@@ -59,7 +59,25 @@ class Doubling(RunPanel[int]):
         return self.given * 2
 
     def _finished(self, job: Job[int]) -> None:
-        self.shown.value = "" if job.result is None else f"<p>{job.result}</p>"
+        assert job.result is not None
+        self.shown.value = f"<p>{job.result}</p>"
+
+    def _clear(self) -> None:
+        super()._clear()
+        self.shown.value = ""
+
+    def _problem(self) -> str:
+        return "Give less than 1,000." if isinstance(self.given, int) and self.given > 1000 else ""
+
+    def _estimate(self) -> str:
+        return "about 1 s"
+
+    def _settings(self) -> dict[str, Any]:
+        return {"number": str(self.given)}
+
+    def give(self, given: Any) -> None:
+        self.given = given
+        self._recheck()
 
     def _enable(self, enabled: bool) -> None:
         self.box.disabled = not enabled
@@ -102,7 +120,7 @@ def test_what_goes_wrong_is_kept_shown_and_raised_again() -> None:
             panel.run().wait(10)
     with pytest.raises(ValueError, match="nothing to double"):
         panel.wait()
-    assert isinstance(panel.error, ValueError) and not panel.busy and panel.status.startswith("failed after")
+    assert isinstance(panel.error, ValueError) and not panel.busy and panel.status == "Not started."
     assert panel.message == f"ValueError: There is nothing to double {EVIL}." and "&lt;img" in own(panel)
     assert 'role="alert"' in own(panel)
     panel.given = [1]
@@ -144,7 +162,7 @@ def control_of_progress(panel: Doubling) -> Any:
 def test_order_and_controls() -> None:
     panel = Doubling()
     kinds = [type(child).__name__ for child in panel.children]
-    assert kinds == ["Connection", "HTML", "Checkbox", "HBox", "HTML", "HTML", "HTML"]
+    assert kinds == ["Connection", "HTML", "Checkbox", "HBox", "HTML", "RunMark", "HTML", "CodeBlock"]
     assert list(panel.controls) == ["option", "Double", "Cancel"]
     assert "doubled = 2 * 21" in own(panel)
 
@@ -159,3 +177,96 @@ def test_controls_are_those_of_the_panel_alone() -> None:
     outer = Outer(Doubling())
     assert list(outer.controls) == ["Twice"] and outer.controls["Twice"] is outer.children[1]
     assert outer.message == "one\ntwo" and own(outer).count('role="status"') == 2
+
+
+def finished(given: Any = 21) -> Doubling:
+    """A panel that has run once."""
+    panel = Doubling(given)
+    panel.go.set()
+    panel.run().wait(10)
+    panel.go.clear()
+    return panel
+
+
+def test_what_cannot_run_is_said_beside_the_button_and_starts_nothing() -> None:
+    panel = finished()
+    run = control(panel, "Double")
+    assert panel.problem == "" and not run.disabled and "about 1 s" in shown(panel)
+    panel.give(5000)
+    assert panel.problem == "Give less than 1,000." and run.disabled and "about 1 s" not in shown(panel)
+    assert "Give less than 1,000." in shown(panel) and panel.message == ""
+    click(run)  # a message that was on its way when the button was switched off
+    with pytest.raises(ValueError, match="Give less"):
+        panel.wait(10)
+    assert panel.status == "Not started." and isinstance(panel.error, ValueError) and not panel.busy
+    assert panel.message == "Give less than 1,000." and "<p>42</p>" in own(panel)
+    panel.give(4)
+    assert not run.disabled and "Give less" not in panel.problem
+    panel.go.set()
+    assert panel.run().wait(10) == 8 and "<p>42</p>" not in own(panel) and panel.message == ""
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "failed"])
+def test_results_stay_until_another_run_has_its_own(ends: str) -> None:
+    panel = finished()
+    panel.give([] if ends == "cancelled" else object())
+    panel.run()
+    assert "<p>42</p>" in own(panel), "a run that has only begun"
+    panel.cancel() if ends == "cancelled" else panel.go.set()
+    with pytest.raises((Cancelled, TypeError)):
+        panel.wait(10)
+    assert "<p>42</p>" in own(panel) and panel.run_words.startswith("Run: 21, ")
+    how = "was cancelled" if ends == "cancelled" else "failed"
+    assert f"The run after it {how}: these results are kept." in panel.run_words
+    assert "number" in panel.run_words and "was 21" in panel.run_words
+    panel.give(3)
+    panel.go.set()
+    panel.run().wait(10)
+    assert "<p>6</p>" in own(panel) and "kept" not in panel.run_words and panel.run_words.startswith("Run: 3, ")
+
+
+def test_results_say_when_the_settings_are_no_longer_theirs() -> None:
+    panel = finished()
+    assert re.fullmatch(r"Run: 21, \d\d:\d\d\.", panel.run_words)
+    panel.give(22)
+    assert panel.run_words.endswith("settings changed since this run: number 22, was 21") and "number 22" in own(panel)
+    panel.give(21)
+    assert "changed" not in panel.run_words
+    panel.give(EVIL)
+    assert "&lt;img" in own(panel)
+
+
+def test_a_first_result_takes_the_last_ones_away_before_the_end() -> None:
+    class InParts(Doubling):
+        def _double(self, cancel: threading.Event) -> int:
+            self._supersede()
+            self._supersede()
+            return super()._double(cancel)
+
+        def _finished(self, job: Job[int]) -> None:
+            self.ended = job.state
+
+    panel = InParts()
+    panel.shown.value = "<p>of before</p>"
+    panel.run()
+    until(lambda: not panel.shown.value)
+    assert panel.busy and panel.run_words.startswith("Run: 21, ")
+    panel.cancel()
+    with pytest.raises(Cancelled):
+        panel.wait(10)
+    assert panel.ended == "cancelled" and panel.message == "As asked." and "kept" not in panel.run_words
+
+
+def test_the_seconds_of_the_last_run() -> None:
+    panel = Doubling()
+    assert panel.elapsed is None
+    panel.run()
+    job = panel.job
+    assert job is not None and panel.elapsed is not None
+    panel.go.set()
+    panel.wait(10)
+    assert panel.elapsed == job.seconds
+    panel.give(5000)
+    with pytest.raises(ValueError, match="Give less"):
+        panel.run().wait(10)
+    assert panel.elapsed == job.seconds, "what did not start took no time"

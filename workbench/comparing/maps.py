@@ -1,20 +1,22 @@
 """One effect map of a model before and after an edit, and the difference of the two.
 
 Everything that decides what is measured comes from the base: the form, the model's own answer up to the traced token,
-the swap partner and the noise. So a cell means the same in both maps.
+the swap partner, the noise, and what a recovery of 0 and of 1 is. So a cell means the same in both maps.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from workbench.editing.applied import applied, check_base
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.tracing.corruption import SharedKeywords
+from workbench.tracing.metric import Metric
 from workbench.types import Edit, EffectMap, Fact, FactSet, Form
 from workbench.types.cancelling import Cancelled
 from workbench.types.effect import Corruption
@@ -30,6 +32,7 @@ class MapComparison:
     Args:
         before, after, difference: Of the same places, in units of the same metric.
         stage: The edit's stages up to this one.
+        strength: Of the edit in the map after it.
 
     Example:
         >>> maps = wb.compare_maps(model, edit, corruption="noise", pool=facts)
@@ -43,6 +46,7 @@ class MapComparison:
     after: EffectMap
     difference: EffectMap
     stage: str
+    strength: float = 1.0
 
     @property
     def limit(self) -> float:
@@ -57,11 +61,16 @@ def compare_maps(
     *,
     site: MapSite = "resid",
     stage: str | None = None,
+    strength: float = 1.0,
     corruption: Corruption = "swap",
+    metric: Metric | None = None,
+    normalise: bool = False,
     form: Form | None = None,
     token: Literal["answer", "target"] = "answer",
+    partner: Fact | None = None,
     pool: FactSet | None = None,
     before: EffectMap | None = None,
+    on_step: Callable[[int, int], Any] | None = None,
     cancel: threading.Event | None = None,
     progress: bool = True,
 ) -> MapComparison:
@@ -73,9 +82,14 @@ def compare_maps(
         fact: What to trace; the edit's first fact by default.
         site: ``"resid"``, ``"mlp"`` or ``"attn"`` as in ``causal_trace``, or ``"head"`` as in ``attribute``.
         stage: The edit's stages up to this one; None for all.
-        corruption, form, token, pool, progress: As in ``causal_trace``. A swap is one run, noise is ten.
+        strength: Of the edit, as in ``applied``: at 0 both maps are the same to the bit.
+        metric: As in ``causal_trace``; None for the default of what computes the map.
+        normalise: Divide all effects by the base's clean minus its corrupted metric: 0 is as corrupted, 1 as the clean
+            base. The map after is divided by the base's too, since an edit may leave hardly anything of its own.
+        corruption, form, token, partner, pool, progress: As in ``causal_trace``. A swap is one run, noise is ten.
         before: The map before, when it is there already from a call with the same options.
-        cancel: Looked at between the two maps.
+        on_step: Called with how much is done and all there is to do, in layers of maps.
+        cancel: Looked at after each layer of a trace, and between the two maps.
 
     Returns:
         The two maps and their difference, after minus before, cell by cell in the same units.
@@ -99,21 +113,22 @@ def compare_maps(
         "corruption": corruption,
         "form": form,
         "token": token,
+        "partner": partner,
         "pool": pool,
         "progress": progress,
     }
-
-    def measure(one: LoadedModel) -> EffectMap:
-        if site == "head":
-            return attribute(one, fact, "head", **options)
-        return causal_trace(one, fact, site, **options)
-
-    before = measure(model) if before is None else before
-    if cancel is not None and cancel.is_set():
-        raise Cancelled("Cancelled after the map before the edit.")
-    with applied(model, edit, stage) as edited:
-        after = measure(edited)
-    if after.prompts != before.prompts or after.metric != before.metric or after.unit != before.unit:
+    if metric is not None:
+        options["metric"] = metric
+    steps = _Steps(model.shape.n_layers, on_step, cancel)
+    if before is None:
+        before = _measured(model, fact, site, {**options, "normalise": normalise}, steps)
+    steps.one_map()
+    with applied(model, edit, stage, strength) as edited:
+        after = _measured(edited, fact, site, options, steps)
+    if normalise:
+        after = _as_recovery_of(before, after)
+    steps.one_map()
+    if any(getattr(after, name) != getattr(before, name) for name in ("prompts", "metric", "unit", "normalised")):
         raise ValueError("before= was measured on another text, site or metric; leave it out to measure it again.")
     difference = replace(
         after,
@@ -123,4 +138,56 @@ def compare_maps(
         stderr=None,
         per_fact=None,
     )
-    return MapComparison(before, after, difference, stage or edit.stage_names[-1])
+    return MapComparison(before, after, difference, stage or edit.stage_names[-1], strength)
+
+
+@dataclass
+class _Steps:
+    """How far the two maps are, in layers.
+
+    Args:
+        n_layers: Of each map.
+        on_step, cancel: As in ``compare_maps``.
+    """
+
+    n_layers: int
+    on_step: Callable[[int, int], Any] | None
+    cancel: threading.Event | None
+    done: int = 0
+    maps: int = 0
+
+    def layer(self, *_: Any) -> None:
+        """One more layer of a map is finished."""
+        self._at(self.done + 1)
+
+    def one_map(self) -> None:
+        """One more map is finished, whether its layers were counted or not."""
+        self.maps += 1
+        self._at(self.maps * self.n_layers)
+
+    def _at(self, done: int) -> None:
+        self.done, total = done, 2 * self.n_layers
+        if self.on_step is not None:
+            self.on_step(done, total)
+        if self.cancel is not None and self.cancel.is_set() and done < total:
+            which = "after" if self.maps else "before"
+            raise Cancelled(f"Cancelled; the map {which} the edit was not finished.")
+
+
+def _measured(model: LoadedModel, fact: Fact, site: MapSite, options: SharedKeywords, steps: _Steps) -> EffectMap:
+    if site == "head":
+        return attribute(model, fact, "head", **options)
+    return causal_trace(model, fact, site, on_layer=steps.layer, **options)
+
+
+def _as_recovery_of(base: EffectMap, after: EffectMap) -> EffectMap:
+    """The effects after an edit as shares of what the base's corruption takes from the base."""
+    assert base.corrupted is not None
+    gap = base.clean - base.corrupted
+    return replace(
+        after,
+        values=after.values / gap,
+        stderr=None if after.stderr is None else after.stderr / abs(gap),
+        per_fact=None if after.per_fact is None else after.per_fact / gap,
+        normalised=True,
+    )

@@ -31,7 +31,7 @@ Kind = Literal[
 ]
 VERSIONS: dict[Kind, int] = {
     "workbench-edit": 2,
-    "workbench-effect-map": 3,
+    "workbench-effect-map": 4,
     "workbench-report": 3,
     "workbench-session": 2,
     "workbench-run": 1,

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import RETRY_HINT, errors_name, parse, tensors_sha256, unwrap, wrap
 from workbench.types import EffectMap, TracedPrompt
-from workbench.types.effect import MetricWords
+from workbench.types.metric_words import MetricWords
 from workbench.types.plain import lists_as_tuples
 
 _HEADER = "workbench"
@@ -38,6 +38,7 @@ def save_effect_map(effects: EffectMap, path: str | Path) -> Path:
         **{k: getattr(effects, k) for k in ("unit", "metric", "method", "clean", "corrupted", "n", "corruption")},
         "prompts": [asdict(p) for p in effects.prompts],
         "base_fingerprint": effects.base_fingerprint,
+        "normalised": effects.normalised,
         "provenance": effects.provenance,
         "words": None if effects.words is None else asdict(effects.words),
     }

@@ -128,6 +128,11 @@ def effect_map_2_to_3(fields: Fields) -> Fields:
     return {**_of_a_base(fields), "corruption": _noted(fields, "corruption")}
 
 
+def effect_map_3_to_4(fields: Fields) -> Fields:
+    """Version 3 had effects in units of the metric only."""
+    return {**fields, "normalised": False}
+
+
 def probes_2_to_3(fields: Fields) -> Fields:
     """Version 2 named the edit, its base and how the probes were run in its provenance only."""
     noted = {name: _noted(fields, name) for name in ("max_new_tokens", "seed")}
@@ -148,7 +153,7 @@ def session_1_to_2(fields: Fields) -> Fields:
 
 STEPS: Mapping[str, tuple[Step, ...]] = {
     "workbench-edit": (edit_1_to_2,),
-    "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3),
+    "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4),
     "workbench-report": (report_1_to_2, report_2_to_3),
     "workbench-session": (session_1_to_2,),
     "workbench-probes": (probes_1_to_2, probes_2_to_3),

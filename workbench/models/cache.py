@@ -169,6 +169,7 @@ class ModelCache:
         fisher: Fisher information of the gates of a site, [layers, gates], by rows, seed, lowest layer and site.
         hidden: What the logits of each row are made of, by rows, seed and lowest layer.
         deviations: Standard deviations of the entries of a weight, by its name.
+        means: Mean states of a site, [layers, width], by the texts that they are means over.
         engines: Engines that nobody uses now.
 
     Example:
@@ -187,6 +188,7 @@ class ModelCache:
         self.fisher: Table[Hashable, Tensor] = Table(self._store, "fisher")
         self.hidden: Table[Hashable, Mapping[Any, Tensor]] = Table(self._store, "hidden")
         self.deviations: Table[str, float] = Table(self._store, "deviations")
+        self.means: Table[tuple[str, tuple[Ids, ...]], Tensor] = Table(self._store, "means")
 
     @property
     def tables(self) -> tuple[Table[Any, Any], ...]:

@@ -26,7 +26,7 @@ def bars_figure(effect: EffectMap, title: str | None, zlim: float | None) -> go.
             marker={"color": _signs(values)},
             customdata=[[a, b] for a, b in zip(layers, shown, strict=True)],
             showlegend=False,
-            hovertemplate=f"layer <b>%{{customdata[0]}}</b><br>{escape(effect.metric)} effect <b>%{{y:.4f}}</b><br>"
+            hovertemplate=f"layer <b>%{{customdata[0]}}</b><br>{escape(effect.value_words.noun)} <b>%{{y:.4f}}</b><br>"
             "standard error %{customdata[1]}<extra></extra>",
         )
     )
@@ -38,7 +38,7 @@ def bars_figure(effect: EffectMap, title: str | None, zlim: float | None) -> go.
         width=width,
         plot_height=300,
         left=95,
-        alt=f"Bars: {heading(effect, title)}, {len(values)} layers, {effect.metric}; {extremes(effect)}.",
+        alt=f"Bars: {heading(effect, title)}, {len(values)} layers, {effect.value_words.name}; {extremes(effect)}.",
     )
     figure.update_xaxes(
         tickmode="array",
@@ -81,7 +81,7 @@ def ranking_figure(effect: EffectMap, title: str | None, zlim: float | None, n_n
             error_x=_error(errors),
             showlegend=False,
             customdata=[[a, b] for a, b in zip(names, shown, strict=True)],
-            hovertemplate=f"<b>%{{customdata[0]}}</b><br>{escape(effect.metric)} effect <b>%{{x:.4f}}</b><br>"
+            hovertemplate=f"<b>%{{customdata[0]}}</b><br>{escape(effect.value_words.noun)} <b>%{{x:.4f}}</b><br>"
             "standard error %{customdata[1]}<extra></extra>",
         )
     )
@@ -99,7 +99,7 @@ def ranking_figure(effect: EffectMap, title: str | None, zlim: float | None, n_n
         width=620,
         plot_height=max(90, 17 * len(order)),
         left=90,
-        alt=f"Ranking: {heading(effect, title)}, {effect.metric}; highest {top or 'none'}.",
+        alt=f"Ranking: {heading(effect, title)}, {effect.value_words.name}; highest {top or 'none'}.",
     )
     figure.update_yaxes(
         tickmode="array",

@@ -1,6 +1,7 @@
 """Colour scales: one table, from which figures, PNG pictures and the maps in the browser take their colours.
 
-To add a scale, add a row to `COLOUR_SCALES`. Nothing else lists them.
+To add a scale, add a row to `COLOUR_SCALES`. Nothing else lists them. `ColourAxis` says where on a scale a value lies:
+linear, symmetric log, or clipped.
 """
 
 from __future__ import annotations
@@ -8,11 +9,16 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 ScaleKind = Literal["diverging", "sequential"]
+ScaleMode = Literal["linear", "symlog", "clip"]
+KNEE = 1 / 30
+"""A symmetric log is linear up to this part of the limit."""
+PERCENTILE = 99
+"""Of the magnitudes: where a clipped axis ends."""
 
 
 @dataclass(frozen=True)
@@ -119,3 +125,92 @@ def colour_scale(name: str) -> ColourScale:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"There is no colour scale {name!r}; there are {', '.join(map(repr, by_name))}.{hint}")
     return by_name[name]
+
+
+@dataclass(frozen=True)
+class ColourAxis:
+    """Where a value lies on a colour scale. The map in the browser has the same in ``static/grid/colours.js``.
+
+    Args:
+        mode: ``"linear"``; ``"symlog"``, so that what is small beside the largest can be told apart: sign(v) log(1 +
+            |v| / c) with c a thirtieth of the limit, which is linear near zero; ``"clip"``: linear, and everything
+            beyond ``clip`` has the end's colour.
+        limit: The magnitude at the end of the scale.
+        clip: The end of a clipped scale, see `clip_limit`. None: the limit.
+
+    Raises:
+        ValueError: No such mode.
+
+    Example:
+        >>> heads = np.array([16.4, 2.41, 1.65, 0.0])
+        >>> ColourAxis("linear", 16.4).place(heads).round(2).tolist()
+        [1.0, 0.15, 0.1, 0.0]
+        >>> ColourAxis("symlog", 16.4).place(heads).round(2).tolist()
+        [1.0, 0.49, 0.41, 0.0]
+        >>> ColourAxis("clip", 16.4, clip=2.41).place(heads).round(2).tolist()
+        [1.0, 1.0, 0.68, 0.0]
+    """
+
+    mode: ScaleMode = "linear"
+    limit: float = 1.0
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        checked_mode(self.mode)
+
+    @property
+    def end(self) -> float:
+        """The magnitude at the end of the scale."""
+        return self.clip if self.mode == "clip" and self.clip else self.limit
+
+    @property
+    def cut(self) -> bool:
+        """Whether the end's colour also stands for what is beyond it."""
+        return self.end < self.limit
+
+    def place(self, values: np.ndarray) -> np.ndarray:
+        """Values in units of the end, -1 to 1: what `ColourScale.rgb` takes. NaN stays NaN."""
+        scaled = np.clip(np.asarray(values, dtype=float) / self.end, -1, 1)
+        if self.mode != "symlog":
+            return scaled
+        return np.sign(scaled) * np.log1p(np.abs(scaled) / KNEE) / np.log1p(1 / KNEE)
+
+    def ticks(self, low: float) -> list[tuple[float, float]]:
+        """Places and values of the colour bar's labelled ticks, from its low end to its high end.
+
+        Args:
+            low: `ColourScale.low`.
+        """
+        if self.mode != "symlog":
+            return [(place, place * self.end) for place in (low, (1 + low) / 2, 1.0)]
+        inner = _round(self.end * KNEE * float(np.expm1(np.log1p(1 / KNEE) / 2)))  # near the middle of an arm
+        values = (-self.end, -inner, 0.0, inner, self.end) if low < 0 else (0.0, inner, self.end)
+        return list(zip(self.place(np.array(values)).tolist(), values, strict=True))
+
+
+def checked_mode(mode: str) -> ScaleMode:
+    """The mode. Raises ValueError where there is no such one."""
+    if mode not in get_args(ScaleMode):
+        raise ValueError(f"The mode of a colour scale is one of {list(get_args(ScaleMode))}, not {mode!r}.")
+    return mode
+
+
+def clip_limit(values: np.ndarray, limit: float) -> float:
+    """Where a clipped scale ends: the 99th percentile of the magnitudes, at most the limit.
+
+    The limit itself where that is zero or where there is no value.
+
+    Example:
+        >>> clip_limit(np.array([[16.4] + [0.5] * 199]), limit=16.4)
+        0.5
+    """
+    sizes = np.abs(values[~np.isnan(values)])
+    # An observed magnitude, not one between two: a single outlier has no part in it.
+    end = float(np.percentile(sizes, PERCENTILE, method="lower")) if sizes.size else 0.0
+    return min(end, limit) or limit
+
+
+def _round(value: float) -> float:
+    """1, 2 or 5 times a power of ten: the one at the smallest ratio."""
+    power = 10.0 ** np.floor(np.log10(value))
+    return float(min((digit * power for digit in (1, 2, 5, 10)), key=lambda near: abs(np.log(near / value))))

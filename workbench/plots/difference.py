@@ -73,7 +73,7 @@ def _check(before: EffectMap, after: EffectMap) -> None:
     allowed = (("layer", "position"), ("layer", "head"))
     if before.axes not in allowed:
         raise ValueError(f"A difference is drawn for maps with the axes {allowed}, got {before.axes}.")
-    for name in ("axes", "labels", "unit", "metric"):
+    for name in ("axes", "labels", "unit", "metric", "normalised"):
         first, second = getattr(before, name), getattr(after, name)
         if first != second:
             raise ValueError(

@@ -9,8 +9,8 @@ from workbench.types import EffectMap
 
 
 def scale_title(effect: EffectMap) -> str:
-    """Metric and units, for a colour bar or a value axis; escaped."""
-    return escape(effect.metric_words.scale)
+    """What the values are, for a colour bar or a value axis; escaped."""
+    return escape(effect.value_words.scale)
 
 
 def limit_of(*effects: EffectMap) -> float:

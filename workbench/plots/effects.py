@@ -41,7 +41,7 @@ def effect_figure(
             that does not divide the number of heads.
     """
     if zlim is not None and not (math.isfinite(zlim) and zlim > 0):
-        raise ValueError(f"zlim must be a positive number (units of {effect.metric}) or None, got {zlim!r}.")
+        raise ValueError(f"zlim must be a positive number (units of {effect.value_words.name}) or None, got {zlim!r}.")
     if effect.axes in (("layer", "position"), ("layer", "head")):
         return heat_map_figure(effect, title, zlim, group_size)
     if effect.axes == ("layer",):

@@ -57,8 +57,8 @@ def heat_map_figure(effect: EffectMap, title: str | None, zlim: float | None, gr
         figure,
         title=heading(effect, title),
         notes=notes,
-        alt=f"Heat map: {heading(effect, title)}, {rows} layers by {columns} {effect.axes[1]}s, {effect.metric}; "
-        f"{extremes(effect)}.",
+        alt=f"Heat map: {heading(effect, title)}, {rows} layers by {columns} {effect.axes[1]}s, "
+        f"{effect.value_words.name}; {extremes(effect)}.",
         width=width,
         plot_height=height,
         bottom=content.bottom if content.label_width > cell_x - 4 else 60,
@@ -200,7 +200,8 @@ def heat_map(effect: EffectMap) -> HeatMap:
     return HeatMap(
         z=finite(effect.values.tolist()),
         customdata=custom,
-        hovertemplate=f"layer <b>%{{customdata[0]}}</b><br>{place}<br>{escape(effect.metric)} effect <b>%{{z:.4f}}</b>"
+        hovertemplate=f"layer <b>%{{customdata[0]}}</b><br>{place}<br>"
+        f"{escape(effect.value_words.noun)} <b>%{{z:.4f}}</b>"
         "<br>standard error %{customdata[2]}<extra></extra>",
         x_title=x_title,
         y_title=_ROWS.get(effect.unit, "Layer"),

@@ -1,19 +1,34 @@
-"""Looking at single heads: where one attends, and what the answer loses without some components."""
+"""Looking at single components: what the answer loses without some, and where a head attends."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from workbench.facts.known import pool_or_bundled
+from workbench.language.generation import stop_tokens
 from workbench.language.prompts import traced_prompt
-from workbench.models.engine import Change, HookSite, Resumable, pooled_engine
+from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
-from workbench.tracing.corruption import Setup
-from workbench.tracing.metric import Metric, check_metric
-from workbench.types import Ablation, Component, Fact, Form, Selection, TracedPrompt
+from workbench.tracing.corruption import against_partner, with_swap
+from workbench.tracing.metric import METRICS, Metric, check_metric
+from workbench.tracing.next_tokens import likeliest
+from workbench.tracing.replacements import (
+    Entries,
+    Filling,
+    entries_of,
+    means,
+    of_swapped,
+    reference_texts,
+    replacing,
+    zeros,
+)
+from workbench.types import Ablation, AblationKind, Component, Fact, FactSet, Form, Selection, TracedPrompt
+from workbench.types.plain import is_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,59 +39,153 @@ def ablate(
     fact: Fact,
     selection: Selection | str,
     *,
+    ablation: AblationKind = "zero",
     metric: Metric = "logit_diff",
+    against: Literal["target", "partner"] | None = None,
     form: Form | None = None,
+    partner: Fact | None = None,
+    pool: FactSet | None = None,
+    references: int = 16,
+    k: int = 5,
+    new_tokens: int = 0,
+    control: int = 0,
+    seed: int = 0,
 ) -> Ablation:
-    """Measure a metric with the outputs of some heads, MLPs or neurons set to zero at all positions. It checks whether
-    the model needs them.
+    """Measure a metric and the next tokens with the outputs of some components replaced at every position. It checks
+    whether the model needs them.
 
     Args:
         model: A base or edited model; it is not changed.
         fact: The fact.
-        selection: Query heads, MLPs or neurons (components with entries at the sites ``z`` and ``post`` only).
-        metric: ``"logit_diff"`` (answer minus target) or ``"probability"`` of the answer.
+        selection: Query heads, MLPs, neurons, attention layers and key-value groups (``K``, ``V`` or ``KV``), in any
+            mixture. Where one lies within another (a neuron and its MLP) the larger one counts.
+        ablation: ``"zero"`` puts 0 in the place of an output; ``"mean"`` its mean over the texts of other facts;
+            ``"swap"`` what it is in the run on the swapped subject, which is the same before that subject.
+        metric: ``"logit_diff"`` or ``"probability"`` of the answer.
+        against: What ``logit_diff`` compares the answer with: the fact's ``"target"``, or the answer of the swap
+            ``"partner"``. None for the partner's with ``"swap"`` or where ``partner`` is given, else the target.
         form: As in ``causal_trace``.
+        partner: The fact to swap in; by default a neighbour from the pool, as in ``causal_trace``.
+        pool: Where partners and reference texts come from; the bundled facts by default.
+        references: Over how many texts ``"mean"`` is taken: the questions (or clozes) of facts about other subjects,
+            evenly spread over the pool. All positions count but the first of each text, whose states are unlike others.
+        k: How many of the likeliest next tokens are kept.
+        new_tokens: How many tokens the model goes on to say, greedily, with the outputs replaced at the new positions
+            too; 0 for none. With ``"swap"`` the swapped text goes on with the same tokens.
+        control: Ablate so many random selections of the same kinds and sizes as well.
+        seed: Of the random selections.
 
     Returns:
-        The metric at the last position, without and with the ablation, in units of the metric.
+        The metric at the last position, without and with the ablation, in units of the metric, with the likeliest next
+        tokens; the controls have the same but for the continuation.
 
     Raises:
-        ValueError: An empty selection, or a component that is not an output (a key-value group, say).
+        ValueError: An empty selection, a component without an output of its own (query projections, gate and up), no
+            other components for a control, no swap partner, or an option out of range.
+
+    Source: mean and swapped (resample) ablations as compared in Zhang and Nanda 2023 (arXiv 2309.16042).
 
     Example:
         >>> ablation = wb.ablate(model, fact, "L0MLP")
         >>> round(ablation.clean, 1), round(ablation.ablated, 1), round(ablation.effect, 1)
         (14.0, 0.7, 13.3)
+        >>> swapped = wb.ablate(model, fact, "L0H4 L1KV1 L2ATTN", ablation="swap", pool=facts)
+        >>> swapped.prompt.partner, round(swapped.left, 2)
+        ('spain-capital', 0.32)
     """
+    chosen = _check(model, selection, ablation, against, metric)
+    for name, value, least in (("references", references, 1), ("k", k, 1), ("new_tokens", new_tokens, 0)):
+        if not is_whole(value) or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+    if not is_whole(control) or control < 0:
+        raise ValueError(f"control must be a whole number of random selections (0 for none), got {control!r}.")
+    selections = [chosen, *(chosen.random_like(model, seed=seed + i) for i in range(control))]
+    entries = [entries_of(model, one) for one in selections]
+    places = tuple(dict.fromkeys(place for one in entries for place in one))
+    facts = pool_or_bundled(pool)
+    prompt, swapped = traced_prompt(model, fact, form=form), None
+    if ablation == "swap" or against == "partner" or partner is not None:
+        swapped = with_swap(model, fact, prompt, partner, facts)
+        prompt = prompt if against == "target" else against_partner(prompt, swapped)
+        prompt = replace(prompt, partner=swapped.partner, partner_text=swapped.partner_text)
+    with torch.no_grad(), pooled_engine(Resumable, model) as engine:
+        texts: list[tuple[int, ...]] = []
+        if ablation == "swap":
+            assert swapped is not None
+            filling = of_swapped(engine, swapped.token_ids, places)
+        elif ablation == "mean":
+            texts = reference_texts(model, fact, prompt.form, facts, references)
+            filling = means(model, engine, texts, places)
+        else:
+            filling = zeros(places)
+        runs = _Runs(model, engine, prompt, metric, filling)
+        clean = runs.logits()
+        shared = Ablation(
+            selection=chosen,
+            metric=metric,
+            clean=runs.measure(clean),
+            ablated=0.0,
+            prompt=prompt,
+            ablation=ablation,
+            corrupted=None if swapped is None else runs.measure(runs.logits(text=swapped.token_ids)),
+            references=len(texts),
+            clean_next=likeliest(model, clean, k),
+        )
+        found: list[Ablation] = []
+        for one, at in zip(selections, entries, strict=True):
+            logits = runs.logits(at)
+            after = likeliest(model, logits, k)
+            found.append(replace(shared, selection=one, ablated=runs.measure(logits), ablated_next=after))
+        said = (runs.goes_on(new_tokens), runs.goes_on(new_tokens, entries[0])) if new_tokens else (None, None)
+    return replace(found[0], clean_text=said[0], ablated_text=said[1], controls=tuple(found[1:]))
+
+
+def _check(
+    model: LoadedModel, selection: Selection | str, ablation: str, against: str | None, metric: str
+) -> Selection:
+    """The selection, if these options go together; else a ValueError."""
     check_metric(metric)
+    if ablation not in get_args(AblationKind):
+        raise ValueError(f"ablation must be one of {get_args(AblationKind)}, got {ablation!r}.")
+    if against not in (None, "target", "partner"):
+        raise ValueError(f"against must be 'target', 'partner' or None, got {against!r}.")
     chosen = Selection(selection) if isinstance(selection, str) else selection
     if not len(chosen):
         raise ValueError("The selection is empty: there is nothing to ablate.")
-    for component in chosen:
-        if component.kind in ("K", "V", "KV"):
-            component.require_head(model.shape)
-        if component.kind not in ("H", "MLP", "N"):
-            raise ValueError(
-                f"{component} cannot be ablated here: choose heads (L23H4), MLPs (L13MLP) or neurons (L13N207)."
-            )
-    prompt = traced_prompt(model, fact, form=form)
-    with torch.no_grad(), pooled_engine(Resumable, model) as engine:
-        resid = engine.embed(torch.tensor([prompt.token_ids]))
-        setup = Setup(prompt, 0, resid, resid, metric)
-        changes: dict[tuple[HookSite, int], Change] = {
-            (site, layer): _zero(list(indices)) for (layer, site), indices in chosen.entries(model).items()
-        }
-        clean, ablated = setup.measure(engine.run(resid)), setup.measure(engine.run(resid, changes=changes))
-    return Ablation(selection=chosen, metric=metric, clean=float(clean), ablated=float(ablated), prompt=prompt)
+    return chosen
 
 
-def _zero(indices: list[int]) -> Change:
-    def zero(value: Tensor) -> Tensor:
-        value = value.clone()
-        value[..., indices] = 0
-        return value
+@dataclass(frozen=True)
+class _Runs:
+    """Forward passes of one text with outputs replaced."""
 
-    return zero
+    model: LoadedModel
+    engine: Resumable
+    prompt: TracedPrompt
+    metric: str
+    filling: Filling
+
+    def logits(
+        self, entries: Entries | None = None, added: tuple[int, ...] = (), text: Sequence[int] | None = None
+    ) -> Tensor:
+        """Logits of the last position, [1, d_vocab], after the text and some added tokens."""
+        ids = torch.tensor([[*(self.prompt.token_ids if text is None else text), *added]])
+        changes = replacing(entries, self.filling(added)) if entries else {}
+        return self.engine.run(self.engine.embed(ids), changes=changes).float()
+
+    def measure(self, logits: Tensor) -> float:
+        return float(METRICS[self.metric].measure(logits, self.prompt))
+
+    def goes_on(self, most: int, entries: Entries | None = None) -> str:
+        """The greedy continuation: every pass reads the whole text again, so that all positions are replaced."""
+        added: tuple[int, ...] = ()
+        stops = stop_tokens(self.model)
+        for _ in range(most):
+            token = int(self.logits(entries, added).argmax())
+            if token in stops:
+                break
+            added = (*added, token)
+        return self.model.tokenizer.decode(list(added), skip_special_tokens=True)
 
 
 def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = None) -> tuple[Tensor, TracedPrompt]:

@@ -1,4 +1,4 @@
-"""Attribution of one answer to every head, MLP or neuron.
+"""Attribution of one answer to every head, MLP, neuron or attention layer.
 
 * ``attribution``: attribution patching (Nanda 2023; Syed et al. 2310.10348): two forwards, one backward, first order.
 * ``patching``: each component's clean activation put into the corrupted run, one at a time: exact, slow.
@@ -29,7 +29,7 @@ from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import CONTRASTED, Corruption
 from workbench.types.fact import as_facts
 
-AttributionUnit = Literal["head", "mlp", "neuron"]
+AttributionUnit = Literal["head", "mlp", "neuron", "attn"]
 Method = Literal["attribution", "patching", "dla"]
 OnLayerOfUnit = Callable[[AttributionUnit, int, Tensor], Any]
 """Is told the unit, the layer and its effects, [heads] or a scalar."""
@@ -43,7 +43,7 @@ class AttributionKeywords(SharedKeywords, total=False):
     on_layer: OnLayerOfUnit | None
 
 
-UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post"}
+UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post", "attn": "attn"}
 
 
 @overload
@@ -73,6 +73,7 @@ def attribute(
     contrast: FactSet | Sequence[Fact] | None = None,
     corruption: Corruption = "noise",
     metric: Metric = "logit_diff",
+    normalise: bool = False,
     form: Form | None = None,
     token: Literal["answer", "target"] = "answer",
     partner: Fact | None = None,
@@ -84,7 +85,7 @@ def attribute(
     on_layer: OnLayerOfUnit | None = None,
     progress: bool = True,
 ) -> EffectMap | dict[AttributionUnit, EffectMap]:
-    """Measure how much each head, MLP or neuron supports the answer, summed over positions.
+    """Measure how much each head, MLP, neuron or attention layer supports the answer, summed over positions.
 
     ``attribution`` and ``patching`` estimate the same quantity: the metric's change when the component's clean
     activation replaces the corrupted one at all positions. ``agreement`` compares the two by rank.
@@ -93,22 +94,25 @@ def attribute(
         model: A base or edited model; it is not changed. Activations are those before an edited model's gates, and
             their effects include the gates.
         fact: One fact, or several (cells are means over facts).
-        unit: ``"head"`` (query heads), ``"mlp"`` or ``"neuron"``. Several share one backward pass (or one sweep).
+        unit: ``"head"`` (query heads), ``"mlp"``, ``"neuron"`` or ``"attn"`` (whole attention layers). Several share
+            one backward pass (or one sweep).
         method: See the module's docstring. ``"patching"`` of all neurons is refused: it takes a forward for each.
         contrast: Control facts: the mean of their maps is subtracted. What is left is specific to the fact.
         corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
         metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates.
+        normalise: As in ``causal_trace``: each fact's effects (each control's too) as shares of its own clean minus
+            corrupted metric, before any mean. Not for ``"dla"``, which corrupts nothing.
         samples: Noise samples; the effects are means over them.
         on_layer: Called with ``(unit, layer, values)`` as soon as all of a layer's components are patched, ``values``
             [heads] or a scalar on the CPU; for ``"patching"`` one fact without ``contrast``.
 
     Returns:
-        ``values`` [layer, head], [layer] or [layer, neuron], in units of the metric. For several units a map each, by
-        unit.
+        ``values`` [layer, head], [layer] or [layer, neuron], in units of the metric (or recovery). For several
+        units a map each, by unit.
 
     Raises:
-        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, or as
-            ``causal_trace``.
+        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, ``normalise`` with
+            ``"dla"``, or as ``causal_trace``.
 
     Example:
         >>> heads = wb.attribute(model, fact, "head")
@@ -122,6 +126,7 @@ def attribute(
     options = SetupOptions(
         corruption=corruption,
         metric=metric,
+        normalise=normalise,
         form=form,
         token=token,
         samples=samples,
@@ -159,6 +164,7 @@ def attribute(
             "words": METRICS[measures].words,
             "method": method + (CONTRASTED if controls else ""),
             "corruption": corruption,
+            "normalised": normalise,
             "base_fingerprint": model.fingerprint,
         },
     )
@@ -217,6 +223,11 @@ def _check(
         raise ValueError("attribute needs at least one fact, got none.")
     if on_layer is not None and (method != "patching" or len(facts) + len(controls) > 1):
         raise ValueError("on_layer= is for method='patching' and one fact without contrast. Leave it out.")
+    if method == "dla" and options.normalise:
+        raise ValueError(
+            "method='dla' has no corrupted run, so nothing says what a recovery of 0 is. Use normalise=False, or "
+            "method='attribution' or 'patching'."
+        )
     overlap = {f.id for f in facts} & {f.id for f in controls}
     if overlap:
         raise ValueError(f"contrast must not hold the attributed facts themselves, got {sorted(overlap)}.")
@@ -245,7 +256,7 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
     if len(values) > n:
         mean = mean - torch.stack(values[n:]).mean(0)
     labels = {"layer": tuple(f"L{i}" for i in range(len(mean)))}
-    if unit != "mlp":
+    if mean.ndim > 1:
         labels[unit] = tuple(f"{'H' if unit == 'head' else 'N'}{i}" for i in range(mean.shape[1]))
     return EffectMap(
         values=mean,
@@ -303,7 +314,9 @@ def _by_gradient(model: LoadedModel, engine: Resumable, setup: Setup, units: Seq
             product = (clean.states[place] - run.states[place].detach()) * gradients[place]
             rows.append(_per_unit(product.float().sum(1).mean(0), model, unit))
         by_unit[unit] = torch.stack(rows).cpu()
-    return _Measured(setup.prompt, by_unit, float(measured.detach().mean()), float(setup.measure(clean.logits)))
+    at_best, at_worst = float(setup.measure(clean.logits)), float(measured.detach().mean())
+    divisor = setup.divisor(at_best, at_worst)
+    return _Measured(setup.prompt, {unit: of / divisor for unit, of in by_unit.items()}, at_worst, at_best)
 
 
 def _hook_sites(units: Sequence[AttributionUnit]) -> tuple[HookSite, ...]:
@@ -326,7 +339,7 @@ def _by_patching(
     on_layer: OnLayerOfUnit | None,
 ) -> _Measured:
     """Exact effects, one restoration for each component."""
-    heads = {"head": range(model.shape.n_heads), "mlp": (None,)}
+    heads = {"head": range(model.shape.n_heads), "mlp": (None,), "attn": (None,)}
     places: list[tuple[AttributionUnit, int, int | None]] = [
         (unit, layer, head) for unit in units for layer in range(engine.n_layers) for head in heads[unit]
     ]
@@ -339,6 +352,7 @@ def _by_patching(
     baseline = torch.zeros(samples)
     with torch.no_grad():
         clean, prefix = engine.record_from(setup.start, setup.clean, _hook_sites(units))
+        at_best = float(setup.measure(clean.logits))
         for part in effects(engine, clean, setup.corrupted, prefix, restorations, setup.measure, max_rows=max_rows):
             baseline[part.samples] = part.baseline.float().cpu()
             for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
@@ -346,9 +360,11 @@ def _by_patching(
                 values[unit][part.samples, layer, head or 0] = effect
                 missing[unit, layer] -= len(effect)
                 if on_layer is not None and not missing[unit, layer]:
-                    on_layer(unit, layer, _per_layer(values[unit], unit)[layer])
-    by_unit: dict[AttributionUnit, Tensor] = {unit: _per_layer(of, unit) for unit, of in values.items()}
-    return _Measured(setup.prompt, by_unit, float(baseline.mean()), float(setup.measure(clean.logits)))
+                    divisor = setup.divisor(at_best, float(baseline.mean()))
+                    on_layer(unit, layer, _per_layer(values[unit] / divisor, unit)[layer])
+    divisor = setup.divisor(at_best, float(baseline.mean()))
+    by_unit: dict[AttributionUnit, Tensor] = {unit: _per_layer(of / divisor, unit) for unit, of in values.items()}
+    return _Measured(setup.prompt, by_unit, float(baseline.mean()), at_best)
 
 
 def _directly(model: LoadedModel, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:

@@ -69,6 +69,7 @@ def causal_trace(
     *,
     corruption: Corruption = "noise",
     metric: Metric = "probability",
+    normalise: bool = False,
     form: Form | None = None,
     token: Literal["answer", "target"] = "answer",
     partner: Fact | None = None,
@@ -94,6 +95,8 @@ def causal_trace(
             many tokens in its place.
         metric: ``"probability"`` of the traced token, or ``"logit_diff"``: minus the target's logit (noise) or the
             partner's answer's (swap).
+        normalise: Divide each fact's effects by its clean minus its corrupted metric, before any mean: a cell is then
+            the recovery, 0 as corrupted and 1 as clean. The baselines stay in units of the metric.
         form: ``"chat"``, ``"cloze"`` or None for the first in which the base model says the answer.
         token: Trace the first token of the ``"answer"`` or of the ``"target"``.
         partner: The fact to swap in; by default a neighbour from the pool.
@@ -111,11 +114,13 @@ def causal_trace(
         progress: Show a progress bar.
 
     Returns:
-        ``values`` [layer, position] (or [layer, role]) in units of the metric, with the clean and corrupted baselines,
-        the standard error over samples (or facts), and the traced texts. For several sites a map each, by site.
+        ``values`` [layer, position] (or [layer, role]) in units of the metric (or recovery), with the clean and
+        corrupted baselines, the standard error over samples (or facts), and the traced texts. For several sites a map
+        each, by site.
 
     Raises:
-        ValueError: The base model does not say the answer, no swap partner fits, or an option is out of range.
+        ValueError: The base model does not say the answer, no swap partner fits, an option is out of range, or with
+            ``normalise`` clean and corrupted hardly differ (the message has both numbers).
 
     Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there.
 
@@ -133,6 +138,7 @@ def causal_trace(
     options = SetupOptions(
         corruption=corruption,
         metric=metric,
+        normalise=normalise,
         form=form,
         token=token,
         samples=samples,
@@ -217,7 +223,7 @@ def _trace_one(
     restorations = [Restoration(site, window_of(layer, widths[site], n_layers), at) for site, layer, at in places]
     values = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
     missing = {(site, layer): samples * tokens for site in widths for layer in range(n_layers)}
-    baseline = torch.zeros(samples)
+    baseline, at_best = torch.zeros(samples), float(setup.measure(clean.logits))
     for part in effects(engine, clean, setup.corrupted, prefix, restorations, setup.measure, max_rows=max_rows):
         baseline[part.samples] = part.baseline.float().cpu()
         for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
@@ -225,15 +231,15 @@ def _trace_one(
             values[site][part.samples, layer, at + setup.start] = effect
             missing[site, layer] -= len(effect)
             if not missing[site, layer]:
-                finished(site, layer, values[site][:, layer].mean(0))
+                finished(site, layer, (values[site][:, layer] / setup.divisor(at_best, float(baseline.mean()))).mean(0))
     return {
         site: _map(
             model,
             setup,
             site,
             values[site],
-            baseline,
-            clean.logits,
+            at_best,
+            float(baseline.mean()),
             {"site": site, "window": width, **options.settings, "positions": options.positions},
         )
         for site, width in widths.items()
@@ -250,11 +256,12 @@ def _map(
     setup: Setup,
     site: TraceSite,
     effects_by_sample: Tensor,
-    baseline: Tensor,
-    clean: Tensor,
+    clean: float,
+    corrupted: float,
     settings: dict[str, Any],
 ) -> EffectMap:
     """A site's effects [samples, layers, positions] as a result."""
+    effects_by_sample = effects_by_sample / setup.divisor(clean, corrupted)
     mean, error = mean_and_error(effects_by_sample)
     samples, n_layers = effects_by_sample.shape[:2]
     return EffectMap(
@@ -265,13 +272,14 @@ def _map(
         metric=setup.metric,
         words=METRICS[setup.metric].words,
         method=settings["corruption"],
-        clean=float(setup.measure(clean)),
-        corrupted=float(baseline.mean()),
+        clean=clean,
+        corrupted=corrupted,
         stderr=error,
         n=samples,
         per_fact=effects_by_sample if samples > 1 else None,
         prompts=(setup.prompt,),
         corruption=settings["corruption"],
+        normalised=setup.normalise,
         base_fingerprint=model.fingerprint,
         provenance=provenance(model, **settings),
     )
@@ -297,6 +305,7 @@ def _over_facts(maps: list[EffectMap]) -> EffectMap:
         per_fact=values,
         prompts=tuple(m.prompts[0] for m in maps),
         corruption=first.corruption,
+        normalised=first.normalised,
         base_fingerprint=first.base_fingerprint,
         provenance=first.provenance | {"facts": [m.prompts[0].fact_id for m in maps]},
     )

@@ -16,6 +16,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.metric import METRICS, Metric, check_metric
 from workbench.types import Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import Corruption
+from workbench.types.metric_words import hardly_differ
 
 PARTNERS_ASKED = 8
 
@@ -25,6 +26,7 @@ class SharedKeywords(TypedDict, total=False):
 
     corruption: Corruption
     metric: Metric
+    normalise: bool
     form: Form | None
     token: Literal["answer", "target"]
     partner: Fact | None
@@ -49,17 +51,20 @@ class SetupOptions:
     seed: int
     partner: Fact | None
     pool: FactSet
+    normalise: bool = False
     positions: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.corruption not in get_args(Corruption):
             raise ValueError(f"corruption must be one of {get_args(Corruption)}, got {self.corruption!r}.")
+        if not isinstance(self.normalise, bool):
+            raise ValueError(f"normalise must be True or False, got {self.normalise!r}.")
         check_metric(self.metric)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a result's provenance keeps of them."""
-        names = ("corruption", "metric", "form", "token", "samples", "noise", "seed")
+        names = ("corruption", "metric", "normalise", "form", "token", "samples", "noise", "seed")
         return {name: getattr(self, name) for name in names}
 
 
@@ -73,6 +78,7 @@ class Setup:
         clean: Residual stream of the whole text entering layer 0, [1, tokens, d_model].
         corrupted: The same with the corruption, of the tokens from ``start`` on, [samples, tokens from start, d_model].
         metric: What is measured at the last position.
+        normalise: Whether effects are divided by what the corruption takes away.
     """
 
     prompt: TracedPrompt
@@ -80,10 +86,28 @@ class Setup:
     clean: Tensor
     corrupted: Tensor
     metric: Metric
+    normalise: bool = False
 
     def measure(self, logits: Tensor) -> Tensor:
         """The metric of each row of last-position logits [rows, d_vocab]."""
         return METRICS[self.metric].measure(logits.float(), self.prompt)
+
+    def divisor(self, clean: float, corrupted: float) -> float:
+        """What effects are divided by: the metric's clean minus its corrupted value, or 1 where they stay in its units.
+
+        Raises:
+            ValueError: The two hardly differ, so that shares of their difference would say nothing.
+        """
+        if not self.normalise:
+            return 1.0
+        if hardly_differ(clean, corrupted):
+            what = "noise" if self.prompt.partner is None else f"swap for {self.prompt.partner!r}"
+            raise ValueError(
+                f"Fact {self.prompt.fact_id!r}: the corruption ({what}) hardly changes the "
+                f"{METRICS[self.metric].words.title}, from {clean:.4g} (clean) to {corrupted:.4g} (corrupted), so "
+                "there is nothing to recover. Use normalise=False, another corruption, partner or fact."
+            )
+        return clean - corrupted
 
 
 def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: FactSet) -> TracedPrompt:
@@ -113,6 +137,15 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
     )
 
 
+def with_swap(
+    model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact | None, pool: FactSet
+) -> TracedPrompt:
+    """The prompt with a subject swapped in: that of the partner, by default one of the pool (``choose_partner``)."""
+    if partner is None:
+        return choose_partner(model, fact, prompt, pool)
+    return swapped(model.base, fact, prompt, partner)
+
+
 def set_up(model: LoadedModel, engine: Resumable, fact: Fact, options: SetupOptions) -> Setup:
     """Build the clean and the corrupted input of a fact."""
     prompt = traced_prompt(model, fact, form=options.form, token=options.token)
@@ -125,14 +158,11 @@ def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPr
     """The subject replaced by another of as many tokens, from where the two texts first differ."""
     if options.positions is not None:
         raise ValueError("positions= chooses where noise goes; a swap always replaces the subject.")
-    if options.partner is None:
-        new = choose_partner(model, fact, prompt, options.pool)
-    else:
-        new = swapped(model.base, fact, prompt, options.partner)
+    new = with_swap(model, fact, prompt, options.partner, options.pool)
     ids = torch.tensor([prompt.token_ids, new.token_ids])
     start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
     clean, corrupted = engine.embed(ids).split(1)
-    return Setup(_with_partner(prompt, new), start, clean, corrupted[:, start:], options.metric)
+    return Setup(against_partner(prompt, new), start, clean, corrupted[:, start:], options.metric, options.normalise)
 
 
 def _noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
@@ -150,7 +180,7 @@ def _noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options
     draw = torch.randn(samples, len(where), clean.shape[-1], generator=generator) * sigma
     corrupted = clean[:, start:].repeat(samples, 1, 1)
     corrupted[:, [w - start for w in where]] += draw.to(clean)
-    return Setup(prompt, start, clean, corrupted, options.metric)
+    return Setup(prompt, start, clean, corrupted, options.metric, options.normalise)
 
 
 def _embedding_deviation(base: LoadedModel) -> float:
@@ -159,7 +189,8 @@ def _embedding_deviation(base: LoadedModel) -> float:
     return base.cache.deviations.get_or_compute("token embeddings", lambda: weight.float().std().item())
 
 
-def _with_partner(prompt: TracedPrompt, new: TracedPrompt) -> TracedPrompt:
+def against_partner(prompt: TracedPrompt, new: TracedPrompt) -> TracedPrompt:
+    """The prompt, compared with the answer of the partner of a swapped one."""
     return replace(
         prompt,
         other_id=new.other_id,

@@ -51,11 +51,11 @@ def head_outputs(model: LoadedModel, prompt: TracedPrompt, layer: int) -> tuple[
 
 
 def direct_effects(
-    model: LoadedModel, prompt: TracedPrompt, unit: Literal["head", "mlp", "neuron"]
+    model: LoadedModel, prompt: TracedPrompt, unit: Literal["head", "mlp", "neuron", "attn"]
 ) -> tuple[Tensor, float]:
     """Direct effects at the last position [layer, ...] in logits, and the whole logit difference."""
     bridge, shape = model.bridge, model.shape
-    hook = {"head": "attn.hook_z", "mlp": "hook_mlp_out", "neuron": "mlp.hook_post"}[unit]
+    hook = {"head": "attn.hook_z", "mlp": "hook_mlp_out", "neuron": "mlp.hook_post", "attn": "hook_attn_out"}[unit]
     names = {f"blocks.{layer}.{hook}" for layer in range(shape.n_layers)} | {"ln_final.hook_scale"}
     with torch.no_grad():
         ids = torch.tensor([prompt.token_ids], device=model.device)
@@ -64,7 +64,7 @@ def direct_effects(
         rows = []
         for layer in range(shape.n_layers):
             state = cache[f"blocks.{layer}.{hook}"][0, -1].float()
-            if unit == "mlp":
+            if unit in ("mlp", "attn"):
                 rows.append(state @ direction)
             elif unit == "head":
                 weights = bridge.blocks[layer].attn.W_O.detach().float()

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from workbench.types import TracedPrompt
-from workbench.types.effect import LOGIT_DIFF, PROBABILITY, MetricWords
+from workbench.types.metric_words import LOGIT_DIFF, PROBABILITY, MetricWords
 
 Metric = Literal["probability", "logit_diff"]
 

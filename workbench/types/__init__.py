@@ -1,13 +1,15 @@
 """Frozen result types: no files, no models. Everything else in the package imports from here."""
 
+from workbench.types.ablation import Ablation, AblationKind
 from workbench.types.arms import ArmRow, ArmTable
 from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
-from workbench.types.effect import Ablation, EffectMap, Form, TracedPrompt, Unit
+from workbench.types.effect import EffectMap, Form, TracedPrompt, Unit
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
+from workbench.types.next_tokens import NextToken, NextTokens
 from workbench.types.probe import Curve, CurveWords, ProbeGroup, ProbeReport, ProbeRow, ProbeWords, Recovered
 from workbench.types.recipe import STAGES, BaseRecipe, Objective, StageName, TrainedRecipe
 from workbench.types.report import (
@@ -42,6 +44,7 @@ __all__ = [
     "SITES",
     "STAGES",
     "Ablation",
+    "AblationKind",
     "AnswerClass",
     "AnswerName",
     "AnswerRow",
@@ -76,6 +79,8 @@ __all__ = [
     "Kind",
     "Lens",
     "ModelShape",
+    "NextToken",
+    "NextTokens",
     "ProbeGroup",
     "ProbeReport",
     "ProbeRow",

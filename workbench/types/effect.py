@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import Tensor
 
+from workbench.types.metric_words import KNOWN_WORDS, RECOVERY, MetricWords
 from workbench.types.plain import is_whole
 from workbench.types.selection import Component, Selection
 
@@ -32,36 +33,6 @@ _TITLES: dict[str, str] = {
     "head": "attention heads",
     "neuron": "MLP neurons",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricWords:
-    """What figures and panels call a metric.
-
-    Args:
-        name: By which it is asked for.
-        title: In a sentence.
-        unit: Of its values.
-        comparison: What exactly was measured on one text, where ``{answer}`` and ``{other}`` stand for its two tokens;
-            empty where the title says it.
-    """
-
-    name: str
-    title: str
-    unit: str
-    comparison: str = ""
-
-    @property
-    def scale(self) -> str:
-        """For a colour bar or an axis of effects."""
-        return f"effect on {self.title}" + (f" ({self.unit})" if self.unit != self.title else "")
-
-
-PROBABILITY = MetricWords(name="probability", title="probability", unit="probability")
-LOGIT_DIFF = MetricWords(
-    name="logit_diff", title="logit difference", unit="logits", comparison="logit of {answer} minus {other}"
-)
-_KNOWN = {words.name: words for words in (PROBABILITY, LOGIT_DIFF)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,40 +74,13 @@ class TracedPrompt:
         return len(self.token_ids) - 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ablation:
-    """A metric, measured with some components and without them.
-
-    Args:
-        selection: What was set to zero.
-        metric: ``"probability"`` or ``"logit_diff"``.
-        clean, ablated: The metric without and with the ablation.
-        prompt: The text.
-
-    Example:
-        >>> ablation = wb.ablate(model, fact, "L0MLP")
-        >>> print(f"{ablation.metric} {ablation.clean:.1f}, without {ablation.selection}: {ablation.ablated:.1f}")
-        logit_diff 14.0, without L0MLP: 0.7
-    """
-
-    selection: Selection
-    metric: str
-    clean: float
-    ablated: float
-    prompt: TracedPrompt
-
-    @property
-    def effect(self) -> float:
-        """What the ablation takes away: clean minus ablated."""
-        return self.clean - self.ablated
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EffectMap:
     """A map gives an effect for each place of a model, with everything needed to read it. It lies on the CPU.
 
     Args:
-        values: Effects in units of ``metric``; shape by ``axes``, for example [layer, position] or [layer, head].
+        values: Effects in units of ``metric``, or recovery where they are ``normalised``; shape by ``axes``, for
+            example [layer, position] or [layer, head].
         axes: Names of the axes.
         labels: For each axis, one label per index (``"L0"``, a token, ``"H3"``).
         unit: What a cell stands for.
@@ -144,13 +88,16 @@ class EffectMap:
         words: What figures call the metric; None for one of these two, or for its name.
         method: ``"noise"``, ``"swap"`` (restoration traces), ``"attribution"``, ``"patching"``, ``"dla"``; with
             ``" - controls"`` appended when the mean over control facts was subtracted.
-        clean, corrupted: The metric without and with the corruption (``corrupted`` is None where none was used).
+        clean, corrupted: The metric without and with the corruption, in its own units (``corrupted`` is None where none
+            was used).
         stderr: Standard error over samples or facts, same shape, or None when n is 1.
         n: How many noise samples or facts the values are a mean of.
         per_fact: Values of each fact or sample, [n, ...], when kept.
         prompts: The traced texts.
         corruption: ``"noise"`` or ``"swap"``; None where nothing was corrupted, or the map does not say.
         base_fingerprint: Of the model that was traced (of an edited model: its base with the edit), or None.
+        normalised: Whether effects are divided by clean minus corrupted of their own fact: recovery, 0 as corrupted
+            and 1 as clean.
         provenance: Model name, versions, settings and time. Nothing is decided by it.
 
     Example:
@@ -176,8 +123,11 @@ class EffectMap:
     words: MetricWords | None = None
     corruption: Corruption | None = None
     base_fingerprint: str | None = None
+    normalised: bool = False
 
     def __post_init__(self) -> None:
+        if self.normalised and self.corrupted is None:
+            raise ValueError("A normalised map needs corrupted=: recovery is a share of clean minus corrupted.")
         if self.values.ndim != len(self.axes):
             raise ValueError(f"values of shape {tuple(self.values.shape)} do not fit the axes {self.axes}.")
         for size, axis in zip(self.values.shape, self.axes, strict=True):
@@ -191,7 +141,8 @@ class EffectMap:
     def __repr__(self) -> str:
         size = " x ".join(f"{n} {axis}s" for n, axis in zip(self.values.shape, self.axes, strict=True))
         return (
-            f"EffectMap({_TITLES[self.unit]}, {self.method}, {size}, {self.metric}, "
+            f"EffectMap({_TITLES[self.unit]}, {self.method}, {size}, "
+            f"{'recovery of ' if self.normalised else ''}{self.metric}, "
             f"clean {self.clean:.3f}"
             + (f", corrupted {self.corrupted:.3f}" if self.corrupted is not None else "")
             + f", largest {self.values.max().item():.3f})"
@@ -199,9 +150,14 @@ class EffectMap:
 
     @property
     def metric_words(self) -> MetricWords:
-        """What figures call the metric."""
-        known = _KNOWN.get(self.metric) or MetricWords(name=self.metric, title=self.metric, unit=self.metric)
+        """What figures call the metric, that is ``clean`` and ``corrupted``."""
+        known = KNOWN_WORDS.get(self.metric) or MetricWords(name=self.metric, title=self.metric, unit=self.metric)
         return self.words or known
+
+    @property
+    def value_words(self) -> MetricWords:
+        """What figures call the values: the metric's words, or those of recovery."""
+        return RECOVERY if self.normalised else self.metric_words
 
     @property
     def title(self) -> str:
@@ -269,7 +225,7 @@ class EffectMap:
         """Select the components of all cells of at least this effect, largest first; maybe none.
 
         Args:
-            threshold: In units of the metric.
+            threshold: In units of the values.
             by, layers: As in ``top``.
 
         Raises:
@@ -280,7 +236,9 @@ class EffectMap:
             Selection('L0H4 L1H3')
         """
         if not math.isfinite(threshold):
-            raise ValueError(f"threshold must be a finite number in units of {self.metric}, got {threshold!r}.")
+            raise ValueError(
+                f"threshold must be a finite number in units of {self.value_words.name}, got {threshold!r}."
+            )
         scores, axes = self._scores(by, layers)
         flat = scores.flatten()
         order = flat.argsort(descending=True, stable=True)
@@ -312,7 +270,8 @@ class EffectMap:
         return Selection(picked)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row per cell: an index and a label column per axis, ``effect``, ``stderr`` (NaN if not known), ``n``."""
+        """One row per cell: an index and a label column per axis, ``effect`` (``recovery`` of a normalised map),
+        ``stderr`` (NaN if not known), ``n``."""
         import numpy as np
         import pandas as pd
 
@@ -322,7 +281,7 @@ class EffectMap:
             data[axis] = index
             if axis == "position":
                 data["token"] = [self.labels[axis][i] for i in index]
-        data["effect"] = self.values.flatten().numpy()
+        data["recovery" if self.normalised else "effect"] = self.values.flatten().numpy()
         data["stderr"] = self.stderr.flatten().numpy() if self.stderr is not None else float("nan")
         data["n"] = self.n
         return pd.DataFrame(data)

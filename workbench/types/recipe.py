@@ -44,6 +44,8 @@ class BaseRecipe:
     """What moves where nothing is selected, in words for a menu."""
     selects: ClassVar[bool] = False
     """Whether the method then selects components."""
+    trains: ClassVar[str] = "weights"
+    """What kind of numbers the method moves, in words."""
 
     name: str = ""
     seed: int = 0

@@ -110,7 +110,9 @@ def _open_editor(editor: EditPanel, opened: Opened) -> None:
     session = opened.session
     editor.fact = session.fact
     code = opened.edit_code or None
-    editor.show(session.edit, session.report, control_report=session.control_report, edit_code=code)
+    seconds = None if opened.run is None else opened.run.seconds
+    beside = session.control_report
+    editor.show(session.edit, session.report, control_report=beside, edit_code=code, elapsed=seconds)
 
 
 def _editor_lines(editor: EditPanel, script: Script) -> str:

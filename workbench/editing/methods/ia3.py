@@ -89,8 +89,9 @@ class IA3(TrainedRecipe):
     """
 
     method: ClassVar[str] = "ia3"
-    without_selection: ClassVar[str] = "Default selector: neurons by gain for damage"
+    without_selection: ClassVar[str] = "Default selector: neurons by contrast"
     selects: ClassVar[bool] = True
+    trains: ClassVar[str] = "gates"
 
     name: str = "unlearn-then-learn"
     average: int = 12

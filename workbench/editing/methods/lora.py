@@ -52,6 +52,7 @@ class LoRA(TrainedRecipe):
 
     method: ClassVar[str] = "lora"
     without_selection: ClassVar[str] = "All linear modules of all layers"
+    trains: ClassVar[str] = "low-rank updates"
 
     name: str = "lora"
     rank: int = 1

@@ -8,10 +8,19 @@ import traitlets
 from ipywidgets import HTML, GridBox, VBox
 
 from workbench.comparing.maps import MapComparison
+from workbench.plots.style import short_number, visible
+from workbench.widgets.compare.wanted import Compared, Wanted
+from workbench.widgets.compare.words import at_words, strength_words
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.picker.maps import left_out
 from workbench.widgets.shared import markup
 
+SITE_WORDS = {
+    "resid": "Trace of the residual stream",
+    "mlp": "Trace of MLPs",
+    "attn": "Trace of attention",
+    "head": "Attention heads",
+}
 _COLUMNS = "repeat(auto-fit, minmax(min(100%, 280px), 1fr))"  # all of one width, also where the third wraps
 
 
@@ -47,7 +56,7 @@ class BeforeAfterMaps(VBox):
                 cols=before.labels[axis][first:],
                 title=name,
                 col_title="Head" if axis == "head" else "Token",
-                unit=before.metric,
+                unit=before.value_words.unit,
                 selectable=False,
                 groups=groups if axis == "head" else (),
                 marked=[i - first for i in before.subject],
@@ -62,11 +71,42 @@ class BeforeAfterMaps(VBox):
         self._note.value = markup.block(markup.text(_words(result, first)))
 
 
+def maps_title(shown: Compared | None, wanted: Wanted) -> str:
+    """Which edited model the maps are of and how they are measured, as markup.
+
+    Args:
+        shown: The maps in sight, if there are any.
+        wanted: What the menus and the slider say.
+    """
+    at = shown.wanted if shown else wanted
+    lines = [f"{SITE_WORDS[at.site]}; {at.measure.words}."]
+    if shown and shown.note:
+        lines.append(f"Note: {shown.note}")
+    if shown is None:
+        lines.append("Not compared yet with these choices: Compare computes their maps.")
+    if at.strength != wanted.strength:
+        lines.append(f"The slider is at {strength_words(wanted.strength)}: Compare computes the maps there.")
+    return markup.title(f"Before and after: {at_words(at.stage, at.strength)}", " ".join(lines))
+
+
+def step_words(seconds: float, done: int, total: int) -> markup.Progress:
+    """How far two maps are.
+
+    Args:
+        seconds: Since the start.
+        done, total: In layers of maps.
+    """
+    which = "before" if 2 * done < total else "after"
+    rest = f", about {seconds / done * (total - done):.0f} s left" if done else ""
+    return markup.Progress(f"Map {which} the edit: {seconds:.0f} s{rest}", done, total)
+
+
 def _words(result: MapComparison, first: int) -> str:
     before, prompt = result.before, result.before.prompts[0]
     partner = f", swapped with {prompt.partner}" if prompt.partner else ""
     hidden = f" The {first} tokens before the subject have no effect and are not shown." if first else ""
     return (
-        f"{before.title}, {prompt.form} form{partner}, token {prompt.answer_token!r}. {before.metric} clean: "
-        f"{before.clean:.3f} before, {result.after.clean:.3f} after. One colour scale for all three.{hidden}"
+        f"{before.title}, {prompt.form} form{partner}, token {visible(prompt.answer_token)}. "
+        f"{before.metric_words.title} of the clean run: {short_number(before.clean)} before, "
+        f"{short_number(result.after.clean)} after. One colour scale for all three.{hidden}"
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet
+from workbench.widgets.compare.asking import Answered, asked_code
 from workbench.widgets.shared.code import (
     fact_code,
     facts_code,
@@ -23,23 +23,17 @@ def compare_code(
     model: LoadedModel,
     edit: Edit,
     fact: Fact,
+    shown: str,
     *,
     edit_lines: str | None,
     pool: FactSet | None,
-    options: Mapping[str, Any],
-    strength: float,
-    question: str | None,
-    with_maps: bool,
 ) -> str:
-    """The maps, the probabilities at one strength and the answers to one question.
+    """The whole script for a fresh kernel.
 
     Args:
         model, edit, fact, pool: As in ``CompareView``.
+        shown: Its last part, see ``shown_code``.
         edit_lines: Lines that make ``edit``; None for the rewrite that made it.
-        options: Of ``compare_maps``; with the stage.
-        strength: Of the edit.
-        question: The last one that was answered, or None.
-        with_maps: Whether maps were computed.
     """
     if edit_lines is None:
         chosen = edit.selection if edit.selector == "given" else len(edit.selection) or None
@@ -48,9 +42,6 @@ def compare_code(
             f"recipe = {recipe_code(edit.recipe)}\n"
             f"edit = wb.rewrite(model, fact, selection, recipe=recipe{pool_argument(pool)})\n"
         )
-    shown = shown_code(
-        edit, fact, pool=pool, options=options, strength=strength, question=question, with_maps=with_maps
-    )
     looked_up = not _is_the_edits(fact, edit) and is_bundled(fact)
     load = "facts = wb.load_facts()\n" if looked_up and not needs_facts(edit.facts, pool) else ""
     return f"{start_code(model)}{load}{facts_code(edit.facts, pool)}{edit_lines.rstrip()}\n\n{shown}"
@@ -61,28 +52,29 @@ def shown_code(
     fact: Fact,
     *,
     pool: FactSet | None,
-    options: Mapping[str, Any],
+    stage: str,
     strength: float,
-    question: str | None,
-    with_maps: bool,
+    maps: str,
+    answers: Sequence[Answered],
 ) -> str:
-    """The part of ``compare_code`` that uses ``model``, ``edit`` and ``facts`` (and ``pool``, where one was given)."""
-    stage = options["stage"]
-    settings = ", ".join(f"{name}={value!r}" for name, value in options.items())
-    maps = f"maps = wb.compare_maps(model, edit, traced, {settings}{pool_argument(pool)})\n" * with_maps
-    lines = (
-        f"traced = {'fact' if _is_the_edits(fact, edit) else fact_code(fact)}\n{maps}"
+    """The part that uses ``model``, ``edit`` and ``facts`` (and ``pool``, where one was given): the maps, the
+    probabilities at one strength, and the answers.
+
+    Args:
+        edit, fact, pool: As in ``CompareView``.
+        stage, strength: Of the probabilities.
+        maps: Keywords of ``compare_maps``; empty where no maps are shown.
+        answers: The questions that were answered.
+    """
+    compared = f"maps = wb.compare_maps(model, edit, traced, {maps}{pool_argument(pool)})\n" if maps else ""
+    return (
+        f"traced = {'fact' if _is_the_edits(fact, edit) else fact_code(fact)}\n{compared}"
         f"with wb.applied(model, edit, {stage!r}, strength={strength!r}) as edited:\n"
         '    probabilities = wb.answer_probabilities(edited, traced)["before"]\n'
+        f"with wb.applied(model, edit, {stage!r}, strength=0.0) as unchanged:\n"
+        '    base_probabilities = wb.answer_probabilities(unchanged, traced)["before"]\n'
+        f"{asked_code(answers)}"
     )
-    if question is not None:
-        lines += f'question = {question!r}\nanswers = {{"base": wb.ask(model, question)}}\n'
-        for name in edit.stage_names:
-            lines += (
-                f"with wb.applied(model, edit, {name!r}) as edited:\n"
-                f"    answers[{'after ' + name!r}] = wb.ask(edited, question)\n"
-            )
-    return lines
 
 
 def _is_the_edits(fact: Fact, edit: Edit) -> bool:

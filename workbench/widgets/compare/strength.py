@@ -1,4 +1,4 @@
-"""StrengthBars: a slider for the strength of an edit, and the probability of each answer at that strength."""
+"""StrengthBars: a slider for the strength of an edit, and the probability of each answer there and before."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from workbench.editing.applied import Dial
 from workbench.evaluation.evaluate import answer_probabilities
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact
+from workbench.widgets.compare.bars import answer_bars
 from workbench.widgets.compare.slider import Slider
-from workbench.widgets.shared import charts
+from workbench.widgets.compare.words import after_words, at_words
 
 
 class StrengthBars:
@@ -25,21 +26,30 @@ class StrengthBars:
     def __init__(self, model: LoadedModel, on_slide: Callable[[], object]) -> None:
         self.slider, self.bars = Slider("Strength"), HTML()
         self.probabilities: dict[str, float] = {}
+        """Of the answers at the slider's strength."""
+        self.base: dict[str, float] = {}
+        """Of the same answers before the edit."""
         self._model = model
         self._dials: dict[str, Dial] = {}
+        self._before: dict[Fact, dict[str, float]] = {}
         self.slider.observe(lambda _: on_slide(), names="value")
 
     def clear(self) -> None:
         """Forget the edited models, since another edit follows."""
-        self._dials = {}
+        self._dials, self._before = {}, {}
 
     def show(self, edit: Edit, fact: Fact, stage: str) -> None:
         """Show a fact's answers after a stage at the slider's strength. What it raises leaves no bars behind."""
-        self.probabilities, strength = {}, self.slider.value
+        self.probabilities, self.base, strength = {}, {}, self.slider.value
         try:
             if stage not in self._dials:
                 self._dials[stage] = Dial(self._model, edit, stage)
-            self.probabilities = dict(answer_probabilities(self._dials[stage].at(strength), fact)["before"])
+            dial = self._dials[stage]
+            if fact not in self._before:  # strength 0 is the base to the bit, and knows which refusal the edit teaches
+                self._before[fact] = dict(answer_probabilities(dial.at(0.0), fact)["before"])
+            self.base = self._before[fact]
+            self.probabilities = dict(answer_probabilities(dial.at(strength), fact)["before"])
         finally:
-            heading = f"P(answer) after {stage} at strength {strength:.2f}"
-            self.bars.value = charts.bars(self.probabilities, heading) if self.probabilities else ""
+            heading, name = f"P(answer) after {at_words(stage, strength)}", after_words(stage, strength)
+            shown = self.probabilities
+            self.bars.value = answer_bars(self.base, shown, heading, name) if shown else ""

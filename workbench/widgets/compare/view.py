@@ -1,45 +1,37 @@
-"""CompareView: maps before and after an edit and their difference, answer probabilities by strength, and free prompts.
+"""CompareView: answers and maps before and after an edit, at one stage and one strength.
 
-The maps and the answers to a prompt are computed in the background (``compare_maps``, ``ask``). The slider is one call
-of ``answer_probabilities`` a step; the front end sends the newest value once the last one is answered.
+The slider is one call of ``answer_probabilities`` a step; the front end sends the newest value once the last one is
+answered. Answers to a prompt (``ask``) and the maps (``compare_maps``) are computed in the background; the maps without
+a press, once the view is looked at.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
-from typing import Any, get_args
+from typing import Any
 
-from ipywidgets import HBox
+from ipywidgets import HTML
 
-from workbench.comparing.maps import MapComparison, compare_maps
+from workbench.comparing.maps import MapComparison
 from workbench.editing.applied import check_base
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, EffectMap, Fact, FactSet
-from workbench.types.effect import Corruption
-from workbench.widgets.compare.ask_all import AskAll
-from workbench.widgets.compare.before_after import BeforeAfterMaps
+from workbench.types import Edit, Fact, FactSet, Form
+from workbench.widgets.compare.asking import Answered, Asking
+from workbench.widgets.compare.before_after import SITE_WORDS, BeforeAfterMaps, maps_title, step_words
 from workbench.widgets.compare.code import compare_code, shown_code
+from workbench.widgets.compare.comparisons import Comparisons
+from workbench.widgets.compare.menus import MapMenus
 from workbench.widgets.compare.strength import StrengthBars
+from workbench.widgets.compare.wanted import Compared, Wanted
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.picker.maps import head_groups
-from workbench.widgets.shared import markup
+from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.controls import Dropdown
 from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.measure import Measure
 from workbench.widgets.shared.run_panel import RunPanel, RunWords
 from workbench.widgets.shared.text_card import text_card_png
-
-SITES = (
-    ("Trace: residual stream", "resid"),
-    ("Trace: MLPs", "mlp"),
-    ("Trace: attention", "attn"),
-    ("Attention heads", "head"),
-)
-_NOT_YET = "Not compared yet with these choices: Compare computes their maps."
-TOKENS = (("Old answer", "answer"), ("New answer", "target"))
-_WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
-_STYLE = {"description_width": "72px"}
 
 
 class CompareView(RunPanel[MapComparison]):
@@ -61,19 +53,17 @@ class CompareView(RunPanel[MapComparison]):
         >>> view
         CompareView(france-capital: Paris -> Rome, learn)
         >>> view.strength = 0.5
-        >>> print(view.code.splitlines()[-2])
+        >>> print(view.code.splitlines()[-4])
         with wb.applied(model, edit, 'learn', strength=0.5) as edited:
     """
 
     WORDS = RunWords(
         label="Compare",
         icon="columns",
-        tip="Compute both maps in the background",
-        cancel_tip="Stop after the map going on",
+        tip="Compute both maps in the background, at the stage and the strength above",
+        cancel_tip="Stop after the layer going on",
         refused="A comparison is running already; wait for it or cancel it.",
-        cancelling="Cancelling: it stops after the map that is going on.",
-        bold=False,
-        bar=False,
+        cancelling="Cancelling: it stops after the layer that is going on.",
     )
 
     def __init__(
@@ -91,23 +81,20 @@ class CompareView(RunPanel[MapComparison]):
         super().__init__()
         self._model, self._pool, self._edit_code = model, pool, edit_code
         self._edit = edit
-        self._result: MapComparison | None = None
-        self._before: dict[tuple[Any, ...], EffectMap] = {}
-        self._compared: dict[tuple[Any, ...], MapComparison] = {}  # of this edit, by fact, stage and options
-        self._loading = self._lacks_maps = False
+        self._shown: Compared | None = None
+        self._comparisons = Comparisons(model, pool)
+        self._places: dict[str, tuple[str, float]] = {}  # stage and strength by edit, to come back to
+        self._measure_callbacks: list[Callable[[Measure], object]] = []
+        self._loading = self._in_sight = self._again = self._given_up = False
+        self._stale = True  # the bars
 
-        self._site = Dropdown(description="Map", options=SITES, style=_STYLE)
-        self._stage = Dropdown(description="After", options=edit.stage_names, style=_STYLE, layout={"width": "190px"})
-        self._corruption = Dropdown(
-            description="Corruption", options=get_args(Corruption), style=_STYLE, layout={"width": "190px"}
-        )
-        self._token = Dropdown(description="Traced", options=TOKENS, style=_STYLE, layout={"width": "210px"})
-        self._maps, self._asker = BeforeAfterMaps(), AskAll()
-        self._strength = StrengthBars(model, lambda: self._show_probabilities())
-        menus = HBox([self._site, self._stage, self._corruption, self._token], layout=_WRAP)
-        self._lay_out_run([menus], [self._maps, self._strength.slider, self._strength.bars, self._asker])
-        for control in (self._site, self._corruption, self._token):
-            control.observe(lambda _: self._show_compared(), names="value")
+        self._stage = Dropdown(description="After", options=edit.stage_names)
+        self._asker, self._maps, self._title = Asking(lambda: (self.stage, self.strength)), BeforeAfterMaps(), HTML()
+        self._strength = StrengthBars(model, lambda: self._slid())
+        self._menus = MapMenus(self._maps_chosen, self._measure_chosen)
+        dial = layout.row(layout.fields(self._stage), self._strength.slider)
+        settings = [dial, self._strength.bars, self._asker, self._title, self._menus.widget]
+        self._lay_out_run(settings, [self._maps])
         self._stage.observe(lambda _: self._stage_chosen(), names="value")
         self._asker.on_answer(self._answered)
         self._load(edit, fact)
@@ -117,7 +104,7 @@ class CompareView(RunPanel[MapComparison]):
 
     @property
     def edit(self) -> Edit:
-        """The edit. Settable: empties the maps and answers."""
+        """The edit. Settable: shows what was computed of it before, if anything."""
         return self._edit
 
     @edit.setter
@@ -135,7 +122,7 @@ class CompareView(RunPanel[MapComparison]):
 
     @property
     def strength(self) -> float:
-        """How much of the edit is put on, 0 to 1. Settable."""
+        """How much of the edit is put on, 0 to 1: of the bars, of the next answers and of the next maps. Settable."""
         return self._strength.slider.value
 
     @strength.setter
@@ -154,26 +141,68 @@ class CompareView(RunPanel[MapComparison]):
     @property
     def site(self) -> str:
         """Which map: ``"resid"``, ``"mlp"``, ``"attn"`` or ``"head"``. Settable."""
-        return str(self._site.value)
+        return str(self._menus.site.value)
 
     @site.setter
     def site(self, site: str) -> None:
-        self._site.value = site
+        self._menus.site.value = site
 
     @property
-    def asking(self) -> Job[dict[str, str]] | None:
-        """The last question's job; its result holds the answers by model."""
+    def measure(self) -> Measure:
+        """The metric and the corruption of the maps. Settable; the maps follow when the view is next looked at."""
+        return self._menus.measure
+
+    @measure.setter
+    def measure(self, measure: Measure) -> None:
+        self._menus.measure = measure
+        self._set_apart()
+
+    @property
+    def partner(self) -> Fact | None:
+        """The fact whose subject is swapped in; None for one of the pool. Settable, as ``measure``."""
+        return self._menus.partner
+
+    @partner.setter
+    def partner(self, partner: Fact | None) -> None:
+        self._menus.partner = partner
+        self._set_apart()
+
+    @property
+    def form(self) -> Form | None:
+        """``"chat"``, ``"cloze"``, or None for the first that holds the answer. Settable, as ``measure``."""
+        return self._menus.form
+
+    @form.setter
+    def form(self, form: Form | None) -> None:
+        self._menus.form = form
+        self._set_apart()
+
+    @property
+    def asking(self) -> Job[Answered] | None:
+        """The last question's job; its result holds both answers, with the stage and the strength."""
         return self._asker.job
 
     @property
+    def answers(self) -> tuple[Answered, ...]:
+        """What was answered about this edit, the oldest first."""
+        return self._asker.answers
+
+    @property
     def result(self) -> MapComparison | None:
-        """The maps shown."""
-        return self._result
+        """The maps shown; they say at which strength they are."""
+        return self._shown.result if self._shown is not None else None
 
     @property
     def probabilities(self) -> dict[str, float]:
-        """The probabilities shown, by answer."""
+        """The probabilities of the answers after the stage, at the slider's strength."""
+        self._show_stale()
         return dict(self._strength.probabilities)
+
+    @property
+    def base_probabilities(self) -> dict[str, float]:
+        """Those of the same answers before the edit."""
+        self._show_stale()
+        return dict(self._strength.base)
 
     @property
     def grids(self) -> tuple[HeatGrid, ...]:
@@ -184,15 +213,22 @@ class CompareView(RunPanel[MapComparison]):
     def code(self) -> str:
         """Python that repeats what is shown."""
         given: Any = {"edit_lines": self._edit_code, "pool": self._pool}
-        return compare_code(self._model, self._edit, self._fact, **given, **self._shown_now())
+        return compare_code(self._model, self._edit, self._fact, self.shown_code, **given)
 
     @property
     def shown_code(self) -> str:
         """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
-        return shown_code(self._edit, self._fact, pool=self._pool, **self._shown_now())
+        maps = self._shown.arguments if self._shown is not None else ""
+        at: Any = {"pool": self._pool, "stage": self.stage, "strength": self.strength}
+        return shown_code(self._edit, self._fact, maps=maps, answers=self.answers, **at)
+
+    def on_measure(self, callback: Callable[[Measure], object]) -> None:
+        """Call ``callback(measure)`` when another measure was chosen in the view's own menus."""
+        self._measure_callbacks.append(callback)
 
     def show(self, edit: Edit, *, fact: Fact | None = None, edit_code: str | None = None) -> None:
-        """Show another edit of the same base; ``edit_code`` as in the constructor.
+        """Show another edit of the same base, as it was left: stage, strength, maps and answers; ``edit_code`` as in
+        the constructor. Bars and maps that are not there yet are computed when it is looked at (``shown``).
 
         Raises:
             ValueError: It was fitted on another base. Nothing has changed then.
@@ -201,120 +237,161 @@ class CompareView(RunPanel[MapComparison]):
         self._edit_code = edit_code
         self._load(edit, fact)
 
+    def shown(self) -> None:
+        """Say that the view has come into sight: what is missing is computed, the maps in the background."""
+        self._in_sight = True
+        self._show_stale()
+        self._compare_unasked()
+
     def compare(self) -> Job[MapComparison]:
         """Compute the chosen map before and after, in the background. While one is going, this only says so. A finished
         one is not computed again: it is shown as soon as the menus come back to it."""
         return self.run()
 
-    def ask(self, question: str | None = None) -> Job[dict[str, str]] | None:
-        """Ask the base and each stage at full strength, in the background; None for the question in the box."""
+    def ask(self, question: str | None = None) -> Job[Answered] | None:
+        """Ask the base and the edited model at the stage and the strength of now, in the background; None for the
+        question in the box."""
         return self._asker.ask(question)
 
+    def cancel(self) -> None:
+        """Ask the comparison to stop where it next looks. No effect when none is going on."""
+        self._again = False
+        super().cancel()
+
+    # The maps' job
+
     def _order(self) -> Callable[[threading.Event], MapComparison]:
-        edit, key, key_before = self._edit, self._key(), (self._fact, self._site.value, *self._measured().values())
-        before, compared = self._before.get(key_before), self._compared.get(key)
-        order = partial(compare_maps, self._model, edit, self._fact, **self._options(), pool=self._pool, progress=False)
-        self._lacks_maps = False
-        self._say("Computing: the notebook stays usable.")
+        wanted = self._wanted()
+        order = self._comparisons.order(self._edit, wanted, self._lock, self._step)
+        self._given_up = False
+        self._say(f"{SITE_WORDS[wanted.site]}: before the edit.")
+        return lambda cancel: order(cancel).result
 
-        def work(cancel: threading.Event) -> MapComparison:
-            result = compared or order(before=before, cancel=cancel)
-            with self._lock:
-                self._before[key_before] = result.before
-                if self._edit is edit:  # else another edit is shown by now
-                    self._compared[key] = result
-            return result
-
-        return work
+    def _step(self, done: int, total: int) -> None:
+        if self._job is not None and self._going and self._due():
+            self._say(step_words(self._job.seconds, done, total))
 
     def _finished(self, job: Job[MapComparison]) -> None:
         if job.result is not None:
             self._show_compared()
+
+    def _ended(self, job: Job[MapComparison]) -> None:
+        super()._ended(job)
+        with self._lock:
+            if self._given_up:  # nobody asked for its end
+                self._tell()
+                self._say_plainly("")
+            if self._again:
+                self._again = False
+                self._compare_unasked()
+
+    def _give_up(self) -> None:
+        """Cancel what is going on, since something else is looked at; it may be begun again."""
+        if self._busy and self._job is not None:
+            self._given_up = True
+            self._job.cancel()
+            self._comparisons.give_up()
+
+    def _compare_unasked(self) -> None:
+        """Start what is wanted where it is neither there nor was begun, in the place of what is going on."""
+        with self._lock:
+            if not self._in_sight or not self._comparisons.untried(self._edit, self._wanted()):
+                return
+            self._give_up()
+            self._again = self._busy
+            if not self._busy:
+                self.run()
 
     # What it shows
 
     def _duration(self, seconds: float) -> str:
         return f"{seconds:.1f} s"
 
-    def _key(self) -> tuple[Any, ...]:
-        """What a comparison of this edit is of."""
-        return (self._fact, self._site.value, self._stage.value, *self._measured().values())
+    def _wanted(self) -> Wanted:
+        return self._menus.wanted(self._fact, self.stage, self.strength)
 
     def _show_compared(self) -> None:
-        """The maps of what the menus say, where they are computed; else none, so that maps, menus and code agree."""
+        """The maps of what the menus say, where they are computed; else none, so that maps, menus and code agree. Maps
+        of another strength than the slider's stay, and say so."""
         if self._loading:
             return
         with self._lock:
-            result = self._compared.get(self._key())
-            if result is not self._result:
-                self._result = result
-                self._maps.show(result, groups=head_groups(self._model))
-            if not self._busy:
-                missing = result is None and bool(self._compared)
-                if missing or self._lacks_maps:
-                    self._say_plainly(_NOT_YET if missing else "")
-                self._lacks_maps = missing
+            wanted = self._wanted()
+            found = self._comparisons.nearest(self._edit, wanted)
+            if found is not self._shown:
+                self._shown = found
+                self._maps.show(found.result if found else None, groups=head_groups(self._model))
+            self._title.value = maps_title(found, wanted)
             self._show_code()
 
-    def _stage_chosen(self) -> None:
+    def _maps_chosen(self) -> None:
         self._show_compared()
-        self._show_probabilities()
+        self._compare_unasked()
+
+    def _measure_chosen(self) -> None:
+        for callback in self._measure_callbacks:
+            callback(self.measure)
+
+    def _set_apart(self) -> None:
+        """Something was set from outside, when the view need not be in sight."""
+        self._in_sight = False
+        self._show_compared()
+
+    def _stage_chosen(self) -> None:
+        if not self._loading:
+            self._show_probabilities()
+            self._maps_chosen()
+
+    def _slid(self) -> None:
+        if not self._loading:
+            self._show_compared()
+            self._show_probabilities()
 
     def _answered(self, error: BaseException | None) -> None:
         with self._lock:
-            self._fail(error)
+            self._error = error  # said at the field
             self._show_code()
-
-    def _shown_now(self) -> dict[str, Any]:
-        return {
-            "options": self._options(),
-            "strength": self.strength,
-            "question": self._asker.asked,
-            "with_maps": self._result is not None,
-        }
-
-    def _options(self) -> dict[str, Any]:
-        """Of ``compare_maps``, as the menus say."""
-        return {"site": self._site.value, "stage": self._stage.value, **self._measured()}
-
-    def _measured(self) -> dict[str, Any]:
-        return {"corruption": self._corruption.value, "token": self._token.value}
 
     def _load(self, edit: Edit, fact: Fact | None) -> None:
         with self._lock:
             if edit is not self._edit:
-                self._compared = {}
+                self._places[self._edit.id] = self.stage, self.strength
             self._edit, self._fact = edit, edit.facts[0] if fact is None else fact
+            self._fail(None)
             self._say_plainly("")
-            self._lacks_maps = False
+            self._in_sight = self._again = False
             self._strength.clear()
             self._asker.show(self._model, edit, self._fact.question)
-            if self._job is not None:
-                self._job.cancel()
+            self._give_up()
+            stage, strength = self._places.get(edit.id, (edit.stage_names[-1], self.strength))
             self._loading = True
             try:
                 self._stage.options = edit.stage_names
-                self._stage.value = edit.stage_names[-1]
-                # A swap is one run where noise is ten, but it needs a fact of the same relation.
-                self._corruption.value = "swap" if self._fact.relation else "noise"
+                self._stage.value, self.strength = stage, strength
             finally:
                 self._loading = False
-            note = f"edit of {', '.join(f.id for f in edit.facts[:3])}; form, prefix and corruption are the base's own"
             words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
-            self._heading.value = markup.panel_title(f"Before and after: {words}", note)
+            self._heading.value = markup.panel_title(words, f"edit of {', '.join(f.id for f in edit.facts[:3])}")
+            self._stale = True
             self._show_compared()
+
+    def _show_stale(self) -> None:
+        if self._stale:
             self._show_probabilities()
 
     def _show_probabilities(self) -> None:
-        if self._loading:
-            return
         with self._lock:
+            self._stale = False
             self._fail(None)
             self._show_code()
             try:
                 self._strength.show(self._edit, self._fact, self.stage)
             except Exception as error:  # would vanish in the log console
                 self._fail(error)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        self.shown()  # displayed by itself
+        return super()._repr_mimebundle_(**kwargs)
 
     def _picture(self) -> bytes:
         if self.grids:

@@ -1,14 +1,12 @@
-"""Course: how a fit that is going on has gone so far, for its charts and its line of progress."""
+"""Course: how a fit that is going on has gone so far, for its chart and its phases."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from workbench.editing.methods.ia3 import harder
 from workbench.types import Fact, Step, TrainedRecipe
 from workbench.widgets.edit import views as edit_views
-from workbench.widgets.shared.markup import Progress
 
 AGAIN = "The first fit did not teach it: once more with more neurons, and longer."
 
@@ -18,27 +16,35 @@ class Course:
 
     Args:
         recipe: Of the fit.
-        facts: What is taught; the charts follow the first.
+        facts: What is taught; the chart follows the first.
     """
 
     def __init__(self, recipe: TrainedRecipe, facts: Sequence[Fact]) -> None:
         self.recipe = recipe
         self.steps: list[Step] = []
-        self._facts, self._again, self._began = facts, False, 0.0
+        self.again = False
+        """Whether the second fit has begun."""
+        self._facts = facts
 
-    def add(self, step: Step) -> None:
-        """Take up a step. A second beginning of the first stage is that of the second fit."""
-        if self.steps and step.step == 0 and step.stage == self.recipe.stages[0]:
-            self.steps, self._again, self.recipe = [], True, harder(self.recipe)
-        if not self.steps:
-            self._began = time.perf_counter()
+    def add(self, step: Step) -> bool:
+        """Take up a step.
+
+        Returns:
+            Whether it is the first of the second fit: a second beginning of the first stage.
+        """
+        second = bool(self.steps) and step.step == 0 and step.stage == self.recipe.stages[0]
+        if second:
+            self.steps, self.again, self.recipe = [], True, harder(self.recipe)
         self.steps.append(step)
+        return second
 
-    def charts(self) -> str:
-        """The steps as charts."""
-        return edit_views.fit_charts(self.steps, self.recipe, self._facts)
+    @property
+    def phase(self) -> tuple[str, int, int]:
+        """The stage that is going on, the steps it has made, and how many it makes at most."""
+        last = self.steps[-1]
+        of = self.recipe.stage_steps[self.recipe.stages.index(last.stage)]
+        return f"{last.stage} again" if self.again else last.stage, last.step, of
 
-    def progress(self) -> Progress:
-        """How far the fit is, and the time left at the speed so far."""
-        seconds = time.perf_counter() - self._began
-        return edit_views.fit_progress(self.steps, self.recipe, seconds, note=AGAIN if self._again else "")
+    def chart(self) -> str:
+        """The answers' probabilities so far."""
+        return edit_views.answer_chart(self.steps, self.recipe, self._facts)

@@ -11,20 +11,23 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ipywidgets import HTML, Checkbox
+from ipywidgets import VBox
 
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, EvalReport, Fact, FactSet, Selection, Step, TrainedRecipe
 from workbench.widgets.edit import views as edit_views
-from workbench.widgets.edit.course import Course
 from workbench.widgets.edit.job import fit_and_evaluate
-from workbench.widgets.edit.recipe_controls import RecipeControls
-from workbench.widgets.edit.train_choice import TrainChoice
+from workbench.widgets.edit.progress import RunProgress
+from workbench.widgets.edit.results import EditResults
+from workbench.widgets.edit.settings import EditSettings, title_of
+from workbench.widgets.edit.timeline import Phase, Speeds, probe_seconds
+from workbench.widgets.shared import layout
 from workbench.widgets.shared.code import EditLines, edit_lines, facts_code, start_code
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.markup import Message
 from workbench.widgets.shared.run_panel import RunPanel, RunWords
 from workbench.widgets.shared.text_card import text_card_png
+from workbench.widgets.shared.timing import duration
 
 
 class EditPanel(RunPanel[EvalReport]):
@@ -56,8 +59,9 @@ class EditPanel(RunPanel[EvalReport]):
         tip="Fit the edit, then evaluate it, in the background",
         cancel_tip="Stop at the next step",
         refused="An edit is running already; this click changed nothing. Wait for it, or cancel it first.",
-        cancelling="Cancelling: it stops at the next step.",
+        cancelling="Cancelling: it stops at the next step, or after the prompts at hand.",
     )
+    TICK_SECONDS = 1.0
 
     def __init__(
         self,
@@ -78,28 +82,23 @@ class EditPanel(RunPanel[EvalReport]):
         self._report: EvalReport | None = None
         self._control_report: EvalReport | None = None
         self._callbacks: list[Callable[[EditPanel], object]] = []
-        self._charts, self._results = HTML(), HTML()
-        self._train = TrainChoice(model, selection_source)
-        self._recipe = RecipeControls(recipe)
-        self._beside = Checkbox(
-            description="random control",
-            tooltip="The same recipe on as many random components too, for comparison: twice the time",
-            indent=False,
-        )
-        self._lay_out_run([self._train, self._recipe, self._beside], [self._charts, self._results])
+        self._leads: list[Callable[[EditPanel, str], object]] = []
+        self._settings_box = EditSettings(model, selection_source, recipe)
+        self._run_progress = RunProgress(Speeds(lambda: probe_seconds(model)))
+        self._results = EditResults(self._go)
+        left = VBox([self._settings_box, self._buttons()])
+        right = VBox([self._run_progress, self._alert, self._mark, self._results])
+        self._lay_out(self._heading, layout.columns(left, right, widths=("0 0 320px", "1 1 420px")), self._code)
         self._show_heading()
         self._show_code()
-        self._train.on_change(self._settings_changed)
-        self._recipe.on_change(lambda: self._train.show_default_of(self._recipe.chosen))
-        self._recipe.on_change(self._settings_changed)
-        self._train.show_default_of(self._recipe.chosen)
-        self._beside.observe(lambda _: self._settings_changed(), names="value")
+        self._settings_box.on_change(self._settings_changed)
+        self._recheck()
 
     # What it holds
 
     def __repr__(self) -> str:
         state = self._job.state if self._job is not None else "not run"
-        return f"EditPanel({', '.join(self._facts.ids[:3])}: {self._recipe.name}, {state})"
+        return f"EditPanel({', '.join(self._facts.ids[:3])}: {self._settings_box.controls.name}, {state})"
 
     @property
     def fact(self) -> Fact | FactSet:
@@ -115,23 +114,27 @@ class EditPanel(RunPanel[EvalReport]):
                 raise RuntimeError(message)
             self._facts = _fact_set(fact)
             self._show_heading()
-            self._job = None
+            self._job = self._ran = None
+            self._elapsed = None
+            self._run_progress.clear()
             self._clear()
+            self._say_plainly("")
+            self._recheck()
             self._show_code()
 
     @property
     def selection_source(self) -> Any:
         """Where the selection comes from. Settable."""
-        return self._train.source
+        return self._settings_box.train.source
 
     @selection_source.setter
     def selection_source(self, source: Any) -> None:
-        self._train.source = source
+        self._settings_box.train.source = source
 
     @property
     def selection(self) -> Selection | None:
         """What Run would train: the picked components, or None for the default selector."""
-        return self._train.selection
+        return self._settings_box.selection
 
     @property
     def recipe(self) -> TrainedRecipe:
@@ -140,11 +143,11 @@ class EditPanel(RunPanel[EvalReport]):
         Raises:
             ValueError: On reading, a setting that is out of range.
         """
-        return self._recipe.recipe
+        return self._settings_box.recipe
 
     @recipe.setter
     def recipe(self, recipe: TrainedRecipe) -> None:
-        self._recipe.recipe = recipe
+        self._settings_box.recipe = recipe
 
     @property
     def running(self) -> bool:
@@ -164,16 +167,26 @@ class EditPanel(RunPanel[EvalReport]):
     @property
     def random_control(self) -> bool:
         """Whether Run also fits and evaluates a random selection of the same size. Settable."""
-        return bool(self._beside.value)
+        return self._settings_box.random_control
 
     @random_control.setter
     def random_control(self, wanted: bool) -> None:
-        self._beside.value = wanted
+        self._settings_box.random_control = wanted
 
     @property
     def control_report(self) -> EvalReport | None:
         """The evaluation of the random control; None where none was asked for."""
         return self._control_report
+
+    @property
+    def status(self) -> str:
+        """The phase that is going on and how far it is, or how the run ended and how long it took."""
+        return self.phase_words if self._busy and self._going else self._status
+
+    @property
+    def phase_words(self) -> str:
+        """What is going on, such as ``"learn 2 of 4"``; empty when nothing is."""
+        return self._run_progress.words if self._busy else ""
 
     @property
     def code(self) -> str:
@@ -202,6 +215,7 @@ class EditPanel(RunPanel[EvalReport]):
         *,
         control_report: EvalReport | None = None,
         edit_code: str | None = None,
+        elapsed: float | None = None,
     ) -> None:
         """Show an edit that was fitted before, and its evaluation; None empties the panel.
 
@@ -211,6 +225,7 @@ class EditPanel(RunPanel[EvalReport]):
                 one.
             edit_code: Python that makes ``edit`` and ``report`` (and ``control_report``), for ``.code``; None for what
                 Run would do.
+            elapsed: Seconds that its run took, where that is known.
 
         Raises:
             RuntimeError: An edit is running.
@@ -223,10 +238,15 @@ class EditPanel(RunPanel[EvalReport]):
             if isinstance(edit.asked_recipe, TrainedRecipe):
                 self.recipe = edit.asked_recipe
             self._edit, self._report, self._control_report = edit, report, control_report
-            self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
-            self._tell(*edit_views.fitted(edit))
-            self._results.value = edit_views.results(report, control_report) if report is not None else ""
+            self._elapsed = elapsed
+            self._results.show_edit(edit, self._facts)
+            if report is not None:
+                self._results.show_report(report, control_report, self._facts)
+            self._tell(*edit_views.shortfall(edit))
             self._ran = self._made_by = None if edit_code is None else EditLines(edit_code)
+            settings = self._settings_box.values(edit)
+            self._mark.show(title_of(settings), settings, at=edit_views.made_at(edit))
+            self._recheck()
             self._show_code()
 
     def on_done(self, callback: Callable[[EditPanel], object]) -> None:
@@ -234,17 +254,42 @@ class EditPanel(RunPanel[EvalReport]):
         evaluation was cancelled or failed; ``panel.report`` is None then."""
         self._callbacks.append(callback)
 
+    def on_go(self, callback: Callable[[EditPanel, str], object]) -> None:
+        """Show buttons that lead on from an edit, and call ``callback(panel, where)`` when one is pressed: with where
+        ``"comparison"`` or ``"probing"``."""
+        self._leads.append(callback)
+        self._results.lead_on()
+
+    def _go(self, where: str) -> None:
+        for callback in self._leads:
+            callback(self, where)
+
     def refresh(self) -> None:
         """Show how large the source's selection is. Called by itself where the source tells of its changes."""
         with self._lock:
-            self._train.refresh()
+            self._settings_box.train.refresh()
+
+    def _problem(self) -> str:
+        return self._settings_box.problem
+
+    def _settings(self) -> dict[str, Any]:
+        return self._settings_box.values()
+
+    def _run_title(self) -> str:
+        return title_of(self._settings())
+
+    def _estimate(self) -> str:
+        return self._run_progress.estimate(self._phases())
+
+    def _phases(self) -> tuple[Phase, ...]:
+        return self._settings_box.phases(self._facts, self._pool, self._max_controls)
 
     def _order(self) -> Callable[[threading.Event], EvalReport]:
-        selection, recipe = self.selection, self.recipe
+        selection, recipe = self._settings_box.checked()
         self._ran = self._lines_for(selection, recipe)
         self._show_code()
-        self._say("Preparing: retained answers, and what to train. No step yet.")
-        course = Course(recipe, self._facts)
+        self._say_plainly("")
+        self._run_progress.begin(self._phases(), recipe, self._facts)
         order = partial(
             fit_and_evaluate,
             self._model,
@@ -253,29 +298,36 @@ class EditPanel(RunPanel[EvalReport]):
             recipe,
             pool=self._pool,
             max_controls=self._max_controls,
-            on_step=lambda step: self._stepped(course, step),
+            on_step=self._stepped,
             on_edit=self._fitted,
             on_report=self._evaluated,
             on_control=self._compared if self.random_control else None,
-            say=self._say,
+            follow=self._follow_run,
         )
         return lambda cancel: order(cancel=cancel)
 
     # From the job's thread
 
-    def _stepped(self, course: Course, step: Step) -> None:
-        course.add(step)
-        if self._due():
-            with self._lock:
-                self._charts.value = course.charts()
-                if self._going:
-                    self._say(course.progress())
+    def _stepped(self, step: Step) -> None:
+        with self._lock:
+            self._run_progress.step(step, self._due)
+
+    def _follow_run(self, phase: str, done: float, total: float, words: str) -> None:
+        with self._lock:
+            self._run_progress.follow(phase, done, total, words, self._due)
+
+    def _tick(self) -> None:
+        with self._lock:
+            if self._busy:
+                self._run_progress.draw()
+                self._tell_status()
 
     def _fitted(self, edit: Edit) -> None:
         with self._lock:
+            self._supersede()
+            self._run_progress.fitted()
             self._edit, self._made_by = edit, self._ran
-            self._charts.value = edit_views.fit_charts(edit.history, edit.recipe, self._facts)
-            self._say("Fitted. Looking for facts to compare with.")
+            self._results.show_edit(edit, self._facts)
 
     def _evaluated(self, report: EvalReport) -> None:
         self._report = report
@@ -285,21 +337,16 @@ class EditPanel(RunPanel[EvalReport]):
 
     def _finished(self, job: Job[EvalReport]) -> None:
         self._report = job.result or self._report
-        if job.state == "cancelled":
-            self._tell(Message(str(job.error)))
-        elif job.state == "done" and self._edit is not None:
-            self._tell(*edit_views.fitted(self._edit))
+        if job.state == "done" and self._edit is not None:
+            self._tell(*edit_views.shortfall(self._edit))
         if self._edit is not None:
-            self._results.value = (
-                edit_views.not_evaluated(job.state)
-                if self._report is None
-                else edit_views.results(self._report, self._control_report)
-            )
+            self._results.show_report(self._report, self._control_report, self._facts, job.state)
 
     def _ended(self, job: Job[EvalReport]) -> None:
         with self._lock:  # no other run may begin before this one is told of
+            self._run_progress.end(job.state == "done")
             super()._ended(job)
-            for callback in self._callbacks if job.state == "done" or self._edit is not None else ():
+            for callback in self._callbacks if self._superseded else ():
                 try:
                     callback(self)
                 except Exception as error:
@@ -310,22 +357,20 @@ class EditPanel(RunPanel[EvalReport]):
 
     def _clear(self) -> None:
         super()._clear()
-        self._edit = self._report = self._control_report = self._ran = self._made_by = None
-        self._say_plainly("")
-        self._charts.value = self._results.value = ""
+        self._edit = self._report = self._control_report = self._made_by = None
+        self._results.clear()
 
     def _enable(self, enabled: bool) -> None:
-        self._train.enable(enabled)
-        self._recipe.enable(enabled)
-        self._beside.disabled = not enabled
+        self._settings_box.enable(enabled)
 
     def _duration(self, seconds: float) -> str:
-        return edit_views.duration(seconds)
+        return duration(seconds)
 
     def _settings_changed(self) -> None:
         if not self._busy:
             self._ran = None
             self._show_code()
+        self._recheck()
 
     def _script(self, lines: EditLines) -> str:
         return f"{start_code(self._model)}{facts_code(self._facts, self._pool)}{lines}"
@@ -339,7 +384,7 @@ class EditPanel(RunPanel[EvalReport]):
 
     def _picture(self) -> bytes:
         fact: Fact = next(iter(self._facts))
-        lines = [fact.question, f"{fact.answer} -> {fact.target}", f"Recipe: {self._recipe.name}"]
+        lines = [fact.question, f"{fact.answer} -> {fact.target}", f"Recipe: {self._settings_box.controls.name}"]
         rates = edit_views.card_lines(self._report) if self._report is not None else []
         return text_card_png("Edit panel", [*lines, *rates, "Run this cell to use the panel."])
 

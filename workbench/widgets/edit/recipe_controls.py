@@ -1,23 +1,45 @@
-"""The settings of an edit as controls: a built-in recipe, and its few parameters."""
+"""The settings of an edit as controls: a built-in recipe, and its few parameters under "Advanced"."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ipywidgets import BoundedFloatText, BoundedIntText, FloatText, HBox, IntText, VBox
+from ipywidgets import ToggleButton, VBox
 
 from workbench.editing.methods.table import TRAINED, named_recipe
-from workbench.types import STAGES, TrainedRecipe
+from workbench.types import STAGES, StageName, TrainedRecipe
+from workbench.widgets.shared import layout
 from workbench.widgets.shared.controls import Dropdown
+from workbench.widgets.shared.number_field import LARGEST, NumberField
 
-STYLE = {"description_width": "initial"}
-WRAP = {"flex_flow": "row wrap"}
+MOST_STEPS, MOST_WEIGHT = 100_000, 1e6
+_STAGE_TIPS: dict[StageName, str] = {
+    "unlearn": "Optimiser steps that teach a refusal in place of the old answer. More unlearn it better and cost more",
+    "learn": "Optimiser steps that teach the new answer. More teach it better and cost more",
+}
+
+
+def _steps(value: float) -> str:
+    return "" if 1 <= value <= MOST_STEPS else f"must be a whole number from 1 to {MOST_STEPS:,}"
+
+
+def _rate(value: float) -> str:
+    return "" if math.isfinite(value) and value > 0 else "must be a number above 0"
+
+
+def _weight(value: float) -> str:
+    return "" if 0 <= value <= MOST_WEIGHT else f"must be a number from 0 to {MOST_WEIGHT:,.0f}"
+
+
+def _seed(value: float) -> str:
+    return "" if abs(value) <= LARGEST else f"must be a whole number of at most {LARGEST:,}"
 
 
 class RecipeControls(VBox):
-    """A recipe to choose and its steps, learning rate, retain weight and seed to change.
+    """A recipe to choose and, folded, its steps, learning rate, retain weight and seed to change.
 
     Args:
         recipe: What is shown first: a ``Recipe`` (its other settings are kept), the name of a built-in one, or None for
@@ -31,23 +53,36 @@ class RecipeControls(VBox):
         self._recipes = dict(TRAINED)
         self._listeners: list[Callable[[], object]] = []
         self._quiet = False
-        self._name = Dropdown(options=list(TRAINED), description="Recipe", style=STYLE, layout={"width": "300px"})
+        self._name = Dropdown(
+            options=list(TRAINED),
+            description="Recipe",
+            tooltip="How it is trained: which stages, by which method",
+            layout={"width": "296px"},
+        )
         self._steps = {
-            stage: BoundedIntText(1, min=1, max=100_000, description=f"{stage} steps", style=STYLE) for stage in STAGES
+            stage: NumberField(f"{stage} steps", 1, tip=_STAGE_TIPS[stage], check=_steps, whole=True)
+            for stage in STAGES
         }
-        self._rate = FloatText(0.05, description="learning rate", style=STYLE)
-        self._weight = BoundedFloatText(0.0, min=0, max=1e6, description="retain weight", style=STYLE)
-        self._seed = IntText(0, description="seed", style=STYLE)
-        numbers = [*self._steps.values(), self._rate, self._weight, self._seed]
-        for box in numbers:
-            box.layout.width = "180px"
-            box.observe(lambda _: self._tell(), names="value")
-        self._all: list[Any] = [self._name, *numbers]
-        super().__init__([self._name, HBox(numbers, layout=WRAP)])
+        self._rate = NumberField("learning rate", 0.05, tip="Length of a step: larger moves more at once", check=_rate)
+        tip = "How strongly answers to other questions are held in place while it trains; 0 does not"
+        self._weight = NumberField("retain weight", 0.0, tip=tip, check=_weight)
+        tip = "Of all that is drawn. The same seed gives the same edit"
+        self._seed = NumberField("seed", 0, tip=tip, check=_seed, whole=True)
+        self._numbers = [*self._steps.values(), self._rate, self._weight, self._seed]
+        for field in self._numbers:
+            field.on_change(self._tell)
+        self._more = ToggleButton(
+            description="Advanced", icon="caret-right", tooltip="Steps, learning rate, retain weight and seed"
+        )
+        self._more.add_class("wb-quiet")
+        self._fold = layout.row(*self._numbers)
+        super().__init__([layout.fields(self._name), layout.row(self._more), self._fold])
         chosen = named_recipe(recipe or self.name) if recipe is None or isinstance(recipe, str) else recipe
         assert isinstance(chosen, TrainedRecipe)
         self.recipe = chosen
         self._name.observe(lambda _: self._show(), names="value")
+        self._more.observe(lambda _: self._unfold(), names="value")
+        self._unfold()
 
     @property
     def name(self) -> str:
@@ -75,7 +110,10 @@ class RecipeControls(VBox):
         }
         if tuple(steps) != base.stage_steps:
             shown["steps"] = tuple(steps) if len(steps) > 1 else steps[0]
-        return replace(base, **shown)
+        made = replace(base, **shown)
+        if self.problem:  # out of the range of a panel, which is narrower
+            raise ValueError(self.problem)
+        return made
 
     @recipe.setter
     def recipe(self, recipe: TrainedRecipe) -> None:
@@ -88,14 +126,39 @@ class RecipeControls(VBox):
             self._quiet = False
         self._show()
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with the numbers, all of it, for a person; empty if nothing is."""
+        return " ".join(field.problem for field in self._in_use if field.problem)
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The settings by name as the controls show them, whether they work or not."""
+        steps = " + ".join(f"{self._steps[stage].value:,}" for stage in self.chosen.stages)
+        return {
+            "recipe": self.name,
+            "steps": f"{steps} steps",
+            **{field.name: f"{field.value:g}" for field in (self._rate, self._weight)},
+            "seed": str(self._seed.value),
+        }
+
     def on_change(self, callback: Callable[[], object]) -> None:
         """Call ``callback()`` after each change of a setting."""
         self._listeners.append(callback)
 
     def enable(self, enabled: bool) -> None:
         """Let the settings be changed, or not."""
-        for control in self._all:
+        for control in (self._name, *(field.control for field in self._numbers)):
             control.disabled = not enabled
+
+    @property
+    def _in_use(self) -> list[NumberField]:
+        """The fields of the stages that the recipe has, and the others."""
+        return [*(self._steps[stage] for stage in self.chosen.stages), self._rate, self._weight, self._seed]
+
+    def _unfold(self) -> None:
+        self._more.icon = "caret-down" if self._more.value else "caret-right"
+        layout.show(self._fold, bool(self._more.value))
 
     def _show(self) -> None:
         """Put the chosen recipe's settings into the controls."""
@@ -104,8 +167,9 @@ class RecipeControls(VBox):
         recipe = self._recipes[self.name]
         self._quiet = True
         try:
-            for stage, box in self._steps.items():
-                box.layout.display = None if stage in recipe.stages else "none"
+            for stage, field in self._steps.items():
+                layout.show(field, stage in recipe.stages)
+                layout.show(field.control, stage in recipe.stages)
             for stage, steps in zip(recipe.stages, recipe.stage_steps, strict=True):
                 self._steps[stage].value = steps
             self._rate.value, self._weight.value = recipe.learning_rate, recipe.retain_weight

@@ -1,23 +1,62 @@
-"""What an edit may move, as a choice: the components picked elsewhere, or the default selector."""
+"""What an edit may move, as a choice: the components picked elsewhere, or what the recipe moves by itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import traitlets
-from ipywidgets import HBox
+from ipywidgets import HTML, VBox
 
-from workbench.editing.methods.table import IA3
+from workbench.editing.methods.table import DEFAULT
+from workbench.editing.selector import NEURONS
+from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
-from workbench.types import BaseRecipe, Selection
-from workbench.widgets.edit.recipe_controls import STYLE
+from workbench.types import BaseRecipe, Component, Edit, Selection
+from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.controls import Dropdown
-from workbench.widgets.shared.edit_words import trainable_words
+from workbench.widgets.shared.edit_words import default_words, trainable_words
+from workbench.widgets.shared.sync import WholeMessages
+
+NOTHING_PICKED = "Nothing is picked, so nothing could move. Pick components on the maps, or use the default."
 
 
-class TrainChoice(HBox):
-    """A dropdown with the size of what is picked.
+class _Menu(WholeMessages, Dropdown):
+    """Its options are changed by clicks on the maps, in one thread, and by a run's end, in another."""
+
+
+@dataclass(frozen=True)
+class WhatMoves:
+    """What an edit may move: equal for equal components, whatever their words.
+
+    Args:
+        words: For a line.
+        components: The picked ones; None for what the recipe moves by itself.
+    """
+
+    words: str
+    components: frozenset[Component] | None = None
+
+    def __str__(self) -> str:
+        return self.words
+
+    @classmethod
+    def picked(cls, selection: Selection) -> WhatMoves:
+        """These components."""
+        few = str(selection) if 0 < len(selection) <= 4 else f"{len(selection):,} picked components"
+        return cls(few, frozenset(selection))
+
+    @classmethod
+    def of(cls, edit: Edit) -> WhatMoves:
+        """What a fitted edit was allowed to move."""
+        if edit.selector == "given":
+            return cls.picked(edit.selection)
+        return cls(default_words(edit.recipe, len(edit.selection)))
+
+
+class TrainChoice(VBox):
+    """A menu with the size of what is picked, beside what the default would move.
 
     Args:
         model: Whose components are counted.
@@ -30,13 +69,22 @@ class TrainChoice(HBox):
 
     def __init__(self, model: LoadedModel, source: Any = None) -> None:
         self._model, self._refreshing = model, False
-        self._default = IA3.without_selection
+        self._recipe: BaseRecipe = DEFAULT
         self._source: Any = None
         self._listeners: list[Callable[[], object]] = []
-        self._menu = Dropdown(description="Train", style=STYLE, layout={"width": "420px"})
-        super().__init__([self._menu])
+        self._menu = _Menu(
+            description="Train",
+            tooltip="What may move: the components picked on the maps, or what the recipe chooses",
+            layout={"width": "296px"},
+        )
+        self._beside = HTML()
+        self._default_button = layout.quiet_button(
+            "Use the default", tooltip="Train what the recipe chooses by itself, in place of what is picked"
+        )
+        super().__init__([layout.fields(self._menu), self._beside, layout.row(self._default_button)])
         self.source = source
-        self._menu.observe(lambda _: self._tell(), names="value")
+        self._menu.observe(lambda _: self._chosen(), names="value")
+        self._default_button.on_click(lambda _: self.use_default())
 
     @property
     def source(self) -> Any:
@@ -59,21 +107,52 @@ class TrainChoice(HBox):
             tell(lambda *_: self.refresh())
         self.refresh()
         self._menu.value = "default" if source is None else "picked"
+        self._show_beside()
 
     @property
     def selection(self) -> Selection | None:
-        """The picked components as they are now, or None for the default selector."""
+        """The picked components as they are now, or None for what the recipe moves by itself."""
         return None if self._menu.value == "default" else self._picked()
 
+    @property
+    def problem(self) -> str:
+        """Why what is chosen cannot be trained, for a person; empty if it can."""
+        selection = self.selection
+        if selection is None:
+            return ""
+        if not len(selection):
+            return NOTHING_PICKED
+        try:
+            check_selection(self._model, selection)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    @property
+    def what(self) -> WhatMoves:
+        """What would be trained."""
+        selection = self.selection
+        return WhatMoves(self.default_words) if selection is None else WhatMoves.picked(selection)
+
+    @property
+    def default_words(self) -> str:
+        """What the recipe moves by itself."""
+        shape = self._model.shape
+        return default_words(self._recipe, min(NEURONS, shape.n_layers * shape.d_mlp))
+
+    def use_default(self) -> None:
+        """Choose what the recipe moves by itself."""
+        self._menu.value = "default"
+
     def show_default_of(self, recipe: BaseRecipe) -> None:
-        """Say what a recipe moves where nothing is picked."""
-        if recipe.without_selection != self._default:
-            self._default = recipe.without_selection
+        """Say what a recipe moves where nothing is picked, and what kind of numbers it trains."""
+        before, self._recipe = self._recipe, recipe
+        if (before.without_selection, before.trains) != (recipe.without_selection, recipe.trains):
             self.refresh()
 
     def refresh(self) -> None:
         """Show the size of what is picked now."""
-        chosen, options = str(self._menu.value), [(self._default, "default")]
+        chosen, options = str(self._menu.value), [(self._recipe.without_selection, "default")]
         if self._source is not None:
             options.insert(0, (self._words(self._picked()), "picked"))
         self._refreshing = True
@@ -83,7 +162,7 @@ class TrainChoice(HBox):
                 self._menu.value = chosen if chosen in dict(options).values() else options[0][1]
         finally:
             self._refreshing = False
-        self._tell()
+        self._chosen()
 
     def on_change(self, callback: Callable[[], object]) -> None:
         """Call ``callback()`` when another choice is made, and when what is picked was shown anew."""
@@ -91,7 +170,7 @@ class TrainChoice(HBox):
 
     def enable(self, enabled: bool) -> None:
         """Let the choice be changed, or not."""
-        self._menu.disabled = not enabled
+        self._menu.disabled = self._default_button.disabled = not enabled
 
     def _picked(self) -> Selection:
         return self._source if isinstance(self._source, Selection) else Selection(self._source.selection)
@@ -100,12 +179,29 @@ class TrainChoice(HBox):
         name = "Given selection" if isinstance(self._source, Selection) else "Picked components"
         if not len(selection):
             return f"{name} (none yet)"
-        try:
-            return f"{name} ({len(selection)}: {trainable_words(selection.n_parameters(self._model))})"
-        except ValueError:  # Run says which component the model lacks
-            return f"{name} ({len(selection)})"
+        return f"{name} ({len(selection):,}: {self._size(selection)})"
 
-    def _tell(self) -> None:
-        if not self._refreshing:
-            for callback in self._listeners:
-                callback()
+    def _size(self, selection: Selection) -> str:
+        try:
+            return trainable_words(selection.n_parameters(self._model), of=self._recipe.trains)
+        except ValueError:  # Run says which component the model lacks
+            return "not all of this model"
+
+    def _show_beside(self) -> None:
+        """What is picked beside what the default moves; nothing where the default is chosen."""
+        selection = self.selection
+        layout.show(self._default_button, selection is not None)
+        if selection is None:
+            self._beside.value = ""
+            return
+        components = "component" if len(selection) == 1 else "components"
+        size = f", {self._size(selection)}" if len(selection) else ""
+        picked = f"{len(selection):,} {components}{size}"
+        self._beside.value = markup.hint(f"{picked}. Default for comparison: {self.default_words}.")
+
+    def _chosen(self) -> None:
+        if self._refreshing:
+            return
+        self._show_beside()
+        for callback in self._listeners:
+            callback()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import math
+import datetime
 from collections.abc import Sequence
 
 from workbench.plots.style import visible
-from workbench.types import BaseRecipe, Edit, EvalReport, Fact, Group, Step, TrainedRecipe
+from workbench.types import AnswerClass, AnswerRow, BaseRecipe, Edit, EvalReport, Fact, Group, Step, TrainedRecipe
 from workbench.types.history import updates_before, updates_by_stage
+from workbench.types.outcome import outcome
 from workbench.types.rates import RATES
 from workbench.widgets.shared import charts, markup
-from workbench.widgets.shared.edit_words import moved_words
+from workbench.widgets.shared.edit_words import chosen_words, moved_words
+
+FIRST_RATES = ("new", "old", "control", "neighbour")
+"""What is shown of the table at once; the rest is folded."""
+FIRST_TEXTS = 3
+BADGES: dict[AnswerClass, markup.AnswerKind] = {"old": "old", "new": "new", "refusal": "refusal"}
+"""The badge of a class of answers; of the other classes ``"other"``, under their own name."""
 
 
 def stage_words(stage: str) -> str:
@@ -27,92 +34,98 @@ def heading(facts: Sequence[Fact]) -> str:
     return markup.panel_title(f"Edit: {len(facts)} facts together", pairs + ("; ..." if len(facts) > 4 else ""))
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    whole = math.ceil(seconds)
-    return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60} s"
-
-
-def fit_progress(history: Sequence[Step], recipe: TrainedRecipe, seconds: float, *, note: str = "") -> markup.Progress:
-    """How far a running fit is, and the time left at the speed so far.
-
-    Args:
-        history: The steps so far.
-        recipe: Of the fit.
-        seconds: Since the first step was reported.
-        note: Words before the bar.
-    """
-    total, last = sum(recipe.stage_steps), history[-1]
-    stages = list(recipe.stages)
-    at = stages.index(last.stage)
-    done = sum(recipe.stage_steps[:at]) + last.step
-    taken = updates_before(history)[-1]
-    left = f", at most {duration(seconds / taken * (total - done))} left" if taken else ""
-    words = f"{last.stage}: step {last.step} of {recipe.stage_steps[at]}{left}"
-    return markup.Progress(words, done, total, note)
-
-
-def fit_charts(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fact]) -> str:
-    """Loss, KL and answer probabilities by step, over the steps that the recipe allows; nothing for a method that takes
-    none."""
-    if not isinstance(recipe, TrainedRecipe):
+def answer_chart(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fact]) -> str:
+    """The answers' probabilities by step, by decades, over the steps that the recipe allows; nothing for a method that
+    takes none."""
+    if not isinstance(recipe, TrainedRecipe) or not history:
         return ""
-    x_max = sum(recipe.stage_steps)
-    steps = [(float(x), step) for x, step in zip(updates_before(history), history, strict=True)]
-    borders = {x: f"▸ {step.stage}" for x, step in steps if step.step == 0}
-    fact = facts[0]
+    fact, steps = facts[0], _by_step(history)
     whose = f", {visible(fact.subject, 16)}" if len(facts) > 1 else ""
-    kl = "Retain KL to the base (nats per token)" if recipe.retain_weight else "KL: no retain term in this recipe"
     answers = {
         f"old: {fact.answer}": [(x, s.p_old) for x, s in steps],
         f"new: {fact.target}": [(x, s.p_new) for x, s in steps],
         "refusal": [(x, s.p_refusal) for x, s in steps],
     }
+    heading = f"P(answer) per token while it was fitted (geometric mean){whose}"
     return charts.side_by_side(
         charts.line_chart(
             answers,
-            f"P(answer) per token (geometric mean){whose}",
-            x_max=x_max,
+            heading,
+            x_max=sum(recipe.stage_steps),
             y_max=1.0,
-            borders=borders,
+            borders=_borders(steps),
             x_label="step",
-        ),
-        charts.line_chart(
-            {"loss": [(x, s.loss) for x, s in steps]},
-            "Loss: the old answer's NLL, then the new one's (nats per token)"
-            if any(map(recipe.forgets, recipe.stages))
-            else "Loss of the wanted answer (nats per token)",
-            x_max=x_max,
-            borders=borders,
-        ),
-        charts.line_chart({"KL": [(x, s.kl) for x, s in steps]}, kl, x_max=x_max, borders=borders),
+            log=True,
+        )
     )
+
+
+def fit_charts(history: Sequence[Step], recipe: BaseRecipe) -> str:
+    """Loss and KL by step; nothing for a method that takes none."""
+    if not isinstance(recipe, TrainedRecipe) or not history:
+        return ""
+    x_max, steps = sum(recipe.stage_steps), _by_step(history)
+    kl = "Retain KL to the base (nats per token)" if recipe.retain_weight else "KL: no retain term in this recipe"
+    loss = (
+        "Loss: the old answer's NLL, then the new one's (nats per token)"
+        if any(map(recipe.forgets, recipe.stages))
+        else "Loss of the wanted answer (nats per token)"
+    )
+    lines = {loss: ("loss", [(x, s.loss) for x, s in steps]), kl: ("KL", [(x, s.kl) for x, s in steps])}
+    return charts.side_by_side(
+        *(
+            charts.line_chart({name: points}, heading, x_max=x_max, borders=_borders(steps))
+            for heading, (name, points) in lines.items()
+        )
+    )
+
+
+def _by_step(history: Sequence[Step]) -> list[tuple[float, Step]]:
+    return [(float(x), step) for x, step in zip(updates_before(history), history, strict=True)]
+
+
+def _borders(steps: Sequence[tuple[float, Step]]) -> dict[float, str]:
+    """Where each stage begins."""
+    return {x: f"▸ {step.stage}" for x, step in steps if step.step == 0}
 
 
 def edit_summary(edit: Edit) -> str:
     """What was fitted, in a line."""
     counts = ", ".join(f"{stage}: {n} steps" for stage, n in updates_by_stage(edit.history).items())
-    how = {"given": "picked", "all": "moves"}.get(edit.selector, f"chosen by {edit.selector}")
     first = edit.first_fit
     before = "" if first is None else f" A first fit of {first.neurons:,} reached P = {first.learned:.2g}."
-    return f"{counts}. {edit.scope} {how}, {moved_words(edit)}.{before}"
+    return f"{counts}. {chosen_words(edit)}, {moved_words(edit)}.{before}"
 
 
-def fitted(edit: Edit) -> list[markup.Message]:
-    """What was fitted, and what to do about it where the new answer was not learned."""
-    done = markup.Message(edit_summary(edit), "done")
+def made_at(edit: Edit) -> str:
+    """When an edit was made, by this clock; empty where it does not say."""
+    try:
+        made = datetime.datetime.fromisoformat(str(edit.provenance["created"]))
+    except (KeyError, ValueError):
+        return ""
+    return made.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def shortfall(edit: Edit) -> list[markup.Message]:
+    """What to do about it where the new answer was not learned; nothing where it was."""
     if edit.shortfall is None:
-        return [done]
+        return []
     advice = f"More {edit.stage_names[-1]} steps may teach it"
     if edit.selector == "given":
         advice += ', and so may the default selector (under "Train")'
-    return [done, markup.Message(f"{edit.shortfall}. {advice}.")]
+    return [markup.Message(f"{edit.shortfall[:1].upper()}{edit.shortfall[1:]}. {advice}.")]
+
+
+def verdict(report: EvalReport, facts: Sequence[Fact]) -> str:
+    """What came of the edit, in one line."""
+    found = outcome(report, facts)
+    return markup.verdict(found.words, found.kind)
 
 
 def not_evaluated(state: str) -> str:
     """Why an edit has no evaluation: how the job ended that was to make it."""
     how = "failed" if state == "failed" else "was cancelled"
-    return markup.alert(f"Not evaluated: the evaluation {how}.", "info")
+    return markup.verdict(f"Not evaluated: the evaluation {how}.", "none")
 
 
 def _about_control(report: EvalReport, control: EvalReport) -> str:
@@ -126,29 +139,30 @@ def _about_control(report: EvalReport, control: EvalReport) -> str:
     )
 
 
-def results(report: EvalReport, control: EvalReport | None = None) -> str:
-    """Rates with n and interval, then the generated texts side by side with their class, then what is missing.
+def rates(report: EvalReport, control: EvalReport | None = None) -> str:
+    """Rates with n and interval: those that say most, the rest folded, then what is missing.
 
     Args:
         report: The evaluation.
-        control: That of the same recipe on random components: its last stage is one more column of rates.
+        control: That of the same recipe on random components: its last stage is one more column.
     """
     heads = [stage_words(s) for s in report.stages]
     columns = [report.rates[s] for s in report.stages]
     if control is not None:
         heads.append(f"random control, {stage_words(control.stages[-1])}")
         columns.append(control.rates[control.stages[-1]])
-    rates = [
-        [rule.words, *(str(rates[name]) if name in rates else "" for rates in columns)]
+    lines = {
+        name: [rule.words, *(str(by[name]) if name in by else "" for by in columns)]
         for name, rule in RATES.items()
         if any(name in report.rates[s] for s in report.stages)
-    ]
-    parts = [
-        markup.table(["rate [95% interval] (n)", *heads], rates, "Evaluation"),
-        *([] if control is None else [_about_control(report, control)]),
-        _texts(report, "heldout", "What it says to held-out questions (never trained on)")
-        or _texts(report, "train", "What it says to training questions (the fact has no held-out ones)"),
-    ]
+    }
+    head = ["rate [95% interval] (n)", *heads]
+    rest = [line for name, line in lines.items() if name not in FIRST_RATES]
+    parts = [markup.table(head, [lines[name] for name in FIRST_RATES if name in lines], "Evaluation")]
+    if control is not None:
+        parts.append(_about_control(report, control))
+    if rest:
+        parts.append(markup.fold(f"{len(rest)} more rates", markup.table(head, rest, "More of the evaluation")))
     parts += [markup.alert(f"Not measured: {line}.", "info") for line in report.missing]
     return "".join(parts)
 
@@ -157,20 +171,40 @@ def card_lines(report: EvalReport) -> list[str]:
     """The rates that say most, one line a stage, as plain text."""
     lines = []
     for stage in report.stages:
-        rates = [(name, report.rates[stage].get(name)) for name in ("new", "old", "control")]
+        shown = [(name, report.rates[stage].get(name)) for name in ("new", "old", "control")]
         lines.append(
-            f"{stage_words(stage)}: " + "; ".join(f"{n} {r.value:.2f} (n={r.n})" for n, r in rates if r and r.n)
+            f"{stage_words(stage)}: " + "; ".join(f"{n} {r.value:.2f} (n={r.n})" for n, r in shown if r and r.n)
         )
     return lines
 
 
-def _texts(report: EvalReport, group: Group, caption: str) -> str:
+def texts(report: EvalReport) -> str:
+    """What every stage says to the held-out questions, the first three at once, the rest folded; to the training
+    questions where there are no others."""
+    return _texts(report, "heldout", "held-out questions", "What it says to {} (never trained on)") or _texts(
+        report, "train", "training questions", "What it says to {} (the fact has no held-out ones)"
+    )
+
+
+def badge_of(label: AnswerClass) -> markup.Markup:
+    """The badge of an answer's class."""
+    return markup.badge(BADGES.get(label, "other"), label)
+
+
+def _texts(report: EvalReport, group: Group, name: str, caption: str) -> str:
     rows = {(r.fact_id, r.prompt, r.stage): r for r in report.rows if r.group == group}
-    prompts = dict.fromkeys((fact, prompt) for fact, prompt, _ in rows)
+    prompts = list(dict.fromkeys((fact, prompt) for fact, prompt, _ in rows))
     several = len(report.facts) > 1
-    lines = []
-    for fact, prompt in prompts:
-        answers = [rows.get((fact, prompt, s)) for s in report.stages]
-        cells = [markup.tagged(r.label, r.text) if r is not None else "" for r in answers]
-        lines.append([f"{fact}: {prompt}" if several else prompt, *cells])
-    return markup.table(["question", *map(stage_words, report.stages)], lines, caption) if lines else ""
+    lines = [
+        [f"{fact}: {prompt}" if several else prompt, *(_answer(rows.get((fact, prompt, s))) for s in report.stages)]
+        for fact, prompt in prompts
+    ]
+    head = ["question", *map(stage_words, report.stages)]
+    first, rest = lines[:FIRST_TEXTS], lines[FIRST_TEXTS:]
+    more = f"{len(rest)} more of these questions"
+    shown = markup.table(head, first, caption.format(name)) if first else ""
+    return shown + (markup.fold(more, markup.table(head, rest, more)) if rest else "")
+
+
+def _answer(row: AnswerRow | None) -> markup.Markup | str:
+    return "" if row is None else markup.Markup(f"{badge_of(row.label).html}{markup.text(row.text)}")

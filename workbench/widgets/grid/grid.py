@@ -1,34 +1,33 @@
 """HeatGrid: one heat map of rows by columns whose cells are picked by click, by box and by keyboard.
 
-Python owns what is selected. The browser asks for a new selection with a numbered pick (``picked`` and ``seq``); Python
-checks it, sets ``selected`` and answers with ``ack``. Until then the browser shows the pick as pending, and after
-1.5 s it says that the kernel is busy or not connected: a click never looks accepted when nothing has reached Python.
-The drawing is ``static/grid/``; ``png.py`` draws the same map where no browser is.
+Python owns what is selected, see ``picked.py``. The drawing is ``static/grid/``; ``png.py`` draws the same map where no
+browser is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import anywidget
 import numpy as np
 import traitlets
 from IPython.display import Image
-from traitlets import TraitError
 
-from workbench.plots.colours import colour_scale
+from workbench.plots.colours import ColourAxis, ScaleMode, checked_mode, colour_scale
+from workbench.widgets.grid.picked import PickedWidget
 from workbench.widgets.grid.png import heat_map_png, with_picture
-from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, short
+from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state
 from workbench.widgets.shared.javascript import STATIC, read_module
 
 GridCell = tuple[int, int]
-FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
-MAX_SEQ = 2**53  # the largest number up to which JavaScript counts in ones
+GESTURES = (
+    "Click: add or remove. Drag: add a box, with Alt or Ctrl remove it. Double click or P: pin at the side. "
+    "Arrows and Space: by keyboard. Ctrl+Z: undo."
+)
+"""What can be done with a map, in one line for below a group of them."""
 
 
-class HeatGrid(anywidget.AnyWidget):
+class HeatGrid(PickedWidget):
     """A heat map with selectable cells.
 
     Args:
@@ -38,7 +37,7 @@ class HeatGrid(anywidget.AnyWidget):
         row_title, col_title: What a row and a column is, such as ``"Layer"`` and ``"Head"``.
         unit: What the values are, shown at the colour bar and behind a value.
         selectable: Whether the browser may change the selection.
-        groups: First column of each group; a thick line is drawn before each (key-value groups).
+        groups: First column of each group; a thin line is drawn before each (key-value groups).
         marked: Columns whose label is starred and underlined (the subject's tokens).
         limit: The colours span ``-limit`` to ``limit``, or 0 to ``limit`` where the scale is sequential. None: the
             largest magnitude in ``values``.
@@ -48,10 +47,16 @@ class HeatGrid(anywidget.AnyWidget):
         alt: What the picture is, for screen readers. None: title, size and axes.
         scale: The colours' name in `workbench.plots.colours`: ``"RdBu"`` for what has a sign, ``"viridis"`` for what
             begins at zero, such as probabilities.
+        scale_mode: Where a value lies on the colours, see `workbench.plots.colours.ColourAxis`: ``"linear"``,
+            ``"symlog"``, so that what is small beside the largest can be told apart, or ``"clip"``, which ends at the
+            99th percentile of the magnitudes. Settable later. The tooltip has the true value in each.
+        naming: A cell's name in the tooltip and for screen readers, from its labels: ``"{row}{col}"`` gives "L23H4",
+            ``"{row} at {col}"`` gives "L24 at ·is". A label that is a bare number comes with its axis.
+        group_name: What a group is: ``"KV"`` labels the groups KV0, KV1 ... above the columns.
 
     Raises:
-        ValueError: Values that are not two-dimensional or infinite, labels that do not match them, no such scale, or
-            values below zero on a sequential one.
+        ValueError: Values that are not two-dimensional or infinite, labels that do not match them, no such scale or
+            mode of it, or values below zero on a sequential one.
     """
 
     _esm = read_module("grid/grid.js")
@@ -66,31 +71,21 @@ class HeatGrid(anywidget.AnyWidget):
     row_title = traitlets.Unicode().tag(sync=True)
     col_title = traitlets.Unicode().tag(sync=True)
     unit = traitlets.Unicode().tag(sync=True)
-    kind = traitlets.Unicode("cell").tag(sync=True)
     alt = traitlets.Unicode().tag(sync=True)
     groups = traitlets.List(traitlets.Int()).tag(sync=True)
+    group_name = traitlets.Unicode().tag(sync=True)
     marked = traitlets.List(traitlets.Int()).tag(sync=True)
+    naming = traitlets.Unicode("{row}, {col}", help="a cell's name from its labels").tag(sync=True)
     limit = traitlets.Float(1.0).tag(sync=True)
+    scale_mode = traitlets.Unicode("linear", help="linear, symlog or clip; settable").tag(sync=True)
+    clip = traitlets.Float(1.0, help="where a clipped scale ends").tag(sync=True)
     colours = traitlets.Dict(help="the colour scale's low end and its stops, in both themes").tag(sync=True)
     cell_width = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     cell_height = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
-    selectable = traitlets.Bool(True).tag(sync=True)
-    disabled = traitlets.Bool(False, help="shown, but not to be picked from now").tag(sync=True)
-    selected: Any = traitlets.Instance(
-        object, help="[[row, column], ...], row by row; assign a new list to change it"
-    ).tag(sync=True)
-    ack = traitlets.Int(0, help="the last pick that Python has answered").tag(sync=True)
-    problem = traitlets.Unicode(help="why the last pick was refused or failed").tag(sync=True)
-    cursor = traitlets.Any(None, help="[row, column] or None; both sides write it").tag(sync=True)
     tip = traitlets.Unicode(help="a text below the value, for the cell in `hover`").tag(sync=True)
     tip_for = traitlets.Any(None, help="the cell that `tip` and `pattern` belong to").tag(sync=True)
+    tip_picks = traitlets.Unicode("", allow_none=True, help="what a click selects; None: say nothing").tag(sync=True)
     pattern = traitlets.Any(None, help="{'tokens': [...], 'weights': [...]} or None").tag(sync=True)
-    # Written by the browser.
-    hover = traitlets.Any(None, help="[row, column] or None").tag(sync=True, echo_update=False)
-    picked = traitlets.List(help="the browser's pick; always empty in Python").tag(sync=True, echo_update=False)
-    seq = traitlets.Int(0, help="the number of the browser's pick; always 0 in Python").tag(
-        sync=True, echo_update=False
-    )
 
     def __init__(
         self,
@@ -111,10 +106,11 @@ class HeatGrid(anywidget.AnyWidget):
         height: float | None = None,
         alt: str | None = None,
         scale: str = "RdBu",
+        scale_mode: ScaleMode = "linear",
+        naming: str = "{row}, {col}",
+        group_name: str = "",
     ) -> None:
-        self.error: Exception | None = None
         self._scale = colour_scale(scale)
-        self._pick_callbacks: list[Callable[[list[GridCell]], object]] = []
         array = as_values(values)
         super().__init__(
             **picture_state(array, rows, cols, groups, marked, limit, descriptions, self._scale),
@@ -126,8 +122,13 @@ class HeatGrid(anywidget.AnyWidget):
             selectable=selectable,
             kind=kind,
             cell_height=height / len(rows) if height else 0.0,
+            scale_mode=checked_mode(scale_mode),
+            naming=naming,
+            group_name=group_name,
             alt=alt if alt is not None else alt_text(title, array.shape, row_title, col_title),
         )
+        self._automatic_alt = self.alt if alt is None else None
+        self.observe(lambda _: self._follow(), names=["title", "shape", "row_title", "col_title"])
 
     @property
     def values(self) -> np.ndarray:
@@ -169,36 +170,32 @@ class HeatGrid(anywidget.AnyWidget):
             (self.descriptions or None if same else None) if descriptions is None else descriptions,
             self._scale,
         )
-        automatic = self.alt == alt_text(self.title, self.shape, self.row_title, self.col_title)
         with self.hold_sync():
             if not same:  # else a click that comes meanwhile stays
                 # First: it must be valid for the old size and for the new one.
                 self.selected = [[r, c] for r, c in self.selected if r < array.shape[0] and c < array.shape[1]]
+                self.pinned = [[r, c] for r, c in self.pinned if r < array.shape[0] and c < array.shape[1]]
                 self.cursor = self.hover = None
             self._clear_tip()
             for name, value in state.items():
                 setattr(self, name, value)
-            if automatic:
-                self.alt = alt_text(self.title, self.shape, self.row_title, self.col_title)
 
-    def on_pick(self, callback: Callable[[list[GridCell]], object]) -> None:
-        """Call ``callback(cells)`` whenever the browser has changed the selection; never after a change from Python.
-
-        An exception of the callback is shown in the widget and kept on ``.error``.
-        """
-        self._pick_callbacks.append(callback)
-
-    def show_tip(self, cell: Sequence[int], text: str, pattern: dict[str, Any] | None = None) -> None:
+    def show_tip(
+        self, cell: Sequence[int], text: str, pattern: dict[str, Any] | None = None, *, picks: str | None = ""
+    ) -> None:
         """Show a text, and an attention pattern, in the tooltip of a cell if the pointer is still there.
 
         Args:
             cell: The row and column that the text is about.
             text: Shown as it is, never as markup.
             pattern: ``{"tokens": [...], "weights": [...]}``; the weights of one query, or one list for each query.
+                The five largest are shown, their tokens made visible.
+            picks: What a click on the cell selects or deselects: the browser says which of the two it does. Empty: the
+                cell itself. None: nothing is said of clicks.
         """
         if self.hover is not None and list(cell) == self.hover:
             with self.hold_sync():
-                self.pattern, self.tip, self.tip_for = pattern, text, self.hover
+                self.pattern, self.tip, self.tip_picks, self.tip_for = pattern, text, picks, self.hover
 
     def to_png(self) -> bytes:
         """The map as a PNG picture, with its labels, colour bar and selection."""
@@ -215,6 +212,7 @@ class HeatGrid(anywidget.AnyWidget):
             marked=self.marked,
             selected=self.selected,
             scale=self._scale,
+            axis=ColourAxis(checked_mode(self.scale_mode), self.limit, self.clip),
         )
 
     def snapshot(self) -> Image:
@@ -231,84 +229,36 @@ class HeatGrid(anywidget.AnyWidget):
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         return with_picture(data, repr(self), self.to_png()), metadata
 
-    @contextmanager
-    def hold_sync(self) -> Iterator[None]:
-        """Send what changes in a ``with`` block as one message.
+    def _item(self, value: Any) -> list[int] | None:
+        return checked_cell(value, self.shape)
 
-        JupyterLab hands messages of widgets to a thread beside the one that runs cells. The method of the base class
-        sends what changed and then forgets it all, with what the other thread has noted meanwhile.
-        """
-        if self._holding_sync:
-            yield
-            return
-        self._holding_sync = True
-        try:
-            yield
-        finally:
-            self._holding_sync = False
-            changed, self._states_to_send = self._states_to_send, set()
-            self.send_state(changed)
+    def _items(self, value: Any) -> list[list[int]]:
+        return checked_cells(value, self.shape)
 
-    def set_state(self, sync_data: dict[str, Any]) -> None:
-        """Take a message from the browser. What is not valid changes nothing and is kept on ``.error``."""
-        state = dict(sync_data)
-        seq = state.pop("seq", None)
-        sent = [state.pop(name) for name in ("picked", "selected") if name in state]
-        if sent:
-            self._take_pick(sent[0], seq)
-            if "selected" in sync_data:  # a client that wrote Python's own trait hears what it is now
-                self.send_state("selected")
-        try:
-            if foreign := sorted(set(state) - FROM_BROWSER):
-                raise TraitError(
-                    f"{', '.join(foreign)}: only Python sets this; the browser may set {set(FROM_BROWSER)}."
-                )
-            if "hover" in state and checked_cell(state["hover"], self.shape) != self.hover:
-                self._clear_tip()
-            with self.hold_sync():
-                super().set_state(state)
-        except Exception as error:
-            self._fail(error)
-            self.send_state(sorted(set(sync_data) & set(self.keys) - {"picked", "selected", "seq"}))
+    def _given(self, item: Any) -> GridCell:
+        row, col = item
+        return row, col
 
-    def _take_pick(self, cells: Any, seq: Any) -> None:
-        before = self.selected
-        with self.hold_sync():  # one message: the selection and the answer
-            try:
-                if seq is not None and (type(seq) is not int or not 0 < seq <= MAX_SEQ):
-                    seq, received = None, seq
-                    raise TraitError(f"seq must be an integer from 1 to 2**53, not {short(received)}.")
-                if self.disabled or not self.selectable:
-                    raise TraitError("This map cannot be picked now.")
-                self.selected = cells
-                self.error, self.problem = None, ""
-            except Exception as error:  # refused, or an observer of `selected` failed
-                self._fail(error)
-            if seq is not None:
-                self.ack = seq
-        if self.selected != before:
-            for callback in self._pick_callbacks:
-                try:
-                    callback([(r, c) for r, c in self.selected])
-                except Exception as error:  # would vanish in the log console
-                    self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        self.error, self.problem = error, f"{type(error).__name__}: {error}"
+    def _leave(self) -> None:
+        self._clear_tip()
 
     def _clear_tip(self) -> None:
         with self.hold_sync():
-            self.pattern, self.tip, self.tip_for = None, "", None
+            self.pattern, self.tip, self.tip_picks, self.tip_for = None, "", "", None
 
-    @traitlets.default("selected")
-    def _nothing_selected(self) -> list[list[int]]:
-        return []
+    def _follow(self) -> None:
+        """The words for screen readers are those of the map as it is now, unless they were given."""
+        if self.alt == self._automatic_alt:
+            self.alt = self._automatic_alt = alt_text(self.title, self.shape, self.row_title, self.col_title)
 
-    @traitlets.validate("selected")
-    def _valid_selected(self, proposal: Any) -> list[list[int]]:
-        return checked_cells(proposal["value"], self.shape)
+    @traitlets.validate("scale_mode")
+    def _valid_mode(self, proposal: Any) -> str:
+        try:
+            return checked_mode(proposal["value"])
+        except ValueError as error:
+            raise traitlets.TraitError(str(error)) from None
 
-    @traitlets.validate("cursor", "hover", "tip_for")
+    @traitlets.validate("tip_for")
     def _valid_cell(self, proposal: Any) -> list[int] | None:
         return checked_cell(proposal["value"], self.shape)
 

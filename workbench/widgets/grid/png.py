@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.plots.colours import ColourScale, colour_scale
+from workbench.plots.colours import ColourAxis, ColourScale, colour_scale
 from workbench.widgets.shared.pixels import ADVANCE, INK, TALL, draw_frame, draw_mask, draw_text, png_file, text_mask
 
 _LONGEST = 48  # characters of a label
@@ -32,6 +32,7 @@ def heat_map_png(
     marked: Sequence[int] = (),
     selected: Sequence[Sequence[int]] = (),
     scale: ColourScale | None = None,
+    axis: ColourAxis | None = None,
 ) -> bytes:
     """Draw a heat map.
 
@@ -44,12 +45,13 @@ def heat_map_png(
         marked: Columns whose label gets a star and a line.
         selected: Cells, outlined.
         scale: The colours. None: RdBu.
+        axis: Where a value lies on the colours. None: linear up to ``limit``.
 
     Returns:
         An RGB picture, 8 bits a channel.
     """
     n_rows, n_cols = values.shape
-    scale = scale or colour_scale("RdBu")
+    scale, axis = scale or colour_scale("RdBu"), axis or ColourAxis(limit=limit)
     wide, high = max(2, min(28, 900 // n_cols)), max(4, min(20, 560 // n_rows))
     names = [f"*{_cut(text)}" if c in set(marked) else _cut(text) for c, text in enumerate(cols)]
     across = max(map(len, names)) * ADVANCE <= wide  # labels fit side by side
@@ -60,8 +62,9 @@ def heat_map_png(
     map_w, map_h = wide * n_cols, high * n_rows
     label_h = TALL if across else max(len(text) for text in names[::every]) * ADVANCE
     bar_y = top + map_h + 10 + label_h + (TALL + 10 if col_title else 0) + 14
-    ends = [_number(part * limit) for part in (scale.low, (1 + scale.low) / 2, 1)]
-    ticks = [*ends[:2], ends[2] + (f" {unit}" if unit else "")]
+    every_tick = axis.ticks(scale.low)
+    places, ends = zip(*((at, _number(value)) for at, value in (every_tick[:: len(every_tick) // 2])), strict=True)
+    ticks = [*ends[:2], ends[2] + ("+" if axis.cut else "") + (f" {unit}" if unit else "")]
     image_w = 12 + max(left + max(map_w, 240 + len(ticks[2]) * ADVANCE), 12 + len(title) * ADVANCE)
     image = np.full((bar_y + 14 + TALL + 14, image_w, 3), _PAPER, dtype=np.uint8)
 
@@ -69,7 +72,7 @@ def heat_map_png(
         draw_text(image, 12, 10, title)
     # The map: colours, hatching, group lines, selection.
     area = image[top : top + map_h, left : left + map_w]
-    area[:] = np.repeat(np.repeat(scale.rgb(values / limit), high, axis=0), wide, axis=1)
+    area[:] = np.repeat(np.repeat(scale.rgb(axis.place(values)), high, axis=0), wide, axis=1)
     y, x = np.mgrid[:map_h, :map_w]
     hatched = np.repeat(np.repeat(np.isnan(values), high, axis=0), wide, axis=1)
     area[hatched] = _PAPER
@@ -104,7 +107,8 @@ def heat_map_png(
     # The colour bar: 200 pixels with its ends and its middle.
     image[bar_y : bar_y + 12, left : left + 200] = scale.rgb(np.linspace(scale.low, 1, 200)[None])
     draw_frame(image, left - 1, bar_y - 1, 202, 14, INK)
-    middles = (left, left + 100 - len(ends[1]) * ADVANCE // 2, left + 200 - len(ends[2]) * ADVANCE // 2)
+    middle = left + round(200 * (places[1] - scale.low) / (1 - scale.low))
+    middles = (left, middle - len(ends[1]) * ADVANCE // 2, left + 200 - len(ends[2]) * ADVANCE // 2)
     for text, x0 in zip(ticks, middles, strict=True):
         draw_text(image, x0, bar_y + 18, text, _MUTED)
     return png_file(image)

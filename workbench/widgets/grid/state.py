@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from traitlets import TraitError
 
-from workbench.plots.colours import ColourScale
+from workbench.plots.colours import ColourScale, clip_limit
 
 
 def as_values(values: Any) -> np.ndarray:
@@ -71,13 +71,15 @@ def picture_state(
         "cols": [_line(label) for label in cols],
         "descriptions": names,
         "limit": float(limit),
+        "clip": clip_limit(array, float(limit)),
         **columns,
     }
 
 
 def _line(text: object) -> str:
-    """One line of text: a canvas draws no line breaks."""
-    return str(text).replace("\r", "␍").replace("\n", "⏎").replace("\t", "⇥")
+    """One line of text, with what has no glyph (or turns the text around it) as its code: a canvas draws neither."""
+    names = {"\r": "␍", "\n": "⏎", "\t": "⇥"}
+    return "".join(names.get(c) or (c if c.isprintable() else c.encode("unicode_escape").decode()) for c in str(text))
 
 
 def alt_text(title: str, shape: Sequence[int], row_title: str, col_title: str) -> str:

@@ -87,7 +87,8 @@ class ProbePanel(RunPanel[ProbeReport]):
         self._options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed}
         self._control, self._pool, self._edit_code = control, pool, edit_code
         self._report: ProbeReport | None = None
-        self._ran: tuple[str, ...] | None = None
+        self._ran: tuple[str, ...] | None = None  # the probes of the report that is shown
+        self._asking: tuple[str, ...] = ()  # of the run that goes on
         self._made_by = ""  # the code of the report that is shown
         self._rows: list[ProbeRow] = []
         self._probe = ""
@@ -111,6 +112,7 @@ class ProbePanel(RunPanel[ProbeReport]):
     def _box(self, name: str, ticked: bool) -> Checkbox:
         box = Checkbox(description=PROBES[name].title, value=ticked, indent=False, layout={"width": "190px"})
         box.observe(lambda _: self._show_code(), names="value")
+        self._follow(box)
         return box
 
     def __repr__(self) -> str:
@@ -183,6 +185,7 @@ class ProbePanel(RunPanel[ProbeReport]):
             if self._busy:
                 raise RuntimeError("Probes are running. Wait for them or cancel, then show others.")
             self._fail(None)
+            self._mark.clear()
             self._fact, self._report, self._job = report.fact, report, None
             self._reader.fact = report.fact
             self._show_heading()
@@ -206,10 +209,21 @@ class ProbePanel(RunPanel[ProbeReport]):
         """
         return self._reader.look()
 
+    def _problem(self) -> str:
+        return "" if self.probes else "No probe is ticked. Tick at least one."
+
+    def _settings(self) -> dict[str, Any]:
+        titles = [PROBES[p].title for p in self.probes]
+        return {"probes": "all ten" if len(titles) == len(PROBES) else ", ".join(titles)}
+
     def _order(self) -> Callable[[threading.Event], ProbeReport]:
+        asked = self.probes
+        if not asked:
+            raise ValueError(f"probes must be some of {list(PROBES)}, got []: none is ticked.")
         self._say("Choosing a control fact.")
+        self._asking, self._rows = asked, []
         given: dict[str, Any] = {"fact": self._fact, "control": self._control, "pool": self._pool, **self._options}
-        order = partial(probe, self._model, self._edit, probes=list(self.probes), progress=False, **given)
+        order = partial(probe, self._model, self._edit, probes=list(asked), progress=False, **given)
         return lambda cancel: order(cancel=cancel, on_row=self._row, on_probe=self._begin)
 
     # From the job's thread
@@ -225,7 +239,7 @@ class ProbePanel(RunPanel[ProbeReport]):
     def _draw_progress(self) -> None:
         if not self._going or not self._due():
             return
-        asked = self._ran or self.probes
+        asked = self._asking
         at, every = asked.index(self._probe) if self._probe in asked else 0, len(asked)
         words = f"{PROBES[self._probe].title}: probe {at + 1} of {every}, {len(self._rows)} answers so far"
         self._say(markup.Progress(words, at, every))
@@ -239,8 +253,8 @@ class ProbePanel(RunPanel[ProbeReport]):
 
     def _clear(self) -> None:
         super()._clear()
-        self._rows, self._report, self._made_by = [], None, ""
-        self._ran = self.probes
+        self._report, self._made_by = None, ""
+        self._ran = self._asking
         self._results.value = ""
         self._reader.show(None)
         self._show_code()

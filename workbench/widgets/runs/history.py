@@ -105,10 +105,10 @@ class RunHistory:
         """Keep what probes of a run found; what was broken off does not take the place of a whole report.
 
         Returns:
-            The run; None where it was deleted, or the report was not kept.
+            The run; None where it was deleted, or there is nothing new to keep.
         """
         run = next((run for run in self.runs if run.id == id), None)
-        if run is None or (probes.partial and run.probes is not None):
+        if run is None or run.probes is probes or (probes.partial and run.probes is not None):
             return None
         return self._replace(replace(run, probes=probes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workbench.models.load import LoadedModel
+from workbench.types.outcome import outcome
 from workbench.types.rates import RATES
 from workbench.types.run import Run
 from workbench.widgets.shared import markup
@@ -12,11 +13,11 @@ _ENDED = {"done": "", "cancelled": "not evaluated: cancelled", "failed": "not ev
 
 
 def result_words(run: Run) -> str:
-    """What came out, as short as it goes."""
+    """What came out, as the verdict of its evaluation says it, behind the verdict's mark."""
     if run.report is None:
         return _ENDED[run.ended] or "not evaluated"
-    rate = run.report.rates[run.report.stages[-1]].get("new")
-    return "evaluated" if rate is None or rate.n == 0 else f"new {rate.value:z.2f} (n={rate.n})"
+    came_out = outcome(run.report, run.facts)
+    return f"{markup.OUTCOME_MARKS[came_out.kind]} {came_out.words}"
 
 
 def trained_words(run: Run) -> str:

@@ -115,6 +115,16 @@ class Job(Generic[T]):
             raise self._error
         return cast("T", self._result)
 
+    def every(self, seconds: float, function: Callable[[], object]) -> None:
+        """Call a function every so many seconds until the job has ended, in a thread of its own."""
+
+        def tick() -> None:
+            while not self._ended.wait(seconds):
+                if self.running:
+                    function()
+
+        threading.Thread(target=tick, name="workbench-tick", daemon=True).start()
+
     def _run(self) -> None:
         try:
             with torch.inference_mode(False), torch.enable_grad():

@@ -3,6 +3,10 @@
 A subclass says what runs (``_order``) and what comes of it (``_finished``), names its buttons in ``WORDS``, and calls
 ``_lay_out_run`` with its own controls. The lock, the refusal of a second run, the alert and the line of progress are
 the same for all.
+
+No result is lost to a run that gives none. Before a run, ``_problem`` says why it cannot start: the button is off then,
+with the reason beside it. What is shown stays until the run has a first result of its own; then ``_clear`` takes it
+away. A run that fails or is cancelled before that leaves it, under the line that says of which run it is.
 """
 
 from __future__ import annotations
@@ -14,16 +18,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from ipywidgets import HTML, Button, HBox, Widget
+from ipywidgets import HTML, HBox, Widget
 
-from workbench.widgets.shared import markup
+from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.panel import Panel
+from workbench.widgets.shared.run_mark import RunMark
 
 T = TypeVar("T")
 SECONDS_BETWEEN_DRAWINGS = 0.2
 """Progress is drawn at most five times a second: more messages would make the browser wait, not the reader wiser."""
-_ROW = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class RunWords:
         cancel_tip: Of the one that cancels.
         refused: The alert of a second click while one run is going on.
         cancelling: The line of progress after Cancel.
-        bold: Whether the button's label is bold.
+        bold: Whether the button is the primary one of its tab.
         bar: Whether a moving bar stands before the words of progress.
     """
 
@@ -53,21 +57,27 @@ class RunPanel(Panel, Generic[T]):
     """A panel with one job at a time, whose result is a ``T``."""
 
     WORDS: RunWords
+    TICK_SECONDS: float | None = None
+    """How often ``_tick`` is called while a run goes on; None: never."""
 
     def __init__(self) -> None:
         super().__init__()
         self._job: Job[T] | None = None
-        self._busy = False
+        self._busy = self._superseded = False
         self._status = ""
+        self._elapsed: float | None = None
+        self._asked_with: tuple[str, dict[str, Any]] = ("", {})  # title and settings of the run that goes on
         self._drawn_at = float("-inf")
         self._end_listeners: list[Callable[[Any], object]] = []
         self._status_listeners: list[Callable[[], object]] = []
-        self._heading, self._progress = HTML(), HTML()
+        self._heading, self._progress, self._note = HTML(), HTML(), HTML()
+        self._mark = RunMark()
         words = self.WORDS
-        self._run = Button(description=words.label, icon=words.icon, tooltip=words.tip)
-        if words.bold:
-            self._run.style.font_weight = "bold"
-        self._cancel = Button(description="Cancel", icon="stop", tooltip=words.cancel_tip, disabled=True)
+        button = layout.primary if words.bold else layout.quiet_button
+        self._run = button(words.label, icon=words.icon, tooltip=words.tip)
+        self._cancel = layout.quiet_button("Cancel", icon="stop", tooltip=words.cancel_tip)
+        self._cancel.disabled = True
+        layout.show(self._cancel, False)
         self._run.on_click(lambda _: self.run())
         self._cancel.on_click(lambda _: self.cancel())
 
@@ -96,20 +106,54 @@ class RunPanel(Panel, Generic[T]):
         it may show something, and ask nothing of this panel but these two."""
         self._status_listeners.append(callback)
 
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds that the last run took, or that the one going on has taken so far; None before the first."""
+        return self._job.seconds if self._busy and self._job is not None else self._elapsed
+
+    @property
+    def problem(self) -> str:
+        """Why Run cannot start now, in words for a person; empty if it can."""
+        return self._problem()
+
+    @property
+    def run_words(self) -> str:
+        """Of which run the results are, and what was changed since; empty without results."""
+        return self._mark.words
+
     def run(self) -> Job[T]:
         """Start a run in the background. While one is going on, this only says so.
 
         Returns:
-            The job: the new one, or the one that is going on. Wrong settings make it fail at once.
+            The job: the new one, or the one that is going on. Wrong settings make it fail at once; what is shown stays.
         """
         with self._lock:
             if self._busy and self._job is not None:
                 self._tell(markup.Message(self.WORDS.refused))
                 return self._job
-            self._clear()
+            problem = self._problem()
+            try:
+                order = self._order()
+                if problem:
+                    raise ValueError(problem)
+            except Exception as error:
+                return self._refuse(error, problem)
+            self._fail(None)
+            self._superseded, self._asked_with = False, (self._run_title(), self._settings())
             self._set_busy(True)
-            self._job = Job(self._ordered(), on_done=self._ended)
+            self._job = Job(order, on_done=self._ended)
+            if self.TICK_SECONDS is not None:
+                self._job.every(self.TICK_SECONDS, self._tick)
             return self._job
+
+    def _refuse(self, error: Exception, problem: str) -> Job[T]:
+        """A job that fails with this error. Nothing else changes but the alert, which says it to a person."""
+        self._job = Job(partial(_raise, error))
+        self._say_plainly("Not started.")
+        self._fail(error)
+        if problem:
+            self._tell(markup.Message(problem, "error"))
+        return self._job
 
     def cancel(self) -> None:
         """Ask the run to stop where it next looks. No effect when none is going on."""
@@ -136,17 +180,41 @@ class RunPanel(Panel, Generic[T]):
 
     # What a subclass says
 
+    def _problem(self) -> str:
+        """Why a run cannot start with the settings of this moment, in words for a person; empty if it can. It is asked
+        often (``_recheck``), so it is quick and changes nothing."""
+        return ""
+
+    def _estimate(self) -> str:
+        """How long a run would take, in words, such as "about 2 to 3 min"; empty where nothing can be said."""
+        return ""
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings of this moment by name: results of others are marked. ``str`` gives their words. Never raises,
+        also where they do not work."""
+        return {}
+
+    def _run_title(self) -> str:
+        """The settings of this moment in a line, for the title of their results."""
+        return ", ".join(map(str, self._settings().values()))
+
     def _order(self) -> Callable[[threading.Event], T]:
-        """What the job does, with the settings of this moment; what this raises, the job raises."""
+        """What the job does, with the settings of this moment; what this raises, the job raises. It raises before it
+        changes anything."""
         raise NotImplementedError
 
     def _finished(self, job: Job[T]) -> None:
-        """Take over what an ended job gave. Called in its thread, with the lock; a failure is shown already."""
+        """Take over what a job gave: it is done, or it called ``_supersede``. Called in its thread, with the lock and
+        after ``_clear``; a failure is shown already."""
         raise NotImplementedError
 
     def _clear(self) -> None:
-        """Forget the run before."""
+        """Forget the results of the run before. Called when there is a first result of the next."""
         self._fail(None)
+        self._mark.clear()
+
+    def _tick(self) -> None:
+        """Show that time goes by. Called now and then in a thread of its own."""
 
     def _enable(self, enabled: bool) -> None:
         """Let the settings be changed, or not."""
@@ -158,8 +226,39 @@ class RunPanel(Panel, Generic[T]):
 
     def _lay_out_run(self, settings: Sequence[Widget], results: Sequence[Widget]) -> None:
         """Put heading, settings, buttons with progress, alert, results and code below each other."""
-        buttons = HBox([self._run, self._cancel, self._progress], layout=_ROW)
-        self._lay_out(self._heading, *settings, buttons, self._alert, *results, self._code)
+        self._lay_out(self._heading, *settings, self._buttons(), self._alert, self._mark, *results, self._code)
+        self._recheck()
+
+    def _buttons(self) -> HBox:
+        """Run and Cancel, beside them why it cannot start or how long it takes, and the progress."""
+        return layout.row(self._run, self._cancel, self._note, self._progress)
+
+    def _follow(self, *controls: Widget) -> None:
+        """Look again whether a run can start, and whether the results are of other settings, when one of these
+        changes."""
+        for control in controls:
+            control.observe(lambda _: self._recheck(), names="value")
+
+    def _recheck(self) -> None:
+        """To be called when settings have changed: the button, what stands beside it, and the mark of the results."""
+        with self._lock:
+            problem = "" if self._busy else self._problem()
+            estimate = "" if self._busy or problem else self._estimate()
+            self._run.disabled = self._busy or bool(problem)
+            words = markup.text(problem or estimate)
+            kind = "wb-problem" if problem else "wb-muted"
+            self._note.value = markup.block(f'<span class="{kind}" role="status">{words}</span>') if words else ""
+            self._mark.compare(self._settings())
+
+    def _supersede(self) -> None:
+        """The run that goes on has a first result: take away those of the run before. Later calls do nothing."""
+        with self._lock:
+            if not self._superseded:
+                self._superseded = True
+                self._clear()
+                title, settings = self._asked_with
+                if title:
+                    self._mark.show(title, settings)
 
     def _say(self, progress: markup.Progress | str) -> None:
         """Show how far the run is; of a text, with a bar that only moves."""
@@ -194,25 +293,29 @@ class RunPanel(Panel, Generic[T]):
         """Whether the run goes on and was not asked to stop, so that there is progress to show."""
         return self._job is not None and not self._job.cancelling
 
-    def _ordered(self) -> Callable[[threading.Event], T]:
-        try:
-            return self._order()
-        except Exception as error:
-            return partial(_raise, error)
-
     def _set_busy(self, busy: bool) -> None:
         self._busy = busy
-        self._run.disabled, self._cancel.disabled = busy, not busy
+        self._cancel.disabled = not busy
+        layout.show(self._cancel, busy)
         self._enable(not busy)
+        self._recheck()
         self._tell_status()
 
     def _ended(self, job: Job[T]) -> None:
         with self._lock:
+            self._elapsed = job.seconds
             self._set_busy(False)
             self._say_plainly(f"{job.state} after {self._duration(job.seconds)}")
             if job.state == "failed":
                 self._fail(job.error)
-            self._finished(job)
+            elif job.state == "cancelled":
+                self._tell(markup.Message(str(job.error)))
+            else:
+                self._supersede()
+            if self._superseded:
+                self._finished(job)
+            else:
+                self._mark.after(job.state)
             for callback in self._end_listeners:
                 callback(self)
 

@@ -1,4 +1,4 @@
-// What a hand can do with a map, by pointer or by keyboard: pick a cell, pick a box, move the cursor.
+// What a hand can do with a map, by pointer or by keyboard: pick a cell, pick a box, move the cursor, pin, undo.
 
 import { cellsOf, corners, maskOf, same } from "./cells.js";
 
@@ -43,6 +43,15 @@ export class Actions {
     }
     if (mask.some((on, i) => on !== before[i])) this.pick(mask);
     this.redraw();
+  }
+
+  // Python says what is pinned then.
+  pin(cell) {
+    if (cell && this.model.get("pinnable")) this.picks.tell({ event: "pin", item: cell });
+  }
+
+  takeBack(again) {
+    this.picks.tell({ event: again ? "redo" : "undo" });
   }
 
   takeAll() {

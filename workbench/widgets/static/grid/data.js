@@ -1,6 +1,7 @@
 // What a map shows, as Python's traits were at the last full redraw.
 
-import { cut } from "./words.js";
+import { axisOf } from "./colours.js";
+import { cut, isolate } from "./words.js";
 
 export function readData(model) {
   const [nRows, nCols] = model.get("shape");
@@ -11,13 +12,15 @@ export function readData(model) {
     nRows,
     nCols,
     values: new Float32Array((bytes.buffer || bytes).slice(start, start + bytes.byteLength)), // copied: aligned to 4
-    rowLabels: model.get("rows").map(cut),
-    colLabels: model.get("cols").map((text, c) => (marked.has(c) ? `★${cut(text)}` : cut(text))),
+    rowLabels: model.get("rows").map((text) => isolate(cut(text))),
+    colLabels: model.get("cols").map((text, c) => (marked.has(c) ? `★${isolate(cut(text))}` : isolate(cut(text)))),
     rowTitle: model.get("row_title"),
     colTitle: model.get("col_title"),
     groups: model.get("groups"),
+    groupName: model.get("group_name"),
     marked,
     limit: model.get("limit"),
+    axis: axisOf({ mode: model.get("scale_mode"), limit: model.get("limit"), clip: model.get("clip") }, model.get("colours").low),
     unit: model.get("unit"),
     cellWidth: model.get("cell_width"), // 0: what fits
     cellHeight: model.get("cell_height"),

@@ -11,9 +11,10 @@ import { Picks } from "./picks.js";
 import { drawPicture } from "./picture.js";
 import { Pointer } from "./pointer.js";
 import { Tooltip } from "./tooltip.js";
-import { describe } from "./words.js";
+import { setGround, watchTheme } from "../theme.js";
+import { actsOn, describe } from "./words.js";
 
-const PICTURE = ["data", "shape", "rows", "cols", "limit", "colours", "unit", "row_title", "col_title", "groups", "marked", "cell_width", "cell_height"];
+const PICTURE = ["data", "shape", "rows", "cols", "limit", "colours", "unit", "row_title", "col_title", "groups", "group_name", "marked", "scale_mode", "clip", "cell_width", "cell_height"];
 let views = 0;
 
 class HeatGridView {
@@ -25,21 +26,21 @@ class HeatGridView {
     const redraw = () => this.redraw(false);
     this.picks = new Picks(model, this.page, redraw);
     this.actions = new Actions(model, this.picks, () => this.data, redraw);
-    this.tooltip = new Tooltip(model, this.page, () => this.data, () => this.layout, () => this.picks.save());
-    this.pointer = new Pointer(this.page.cells, this.actions, this.tooltip, () => this.layout, redraw);
+    const acts = (cell) => actsOn(model, this.data, this.picks.shown(), this.actions.pickable(), cell);
+    this.tooltip = new Tooltip(model, this.page, () => this.data, () => this.layout, acts, () => this.picks.save());
+    this.pointer = new Pointer(this.page, this.actions, this.tooltip, () => this.layout, redraw);
     const on = (name, handler) => this.page.cells.addEventListener(name, handler);
     on("keydown", (event) => handleKey(event, this.actions, this.tooltip, redraw));
     on("focus", redraw);
     on("blur", () => (this.tooltip.show(null), redraw()));
     this.listenTo(PICTURE, () => this.redraw(true));
     this.listenTo(["selected", "ack", "seq", "picked"], () => this.picks.answered());
-    this.listenTo(["cursor", "selectable", "disabled", "kind"], redraw);
-    this.listenTo(["title", "alt", "problem", "descriptions"], () => showTexts(this.page, model));
-    this.listenTo(["tip", "tip_for", "pattern"], () => this.tooltip.fill());
+    this.listenTo(["cursor", "pinned", "selectable", "disabled", "kind"], redraw);
+    this.listenTo(["title", "alt", "problem", "descriptions", "pinnable"], () => showTexts(this.page, model));
+    this.listenTo(["tip", "tip_for", "tip_picks", "pattern", "naming"], () => this.tooltip.fill());
     this.sizes = new ResizeObserver(() => this.page.root.clientWidth !== this.layout.rootWidth && this.redraw(true));
     this.sizes.observe(this.page.root);
-    this.themes = new MutationObserver(() => this.redraw(true));
-    this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
+    this.stopWatching = watchTheme(() => this.redraw(true));
     showTexts(this.page, model);
     this.draw(true);
     this.picks.connectionChanged();
@@ -55,10 +56,14 @@ class HeatGridView {
   destroy() {
     for (const [name, callback] of this.listeners) this.model.off(name, callback);
     this.sizes.disconnect();
-    this.themes.disconnect();
+    this.stopWatching();
     cancelAnimationFrame(this.frame);
     this.picks.destroy();
     this.tooltip.destroy();
+  }
+
+  pinned() {
+    return this.model.get("pinned").filter(([r, c]) => r < this.data.nRows && c < this.data.nCols);
   }
 
   // In the next frame, once for all changes until then. `all`: the values too, not only the marks on them.
@@ -72,7 +77,12 @@ class HeatGridView {
     const { model, page } = this;
     if (all) {
       this.stale = false;
+      const before = this.data;
       this.data = readData(model);
+      // A box of another size is none.
+      if (before && (before.nRows !== this.data.nRows || before.nCols !== this.data.nCols)) this.actions.box = null;
+      setGround(page.root);
+      page.names.hidden = !(model.get("pinnable") && this.data.nCols === 1);
       this.theme = readTheme(page.root, model);
       const ctx = page.picture.getContext("2d");
       const measure = (text, bold) => ((ctx.font = font(this.theme, bold)), ctx.measureText(text).width);
@@ -83,9 +93,11 @@ class HeatGridView {
     const shown = this.picks.shown();
     const { box } = this.actions;
     const cursor = this.actions.cursor();
-    const state = { selected: model.get("selected"), wanted: shown, box, cursor };
+    const focused = page.cells === document.activeElement;
+    const state = { selected: model.get("selected"), wanted: shown, box, cursor, pinned: this.pinned(), focused };
     const waiting = drawMarks(page.marks, this.data, this.layout, this.theme, state);
     describe(page, model, this.data, { shown, box, cursor, waiting });
+    this.tooltip.sayActs();
   }
 }
 

@@ -25,6 +25,7 @@ export function handleKey(event, actions, tooltip, redraw) {
   const from = actions.cursor() || [0, 0];
   const to = destination(event, from, actions.size());
   const command = event.ctrlKey || event.metaKey;
+  const letter = event.key.toLowerCase();
   if (to) {
     if (event.shiftKey && actions.pickable()) actions.box = { from: actions.box ? actions.box.from : from, to, remove: false };
     else actions.box = null;
@@ -45,8 +46,12 @@ export function handleKey(event, actions, tooltip, redraw) {
     if (actions.box) actions.box = null;
     else tooltip.show(null);
     redraw();
-  } else if (event.key.toLowerCase() === "a" && command) {
+  } else if (letter === "a" && command) {
     if (actions.pickable()) actions.takeAll();
+  } else if ((letter === "z" || letter === "y") && command) {
+    actions.takeBack(letter === "y" || event.shiftKey); // also where nobody listens: the notebook's undo is of cells
+  } else if (letter === "p" && !command && !event.altKey) {
+    actions.pin(actions.cursor());
   } else return;
   event.preventDefault();
   event.stopPropagation();

@@ -4,7 +4,8 @@ import { clamp } from "./cells.js";
 import { formatNumber } from "./words.js";
 
 export const FONT = 11; // px of the labels
-export const BAR = { width: 180, height: 9, zone: 40 }; // the colour bar above the map
+export const BAR = { width: 180, height: 9, zone: 44 }; // the colour bar above the map
+export const GROUP_ZONE = 12; // the names of groups, between the two
 const SIN60 = Math.sin(Math.PI / 3);
 
 export function font(theme, bold) {
@@ -24,7 +25,7 @@ export function every(list, step) {
 
 // `width` is that of the page around the map, 0 while it is hidden; `measure(text, bold)` is the width of a text.
 export function layOut(data, theme, width, measure) {
-  const { nRows, nCols, limit, unit } = data;
+  const { nRows, nCols, axis } = data;
   const cellHeight = data.cellHeight || clamp(Math.floor(440 / nRows), 3, 22);
   const rowStep = niceStep(FONT + 2, cellHeight);
   const columns = layOutColumns(data, width, measure, rowStep);
@@ -34,9 +35,11 @@ export function layOut(data, theme, width, measure) {
   const top = BAR.zone;
   const mapWidth = cellWidth * nCols;
   const mapHeight = cellHeight * nRows;
+  // The numbers below the bar must not touch; where the unit has no room beside it, the tooltips have it.
+  const least = Math.max(90, 2 * Math.ceil(measure(`${axis.cut ? "≤" : ""}−${formatNumber(axis.end)}`)) + 24);
+  const fits = !width || left + least + measure(data.unit) + 16 <= width;
+  const unit = fits ? data.unit : "";
   const unitRoom = unit ? measure(unit) + 12 : 4;
-  // The numbers below the bar must not touch.
-  const least = Math.max(90, 2 * Math.ceil(measure(`-${formatNumber(limit)}`)) + 24);
   const barWidth = Math.max(Math.floor(Math.min(BAR.width, mapWidth, (width || 800) - left - unitRoom - 4)), least);
   return {
     rootWidth: width,
@@ -51,6 +54,7 @@ export function layOut(data, theme, width, measure) {
     rotated,
     labelHeight,
     barWidth,
+    unit,
     width: Math.ceil(left + Math.max(mapWidth + right, barWidth + unitRoom)),
     height: Math.ceil(top + mapHeight + 6 + labelHeight + (data.colTitle ? FONT + 8 : 4)),
   };

@@ -3,7 +3,7 @@
 import { clamp, corners, maskOf } from "./cells.js";
 
 // Returns how many cells wait for Python. `wanted` is `selected` with the browser's own change, if one is pending.
-export function drawMarks(canvas, data, layout, theme, { selected, wanted, box, cursor }) {
+export function drawMarks(canvas, data, layout, theme, { selected, wanted, box, cursor, pinned, focused }) {
   const ctx = canvas.getContext("2d");
   ctx.clearRect(0, 0, canvas.width, canvas.height);
   const confirmed = maskOf(selected, data);
@@ -15,8 +15,33 @@ export function drawMarks(canvas, data, layout, theme, { selected, wanted, box, 
   drawOutline(ctx, waiting, data, layout, theme, thick, [3, 3]);
   drawDots(ctx, { agreed, asked, waiting }, data, layout, theme);
   if (box) drawBox(ctx, box, layout, theme, thick);
-  if (cursor) drawCursor(ctx, cursor, layout, theme, thick === 2 ? 0 : 2);
+  if (cursor && focused) drawCursor(ctx, cursor, layout, theme, thick === 2 ? 0 : 2);
+  else if (cursor) drawTick(ctx, cursor, layout, theme);
+  for (const cell of pinned) drawPin(ctx, cell, layout, theme);
   return waiting.reduce((sum, on) => sum + on, 0);
+}
+
+// A flag in the upper left corner of a cell whose details are shown elsewhere.
+function drawPin(ctx, [r, c], { left, top, cellWidth, cellHeight }, theme) {
+  const x = left + c * cellWidth, y = top + r * cellHeight;
+  const size = clamp(Math.min(cellWidth, cellHeight) * 0.6, 4, 10);
+  ctx.setLineDash([]);
+  ctx.beginPath();
+  ctx.moveTo(x, y);
+  ctx.lineTo(x + size, y);
+  ctx.lineTo(x, y + size);
+  ctx.closePath();
+  ctx.fillStyle = theme.brand;
+  ctx.fill();
+  ctx.strokeStyle = theme.paper;
+  ctx.lineWidth = 1;
+  ctx.stroke();
+}
+
+// The cursor of a map that is not in use: where its row is, at the map's edge, not in it. A box would read as a selection.
+function drawTick(ctx, [r], { left, top, cellHeight, mapWidth }, theme) {
+  ctx.fillStyle = theme.line;
+  drawTriangle(ctx, left + mapWidth + 2, top + (r + 0.5) * cellHeight, 1, 0);
 }
 
 // The border of the marked region: every edge between a marked cell and one that is not.
@@ -56,7 +81,7 @@ function stroke(ctx, theme, thick, dash, trace) {
 function drawDots(ctx, { agreed, asked, waiting }, { nCols }, { left, top, cellWidth, cellHeight }, theme) {
   const small = Math.min(cellWidth, cellHeight);
   if (small < 7) return;
-  const radius = clamp(small / 6, 1.5, 3);
+  const radius = clamp(small / 5, 1.5, 4);
   ctx.setLineDash([]);
   ctx.lineWidth = 1;
   for (let i = 0; i < asked.length; i++) {

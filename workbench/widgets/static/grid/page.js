@@ -22,16 +22,24 @@ export function buildPage(el, id) {
   const marks = make(stage, "canvas", "hg-marks", { "aria-hidden": "true" });
   const cells = make(stage, "div", "hg-cells", { role: "grid", tabindex: "0", "aria-multiselectable": "true" });
   cells.setAttribute("data-lm-suppress-shortcuts", "true"); // or the keys a and b insert cells into the notebook
+  cells.setAttribute("aria-describedby", `${id}-keys`);
+  const names = make(stage, "div", "hg-names", { "aria-hidden": "true", hidden: "" });
+  const keys = make(root, "div", "hg-hidden", { id: `${id}-keys` });
   const row = make(cells, "div", "hg-hidden", { role: "row" });
   const cell = make(row, "div", "", { role: "gridcell", id: `${id}-cell` });
   const status = make(root, "div", "hg-status", { role: "status" });
   const tip = make(root, "div", "hg-tip", { "aria-hidden": "true", hidden: "" });
   if (tip.showPopover) tip.setAttribute("popover", "manual"); // above everything, not cut by the output area
-  return { root, title, badge, banner, problem, stage, picture, marks, cells, row, cell, status, tip };
+  return { root, title, badge, banner, problem, stage, picture, marks, cells, names, keys, row, cell, status, tip };
 }
+
+const KEYS =
+  "Arrows move. Space selects, or takes back. Shift and arrows draw a box, which Space adds and Delete removes. Escape " +
+  "drops it. Control A selects all, Control Z takes back, Control Y repeats.";
 
 export function showTexts(page, model) {
   const get = (name) => model.get(name);
+  page.keys.textContent = get("pinnable") ? `${KEYS} P pins.` : KEYS;
   page.title.textContent = get("title");
   page.title.hidden = !get("title");
   page.cells.setAttribute("aria-label", get("alt") || get("title") || "Heat map");
@@ -40,6 +48,7 @@ export function showTexts(page, model) {
 }
 
 export function resize(page, { left, top, width, height, mapWidth, mapHeight }) {
+  Object.assign(page.names.style, { top: `${top}px`, width: `${left}px`, height: `${mapHeight}px` });
   const ratio = window.devicePixelRatio || 1;
   for (const canvas of [page.picture, page.marks]) {
     canvas.width = Math.round(width * ratio);

@@ -1,7 +1,8 @@
 // What Python has selected, and what the browser asked it for.
 //
 // Python owns `selected`. A pick sends `picked` with a new number `seq`; it is pending until Python answers with `ack`
-// >= `seq`. While it is pending the map shows `picked`, dashed, and then `selected`.
+// >= `seq`. While it is pending the map shows `picked`, dashed, and then `selected`. What is no selection (undo, a pin)
+// is a message of its own, which waits for the answer to the picks before it.
 
 import { connectionOf } from "../kernel.js";
 
@@ -10,7 +11,7 @@ const PATIENCE = 1500; // ms without an answer before the banner
 export class Picks {
   // `redraw` is called after a change of the browser's own.
   constructor(model, page, redraw) {
-    Object.assign(this, { model, page, redraw });
+    Object.assign(this, { model, page, redraw, waiting: [] });
     this.connection = connectionOf(model);
     this.stopWatching = this.connection.watch(() => this.connectionChanged());
   }
@@ -44,8 +45,16 @@ export class Picks {
     queueMicrotask(() => this.model.save_changes());
   }
 
+  // Nothing is kept for a kernel that is not there: an undo that comes with a later kernel would undo something else.
+  tell(message) {
+    if (!this.connection.live()) return;
+    if (this.pending()) this.waiting.push(message);
+    else this.model.send(message);
+  }
+
   answered() {
     if (!this.pending()) {
+      for (const message of this.waiting.splice(0)) this.model.send(message);
       clearTimeout(this.patience);
       this.page.banner.hidden = true;
     }
@@ -66,6 +75,7 @@ export class Picks {
   connectionChanged() {
     const connected = this.connection.live();
     this.page.badge.hidden = connected;
+    if (!connected) this.waiting = [];
     if (!this.pending()) return;
     if (connected) this.save(); // what could not be sent before
     this.waitForAnswer();

@@ -1,12 +1,13 @@
 // The lower canvas: the values as colours, the labels and the colour bar.
 
-import { BAR, FONT, every, font } from "./layout.js";
-import { formatNumber } from "./words.js";
+import { BAR, FONT, GROUP_ZONE, every, font } from "./layout.js";
+import { formatNumber, isolate } from "./words.js";
 
 export function drawPicture(canvas, data, layout, theme) {
   const ctx = canvas.getContext("2d");
   const { left, top, mapWidth, mapHeight, cellWidth, cellHeight } = layout;
   ctx.clearRect(0, 0, canvas.width, canvas.height);
+  ctx.direction = "ltr"; // labels are isolated, see words.js
   drawBar(ctx, data, layout, theme);
   drawHatching(ctx, data, layout, theme); // below the map, which is transparent where there is no value
   ctx.imageSmoothingEnabled = false;
@@ -18,9 +19,29 @@ export function drawPicture(canvas, data, layout, theme) {
   }
   ctx.strokeStyle = theme.muted;
   ctx.strokeRect(left - 0.5, top - 0.5, mapWidth + 1, mapHeight + 1);
-  ctx.fillStyle = theme.ink;
-  for (const c of data.groups) if (c > 0) ctx.fillRect(left + c * cellWidth - 1.5, top - 4, 3, mapHeight + 8);
+  drawGroups(ctx, data, layout, theme);
   drawLabels(ctx, data, layout, theme);
+}
+
+// Thin lines between groups of columns, and their names above where there is room.
+function drawGroups(ctx, { groups, groupName, nCols }, { left, top, cellWidth, mapHeight }, theme) {
+  ctx.font = `${FONT - 1}px ${theme.family}`;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "bottom";
+  const names = groups.map((_, i) => `${groupName}${i}`);
+  const widths = groups.map((first, i) => ((groups[i + 1] || nCols) - first) * cellWidth);
+  const named = groupName && names.every((name, i) => ctx.measureText(name).width + 6 <= widths[i]);
+  groups.forEach((first, i) => {
+    const x = left + first * cellWidth;
+    if (first > 0) {
+      ctx.fillStyle = theme.paper;
+      ctx.fillRect(x - 1.5, top, 3, mapHeight);
+      ctx.fillStyle = theme.line;
+      ctx.fillRect(Math.round(x) - 0.5, top - (named ? GROUP_ZONE : 3), 1, mapHeight + (named ? GROUP_ZONE : 3));
+    }
+    ctx.fillStyle = theme.muted;
+    if (named) ctx.fillText(names[i], x + widths[i] / 2, top - 1);
+  });
 }
 
 function drawHatching(ctx, { values }, { left, top, mapWidth, mapHeight }, theme) {
@@ -39,23 +60,22 @@ function drawHatching(ctx, { values }, { left, top, mapWidth, mapHeight }, theme
 }
 
 // The values as an image of one pixel a cell.
-function imageOf({ values, nRows, nCols, limit }, theme) {
+function imageOf({ values, nRows, nCols, axis }, theme) {
   const canvas = document.createElement("canvas");
   canvas.width = nCols;
   canvas.height = nRows;
   const ctx = canvas.getContext("2d");
   const image = ctx.createImageData(nCols, nRows);
   values.forEach((value, i) => {
-    if (!Number.isNaN(value)) image.data.set(theme.colorOf(value / limit), i * 4);
+    if (!Number.isNaN(value)) image.data.set(theme.colorOf(axis.place(value)), i * 4);
   });
   ctx.putImageData(image, 0, 0);
   return canvas;
 }
 
-function drawBar(ctx, { limit, unit }, { left, barWidth }, theme) {
-  const valueAt = (part) => theme.low + part * (1 - theme.low); // of 0 to 1 along the bar, in units of the limit
+function drawBar(ctx, { axis }, { left, barWidth, unit }, theme) {
   for (let i = 0; i < barWidth; i++) {
-    const [r, g, b] = theme.colorOf(valueAt(i / (barWidth - 1)));
+    const [r, g, b] = theme.colorOf(theme.low + (i / (barWidth - 1)) * (1 - theme.low));
     ctx.fillStyle = `rgb(${r},${g},${b})`;
     ctx.fillRect(left + i, 4, 1, BAR.height);
   }
@@ -65,14 +85,20 @@ function drawBar(ctx, { limit, unit }, { left, barWidth }, theme) {
   ctx.fillStyle = theme.muted;
   ctx.font = font(theme, false);
   ctx.textBaseline = "top";
-  for (const part of [0, 0.25, 0.5, 0.75, 1]) {
-    const x = left + part * barWidth;
-    ctx.fillRect(Math.min(x, left + barWidth - 0.5) - 0.5, 4 + BAR.height, 1, 4);
-    if (part % 0.5) continue;
-    ctx.textAlign = part === 0 ? "left" : part === 1 ? "right" : "center";
-    ctx.fillText(formatNumber(valueAt(part) * limit), x, 19);
-  }
+  const ticks = axis.ticks.map(([place, value]) => ({ at: ((place - theme.low) / (1 - theme.low)) * barWidth, value }));
+  for (const { at } of ticks) ctx.fillRect(left + Math.min(at, barWidth - 0.5) - 0.5, 4 + BAR.height, 1, 4);
+  const last = ticks.length - 1;
+  const places = ticks.map(({ at, value }, i) => {
+    const text = (axis.cut && (i === 0 || i === last) && value !== 0 ? (value < 0 ? "≤" : "≥") : "") + formatNumber(value);
+    const width = ctx.measureText(text).width;
+    return { text, width, x: i === 0 ? at : i === last ? at - width : at - width / 2, keep: i === 0 || i === last || value === 0 };
+  });
+  // Ends and zero first; others where they touch none.
+  const written = places.filter(({ keep }) => keep);
+  const free = (one) => written.every((other) => one.x + one.width + 4 <= other.x || other.x + other.width + 4 <= one.x);
+  for (const one of places) if (!one.keep && free(one)) written.push(one);
   ctx.textAlign = "left";
+  for (const { text, x } of written) ctx.fillText(text, left + x, 19);
   if (unit) ctx.fillText(unit, left + barWidth + 6, 19);
 }
 
@@ -104,12 +130,12 @@ function drawLabels(ctx, data, layout, theme) {
   for (const c of data.marked) ctx.fillRect(left + c * cellWidth, bottom + 1, Math.max(1, cellWidth - 1), 3);
   ctx.textAlign = "left";
   ctx.textBaseline = "bottom";
-  ctx.fillText(data.colTitle, left, bottom + 6 + layout.labelHeight + FONT + 6);
+  ctx.fillText(isolate(data.colTitle), left, bottom + 6 + layout.labelHeight + FONT + 6);
   ctx.translate(2, top + mapHeight / 2);
   ctx.rotate(-Math.PI / 2);
   ctx.textAlign = "center";
   ctx.textBaseline = "top";
-  ctx.fillText(data.rowTitle, 0, 0);
+  ctx.fillText(isolate(data.rowTitle), 0, 0);
   ctx.rotate(Math.PI / 2);
   ctx.translate(-2, -(top + mapHeight / 2));
 }

@@ -1,0 +1,73 @@
+"""What a model would say next after any text."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from workbench.language.prompts import prompt_text
+from workbench.models.engine import Resumable, pooled_engine
+from workbench.models.load import LoadedModel
+from workbench.types import Form, NextToken, NextTokens
+from workbench.types.plain import is_whole
+
+
+def next_tokens(model: LoadedModel, text: str, *, form: Form = "chat", k: int = 10) -> NextTokens:
+    """Read the likeliest next tokens after any text, in one forward pass.
+
+    Args:
+        model: A base or edited model; it is not changed.
+        text: What a user would ask (``"chat"``), or the beginning of a plain text (``"cloze"``).
+        form: ``"chat"`` puts the text through the model's chat template, ``"cloze"`` takes it as it is.
+        k: How many tokens.
+
+    Returns:
+        The text as the model reads it, and the tokens with their probabilities, likeliest first.
+
+    Raises:
+        ValueError: An empty text, one that is longer than the model can read, or an option out of range.
+
+    Example:
+        >>> wb.next_tokens(model, "What is the capital of France?", k=1).top[0].token
+        'Paris'
+    """
+    ids = readable_ids(model, text, form)
+    check_k(model, k)
+    with torch.no_grad(), pooled_engine(Resumable, model) as engine:
+        logits = engine.run(engine.embed(torch.tensor([ids])))
+    decode = model.tokenizer.decode
+    return NextTokens(
+        text=decode(ids),
+        form=form,
+        token_ids=tuple(ids),
+        tokens=tuple(decode([token]) for token in ids),
+        top=likeliest(model, logits, k),
+    )
+
+
+def readable_ids(model: LoadedModel, text: str, form: Form) -> list[int]:
+    """Token ids of a text in a form.
+
+    Raises:
+        ValueError: It is empty, longer than the model can read, or the form is unknown.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"text must be a text that is more than space, got {text!r}.")
+    ids = model.token_ids(prompt_text(model, text, form))
+    most = getattr(model.hf.config, "max_position_embeddings", None)
+    if most is not None and len(ids) > most:
+        raise ValueError(f"The text has {len(ids)} tokens, and the model reads at most {most}. Give a shorter one.")
+    return ids
+
+
+def check_k(model: LoadedModel, k: int) -> None:
+    """Raise a ValueError for a number of tokens that the model does not have."""
+    if not is_whole(k) or not 1 <= k <= model.shape.d_vocab:
+        raise ValueError(f"k must be a whole number of tokens from 1 to {model.shape.d_vocab}, got {k!r}.")
+
+
+def likeliest(model: LoadedModel, logits: Tensor, k: int) -> tuple[NextToken, ...]:
+    """The k likeliest tokens of one row of logits [1, d_vocab], likeliest first (all where there are fewer)."""
+    top = logits[0].float().softmax(-1).topk(min(k, logits.shape[-1]))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return tuple(NextToken(model.tokenizer.decode([token]), token, share) for token, share in pairs)

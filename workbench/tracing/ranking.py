@@ -1,0 +1,124 @@
+"""The strongest components of several effect maps in one list: a pure function on maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from workbench.types import Component, EffectMap, Kind
+from workbench.types.metric_words import hardly_differ
+from workbench.types.plain import is_whole
+
+RankedKind = Literal["H", "MLP", "N", "ATTN"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """A component with its place in a ranking.
+
+    Args:
+        rank: From 1.
+        component: Which.
+        value: Its effect as its map has it.
+        share: The same as recovery; None where nothing was corrupted or the corruption changes nothing.
+    """
+
+    rank: int
+    component: Component
+    value: float
+    share: float | None
+
+    @property
+    def kind(self) -> Kind:
+        """The component's kind."""
+        return self.component.kind
+
+
+def ranked(
+    maps: Mapping[str, EffectMap] | Iterable[EffectMap],
+    *,
+    k: int = 20,
+    kinds: Sequence[RankedKind] | None = None,
+    by: Literal["value", "abs"] = "value",
+) -> tuple[Ranked, ...]:
+    """Rank the strongest components over maps of heads, MLPs, neurons and attention layers.
+
+    Args:
+        maps: Effects by one metric and corruption, a map a kind. Maps with positions are left out: a cell of theirs is
+            not an effect of one component.
+        k: How many, or all where there are fewer.
+        kinds: Only these; None for all.
+        by: ``"value"`` takes what supports the answer most, ``"abs"`` the largest effects of either sign.
+
+    Returns:
+        The strongest first. Effects of different kinds are of one unit; that a neuron has less than the MLP that it is
+        part of says nothing about either.
+
+    Raises:
+        ValueError: Maps by different metrics, corruptions or scales, two maps of one kind, or an option out of range.
+
+    Example:
+        >>> both = wb.attribute(model, fact, ("head", "mlp"))
+        >>> [(one.rank, str(one.component), round(one.value, 1)) for one in wb.ranked(both, k=3)]
+        [(1, 'L0H4', 5.5), (2, 'L1MLP', 4.8), (3, 'L1H3', 3.7)]
+        >>> [str(one.component) for one in wb.ranked(both, kinds=["MLP"], k=1)]
+        ['L1MLP']
+    """
+    if not is_whole(k) or k < 1:
+        raise ValueError(f"k must be a whole number of at least 1, got {k!r}.")
+    if by not in ("value", "abs"):
+        raise ValueError(f"by must be 'value' or 'abs', got {by!r}.")
+    wanted = set(get_args(RankedKind)) if kinds is None else set(kinds)
+    if not wanted or not wanted <= set(get_args(RankedKind)):
+        raise ValueError(f"kinds must be some of {get_args(RankedKind)}, got {kinds!r}.")
+    every = list(maps.values()) if isinstance(maps, Mapping) else list(maps)
+    used = [effects for effects in every if "position" not in effects.axes and _kind(effects) in wanted]
+    _check_alike(used)
+    found: list[tuple[float, Component, float, float | None]] = []
+    for effects in used:
+        scores = (effects.values.abs() if by == "abs" else effects.values).nan_to_num(nan=float("-inf")).flatten()
+        for flat in scores.argsort(descending=True, stable=True)[:k].tolist():
+            if scores[flat] == float("-inf"):
+                break
+            value = float(effects.values.flatten()[flat])
+            (component,) = effects.components(place_of(effects, flat))
+            found.append((float(scores[flat]), component, value, _share(effects, value)))
+    found.sort(key=lambda one: -one[0])
+    return tuple(
+        Ranked(rank=i + 1, component=component, value=value, share=share)
+        for i, (_, component, value, share) in enumerate(found[:k])
+    )
+
+
+def _kind(effects: EffectMap) -> Kind:
+    return effects.components((0,) * len(effects.axes))[0].kind
+
+
+def _share(effects: EffectMap, value: float) -> float | None:
+    if effects.normalised:
+        return value
+    if effects.corrupted is None or hardly_differ(effects.clean, effects.corrupted):
+        return None
+    return value / (effects.clean - effects.corrupted)
+
+
+def _check_alike(maps: Sequence[EffectMap]) -> None:
+    """Raise a ValueError for maps whose effects cannot stand in one list."""
+    names = [effects.unit for effects in maps]
+    if len(set(names)) < len(names):
+        raise ValueError(f"ranked takes one map a kind, got maps of {names}.")
+    for name in ("metric", "corruption", "normalised"):
+        values = [getattr(effects, name) for effects in maps]
+        if len(set(values)) > 1:
+            raise ValueError(
+                f"The maps differ in {name} ({', '.join(map(repr, values))}), so their effects cannot be ranked "
+                "together. Compute them with the same options, or rank one kind at a time."
+            )
+
+
+def place_of(effects: EffectMap, flat: int) -> tuple[int, ...]:
+    """The indices of a cell that is given by its number in reading order."""
+    return tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), effects.values.shape))

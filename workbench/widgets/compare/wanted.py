@@ -1,0 +1,123 @@
+"""What a comparison of maps is asked for and what came of it, as records; computed with noise where no swap fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from workbench.comparing.maps import MapComparison, compare_maps
+from workbench.language.prompts import NoSwapPartner
+from workbench.models.load import LoadedModel
+from workbench.types import Edit, Fact, FactSet, Form
+from workbench.types.effect import Corruption
+from workbench.widgets.shared.code import fact_call_in_a_line
+from workbench.widgets.shared.measure import Measure
+
+NO_PARTNER = "No other subject fits into this prompt, so these maps corrupt by noise instead of a swap."
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The choices that decide two maps.
+
+    Args:
+        fact: What is traced.
+        site: ``"resid"``, ``"mlp"``, ``"attn"`` or ``"head"``.
+        stage, strength: Of the map after the edit.
+        token: The traced token: the ``"answer"``'s first or the ``"target"``'s.
+        measure: The metric and the corruption.
+        partner: Whose subject is swapped in; None for one of the pool.
+        form: ``"chat"``, ``"cloze"``, or None for the first that works.
+    """
+
+    fact: Fact
+    site: str
+    stage: str
+    strength: float
+    token: str
+    measure: Measure
+    partner: Fact | None = None
+    form: Form | None = None
+
+    @property
+    def before(self) -> Wanted:
+        """What decides the map before the edit."""
+        return replace(self, stage="", strength=0.0)
+
+    def but_for_strength(self, other: Wanted) -> bool:
+        """Whether another comparison is the same at some strength."""
+        return replace(self, strength=other.strength) == other
+
+    def options(self, corruption: Corruption) -> dict[str, Any]:
+        """Keywords of ``compare_maps``."""
+        measure = self.measure
+        given: dict[str, Any] = {
+            "site": self.site,
+            "stage": self.stage,
+            "strength": self.strength,
+            "corruption": corruption,
+            "metric": measure.metric,
+            "normalise": measure.normalise,
+            "token": self.token,
+        }
+        if self.form is not None:
+            given["form"] = self.form
+        if self.partner is not None and corruption == "swap":
+            given["partner"] = self.partner
+        return given
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Two maps and their difference.
+
+    Args:
+        wanted: What was asked for.
+        result: The maps.
+        corruption: The one that was used.
+    """
+
+    wanted: Wanted
+    result: MapComparison
+    corruption: Corruption
+
+    @property
+    def note(self) -> str:
+        """Why the corruption is another one than was asked for; empty if it is not."""
+        return NO_PARTNER if self.corruption != self.wanted.measure.corruption else ""
+
+    @property
+    def arguments(self) -> str:
+        """The keywords in code."""
+        return arguments(self.wanted.options(self.corruption))
+
+
+def arguments(options: dict[str, Any]) -> str:
+    """Keywords as they stand in a call."""
+    written = {n: fact_call_in_a_line(v) if isinstance(v, Fact) else repr(v) for n, v in options.items()}
+    return ", ".join(f"{name}={value}" for name, value in written.items())
+
+
+def compute(model: LoadedModel, edit: Edit, wanted: Wanted, pool: FactSet | None, **more: Any) -> Compared:
+    """Compute what is wanted.
+
+    Args:
+        model, edit, pool: As in ``compare_maps``.
+        wanted: The choices. Where a swap is asked for, no partner is given and none of the pool fits, noise is used.
+        more: Of ``compare_maps``: ``before``, ``on_step``, ``cancel``.
+
+    Raises:
+        ValueError: As ``compare_maps``.
+    """
+
+    def at(corruption: Corruption) -> Compared:
+        options = wanted.options(corruption)
+        maps = compare_maps(model, edit, wanted.fact, pool=pool, progress=False, **options, **more)
+        return Compared(wanted, maps, corruption)
+
+    try:
+        return at(wanted.measure.corruption)
+    except NoSwapPartner:
+        if wanted.partner is not None:
+            raise
+        return at("noise")

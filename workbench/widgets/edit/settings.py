@@ -1,0 +1,123 @@
+"""EditSettings: what may move, how it is trained, and whether a random control is made beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ipywidgets import Checkbox, VBox
+
+from workbench.editing.task import check_selection
+from workbench.models.load import LoadedModel
+from workbench.types import Edit, FactSet, Selection, TrainedRecipe
+from workbench.widgets.edit.job import check_control
+from workbench.widgets.edit.recipe_controls import RecipeControls
+from workbench.widgets.edit.timeline import Phase, phases_of, prompts_of
+from workbench.widgets.edit.train_choice import NOTHING_PICKED, TrainChoice, WhatMoves
+
+
+class EditSettings(VBox):
+    """The controls of an edit.
+
+    Args:
+        model: The base model.
+        source: Where picked components come from, as in ``TrainChoice``.
+        recipe: What is shown first, as in ``RecipeControls``.
+    """
+
+    def __init__(self, model: LoadedModel, source: Any, recipe: TrainedRecipe | str | None) -> None:
+        self._model = model
+        self.train, self.controls = TrainChoice(model, source), RecipeControls(recipe)
+        self._beside = Checkbox(
+            description="random control",
+            tooltip="The same recipe on as many random components too, for comparison: twice the time",
+            indent=False,
+        )
+        super().__init__([self.train, self.controls, self._beside])
+        self.controls.on_change(self._show_default)
+        self._show_default()
+
+    @property
+    def selection(self) -> Selection | None:
+        """The picked components, or None for what the recipe moves by itself."""
+        return self.train.selection
+
+    @property
+    def recipe(self) -> TrainedRecipe:
+        """The recipe. Settable; reading raises a ValueError for what is out of range."""
+        return self.controls.recipe
+
+    @recipe.setter
+    def recipe(self, recipe: TrainedRecipe) -> None:
+        self.controls.recipe = recipe
+
+    @property
+    def random_control(self) -> bool:
+        """Whether a random control is made too. Settable."""
+        return bool(self._beside.value)
+
+    @random_control.setter
+    def random_control(self, wanted: bool) -> None:
+        self._beside.value = wanted
+
+    @property
+    def problem(self) -> str:
+        """Why an edit cannot be made with them, all of it, for a person; empty if it can."""
+        wrong = [self.train.problem, self.controls.problem]
+        if self.random_control and not any(wrong):
+            try:
+                check_control(self._model, self.selection, self.recipe)
+            except ValueError as error:
+                wrong.append(str(error))
+        return " ".join(filter(None, wrong))
+
+    def checked(self) -> tuple[Selection | None, TrainedRecipe]:
+        """What an edit is made with.
+
+        Raises:
+            ValueError: It cannot be made.
+        """
+        selection, recipe = self.selection, self.recipe
+        if selection is not None and not len(selection):
+            raise ValueError(NOTHING_PICKED)
+        check_selection(self._model, selection)
+        if self.random_control:
+            check_control(self._model, selection, recipe)
+        return selection, recipe
+
+    def values(self, edit: Edit | None = None) -> dict[str, Any]:
+        """All of them by name, whether they work or not; with what an edit moved, if one is given."""
+        control = "with a random control" if self.random_control else ""
+        what = self.train.what if edit is None else WhatMoves.of(edit)
+        return {"what moves": what, **self.controls.words, "random control": control}
+
+    def phases(self, facts: FactSet, pool: FactSet | None, max_controls: int | None) -> tuple[Phase, ...]:
+        """The phases of a run with them. Raises as ``recipe``."""
+        recipe = self.recipe
+        return phases_of(
+            recipe,
+            chooses=self.selection is None and recipe.selects,
+            prompts=prompts_of(facts, pool, max_controls),
+            random_control=self.random_control,
+        )
+
+    def on_change(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` after each change."""
+        self.train.on_change(callback)
+        self.controls.on_change(callback)
+        self._beside.observe(lambda _: callback(), names="value")
+
+    def enable(self, enabled: bool) -> None:
+        """Let them be changed, or not."""
+        self.train.enable(enabled)
+        self.controls.enable(enabled)
+        self._beside.disabled = not enabled
+
+    def _show_default(self) -> None:
+        self.train.show_default_of(self.controls.chosen)
+
+
+def title_of(values: dict[str, Any]) -> str:
+    """The settings that matter most, in a line."""
+    shown = (values[name] for name in ("what moves", "recipe", "steps", "random control"))
+    return ", ".join(filter(None, map(str, shown)))
