@@ -265,7 +265,7 @@ def die_at(n: int, write: Callable[[], object]) -> bool:
             real(*given)
 
         try:
-            atomic.os.replace = replace_or_die  # pyright: ignore[reportAttributeAccessIssue]
+            atomic.os.replace = replace_or_die
             write()
         finally:
             os._exit(0)
@@ -275,7 +275,7 @@ def die_at(n: int, write: Callable[[], object]) -> bool:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_killed_at_any_moment_the_session_is_the_one_before_or_the_one_after(tmp_path: Path) -> None:
     start = SessionFolder.create(tmp_path / "start", with_runs(run(1), shown="001-france-capital")).path
-    before, deaths = load_session(start), 0
+    before, deaths, path = load_session(start), 0, start
     for n in range(1, 40):
         path = tmp_path / f"{n}"
         shutil.copytree(start, path)

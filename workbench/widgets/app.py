@@ -80,6 +80,7 @@ class Workbench(SessionPanel):
         self.facts = load_facts() if facts is None else facts
         self._pool: FactSet | None = facts
         self._opened: Opened | None = None
+        self._made: dict[str, Any] = {}
         for tab in TABS:
             setattr(self, tab.name, None if tab.of_edit else self._make(tab, fact))
             fact = self.chooser.fact
@@ -94,7 +95,6 @@ class Workbench(SessionPanel):
         self.editor.on_done(self._edited)
         self.editor.on_status(self._show_line)
         self._tabs.observe(lambda change: self._tab_shown(), names="selected_index")
-        link_measure(self.picker, lambda: self.panels)
         self._show_line()
 
     def __repr__(self) -> str:
@@ -162,7 +162,7 @@ class Workbench(SessionPanel):
 
     def _fact_chosen(self, fact: Fact) -> None:
         if fact == self._fact:
-            share_fact(self.chooser, self.picker)
+            share_fact(self.chooser, self.panels)
             return
         if self._busy:  # all tabs are about one fact
             self.chooser.fact = self._fact
@@ -172,7 +172,6 @@ class Workbench(SessionPanel):
         self._fact = fact
         self._tell()
         self._show_newest()
-        share_fact(self.chooser, self.picker)
 
     def _show_newest(self) -> None:
         """Show the last run of the fact in all tabs but the picks, which stay; without one, no edit."""
@@ -191,9 +190,10 @@ class Workbench(SessionPanel):
         self._tab_shown()
 
     def _tab_shown(self) -> None:
-        """Maps take seconds: they are computed when somebody looks, not while somebody searches a fact."""
-        if self.tab == "picker" and not self.picker.maps:
-            self.picker.compute()
+        """What takes seconds is computed when somebody looks, not while somebody searches a fact."""
+        for tab in TABS:
+            if tab.name == self.tab and tab.name in self.panels:
+                tab.in_sight(self.panels[tab.name])
 
     def _go(self, where: str) -> None:
         self.tab = where
@@ -205,6 +205,7 @@ class Workbench(SessionPanel):
         self._kept.add(panel, self.picker)
         problems = self._kept.messages
         self._show_edit(panel.edit)
+        self._tab_shown()
         how = "failed" if panel.error is not None else "was cancelled"
         but = f", but its evaluation {how}" if panel.report is None else ""
         tabs = " and ".join(f'"{tab.title}"' for tab in TABS if tab.of_edit)
@@ -213,10 +214,13 @@ class Workbench(SessionPanel):
 
     def _make(self, tab: PanelTab, fact: Fact | str | None, edit: Edit | None = None, code: str | None = None) -> Any:
         probed = nothing if self.run is None else partial(self._kept.history.probed, self.run.id)
-        panel = tab.make(Given(self.model, self.facts, self._pool, fact, self.panels, edit, code, probed))
-        if panel is not getattr(self, tab.name, None):
+        before = {**self._made, **self.panels}
+        panel = tab.make(Given(self.model, self.facts, self._pool, fact, before, edit, code, probed))
+        if panel is not before.get(tab.name):
             panel.on_code(self._show_script)
-            link_ways({tab.name: panel}, self._go)
+            link_ways(panel, self._go)
+            link_measure(panel, lambda: self.panels)
+        self._made[tab.name] = panel
         return panel
 
     def _show(self, opened: Opened) -> None:
@@ -243,7 +247,9 @@ class Workbench(SessionPanel):
                 self.panels[tab.name].cancel()
             if tab.of_edit:
                 setattr(self, tab.name, None if edit is None else self._make(tab, self._fact, edit, edit_code))
-        share_measure(self.panels)
+        if "picker" in self.panels:
+            share_measure(self.picker, self.panels)
+        share_fact(self.chooser, self.panels)
         shown = self._shown_panels()
         if self._tabs.children != shown:
             self._tabs.children = shown

@@ -9,29 +9,34 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def link_measure(picker: Any, panels: Callable[[], Mapping[str, Any]]) -> None:
-    """Compare shows what the maps of the circuit show."""
-    if hasattr(picker, "on_measure"):
-        picker.on_measure(lambda *_: share_measure(panels()))
+def link_measure(panel: Any, panels: Callable[[], Mapping[str, Any]]) -> None:
+    """Let the circuit and the comparison show one measure, whichever of them it is chosen in."""
+    if hasattr(panel, "on_measure"):
+        panel.on_measure(lambda *_: share_measure(panel, panels()))
 
 
-def share_measure(panels: Mapping[str, Any]) -> None:
-    """Give the comparison the circuit's measure."""
-    picker: Any = panels.get("picker")
-    view: Any = panels.get("comparison")
-    if hasattr(picker, "measure") and hasattr(view, "measure") and view.measure != picker.measure:
-        view.measure = picker.measure
+def share_measure(panel: Any, panels: Mapping[str, Any]) -> None:
+    """Give a panel's measure to the others that have one."""
+    for other in panels.values():
+        if other is not panel:
+            _share("measure", panel, other)
 
 
-def share_fact(chooser: Any, picker: Any) -> None:
-    """Give the circuit the swap partner and the form that were chosen with the fact."""
-    for name in ("partner", "form"):
-        if hasattr(chooser, name) and hasattr(picker, name) and getattr(picker, name) != getattr(chooser, name):
-            setattr(picker, name, getattr(chooser, name))
-
-
-def link_ways(panels: Mapping[str, Any], go: Callable[[str], object]) -> None:
-    """Let the buttons of the panels that lead on open the tab that they name."""
+def share_fact(chooser: Any, panels: Mapping[str, Any]) -> None:
+    """Give the swap partner and the form that were chosen with the fact to the panels that have them."""
     for panel in panels.values():
-        if hasattr(panel, "on_go"):
-            panel.on_go(lambda _, where: go(where))
+        if panel is not chooser:
+            _share("partner", chooser, panel)
+            _share("form", chooser, panel)
+
+
+def _share(name: str, giver: Any, taker: Any) -> None:
+    """Set an attribute that both have, where it differs: setting it may compute something."""
+    if hasattr(giver, name) and hasattr(taker, name) and getattr(taker, name) != getattr(giver, name):
+        setattr(taker, name, getattr(giver, name))
+
+
+def link_ways(panel: Any, go: Callable[[str], object]) -> None:
+    """Let the buttons of a panel that lead on open the tab that they name."""
+    if hasattr(panel, "on_go"):
+        panel.on_go(lambda _, where: go(where))

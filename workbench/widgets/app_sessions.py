@@ -217,7 +217,7 @@ class SessionPanel(Panel):
 
     def _make_line(self, code: CodeBlock, bar: Any) -> TopLine:
         """The line on top with the list of runs, and what its buttons do."""
-        runs = RunList(
+        self._list = RunList(
             self.model,
             self._kept.history,
             open_run=self.open_run,
@@ -225,7 +225,7 @@ class SessionPanel(Panel):
             undo=self.undo_delete,
             attempt=self._attempt,
         )
-        line = TopLine(self.model, self._first_folder, self._kept.keeper.on, bar=bar, runs=runs, code=code)
+        line = TopLine(self.model, self._first_folder, self._kept.keeper.on, bar=bar, runs=self._list, code=code)
         line.save_button.on_click(lambda _: self._try(self._save_clicked))
         line.open_button.on_click(lambda _: self._try(self._open_clicked))
         line.autosave.observe(lambda change: self._kept.autosave(bool(change["new"])), names="value")

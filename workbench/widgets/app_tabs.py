@@ -36,7 +36,8 @@ class Given:
         facts: The facts to choose from.
         pool: The same as the user gave them; None for the bundled ones.
         fact: What all panels are about; an id or None while the first one is chosen.
-        panels: Those that are made already, by name.
+        panels: Those that are made already, by name; of those that look at an edit the last one, though it may be out
+            of sight.
         edit: The edit that is shown.
         edit_code: Python that makes it, where it was not made in the panel.
         probed: To be called with what probes of the edit found.
@@ -63,6 +64,7 @@ class PanelTab:
         make: Makes it; for a panel of an edit it may also return the one that is there, showing another edit.
         of_edit: Whether it looks at an edit: it is there only once there is one. The others have a ``fact`` to set.
         open: Shows what a session holds; without one, a panel that looks at no edit is given the fact.
+        in_sight: Called when it comes into sight: what takes seconds is computed when somebody looks.
         saved: What it adds to a session, by the session's fields. What a run holds is kept with the run.
         comment: Above its part of the script.
         lines: Its part of the script; empty as long as there is nothing to repeat.
@@ -74,6 +76,7 @@ class PanelTab:
     make: Callable[[Given], Any]
     of_edit: bool = False
     open: Callable[[Any, Opened], object] = nothing
+    in_sight: Callable[[Any], object] = nothing
     saved: Callable[[Any], dict[str, Any]] = lambda _: {}
     comment: str = ""
     lines: Callable[[Any, Script], str] = lambda *_: ""
@@ -182,6 +185,7 @@ TABS: tuple[PanelTab, ...] = (
         title="2 Circuit",
         make=lambda given: CircuitPicker(given.model, given.fact, pool=given.pool, compute=False),
         open=_open_picker,
+        in_sight=lambda picker: None if picker.maps else picker.compute(),
         saved=lambda picker: {"selection": picker.selection, "maps": dict(picker.maps)},
         comment="The circuit",
         lines=_picker_lines,
@@ -201,6 +205,7 @@ TABS: tuple[PanelTab, ...] = (
         title="4 Compare",
         make=_compare,
         of_edit=True,
+        in_sight=lambda view: view.shown(),
         comment="Before and after",
         lines=_compare_lines,
     ),

@@ -142,6 +142,7 @@ class RunPanel(Panel, Generic[T]):
             self._superseded, self._asked_with = False, (self._run_title(), self._settings())
             self._set_busy(True)
             self._job = Job(order, on_done=self._ended)
+            self._tell_status()
             if self.TICK_SECONDS is not None:
                 self._job.every(self.TICK_SECONDS, self._tick)
             return self._job

@@ -17,7 +17,8 @@ function notebookOf(model) {
 function placeBelow(el, shared) {
   const cell = el.closest(".jp-Notebook .jp-Cell");
   const number = cell ? Number.parseInt(cell.dataset.windowedListIndex ?? "", 10) : NaN;
-  return number >= 0 && number < shared.cells.length ? number + 1 : shared.cells.length;
+  const known = number >= 0 && number < shared.cells.length;
+  return known ? number + 1 : shared.cells.length;
 }
 
 async function copyText(text, el) {
