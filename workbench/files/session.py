@@ -112,6 +112,12 @@ class Session:
 
         Raises:
             KeyError: There is none.
+
+        Example:
+            >>> run = wb.Run(id="001-france", name="First try", edit=edit)
+            >>> session = wb.Session(fact=fact, fingerprint=model.fingerprint, model_name=model.name, runs=(run,))
+            >>> session.run("001-france").name
+            'First try'
         """
         by_id = {run.id: run for run in self.runs}
         if id not in by_id:
