@@ -81,6 +81,7 @@ class Workbench(SessionPanel):
         self._pool: FactSet | None = facts
         self._opened: Opened | None = None
         self._made: dict[str, Any] = {}
+        self._script_error: Exception | None = None
         for tab in TABS:
             setattr(self, tab.name, None if tab.of_edit else self._make(tab, fact))
             fact = self.chooser.fact
@@ -278,8 +279,9 @@ class Workbench(SessionPanel):
             self._code.refresh()
 
     def _script_failed(self, error: Exception | None) -> None:
-        if error is not None or self.error is not None:
+        if error is not None or (self.error is not None and self.error is self._script_error):
             self._fail(error)
+        self._script_error = error
 
     def _picture(self) -> bytes:
         if "heads" in self.picker.maps:
