@@ -9,6 +9,7 @@ from workbench.types.fact import Fact, FactSet, Role, Split, slug
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
+from workbench.types.lens_grid import LensGrid
 from workbench.types.next_tokens import NextToken, NextTokens
 from workbench.types.probe import Curve, CurveWords, ProbeGroup, ProbeReport, ProbeRow, ProbeWords, Recovered
 from workbench.types.recipe import STAGES, BaseRecipe, Objective, StageName, TrainedRecipe
@@ -35,6 +36,7 @@ from workbench.types.selection import (
     all_components,
     shape_of,
 )
+from workbench.types.writes import TokenLogit, Writes
 
 __all__ = [
     "ANSWER_CLASSES",
@@ -78,6 +80,7 @@ __all__ = [
     "HasShape",
     "Kind",
     "Lens",
+    "LensGrid",
     "ModelShape",
     "NextToken",
     "NextTokens",
@@ -96,8 +99,10 @@ __all__ = [
     "StageName",
     "Step",
     "TextRow",
+    "TokenLogit",
     "TracedPrompt",
     "Unit",
+    "Writes",
     "all_components",
     "shape_of",
     "slug",

@@ -89,7 +89,7 @@ class Workbench(SessionPanel):
         self._nothing = {tab.name: Waiting(self.editor, partial(self._go, "editor")) for tab in TABS if tab.of_edit}
         self._tabs = Tab(self._shown_panels(), titles=[tab.title for tab in TABS])
         self._code = CodeBlock(lambda: self.code, "Whole script", lazy=True, on_error=self._script_failed)
-        self._line = self._make_line(self._code, self._free_bar())
+        self._line = self._make_line(self._code, self.picker.bar)
         self.add_class("wb-app")
         self._lay_out(self._line, self._alert, self._tabs)
         self.chooser.on_fact(self._fact_chosen)
@@ -259,11 +259,6 @@ class Workbench(SessionPanel):
     def _shown_panels(self) -> tuple[Any, ...]:
         """What each tab shows: its panel, or that there is no edit yet."""
         return tuple(self.panels.get(tab.name) or self._nothing[tab.name] for tab in TABS)
-
-    def _free_bar(self) -> Any:
-        """The bar of what is picked, where the circuit's panel leaves it to the line on top."""
-        laid_out = [child for child in self.picker.children if child is self.picker.bar]
-        return None if laid_out else self.picker.bar
 
     # The line on top
 

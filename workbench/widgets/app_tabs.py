@@ -86,7 +86,7 @@ class PanelTab:
 
 
 def _open_chooser(chooser: FactChooser, opened: Opened) -> None:
-    chooser.fact = opened.session.fact
+    chooser.show(opened.session.fact)
 
 
 # 2 Circuit
@@ -183,7 +183,7 @@ TABS: tuple[PanelTab, ...] = (
         name="picker",
         picture="circuit",
         title="2 Circuit",
-        make=lambda given: CircuitPicker(given.model, given.fact, pool=given.pool, compute=False),
+        make=lambda given: CircuitPicker(given.model, given.fact, pool=given.pool, compute=False, bar=False),
         open=_open_picker,
         in_sight=lambda picker: None if picker.maps else picker.compute(),
         saved=lambda picker: {"selection": picker.selection, "maps": dict(picker.maps)},
