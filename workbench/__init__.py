@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         LensGrid,
         NextTokens,
         ProbeReport,
+        Run,
         Selection,
         Writes,
     )
@@ -97,6 +98,7 @@ _HOMES = {
     "ProbePanel": "widgets.probe.panel",
     "ProbeReport": "types",
     "Recipe": "editing.methods.table",
+    "Run": "types",
     "Selection": "types",
     "Session": "files.session",
     "Workbench": "widgets.app",

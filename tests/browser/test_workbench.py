@@ -70,6 +70,13 @@ def press(page: Page, name: str) -> None:
     button(page, name).click()
 
 
+def unfold(page: Page, name: str) -> None:
+    """Open a fold of the line on top, unless it is open."""
+    opener = panel(page).locator(".wb-top .wb-opener", has_text=name)
+    if "mod-active" not in (opener.get_attribute("class") or ""):
+        opener.click()
+
+
 def fill(page: Page, label: str, value: str) -> None:
     """Type into a field and leave it."""
     field = panel(page).get_by_label(label, exact=True).locator("visible=true")
@@ -195,6 +202,7 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     assert not violations(page), "after an answer"
 
     # Save
+    unfold(page, "Session")
     fill(page, "Folder", "mine")
     press(page, "Save")
     sees(page, f"Saved in {lab.folder / 'mine'}")
@@ -226,6 +234,7 @@ def session(lab: Lab, model: Any) -> Path:
 def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page, context: Any, session: Path) -> None:
     """Opened, every tab is readable, without violations; its script is shown; reopened without a kernel it says so."""
     notebook = run_notebook(OPENED)
+    unfold(page, "Session")
     fill(page, "Folder", "stranger")
     press(page, "Open")
     alert = panel(page).get_by_role("alert").locator("visible=true")
@@ -255,7 +264,7 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
             assert not violations(page), (tab, theme)
             if tab == "2 Circuit":
                 assert drawn(page) == 1, "a map that came while its tab was hidden"
-    press(page, "Whole script")
+    unfold(page, "Code")
     sees(page, "session = wb.load_session('saved')")
     assert "rewrite" not in notebook.ask("app.code")
 
@@ -285,6 +294,7 @@ def test_the_script_in_a_fresh_kernel_gives_the_numbers_that_were_shown(
     """From a saved session, so that nothing is fitted anew: with a map and a strength of its own. The page that is left
     behind by the restart says so."""
     notebook = run_notebook(OPENED)
+    unfold(page, "Session")
     fill(page, "Folder", "saved")
     press(page, "Open")
     sees(page, "Opened france-capital")

@@ -17,8 +17,10 @@ from tests.helpers.tiny_facts import capitals, knowing
 from workbench.editing.methods.table import Recipe
 from workbench.models.load import LoadedModel
 from workbench.types.cancelling import Cancelled
+from workbench.widgets.app_line import STYLE
 from workbench.widgets.edit import panel as edit_panel
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.code_block import CodeBlock
 
 FACTS = capitals()
 FRANCE, SPAIN = FACTS[0], FACTS[2]
@@ -53,11 +55,19 @@ def own(panel: Any) -> str:
     return _markup(panel.children)
 
 
+def code_block(panel: Any) -> CodeBlock:
+    """A panel's own code, without those of panels in it."""
+    (found,) = (w for w in panel.children if isinstance(w, CodeBlock))
+    return found
+
+
 def _markup(widgets: Any) -> str:
-    parts = [w.value for w in widgets if isinstance(w, ipywidgets.HTML)]
+    code = [markup.code(w.source) for w in widgets if isinstance(w, CodeBlock)]  # the browser puts it in as text
+    parts = [w.value for w in widgets if isinstance(w, ipywidgets.HTML)] + code
+    parts = [part.replace(markup.STYLE, "").replace(STYLE, "") for part in parts]
     for part in parts:
-        harmless(part.replace(markup.STYLE, ""))
-    return "".join(part.replace(markup.STYLE, "") for part in parts)
+        harmless(part)
+    return "".join(parts)
 
 
 def until(true: Callable[[], Any], seconds: float = 20) -> None:

@@ -13,7 +13,7 @@ import torch
 from ipywidgets import HTML, Tab
 
 import workbench
-from tests.helpers.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, descendants, own, shown, tiny, until
+from tests.helpers.panels import EVIL, FACTS, FRANCE, QUICK, SPAIN, Held, control, descendants, shown, tiny, until
 from tests.helpers.pictures import data_of
 from tests.helpers.small_fits import same
 from tests.helpers.tiny import tiny_llama
@@ -26,10 +26,12 @@ from workbench.tracing.attribution import attribute
 from workbench.types import Fact, Selection
 from workbench.types.cancelling import Cancelled
 from workbench.widgets import app as module
+from workbench.widgets import app_sessions
 from workbench.widgets.app import Workbench
 from workbench.widgets.app_tabs import TABS, PanelTab
 from workbench.widgets.edit import job as edit_job
 from workbench.widgets.picker.maps import MapName
+from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.panel import Panel
 
 NAMES = [tab.name for tab in TABS]
@@ -61,6 +63,11 @@ def in_tab(one: Workbench, name: str) -> Any:
     return tabs(one).children[NAMES.index(name)]
 
 
+def script_block(one: Workbench) -> CodeBlock:
+    """The fold of the whole script."""
+    return next(w for w in descendants(one) if isinstance(w, CodeBlock) and w.summary == "Whole script")
+
+
 def go_to(one: Workbench, name: str) -> None:
     enter(tabs(one), selected_index=NAMES.index(name))
 
@@ -72,7 +79,7 @@ def run(one: Workbench) -> None:
 
 
 def said(one: Workbench) -> str:
-    """The line below the tabs; the script that may stand below it is not part of it."""
+    """The alert between the line on top and the tabs."""
     return next(area.value for area in one.children if isinstance(area, HTML))
 
 
@@ -86,7 +93,7 @@ def test_choosing_a_fact_changes_every_tab() -> None:
     enter(control(one.chooser, "Facts"), index=FACTS.ids.index("spain-capital"))
     assert one.chooser.fact == one.picker.fact == one.editor.fact == SPAIN
     assert one.picker.maps == {} and one.editor.edit is None
-    assert one.comparison is None and "Run an edit first" in in_tab(one, "comparison").value
+    assert one.comparison is None and "Run an edit first" in shown(in_tab(one, "comparison"))
     assert list(one.picker.selection) == list(Selection("L1H4 L1MLP")), "what is picked stays"
     assert repr(one) == "Workbench(spain-capital, 5 facts)"
 
@@ -132,7 +139,7 @@ def test_no_other_fact_while_an_edit_runs(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_last_tab_follows_the_last_edit() -> None:
     one = bench()
     go_to(one, "comparison")
-    assert "Run an edit first" in in_tab(one, "comparison").value
+    assert "Run an edit first" in shown(in_tab(one, "comparison"))
     run(one)
     view = one.comparison
     assert view is not None and view.edit is one.editor.edit and "is done" in said(one)
@@ -144,7 +151,7 @@ def test_the_last_tab_follows_the_last_edit() -> None:
 def test_the_probe_tab_has_a_panel_for_the_last_edit(monkeypatch: pytest.MonkeyPatch) -> None:
     one = bench()
     go_to(one, "probing")
-    assert "Run an edit first" in in_tab(one, "probing").value
+    assert "Run an edit first" in shown(in_tab(one, "probing"))
     run(one)
     panel = one.probing
     assert panel is not None and in_tab(one, "probing") is panel and "wb.probe" not in one.code
@@ -157,7 +164,7 @@ def test_the_probe_tab_has_a_panel_for_the_last_edit(monkeypatch: pytest.MonkeyP
     run(one)
     assert one.probing is not panel and in_tab(one, "probing") is one.probing and "wb.probe" not in one.code
     enter(control(one.chooser, "Facts"), index=FACTS.ids.index("spain-capital"))
-    assert one.probing is None and "Run an edit first" in in_tab(one, "probing").value
+    assert one.probing is None and "Run an edit first" in shown(in_tab(one, "probing"))
 
 
 def test_a_row_of_the_table_is_a_tab_with_its_part_of_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,13 +250,25 @@ def test_the_script_has_only_what_was_done(monkeypatch: pytest.MonkeyPatch) -> N
     assert names["edit"].selection == Selection("L1H4 L1MLP")
 
 
-def test_the_button_shows_the_script() -> None:
+def test_the_button_shows_the_script_and_it_follows_what_is_clicked(monkeypatch: pytest.MonkeyPatch) -> None:
     one = bench("heads")
-    button = control(one, "Whole script")
-    click(button)
-    assert "<details open>" in own(one) and "wb.attribute" in own(one)
-    click(button)
-    assert "<details" not in own(one)
+    button, block = control(one, "Code"), script_block(one)
+    assert block.source == "" and block.layout.display == "none"
+    enter(button, value=True)
+    assert block.opened and block.layout.display is None and block.source == one.code
+    one.picker.selection = "L0MLP"
+    assert "selection = wb.Selection('L0MLP')" in block.source
+    run(one)
+    assert one.comparison is not None and "wb.rewrite" in block.source
+    one.comparison.strength = 0.35
+    assert "strength=0.35" in block.source
+    one.chooser.fact = "spain-capital"
+    assert block.source == one.code and "spain-capital" in block.source and "rewrite" not in block.source
+    enter(button, value=False)
+    assert not block.opened and block.source == "", "what is closed is not sent"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "workbench_code", lambda *_: pytest.fail("nobody sees it"))
+        one.picker.selection = "L1MLP"
 
 
 # Sessions
@@ -286,10 +305,11 @@ def test_an_error_of_the_script_is_shown(monkeypatch: pytest.MonkeyPatch) -> Non
     one = bench()
     with monkeypatch.context() as patch:
         patch.setattr(module, "workbench_code", fail)
-        click(control(one, "Whole script"))
+        enter(control(one, "Code"), value=True)
     assert isinstance(one.error, KeyError) and "no such part" in said(one)
-    click(control(one, "Whole script"))
-    assert one.error is None and said(one) == "" and "<details open>" in own(one)
+    assert "no such part" in script_block(one).source
+    one.picker.selection = "L0MLP"
+    assert one.error is None and said(one) == "" and script_block(one).source == one.code
 
 
 @pytest.mark.parametrize("tab", ["chooser", "picker"])
@@ -450,10 +470,10 @@ def test_what_cannot_be_opened_is_said_and_changes_nothing(folder: str, words: s
     Path("file").write_text("x")
     for copy in ("damaged", "version"):
         one.save_session(copy)
-    gates = Path("damaged/edit/tensors.safetensors")
-    gates.write_bytes(gates.read_bytes()[:-8])
+    (maps,) = Path("damaged").glob("maps*/heads.safetensors")
+    maps.write_bytes(maps.read_bytes()[:-8])
     document = Path("version/session.json")
-    document.write_text(document.read_text().replace('"schema_version": 1', '"schema_version": 7'))
+    document.write_text(document.read_text().replace('"schema_version": 2', '"schema_version": 7'))
     stranger = knowing(tiny_llama(1, tied=False), FACTS)
     Workbench(stranger, FACTS, fact="spain-capital").save_session("stranger")
     before = state(one)
@@ -483,7 +503,7 @@ def test_a_selection_that_the_model_lacks_is_refused_before_anything_changes(mon
     one = saved()
     session = replace(load_session("mine"), selection=Selection("L99MLP"))
     before = state(one)
-    monkeypatch.setattr(module, "load_session", lambda _: session)
+    monkeypatch.setattr(app_sessions, "load_session", lambda _: session)
     with pytest.raises(ValueError, match="L99MLP"):
         one.open_session("mine")
     assert state(one) == before

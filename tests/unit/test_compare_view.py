@@ -17,7 +17,7 @@ from ipywidgets import HTML
 from traitlets import TraitError
 
 from tests.helpers.mistyped import mistyped
-from tests.helpers.panels import control, descendants, own, shown
+from tests.helpers.panels import code_block, control, descendants, own, shown
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
 from tests.helpers.wire import click, enter, shown_after
@@ -389,11 +389,12 @@ def test_texts_are_shown_not_run() -> None:
     assert job is not None and panel.probabilities
     job.wait(60)
     assert evil not in shown(panel)
-    heading, bars, answers, code = (
+    heading, bars, answers = (
         [w.value for w in descendants(panel) if isinstance(w, HTML) and words in w.value]
-        for words in ("The capital of France is Paris", "P(answer)", "What they answer", "wb.applied")
+        for words in ("The capital of France is Paris", "P(answer)", "What they answer")
     )
-    for area in (heading, bars, answers, code):
+    assert evil in code_block(panel).source  # the browser puts it in as text
+    for area in (heading, bars, answers):
         assert len(area) == 1 and "&lt;img" in area[0]
 
 

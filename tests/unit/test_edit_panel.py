@@ -36,6 +36,7 @@ from workbench.widgets.edit import views as edit_views
 from workbench.widgets.edit.panel import EditPanel
 from workbench.widgets.shared import run_panel
 from workbench.widgets.shared.code import edit_code, fact_call, fact_call_in_a_line, recipe_code, selection_code
+from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.connection import Connection
 from workbench.widgets.shared.voice import person
 
@@ -509,7 +510,7 @@ def test_a_picture_and_a_fixed_text_where_no_widget_can_run() -> None:
 
 def test_every_control_has_a_name() -> None:
     for widget in descendants(panel()):
-        if not isinstance(widget, ipywidgets.HTML | ipywidgets.Box | Connection):
+        if not isinstance(widget, ipywidgets.HTML | ipywidgets.Box | Connection | CodeBlock):
             assert widget.description
 
 

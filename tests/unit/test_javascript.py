@@ -12,11 +12,18 @@ import pytest
 from workbench.widgets.compare.slider import Slider
 from workbench.widgets.grid.bar_list import BarList
 from workbench.widgets.grid.grid import HeatGrid
+from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.connection import Connection
 from workbench.widgets.shared.javascript import STATIC, read_module
 
 ROOT = Path(__file__).parents[2]
-ENTRIES = {"grid/grid.js": HeatGrid, "bars/bars.js": BarList, "connection.js": Connection, "slider.js": Slider}
+ENTRIES = {
+    "grid/grid.js": HeatGrid,
+    "bars/bars.js": BarList,
+    "code.js": CodeBlock,
+    "connection.js": Connection,
+    "slider.js": Slider,
+}
 SOURCES = sorted(STATIC.rglob("*.js"))
 
 

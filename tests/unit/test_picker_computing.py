@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import workbench as wb
-from tests.helpers.panels import control, own, until
+from tests.helpers.panels import code_block, control, own, until
 from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, ready, tiny
 from tests.helpers.tiny_facts import capital
@@ -47,12 +47,14 @@ def test_maps_are_computed_shown_and_repeated_by_the_code() -> None:
     assert len({m.prompts[0].partner for m in shown.maps.values()}) == 1
     for name, variable in (("heads", "heads"), ("mlps", "mlps"), ("neurons", "neurons"), ("resid", "trace_resid")):
         assert torch.equal(names_[variable].values, shown.maps[name].values)
-    enter(control(shown, "Code"), value=True)
-    assert "wb.causal_trace" in own(shown)
+    block = code_block(shown)
+    assert block.source == ""
+    enter(block, opened=True)
+    assert "wb.causal_trace" in block.source
     shown.selection = "L1H2"
-    assert "L1H2" in own(shown)
-    enter(control(shown, "Code"), value=False)
-    assert "<pre" not in own(shown)
+    assert "L1H2" in block.source
+    enter(block, opened=False)
+    assert block.source == ""
 
 
 def test_exact_effects_take_the_place_of_the_estimates() -> None:

@@ -162,7 +162,7 @@ def control_of_progress(panel: Doubling) -> Any:
 def test_order_and_controls() -> None:
     panel = Doubling()
     kinds = [type(child).__name__ for child in panel.children]
-    assert kinds == ["Connection", "HTML", "Checkbox", "HBox", "HTML", "RunMark", "HTML", "HTML"]
+    assert kinds == ["Connection", "HTML", "Checkbox", "HBox", "HTML", "RunMark", "HTML", "CodeBlock"]
     assert list(panel.controls) == ["option", "Double", "Cancel"]
     assert "doubled = 2 * 21" in own(panel)
 

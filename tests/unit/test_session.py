@@ -93,9 +93,9 @@ def test_what_is_read_is_what_was_saved_to_the_bit(tmp_path: Path) -> None:
 def test_a_session_from_before_there_were_probes_is_read(tmp_path: Path) -> None:
     folder = session(control_report=None, probes=None).save(tmp_path / "one")
     document = json.loads((folder / "session.json").read_text())
-    later = ("kind", "schema_version", "sha256", "control_report", "probes")
+    later = ("kind", "schema_version", "sha256", "control_report", "probes", "runs", "shown", "maps_folder")
     fields = {k: v for k, v in document.items() if k not in later}
-    (folder / "session.json").write_bytes(dump(wrap("workbench-session", fields)))
+    (folder / "session.json").write_bytes(dump({**wrap("workbench-session", fields), "schema_version": 1}))
     read = load_session(folder)
     assert read.edit is not None and read.report is not None and read.control_report is None and read.probes is None
 
@@ -125,7 +125,7 @@ def test_a_session_may_hold_no_more_than_a_fact(tmp_path: Path) -> None:
 def test_a_session_that_is_there_is_replaced_whole(tmp_path: Path) -> None:
     session().save(tmp_path / "one")
     session(maps={}, **NO_EDIT).save(tmp_path / "one")
-    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["maps", "session.json"]
+    assert sorted(p.name for p in (tmp_path / "one").iterdir()) == ["maps", "runs", "session.json"]
     assert load_session(tmp_path / "one").edit is None and [p.name for p in tmp_path.iterdir()] == ["one"]
 
 
@@ -204,7 +204,7 @@ def test_another_schema_version_says_so(tmp_path: Path) -> None:
     folder = session().save(tmp_path / "one")
     document = json.loads((folder / "session.json").read_text())
     (folder / "session.json").write_text(json.dumps({**document, "schema_version": 99}))
-    with pytest.raises(ValueError, match=r"schema version 99.*reads version 1"):
+    with pytest.raises(ValueError, match=r"schema version 99.*reads version 2 and older"):
         load_session(folder)
 
 

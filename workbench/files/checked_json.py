@@ -25,6 +25,7 @@ Kind = Literal[
     "workbench-effect-map",
     "workbench-report",
     "workbench-session",
+    "workbench-run",
     "workbench-probes",
     "workbench-arms",
 ]
@@ -32,7 +33,8 @@ VERSIONS: dict[Kind, int] = {
     "workbench-edit": 2,
     "workbench-effect-map": 4,
     "workbench-report": 3,
-    "workbench-session": 1,
+    "workbench-session": 2,
+    "workbench-run": 1,
     "workbench-probes": 3,
     "workbench-arms": 5,
 }

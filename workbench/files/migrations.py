@@ -145,10 +145,17 @@ def arms_4_to_5(fields: Fields) -> Fields:
     return {**_of_a_base(fields), "settings": fields["provenance"].get("settings", {})}
 
 
+def session_1_to_2(fields: Fields) -> Fields:
+    """Version 1 held one edit and no runs; its first sessions had neither a random control nor probes."""
+    before = {"control_report": False, "probes": False}
+    return {**before, **fields, "runs": [], "shown": None, "maps_folder": "maps"}
+
+
 STEPS: Mapping[str, tuple[Step, ...]] = {
     "workbench-edit": (edit_1_to_2,),
     "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4),
     "workbench-report": (report_1_to_2, report_2_to_3),
+    "workbench-session": (session_1_to_2,),
     "workbench-probes": (probes_1_to_2, probes_2_to_3),
     "workbench-arms": (arms_1_to_2, arms_2_to_3, arms_3_to_4, arms_4_to_5),
 }

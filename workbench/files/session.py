@@ -1,15 +1,18 @@
-"""A session in a folder: the fact, its maps, the selection, the edit, its evaluation and what the probes found.
+"""A session in a folder: the runs, and what is on screen: the fact, its maps, the selection, the edit and its results.
 
-The folder holds the files that the modules beside this one write (``maps/*.safetensors``, ``edit/``, ``report.json``,
-``control_report.json``, ``probes.json``) and ``session.json``, which names them. It appears whole or not at all.
+The folder holds the files that the modules beside this one write: ``maps/*.safetensors``, ``runs/*/`` (see ``runs``),
+for an edit that is no run ``edit/``, ``report.json``, ``control_report.json`` and ``probes.json``, and
+``session.json``, which names them. It appears whole or not at all; ``session_folder`` adds to one that is there.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, unwrap, wrap
@@ -17,17 +20,22 @@ from workbench.files.edits import load_edit, save_edit
 from workbench.files.effect_maps import load_effect_map, save_effect_map
 from workbench.files.probes import load_probes, save_probes
 from workbench.files.reports import load_report, save_report
+from workbench.files.runs import CONTROL_FILE, PROBES_FILE, REPORT_FILE, fill_run_folder, load_run
 from workbench.types import Edit, EffectMap, EvalReport, Fact, ProbeReport, Selection
+from workbench.types.run import Run, check_parts
 
-SESSION_FILE = "session.json"
-REPORT_FILE, CONTROL_FILE, PROBES_FILE = "report.json", "control_report.json", "probes.json"
-PARTS = {SESSION_FILE, "maps", "edit", REPORT_FILE, CONTROL_FILE, PROBES_FILE}
-_MAP_NAME = re.compile(r"[\w-]{1,60}", re.ASCII)
+SESSION_FILE, OWNER_FILE, RUNS, MAPS = "session.json", "owner.json", "runs", "maps"
+EDIT_PARTS = ("edit", REPORT_FILE, CONTROL_FILE, PROBES_FILE)
+"""Of an edit that is no run."""
+PARTS = {SESSION_FILE, OWNER_FILE, RUNS, *EDIT_PARTS}
+MAPS_FOLDER = re.compile(r"maps(-[0-9a-f]{12})?", re.ASCII)
+HALF_WRITTEN = re.compile(r"\..+\.tmp", re.DOTALL)
+"""Names of what a kernel that died was writing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A session holds what a researcher has so far: the fact, what is picked, the maps, the edit and its results.
+    """A session holds what a researcher has so far: the runs, and what is on screen.
 
     Args:
         fact: The fact.
@@ -35,14 +43,18 @@ class Session:
         model_name: Its name.
         selection: What is picked.
         maps: Effect maps by name.
-        edit: The edit, if one was fitted.
+        edit: The edit, if one was fitted; that of the run ``shown``, where one is.
         report: Its evaluation, if there is one.
         control_report: The evaluation of the same recipe on a random selection, if one was run beside the edit.
         probes: What the probes of the edit found, if they were run.
+        runs: All runs, in their order.
+        shown: The id of the run whose edit is on screen; None where it is no run, or there is none.
+        damaged: What could not be read when the session was loaded, a sentence each. It is not saved.
 
     Raises:
         ValueError: A map's name that cannot be a file's, a part of another base model, an evaluation or probes of
-            another edit, or a random control or probes without an edit.
+            another edit, a random control or probes without an edit, two runs of one id, or a shown run that there is
+            not or that has another edit.
 
     Example:
         >>> session = wb.Session(
@@ -65,27 +77,68 @@ class Session:
     report: EvalReport | None = None
     control_report: EvalReport | None = None
     probes: ProbeReport | None = None
+    runs: tuple[Run, ...] = ()
+    shown: str | None = None
+    damaged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if unfit := [name for name in self.maps if not _MAP_NAME.fullmatch(name)]:
-            raise ValueError(f"The maps {unfit} cannot be files of that name. Use letters, digits, _ and - only.")
-        bases = {f"the map {name!r}": effect.base_fingerprint for name, effect in self.maps.items()}
-        if self.edit is not None:
-            bases["the edit"] = self.edit.base_fingerprint
-        beside = {"the evaluation": self.report, "the random control": self.control_report, "the probes": self.probes}
-        bases |= {what: one.base_fingerprint for what, one in beside.items() if one is not None}
-        if other := [what for what, base in bases.items() if base is not None and base != self.fingerprint]:
+        object.__setattr__(self, "runs", tuple(self.runs))
+        ids = [run.id for run in self.runs]
+        if twice := sorted({one for one in ids if ids.count(one) > 1}):
+            raise ValueError(f"Two runs of the session are called {twice}. Give each an id of its own.")
+        if self.shown is not None:
+            self._take_over(self.run(self.shown))
+        check_parts(self.fingerprint, maps=self.maps, **self._edit_parts())
+        alone = {"the random control": self.control_report, "the probes": self.probes}
+        if self.edit is None and (words := [what for what, part in alone.items() if part is not None]):
             raise ValueError(
-                f"The session is of the model {self.fingerprint[:16]}, but {', '.join(other)} is of another."
+                f"The session has no edit, but {' and '.join(words)} of one. Add the edit, or leave it out."
             )
-        if self.edit is None and (alone := [w for w, one in list(beside.items())[1:] if one is not None]):
-            raise ValueError(
-                f"The session has no edit, but {' and '.join(alone)} of one. Add the edit, or leave it out."
-            )
-        found = {"probes are": self.probes, "evaluation is": self.report}
-        for what, edit_id in [(what, one.edit_id) for what, one in found.items() if one is not None]:
-            if self.edit is not None and edit_id not in (None, self.edit.id):
-                raise ValueError(f"The {what} of the edit {edit_id[:16]}, and the session's is {self.edit.id[:16]}.")
+        if other := [run.id for run in self.runs if run.edit.base_fingerprint != self.fingerprint]:
+            raise ValueError(f"The session is of the model {self.fingerprint[:16]}, but the runs {other} are not.")
+
+    def _edit_parts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("edit", "report", "control_report", "probes")}
+
+    def _take_over(self, run: Run) -> None:
+        """The edit on screen and its results are the run's."""
+        for name, given in self._edit_parts().items():
+            if given is not None and given is not getattr(run, name):
+                raise ValueError(f"The session shows the run {run.id!r}, but its {name} is another. Leave it out.")
+            object.__setattr__(self, name, getattr(run, name))
+
+    def run(self, id: str) -> Run:
+        """The run of this id.
+
+        Raises:
+            KeyError: There is none.
+
+        Example:
+            >>> run = wb.Run(id="001-france", name="First try", edit=edit)
+            >>> session = wb.Session(fact=fact, fingerprint=model.fingerprint, model_name=model.name, runs=(run,))
+            >>> session.run("001-france").name
+            'First try'
+        """
+        by_id = {run.id: run for run in self.runs}
+        if id not in by_id:
+            raise KeyError(f"There is no run {id!r}; there are {list(by_id)}.")
+        return by_id[id]
+
+    def at(self, id: str) -> Session:
+        """The session with this run on screen: its fact, maps, selection, edit and results.
+
+        Raises:
+            KeyError: There is no such run.
+
+        Example:
+            >>> run = wb.Run(id="001-france", name="First try", edit=edit, report=report)
+            >>> session = wb.Session(fact=fact, fingerprint=model.fingerprint, model_name=model.name, runs=(run,))
+            >>> session.edit, session.at("001-france").report is report
+            (None, True)
+        """
+        run = self.run(id)
+        none = dict.fromkeys(self._edit_parts())
+        return replace(self, fact=run.fact, maps=run.maps, selection=run.selection, shown=id, **none)
 
     def save(self, path: str | Path) -> Path:
         """Write the session to a folder; a session that is there already is replaced once the new one is complete.
@@ -101,37 +154,68 @@ class Session:
             >>> session = wb.Session(fact=fact, fingerprint=model.fingerprint, model_name=model.name, edit=edit)
             >>> folder = session.save("session")
             >>> sorted(path.name for path in folder.iterdir())
-            ['edit', 'maps', 'session.json']
+            ['edit', 'maps', 'runs', 'session.json']
         """
-        fields = {
-            "fact": self.fact.to_dict(),
-            "fingerprint": self.fingerprint,
-            "model_name": self.model_name,
-            "selection": [str(c) for c in self.selection],
-            "maps": list(self.maps),
-            "edit": self.edit is not None,
-            "report": self.report is not None,
-            "control_report": self.control_report is not None,
-            "probes": self.probes is not None,
-        }
-        with new_folder(path, _is_session) as folder:
-            (folder / "maps").mkdir()
-            for name, effect in self.maps.items():
-                save_effect_map(effect, folder / "maps" / f"{name}.safetensors")
-            if self.edit is not None:
-                save_edit(self.edit, folder / "edit")
-            if self.report is not None:
-                save_report(self.report, folder / REPORT_FILE)
-            if self.control_report is not None:
-                save_report(self.control_report, folder / CONTROL_FILE)
-            if self.probes is not None:
-                save_probes(self.probes, folder / PROBES_FILE)
-            write_bytes(folder / SESSION_FILE, dump(wrap("workbench-session", fields)))
-        return Path(path)
+        return write_session(self, path, is_session)
+
+
+def write_session(session: Session, path: str | Path, may_replace: Callable[[Path], bool]) -> Path:
+    """Write a whole session; see ``workbench.files.atomic.new_folder`` for ``may_replace`` and what it raises."""
+    with new_folder(path, may_replace) as folder:
+        write_maps(session.maps, folder / MAPS)
+        (folder / RUNS).mkdir()
+        for run in session.runs:
+            (folder / RUNS / run.id).mkdir()
+            fill_run_folder(run, folder / RUNS / run.id)
+        if session.shown is None:
+            _write_edit(session, folder)
+        write_index(session, folder, MAPS)
+    return Path(path)
+
+
+def write_maps(maps: Mapping[str, EffectMap], folder: Path) -> None:
+    """Write maps into a folder that is not there yet."""
+    folder.mkdir()
+    for name, effect in maps.items():
+        save_effect_map(effect, folder / f"{name}.safetensors")
+
+
+def _write_edit(session: Session, folder: Path) -> None:
+    """Write an edit that is no run, and its results, into the session's folder."""
+    if session.edit is not None:
+        save_edit(session.edit, folder / "edit")
+    if session.report is not None:
+        save_report(session.report, folder / REPORT_FILE)
+    if session.control_report is not None:
+        save_report(session.control_report, folder / CONTROL_FILE)
+    if session.probes is not None:
+        save_probes(session.probes, folder / PROBES_FILE)
+
+
+def write_index(session: Session, folder: Path, maps_folder: str) -> None:
+    """Write ``session.json``, which says what of the folder is the session."""
+    own = session.shown is None
+    fields = {
+        "fact": session.fact.to_dict(),
+        "fingerprint": session.fingerprint,
+        "model_name": session.model_name,
+        "selection": [str(c) for c in session.selection],
+        "maps": list(session.maps),
+        "maps_folder": maps_folder,
+        "edit": own and session.edit is not None,
+        "report": own and session.report is not None,
+        "control_report": own and session.control_report is not None,
+        "probes": own and session.probes is not None,
+        "runs": [run.id for run in session.runs],
+        "shown": session.shown,
+    }
+    write_bytes(folder / SESSION_FILE, dump(wrap("workbench-session", fields)))
 
 
 def load_session(path: str | Path) -> Session:
-    """Read a session written by ``Session.save``.
+    """Read a session written by ``Session.save`` or by the Workbench.
+
+    A run that cannot be read is left out, with a warning and a sentence in ``session.damaged``; all else must be whole.
 
     Args:
         path: The folder.
@@ -160,24 +244,60 @@ def load_session(path: str | Path) -> Session:
     fields = unwrap("workbench-session", parse(file.read_bytes(), file), file)
     try:
         with errors_name(path):
-            return Session(
+            runs, damaged = _runs(path / RUNS, fields["runs"], fields["fingerprint"])
+            maps = path / _maps_folder(fields["maps_folder"])
+            session = Session(
                 fact=Fact.from_dict(fields["fact"]),
                 fingerprint=fields["fingerprint"],
                 model_name=fields["model_name"],
                 selection=Selection(fields["selection"]),
-                maps={name: load_effect_map(path / "maps" / f"{name}.safetensors") for name in fields["maps"]},
+                maps={name: load_effect_map(maps / f"{name}.safetensors") for name in fields["maps"]},
                 edit=load_edit(path / "edit") if fields["edit"] else None,
                 report=load_report(path / REPORT_FILE) if fields["report"] else None,
-                control_report=load_report(path / CONTROL_FILE) if fields.get("control_report") else None,
-                probes=load_probes(path / PROBES_FILE) if fields.get("probes") else None,  # older sessions lack both
+                control_report=load_report(path / CONTROL_FILE) if fields["control_report"] else None,
+                probes=load_probes(path / PROBES_FILE) if fields["probes"] else None,
+                runs=runs,
+                shown=fields["shown"] if fields["shown"] in [run.id for run in runs] else None,
+                damaged=damaged,
             )
     except FileNotFoundError as error:
         raise ValueError(f"The session {path} is incomplete: {error} {RETRY_HINT}") from error
+    for words in damaged:
+        warnings.warn(words, stacklevel=2)
+    return session
 
 
-def _is_session(folder: Path) -> bool:
+def _maps_folder(name: str) -> str:
+    if not MAPS_FOLDER.fullmatch(name):
+        raise ValueError(f"its maps cannot be in {name!r}.")
+    return name
+
+
+def _runs(folder: Path, listed: list[str], fingerprint: str) -> tuple[tuple[Run, ...], tuple[str, ...]]:
+    """The runs in a folder in their order, and a sentence for each that cannot be read.
+
+    A run that is there and not listed was written when the kernel died before it could be listed.
+    """
+    there = sorted(name for name in contents(folder) if not name.startswith(".")) if folder.is_dir() else []
+    runs: list[Run] = []
+    damaged: list[str] = []
+    for name in [*listed, *(name for name in there if name not in listed)]:
+        try:
+            run = load_run(folder / name)
+            if run.edit.base_fingerprint != fingerprint:
+                raise ValueError(f"The run {folder / name} is of another model.")
+        except (ValueError, OSError) as error:
+            damaged.append(f"The run {name!r} is left out: {error}")
+        else:
+            runs.append(run)
+    return tuple(runs), tuple(damaged)
+
+
+def is_session(folder: Path) -> bool:
     """Whether a folder holds a session of ours (damaged ones too) and nothing else."""
-    if contents(folder) - PARTS or not (folder / SESSION_FILE).is_file():
+    ours = (MAPS_FOLDER, HALF_WRITTEN)
+    other = {name for name in contents(folder) - PARTS if not any(form.fullmatch(name) for form in ours)}
+    if other or not (folder / SESSION_FILE).is_file():
         return False
     with (folder / SESSION_FILE).open("rb") as file:
         return b'"workbench-session"' in file.read(200)

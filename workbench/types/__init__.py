@@ -24,6 +24,7 @@ from workbench.types.report import (
     Rate,
     TextRow,
 )
+from workbench.types.run import Run
 from workbench.types.selection import (
     SITES,
     Component,
@@ -91,6 +92,7 @@ __all__ = [
     "Objective",
     "Recovered",
     "Role",
+    "Run",
     "Selection",
     "Site",
     "Split",

@@ -1,57 +1,64 @@
 """Workbench: the whole loop in one cell. Choose a fact, click its circuit, run the edit, compare, probe; save and open.
 
-Each tab is a panel that also stands alone (``app_tabs`` lists them); this file only connects them.
+Each tab is a panel that also stands alone (``app_tabs`` lists them); this file only connects them. Runs are kept in a
+history of their own (``runs``): what is on screen may change, what was run stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ipywidgets import HTML, Button, HBox, Tab, Text
+from ipywidgets import Tab
 
-from workbench.editing.applied import check_base
-from workbench.editing.task import check_selection
 from workbench.facts.known import load_facts
-from workbench.files.session import Session, load_session
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, Fact, FactSet
+from workbench.types import Edit, EffectMap, Fact, FactSet, Selection
 from workbench.widgets.app_code import Opened, Script, workbench_code
-from workbench.widgets.app_tabs import TABS, Given, PanelTab
+from workbench.widgets.app_links import link_measure, link_ways, share_fact, share_measure
+from workbench.widgets.app_sessions import SessionPanel
+from workbench.widgets.app_tabs import TABS, Given, PanelTab, nothing
+from workbench.widgets.app_waiting import Waiting
 from workbench.widgets.compare.view import CompareView
 from workbench.widgets.edit.panel import EditPanel
 from workbench.widgets.facts.chooser import FactChooser
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.probe.panel import ProbePanel
-from workbench.widgets.shared import markup
-from workbench.widgets.shared.panel import Panel
+from workbench.widgets.runs.keeper import FOLDER
+from workbench.widgets.shared.code_block import CodeBlock
+from workbench.widgets.shared.markup import Message
 from workbench.widgets.shared.text_card import text_card_png
 
-_NO_EDIT = "Run an edit first, or open a saved session."
-_WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
-
-class Workbench(Panel):
+class Workbench(SessionPanel):
     """All panels in one: trace a fact, click components, edit them, compare and probe.
+
+    Every run is kept, with its evaluation and its probes, and saved as soon as it has ended.
 
     Args:
         model: A base model; it is not changed.
         facts: The facts to choose from, which are also the pool for partners, controls and neighbours; the bundled
             ones by default.
         fact: The first choice, a fact or its id; by default as in ``FactChooser``.
+        autosave: Where each run is saved: a folder (if there is something already, the next free name after it), True
+            for ``my-session`` in the current folder, False for nowhere.
 
     Raises:
         ValueError: An edited model, or no facts.
+        TypeError: The arguments in another order.
         KeyError: ``fact`` is an id that the facts do not have.
 
     Example:
         >>> app = wb.Workbench(model, facts, fact="france-capital")
         >>> app
         Workbench(france-capital, 5 facts)
-        >>> app.picker.selection = "L1H3 L2MLP"
+        >>> app.selection = "L1H3 L2MLP"
         >>> print(app.code.splitlines()[-1])
         selection = wb.Selection('L1H3 L2MLP')
+        >>> app.runs, app.edit
+        ((), None)
     """
 
     chooser: FactChooser
@@ -60,38 +67,41 @@ class Workbench(Panel):
     comparison: CompareView | None
     probing: ProbePanel | None
 
-    def __init__(self, model: LoadedModel, facts: FactSet | None = None, *, fact: Fact | str | None = None) -> None:
-        if model.applied:
-            raise ValueError("Workbench edits a base model: pass the base (model.base).")
-        super().__init__()
-        self.model, self.facts = model, load_facts() if facts is None else facts
+    def __init__(
+        self,
+        model: LoadedModel,
+        facts: FactSet | None = None,
+        *,
+        fact: Fact | str | None = None,
+        autosave: bool | str | Path = True,
+    ) -> None:
+        _check(model, facts)
+        super().__init__(model, FOLDER if isinstance(autosave, bool) else str(autosave), autosave=autosave is not False)
+        self.facts = load_facts() if facts is None else facts
         self._pool: FactSet | None = facts
         self._opened: Opened | None = None
+        self._made: dict[str, Any] = {}
+        self._script_error: Exception | None = None
         for tab in TABS:
             setattr(self, tab.name, None if tab.of_edit else self._make(tab, fact))
             fact = self.chooser.fact
         self._fact = self.chooser.fact
-        self._nothing = {tab.name: HTML(markup.STYLE + markup.alert(_NO_EDIT, "info")) for tab in TABS if tab.of_edit}
+        self._nothing = {tab.name: Waiting(self.editor, partial(self._go, "editor")) for tab in TABS if tab.of_edit}
         self._tabs = Tab(self._shown_panels(), titles=[tab.title for tab in TABS])
-        self._folder = Text(description="Folder", value="my-session", style={"description_width": "initial"})
-        self._save = Button(
-            description="Save", icon="save", tooltip="Save fact, maps, selection, edit, reports and probes there"
-        )
-        self._open = Button(description="Open", icon="folder-open", tooltip="Open a saved session from there")
-        self._show_script = Button(description="Whole script", icon="code", tooltip="Python that repeats all of this")
-        for button in (self._save, self._open, self._show_script):
-            button.layout.width = "auto"
-        row = HBox([self._folder, self._save, self._open, self._show_script], layout=_WRAP)
-        self._lay_out(self._tabs, row, self._alert, self._code)
+        self._code = CodeBlock(lambda: self.code, "Whole script", lazy=True, on_error=self._script_failed)
+        self._line = self._make_line(self._code, self.picker.bar)
+        self.add_class("wb-app")
+        self._lay_out(self._line, self._alert, self._tabs)
         self.chooser.on_fact(self._fact_chosen)
         self.editor.on_done(self._edited)
+        self.editor.on_status(self._show_line)
         self._tabs.observe(lambda change: self._tab_shown(), names="selected_index")
-        self._save.on_click(lambda _: self._try(self._save_clicked))
-        self._open.on_click(lambda _: self._try(self._open_clicked))
-        self._show_script.on_click(lambda _: self._try(self._toggle_code))
+        self._show_line()
 
     def __repr__(self) -> str:
         return f"Workbench({self._fact.id}, {len(self.facts)} facts)"
+
+    # What is on screen
 
     @property
     def panels(self) -> dict[str, Any]:
@@ -112,6 +122,29 @@ class Workbench(Panel):
         self._tabs.selected_index = names.index(name)
 
     @property
+    def fact(self) -> Fact:
+        """What all tabs are about. Settable, with a fact or an id; what was run of another fact is kept."""
+        return self._fact
+
+    @fact.setter
+    def fact(self, fact: Fact | str) -> None:
+        self.chooser.fact = fact
+
+    @property
+    def selection(self) -> Selection:
+        """What is picked. Settable, as text too."""
+        return self.picker.selection
+
+    @selection.setter
+    def selection(self, selection: Selection | str) -> None:
+        self.picker.selection = selection
+
+    @property
+    def maps(self) -> dict[str, EffectMap]:
+        """The maps of the fact that are there, by name."""
+        return self.picker.maps
+
+    @property
     def code(self) -> str:
         """Python that repeats what was clicked: the maps and the selection, the edit, the comparison. One script, for a
         fresh kernel."""
@@ -119,78 +152,94 @@ class Workbench(Panel):
         parts = {tab.comment: tab.lines(panels[tab.name], script) for tab in TABS if tab.name in panels}
         return workbench_code(self.model, self._fact, self._pool, parts)
 
-    def save_session(self, folder: str | Path) -> Path:
-        """Write fact, maps, selection, edit, its evaluation with the random control, and what the probes found to a
-        folder. Raises as ``Session.save``."""
+    def _on_screen(self) -> dict[str, Any]:
         saved: dict[str, Any] = {}
         for tab in TABS:
             if tab.name in self.panels:
                 saved |= tab.saved(self.panels[tab.name])
-        return Session(fingerprint=self.model.fingerprint, model_name=self.model.name, **saved).save(_named(folder))
-
-    def open_session(self, folder: str | Path) -> Session:
-        """Show a saved session in all panels.
-
-        Raises:
-            ValueError: It is of another base model; and as ``load_session``. Nothing changes then.
-            RuntimeError: An edit is running.
-        """
-        path = _named(folder)
-        session = load_session(path)
-        if session.fingerprint != self.model.fingerprint:
-            raise ValueError(
-                f"The session {path} is of the base {session.model_name!r} ({session.fingerprint[:16]}), and this is "
-                f"{self.model.name!r} ({self.model.fingerprint[:16]}). Load that model."
-            )
-        if session.edit is not None:
-            check_base(self.model, session.edit)
-        if len(session.selection):
-            check_selection(self.model, session.selection)
-        if self.editor.running:
-            raise RuntimeError("An edit is running. Cancel it or wait, then open the session.")
-        self._fact, self._opened = session.fact, Opened(str(path), session)
-        for of_edit in (False, True):
-            if of_edit:
-                self._show_edit(session.edit, self._opened.edit_code)
-            for tab in TABS:
-                if tab.of_edit == of_edit and tab.name in self.panels:
-                    tab.open(self.panels[tab.name], self._opened)
-        self._tab_shown()
-        return session
+        return saved
 
     # What the panels tell each other
 
     def _fact_chosen(self, fact: Fact) -> None:
         if fact == self._fact:
+            share_fact(self.chooser, self.panels)
             return
-        if self.editor.running:  # all tabs are about one fact
+        if self._busy:  # all tabs are about one fact
             self.chooser.fact = self._fact
             words = f"An edit of {self._fact.id} is running. Cancel it or wait, then choose another fact."
-            self._tell(markup.Message(words))
+            self._tell(Message(words))
             return
         self._fact = fact
         self._tell()
+        self._show_newest()
+
+    def _show_newest(self) -> None:
+        """Show the last run of the fact in all tabs but the picks, which stay; without one, no edit."""
+        run = self._kept.history.newest(self._fact)
+        if run is not None:
+            opened = self._reopened(run)
+            self._show(replace(opened, session=replace(opened.session, fact=self._fact, selection=self.selection)))
+            return
         for tab in TABS:
-            if not tab.of_edit:
-                self.panels[tab.name].fact = fact
+            if not tab.of_edit and self.panels[tab.name].fact != self._fact:
+                self.panels[tab.name].fact = self._fact
+        if self.editor.edit is not None:
+            self.editor.show(None, None)
+        self._kept.history.show(None)
         self._show_edit(None)
         self._tab_shown()
 
     def _tab_shown(self) -> None:
-        """Maps take seconds: they are computed when somebody looks, not while somebody searches a fact."""
-        if self.tab == "picker" and not self.picker.maps:
-            self.picker.compute()
+        """What takes seconds is computed when somebody looks, not while somebody searches a fact."""
+        for tab in TABS:
+            if tab.name == self.tab and tab.name in self.panels:
+                tab.in_sight(self.panels[tab.name])
+
+    def _go(self, where: str) -> None:
+        self.tab = where
 
     def _edited(self, panel: EditPanel) -> None:
+        """From the job's thread, with the editor's lock: keep what it made, and show it in the other tabs."""
+        if panel.edit is None or panel.job is None:
+            return
+        self._kept.add(panel, self.picker)
+        problems = self._kept.messages
         self._show_edit(panel.edit)
+        self._tab_shown()
         how = "failed" if panel.error is not None else "was cancelled"
         but = f", but its evaluation {how}" if panel.report is None else ""
         tabs = " and ".join(f'"{tab.title}"' for tab in TABS if tab.of_edit)
         words = f"The edit of {self._fact.id} is done{but}: see the tabs {tabs}."
-        self._tell(markup.Message(words, "info" if but else "done"))
+        self._tell(Message(words, "info" if but else "done"), *problems)
 
     def _make(self, tab: PanelTab, fact: Fact | str | None, edit: Edit | None = None, code: str | None = None) -> Any:
-        return tab.make(Given(self.model, self.facts, self._pool, fact, self.panels, edit, code))
+        probed = nothing if self.run is None else partial(self._kept.history.probed, self.run.id)
+        before = {**self._made, **self.panels}
+        panel = tab.make(Given(self.model, self.facts, self._pool, fact, before, edit, code, probed))
+        if panel is not before.get(tab.name):
+            panel.on_code(self._show_script)
+            link_ways(panel, self._go)
+            link_measure(panel, lambda: self.panels)
+        self._made[tab.name] = panel
+        return panel
+
+    def _show(self, opened: Opened) -> None:
+        """Show a session, or a run, in all panels."""
+        session = opened.session
+        self._fact, self._opened = session.fact, opened
+        self._kept.history.show(session.shown)
+        for of_edit in (False, True):
+            if of_edit:
+                self._show_edit(session.edit, opened.edit_code or None)
+            for tab in TABS:
+                if tab.of_edit == of_edit and tab.name in self.panels:
+                    panel = self.panels[tab.name]
+                    if tab.open is nothing and not of_edit and panel.fact != session.fact:
+                        panel.fact = session.fact
+                    tab.open(panel, opened)
+        self._show_line()
+        self._tab_shown()
 
     def _show_edit(self, edit: Edit | None, edit_code: str | None = None) -> None:
         """Fill the tabs that look at an edit, or empty them."""
@@ -199,41 +248,35 @@ class Workbench(Panel):
                 self.panels[tab.name].cancel()
             if tab.of_edit:
                 setattr(self, tab.name, None if edit is None else self._make(tab, self._fact, edit, edit_code))
+        if "picker" in self.panels:
+            share_measure(self.picker, self.panels)
+        share_fact(self.chooser, self.panels)
         shown = self._shown_panels()
         if self._tabs.children != shown:
             self._tabs.children = shown
+        self._show_script()
 
     def _shown_panels(self) -> tuple[Any, ...]:
         """What each tab shows: its panel, or that there is no edit yet."""
         return tuple(self.panels.get(tab.name) or self._nothing[tab.name] for tab in TABS)
 
-    # The row below
+    # The line on top
 
-    def _save_clicked(self) -> str:
-        return f"Saved in {self.save_session(self._folder.value).resolve()}"
+    def _show_line(self) -> None:
+        if self._line is None:
+            return
+        busy = f"Edit running: {self.editor.status}" if self.editor.running else ""
+        self._line.about(self._fact, self.runs, self.run, busy)
+        self._line.say(self._kept.keeper.folder, len(self.runs), self._kept.unsaved)
 
-    def _open_clicked(self) -> str:
-        session = self.open_session(self._folder.value)
-        edit = "no edit" if session.edit is None else "its edit"
-        more = ", random control" * (session.control_report is not None) + ", probes" * (session.probes is not None)
-        return f"Opened {session.fact.id}: {len(session.maps)} maps, {len(session.selection)} picked, {edit}{more}."
+    def _show_script(self) -> None:
+        if self._line is not None:  # else the panels are still being made
+            self._code.refresh()
 
-    def _toggle_code(self) -> str:
-        """As it is now; a second click hides it."""
-        script = markup.code(self.code, "Whole script", opened=True)
-        self._code.value = "" if self._code.value else script
-        return ""
-
-    def _try(self, action: Callable[[], str]) -> None:
-        """Do what was clicked, and say how it went; an empty answer says nothing."""
-        try:
-            done = action()
-        except Exception as error:  # would vanish in the log console
+    def _script_failed(self, error: Exception | None) -> None:
+        if error is not None or (self.error is not None and self.error is self._script_error):
             self._fail(error)
-        else:
-            if done or self.error is not None:
-                self._tell(*([markup.Message(done, "done")] if done else []))
-            self._error = None
+        self._script_error = error
 
     def _picture(self) -> bytes:
         if "heads" in self.picker.maps:
@@ -242,7 +285,14 @@ class Workbench(Panel):
         return text_card_png("Workbench", lines)
 
 
-def _named(folder: str | Path) -> Path:
-    if not str(folder).strip():
-        raise ValueError("Give the folder a name, such as my-session.")
-    return Path(folder).expanduser()
+def _check(model: Any, facts: Any) -> None:
+    """Refuse arguments of another type, above all the two in the wrong order."""
+    if not isinstance(model, LoadedModel):
+        swapped = " They are in the wrong order." if isinstance(facts, LoadedModel) else ""
+        raise TypeError(
+            f"Workbench(model, facts) takes a model from wb.load_model() first, got {type(model).__name__}.{swapped}"
+        )
+    if facts is not None and not isinstance(facts, FactSet):
+        raise TypeError(f"facts must be a FactSet, got {type(facts).__name__}: write wb.FactSet([fact, ...]).")
+    if model.applied:
+        raise ValueError("Workbench edits a base model: pass the base (model.base).")

@@ -8,36 +8,72 @@ from dataclasses import dataclass
 from workbench.files.session import Session
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Selection
-from workbench.widgets.shared.code import facts_code, start_code
+from workbench.types.run import Run
+from workbench.widgets.shared.code import EditLines, facts_code, start_code
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A session that was opened.
+    """A session that was opened, or a run of this one that was reopened.
 
     Args:
-        folder: Where it lies.
-        session: What it held.
+        session: What is shown.
+        folder: Where it was read from; empty where this kernel made it.
+        run_in_folder: Whether the run is a run there too, and not the edit of a session that knew no runs.
+        reopened: Whether it is one of the session's runs that was chosen later, not what was on screen when the session
+            was saved.
+        probes_read: Whether the probes that are shown were read from the folder too.
+        lines: What made the run, where this kernel did.
     """
 
-    folder: str
     session: Session
+    folder: str = ""
+    run_in_folder: bool = True
+    reopened: bool = False
+    probes_read: bool = True
+    lines: EditLines | None = None
+
+    @property
+    def run(self) -> Run | None:
+        """The run that is shown."""
+        return None if self.session.shown is None else self.session.run(self.session.shown)
+
+    @property
+    def _by_id(self) -> str:
+        """The run's id in the folder; empty where it has none there."""
+        return "" if self.run is None or not self.run_in_folder else self.run.id
 
     @property
     def load(self) -> str:
-        """The line that reads it."""
-        return f"session = wb.load_session({self.folder!r})\n"
+        """The line that reads the session; empty where none was read."""
+        if not self.folder:
+            return ""
+        at = f".at({self._by_id!r})" if self.reopened and self._by_id else ""
+        return f"session = wb.load_session({self.folder!r}){at}\n"
 
     @property
     def edit_code(self) -> str:
-        """Lines that take ``edit`` and ``report`` from it, and the random control's report if there is one."""
+        """Lines that take ``edit`` and ``report`` from it, and the random control's report if there is one; of a run
+        that this kernel made those that make them."""
         return self.load + self.edit_lines
 
     @property
     def edit_lines(self) -> str:
         """The same once it is loaded."""
-        beside = "" if self.session.control_report is None else "control_report = session.control_report\n"
-        return f"edit, report = session.edit, session.report\n{beside}"
+        if not self.folder:
+            return "" if self.run is None else self.run.code
+        beside = "" if self.session.control_report is None else f"control_report = {self._of}.control_report\n"
+        run = f"run = session.run({self._by_id!r})\n" if self._by_id else ""
+        return f"{run}edit, report = {self._of}.edit, {self._of}.report\n{beside}"
+
+    @property
+    def probes_code(self) -> str:
+        """The line that takes ``probes`` from it; empty where they were not read from it."""
+        return f"probes = {self._of}.probes\n" if self.folder and self.probes_read else ""
+
+    @property
+    def _of(self) -> str:
+        return "run" if self._by_id else "session"
 
 
 @dataclass
@@ -47,7 +83,7 @@ class Script:
     Args:
         fact: What all panels are about: ``fact`` in the code.
         pool: ``pool`` in the code; None for the bundled facts.
-        opened: The session that was opened last.
+        opened: What was opened last.
         loaded: Whether ``session`` is defined in the code already.
         selection: What ``selection`` is in the code.
         edit: What ``edit`` is in the code.

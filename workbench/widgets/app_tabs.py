@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, FactSet
+from workbench.types import Edit, FactSet, ProbeReport
 from workbench.types.fact import as_facts
 from workbench.widgets.app_code import Opened, Script
 from workbench.widgets.compare.view import CompareView
@@ -20,6 +20,11 @@ from workbench.widgets.facts.chooser import FactChooser
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.probe.panel import ProbePanel
 from workbench.widgets.shared.code import facts_code
+
+
+def nothing(*_: Any) -> Any:
+    """Does nothing; of a record that has nothing to say."""
+    return None
 
 
 @dataclass(frozen=True)
@@ -31,9 +36,11 @@ class Given:
         facts: The facts to choose from.
         pool: The same as the user gave them; None for the bundled ones.
         fact: What all panels are about; an id or None while the first one is chosen.
-        panels: Those that are made already, by name.
+        panels: Those that are made already, by name; of those that look at an edit the last one, though it may be out
+            of sight.
         edit: The edit that is shown.
         edit_code: Python that makes it, where it was not made in the panel.
+        probed: To be called with what probes of the edit found.
     """
 
     model: LoadedModel
@@ -43,10 +50,7 @@ class Given:
     panels: dict[str, Any]
     edit: Edit | None = None
     edit_code: str | None = None
-
-
-def _nothing(*_: Any) -> Any:
-    return None
+    probed: Callable[[ProbeReport], object] = nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +63,9 @@ class PanelTab:
         title: On the tab.
         make: Makes it; for a panel of an edit it may also return the one that is there, showing another edit.
         of_edit: Whether it looks at an edit: it is there only once there is one. The others have a ``fact`` to set.
-        open: Shows what a session holds.
-        saved: What it adds to a session, by the session's fields.
+        open: Shows what a session holds; without one, a panel that looks at no edit is given the fact.
+        in_sight: Called when it comes into sight: what takes seconds is computed when somebody looks.
+        saved: What it adds to a session, by the session's fields. What a run holds is kept with the run.
         comment: Above its part of the script.
         lines: Its part of the script; empty as long as there is nothing to repeat.
     """
@@ -70,7 +75,8 @@ class PanelTab:
     title: str
     make: Callable[[Given], Any]
     of_edit: bool = False
-    open: Callable[[Any, Opened], object] = _nothing
+    open: Callable[[Any, Opened], object] = nothing
+    in_sight: Callable[[Any], object] = nothing
     saved: Callable[[Any], dict[str, Any]] = lambda _: {}
     comment: str = ""
     lines: Callable[[Any, Script], str] = lambda *_: ""
@@ -92,10 +98,11 @@ def _open_picker(picker: CircuitPicker, opened: Opened) -> None:
 
 
 def _picker_lines(picker: CircuitPicker, script: Script) -> str:
-    maps = script.opened.session.maps if script.opened is not None else {}
+    opened = script.opened if script.opened is not None and script.opened.folder else None
+    maps = opened.session.maps if opened is not None else {}
     saved = [name for name, effect in maps.items() if picker.maps.get(name) is effect]
     script.selection, script.loaded = picker.selection, bool(saved)
-    load = script.opened.load if script.opened is not None and saved else ""
+    load = opened.load if opened is not None and saved else ""
     return load + picker.shown_code(saved)
 
 
@@ -105,8 +112,10 @@ def _picker_lines(picker: CircuitPicker, script: Script) -> str:
 def _open_editor(editor: EditPanel, opened: Opened) -> None:
     session = opened.session
     editor.fact = session.fact
-    code = opened.edit_code
-    editor.show(session.edit, session.report, control_report=session.control_report, edit_code=code)
+    code = opened.edit_code or None
+    seconds = None if opened.run is None else opened.run.seconds
+    beside = session.control_report
+    editor.show(session.edit, session.report, control_report=beside, edit_code=code, elapsed=seconds)
 
 
 def _editor_lines(editor: EditPanel, script: Script) -> str:
@@ -115,13 +124,11 @@ def _editor_lines(editor: EditPanel, script: Script) -> str:
         return ""
     script.edit = editor.edit
     others = "" if editor.fact == script.fact else facts_code(as_facts(editor.fact), script.pool)
+    if opened is not None and editor.edit is opened.session.edit and opened.lines is not None:
+        return others + opened.lines.after(script.selection)
     if opened is not None and editor.edit is opened.session.edit:
         return others + (opened.edit_lines if script.loaded else opened.edit_code)
     return others + lines.after(script.selection)
-
-
-def _saved_edit(editor: EditPanel) -> dict[str, Any]:
-    return {"edit": editor.edit, "report": editor.report, "control_report": editor.control_report}
 
 
 # 4 Compare
@@ -149,12 +156,14 @@ def _probe(given: Given) -> ProbePanel:
     before: ProbePanel | None = given.panels.get("probing")
     if before is not None:
         before.cancel()
-    return ProbePanel(given.model, given.edit, pool=given.pool, edit_code=given.edit_code)
+    panel = ProbePanel(given.model, given.edit, pool=given.pool, edit_code=given.edit_code)
+    panel.on_end(lambda panel: None if panel.report is None else given.probed(panel.report))
+    return panel
 
 
 def _open_probes(panel: ProbePanel, opened: Opened) -> None:
     if opened.session.probes is not None:
-        panel.show(opened.session.probes, probes_code="probes = session.probes\n")
+        panel.show(opened.session.probes, probes_code=opened.probes_code)
 
 
 def _probe_lines(panel: ProbePanel, script: Script) -> str:
@@ -174,8 +183,9 @@ TABS: tuple[PanelTab, ...] = (
         name="picker",
         picture="circuit",
         title="2 Circuit",
-        make=lambda given: CircuitPicker(given.model, given.fact, pool=given.pool, compute=False),
+        make=lambda given: CircuitPicker(given.model, given.fact, pool=given.pool, compute=False, bar=False),
         open=_open_picker,
+        in_sight=lambda picker: None if picker.maps else picker.compute(),
         saved=lambda picker: {"selection": picker.selection, "maps": dict(picker.maps)},
         comment="The circuit",
         lines=_picker_lines,
@@ -186,7 +196,6 @@ TABS: tuple[PanelTab, ...] = (
         title="3 Edit",
         make=lambda given: EditPanel(given.model, given.fact, given.panels["picker"], pool=given.pool),
         open=_open_editor,
-        saved=_saved_edit,
         comment="The edit",
         lines=_editor_lines,
     ),
@@ -196,6 +205,7 @@ TABS: tuple[PanelTab, ...] = (
         title="4 Compare",
         make=_compare,
         of_edit=True,
+        in_sight=lambda view: view.shown(),
         comment="Before and after",
         lines=_compare_lines,
     ),
@@ -206,7 +216,6 @@ TABS: tuple[PanelTab, ...] = (
         make=_probe,
         of_edit=True,
         open=_open_probes,
-        saved=lambda panel: {"probes": panel.report},
         comment="What is left",
         lines=_probe_lines,
     ),

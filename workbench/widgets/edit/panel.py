@@ -319,6 +319,7 @@ class EditPanel(RunPanel[EvalReport]):
         with self._lock:
             if self._busy:
                 self._run_progress.draw()
+                self._tell_status()
 
     def _fitted(self, edit: Edit) -> None:
         with self._lock:
@@ -339,15 +340,15 @@ class EditPanel(RunPanel[EvalReport]):
             self._results.show_report(self._report, self._control_report, self._facts, job.state)
 
     def _ended(self, job: Job[EvalReport]) -> None:
-        with self._lock:
+        with self._lock:  # no other run may begin before this one is told of
             self._run_progress.end(job.state == "done")
             super()._ended(job)
-        for callback in self._callbacks if self._superseded else ():
-            try:
-                callback(self)
-            except Exception as error:
-                self._fail(error)
-                raise
+            for callback in self._callbacks if self._superseded else ():
+                try:
+                    callback(self)
+                except Exception as error:
+                    self._fail(error)
+                    raise
 
     # What it shows
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import traitlets
-from ipywidgets import HTML, ToggleButton
+from ipywidgets import HTML
 
 from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
@@ -31,6 +31,7 @@ from workbench.widgets.picker.side_panel import SidePanel, values_markup, writte
 from workbench.widgets.picker.top_k import TopKControls
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.code import facts_code, start_code
+from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.measure import Measure, MeasureName
 
 
@@ -92,7 +93,7 @@ class CircuitPicker(MapsPanel):
         self._go = layout.quiet_button("Edit these", icon="arrow-right", tooltip="Go on with what is selected")
         layout.show(self._go, False)
         self._go.disabled = True
-        self._open = ToggleButton(description="Code", icon="code", tooltip="The Python that repeats what was clicked")
+        self._code = CodeBlock(lambda: self.code, lazy=True)  # a click does not send what nobody sees
         self._lay_out_all(bar)
         self._listen()
         self._show_heading()
@@ -107,12 +108,11 @@ class CircuitPicker(MapsPanel):
         below = (HTML(markup.hint(GESTURES)), self.ablation, self.side, self.lens, self._from, self._notes)
         if bar:
             self.bar.add_class("wb-sticky")
-        self._lay_out(*above, *((self.bar,) if bar else ()), maps, *below, layout.row(self._go, self._open), self._code)
+        self._lay_out(*above, *((self.bar,) if bar else ()), maps, *below, self._go, self._code)
 
     def _listen(self) -> None:
         self.observe(self._selection_set, names="selection")
         self._go.on_click(lambda _: [callback(self, "editor") for callback in self._go_callbacks])
-        self._open.observe(lambda _: self._show_code(), names="value")
         for shown in (self.trace, self.heads, self.mlps, self.ranked.bars):
             shown.on_undo(lambda: self._try(self.bar.undo))
             shown.on_redo(lambda: self._try(self.bar.redo))
@@ -288,11 +288,6 @@ class CircuitPicker(MapsPanel):
     def _values_of(self, component: Component) -> str:
         others = self.other_values(component) if self.other_values is not None else None
         return values_markup(component, self.maps, others)
-
-    def _show_code(self) -> None:
-        """Only while it is open: a click does not send what nobody sees."""
-        source = f'<pre tabindex="0"><code>{markup.text(self.code)}</code></pre>' if self._open.value else ""
-        self._code.value = markup.block(source) if source else ""
 
     def _picture(self) -> bytes:
         return self.heads.to_png()

@@ -68,6 +68,11 @@ class Job(Generic[T]):
         return self._state == "running"
 
     @property
+    def settled(self) -> bool:
+        """Whether it has ended and ``on_done`` too, so that nothing more comes of it."""
+        return self._ended.is_set()
+
+    @property
     def result(self) -> T | None:
         """What the function returned; None unless the job is done."""
         return self._result

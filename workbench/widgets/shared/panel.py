@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ipywidgets import HTML, Box, VBox, Widget
 
 from workbench.widgets.grid.png import with_picture
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.connection import Connection
 from workbench.widgets.shared.snapshot import Snapshot
 from workbench.widgets.shared.voice import person
@@ -29,7 +30,8 @@ class Panel(VBox):
         self._lock = threading.RLock()  # the job's thread and the kernel's both write here
         self._error: BaseException | None = None
         self._message = ""
-        self._alert, self._code = HTML(), HTML()
+        self._code_listeners: list[Callable[[], object]] = []
+        self._alert, self._code = HTML(), CodeBlock(lambda: self.code)
         self.add_class("wb-panel")
 
     @property
@@ -56,6 +58,10 @@ class Panel(VBox):
     def code(self) -> str:
         """Python that repeats what the panel shows."""
         raise NotImplementedError
+
+    def on_code(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` whenever the panel's code may have changed."""
+        self._code_listeners.append(callback)
 
     def snapshot(self) -> Snapshot:
         """The panel as it is now, with all its tabs, texts, tables and maps: shown in a cell, it stays in the notebook
@@ -86,7 +92,10 @@ class Panel(VBox):
         self._tell(*([] if error is None else [markup.Message(person(error), "error")]))
 
     def _show_code(self) -> None:
-        self._code.value = markup.code(self.code)
+        """Show the code as it is now, here and wherever it is a part of another one."""
+        self._code.refresh()
+        for callback in self._code_listeners:
+            callback()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return with_picture(super()._repr_mimebundle_(**kwargs), repr(self), self._picture())

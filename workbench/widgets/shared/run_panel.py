@@ -68,6 +68,8 @@ class RunPanel(Panel, Generic[T]):
         self._elapsed: float | None = None
         self._asked_with: tuple[str, dict[str, Any]] = ("", {})  # title and settings of the run that goes on
         self._drawn_at = float("-inf")
+        self._end_listeners: list[Callable[[Any], object]] = []
+        self._status_listeners: list[Callable[[], object]] = []
         self._heading, self._progress, self._note = HTML(), HTML(), HTML()
         self._mark = RunMark()
         words = self.WORDS
@@ -93,6 +95,16 @@ class RunPanel(Panel, Generic[T]):
     def status(self) -> str:
         """The words of the line of progress: how far the run is, or how it ended and how long it took."""
         return self._status
+
+    def on_end(self, callback: Callable[[Any], object]) -> None:
+        """Call ``callback(panel)`` after each run, however it ended: in its thread, with the panel's lock, so that no
+        other run can have begun."""
+        self._end_listeners.append(callback)
+
+    def on_status(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` whenever ``status`` or ``busy`` changes, in any thread and perhaps with the panel's lock:
+        it may show something, and ask nothing of this panel but these two."""
+        self._status_listeners.append(callback)
 
     @property
     def elapsed(self) -> float | None:
@@ -130,6 +142,7 @@ class RunPanel(Panel, Generic[T]):
             self._superseded, self._asked_with = False, (self._run_title(), self._settings())
             self._set_busy(True)
             self._job = Job(order, on_done=self._ended)
+            self._tell_status()
             if self.TICK_SECONDS is not None:
                 self._job.every(self.TICK_SECONDS, self._tick)
             return self._job
@@ -256,11 +269,17 @@ class RunPanel(Panel, Generic[T]):
             bar = markup.progress(shown.done, shown.total, shown.words)
             note = markup.block(markup.text(shown.note)) if shown.note else ""
             self._progress.value = note + bar if self.WORDS.bar else markup.block(markup.text(shown.words))
+        self._tell_status()
 
     def _say_plainly(self, words: str) -> None:
         """Words in the line of progress without a bar: nothing is going on."""
         self._status = words
         self._progress.value = markup.block(markup.text(words)) if words else ""
+        self._tell_status()
+
+    def _tell_status(self) -> None:
+        for callback in self._status_listeners:
+            callback()
 
     def _due(self) -> bool:
         """Whether progress may be drawn again; if so, counts it as drawn."""
@@ -281,6 +300,7 @@ class RunPanel(Panel, Generic[T]):
         layout.show(self._cancel, busy)
         self._enable(not busy)
         self._recheck()
+        self._tell_status()
 
     def _ended(self, job: Job[T]) -> None:
         with self._lock:
@@ -297,6 +317,8 @@ class RunPanel(Panel, Generic[T]):
                 self._finished(job)
             else:
                 self._mark.after(job.state)
+            for callback in self._end_listeners:
+                callback(self)
 
 
 def _raise(error: Exception, cancel: threading.Event) -> Any:
