@@ -135,6 +135,8 @@ def picked_in_the_list(page: Page, notebook: Notebook) -> None:
     rows.nth(2).click()
     chips(page, name)
     assert held(notebook) == [name]
+    notebook.execute("picker.controls['Ranked'].value = 'heads'")  # a mutant must not find them there already
+    expect(rows.first).to_contain_text("H")
 
 
 def chipped_off(page: Page, notebook: Notebook) -> None:

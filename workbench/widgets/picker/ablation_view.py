@@ -22,6 +22,7 @@ from workbench.widgets.picker.maps import Sources
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.code import own_pool, selection_code
 from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.voice import person
 
 DRAWS = 5
 """Random selections beside the selection."""
@@ -267,4 +268,4 @@ def _next(tokens: Sequence[NextToken], n: int = 3) -> markup.Markup:
 def _words(error: Exception) -> str:
     if isinstance(error, NoSwapPartner):
         return "No subject of as many tokens to swap in: choose zero or mean, or give a swap subject in tab 1."
-    return str(error)
+    return person(error)

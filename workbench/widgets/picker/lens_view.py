@@ -15,6 +15,7 @@ from workbench.widgets.grid.grid import GridCell, HeatGrid
 from workbench.widgets.picker.maps import Sources
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.voice import person
 
 TOKENS = 5
 """Of a cell."""
@@ -92,7 +93,7 @@ class LensView(VBox):
                 return
             self._run.disabled = False
             if job.state == "failed":
-                self._words.value = markup.alert(job.error)
+                self._words.value = markup.alert(job.error and person(job.error))
             elif self.result is not None:
                 self._words.value = markup.hint(
                     f"{lens_words(self.result)} Colour: probability of the likeliest token. Click a cell: its tokens."

@@ -27,6 +27,7 @@ from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.markup import Message
 from workbench.widgets.shared.measure import Measure
 from workbench.widgets.shared.panel import Panel
+from workbench.widgets.shared.voice import person
 
 
 class MapsPanel(Panel):
@@ -279,7 +280,7 @@ class MapsPanel(Panel):
             failures = self._maker.failures
             words = [failure.words for failure in failures]
             if error is not None:
-                words.insert(0, f"{error}")
+                words.insert(0, person(error))
             self._error = error or next((failure.error for failure in failures), None)
             instead = self._maker.sources.instead
             messages = [Message("\n".join(words), "error")] if words else []

@@ -19,6 +19,7 @@ from workbench.widgets.grid.grid import GridCell, HeatGrid
 from workbench.widgets.picker.attention import TOP, Attention
 from workbench.widgets.picker.maps import TITLES, MapName, Sources
 from workbench.widgets.shared import layout, markup
+from workbench.widgets.shared.voice import person
 
 MOST = 3
 """Components side by side; of more the oldest goes."""
@@ -237,7 +238,7 @@ def written(sources: Sources, component: Component) -> str:
     try:
         return writes_markup(writes(sources.model, component, fact=sources.facts[0], form=sources.form, k=TOP))
     except ValueError as error:  # it has no output of its own
-        return markup.hint(error)
+        return markup.hint(person(error))
 
 
 def writes_markup(found: Writes) -> str:

@@ -30,6 +30,7 @@ HINTS = (
     ("Give one with partner=Fact(...), another pool=, or use corruption='noise'.", "{swap}"),
     (", or corruption='noise'", ", or choose Noise"),
     ("corruption='noise'", "Noise"),
+    ("Use normalise=False, another corruption, partner or fact.", "Choose another metric, corruption or fact."),
     ("Pick components, or pass selection=None.", 'Pick components, or choose the default selector under "Train".'),
     ("Choose a fact that it knows (known_facts), or another form.", "Choose a fact with ✓ in tab 1, or another form."),
     (
