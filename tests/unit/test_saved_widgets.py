@@ -306,3 +306,17 @@ def test_a_saved_snapshot_is_a_page_that_loads_nothing(tmp_path: Any) -> None:
 def test_what_says_that_no_kernel_listens_is_not_saved_as_if_it_were_so() -> None:
     assert not WidgetPage(SavedWidgets(state(root=anywidget("Connection")))).draw("root")
     assert not Snapshot(Connection(), b"").html
+
+
+def test_in_a_grid_what_shows_nothing_keeps_its_place_and_what_is_hidden_has_none() -> None:
+    soup = drawn(
+        root=record("GridBox", children=[ref("a"), ref("run"), ref("b"), ref("gone"), ref("c")], layout=ref("l")),
+        run=record("Button", description="Run"),
+        gone=record("Label", value="gone", layout=ref("h")),
+        l=record("Layout", grid_template_columns="190px 1fr"),
+        h=record("Layout", display="none"),
+        **{name: record("Label", value=name) for name in "abc"},
+    )
+    (grid,) = soup.select(".wbs-box")
+    assert grid["style"] == "display: grid; grid-template-columns: 190px 1fr"
+    assert [cell.text for cell in grid.find_all(True, recursive=False)] == ["a", "", "b", "c"]

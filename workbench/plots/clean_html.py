@@ -40,7 +40,7 @@ gradienttransform clip-path markerwidth markerheight refx refy orient marker-end
 PROPERTIES = _words("""
 align-items align-self background background-color border border-color border-left border-radius border-style
 border-width color column-gap display fill flex flex-basis flex-direction flex-flow flex-grow flex-shrink flex-wrap
-font-family font-size font-style font-weight gap grid-column grid-gap grid-row grid-template-columns
+font-family font-size font-style font-weight gap grid-column grid-gap height min-height grid-row grid-template-columns
 grid-template-rows justify-content justify-items letter-spacing line-height margin margin-bottom margin-left
 margin-right margin-top max-width min-width opacity order overflow-wrap padding padding-bottom padding-left
 padding-right padding-top row-gap stroke stroke-dasharray stroke-width text-align text-anchor text-decoration

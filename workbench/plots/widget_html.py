@@ -101,11 +101,16 @@ class WidgetPage:
             inside = DRAWN.get(widget.name, _other)(self, widget)
         finally:
             self._open.pop()
-        boxed = _is_box(widget) and DRAWN.get(widget.name, _box) is _box
+        boxed = _is_box(widget) and DRAWN.get(widget.name, _box) in (_box, _grid)
         if not inside or not (boxed or layout):
             return inside
         style = f' style="{escape(layout, quote=True)}"' if layout else ""
         return f'<div class="{_classes(widget) if boxed else "wbs-part"}"{style}>{inside}</div>'
+
+    def in_sight(self, reference: Any) -> bool:
+        """Whether a widget is there and not hidden, even if there is nothing to draw of it."""
+        widget = self._widgets.find(reference)
+        return widget is not None and self._layout(widget) is not None
 
     def parts(self, references: Iterable[Any]) -> str:
         """Several widgets, one after the other."""
@@ -158,6 +163,12 @@ def _classes(widget: SavedWidget) -> str:
 
 def _box(page: WidgetPage, widget: SavedWidget) -> str:
     return page.parts(widget.listed("children"))
+
+
+def _grid(page: WidgetPage, widget: SavedWidget) -> str:
+    """What shows nothing keeps its place, or all that comes after it would move."""
+    shown = [child for child in widget.listed("children") if page.in_sight(child)]
+    return "".join(page.part(child) or '<span class="wbs-place"></span>' for child in shown)
 
 
 def _tabs(page: WidgetPage, widget: SavedWidget) -> str:
@@ -295,7 +306,8 @@ def _other(page: WidgetPage, widget: SavedWidget) -> str:
 
 
 DRAWN: dict[str, Draw] = {
-    **{name: _box for name in ("Box", "VBox", "HBox", "GridBox")},
+    **{name: _box for name in ("Box", "VBox", "HBox")},
+    "GridBox": _grid,
     "Tab": _tabs,
     "Accordion": _tabs,
     "Stack": _stack,
