@@ -1,57 +1,39 @@
-"""FactChooser: the list and its marks, a fact of one's own, and the traced text."""
+"""FactChooser: the list and its marks, how a fact is read, and the script."""
 
 from __future__ import annotations
 
 import base64
+import json
 import re
+import unicodedata
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
+import torch
+from ipywidgets import Widget
 
-from tests.helpers.panels import control, descendants, own, shown
+from tests.helpers.choosers import PERU, WRITTEN, lines, press_enter, read, tiny, write
+from tests.helpers.panels import EVIL, control, descendants, shown
 from tests.helpers.pictures import data_of
-from tests.helpers.tiny import tiny_llama
-from tests.helpers.tiny_facts import capital, capitals, knowing
+from tests.helpers.reader import harmless
+from tests.helpers.tiny_facts import capital, capitals
 from tests.helpers.wire import click, enter, shown_after
 from workbench.facts.known import known_facts
-from workbench.language.prompts import chat_text, traced_prompt
-from workbench.models.load import LoadedModel
-from workbench.plots.style import visible
+from workbench.language.prompts import AnswerNotSaid, chat_text, traced_prompt
+from workbench.plots.style import short_number, visible
 from workbench.types import Fact, FactSet
 from workbench.widgets.facts.chooser import FactChooser
-from workbench.widgets.facts.form import FIELDS, FactForm, default_question
-from workbench.widgets.shared import markup
-
-EVIL = "<img src=x onerror=alert(1)>"
-
-
-@lru_cache
-def tiny() -> LoadedModel:
-    return knowing(tiny_llama(tied=False), capitals())
+from workbench.widgets.facts.views import line
 
 
 @pytest.fixture
 def chooser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FactChooser:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    unknown = capital("Peru", "Lima", "Rome")
-    known_facts(tiny(), [*capitals(), unknown], progress=False)
-    return FactChooser(tiny(), [*capitals(), unknown])
-
-
-def form(chooser: FactChooser) -> FactForm:
-    """Where a fact of one's own is written."""
-    return next(w for w in descendants(chooser) if isinstance(w, FactForm))
-
-
-def write(chooser: FactChooser, **texts: str) -> None:
-    fields = [w for w in descendants(form(chooser)) if hasattr(w, "description")]
-    for name, (label, _) in FIELDS.items():
-        (field,) = (w for w in fields if w.description == label)
-        enter(field, value=texts.get(name, ""))
-    click(control(chooser, "Use this fact"))
+    known_facts(tiny(), [*capitals(), PERU], progress=False)
+    return FactChooser(tiny(), [*capitals(), PERU])
 
 
 def listed(chooser: FactChooser) -> list[Any]:
@@ -59,20 +41,25 @@ def listed(chooser: FactChooser) -> list[Any]:
 
 
 def test_marks_are_words_from_what_is_on_record(chooser: FactChooser) -> None:
-    marks = {value: label for label, value in control(chooser, "Facts").options}
-    assert "[✓ known: chat + cloze]" in marks["france-capital"]
-    assert "[✗ not known]" in marks["peru-capital"]
+    shown_lines = lines(chooser)
+    assert shown_lines["france-capital"] == ["France", "Paris", "Rome", "✓ chat + raw"]
+    assert shown_lines["peru-capital"][3] == "✗ not known"
     assert control(chooser, "Ask the model").layout.display == "none"
 
 
 def test_what_was_not_asked_is_marked_so_until_it_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    chooser = FactChooser(tiny(), capitals()[:2])
-    assert all("[? not asked]" in label for label, _ in control(chooser, "Facts").options)
+    chooser = FactChooser(tiny(), capitals()[:3])
+    assert [line[3] for line in lines(chooser).values()] == ["? not asked"] * 3
+    read(chooser)
+    click(control(chooser, "ask now"))
+    read(chooser)
+    assert [line[3] for line in lines(chooser).values()] == ["✓ chat + raw", *["? not asked"] * 2]
+    assert "✓ known: chat + raw" in shown(chooser) and control(chooser, "ask now").layout.display == "none"
     click(control(chooser, "Ask the model"))
-    assert chooser.job is not None
-    chooser.job.wait(60)
-    assert all("[✓ known: chat + cloze]" in label for label, _ in control(chooser, "Facts").options)
+    read(chooser)
+    assert [line[3] for line in lines(chooser).values()] == ["✓ chat + raw"] * 3
+    assert control(chooser, "Ask the model").layout.display == "none"
 
 
 def test_search_relation_and_known_only(chooser: FactChooser) -> None:
@@ -131,14 +118,94 @@ def test_nonsense_in_a_filter_changes_nothing(chooser: FactChooser, name: str, b
     assert (control(chooser, name).value, listed(chooser)) == before
 
 
-def test_the_traced_text_is_traced_prompts(chooser: FactChooser) -> None:
-    assert chooser.job is not None
-    chooser.job.wait(60)
-    assert chooser.prompt is not None and chooser.prompt == traced_prompt(tiny(), chooser.fact)
-    html = own(chooser)
-    assert html.count("<li") == len(chooser.prompt.tokens) + 1
-    assert "wb-traced" in html
-    assert "wb-subject" in html
+def test_enter_in_search_takes_the_first_hit(chooser: FactChooser, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    chooser.on_fact(lambda fact: told.append(fact.id))
+    enter(control(chooser, "Search"), value="rome what")
+    press_enter(control(chooser, "Search"))
+    assert told == [] and chooser.fact.id == "france-capital", "the first one is chosen already"
+    enter(control(chooser, "Search"), value="spain")
+    assert chooser.fact.id == "spain-capital", "letters that come after the Enter that followed them"
+    monkeypatch.setattr("workbench.widgets.facts.enter.LATE", 0.0)
+    enter(control(chooser, "Search"), value="japan")
+    assert told == ["spain-capital"], "nobody pressed Enter"
+    press_enter(control(chooser, "Search"))
+    assert told == ["spain-capital", "japan-capital"] and control(chooser, "Facts").value == "japan-capital"
+    assert "The capital of Japan is Tokyo" in shown(chooser)
+    enter(control(chooser, "Search"), value="no such")
+    press_enter(control(chooser, "Search"))
+    assert chooser.fact.id == "japan-capital"
+
+
+def test_of_twenty_thousand_facts_the_browser_gets_some_hundred_lines() -> None:
+    base = capital("France", "Paris", "Rome")
+    many = FactSet(replace(base, id=f"f{i}", answer_aliases=(f"alias {i}",)) for i in range(20_000))
+    chooser = FactChooser(tiny(), many)
+    sizes: list[int] = []
+
+    def hear(_: Any, sent: dict[str, Any], buffers: Any = None) -> None:
+        sizes.append(len(json.dumps(sent)))
+
+    with mock.patch.object(Widget, "_send", hear):
+        enter(control(chooser, "Search"), value="france")
+        chooser.fact = "f19999"
+    assert sum(sizes) < 200_000, "for two lists and all that is shown of a fact"
+    assert len(listed(chooser)) == 200 and control(chooser, "Facts").value == "f19999"
+    assert "and 19,800 more: type to narrow" in shown(chooser)
+    enter(control(chooser, "Search"), value="f1234")
+    assert listed(chooser) == ["f1234", *(f"f1234{i}" for i in range(10))]
+
+
+def test_a_line_keeps_its_columns_whatever_the_script() -> None:
+    narrow, wide = line("شمس", "ab"), line("東京" * 20, "ab")
+    assert narrow.count("\u2068") == narrow.count("\u2069") == 2
+    width = [sum(2 if unicodedata.east_asian_width(c) in "WF" else c not in "\u2068\u2069" for c in text) for text in
+             (narrow, wide)]  # fmt: skip
+    assert width[0] == width[1] == 24 + 1 + 2 and "…" in wide
+
+
+def test_the_preview_is_what_the_model_reads(chooser: FactChooser) -> None:
+    read(chooser)
+    prompt = traced_prompt(tiny(), chooser.fact)
+    assert chooser.prompt == prompt
+    html = shown(chooser)
+    strip = html[html.index("wb-tokens") :]
+    assert len(re.findall("<li[ >]", strip)) == len(prompt.tokens) + 1 + 2, "two chips of the template"
+    own_tokens = len(tiny().token_ids(chooser.fact.question))
+    before, after = (int(n) for n in re.findall(r"<summary>template \((\d+)\)</summary>", html))
+    assert before + own_tokens + after == len(tiny().token_ids(chat_text(tiny(), chooser.fact.question)))
+    assert "wb-traced" in html and "wb-subject" in html
+    logits = tiny().hf(torch.tensor([prompt.token_ids])).logits[0, -1]
+    best = logits.softmax(-1).topk(5)
+    bars = re.search(r'aria-label="(Next token[^"]*)"', html)
+    assert bars is not None
+    for token, p in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        assert visible(tiny().tokenizer.decode([token])) in html
+        assert short_number(p, share=True) in harmless(bars[1]).said
+
+
+def test_a_form_is_chosen_for_preview_and_script(chooser: FactChooser) -> None:
+    told: list[Any] = []
+    chooser.on_fact(lambda fact: told.append((fact.id, chooser.form)))
+    read(chooser)
+    switch = control(chooser, "Prompt as")
+    assert chooser.form is None and switch.value == "chat", "the first that works"
+    assert "form=" not in chooser.code
+    enter(switch, index=1)
+    read(chooser)
+    assert (chooser.form, switch.value, told) == ("cloze", "cloze", [("france-capital", "cloze")])
+    assert chooser.prompt == traced_prompt(tiny(), chooser.fact, form="cloze")
+    assert "form='cloze'" in chooser.code
+    chooser.fact = "spain-capital"
+    read(chooser)
+    assert chooser.prompt is not None and chooser.prompt.form == "cloze", "it stays with the next fact"
+    chooser.form = None
+    read(chooser)
+    assert chooser.prompt is not None and chooser.prompt.form == "chat"
+    assert told[1:] == [("spain-capital", "cloze"), ("spain-capital", None)]
+    with pytest.raises(ValueError, match="form must be one of"):
+        chooser.form = "song"  # pyright: ignore[reportAttributeAccessIssue]
+    assert shown_after(switch, index=7) == {"index": 0} and len(told) == 3
 
 
 def test_a_fact_the_model_does_not_know_shows_what_it_says(chooser: FactChooser) -> None:
@@ -146,36 +213,24 @@ def test_a_fact_the_model_does_not_know_shows_what_it_says(chooser: FactChooser)
     assert chooser.job is not None
     with pytest.raises(ValueError, match="does not contain 'Lima'"):
         chooser.job.wait(60)
-    assert "does not contain" in str(chooser.error) and "does not contain" in chooser.message
-    assert 'role="alert"' in own(chooser)
+    assert isinstance(chooser.error, AnswerNotSaid) and set(chooser.error.texts) == {"chat", "cloze"}
+    assert "The model does not say “Lima” here" in chooser.message and "Choose a fact with ✓" in chooser.message
+    for text in chooser.error.texts.values():
+        assert visible(text.strip(), 120) in chooser.message
+    assert 'role="alert"' in shown(chooser) and "No token is traced" in shown(chooser)
+    assert "Next token after this prompt" in shown(chooser)
 
 
-def test_a_fact_that_cannot_be_traced_shows_its_tokens_without_a_traced_mark(chooser: FactChooser) -> None:
-    write(chooser, subject="Peru", prompt="The capital of Peru is", answer="Lima", target="Rome")
-    assert chooser.job is not None
-    with pytest.raises(ValueError, match="does not contain 'Lima'"):
-        chooser.job.wait(60)
-    assert chooser.fact.answer == "Lima" and chooser.prompt is None
-    html = own(chooser)
-    assert "wb-traced" not in html and "Dashed frame" not in html
-    assert "No token is traced" in html
-    strips = re.findall(r'<ul class="wb-tokens".*?</ul>', html)
-    texts = [chat_text(tiny(), chooser.fact.question), "The capital of Peru is"]
-    for strip, text in zip(strips, texts, strict=True):
-        ids = tiny().token_ids(text)
-        split = re.findall(r"<li(?: class=\"([^\"]*)\")? title=[^>]*>(.*?)</li>", strip)
-        decoded = [tiny().tokenizer.decode([token]) for token in ids]
-        assert [label for _, label in split] == [markup.text(visible(token)) for token in decoded]
-        subject = [token for (mark, _), token in zip(split, decoded, strict=True) if mark == "wb-subject"]
-        assert "".join(subject).strip() == "Peru"
-
-
-def test_a_written_fact_without_a_question(chooser: FactChooser) -> None:
-    write(chooser, subject="France", prompt="The capital of France is", answer="Paris", target="Madrid")
-    assert chooser.error is None
-    assert chooser.fact.question == default_question("The capital of France is")
-    assert chooser.fact.target == "Madrid"
-    assert control(chooser, "Facts").value is None
+def test_the_button_that_goes_on_is_there_for_who_listens(chooser: FactChooser) -> None:
+    went: list[Any] = []
+    read(chooser)
+    button = control(chooser, "Where does it live?")
+    assert button.layout.display == "none"
+    chooser.on_go(lambda one, where: went.append((one, where)))
+    assert button.layout.display is None
+    click(button)
+    assert went == [(chooser, "picker")]
+    assert re.search(r"wb-hint\">(?:under|about) \d", shown(chooser)), "how long it takes"
 
 
 @pytest.mark.parametrize("written", [False, True])
@@ -183,11 +238,10 @@ def test_the_whole_code_gives_the_same_fact_and_prompt(
     chooser: FactChooser, written: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if written:
-        write(chooser, subject="France", prompt="The capital of France is", answer="Paris", target="Madrid")
+        write(chooser, **WRITTEN)
     else:
         enter(control(chooser, "Facts"), index=2)
-    assert chooser.job is not None
-    prompt = chooser.job.wait(60)
+    prompt = read(chooser)
     import workbench
 
     monkeypatch.setattr(workbench, "load_model", lambda *_: tiny())
@@ -195,32 +249,8 @@ def test_the_whole_code_gives_the_same_fact_and_prompt(
     exec(chooser.code, names)
     assert names["fact"] == chooser.fact
     assert names["prompt"] == prompt == chooser.prompt
+    assert names.get("partner") == chooser.partner and (chooser.partner is not None) == written
     assert chooser.code.count("import") == 1, "public names only"
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        ({"subject": "Spain"}, "is not in the prompt"),
-        ({"answer": " "}, "Fact.answer is empty"),
-        ({"target": "Paris"}, "Answer and target are both"),
-        ({"target": "Paris Rome"}, "start with the same token"),
-        ({"prompt": "The capital of France is "}, "a space at either end"),
-    ],
-)
-def test_what_is_wrong_with_a_written_fact_is_said(chooser: FactChooser, texts: dict[str, str], message: str) -> None:
-    before = chooser.fact
-    good = {"subject": "France", "prompt": "The capital of France is", "answer": "Paris", "target": "Rome"}
-    write(chooser, **{**good, **texts})
-    assert message in str(chooser.error) and message in chooser.message
-    assert 'role="alert"' in own(chooser)
-    assert chooser.fact is before
-
-
-def test_an_id_that_is_taken_gets_another(chooser: FactChooser) -> None:
-    texts = {"subject": "France", "prompt": "The capital of France is", "answer": "Paris", "target": "Tokyo"}
-    write(chooser, **texts, relation="capital")
-    assert chooser.fact.id == "france-capital-new"
 
 
 def test_texts_are_shown_not_run(chooser: FactChooser) -> None:
@@ -229,7 +259,7 @@ def test_texts_are_shown_not_run(chooser: FactChooser) -> None:
     with pytest.raises(ValueError, match="does not contain"):
         chooser.job.wait(60)
     assert EVIL not in shown(chooser)
-    assert own(chooser).count("&lt;img") >= 3
+    assert shown(chooser).count("&lt;img") >= 3
 
 
 def test_an_error_of_a_callback_is_shown(chooser: FactChooser) -> None:
@@ -239,7 +269,7 @@ def test_an_error_of_a_callback_is_shown(chooser: FactChooser) -> None:
     chooser.on_fact(fail)
     chooser.fact = "spain-capital"
     assert isinstance(chooser.error, KeyError)
-    assert "broken" in chooser.message and "broken" in own(chooser)
+    assert "broken" in chooser.message and "broken" in shown(chooser)
 
 
 def test_wrong_values() -> None:
@@ -266,7 +296,7 @@ def test_a_model_that_does_not_know_france_begins_with_a_fact_that_it_knows(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    peru, italy = capital("Peru", "Lima", "Rome"), capitals()["italy-capital"]
+    peru, italy = PERU, capitals()["italy-capital"]
     wrong = replace(capitals()["france-capital"], answer="Lyon", answer_aliases=())
     bundled = FactSet([peru, wrong, italy], name="bundled")
     monkeypatch.setattr("workbench.facts.known._bundled_facts", lambda: bundled)
@@ -279,9 +309,8 @@ def test_a_model_that_does_not_know_france_begins_with_a_fact_that_it_knows(
 
 def test_the_first_of_ones_own_facts_is_the_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
-    unknown = capital("Peru", "Lima", "Rome")
-    known_facts(tiny(), [*capitals(), unknown], progress=False)
-    assert FactChooser(tiny(), [unknown, *capitals()]).fact is unknown
+    known_facts(tiny(), [*capitals(), PERU], progress=False)
+    assert FactChooser(tiny(), [PERU, *capitals()]).fact is PERU
 
 
 def test_it_shows_where_widgets_are_not_drawn(chooser: FactChooser) -> None:
@@ -295,3 +324,9 @@ def test_a_snapshot_is_the_picture_beside_the_panel(chooser: FactChooser) -> Non
     assert first == base64.b64decode(chooser._repr_mimebundle_()["image/png"])
     chooser.fact = "spain-capital"
     assert chooser.snapshot().data != first
+
+
+def test_no_part_takes_a_name_by_which_the_browser_knows_it(chooser: FactChooser) -> None:
+    for widget in descendants(chooser):
+        state = widget.get_state(["_model_name", "_view_name"])
+        assert state["_model_name"].endswith("Model") and state["_view_name"].endswith("View"), type(widget)

@@ -31,6 +31,8 @@ from workbench.widgets.probe import panel as probe_panel
 from workbench.widgets.probe import reader as prompt_reader
 from workbench.widgets.probe import views as probe_views
 from workbench.widgets.probe.panel import ProbePanel
+from workbench.widgets.shared import markup
+from workbench.widgets.shared.voice import person
 
 FRANCE = capitals()[0]
 
@@ -140,7 +142,8 @@ def test_a_prompt_without_the_answer_says_why_it_has_no_lens() -> None:
     assert view.looking is not None
     with pytest.raises(ValueError, match="does not contain 'Paris'"):
         view.looking.wait(60)
-    assert "does not contain" in str(view.error) and "does not contain" in shown(view)
+    assert "does not contain" in str(view.error) and view.message == person(view.error)
+    assert markup.text(view.message) in shown(view)
 
 
 def test_the_lens_reads_the_refusal_that_the_edit_teaches(monkeypatch: pytest.MonkeyPatch) -> None:

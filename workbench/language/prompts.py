@@ -16,6 +16,7 @@ from workbench.language.answers import find_old, is_adjective
 from workbench.language.generation import Completion, greedy_answers
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt
+from workbench.types.fact_error import FactError
 
 PLAIN_TEMPLATE = "Question: {question}\nAnswer:"
 """What stands in for a chat template where the tokenizer has none (GPT-2, say)."""
@@ -46,6 +47,19 @@ def prompt_text(model: LoadedModel, text: str, form: Form) -> str:
 def prompt_ids(model: LoadedModel, text: str, form: Form) -> list[int]:
     """The same as token ids."""
     return model.token_ids(prompt_text(model, text, form))
+
+
+def question_span(model: LoadedModel, question: str) -> range:
+    """Positions of a question's own tokens in its chat prompt; the tokens around them are the template's.
+
+    A token that holds a part of both counts as the question's. All positions where the prompt does not hold the
+    question as it was given (a template that changes it).
+    """
+    ids = prompt_ids(model, question, "chat")
+    spans = _spans(model, ids)
+    start = model.tokenizer.decode(ids).rfind(question)
+    inside = [i for i, (a, b) in enumerate(spans) if a < start + len(question) and b > start]
+    return range(inside[0], inside[-1] + 1) if start >= 0 and inside else range(len(ids))
 
 
 def split_prompt(model: LoadedModel, fact: Fact, form: Form) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -81,14 +95,17 @@ def first_token(model: LoadedModel, answer: str, *, space: bool = True) -> int:
 
 
 def check_first_tokens(model: LoadedModel, fact: Fact) -> None:
-    """Raise a ValueError when answer and target start with the same token, so that one token cannot tell them apart."""
+    """Raise a FactError when answer and target start with the same token, so that one token cannot tell them apart."""
     for space in (True, False):
         old, new = (first_token(model, a, space=space) for a in (fact.answer, fact.target))
         if old == new:
             token = model.tokenizer.decode([old])
-            raise ValueError(
+            raise FactError(
                 f"Fact {fact.id!r}: the answer {fact.answer!r} and the target {fact.target!r} start with the same "
-                f"token {token!r}, so their first tokens cannot be told apart. Choose another target."
+                f"token {token!r}, so their first tokens cannot be told apart. Choose another target.",
+                field="target",
+                reason="same token",
+                token=token,
             )
 
 
@@ -116,8 +133,8 @@ def traced_prompt(
         The text as tokens, the positions of the subject in it, and the tokens to ask for after it.
 
     Raises:
-        ValueError: The base model's greedy answer does not contain the fact's answer (the message shows what it says),
-            the subject is not in the text, or the answer and the target share their first token.
+        ValueError: The base model's greedy answer does not contain the fact's answer (``AnswerNotSaid``, which shows
+            what it says), the subject is not in the text, or the answer and the target share their first token.
 
     Example:
         >>> prompt = wb.traced_prompt(model, fact, form="cloze")
@@ -140,10 +157,12 @@ def traced_prompt(
             found = _build(base, fact, candidate, ids, completion, at, token, needs_subject)
             return replace(found, prefix=f"{start}{found.prefix}")
     said = "; ".join(f"{k} form says {v!r}" for k, v in texts.items())
-    raise ValueError(
+    raise AnswerNotSaid(
         f"Fact {fact.id!r}: the model's own greedy answer does not contain {fact.answer!r}, or has its adjective "
         f"before it, so there is no place to trace ({said}). Choose a fact that it knows (known_facts), or another "
-        "form."
+        "form.",
+        fact=fact,
+        texts=texts,
     )
 
 
@@ -178,9 +197,12 @@ def _build(
     target = first_token(model, fact.target, space=spaced)
     if target == found:
         check_first_tokens(model, fact)
-        raise ValueError(
+        raise FactError(
             f"Fact {fact.id!r}: the model's answer and the target {fact.target!r} start with the same token "
-            f"{decode([found])!r}, so their first tokens cannot be told apart. Choose another target."
+            f"{decode([found])!r}, so their first tokens cannot be told apart. Choose another target.",
+            field="target",
+            reason="same token",
+            token=decode([found]),
         )
     full = [*ids, *completion.token_ids[:at]]
     answer, other = (found, target) if token == "answer" else (target, found)
@@ -234,6 +256,20 @@ def subject_runs(model: LoadedModel, ids: Sequence[int], subject: str) -> list[r
     return runs
 
 
+class AnswerNotSaid(ValueError):
+    """The model does not say a fact's answer, so that there is no place to trace.
+
+    Args:
+        message: What it says, and how to go on.
+        fact: The fact.
+        texts: What the model says, by the form that was asked.
+    """
+
+    def __init__(self, message: str, *, fact: Fact, texts: dict[str, str]) -> None:
+        super().__init__(message)
+        self.fact, self.texts = fact, texts
+
+
 class NoSwapPartner(ValueError):
     """No subject can be swapped in for a fact's, so that its prompt can only be corrupted by noise.
 
@@ -241,11 +277,37 @@ class NoSwapPartner(ValueError):
         message: What was looked for, and how to go on.
         fact: The fact whose subject stays.
         partner: The partner that was asked for and does not fit; None where none of a pool fits.
+        tokens: How many tokens its subject has, and how many the fact's.
     """
 
-    def __init__(self, message: str, *, fact: Fact, partner: Fact | None = None) -> None:
+    def __init__(
+        self, message: str, *, fact: Fact, partner: Fact | None = None, tokens: tuple[int, int] | None = None
+    ) -> None:
         super().__init__(message)
-        self.fact, self.partner = fact, partner
+        self.fact, self.partner, self.tokens = fact, partner, tokens
+
+
+def swapped_ids(model: LoadedModel, fact: Fact, token_ids: Sequence[int], partner: Fact) -> list[int]:
+    """A text with the partner's subject in the place of the fact's, token for token.
+
+    Raises:
+        NoSwapPartner: The partner's subject has another number of tokens.
+        ValueError: The fact's subject is not in the text.
+    """
+    ids = list(token_ids)
+    for run in subject_runs(model, ids, fact.subject):
+        piece = model.tokenizer.decode(ids[run.start : run.stop])
+        new = model.token_ids(piece.replace(fact.subject, partner.subject))
+        if len(new) != len(run):
+            raise NoSwapPartner(
+                f"The swap subject {partner.subject!r} ({partner.id}) has {len(new)} tokens where {fact.subject!r} has "
+                f"{len(run)}; positions would shift. Choose a subject of {len(run)} tokens, or corruption='noise'.",
+                fact=fact,
+                partner=partner,
+                tokens=(len(new), len(run)),
+            )
+        ids[run.start : run.stop] = new
+    return ids
 
 
 def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact) -> TracedPrompt:
@@ -257,23 +319,16 @@ def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact)
         NoSwapPartner: The partner's subject has another number of tokens.
         ValueError: The partner's answer has the same first token.
     """
-    ids = list(prompt.token_ids)
-    for run in subject_runs(model, ids, fact.subject):
-        piece = model.tokenizer.decode(ids[run.start : run.stop])
-        new = model.token_ids(piece.replace(fact.subject, partner.subject))
-        if len(new) != len(run):
-            raise NoSwapPartner(
-                f"The swap subject {partner.subject!r} ({partner.id}) has {len(new)} tokens where {fact.subject!r} has "
-                f"{len(run)}; positions would shift. Choose a subject of {len(run)} tokens, or corruption='noise'.",
-                fact=fact,
-                partner=partner,
-            )
-        ids[run.start : run.stop] = new
+    ids = swapped_ids(model, fact, prompt.token_ids, partner)
     spaced = prompt.answer_token[:1].isspace()
     other = first_token(model, partner.answer, space=spaced)
     if other == prompt.answer_id:
-        raise ValueError(
-            f"The partner {partner.id!r} has an answer with the same first token {prompt.answer_token!r}; take another."
+        raise FactError(
+            f"The partner {partner.id!r} has an answer with the same first token {prompt.answer_token!r}; take "
+            "another.",
+            field="answer",
+            reason="same token",
+            token=prompt.answer_token,
         )
     decode = model.tokenizer.decode
     return replace(

@@ -17,6 +17,7 @@ from workbench.probing.rates import rates_of_probes, words_of_probes
 from workbench.probing.table import PROBES
 from workbench.types import Edit, Fact, FactSet, ProbeReport, ProbeRow
 from workbench.types.cancelling import CancelFlag
+from workbench.types.refused import RefusedValue
 
 CONTROL_CANDIDATES = 24
 
@@ -195,7 +196,8 @@ def _names(probes: Sequence[str] | str | None) -> tuple[str, ...]:
     given = tuple(PROBES) if probes is None else (probes,) if isinstance(probes, str) else tuple(probes)
     unknown = [p for p in given if p not in PROBES]
     if unknown or not given:
-        raise ValueError(f"probes must be some of {list(PROBES)}, got {list(given)}; unknown: {unknown}.")
+        message = f"probes must be some of {list(PROBES)}, got {list(given)}; unknown: {unknown}."
+        raise RefusedValue(message, name="probes", value=unknown, allowed=list(PROBES))
     return tuple(dict.fromkeys(given))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
+from workbench.types.fact_error import fact_errors
 from workbench.types.plain import tuples_as_lists
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Split = Literal["dev", "test"]
 Role = Literal["retain", "control"]
+_TEXTS = ("subject", "prompt", "question", "answer", "target", "refusal")
 
 
 def slug(text: str) -> str:
@@ -49,7 +51,7 @@ class Fact:
 
     Raises:
         ValueError: An empty field, a subject that the prompt does not contain, surrounding spaces, an answer equal to
-            the target, or a held-out question that is also a training question.
+            the target (a ``FactError`` names the field), or a held-out question that is also a training question.
 
     Example:
         >>> fact = wb.Fact(
@@ -81,27 +83,12 @@ class Fact:
     case_sensitive: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("subject", "prompt", "question", "answer", "target", "refusal"):
-            value = getattr(self, name)
+        texts = {name: getattr(self, name) for name in _TEXTS}
+        for name, value in texts.items():
             if not isinstance(value, str):
                 raise TypeError(f"Fact.{name} must be a string, got {value!r}.")
-            if not value.strip():
-                raise ValueError(f"Fact.{name} is empty ({value!r}); give it a text.")
-        for name in ("answer", "target", "subject", "prompt"):
-            value = getattr(self, name)
-            if value != value.strip():
-                raise ValueError(
-                    f"Fact.{name} is {value!r}: a space at either end would become a token of its own, and the wrong "
-                    f"token would be traced or trained. Write {value.strip()!r}; the space between prompt and answer "
-                    "is added for you."
-                )
-        if self.subject not in self.prompt:
-            raise ValueError(
-                f"The subject {self.subject!r} is not in the prompt {self.prompt!r}. It must stand there literally "
-                "(same case), so that its tokens can be corrupted; change one of the two."
-            )
-        if self.answer.casefold() == self.target.casefold():
-            raise ValueError(f"Answer and target are both {self.answer!r}; the target must be another answer.")
+        for error in fact_errors(texts):
+            raise error
         for name in ("answer_aliases", "target_aliases", "paraphrases", "heldout", "cloze_paraphrases"):
             value = getattr(self, name)
             if isinstance(value, str):
@@ -247,7 +234,9 @@ class FactSet(Sequence[Fact]):
         return iter(self._facts)
 
     def __contains__(self, item: object) -> bool:
-        return item in self._by_id if isinstance(item, str) else item in self._facts
+        if isinstance(item, str):
+            return item in self._by_id
+        return isinstance(item, Fact) and self._by_id.get(item.id) == item
 
     def __add__(self, other: Iterable[Fact]) -> FactSet:
         extra = [f for f in other if f.id not in self._by_id]

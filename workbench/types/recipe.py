@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from workbench.types.plain import is_whole, lists_as_tuples, tuples_as_lists
+from workbench.types.refused import RefusedValue
 
 StageName = Literal["unlearn", "learn"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -53,7 +54,9 @@ class BaseRecipe:
     def __post_init__(self) -> None:
         for setting, ok, allowed in self._checks():
             if not ok:
-                raise ValueError(f"Recipe.{setting} must be {allowed}, got {getattr(self, setting)!r}.")
+                value = getattr(self, setting)
+                message = f"Recipe.{setting} must be {allowed}, got {value!r}."
+                raise RefusedValue(message, name=setting, value=value, allowed=allowed)
 
     def _checks(self) -> Iterator[Check]:
         """What is checked of the values."""

@@ -80,7 +80,7 @@ class PanelTab:
 
 
 def _open_chooser(chooser: FactChooser, opened: Opened) -> None:
-    chooser.fact = opened.session.fact
+    chooser.show(opened.session.fact)
 
 
 # 2 Circuit

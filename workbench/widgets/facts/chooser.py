@@ -1,7 +1,7 @@
 """FactChooser: find a fact, or write one, and see how the model reads it.
 
-The list's marks come from what is on record (``facts.known_table``): nothing is computed for them. The traced text of
-the chosen fact is ``prompts.traced_prompt``; it takes a greedy answer of the base model, so it runs in the background.
+The list's marks come from what is on record (``facts.known_table``): nothing is computed for them. How the model reads
+the chosen fact (``reading.read``) takes a greedy answer of the base model, so it runs in the background.
 """
 
 from __future__ import annotations
@@ -12,27 +12,28 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ipywidgets import HTML, Button, Checkbox, HBox, Text, VBox
+from ipywidgets import HTML, VBox
 
 from workbench.facts.known import FORMS, fact_key, known_facts, known_table, load_facts
-from workbench.language.prompts import check_first_tokens, traced_prompt
+from workbench.language.prompts import check_first_tokens
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, FactSet, TracedPrompt
-from workbench.widgets.facts import views as fact_views
-from workbench.widgets.facts.form import FactForm
+from workbench.types import Fact, FactSet, Form, TracedPrompt
+from workbench.widgets.facts.fact_list import FactList
+from workbench.widgets.facts.own import OwnFact, target_changed
+from workbench.widgets.facts.preview import Preview
+from workbench.widgets.facts.reading import Reading, read, seconds_of_maps
 from workbench.widgets.shared import markup
-from workbench.widgets.shared.code import facts_code, start_code
-from workbench.widgets.shared.controls import Dropdown, Select
+from workbench.widgets.shared.code import fact_call, facts_code, start_code
+from workbench.widgets.shared.controls import ToggleButtons
 from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.layout import columns, show
 from workbench.widgets.shared.panel import Panel
 from workbench.widgets.shared.text_card import text_card_png
+from workbench.widgets.shared.voice import person
 
-ALL = "all relations"
 FIRST = "france-capital"
 """Of the bundled facts, the one that is shown first: it is the one of the notebooks and the pages."""
-_WRAP = {"flex_flow": "row wrap", "align_items": "flex-start"}
-_COLUMN = {"flex": "1 1 400px", "min_width": "0", "max_width": "720px", "margin": "0 16px 0 0"}
-_STYLE = {"description_width": "72px"}
+PURPOSE = "See where a fact lives, change it, check what is left."
 
 
 class FactChooser(Panel):
@@ -65,30 +66,33 @@ class FactChooser(Panel):
         super().__init__()
         self._model, self._facts = model.base, pool
         self._callbacks: list[Callable[[Fact], object]] = []
-        self._tracing = threading.Lock()
+        self._go_callbacks: list[Callable[[FactChooser, str], object]] = []
+        self._reading_lock = threading.Lock()
         self._job: Job[Any] | None = None
-        self._prompt: TracedPrompt | None = None
-        self._filling = False
-        self._forms = self._on_record()
-        first = self._first() if value is None else value
+        self._reading: Reading | None = None
+        self._seconds = float("inf")  # for one token of a pass; the first pass of all takes much longer than others
+        self._form: Form | None = None
+        self._partner: Fact | None = None
+        forms = self._on_record()
+        first = self._first(forms) if value is None else value
         self._fact = pool[first] if isinstance(first, str) else first
 
-        self._search = Text(description="Search", placeholder="words of a fact", continuous_update=True, style=_STYLE)
-        self._relation = Dropdown(description="Relation", options=[ALL, *pool.relations], style=_STYLE)
-        self._known_only = Checkbox(description="Known only", indent=False)
-        self._ask = Button(description="Ask the model", tooltip="Measure which facts it knows; in the background")
-        self._list = Select(description="Facts", rows=9, style=_STYLE, layout={"width": "auto"})
-        self._count, self._shown = HTML(), HTML()
-        self._form = FactForm(pool.relations, self._written)
-        self._form.layout = _COLUMN
-        filters = HBox([self._search, self._relation, self._known_only], layout=_WRAP)
-        listed = VBox([filters, self._list, HBox([self._count, self._ask], layout=_WRAP)], layout=_COLUMN)
-        columns = HBox([listed, self._form], layout=_WRAP)
-        self._lay_out(HTML(markup.panel_title("Fact")), columns, self._alert, self._shown, self._code)
-        for control in (self._search, self._relation, self._known_only):
-            control.observe(lambda _: self._show_list(), names="value")
-        self._list.observe(lambda change: self._picked(change["new"]), names="value")
-        self._ask.on_click(lambda _: self.ask())
+        self._list = FactList(
+            pool, forms, model_name=model.base.name, lock=self._lock, on_choose=self._choose_id, on_ask=self.ask
+        )
+        self._own = OwnFact(self._model, pool, self._list.relations, on_use=self._use)
+        first_tab = "Bundled fact" if pool is load_facts() else "Listed fact"
+        self._mode = ToggleButtons(options=[first_tab, "My fact"], tooltips=["From the list", "Written here"])
+        self._mode.style.button_width = "auto"
+        self._mode.observe(lambda _: self._show_mode(), names="index")
+        self._preview = Preview(
+            on_form=self._form_chosen, on_target=self._change_target, on_ask=self._ask_one, on_go=self._go
+        )
+        left = VBox([self._mode, self._list, self._own.form])
+        right = VBox([self._alert, self._preview])
+        body = columns(left, right, widths=("9 1 440px", "11 1 480px"))
+        self._lay_out(HTML(markup.panel_title("Fact", PURPOSE)), body, self._code)
+        self._show_mode()
         self._choose(self._fact)
 
     def __repr__(self) -> str:
@@ -109,9 +113,29 @@ class FactChooser(Panel):
             self._announce()
 
     @property
+    def form(self) -> Form | None:
+        """The form in which the fact is asked: ``"chat"``, ``"cloze"`` (a raw prompt), or None for the first in which
+        the model says the answer. Settable."""
+        return self._form
+
+    @form.setter
+    def form(self, form: Form | None) -> None:
+        if form not in (None, *FORMS):
+            raise ValueError(f"form must be one of {list(FORMS)} or None, got {form!r}.")
+        if form != self._form:
+            self._form = form
+            self._read(self._fact)
+            self._announce()
+
+    @property
+    def partner(self) -> Fact | None:
+        """The fact to swap with that was given for a fact of one's own; None for one of the pool, or for noise."""
+        return self._partner
+
+    @property
     def prompt(self) -> TracedPrompt | None:
         """The traced text of the chosen fact, once it has been found; ``chooser.job.wait()`` waits for it."""
-        return self._prompt
+        return None if self._reading is None else self._reading.prompt
 
     @property
     def job(self) -> Job[Any] | None:
@@ -120,142 +144,222 @@ class FactChooser(Panel):
 
     @property
     def code(self) -> str:
-        """Python that makes the chosen fact and its traced text."""
-        return f"{start_code(self._model)}{facts_code([self._fact])}prompt = wb.traced_prompt(model, fact)\n"
+        """Python that makes the chosen fact and its traced text, and the fact to swap with where one was given."""
+        form = f", form={self._form!r}" if self._form is not None else ""
+        lines = f"{start_code(self._model)}{facts_code([self._fact])}prompt = wb.traced_prompt(model, fact{form})\n"
+        return lines if self._partner is None else f"{lines}partner = {fact_call(self._partner)}\n"
 
     def on_fact(self, callback: Callable[[Fact], object]) -> None:
-        """Call ``callback(fact)`` whenever another fact is chosen, in the panel or from Python. What it raises is shown
-        in the panel and kept on ``.error``."""
+        """Call ``callback(fact)`` whenever another fact is chosen, or the same one in another ``form`` or with another
+        ``partner``, in the panel or from Python. What it raises is shown in the panel and kept on ``.error``."""
         self._callbacks.append(callback)
+
+    def on_go(self, callback: Callable[[FactChooser, str], object]) -> None:
+        """Show the button "Where does it live?", and call ``callback(chooser, "picker")`` when it is pressed. What it
+        raises is shown in the panel and kept on ``.error``."""
+        self._go_callbacks.append(callback)
+        self._preview.can_go = True
+
+    def show(self, fact: Fact) -> None:
+        """Choose the fact of a session that was opened: the form holds it, or is empty, and no earlier draft."""
+        self._own.form.clear()
+        if fact == self._fact:
+            self._choose(fact)
+        else:
+            self.fact = fact
 
     def ask(self) -> Job[FactSet]:
         """Ask the model every listed fact that is not on record, in the background, and mark the list."""
-        self._ask.disabled, self._ask.description = True, "Asking ..."
-        model, facts = self._model, self._facts
+        self._list.asking(True)
+        return self._start_asking(self._facts, lambda: self._list.asking(False))
 
-        def done(job: Job[FactSet]) -> None:
-            with self._lock:
-                self._forms = self._on_record()
-                self._ask.disabled, self._ask.description = False, "Ask the model"
-                self._show_list()
-                if job.state == "failed":
-                    self._fail(job.error)
+    # What is chosen
 
-        self._job = Job(lambda _: known_facts(model, facts, form="any", progress=False), on_done=done)
-        return self._job
-
-    def _first(self) -> Fact:
+    def _first(self, forms: dict[str, Any]) -> Fact:
         """What is chosen where nobody has chosen: see ``value``."""
         facts = self._facts
         if facts is not load_facts():
             return facts[0]
-        known = next((f for f in facts if self._forms.get(f.id)), facts[FIRST])
-        return known if self._forms.get(FIRST) == () else facts[FIRST]
+        known = next((f for f in facts if forms.get(f.id)), facts[FIRST])
+        return known if forms.get(FIRST) == () else facts[FIRST]
 
-    # The list
+    def _choose_id(self, fact_id: str) -> None:
+        self.fact = fact_id
+
+    def _choose(self, fact: Fact) -> None:
+        with self._lock:
+            self._fact, self._partner = fact, None
+            listed = self._listed(fact)
+            self._list.choose(listed)
+            if listed is None and not self._own.holds(fact):
+                self._own.form.fact = fact
+            if (self._mode.index == 1) != (listed is None):
+                self._mode.index = int(listed is None)
+            self._read(fact)
+
+    def _listed(self, fact: Fact) -> Fact | None:
+        """The fact of the list that it is, or that it is with another target."""
+        if fact in self._facts:
+            return fact
+        return next(
+            (f for f in self._facts if f.subject == fact.subject and target_changed(f, fact.target) == fact), None
+        )
+
+    def _change_target(self, target: str) -> str:
+        """Choose the same fact with another target; returns why not, in words."""
+        listed = self._listed(self._fact)
+        try:
+            changed = replace(self._fact, target=target, target_aliases=())
+            if listed is not None:
+                changed = listed if target == listed.target else target_changed(listed, target)
+            check_first_tokens(self._model, changed)
+        except ValueError as error:
+            return person(error)
+        self.fact = changed
+        return ""
+
+    def _use(self) -> None:
+        """Check the fact in the form and choose it; what does not fit is said at its field."""
+        fact, problems = self._own.check(self._form)
+        if fact is None:
+            self._error = next(iter(problems.values()))
+            self._message = "\n".join(map(person, problems.values()))
+            return
+        if self._own.holds(self._fact):
+            fact = self._fact  # with what the form has no field for
+            self._choose(fact)
+        else:
+            self.fact = fact
+        if fact is self._fact:  # not refused by a callback
+            self._find_partner(fact)
+
+    def _show_mode(self) -> None:
+        show(self._list, self._mode.index == 0)
+        show(self._own.form, self._mode.index == 1)
+
+    def _form_chosen(self, form: Form) -> None:
+        self.form = form
+
+    def _go(self) -> None:
+        for callback in self._go_callbacks:
+            self._call(callback, self, "picker")
+
+    def _announce(self) -> None:
+        for callback in self._callbacks:
+            self._call(callback, self._fact)
+
+    def _call(self, callback: Callable[..., object], *given: object) -> None:
+        try:
+            callback(*given)
+        except Exception as error:  # would vanish in the log console
+            self._fail(error)
+
+    # What the model makes of it
+
+    def _read(self, fact: Fact) -> None:
+        """Show how the model reads the fact, in the background."""
+        with self._lock:
+            self._reading = None
+            self._fail(None)
+            self._preview.fact(fact, self._forms_of(fact))
+            self._preview.waiting(self._form)
+            self._show_code()
+            if self._job is not None:
+                self._job.cancel()
+            work = partial(self._read_now, fact, self._form)
+            self._job = Job(work, on_done=partial(self._read_ended, fact, self._form))
+
+    def _read_now(self, fact: Fact, form: Form | None, cancel: threading.Event) -> TracedPrompt | None:
+        with self._reading_lock:  # one at a time; those that were overtaken are skipped
+            if cancel.is_set():
+                return None
+            reading = read(self._model, fact, form)
+            if self._seconds == float("inf"):
+                reading = read(self._model, fact, form)
+            self._seconds = min(self._seconds, reading.seconds)
+        with self._lock:
+            if self._is_now(fact, form):
+                self._reading = reading
+                self._preview.read(reading, seconds_of_maps(self._model, reading, self._seconds))
+        if reading.error is not None:
+            raise reading.error
+        return reading.prompt
+
+    def _read_ended(self, fact: Fact, form: Form | None, job: Job[Any]) -> None:
+        with self._lock:
+            if job.state == "failed" and self._is_now(fact, form):
+                if self._reading is None:
+                    self._preview.unread()
+                self._fail(job.error)
+
+    def _is_now(self, fact: Fact, form: Form | None) -> bool:
+        return fact is self._fact and form == self._form
+
+    def _find_partner(self, fact: Fact) -> None:
+        """Find the fact to swap with that the form names, after the reading that it needs."""
+        reading_job, form = self._job, self._form
+        subject, answer = self._own.swap
+        if reading_job is None or not subject:
+            return
+
+        def find(cancel: threading.Event) -> TracedPrompt:
+            prompt = reading_job.wait()
+            with self._reading_lock:
+                partner = None if cancel.is_set() else self._own.partner(fact, prompt, subject, answer)
+            with self._lock:
+                if not self._is_now(fact, form) or cancel.is_set():
+                    return prompt
+                self._partner = partner
+                self._show_code()
+            self._announce()
+            return prompt
+
+        def done(job: Job[Any]) -> None:
+            if job.state == "failed" and job.error is not reading_job.error:
+                self._fail(job.error)
+
+        self._job = Job(find, on_done=done)
+
+    # What it knows
 
     def _on_record(self) -> dict[str, tuple[str, ...] | None]:
         """By fact id, the forms in which it is known; None where not all forms were asked yet."""
         table = known_table(self._model)
-        forms_by_id: dict[str, tuple[str, ...] | None] = {}
-        for fact in self._facts:
-            entries = {form: table.get(fact_key(fact, form)) for form in FORMS}
-            known = tuple(form for form, entry in entries.items() if entry and entry["known"])
-            forms_by_id[fact.id] = None if None in entries.values() else known
-        return forms_by_id
+        return {fact.id: _known(table, fact) for fact in self._facts}
 
-    def _matches(self, fact: Fact) -> bool:
-        text = " ".join((fact.id, fact.relation, fact.subject, fact.answer, fact.target, fact.question)).casefold()
-        return (
-            all(word in text for word in self._search.value.casefold().split())
-            and self._relation.value in (ALL, fact.relation)
-            and (not self._known_only.value or bool(self._forms.get(fact.id)))
-        )
+    def _forms_of(self, fact: Fact) -> tuple[str, ...] | None:
+        """The same of one fact."""
+        if fact in self._facts:
+            return self._list.forms[fact.id]
+        return _known(known_table(self._model), fact)
 
-    def _show_list(self) -> None:
-        """Fill the list with what the filters leave; the chosen fact stays chosen when it is not among it."""
-        with self._lock:
-            matching = [f for f in self._facts if self._matches(f)]
-            options = [
-                (f"{f.subject}: {f.answer}  [{fact_views.mark(self._forms.get(f.id))}]  {f.relation}", f.id)
-                for f in matching
-            ]
-            self._filling = True
-            try:
-                with self._list.hold_sync():
-                    self._list.options = options
-                    self._list.value = self._fact.id if self._fact in matching else None
-            finally:
-                self._filling = False
-            known = sum(bool(self._forms.get(f.id)) for f in matching)
-            words = f"{len(matching)} of {len(self._facts)} facts, {known} on record as known to {self._model.name}"
-            self._count.value = markup.block(markup.text(words if matching else f"No fact matches. {words}"))
-            self._ask.layout.display = None if None in self._forms.values() else "none"
+    def _ask_one(self) -> None:
+        self._preview.asking(True)
+        self._start_asking([self._fact], lambda: self._preview.asking(False))
 
-    def _picked(self, fact_id: str | None) -> None:
-        if fact_id is not None and not self._filling:
-            self.fact = fact_id
+    def _start_asking(self, facts: Sequence[Fact], ended: Callable[[], object]) -> Job[FactSet]:
+        model = self._model
 
-    # A fact of one's own
+        def done(job: Job[FactSet]) -> None:
+            with self._lock:
+                self._list.forms = self._on_record()
+                ended()
+                self._list.refresh()
+                self._preview.fact(self._fact, self._forms_of(self._fact))
+                if job.state == "failed":
+                    self._fail(job.error)
 
-    def _written(self) -> None:
-        """Check the fact in the form, with the messages of ``Fact`` and ``check_first_tokens``, and choose it."""
-        try:
-            fact = self._form.fact
-            same = [f for f in self._facts if f.id == fact.id and f != fact]
-            fact = replace(fact, id=f"{fact.id}-new") if same else fact
-            check_first_tokens(self._model, fact)
-        except (ValueError, TypeError) as error:
-            self._fail(error)
-            return
-        self._fail(None)
-        self.fact = fact
-
-    # The chosen fact
-
-    def _choose(self, fact: Fact) -> None:
-        with self._lock:
-            self._fact, self._prompt = fact, None
-            self._fail(None)
-            if fact in self._facts and not self._matches(fact):
-                self._search.value, self._relation.value, self._known_only.value = "", ALL, False
-            if fact not in self._facts:
-                self._form.fact = fact
-            self._show_list()
-            self._shown.value = self._about() + fact_views.READING
-            self._show_code()
-            if self._job is not None:
-                self._job.cancel()
-            self._job = Job(partial(self._trace, fact), on_done=partial(self._traced, fact))
-
-    def _trace(self, fact: Fact, cancel: threading.Event) -> TracedPrompt | None:
-        with self._tracing:  # one at a time; those that were overtaken are skipped
-            return None if cancel.is_set() else traced_prompt(self._model, fact)
-
-    def _traced(self, fact: Fact, job: Job[Any]) -> None:
-        with self._lock:
-            if fact is not self._fact:
-                return
-            self._prompt = prompt = job.result
-            if prompt is not None:
-                self._shown.value = self._about() + fact_views.traced(prompt)
-            elif job.error is None:
-                self._shown.value = self._about()
-            else:
-                self._shown.value = self._about() + fact_views.untraced(self._model, fact)
-                self._fail(job.error)
-
-    def _about(self) -> str:
-        return fact_views.about(self._fact, fact_views.mark(self._forms.get(self._fact.id)))
-
-    def _announce(self) -> None:
-        for callback in self._callbacks:
-            try:
-                callback(self._fact)
-            except Exception as error:  # would vanish in the log console
-                self._fail(error)
+        job = Job(lambda _: known_facts(model, facts, form="any", progress=False), on_done=done)
+        self._job = job
+        return job
 
     def _picture(self) -> bytes:
         fact = self._fact
-        lines = [fact.question, f"{fact.answer} -> {fact.target}", "Run this cell to use the panel."]
+        lines = [fact.question, f"{fact.answer} → {fact.target}", "Run this cell to use the panel."]
         return text_card_png("FactChooser", lines)
+
+
+def _known(table: dict[str, Any], fact: Fact) -> tuple[str, ...] | None:
+    entries = {form: table.get(fact_key(fact, form)) for form in FORMS}
+    known = tuple(form for form, entry in entries.items() if entry and entry["known"])
+    return None if None in entries.values() else known

@@ -1,14 +1,16 @@
-"""FactForm: the fields of a fact of one's own."""
+"""FactForm: the fields of a fact of one's own, with what does not fit below each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ipywidgets import HTML, Button, Combobox, Text, VBox
+from ipywidgets import HTML, HBox, VBox
 
 from workbench.types import Fact
+from workbench.widgets.facts.enter import Combobox, EnterField
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.layout import fields, primary, row, show
 
 FIELDS = {
     "subject": ("Subject", "France"),
@@ -16,9 +18,25 @@ FIELDS = {
     "answer": ("Answer", "Paris"),
     "target": ("Target", "Rome"),
     "question": ("Question", "optional: What is the capital of France?"),
+    "swap": ("Swap with", "optional: Spain"),
+    "swap_answer": ("Its answer", "optional: what the model says"),
     "relation": ("Relation", "optional: country-capital"),
 }
-_STYLE = {"description_width": "72px"}
+TIPS = {
+    "subject": "What the fact is about, letter by letter as in the prompt",
+    "prompt": "A sentence that ends right before the answer",
+    "answer": "What the model says, and should",
+    "target": "What an edit is to teach instead",
+    "question": "What the model is asked as a chat; without it, to complete the sentence",
+    "swap": "Another subject of as many tokens, for which another answer is right",
+    "swap_answer": "What is right for that subject; without it, what the model says",
+    "relation": "What is asked for; the listed facts of the same relation are its neighbours",
+}
+ROWS = (("subject", "relation"), ("prompt",), ("answer", "target"), ("question",), ("swap", "swap_answer"))
+_HINT = (
+    "Target: what an edit is to teach. Swap with: another subject of as many tokens; the circuit is found by what "
+    "changes when it takes the place of this one. Without it noise is used."
+)
 
 
 def default_question(prompt: str) -> str:
@@ -27,38 +45,111 @@ def default_question(prompt: str) -> str:
 
 
 class FactForm(VBox):
-    """A field for each part of a fact, and a button.
+    """A field for each part of a fact, and a button. Enter in any field is the button.
 
     Args:
         relations: Offered for the relation; any other can be written.
-        on_use: Called without arguments when the button is pressed.
+        on_use: Called without arguments when the button or Enter is pressed.
+        on_change: Called when subject, prompt, question, answer or relation has changed.
     """
 
-    def __init__(self, relations: Sequence[str], on_use: Callable[[], object]) -> None:
-        self.fields: dict[str, Any] = {
-            name: (Combobox if name == "relation" else Text)(
-                description=label, placeholder=example, style=_STYLE, layout={"width": "auto"}
-            )
-            for name, (label, example) in FIELDS.items()
-        }
+    def __init__(self, relations: Sequence[str], on_use: Callable[[], object], on_change: Callable[[], object]) -> None:
+        self.fields: dict[str, Any] = {}
+        self._notes: dict[str, HTML] = {}
+        self._suggested, self._filling = "", False
+        for name, (label, example) in FIELDS.items():
+            kind = Combobox if name == "relation" else EnterField
+            field = kind(description=label, placeholder=example, tooltip=TIPS[name], layout={"width": "auto"})
+            field.on_enter(on_use)
+            field.observe(lambda _, name=name: self._edited(name, on_change), names="value")
+            self.fields[name], self._notes[name] = field, HTML()
         self.fields["relation"].options = tuple(filter(None, relations))
-        use = Button(description="Use this fact", tooltip="Check the fact written here and choose it")
+        use = primary("Use this fact", tooltip="Check the fact written here and choose it; Enter in any field")
         use.on_click(lambda _: on_use())
-        super().__init__([HTML(markup.title("Or write a new one")), *self.fields.values(), use])
+        lines = [self._line(names) for names in ROWS]
+        super().__init__([*lines, HTML(markup.hint(_HINT)), row(use)])
+        self.add_class("wb-form")
+        self.tell({})
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What is written, by field, without spaces at either end; the question is made of the prompt where there is
+        none."""
+        given = {name: field.value.strip() for name, field in self.fields.items()}
+        if not given["question"] and given["prompt"]:
+            given["question"] = default_question(given["prompt"])
+        return given
 
     @property
     def fact(self) -> Fact:
         """The fact as it is written. Settable.
 
         Raises:
-            ValueError: On reading, something is missing or does not fit; with the message of ``Fact``.
+            FactError: On reading, something is missing or does not fit.
         """
-        given = {name: field.value for name, field in self.fields.items()}
-        if not given["question"].strip() and given["prompt"].strip():
-            given["question"] = default_question(given["prompt"])
-        return Fact(**given)
+        texts = self.texts
+        return Fact(
+            subject=texts["subject"],
+            prompt=texts["prompt"],
+            question=texts["question"],
+            answer=texts["answer"],
+            target=texts["target"],
+            relation=texts["relation"],
+        )
 
     @fact.setter
     def fact(self, fact: Fact) -> None:
-        for name, field in self.fields.items():
-            field.value = getattr(fact, name)
+        self._fill({name: getattr(fact, name, "") for name in FIELDS})
+        if fact.question == default_question(fact.prompt):
+            self._fill({"question": ""})
+
+    def clear(self) -> None:
+        """Empty all fields."""
+        self._fill(dict.fromkeys(FIELDS, ""))
+
+    def tell(self, problems: Mapping[str, str]) -> None:
+        """Say below each field what does not fit; the other fields then say nothing."""
+        for name in self._notes:
+            self._note(name, problems.get(name, ""))
+
+    # The subject to swap with
+
+    @property
+    def suggests(self) -> bool:
+        """Whether the subject to swap with is not a person's own, so that another may be suggested."""
+        return self.fields["swap"].value == self._suggested
+
+    def suggest(self, subject: str, answer: str = "") -> None:
+        """Fill in a subject to swap with and its answer, until a person writes another."""
+        self._suggested = subject
+        self._fill({"swap": subject, "swap_answer": answer})
+
+    def found(self, answer: str) -> None:
+        """Fill in what the model says for the subject to swap with."""
+        self._fill({"swap_answer": answer})
+
+    def _fill(self, texts: Mapping[str, str]) -> None:
+        self._filling = True
+        try:
+            for name, value in texts.items():
+                self.fields[name].value = value
+        finally:
+            self._filling = False
+        if not texts.get("swap", "-"):
+            self._suggested = ""
+
+    def _note(self, name: str, words: str) -> None:
+        note = self._notes[name]
+        note.value = f'<div class="wb wb-fieldnote" role="alert">{markup.text(words)}</div>' if words else ""
+        show(note, bool(words))
+
+    def _edited(self, name: str, on_change: Callable[[], object]) -> None:
+        if self._filling:
+            return
+        self._note(name, "")
+        if name not in ("swap", "swap_answer", "target"):
+            on_change()
+
+    def _line(self, names: Sequence[str]) -> HBox:
+        cells = [VBox([fields(self.fields[name]), self._notes[name]], layout={"flex": "1 1 180px"}) for name in names]
+        return row(*cells)

@@ -47,6 +47,13 @@ class Select(StrictControl, ipywidgets.Select):
         _check_index(self, state)
 
 
+class ToggleButtons(StrictControl, ipywidgets.ToggleButtons):
+    """One of its buttons, or none where Python says so."""
+
+    def check(self, state: dict[str, Any]) -> None:
+        _check_index(self, state)
+
+
 def _check_index(control: Any, state: dict[str, Any]) -> None:
     """Before ipywidgets repeats the message to every browser."""
     index, n = state.get("index"), len(control._options_labels)

@@ -8,7 +8,7 @@ numbers of its own: the functions only lay out what they are given.
 from __future__ import annotations
 
 import html
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Literal
@@ -179,13 +179,20 @@ def table(headers: Sequence[object], rows: Iterable[Sequence[object]], caption: 
     )
 
 
-def tokens(texts: Sequence[str], subject: Collection[int] = (), traced: int | None = None) -> str:
+def tokens(
+    texts: Sequence[str],
+    subject: Collection[int] = (),
+    traced: int | None = None,
+    *,
+    folded: Mapping[range, str] | None = None,
+) -> str:
     """A strip of tokens as they are split, white space made visible.
 
     Args:
         texts: The tokens.
         subject: Positions of the subject's tokens (bold, underlined).
         traced: Position of the traced token (dashed frame).
+        folded: Runs of positions that are shown as one chip with this label and their number, until it is clicked.
     """
     items: list[str] = []
     for i, raw in enumerate(texts):
@@ -193,6 +200,13 @@ def tokens(texts: Sequence[str], subject: Collection[int] = (), traced: int | No
         classes = f' class="{" ".join("wb-" + m for m in marks)}"' if marks else ""
         said = f"token {i}{''.join(', ' + m for m in marks)}"
         items.append(f'<li{classes} title="{said}"><bdi>{text(visible(raw))}</bdi></li>')
+    for where, label in (folded or {}).items():
+        inside = "".join(items[where.start : where.stop])
+        chip = f'<summary>{text(label)} ({len(where)})</summary><ul class="wb-tokens">{inside}</ul>'
+        items[where.start : where.stop] = [
+            f'<li class="wb-chip"><details>{chip}</details></li>',
+            *[""] * (len(where) - 1),
+        ]
     key = '<span class="wb-key">Bold, underlined: subject.</span>' * bool(subject)
     key += '<span class="wb-key">Dashed frame: traced token.</span>' * (traced is not None)
     return block(

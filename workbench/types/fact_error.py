@@ -1,0 +1,75 @@
+"""What is wrong with the texts of a fact: which field, why, and both in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+FactReason = Literal["empty", "spaces", "not in the prompt", "same text", "same token"]
+_NOT_EMPTY = ("subject", "prompt", "question", "answer", "target", "refusal")
+_NO_SPACES = ("answer", "target", "subject", "prompt")
+
+
+class FactError(ValueError):
+    """A text of a fact that does not fit.
+
+    Args:
+        message: The value, what is allowed and the fix, as Python shows it.
+        field: The field of ``Fact``.
+        reason: Why it does not fit, for those who say it in other words.
+        token: For ``"same token"``: the token with which both answers start.
+
+    Example:
+        >>> from workbench.types.fact_error import FactError
+        >>> try:
+        ...     wb.Fact(subject="Peru", prompt="Its capital is", question="Which?", answer="Lima", target="Quito")
+        ... except FactError as error:
+        ...     print(error.field, "|", error.reason)
+        subject | not in the prompt
+    """
+
+    def __init__(self, message: str, *, field: str, reason: FactReason, token: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        self.reason: FactReason = reason
+        self.token = token
+
+
+def fact_errors(texts: Mapping[str, str]) -> Iterator[FactError]:
+    """All that is wrong with the texts of a fact, in the order in which ``Fact`` looks at them.
+
+    Args:
+        texts: By field; fields that are left out are not looked at.
+
+    Example:
+        >>> from workbench.types.fact_error import fact_errors
+        >>> [(e.field, e.reason) for e in fact_errors({"subject": "Peru", "prompt": "Say: ", "answer": ""})]
+        [('answer', 'empty'), ('prompt', 'spaces'), ('subject', 'not in the prompt')]
+    """
+    given = {name: text for name, text in texts.items() if text.strip()}
+    for name in _NOT_EMPTY:
+        if name in texts and name not in given:
+            message = f"Fact.{name} is empty ({texts[name]!r}); give it a text."
+            yield FactError(message, field=name, reason="empty")
+    for name in _NO_SPACES:
+        if name in given and given[name] != given[name].strip():
+            yield FactError(
+                f"Fact.{name} is {given[name]!r}: a space at either end would become a token of its own, and the wrong "
+                f"token would be traced or trained. Write {given[name].strip()!r}; the space between prompt and answer "
+                "is added for you.",
+                field=name,
+                reason="spaces",
+            )
+    if {"subject", "prompt"} <= given.keys() and given["subject"] not in given["prompt"]:
+        yield FactError(
+            f"The subject {given['subject']!r} is not in the prompt {given['prompt']!r}. It must stand there literally "
+            "(same case), so that its tokens can be corrupted; change one of the two.",
+            field="subject",
+            reason="not in the prompt",
+        )
+    if {"answer", "target"} <= given.keys() and given["answer"].casefold() == given["target"].casefold():
+        yield FactError(
+            f"Answer and target are both {given['answer']!r}; the target must be another answer.",
+            field="target",
+            reason="same text",
+        )
