@@ -108,7 +108,7 @@ class ProbePanel(RunPanel[ProbeReport]):
             on_refused=lambda why: self._tell(markup.Message(why)),
             on_error=self._fail,
         )
-        both = layout.columns(self._table.grid, self._reader.widget, widths=("1 1 640px", "1 1 440px"))
+        both = layout.columns(self._table.grid, self._reader.widget, widths=("1 1 780px", "1 1 540px"))
         row = layout.row(self._table.choices, self._buttons())
         self._lay_out(self._heading, self._verdict, row, self._alert, both, self._rates, self._code)
         self._show_heading()

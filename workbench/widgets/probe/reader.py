@@ -71,7 +71,7 @@ class PromptReader:
         self._list.add_class("wb-prompts")
         tip = "What each layer would answer to this prompt, at the base and after each stage"
         self._look = layout.quiet_button("Lens", icon="search", tooltip=tip)
-        self._prompts = VBox([layout.fields(self._list), self._texts, self._look, self._layers, self._all])
+        self._prompts = VBox([layout.fields(self._list), self._texts, layout.row(self._look), self._layers, self._all])
         self.widget = VBox([self._found, self._prompts])
         self._look.on_click(lambda _: self.look())
         self._list.observe(lambda _: self._show_texts(), names="value")
