@@ -166,7 +166,7 @@ def compare(film: Film) -> None:
     """Maps before and after, the slider, and one question to all."""
     page = film.page
     go_to(page, "4 Compare")
-    panel(page).get_by_label("Map", exact=True).select_option(label="Attention heads")
+    button(page, "Heads").click()
     button(page, "Compare").click()
     film.wait("app.comparison.job.state == 'done'")
     maps = panel(page).locator(".hg-root:visible").first
@@ -180,7 +180,7 @@ def compare(film: Film) -> None:
         handle = box["x"] + 8 + strength * (box["width"] - 16), box["y"] + box["height"] / 2
         film.shoot(f"Turn the edit's strength: {strength:g}", 1.3, top=maps, pointer=handle)
     fill(page, "Ask", "What is the capital of France?")
-    ask = button(page, "Ask all")
+    ask = button(page, "Ask both")
     ask.click()
     film.wait("app.comparison.asking.state == 'done'")
     film.shoot("Ask the base and the edited model.", 3.0, top=maps, pointer=beside_its_words(ask))

@@ -45,9 +45,11 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.tracing.attribution import agreement, attribute
     from workbench.tracing.causal import causal_trace
     from workbench.tracing.lens import lens
+    from workbench.tracing.lens_grid import lens_grid
     from workbench.tracing.next_tokens import next_tokens
     from workbench.tracing.ranking import ranked
     from workbench.tracing.summary import where_read
+    from workbench.tracing.writes import writes
     from workbench.types import (
         Ablation,
         ArmTable,
@@ -58,9 +60,11 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         Fact,
         FactSet,
         Lens,
+        LensGrid,
         NextTokens,
         ProbeReport,
         Selection,
+        Writes,
     )
     from workbench.widgets.app import Workbench
     from workbench.widgets.compare.view import CompareView
@@ -86,6 +90,7 @@ _HOMES = {
     "FactChooser": "widgets.facts.chooser",
     "FactSet": "types",
     "Lens": "types",
+    "LensGrid": "types",
     "LoadedModel": "models.load",
     "MapComparison": "comparing.maps",
     "NextTokens": "types",
@@ -95,6 +100,7 @@ _HOMES = {
     "Selection": "types",
     "Session": "files.session",
     "Workbench": "widgets.app",
+    "Writes": "types",
     "ablate": "tracing.ablation",
     "agreement": "tracing.attribution",
     "answer_probabilities": "evaluation.evaluate",
@@ -116,6 +122,7 @@ _HOMES = {
     "known_facts": "facts.known",
     "lenient_rates": "evaluation.lenient",
     "lens": "tracing.lens",
+    "lens_grid": "tracing.lens_grid",
     "load_edit": "files.edits",
     "load_facts": "facts.known",
     "load_model": "models.load",
@@ -129,6 +136,7 @@ _HOMES = {
     "rewrite": "editing.rewrite",
     "traced_prompt": "language.prompts",
     "where_read": "tracing.summary",
+    "writes": "tracing.writes",
 }
 
 _MODULES = {"recipes"}

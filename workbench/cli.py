@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
 
-    export = commands.add_parser("export", help="write a notebook as one HTML file that needs no network")
+    export = commands.add_parser("export", help="write a notebook, with its panels, as one HTML page without a network")
     export.add_argument("notebook", type=Path, help="the .ipynb file, as it was saved; it is not run")
     export.add_argument("--out", type=Path, help="file to write (default: beside the notebook, .html)")
     export.set_defaults(run=_export)

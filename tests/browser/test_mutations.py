@@ -115,6 +115,7 @@ def drawn_at_random(page: Page, notebook: Notebook) -> None:
     before = ["L5H1", "L6H2", "L7H3"]
     notebook.execute(f"picker.selection = {' '.join(before)!r}")
     chips(page, *before)
+    notebook.execute("picker.controls['More'].value = True")
     picker.button(page, "Random control").click()
     notebook.wait_for("set(map(str, picker.selection)) & {'L5H1', 'L6H2', 'L7H3'} == set()", True)
     drawn = held(notebook)
@@ -123,18 +124,17 @@ def drawn_at_random(page: Page, notebook: Notebook) -> None:
     picker.sees(page, "Heads", "3 heads selected")
 
 
-def led_to_its_neurons(page: Page, notebook: Notebook) -> None:
+def picked_in_the_list(page: Page, notebook: Notebook) -> None:
     clean(page, notebook)
-    notebook.execute("picker.mlps.cursor = (4, 0)")
-    click(page, "MLPs", 13)
-    expect(root(page, "Neurons").locator(".hg-title")).to_contain_text("Neurons of L13:")
-    click(page, "Neurons", 1, 2)
-    picker.sees(page, "Neurons", "1 neuron selected")
-    ranked = notebook.ask("maps['neurons'].values[13].argsort(descending=True)[17].item()")
-    chips(page, "L13MLP", f"L13N{ranked}")
-    assert held(notebook) == ["L13MLP", f"L13N{ranked}"]
-    notebook.execute("picker.controls['Neurons of'].value = 2")  # a mutant must not find them there already
-    expect(root(page, "Neurons").locator(".hg-title")).to_contain_text("Neurons of L2:")
+    notebook.execute("picker.controls['Ranked'].value = 'heads'")
+    page.locator(".wb-panel").get_by_label("Ranked").select_option("Neurons")
+    rows = page.locator(".wb-panel .bl-row")
+    best = notebook.ask("maps['neurons'].values.abs().flatten().argsort(descending=True)[2].item()")
+    name = notebook.ask(f"'L%dN%d' % divmod({best}, maps['neurons'].values.shape[1])")
+    expect(rows.nth(2)).to_contain_text(name)
+    rows.nth(2).click()
+    chips(page, name)
+    assert held(notebook) == [name]
 
 
 def chipped_off(page: Page, notebook: Notebook) -> None:
@@ -214,17 +214,16 @@ def test_the_pickers_assertions_can_fail(run_notebook: Run, page: Page) -> None:
             "Selection.random_like = real",
         ),
         Mutant(
-            "drill-down to neurons",
-            led_to_its_neurons,
-            "picker._linked._show_neurons = lambda: None",
-            "del picker._linked._show_neurons",
+            "the list of neurons",
+            picked_in_the_list,
+            "picker.ranked._show = lambda: None",
+            "del picker.ranked._show",
         ),
         Mutant(
-            "the neuron that is picked",
-            led_to_its_neurons,
-            "from workbench.widgets.picker import linked_maps\n"
-            "real, linked_maps.picked = linked_maps.picked, lambda before, *more: before",
-            "linked_maps.picked = real",
+            "a pick in the list",
+            picked_in_the_list,
+            "picker.ranked._on_pick = lambda change: None",
+            "picker.ranked._on_pick = picker._picked",
         ),
         Mutant("chips", chipped_off, "picker.bar._try = lambda action: None", "del picker.bar._try"),
         Mutant("Clear", cleared, "picker.bar._try = lambda action: None", "del picker.bar._try"),

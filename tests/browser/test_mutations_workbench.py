@@ -23,8 +23,8 @@ APP = f"""{FACTS}
 {WAITING_FIT}
 import torch
 from workbench.types import EditStage, GateDelta
-from workbench.widgets.compare import ask_all, view as compare
-ask_all.ask = lambda model, text: text + (" edited" if model.applied else " base")
+from workbench.widgets.compare import asking, wanted as compare
+asking.ask = lambda model, text: f"{text} {[one.strength for one in model.applied] or "base"}"
 gate = torch.ones(model.shape.site_size("z"))
 gate[4 * 64 : 5 * 64] = 0.0
 edit = wb.Edit(stages=(EditStage("learn", GateDelta({{(23, "z"): gate}})),), selection=wb.Selection("L23H4"),
@@ -34,12 +34,13 @@ maps = wb.compare_maps(model, edit, facts["france-capital"], site="head", corrup
 compare.compare_maps = lambda *given, **options: maps
 app = wb.Workbench(model, facts, fact="france-capital")
 app.picker.compute = lambda *names: None
+app.editor.controls["Train"].value = "default"
 app._show_edit(edit)
 from contextlib import nullcontext
-from workbench.widgets.compare.ask_all import AskAll
+from workbench.widgets.compare.asking import Asking
 from workbench.widgets.compare.view import CompareView
 from workbench.widgets.compare.before_after import BeforeAfterMaps
-real_show, real_ask = BeforeAfterMaps.show, AskAll.ask
+real_show, real_ask = BeforeAfterMaps.show, Asking.ask
 app
 """
 
@@ -54,7 +55,7 @@ def started(page: Page, notebook: Notebook) -> None:
     idle(notebook)
     go_to(page, "3 Edit")
     press(page, "Run")
-    expect(bench.panel(page).get_by_text("Preparing: retained answers").locator("visible=true")).to_be_visible()
+    expect(bench.panel(page).locator(".wb-step-now", has_text="prepare")).to_be_visible()
     assert notebook.ask("app.editor.running") is True
     idle(notebook)
 
@@ -139,12 +140,38 @@ def compared(page: Page, notebook: Notebook) -> None:
 def asked(page: Page, notebook: Notebook) -> None:
     notebook.execute("app._show_edit(None)\napp._show_edit(edit)")
     go_to(page, "4 Compare")
-    bench.fill(page, "Ask", "Which city?")
-    press(page, "Ask all")
-    row = bench.panel(page).locator("table").locator("visible=true").last.locator("tbody tr").locator("th, td")
-    expect(row).to_have_text(["Which city?", "Which city? base", "Which city? edited"])
-    answers = {"base": "Which city? base", "after learn": "Which city? edited"}
-    assert notebook.ask("app.comparison.asking.wait()") == answers
+    notebook.execute("app.comparison.strength = 0.3")
+    field = bench.panel(page).get_by_label("Ask", exact=True).locator("visible=true")
+    field.fill("Which city?")
+    field.press("Enter")
+    table = bench.panel(page).locator("table").locator("visible=true").first
+    row = ["Which city?", "Which city? base", "Which city? [0.3]"]
+    expect(table.locator("tbody tr").first.locator("th, td")).to_have_text(row)
+    expect(table.locator("thead th").last).to_have_text("after learn, strength 0.30")
+    answers = (
+        "[app.comparison.answers[-1].base, app.comparison.answers[-1].edited, app.comparison.answers[-1].strength]"
+    )
+    assert notebook.ask(answers) == [*row[1:], 0.3]
+
+
+ASKER = "asker = app.comparison._asker\nreal_at = lambda: (app.comparison.stage, app.comparison.strength)\n"
+
+
+def asked_by_enter(page: Page, notebook: Notebook) -> None:
+    notebook.execute(f"{ASKER}n = len(app.comparison.answers)")
+    go_to(page, "4 Compare")
+    bench.panel(page).get_by_label("Ask", exact=True).locator("visible=true").press("Enter")
+    notebook.wait_for("len(app.comparison.answers) - n", 1)
+
+
+def asked_again(page: Page, notebook: Notebook) -> None:
+    """A past question, at the strength of now."""
+    asking = "app.comparison.strength = 0.3\napp.comparison.ask('Who?').wait()\napp.comparison.strength = 0.8"
+    notebook.execute(ASKER + asking)
+    go_to(page, "4 Compare")
+    press(page, r"Who\?")
+    cells = bench.panel(page).locator("table").locator("visible=true").first.locator("tbody tr").first.locator("th, td")
+    expect(cells).to_have_text(["Who?", "Who? base", "Who? [0.8]"])
 
 
 def scripted(page: Page, notebook: Notebook) -> None:
@@ -176,13 +203,26 @@ def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> No
             "BeforeAfterMaps.show = lambda self, shown: None",
             "BeforeAfterMaps.show = real_show",
         ),
-        Mutant("Ask all", asked, "AskAll.ask = lambda self, text=None: None", "AskAll.ask = real_ask"),
+        Mutant("Ask", asked, "Asking.ask = lambda self, text=None: None", "Asking.ask = real_ask"),
+        Mutant(
+            "Enter in Ask",
+            asked_by_enter,
+            "asker._question.on_msg(asker._key, remove=True)",
+            "asker._question.on_msg(asker._key)",
+        ),
         Mutant(
             "answers of the edited model",
             asked,
-            "real, ask_all.applied = ask_all.applied, lambda model, *more: nullcontext(model)",
-            "ask_all.applied = real",
+            "real, asking.applied = asking.applied, lambda model, *more: nullcontext(model)",
+            "asking.applied = real",
         ),
+        Mutant(
+            "answers at the slider's strength",
+            asked,
+            "real, asking.applied = asking.applied, lambda model, edit, stage, strength: real(model, edit, stage)",
+            "asking.applied = real",
+        ),
+        Mutant("a past question", asked_again, "asker._at = lambda: ('learn', 0.3)", "asker._at = real_at"),
         Mutant(
             "Open",
             opened,

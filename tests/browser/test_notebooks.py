@@ -51,7 +51,7 @@ def test_the_committed_tour_shows_what_it_stored_and_can_be_clicked(page: Page, 
         expect(one.get_by_text(LOST).locator("visible=true")).to_have_count(1)
         expect(one.get_by_role("button").locator("visible=true").first).to_have_css("opacity", "0.55")
     assert notebook.ask("'picker' in globals()") is False
-    expect(picker.locator(".hg-badge").nth(1)).to_be_visible()
+    expect(picker.locator(".hg-badge").nth(1)).to_have_js_property("hidden", False)
     expect(picker.locator(".hg-status").nth(1)).to_have_text(f"{n_heads} heads selected")
     chips = picker.get_by_role("button").filter(has_text=" ×")
     expect(chips).to_have_text([f"{name} ×" for name in stored])
@@ -70,7 +70,7 @@ def test_the_committed_tour_shows_what_it_stored_and_can_be_clicked(page: Page, 
     notebook.wait_for("[str(c) for c in picker.selection]", [])
     picker.scroll_into_view_if_needed()
     expect(picker.get_by_text(LOST)).to_have_count(0)
-    expect(picker.locator(".hg-badge").nth(1)).to_be_hidden()
+    expect(picker.locator(".hg-badge").nth(1)).to_have_js_property("hidden", True)
     expect(picker.locator(".hg-status").nth(1)).to_have_text("0 heads selected")
     click(page, "Heads", 10, 5)
     expect(chips).to_have_text(["L10H5 ×"])

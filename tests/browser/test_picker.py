@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Notebook
+from workbench.plots.style import short_number
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
@@ -44,11 +45,12 @@ maps = {
 }
 picker = wb.CircuitPicker(model, fact, corruption="noise", compute=False)
 picker.show(fact, maps)
-picker._linked.set_patterns(tokens, torch.full((30, 9, 6, 6), 0.5))
+from workbench.widgets.picker.attention import Attention
+picker._linked.set_attention(Attention(torch.full((30, 9, 6, 6), 0.5), prompt))
 """
 BAD = "<img src=x onerror=alert(1)>"
-SHAPES = {"Trace": (30, 6), "Heads": (30, 9), "MLPs": (30, 1), "Neurons": (4, 15)}
-GRIDS = {"Trace": 0, "Heads": 1, "MLPs": 2, "Neurons": 3}
+SHAPES = {"Trace": (30, 6), "Heads": (30, 9), "MLPs": (30, 1)}
+GRIDS = {"Trace": 0, "Heads": 1, "MLPs": 2}
 
 
 def root(page: Page, name: str) -> Locator:
@@ -118,14 +120,13 @@ def test_click_box_keyboard_chips_undo_and_redo(run_notebook: Run, page: Page) -
     assert held(notebook) == ["L23H4", "L9ATTN", "L9MLP"]
     expect(page.get_by_text("3 components, ")).to_be_visible()
 
-    page.keyboard.down("Shift")
     page.mouse.move(*point(page, "Heads", 0, 7))
     page.mouse.down()
     page.mouse.move(*point(page, "Heads", 1, 8), steps=4)
     page.mouse.up()
-    page.keyboard.up("Shift")
     sees(page, "Heads", "5 heads selected")
-    chips(page, "L23H4", "L9ATTN", "L9MLP", "L0H7", "L0H8", "L1H7", "L1H8")
+    chips(page, "L23H4", "L9ATTN", "L9MLP", "L0H7", "L0H8", "L1H7")
+    expect(page.get_by_text("+1 more")).to_be_visible()
 
     for key in ("Home", "ArrowDown", "Space"):  # the cursor was left on L1H8
         page.keyboard.press(key)
@@ -133,7 +134,7 @@ def test_click_box_keyboard_chips_undo_and_redo(run_notebook: Run, page: Page) -
     assert held(notebook)[-1] == "L2H0"
     # The layer of the cursor is the same in the other maps.
     assert notebook.ask("[picker.trace.cursor[0], picker.mlps.cursor]") == [2, [2, 0]]
-    expect(root(page, "MLPs").get_by_role("gridcell", include_hidden=True)).to_contain_text("Layer L2, ")
+    expect(root(page, "MLPs").get_by_role("gridcell", include_hidden=True)).to_contain_text("L2MLP")
 
     page.get_by_role("button", name="L9MLP ×").click()
     sees(page, "MLPs", "0 MLPs selected")
@@ -145,6 +146,11 @@ def test_click_box_keyboard_chips_undo_and_redo(run_notebook: Run, page: Page) -
     button(page, "Redo").click()
     sees(page, "MLPs", "0 MLPs selected")
     expect(button(page, "Redo")).to_be_disabled()
+    root(page, "Heads").locator(".hg-cells").focus()
+    page.keyboard.press("Control+z")  # in a map: the same as the button
+    sees(page, "MLPs", "1 MLP selected")
+    page.keyboard.press("Control+Shift+z")
+    sees(page, "MLPs", "0 MLPs selected")
     button(page, "Clear").click()
     sees(page, "Heads", "0 heads selected")
     chips(page)
@@ -155,6 +161,7 @@ def test_top_k_threshold_random_and_what_is_wrong(run_notebook: Run, page: Page)
     notebook = run_notebook(PICKER, "picker")
     panel = page.locator(".wb-panel")
     panel.get_by_label("top k").fill("3")
+    button(page, "Replace").click()
     button(page, "Select top k").click()
     sees(page, "Heads", "3 heads selected")
     top = notebook.ask("[str(c) for c in maps['heads'].top(3)]")
@@ -171,6 +178,7 @@ def test_top_k_threshold_random_and_what_is_wrong(run_notebook: Run, page: Page)
         )
         assert notebook.ask("type(picker.error).__name__") == "ValueError"
         assert held(notebook) == top
+    button(page, "More").click()
     button(page, "Random control").click()
     sees(page, "Heads", "3 heads selected")
     drawn = held(notebook)
@@ -193,36 +201,55 @@ def test_top_k_threshold_random_and_what_is_wrong(run_notebook: Run, page: Page)
     expect(panel.locator("pre")).to_contain_text("wb.Selection('L5H1 L6H2')")
 
 
-def test_a_picked_mlp_leads_to_its_neurons_and_tips_say_what_cells_are(run_notebook: Run, page: Page) -> None:
+def test_the_list_ranks_all_layers_and_tips_say_what_cells_are(run_notebook: Run, page: Page) -> None:
     notebook = run_notebook(PICKER, "picker")
     click(page, "MLPs", 13)
-    expect(root(page, "Neurons").locator(".hg-title")).to_contain_text("Neurons of L13:")
-    click(page, "Neurons", 1, 2)
-    sees(page, "Neurons", "1 neuron selected")
-    ranked = notebook.ask("[int(i) for i in maps['neurons'].values[13].argsort(descending=True)[:60]]")
-    chips(page, "L13MLP", f"L13N{ranked[17]}")
-    assert held(notebook) == ["L13MLP", f"L13N{ranked[17]}"]
-    expect(root(page, "Neurons").locator(".hg-tip-name")).to_have_text(f"L13N{ranked[17]}")
-    page.locator(".wb-panel").get_by_label("Neurons of").select_option("L2")
-    expect(root(page, "Neurons").locator(".hg-title")).to_contain_text("Neurons of L2:")
-    sees(page, "Neurons", "0 neurons selected")
+    page.locator(".wb-panel").get_by_label("Ranked").select_option("Neurons")
+    rows = page.locator(".wb-panel .bl-row")
+    ranked = notebook.ask("picker.ranked.bars.names")
+    expect(rows.first).to_contain_text(ranked[0])
+    rows.nth(2).click()
+    chips(page, "L13MLP", ranked[2])
+    assert held(notebook) == ["L13MLP", ranked[2]]
+    page.locator(".wb-panel").get_by_label("of", exact=True).select_option("L2")
+    expect(rows.first).to_contain_text("L2N")
+    page.locator(".wb-panel").get_by_label("Ranked").select_option("Heads")
+    page.locator(".wb-panel").get_by_label("of", exact=True).select_option("all layers")
 
     page.mouse.move(*point(page, "Heads", 3, 5))
     tip = root(page, "Heads").locator(".hg-tip")
-    expect(tip.locator(".hg-tip-name")).to_have_text("Layer L3, Head H5")
+    expect(tip.locator(".hg-tip-name")).to_have_text("L3H5")
     value = notebook.ask("float(maps['heads'].values[3, 5])")
-    expect(tip.locator(".hg-tip-value")).to_have_text(f"{value:.3g} logits")
+    expect(tip.locator(".hg-tip-value")).to_have_text(f"{short_number(value)} logits")
     expect(tip.locator(".hg-tip-text")).to_have_text("Where the last token attends:")
     expect(tip.locator(".hg-bars span").first).to_have_text(BAD)
     expect(tip.locator(".hg-bars span").nth(1)).to_have_text("0.50")
     page.mouse.move(*point(page, "Trace", 4, 5))
-    expect(root(page, "Trace").locator(".hg-tip-text")).to_have_text("A click selects L4ATTN L4MLP")
+    expect(root(page, "Trace").locator(".hg-tip")).to_contain_text("A click selects L4ATTN L4MLP, all tokens")
     page.locator(".wb-panel").get_by_role("button", name="MLP", exact=True).click()
     expect(root(page, "Trace").locator(".hg-title")).to_have_text("Trace: MLP output (noise)")
     click(page, "Trace", 20, 1)
-    chips(page, "L13MLP", f"L13N{ranked[17]}", "L20MLP")
+    chips(page, "L13MLP", ranked[2], "L20MLP")
     assert page.locator(".wb-panel img").count() == 0  # a dialog or a request for x would fail the test as well
-    expect(page.locator(".wb-panel").get_by_role("heading")).to_have_text(f"{BAD} What is the capital of France?")
+    expect(page.locator(".wb-panel").get_by_role("heading").first).to_have_text(f"{BAD} What is the capital of France?")
+
+
+def test_a_pin_shows_a_heads_attention_at_the_side(run_notebook: Run, page: Page) -> None:
+    notebook = run_notebook(PICKER, "picker")
+    root(page, "Heads").locator(".hg-cells").focus()
+    notebook.execute("picker.heads.cursor = [3, 5]")
+    page.keyboard.press("p")
+    expect(page.get_by_role("heading", name="L3H5: query head")).to_be_visible()
+    expect(page.locator(".wb-panel").get_by_text("Where L3H5 attends")).to_be_visible()
+    assert notebook.ask("[picker.heads.pinned, len(picker.selection)]") == [[[3, 5]], 0]
+    row = page.locator(".wb-panel .bl-row").first
+    row.hover()
+    row.locator(".bl-pin").click()
+    name = notebook.ask("picker.ranked.bars.names[0]")
+    expect(page.get_by_role("heading", name=f"{name}: query head")).to_be_visible()
+    page.get_by_role("button", name="Unpin").first.click()
+    expect(page.get_by_role("heading", name="L3H5: query head")).to_be_hidden()
+    assert notebook.ask("[str(c) for c in picker.pinned]") == [name]
 
 
 def test_after_a_kernel_restart_it_says_not_connected(run_notebook: Run, page: Page) -> None:
@@ -230,7 +257,8 @@ def test_after_a_kernel_restart_it_says_not_connected(run_notebook: Run, page: P
     click(page, "Heads", 5, 2)
     sees(page, "Heads", "1 head selected")
     notebook.restart_kernel()
-    expect(root(page, "Heads").locator(".hg-badge")).to_be_visible()
+    expect(page.locator(".wb-lost").locator("visible=true")).to_have_count(1)
+    expect(root(page, "Heads").locator(".hg-badge")).to_be_hidden()
     click(page, "Heads", 7, 7)
     sees(page, "Heads", "2 heads selected · 1 waiting for Python")
     expect(root(page, "Heads").locator(".hg-banner")).to_contain_text("not connected")
@@ -248,13 +276,13 @@ def test_layout_themes_and_accessibility(run_notebook: Run, page: Page, theme: s
     boxes = [root(page, name).locator(".hg-cells").bounding_box() for name in ("Trace", "Heads", "MLPs")]
     tops, heights = ({round(box[side]) for box in boxes if box is not None} for side in ("y", "height"))
     assert len(tops) == len(heights) == 1, "a layer is not at one height in the three maps"
-    for i in range(4):
+    for i in range(3):
         scroll = page.locator(".wb-panel .hg-scroll").nth(i)
         wide = scroll.evaluate("(node) => node.scrollWidth - node.clientWidth")
         assert wide <= 0, f"map {i} is cut by {wide} px"
     panel = page.locator(".wb-panel").first
     assert panel.evaluate("(node) => node.scrollWidth <= node.clientWidth")
-    expect(panel.get_by_text("clean 3.250, corrupted -1.500")).to_be_visible()
+    expect(panel.get_by_text("clean 3.25, corrupted −1.5 logits")).to_be_visible()
     panel.locator("summary").click()
     expect(panel.get_by_text("It has no gates of its own")).to_be_visible()
     button(page, "Code").click()

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Notebook
-from tests.browser.test_workbench import cut, panel, press, sees, violations
+from tests.browser.test_workbench import button, cut, panel, press, sees, violations
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
 
@@ -29,14 +29,27 @@ def test_probes_run_their_texts_are_read_and_a_prompt_is_opened_by_layer(
 ) -> None:
     notebook = run_notebook(PANEL)
     assert notebook.ask("panel.probes") == ["keywords"]
+    expect(panel(page).get_by_label("Prompt", exact=True).locator("visible=true")).to_have_count(0)
+    press(page, "None")
+    notebook.wait_for("panel.probes", [])
+    sees(page, "No probe is ticked")
+    expect(button(page, "Run")).to_be_disabled()
+    panel(page).get_by_label("keyword emphasis").check()
     panel(page).get_by_label("strength of the edit").check()
     notebook.wait_for("panel.probes", ["keywords", "strength"])
+    sees(page, "2 probes, ")
     press(page, "Run")
     sees(page, "done after")
     assert notebook.ask("[panel.job.state, list(panel.report.probes)]") == ["done", ["keywords", "strength"]]
-    sees(page, "What is left, and what else changed")
-    sees(page, "strength of the edit, after learn: probability")
-    sees(page, "what leaving one out takes")
+    sees(page, "recovered by")
+    texts = panel(page).get_by_role("button", name="Texts").locator("visible=true")
+    for name, words in (
+        ("strength", "strength of the edit, after learn: probability"),
+        ("keywords", "what leaving one out takes"),
+    ):
+        texts.nth(notebook.ask(f"[*panel._table._boxes].index({name!r})")).click()
+        sees(page, words)
+    expect(texts.first).to_be_disabled()
 
     # A row's texts side by side
     prompts = panel(page).get_by_label("Prompt", exact=True)
@@ -44,7 +57,7 @@ def test_probes_run_their_texts_are_read_and_a_prompt_is_opened_by_layer(
     prompts.select_option(index=0)
     asked = notebook.ask("panel.controls['Prompt'].value.prompt")
     said = notebook.ask(f"[r.text for r in panel.report.rows if r.prompt == {asked!r}]")
-    table = panel(page).locator("table", has_text=asked).locator("visible=true").last
+    table = panel(page).locator("table", has_text=asked).locator("visible=true").first
     assert len(said) == 3
     for text in said:
         expect(table).to_contain_text(" ".join(text.split()))

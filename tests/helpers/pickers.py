@@ -14,6 +14,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import Component, EffectMap
 from workbench.widgets.picker.maps import MAPS, Sources
 from workbench.widgets.picker.picker import CircuitPicker
+from workbench.widgets.picker.selection_bar import CHIPS
 
 FACTS = capitals()
 FRANCE = FACTS[0]
@@ -27,7 +28,7 @@ def tiny() -> LoadedModel:
 @lru_cache
 def ready() -> dict[str, EffectMap]:
     """Real maps, computed once."""
-    made = Sources(tiny(), (FRANCE,), "swap", None, FACTS)
+    made = Sources(tiny(), (FRANCE,), pool=FACTS)
     return {name: made.compute(name) for name in MAPS}
 
 
@@ -52,18 +53,16 @@ def consistent(shown: CircuitPicker) -> None:
     chosen = set(shown.selection)
     assert list(shown.selection) == list(shown.bar.selection)
     assert [c.description[:-2] for c in shown.bar.chips if c.layout.display != "none"] == [
-        str(c) for c in list(shown.selection)[:24]
+        str(c) for c in list(shown.selection)[:CHIPS]
     ]
     assert {(0, i, j) for i, j in shown.heads.selected} == {(0, c.layer, c.index) for c in chosen if c.kind == "H"}
     assert {i for i, _ in shown.mlps.selected} == {c.layer for c in chosen if c.kind == "MLP"}
     needed = {"resid": ("ATTN", "MLP"), "mlp": ("MLP",), "attn": ("ATTN",)}[control(shown, "Trace site").value]
     rows = {row for row in range(tiny().shape.n_layers) if all(Component(row, kind) in chosen for kind in needed)}
     assert shown.trace.selected == [[row, i] for row in sorted(rows) for i in range(shown.trace.shape[1])]
-    listed = [shown.neurons.descriptions[i][j] for i, j in shown.neurons.selected]
-    visible = {text for row in shown.neurons.descriptions for text in row}
-    assert set(listed) == {str(c) for c in chosen if str(c) in visible}
+    assert set(shown.ranked.bars.selected) == {str(c) for c in chosen} & set(shown.ranked.bars.names)
     assert eval(shown.code.rsplit("selection = ", 1)[1], {"wb": wb, **_variables(shown)}) == shown.selection
 
 
 def _variables(shown: CircuitPicker) -> dict[str, EffectMap]:
-    return {n if n in ("heads", "mlps", "neurons") else f"trace_{n}": m for n, m in shown.maps.items()}
+    return {f"trace_{n}" if n in ("resid", "mlp", "attn") else n: m for n, m in shown.maps.items()}

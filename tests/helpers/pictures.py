@@ -6,10 +6,11 @@ import struct
 import zlib
 
 import numpy as np
-from IPython.display import Image
+
+from workbench.widgets.shared.snapshot import Snapshot
 
 
-def data_of(picture: Image) -> bytes:
+def data_of(picture: Snapshot) -> bytes:
     """The PNG file of a snapshot."""
     data: object = picture.data
     assert isinstance(data, bytes) and data.startswith(b"\x89PNG")

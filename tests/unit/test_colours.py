@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from plotly.colors import sequential
+from traitlets import TraitError
 
 from tests.helpers.pictures import decode
 from workbench.plots import DIVERGING
-from workbench.plots.colours import COLOUR_SCALES, ColourScale, colour_scale
+from workbench.plots.colours import COLOUR_SCALES, ColourAxis, ColourScale, clip_limit, colour_scale
 from workbench.plots.style import COLORSCALE, NEGATIVE, POSITIVE
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.grid.png import heat_map_png
@@ -118,3 +119,60 @@ def test_names_are_unique_and_others_are_refused() -> None:
     assert len(set(NAMES)) == len(NAMES)
     with pytest.raises(ValueError, match=r"no colour scale 'Viridis'; there are 'RdBu', 'viridis'\. Did you mean"):
         HeatGrid([[1.0]], rows="a", cols="b", scale="Viridis")
+
+
+# ------------------------------------------------------------------ where a value lies on a scale
+
+HEADS = np.array([[16.4, 2.41, 1.65, 0.0, -1.65, np.nan]])
+
+
+def test_a_symmetric_log_tells_small_values_apart() -> None:
+    axis = ColourAxis("symlog", 16.4)
+    # log(1 + 30 |v| / limit) / log 31, by hand: log 5.4085 = 1.6880, log 4.0183 = 1.3909, log 31 = 3.4340
+    np.testing.assert_allclose(axis.place(HEADS)[0, :5], [1, 0.4915, 0.4050, 0, -0.4050], atol=1e-4)
+    assert np.isnan(axis.place(HEADS)[0, 5])
+    colours = RDBU.rgb(axis.place(HEADS)).astype(int)[0]
+    assert np.abs(colours[1] - colours[2]).sum() > 25 and np.abs(colours[2] - colours[3]).sum() > 150
+    linear = RDBU.rgb(ColourAxis("linear", 16.4).place(HEADS)).astype(int)[0]
+    assert np.abs(linear[2] - linear[3]).sum() < 50  # what it is for
+
+
+def test_a_clipped_axis_ends_at_a_magnitude_that_is_there() -> None:
+    values = np.concatenate([np.full(297, -0.5), [16.4, -9.0, 8.0]])[None]
+    assert clip_limit(values, 16.4) == 0.5
+    assert clip_limit(values, 0.25) == 0.25  # at most the limit
+    assert clip_limit(np.zeros((2, 3)), 1.0) == 1.0
+    assert clip_limit(np.full((2, 3), np.nan), 1.0) == 1.0
+    axis = ColourAxis("clip", 16.4, 0.5)
+    assert axis.place(np.array([16.4, -9.0, 0.25])).tolist() == [1, -1, 0.5]
+    assert (axis.end, axis.cut, ColourAxis("linear", 16.4, 0.5).cut) == (0.5, True, False)
+
+
+@pytest.mark.parametrize("mode", ["linear", "symlog", "clip"])
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+@pytest.mark.parametrize("limit", [1e-6, 0.03, 1.0, 16.4, 12345.0])
+def test_ticks_stand_where_their_values_are(mode: Any, low: float, limit: float) -> None:
+    axis = ColourAxis(mode, limit, limit / 7)
+    places, values = (np.array(each) for each in zip(*axis.ticks(low), strict=True))
+    np.testing.assert_allclose(axis.place(values), places, atol=1e-12)
+    assert (places[0], places[-1]) == (low, 1) and values[-1] == axis.end
+    assert (np.diff(places) > 0.2).all()  # room for the numbers
+    if mode == "symlog":
+        assert f"{values[-2]:.0e}"[0] in "125" and values[-2] == pytest.approx(float(f"{values[-2]:.0e}"))
+
+
+def test_a_map_and_its_picture_have_the_mode() -> None:
+    grid = HeatGrid(HEADS[:, :5], rows="a", cols=range(5), scale_mode="symlog")
+    third = RDBU.rgb(ColourAxis("symlog", 16.4).place(np.array([1.65])))[0]
+    assert (decode(grid.to_png()) == third).all(axis=-1).sum() > 200
+    grid.scale_mode = "linear"
+    assert (decode(grid.to_png()) == third).all(axis=-1).sum() < 200
+    grid.scale_mode = "clip"
+    assert grid.clip == pytest.approx(2.41)  # of five magnitudes the fourth
+    with pytest.raises(TraitError, match=r"one of \['linear', 'symlog', 'clip'\], not 'log'"):
+        grid.scale_mode = "log"
+    with pytest.raises(ValueError, match="not 'log'"):
+        HeatGrid([[1.0]], rows="a", cols="b", scale_mode="log")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="not 'log'"):
+        ColourAxis("log")  # pyright: ignore[reportArgumentType]
+    assert grid.scale_mode == "clip"

@@ -24,7 +24,7 @@ from workbench.types.cancelling import Cancelled
 from workbench.widgets.compare import asking as asking_module
 from workbench.widgets.compare import wanted as wanted_module
 from workbench.widgets.compare.asking import Answered, tables
-from workbench.widgets.compare.bars import answer_bars
+from workbench.widgets.compare.strength import answer_bars
 from workbench.widgets.compare.view import CompareView
 from workbench.widgets.compare.wanted import NO_PARTNER
 from workbench.widgets.compare.words import after_words, strength_words
@@ -172,13 +172,12 @@ def test_the_slider_moves_the_bars_and_not_the_base() -> None:
     assert "P(answer) after learn at strength 0.00" in shown(panel)
 
 
-def test_bars_name_the_answers_by_badge_and_write_small_numbers_short() -> None:
+def test_bars_name_the_answers_by_mark_and_have_the_base_as_a_tick() -> None:
     base, edited = {"old: Paris": 0.97, "new: <b>": 1e-6}, {"old: Paris": 0.0, "new: <b>": 0.5}
-    drawn = answer_bars(base, edited, "P(answer)", "after learn")
-    assert 'aria-label="P(answer). old: Paris: 0, base 0.97; new: &lt;b&gt;: 0.5, base &lt;0.001"' in drawn
-    assert "●" in drawn and "◆" in drawn and "<b>" not in drawn
-    widths = [float(part.split('"')[0]) for part in drawn.split('width="')[1:]]
-    assert 260 * 0.97 in [round(w, 1) for w in widths] and 130.0 in widths
+    drawn = answer_bars(base, edited, "learn at strength 0.30")
+    said = "P(answer) after learn at strength 0.30. ● old: Paris: 0 (base 0.97); ◆ new: &lt;b&gt;: 0.5 (base &lt;0.001)"
+    assert f'aria-label="{said}"' in drawn and "<b>" not in drawn
+    assert drawn.count("wb-reference") == 2 and answer_bars({}, {}, "learn") == ""
 
 
 def test_maps_are_of_the_sliders_strength_and_say_so() -> None:

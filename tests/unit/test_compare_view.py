@@ -33,6 +33,7 @@ from workbench.types.cancelling import Cancelled
 from workbench.widgets.compare import strength as strength_bars
 from workbench.widgets.compare import wanted as compared_maps
 from workbench.widgets.compare.view import CompareView
+from workbench.widgets.shared.voice import person
 
 FACT = capitals()[0]
 
@@ -314,7 +315,7 @@ def test_any_error_of_the_slider_is_shown(error: Exception, monkeypatch: pytest.
         patch.setattr(strength_bars, "answer_probabilities", fail)
         enter(control(panel, "Strength"), value=0.5)
         assert panel.error is error
-        assert type(error).__name__ in panel.message and str(error.args[0]) in own(panel)
+        assert panel.message == person(error) and str(error.args[0]) in own(panel)
         assert panel.probabilities == {} and "<svg" not in shown(panel)
     enter(control(panel, "Strength"), value=0.6)
     assert panel.error is None and panel.probabilities

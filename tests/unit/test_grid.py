@@ -20,6 +20,7 @@ from traitlets import TraitError
 
 from tests.helpers.pictures import decode
 from tests.helpers.wire import enter
+from tests.helpers.wire import message as send
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.grid.png import heat_map_png, step
 from workbench.widgets.shared.pixels import text_mask
@@ -324,6 +325,74 @@ def test_a_tip_belongs_to_the_cell_under_the_pointer() -> None:
     assert grid.tip == ""
     grid.show_tip((0, 0), "here", {"tokens": ["a"], "weights": [1.0]})
     assert (grid.tip, grid.tip_for, grid.pattern) == ("here", [0, 0], {"tokens": ["a"], "weights": [1.0]})
+
+
+def test_a_tip_says_what_a_click_picks_until_the_pointer_moves() -> None:
+    grid = make()
+    message(grid, {"hover": [0, 1]})
+    grid.show_tip((0, 1), "", picks="L0ATTN L0MLP")
+    assert (grid.tip_picks, grid.tip_for) == ("L0ATTN L0MLP", [0, 1])
+    message(grid, {"hover": [1, 2]})
+    assert (grid.tip_picks, grid.tip_for) == ("", None)
+    grid.show_tip((1, 2), "text", picks=None)
+    assert grid.tip_picks is None
+
+
+def test_pins_undo_and_redo_reach_python() -> None:
+    grid = make()
+    heard: list[Any] = []
+
+    def press(**content: Any) -> None:
+        send(grid, {"method": "custom", "content": content})
+
+    press(event="undo")  # nobody listens
+    grid.on_undo(lambda: heard.append("undo"))
+    grid.on_redo(lambda: heard.append("redo"))
+    assert not grid.pinnable
+    grid.on_pin(heard.append)
+    assert grid.pinnable
+    for content in ({"event": "pin", "item": [1, 2]}, {"event": "undo"}, {"event": "redo"}):
+        press(**content)
+    assert (heard, grid.error, grid.pinned, grid.selected) == ([(1, 2), "undo", "redo"], None, [], [])
+    for item in ([2, 0], None, "x", [[0, 0]]):
+        press(event="pin", item=item)
+        assert isinstance(grid.error, TraitError)
+        grid.error = None
+    grid.on_undo(lambda: 1 / 0)
+    press(event="undo")
+    assert (heard[3:], grid.problem) == (["undo"], "ZeroDivisionError: division by zero")
+
+
+def test_what_is_pinned_is_pythons_and_must_be_there() -> None:
+    grid = make()
+    grid.pinned = [(1, 2), (0, 0)]
+    assert grid.pinned == [[0, 0], [1, 2]]
+    message(grid, {"pinned": []})
+    assert grid.pinned == [[0, 0], [1, 2]] and isinstance(grid.error, TraitError)
+    with pytest.raises(TraitError, match=r"outside this map of 2 x 3"):
+        grid.pinned = [(2, 0)]
+    grid.set_values(np.ones((1, 2)), rows="a", cols="xy")
+    assert grid.pinned == [[0, 0]]
+
+
+def test_the_words_for_screen_readers_follow_the_map() -> None:
+    """In whatever order title, axes and size change."""
+    grid = make(title="Trace", col_title="Token")
+    with grid.hold_sync():
+        grid.title, grid.col_title = "Trace (swap)", "Token, from the subject on"
+        grid.set_values(np.ones((4, 2)), rows="abcd", cols="xy")
+    assert grid.alt == "Trace (swap): 4 x 2, Layer by Token, from the subject on"
+    grid.alt = "Mine"
+    grid.set_values(np.ones((1, 2)), rows="a", cols="xy")
+    grid.title = "Another"
+    assert grid.alt == "Mine"
+    given = make(alt="")
+    given.title = "T"
+    assert given.alt == ""
+
+
+def test_labels_with_no_glyph_are_their_code() -> None:
+    assert make(cols=["\u202eabc", "a\u2069", "שלום"]).cols == ["\\u202eabc", "a\\u2069", "שלום"]
 
 
 class Browser:

@@ -93,7 +93,7 @@ def test_the_bundled_model_is_the_same_version_everywhere(name: str) -> None:
 def test_the_version_stands_in_one_place() -> None:
     assert "version" not in PROJECT
     assert PROJECT["dynamic"] == ["version"], "it is workbench.__version__"
-    newest = re.search(r"^## \[(\S+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    newest = re.search(r"^## \[(\d\S+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest is not None
     assert newest[1] == workbench.__version__
     assert importlib.metadata.version("circuit-workbench") == workbench.__version__, "run `make env`"

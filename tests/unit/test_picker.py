@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,19 @@ from hypothesis import strategies as st
 from ipywidgets import HTML
 
 import workbench as wb
-from tests.helpers.mistyped import mistyped
-from tests.helpers.panels import control, descendants, own
+from tests.helpers.panels import control, descendants
 from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
 from tests.helpers.pictures import data_of
 from tests.helpers.wire import click, enter
+from workbench.plots.style import short_number, visible
 from workbench.tracing.ablation import attention_patterns
 from workbench.tracing.causal import TraceSite
 from workbench.types import Fact, FactSet, Selection
-from workbench.widgets.picker.maps import MAPS, TITLES, MapName, Sources, left_out
+from workbench.widgets.picker.maps import MAPS, TITLES, left_out
 from workbench.widgets.picker.picker import CircuitPicker
+from workbench.widgets.picker.ranked_list import RANKED
+from workbench.widgets.picker.selection_bar import CHIPS
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,17 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cursor(grid: Any) -> Any:
     return grid.cursor
+
+
+def choose(shown: CircuitPicker, name: str) -> None:
+    """The browser chooses a map for the list."""
+    enter(control(shown, "Ranked"), index=RANKED.index(name))
+
+
+def toggle(bars: Any, name: str) -> None:
+    """The browser asks for a name of a list to be selected, or not."""
+    rest = [other for other in bars.selected if other != name]
+    enter(bars, picked=rest if name in bars.selected else [*rest, name], seq=bars.ack + 1)
 
 
 def pattern(shown: Any) -> Any:
@@ -67,10 +79,12 @@ def test_a_cell_of_each_map_stands_for_its_components() -> None:
     assert {row for row, _ in shown.trace.selected} == {0} and len(shown.trace.selected) == shown.trace.shape[1]
     pick(shown.trace, *[c for c in shown.trace.selected if c != [0, 2]])  # any cell of the row takes the row away
     assert names(shown.selection) == "L1H2" and shown.trace.selected == [] == shown.mlps.selected
-    first = shown.neurons.descriptions[0][0]
-    pick(shown.neurons, [0, 0])
+    choose(shown, "neurons")
+    first = shown.ranked.bars.names[0]
+    toggle(shown.ranked.bars, first)
     assert names(shown.selection) == f"L1H2 {first}"
-    assert first == f"L0N{int(ready()['neurons'].values[0].argmax())}"  # the MLP that was picked last
+    layer, place = divmod(int(ready()["neurons"].values.abs().argmax()), tiny().shape.d_mlp)
+    assert first == f"L{layer}N{place}"
     consistent(shown)
 
 
@@ -95,36 +109,14 @@ def test_values_labels_and_words_are_those_of_the_maps() -> None:
     assert len(shown.trace.cols) == maps["resid"].values.shape[1] - n
     assert shown.trace.marked == [i - n for i in maps["resid"].subject] and "France" in shown.trace.cols[0]
     assert shown.heads.groups == [tiny().shape.n_heads // tiny().shape.n_kv_heads]
-    assert shown.trace.unit == shown.heads.unit == "logits"
+    assert shown.trace.unit == shown.heads.unit == "recovery"
     words = text(shown)
     for name in ("resid", "heads", "mlps", "neurons"):
-        assert f"{maps[name].clean:.3f}" in words and f"{maps[name].corrupted:.3f}" in words
+        assert short_number(maps[name].clean) in words and short_number(maps[name].corrupted) in words
         assert maps[name].method in words
-    assert "swap" in words and "chat form" in words and "logit of" in words and f"{n} tokens before" in words
-    layer, place = divmod(int(maps["neurons"].values.argmax()), tiny().shape.d_mlp)
-    assert (control(shown, "Neurons of").value, shown.neurons.descriptions[0][0]) == (layer, f"L{layer}N{place}")
-    assert shown.neurons.values[0, 0] == maps["neurons"].values.max()
-
-
-def test_each_map_says_what_it_measures_and_how_it_was_corrupted() -> None:
-    words = text(fresh())
-    assert "corrupted by a swap with" in words
-    assert f"{TITLES['neurons']}: logit of" in words
-    assert "Rome" in words and "corrupted by noise." in words, "the neurons' own, answer minus target"
-    assert "attribution minus its mean over control facts" in words
-    plain = replace(ready()["neurons"], method="attribution")
-    assert "minus its mean" not in text(fresh({"neurons": plain})), "there were no controls to subtract"
-
-
-def test_maps_made_with_noise_are_gone_on_with_in_noise() -> None:
-    made = Sources(tiny(), (FRANCE,), "noise", None, FACTS)
-    maps = {"heads": made.compute("heads"), "resid": made.compute("resid")}
-    shown = fresh(maps)
-    assert shown.corruption == control(shown, "Corrupt by").value == "noise"
-    assert "corruption='noise'" in shown.code and "swap" not in shown.code
-    assert "corrupted by noise" in text(shown)
-    shown.show(FRANCE, ready())
-    assert shown.corruption == control(shown, "Corrupt by").value == "swap" and "partner=partner" in shown.code
+    assert "chat form" in words and "logit of" in words and f"{n} tokens before" in words
+    partner = maps["heads"].prompts[0].other_token
+    assert f"Recovery of Paris over {partner}: 0 corrupted, 1 clean; swap with " in words
 
 
 def test_without_maps_no_grid_keeps_the_labels_of_another_fact() -> None:
@@ -132,25 +124,19 @@ def test_without_maps_no_grid_keeps_the_labels_of_another_fact() -> None:
     pick(shown.trace, [0, 1])
     shown.show(FACTS[2], {})
     assert set(shown.trace.cols) == {"…"} and not shown.trace.marked
-    assert {text for row in shown.neurons.descriptions for text in row} == {"…"}
+    assert shown.ranked.bars.names == [] and shown.ranked.bars.title == "Heads: not computed"
     consistent(shown)
     shown.show(FRANCE, ready())
-    assert "France" in shown.trace.cols[0] and shown.neurons.descriptions[0][0].startswith("L")
+    assert "France" in shown.trace.cols[0] and shown.ranked.bars.names[0].startswith("L")
 
 
-def test_an_mlp_leads_to_its_neurons_and_cursors_are_linked() -> None:
+def test_cursors_are_linked() -> None:
     shown = fresh()
     for layer in (0, 1, 0):
         pick(shown.mlps, [layer, 0])
-        assert control(shown, "Neurons of").value == layer
-        assert all(text.startswith(f"L{layer}N") for row in shown.neurons.descriptions for text in row)
-        assert f"Neurons of L{layer}" in shown.neurons.title
         assert cursor(shown.trace)[0] == layer == cursor(shown.heads)[0]
     enter(shown.heads, cursor=[1, 3])
     assert (cursor(shown.trace)[0], cursor(shown.mlps)) == (1, [1, 0])
-    assert control(shown, "Neurons of").value == 0  # only the MLPs' map leads to neurons
-    enter(control(shown, "Neurons of"), index=1)
-    assert "Neurons of L1" in shown.neurons.title
 
 
 def test_python_sets_the_selection() -> None:
@@ -167,66 +153,6 @@ def test_python_sets_the_selection() -> None:
     assert len(seen) == 1
     click(control(shown, "Undo"))
     assert len(shown.selection) == 0 and shown.heads.selected == [] and len(seen) == 2
-
-
-# The largest
-
-
-@pytest.mark.parametrize("name", MAPS)
-def test_top_and_threshold_are_those_of_the_map(name: MapName) -> None:
-    shown, effect = fresh(), ready()[name]
-    enter(control(shown, "Select from"), index=MAPS.index(name))
-    enter(control(shown, "top k"), value=2)
-    click(control(shown, "Select top k"))
-    assert list(shown.selection) == list(effect.top(2))
-    assert shown.code.endswith(".top(2)\n")
-    consistent(shown)
-    threshold = float(effect.values.max()) * 0.5
-    enter(control(shown, "at least"), value=threshold)
-    click(control(shown, "Select above"))
-    assert list(shown.selection) == list(effect.above(threshold)) and len(shown.selection)
-    assert f".above({threshold!r})\n" in shown.code
-    click(shown.bar.chips[0])  # no longer what the call gives
-    assert ".above(" not in shown.code
-    consistent(shown)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("top k", 0, "k must be a whole number from 1 to"),
-        ("top k", -3, "k must be"),
-        ("top k", 10**9, "k must be"),
-        ("at least", float("nan"), "threshold must be a finite number"),
-        ("at least", float("inf"), "threshold must be a finite number"),
-        ("at least", 1e6, "the largest is"),
-    ],
-)
-def test_bad_numbers_are_shown_and_change_nothing(name: str, value: Any, words: str) -> None:
-    shown = fresh()
-    shown.selection = "L1H2"
-    control(shown, name).value = value
-    button = control(shown, "Select top k" if name == "top k" else "Select above")
-    click(button)
-    assert isinstance(shown.error, ValueError) and words in str(shown.error)
-    assert 'role="alert"' in own(shown) and words in shown.message
-    assert names(shown.selection) == "L1H2" and shown.heads.selected == [[1, 2]]
-    control(shown, "top k").value, control(shown, "at least").value = 1, float(ready()["heads"].values.max())
-    click(button)
-    assert shown.error is None and shown.message == ""
-    consistent(shown)
-
-
-def test_a_map_that_is_not_there_says_so() -> None:
-    shown = fresh({"heads": ready()["heads"]})
-    with pytest.raises(ValueError, match="not computed yet"):
-        shown.top("mlps", 1)
-    enter(control(shown, "Select from"), index=MAPS.index("attn"))
-    click(control(shown, "Select top k"))
-    assert "choose its trace site above" in shown.message
-    with pytest.raises(ValueError, match="Unknown map"):
-        shown.compute(mistyped("head"))
-    assert shown.mlps.title == "MLPs: not computed"
 
 
 # Bad messages from the browser
@@ -254,10 +180,12 @@ def test_a_pick_that_cannot_be_taken_is_taken_back(monkeypatch: pytest.MonkeyPat
 
 
 STEPS = st.one_of(
-    st.tuples(st.sampled_from(["trace", "heads", "mlps", "neurons"]), st.integers(0, 500), st.integers(0, 500)),
+    st.tuples(st.sampled_from(["trace", "heads", "mlps", "ranked"]), st.integers(0, 500), st.integers(0, 500)),
     st.tuples(st.just("box"), st.integers(0, 500), st.integers(0, 500)),
     st.tuples(
-        st.sampled_from(["site", "layer", "top", "above", "chip", "python", "bad"]), st.integers(0, 500), st.just(0)
+        st.sampled_from(["site", "layer", "top", "above", "chip", "python", "bad"]),
+        st.integers(0, 500),
+        st.integers(0, 500),
     ),
     st.tuples(st.sampled_from(["Undo", "Redo", "Clear", "Invert", "Random control"]), st.just(0), st.just(0)),
 )
@@ -269,7 +197,9 @@ def test_after_any_interactions_python_and_the_grids_agree(steps: list[tuple[str
     shown = shared()
     shown.bar.clear()
     for step, i, j in steps:
-        if step in ("trace", "heads", "mlps", "neurons"):
+        if step == "ranked":
+            toggle(shown.ranked.bars, shown.ranked.bars.names[i % len(shown.ranked.bars.names)])
+        elif step in ("trace", "heads", "mlps"):
             grid = getattr(shown, step)
             cell = [i % grid.shape[0], j % grid.shape[1]]
             rest = [c for c in grid.selected if c != cell]
@@ -281,13 +211,15 @@ def test_after_any_interactions_python_and_the_grids_agree(steps: list[tuple[str
         elif step == "site":
             enter(control(shown, "Trace site"), index=i % 3)
         elif step == "layer":
-            enter(control(shown, "Neurons of"), index=i % tiny().shape.n_layers)
+            enter(control(shown, "Ranked"), index=i % len(RANKED))
+            enter(control(shown, "of"), index=j % (tiny().shape.n_layers + 1))
         elif step in ("top", "above"):
             enter(control(shown, "Select from"), index=i % len(MAPS))
             enter(control(shown, "top k"), value=i % 9)
+            enter(control(shown, "to what is picked"), index=j % 2)
             click(control(shown, {"top": "Select top k", "above": "Select above"}[step]))
         elif step == "chip":
-            click(shown.bar.chips[i % 24])
+            click(shown.bar.chips[i % CHIPS])
         elif step == "python":
             shown.selection = ["L0H1 L1MLP", "L1ATTN L1MLP", "", "L0N3 L1K1"][i % 4]
         elif step == "bad":
@@ -321,15 +253,13 @@ def test_pointing_at_a_head_shows_where_it_attends() -> None:
     assert shown.job is not None
     shown.job.wait(60)
     assert shown.heads.tip_for == [1, 2] and "attends" in shown.heads.tip
-    assert pattern(shown)["tokens"] == list(prompt.tokens)
-    assert pattern(shown)["weights"] == pytest.approx(weights[1, 2, -1].tolist())
+    largest = sorted(weights[1, 2, -1].topk(5).indices.tolist())  # in the prompt's order
+    assert pattern(shown)["tokens"] == [visible(prompt.tokens[i]) for i in largest]
+    assert pattern(shown)["weights"] == pytest.approx([float(weights[1, 2, -1, i]) for i in largest])
     enter(shown.heads, hover=[0, 3])
-    assert pattern(shown)["weights"] == pytest.approx(weights[0, 3, -1].tolist())
-    enter(shown.trace, hover=[1, 0])
-    assert shown.trace.tip == "A click selects L1ATTN L1MLP"
+    assert max(pattern(shown)["weights"]) == pytest.approx(float(weights[0, 3, -1].max()))
     enter(shown.heads, hover=None)
-    enter(shown.neurons, hover=[0, 0])
-    assert shown.error is None and shown.neurons.error is None
+    assert shown.error is None
 
 
 # As a panel

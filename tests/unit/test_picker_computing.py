@@ -12,15 +12,14 @@ import pytest
 import torch
 
 import workbench as wb
-from tests.helpers.mistyped import mistyped
 from tests.helpers.panels import control, own, until
 from tests.helpers.panels import shown as text
-from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick, ready, tiny
+from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, ready, tiny
 from tests.helpers.tiny_facts import capital
 from tests.helpers.wire import click, enter
-from workbench.language.prompts import NoSwapPartner
 from workbench.tracing.attribution import AttributionUnit
 from workbench.types import EffectMap
+from workbench.types.cancelling import Cancelled
 from workbench.widgets.picker import maps
 from workbench.widgets.picker.maps import MapName, Sources, left_out
 from workbench.widgets.picker.picker import CircuitPicker
@@ -45,7 +44,7 @@ def test_maps_are_computed_shown_and_repeated_by_the_code() -> None:
     names_: dict[str, Any] = {"given": tiny()}
     exec(code, names_)
     assert list(names_["selection"]) == list(shown.selection)
-    assert len({m.prompts[0].partner for n, m in shown.maps.items() if n != "neurons"}) == 1
+    assert len({m.prompts[0].partner for m in shown.maps.values()}) == 1
     for name, variable in (("heads", "heads"), ("mlps", "mlps"), ("neurons", "neurons"), ("resid", "trace_resid")):
         assert torch.equal(names_[variable].values, shown.maps[name].values)
     enter(control(shown, "Code"), value=True)
@@ -54,42 +53,6 @@ def test_maps_are_computed_shown_and_repeated_by_the_code() -> None:
     assert "L1H2" in own(shown)
     enter(control(shown, "Code"), value=False)
     assert "<pre" not in own(shown)
-
-
-def test_several_facts_and_both_corruptions_by_their_code() -> None:
-    shown = CircuitPicker(tiny(), FACTS[:2], pool=FACTS, corruption="noise", compute=False)
-    shown.compute("heads", "resid").wait(120)
-    found: dict[str, Any] = {"given": tiny()}
-    exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), found)
-    assert torch.equal(found["heads"].values, shown.maps["heads"].values)
-    traced = found["trace_resid"].values, shown.maps["resid"].values
-    assert torch.equal(*(values.nan_to_num(nan=99.0) for values in traced))  # roles that no text has are NaN
-    assert "means over 2 facts" in text(shown) and "noise" in text(shown)
-    enter(shown.heads, hover=[0, 0])
-    assert "standard error" in shown.heads.tip and shown.heads.pattern is None
-    assert shown.fact == list(FACTS[:2])
-
-
-def test_a_fact_without_a_partner_says_how_to_go_on_and_noise_does() -> None:
-    shown = CircuitPicker(tiny(), LONELY, pool=FACTS)
-    assert shown.job is not None
-    with pytest.raises(NoSwapPartner, match="corruption='noise'") as raised:
-        shown.job.wait(120)
-    assert (raised.value.fact, raised.value.partner) == (LONELY, None)
-    assert isinstance(shown.error, NoSwapPartner)
-    assert shown.message.count("No fact of the relation") == 1  # once for all the maps
-    assert "Heads, MLPs, Trace: residual stream" in shown.message and "press Noise" in shown.message
-    assert shown.heads.title == "Heads: failed, see above"
-    assert set(shown.maps) == {"neurons"}  # which need no partner
-    pick(shown.neurons, [0, 0])
-    assert "press Noise" in shown.message  # a pick does not hide it
-    enter(control(shown, "Corrupt by"), index=1)
-    shown.job.wait(120)
-    assert shown.corruption == "noise" and set(shown.maps) == {"heads", "mlps", "neurons", "resid"}
-    assert shown.error is None and shown.message == "" and shown.heads.title == "Heads (patching)"
-    assert len(shown.selection) == 1
-    with pytest.raises(ValueError, match="corruption must be"):
-        shown.corruption = mistyped("blur")
 
 
 def test_exact_effects_take_the_place_of_the_estimates() -> None:
@@ -103,6 +66,7 @@ def test_exact_effects_take_the_place_of_the_estimates() -> None:
     units: dict[str, AttributionUnit] = {"heads": "head", "mlps": "mlp"}
     for name, unit in units.items():
         options: dict[str, Any] = {"corruption": "swap", "partner": partner, "pool": FACTS, "progress": False}
+        options["normalise"] = True
         exact = wb.attribute(tiny(), FRANCE, unit, method="patching", **options)
         assert torch.equal(shown.maps[name].values, exact.values)
     found: dict[str, Any] = {"given": tiny()}
@@ -116,7 +80,7 @@ def test_exact_effects_take_the_place_of_the_estimates() -> None:
 def exactly(monkeypatch: pytest.MonkeyPatch, steps: threading.Semaphore, go: threading.Semaphore, fail: bool) -> Any:
     """Patching that waits after each layer, and may fail after the second; the exact map."""
     real = Sources.compute
-    options: dict[str, Any] = {"corruption": "noise", "pool": FACTS, "progress": False}
+    options: dict[str, Any] = {"corruption": "noise", "normalise": True, "pool": FACTS, "progress": False}
     exact = wb.attribute(tiny(), FRANCE, "head", method="patching", **options)
 
     def slowly(sources: Sources, name: MapName, *, exact: bool = False, on_layer: Any = None) -> EffectMap:
@@ -175,7 +139,7 @@ def test_a_choice_from_an_estimate_stays_when_exact_effects_come(monkeypatch: py
     )
     shown.compute("heads").wait(30)
     assert shown.maps["heads"] is exact_map and names(shown.selection) == chosen
-    assert "heads.top(3)" not in shown.code and "method='patching'" in shown.code
+    assert "heads.top(3)" not in shown.code and 'method="patching"' in shown.code
     consistent(shown)
 
 
@@ -219,6 +183,66 @@ def test_a_trace_is_drawn_as_its_layers_are_finished(monkeypatch: pytest.MonkeyP
     assert torch.equal(torch.tensor(shown.trace.values), whole.values[:, start:].float())
     assert shown.trace.title == "Trace: residual stream (swap)"
     consistent(shown)
+
+
+def test_cancel_stops_within_a_map_and_keeps_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, drawn, go = ready()["resid"], threading.Semaphore(0), threading.Semaphore(0)
+    layers: list[int] = []
+
+    def slowly(sources: Sources, name: MapName, *, on_layer: Any = None, **options: Any) -> EffectMap:
+        if name != "resid":
+            return ready()[name]
+        for layer in range(3):
+            layers.append(layer)
+            on_layer("resid", layer, whole.values[layer])
+            drawn.release()
+            assert go.acquire(timeout=30)
+        return whole
+
+    monkeypatch.setattr(Sources, "compute", slowly)
+    monkeypatch.setattr(maps, "EXACT_CELLS", 0)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    cancel = control(shown._line, "Cancel")
+    assert shown._line.layout.display == "none"
+    job = shown.compute("heads", "resid", "mlps")
+    assert drawn.acquire(timeout=30)
+    assert shown._line.layout.display is None
+    until(lambda: "1 of 3 layers, about" in shown.status)
+    assert "map 3 of 4" in shown.status and " s" in shown.status  # the attention patterns are one of them
+    click(cancel)
+    go.release(3)
+    with pytest.raises(Cancelled):
+        job.wait(30)
+    assert layers == [0, 1], "it stopped where it looked next"
+    assert set(shown.maps) == {"heads"} and shown.status == "" and shown.error is None
+    assert shown.trace.title == "Trace: residual stream: cancelled" and shown.mlps.title == "MLPs: cancelled"
+    go.release(3)
+    click(control(shown, "Compute missing maps"))
+    assert shown.job is not None and shown.job is not job
+    shown.job.wait(30)
+    assert set(shown.maps) == {"heads", "mlps", "resid", "neurons"}
+
+
+def test_another_fact_does_not_wait_for_the_map_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, go, done = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def slowly(sources: Sources, name: MapName, *, on_layer: Any = None, **options: Any) -> EffectMap:
+        if sources.facts[0] == FRANCE:
+            drawn.release()
+            assert go.acquire(timeout=30)
+            on_layer("resid", 0, ready()["resid"].values[0])
+            done.append("France")
+        return ready()[name]
+
+    monkeypatch.setattr(Sources, "compute", slowly)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
+    shown.compute("resid")
+    assert drawn.acquire(timeout=30)
+    shown.show(FACTS[1], {})
+    job = shown.compute("resid")
+    go.release()
+    job.wait(30)
+    assert done == [] and set(shown.maps) == {"resid"}
 
 
 def test_the_model_stays_as_it_is() -> None:

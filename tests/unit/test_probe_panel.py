@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import workbench
-from tests.helpers.panels import EVIL, control, let_go, shown, until
+from tests.helpers.panels import EVIL, control, descendants, let_go, shown, until
 from tests.helpers.pictures import data_of
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
@@ -31,6 +31,8 @@ from workbench.widgets.probe import panel as probe_panel
 from workbench.widgets.probe import reader as prompt_reader
 from workbench.widgets.probe import views as probe_views
 from workbench.widgets.probe.panel import ProbePanel
+from workbench.widgets.shared import markup
+from workbench.widgets.shared.voice import person
 
 FRANCE = capitals()[0]
 
@@ -52,6 +54,14 @@ def an_edit(fact: Fact = FRANCE) -> Edit:
 def panel(edit: Edit | None = None, **options: Any) -> ProbePanel:
     given = {"pool": capitals(), "max_new_tokens": 4, "probes": ("lens", "context", "strength")}
     return ProbePanel(tiny(), edit or an_edit(), **{**given, **options})
+
+
+def opened(view: ProbePanel, name: str) -> None:
+    """A press of the button in a probe's line."""
+    tip = f"Texts and curves of the probe: {PROBES[name].title}"
+    (button,) = (w for w in descendants(view) if getattr(w, "tooltip", None) == tip)
+    assert not button.disabled
+    click(button)
 
 
 class Held:
@@ -132,7 +142,8 @@ def test_a_prompt_without_the_answer_says_why_it_has_no_lens() -> None:
     assert view.looking is not None
     with pytest.raises(ValueError, match="does not contain 'Paris'"):
         view.looking.wait(60)
-    assert "does not contain" in str(view.error) and "does not contain" in shown(view)
+    assert "does not contain" in str(view.error) and view.message == person(view.error)
+    assert markup.text(view.message) in shown(view)
 
 
 def test_the_lens_reads_the_refusal_that_the_edit_teaches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,14 +191,15 @@ def test_a_cloze_is_read_as_it_was_asked_and_what_the_lens_cannot_read_is_said(
     cloze = replace(FRANCE, cloze_paraphrases=("The seat of France is",))
     view = panel(an_edit(cloze), probes=("adversarial", "requantise"))
     view.run().wait(60)
-    choice, rows = control(view, "Probe"), control(view, "Prompt")
+    opened(view, "adversarial")
+    rows = control(view, "Prompt")
     asked = next(i for i, (_, r) in enumerate(rows.options) if r.form == "cloze" and r.group == "edited")
     enter(rows, index=asked)
     click(control(view, "Lens"))
     assert view.looking is not None
     view.looking.wait(60)
     assert asked_of == [("The seat of France is", "cloze")]
-    enter(choice, index=1)
+    opened(view, "requantise")
     enter(rows, index=0)
     click(control(view, "Lens"))
     assert "rounded" in shown(view)
@@ -225,9 +237,9 @@ def test_the_lens_follows_what_a_prompt_asks_for(monkeypatch: pytest.MonkeyPatch
     lyon = replace(capital("Lyon", "France", "Spain"), id="lyon-country", **about)
     view = panel(pool=FactSet([*capitals(), lyon], name="with Lyon"), probes=("interconnected", "priming"))
     view.run().wait(60)
-    choice, rows = control(view, "Probe"), control(view, "Prompt")
-    for index, wanted in ((0, "multi-hop"), (1, "neighbour")):
-        enter(choice, index=index)
+    rows = control(view, "Prompt")
+    for name, wanted in (("interconnected", "multi-hop"), ("priming", "neighbour")):
+        opened(view, name)
         at = next(i for i, (_, r) in enumerate(rows.options) if r.kind == wanted)
         enter(rows, index=at)
         row = rows.value
@@ -262,11 +274,12 @@ def test_curves_are_drawn_and_the_code_is_that_of_the_report() -> None:
     view = panel(probes=("strength", "keywords"))
     assert "probes=['keywords', 'strength']" in view.code
     view.run().wait(60)
+    opened(view, "strength")
     assert "strength of the edit, after learn: probability" in shown(view)
+    opened(view, "keywords")
     assert "what leaving one out takes" in shown(view)
     view.probes = ("lens",)
-    assert "probes=['keywords', 'strength']" in view.shown_code, "what is in sight"
-    assert "probes=['lens']" in view.code, "what Run would do"
+    assert "probes=['keywords', 'strength']" in view.code, "what is in sight"
     with pytest.raises(ValueError, match=r"got \['lenses'\]"):
         view.probes = ("lenses",)
     assert view.probes == ("lens",)
@@ -313,6 +326,7 @@ def test_untrusted_texts_are_shown_as_texts() -> None:
     fact = capital("France", "Paris", "Rome", refusal=EVIL, heldout=(f"{EVIL} Where is the capital of France?",))
     view = panel(an_edit(fact), probes=("context", "lens"))
     view.run().wait(60)
+    opened(view, "context")
     evil = [i for i, (_, r) in enumerate(control(view, "Prompt").options) if EVIL in r.prompt]
     assert evil
     for index in evil:

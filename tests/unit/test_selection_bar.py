@@ -14,11 +14,11 @@ from tests.helpers.panels import control, descendants
 from tests.helpers.panels import shown as text
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import knowing
-from tests.helpers.wire import click
+from tests.helpers.wire import click, enter
 from workbench.models.load import LoadedModel
 from workbench.types import Component, Selection
 from workbench.widgets.picker.history import LONGEST, History
-from workbench.widgets.picker.selection_bar import CHIPS, SelectionBar
+from workbench.widgets.picker.selection_bar import CHIPS, SelectionBar, without_gates
 
 
 @lru_cache
@@ -75,12 +75,12 @@ def test_chips_words_and_size_follow_the_selection() -> None:
     assert chips(shown) == ["L1H2 ×", "L0MLP ×"] and calls == [Selection("L1H2 L0MLP")]
     shape = tiny().shape
     gates = shape.d_head + shape.d_mlp
-    assert f"2 components, {gates:,} trainable gates" in text(shown)
+    assert f"2 components, {gates:,} gates" in text(shown)
     share = 100 * gates / sum(p.numel() for p in tiny().hf.parameters())
     assert f"{share:.2g}% of the model" in text(shown)
     assert enabled(shown) == {"Undo", "Clear", "Invert", "Random control"}
     shown.selection = "L1N3"
-    assert "1 component, 1 trainable gate (" in text(shown)
+    assert "1 component, 1 gate<" in text(shown)
 
 
 def test_a_chip_removes_its_component_and_undo_brings_it_back_in_its_place() -> None:
@@ -89,7 +89,7 @@ def test_a_chip_removes_its_component_and_undo_brings_it_back_in_its_place() -> 
     click(shown.chips[1])
     assert list(shown.selection) == [Component(1, "H", 2), Component(0, "H", 1)] == list(calls[-1])
     assert chips(shown) == ["L1H2 ×", "L0H1 ×"] and shown.chips[1].tooltip == "Remove L0H1"
-    click(shown.chips[5])  # a second click on a chip that is gone
+    click(shown.chips[CHIPS - 1])  # a second click on a chip that is gone
     assert len(shown.selection) == 2 and shown.error is None
     click(control(shown, "Undo"))
     assert chips(shown) == ["L1H2 ×", "L0MLP ×", "L0H1 ×"]
@@ -100,10 +100,40 @@ def test_a_chip_removes_its_component_and_undo_brings_it_back_in_its_place() -> 
 def test_more_components_than_chips() -> None:
     shown, _ = bar()
     shown.selection = Selection(Component(0, "N", i) for i in range(CHIPS + 3))
-    assert len(chips(shown)) == CHIPS and "and 3 more" in text(shown)
+    assert len(chips(shown)) == CHIPS and "+3 more" in text(shown) and f"L0N{CHIPS} L0N{CHIPS + 1}" in text(shown)
     click(shown.chips[0])
-    assert len(chips(shown)) == CHIPS and "and 2 more" in text(shown)
+    assert len(chips(shown)) == CHIPS and "+2 more" in text(shown)
     assert chips(shown)[-1] == f"L0N{CHIPS} ×"
+
+
+@pytest.mark.parametrize(
+    ("selection", "words"),
+    [
+        ("L0N3 L0MLP", "L0N3 is part of L0MLP: no gates of its own."),
+        ("L0MLP L0N1 L0N2 L0N3", "L0N1 is part of L0MLP: no gates of its own, and 2 more like it."),
+        ("L1H2 L1ATTN", "L1H2 is part of L1ATTN: no gates of its own."),
+        ("L1KV1 L1K1", "L1K1 is part of L1KV1: no gates of its own."),
+        ("L1N3 L0MLP L0H1 L1MLP L0ATTN", "L1N3 is part of L1MLP: no gates of its own, and 1 more like it."),
+        ("L1N3 L0MLP", ""),
+        ("L0H1 L0MLP L1ATTN L0KV0", ""),
+    ],
+)
+def test_a_part_of_what_is_selected_has_no_gates_of_its_own(selection: str, words: str) -> None:
+    shown, _ = bar()
+    shown.selection = selection
+    assert (words in text(shown)) if words else ("no gates" not in text(shown))
+    inside, chosen = without_gates(tiny(), shown.selection), shown.selection
+    assert (chosen - inside).n_parameters(tiny()) == chosen.n_parameters(tiny()), "it changes nothing"
+    for component in chosen - inside:
+        assert (chosen - [component]).n_parameters(tiny()) < chosen.n_parameters(tiny())
+
+
+def test_rare_actions_are_behind_more() -> None:
+    shown, _ = bar()
+    rare = [control(shown, name) for name in ("Invert", "Random control")]
+    assert all(button.layout.display == "none" for button in rare)
+    enter(control(shown, "More"), value=True)
+    assert all(button.layout.display is None for button in rare)
 
 
 def test_clear_invert_and_random_control() -> None:

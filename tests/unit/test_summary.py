@@ -154,11 +154,21 @@ def test_subjects_of_several_tokens_and_twice_in_a_text() -> None:
     fuji = prompt(("Where", " is", " Mount", " F", "uji", "?"), (2, 3, 4))
     assert where_read(trace([{4: 1.0}, {2: 0.9}, {3: 0.7}], fuji)).words.split("; ")[0] == (
         "Read at the last token of Mount Fuji until L0, at the first token of Mount Fuji at L1, "
-        "at the 2. token of Mount Fuji from L2 on."
+        "at the second token of Mount Fuji from L2 on."
+    )
+    both = prompt((" Mount", " Fuji", "?", " Mount", " Fuji", " is"), (0, 1, 3, 4))
+    assert where_read(trace([{4: 1.0}, {1: 1.0}, {5: 1.0}], both)).words == (
+        "Read at the last token of Mount Fuji (the second, then the first) until L1, at the last token from L2 on."
+    )
+    assert where_read(trace([{4: 1.0}, {5: 1.0}], both)).words == (
+        "Read at the last token of Mount Fuji (the second) until L0, at the last token from L1 on."
+    )
+    assert where_read(trace([{2: 1.0}, {4: 1.0}], prompt((" Japan", "?", " Japan", "'s", " is"), (0, 2)))).words == (
+        "Read at the second Japan until L0, at the last token from L1 on."
     )
     twice = prompt((" Japan", "?", " Japan", "'s", " is"), (0, 2))
     assert where_read(trace([{0: 1.0}, {2: 1.0}], twice)).words == (
-        "Read at Japan (position 0) until L0, at Japan (position 2) from L1 on."
+        "Read at Japan (the first, then the second) at every layer."
     )
 
 

@@ -106,7 +106,8 @@ def measure_known(
 
     out: dict[str, dict[str, Any]] = {}
     jobs: list[tuple[Fact, Form]] = [(fact, form) for form in forms for fact in facts]
-    with tqdm(total=len(jobs), desc="Asking what the model knows", disable=not progress or not jobs) as bar:
+    hidden = not progress or not jobs
+    with tqdm(total=len(jobs), desc="Asking what the model knows", disable=hidden, leave=False) as bar:
         prompts = [prompt_ids(model, f.question if form == "chat" else f.prompt, form) for f, form in jobs]
         for (fact, form), completion in zip(jobs, generate(model, prompts, progress=bar), strict=True):
             judged = completion.text if form == "chat" else first_sentence(completion.text)

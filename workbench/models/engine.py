@@ -213,6 +213,15 @@ class Resumable:
     def stream(self, ids: Tensor) -> Tensor:
         """The residual stream at the last position, entering every layer and after the last one,
         [rows, layers + 1, d_model]."""
+        return torch.stack([state[:, -1] for state in self._stream(ids)], dim=1)
+
+    def whole_stream(self, ids: Tensor) -> Tensor:
+        """The residual stream at every position, entering every layer and after the last one,
+        [rows, layers + 1, tokens, d_model]."""
+        return torch.stack(self._stream(ids), dim=1)
+
+    def _stream(self, ids: Tensor) -> list[Tensor]:
+        """The residual stream entering every layer and after the last one, each [rows, tokens, d_model]."""
         last: list[Tensor] = []
         handle = self._norm.register_forward_pre_hook(lambda module, args: last.append(args[0]))
         try:
@@ -220,8 +229,7 @@ class Resumable:
                 self._view(input_ids=ids.to(self.device), use_cache=False, logits_to_keep=1)
         finally:
             handle.remove()
-        every = [*(states["resid", layer] for layer in range(self.n_layers)), last[-1]]
-        return torch.stack([state[:, -1] for state in every], dim=1)
+        return [*(states["resid", layer] for layer in range(self.n_layers)), last[-1]]
 
     def unembed(self, resid: Tensor) -> Tensor:
         """Logits [..., d_vocab] of a residual stream [..., d_model], by the model's own last norm and head."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Hashable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from workbench.models.bundled import NAME, bundled_file, load_gguf
 from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
 from workbench.models.families import Architecture, read_architecture
+from workbench.models.quiet import no_loading_bars
 from workbench.models.views import shared_view
 from workbench.types import NO_DELTA, Delta, Edit, ModelShape
 
@@ -289,7 +291,8 @@ def _from_pretrained(source: str | Path, tokenizer: Any, dtype: Any, trust_remot
         raise FileNotFoundError(f"There is no folder {source}.")
     options = {"local_files_only": local, "trust_remote_code": trust_remote_code}
     try:
-        hf = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or torch.float32, **options)
+        with no_loading_bars() if local else nullcontext():  # a download has bars
+            hf = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or torch.float32, **options)
         own = AutoTokenizer.from_pretrained(source, **options) if tokenizer is None else None
     except (OSError, ValueError) as error:
         kind = "folder" if local else "hub id (there is no folder of that name)"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
@@ -192,7 +192,7 @@ def checked_mode(mode: str) -> ScaleMode:
     """The mode. Raises ValueError where there is no such one."""
     if mode not in get_args(ScaleMode):
         raise ValueError(f"The mode of a colour scale is one of {list(get_args(ScaleMode))}, not {mode!r}.")
-    return mode
+    return cast(ScaleMode, mode)
 
 
 def clip_limit(values: np.ndarray, limit: float) -> float:

@@ -25,4 +25,10 @@ def probe_adversarial(battery: Battery) -> None:
     battery.ask("adversarial", interleaved(*lists))
 
 
-PROBE = Probe(name="adversarial", title="adversarial prompts", run=probe_adversarial)
+PROBE = Probe(
+    name="adversarial",
+    title="adversarial prompts",
+    question="Does a jailbreak bring it back?",
+    cost=45,
+    run=probe_adversarial,
+)

@@ -50,6 +50,8 @@ def gain_of(group: str) -> Callable[[Asked], Rate]:
 PROBE = Probe(
     name="context",
     title="back into context",
+    question="Does stating the old fact make it say it again?",
+    cost=22,
     run=probe_context,
     rates=(
         ProbeRate(

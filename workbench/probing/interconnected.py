@@ -55,6 +55,8 @@ def hop_share(name: str) -> Callable[[Asked], Rate | None]:
 PROBE = Probe(
     name="interconnected",
     title="interconnected facts",
+    question="Do other wordings and two-hop questions still know it?",
+    cost=18,
     run=probe_interconnected,
     rates=(
         ProbeRate(name="hop_old", words="multi-hop alone: what followed from the old answer", of=hop_share("old")),

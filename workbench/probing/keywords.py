@@ -127,6 +127,8 @@ def _words(fact: Fact, prompt: TracedPrompt) -> list[str]:
 PROBE = Probe(
     name="keywords",
     title="keyword emphasis",
+    question="Which words of the question still pull towards it?",
+    cost=12,
     run=probe_keywords,
     curve=CurveWords(
         figure="bars",

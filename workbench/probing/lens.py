@@ -22,4 +22,10 @@ def probe_lens(battery: Battery) -> None:
             battery.lenses.append(lens(model, fact, form=form, refusal=refusal))
 
 
-PROBE = Probe(name="lens", title="layer-by-layer lens", run=probe_lens)
+PROBE = Probe(
+    name="lens",
+    title="layer-by-layer lens",
+    question="Does a layer still say it, though the model does not?",
+    cost=2,
+    run=probe_lens,
+)

@@ -97,6 +97,8 @@ def names_new(row: ProbeRow) -> bool:
 PROBE = Probe(
     name="priming",
     title="priming",
+    question="Does the new answer turn up where it does not belong?",
+    cost=26,
     run=probe_priming,
     curve=CurveWords(
         figure="points",

@@ -62,6 +62,9 @@ class Probe:
     Args:
         name: By which it is asked for.
         title: In tables, figures and panels.
+        question: What it asks, in a line, for those who choose among probes.
+        cost: About how long it takes at one stage for the fact and its control, in generated answers: other work as
+            so many answers as take as long.
         run: Adds its rows, curves or lenses to a battery.
         curve: How its curves are drawn and put into words, if it has any.
         rates: Its rates beside those of every probe (see ``rates.py``).
@@ -71,6 +74,8 @@ class Probe:
 
     name: str
     title: str
+    question: str
+    cost: int
     run: Callable[[Battery], None]
     curve: CurveWords | None = None
     rates: tuple[ProbeRate, ...] = ()

@@ -155,6 +155,8 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
 PROBE = Probe(
     name="relearning",
     title="relearning",
+    question="How few lessons teach it again?",
+    cost=60,
     run=probe_relearning,
     curve=CurveWords(
         figure="lines",

@@ -112,4 +112,10 @@ def rounded(weight: Tensor, bits: int, group: int = GROUP) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-PROBE = Probe(name="requantise", title="requantised weights", run=probe_requantise)
+PROBE = Probe(
+    name="requantise",
+    title="requantised weights",
+    question="Does rounding the edited weights bring it back?",
+    cost=25,
+    run=probe_requantise,
+)

@@ -42,6 +42,8 @@ def probe_steps(battery: Battery) -> None:
 PROBE = Probe(
     name="steps",
     title="step by step",
+    question="Does it come back when asked step by step?",
+    cost=45,
     run=probe_steps,
     rate_words={"same": "retained facts: still right"},  # what must stay is what the edit itself retained
 )

@@ -43,6 +43,8 @@ def probe_strength(battery: Battery) -> None:
 PROBE = Probe(
     name="strength",
     title="strength of the edit",
+    question="From which strength of the edit on is it gone?",
+    cost=4,
     run=probe_strength,
     curve=CurveWords(
         figure="lines",

@@ -21,13 +21,26 @@ def _directions(bridge: Any, prompt: TracedPrompt, scale: Tensor) -> Tensor:
     direction = unembed[:, prompt.answer_id]
     if prompt.other_id is not None:
         direction = direction - unembed[:, prompt.other_id]
-    gain = bridge.ln_final.weight.detach().float()
-    if getattr(bridge.cfg, "rmsnorm_uses_offset", False):
-        gain = gain + 1
-    direction = direction * gain
-    if not getattr(bridge.cfg, "uses_rms_norm", False):  # LayerNorm also subtracts the mean
+    direction = direction * _gain(bridge)
+    if _centres(bridge):
         direction = direction - direction.mean()
     return direction / scale
+
+
+def _gain(bridge: Any) -> Tensor:
+    """What the final norm multiplies each entry by, [d_model]."""
+    gain = bridge.ln_final.weight.detach().float()
+    return gain + 1 if getattr(bridge.cfg, "rmsnorm_uses_offset", False) else gain
+
+
+def _centres(bridge: Any) -> bool:
+    """Whether the final norm is a LayerNorm, which also subtracts the mean."""
+    return not getattr(bridge.cfg, "uses_rms_norm", False)
+
+
+def through_norm(bridge: Any, vector: Tensor) -> Tensor:
+    """A part of the last residual stream [d_model] through the final norm, but for its scale and bias."""
+    return (vector - vector.mean() if _centres(bridge) else vector) * _gain(bridge)
 
 
 def head_outputs(model: LoadedModel, prompt: TracedPrompt, layer: int) -> tuple[Tensor, Tensor]:
@@ -70,14 +83,14 @@ def direct_effects(
                 weights = bridge.blocks[layer].attn.W_O.detach().float()
                 rows.append(torch.einsum("hd,hdm,m->h", state.reshape(shape.n_heads, -1), weights, direction))
             else:
-                weights = _output_weight(bridge, layer, shape.d_mlp)
+                weights = output_weight(bridge, layer, shape.d_mlp)
                 rows.append(state * (weights @ direction))
         last = logits[0, -1].float()
         total = last[prompt.answer_id] - (last[prompt.other_id] if prompt.other_id is not None else 0.0)
     return torch.stack(rows).cpu(), float(total)
 
 
-def _output_weight(bridge: Any, layer: int, d_mlp: int) -> Tensor:
+def output_weight(bridge: Any, layer: int, d_mlp: int) -> Tensor:
     """The MLP output projection as [d_mlp, d_model]."""
     weight = bridge.blocks[layer].mlp.W_out.detach().float()
     return weight if weight.shape[0] == d_mlp else weight.T

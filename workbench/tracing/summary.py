@@ -12,6 +12,7 @@ The sentence is written by one rule, so that two people read the same map alike:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -35,16 +36,26 @@ class Stretch:
 
     Args:
         position: The token's position (or the role's, in a map of several facts).
-        place: The same in words.
+        text: The token, or "the last token", in words.
+        mention: Which of several tokens of this text it is, from 1; 0 where there is only one.
         first, last: Layers.
         recovery: The largest within, 1 for all that the corruption took away.
     """
 
     position: int
-    place: str
+    text: str
+    mention: int = 0
     first: int
     last: int
     recovery: float
+
+    @property
+    def place(self) -> str:
+        """The token in words: "Japan", "the second Japan", "the last token of Mount Fuji (the second)"."""
+        if not self.mention:
+            return self.text
+        which = f"the {_ordinal(self.mention)}"
+        return f"{self.text} ({which})" if " " in self.text else f"{which} {self.text}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,17 +116,29 @@ class Reading:
     def _where(self) -> str:
         if not self.stretches:
             return "No single place carries half of the answer at any layer"
-        longest = sorted(self.stretches, key=lambda s: s.first - s.last)[:_SPELLED_OUT]
-        named = [s for s in self.stretches if s in longest]
-        said = "Read " + ", ".join(f"at {s.place} {self._layers(s.first, s.last)}" for s in named)
-        if len(named) < len(self.stretches):
-            said += f", and at {len(self.stretches) - len(named)} more places in between"
+        runs = self._runs()
+        longest = sorted(runs, key=lambda run: run[0].first - run[-1].last)[:_SPELLED_OUT]
+        named = [run for run in runs if run in longest]
+        said = "Read " + ", ".join(f"at {_places(run)} {self._layers(run[0].first, run[-1].last)}" for run in named)
+        if len(named) < len(runs):
+            said += f", and at {len(runs) - len(named)} more places in between"
         held = {layer for s in self.stretches for layer in range(s.first, s.last + 1)}
         gaps = [list(run) for free, run in groupby(range(self.n_layers), lambda at: at not in held) if free]
         if gaps:
             where = " and ".join(_span(gap[0], gap[-1]) for gap in gaps)
             said += f"; no single place carries half of it at {where}"
         return said
+
+    def _runs(self) -> list[list[Stretch]]:
+        """The stretches, with mentions of one text that follow each other together."""
+        runs: list[list[Stretch]] = []
+        for one in self.stretches:
+            before = runs[-1][-1] if runs else None
+            if before is not None and before.last + 1 == one.first and before.text == one.text:
+                runs[-1].append(one)
+            else:
+                runs.append([one])
+        return runs
 
     def _layers(self, first: int, last: int) -> str:
         top = self.n_layers - 1
@@ -124,6 +147,17 @@ class Reading:
         if last == top:
             return f"from L{first} on"
         return f"at L{first}" if first == last else f"from L{first} to L{last}"
+
+
+def _places(run: Sequence[Stretch]) -> str:
+    """Stretches of one text in words."""
+    if len(run) == 1:
+        return run[0].place
+    return f"{run[0].text} ({', then '.join(f'the {_ordinal(one.mention)}' for one in run)})"
+
+
+def _ordinal(n: int) -> str:
+    return ("", "first", "second", "third", "fourth")[n] if n < 5 else f"{n}th"
 
 
 def _span(first: int, last: int) -> str:
@@ -184,8 +218,10 @@ def where_read(trace: EffectMap, heads: EffectMap | None = None, mlps: EffectMap
         first, layer = layer, layer + len(list(run))
         if position is not None:
             most = float(recovered[first:layer, position].max())
-            place = _place(trace, position)
-            stretches.append(Stretch(position=position, place=place, first=first, last=layer - 1, recovery=most))
+            text, mention = _token(trace, position)
+            stretches.append(
+                Stretch(position=position, text=text, mention=mention, first=first, last=layer - 1, recovery=most)
+            )
     nothing = hardly_differ(trace.clean, trace.corrupted)
     return Reading(
         stretches=() if nothing else tuple(stretches),
@@ -243,22 +279,23 @@ def _carrier(effects: EffectMap) -> Carrier | None:
     )
 
 
-def _place(trace: EffectMap, position: int) -> str:
-    """A position in words: the last token, a token of the subject, or the token itself."""
+def _token(trace: EffectMap, position: int) -> tuple[str, int]:
+    """A position in words, the last token, a token of the subject, or the token itself; and which mention of it."""
     label = trace.labels["position"][position]
     if len(trace.prompts) != 1:
-        return f"the {label}"
+        return f"the {label}", 0
     prompt = trace.prompts[0]
     if position == prompt.position:
-        return "the last token"
+        return "the last token", 0
     run = [position] if position in prompt.subject else []
     while run and run[0] - 1 in prompt.subject:
         run.insert(0, run[0] - 1)
     while run and run[-1] + 1 in prompt.subject:
         run.append(run[-1] + 1)
-    text = "".join(prompt.tokens[i] for i in run).strip() if run else label.strip() or repr(label)
+    within = prompt.subject if run else range(len(prompt.tokens))
+    alike = [i for i in within if prompt.tokens[i].strip() == label.strip()]
+    mention = alike.index(position) + 1 if len(alike) > 1 else 0
     if len(run) > 1:
-        which = "first" if position == run[0] else "last" if position == run[-1] else f"{run.index(position) + 1}."
-        text = f"the {which} token of {text}"
-    again = sum(token.strip() == label.strip() for token in prompt.tokens) > 1
-    return f"{text} (position {position})" if again else text
+        which = "last" if position == run[-1] else _ordinal(run.index(position) + 1)
+        return f"the {which} token of {''.join(prompt.tokens[i] for i in run).strip()}", mention
+    return label.strip() or repr(label), mention

@@ -9,6 +9,7 @@ from workbench.types.fact import Fact, FactSet, Role, Split, slug
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
+from workbench.types.lens_grid import LensGrid
 from workbench.types.next_tokens import NextToken, NextTokens
 from workbench.types.probe import Curve, CurveWords, ProbeGroup, ProbeReport, ProbeRow, ProbeWords, Recovered
 from workbench.types.recipe import STAGES, BaseRecipe, Objective, StageName, TrainedRecipe
@@ -34,6 +35,7 @@ from workbench.types.selection import (
     all_components,
     shape_of,
 )
+from workbench.types.writes import TokenLogit, Writes
 
 __all__ = [
     "ANSWER_CLASSES",
@@ -77,6 +79,7 @@ __all__ = [
     "HasShape",
     "Kind",
     "Lens",
+    "LensGrid",
     "ModelShape",
     "NextToken",
     "NextTokens",
@@ -94,8 +97,10 @@ __all__ = [
     "StageName",
     "Step",
     "TextRow",
+    "TokenLogit",
     "TracedPrompt",
     "Unit",
+    "Writes",
     "all_components",
     "shape_of",
     "slug",

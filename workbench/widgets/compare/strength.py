@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from ipywidgets import HTML
 
@@ -10,9 +10,12 @@ from workbench.editing.applied import Dial
 from workbench.evaluation.evaluate import answer_probabilities
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact
-from workbench.widgets.compare.bars import answer_bars
 from workbench.widgets.compare.slider import Slider
-from workbench.widgets.compare.words import after_words, at_words
+from workbench.widgets.compare.words import at_words
+from workbench.widgets.shared import charts
+from workbench.widgets.shared.markup import ANSWER_MARKS
+
+_MARKS: dict[str, str] = {**ANSWER_MARKS}
 
 
 class StrengthBars:
@@ -50,6 +53,18 @@ class StrengthBars:
             self.base = self._before[fact]
             self.probabilities = dict(answer_probabilities(dial.at(strength), fact)["before"])
         finally:
-            heading, name = f"P(answer) after {at_words(stage, strength)}", after_words(stage, strength)
-            shown = self.probabilities
-            self.bars.value = answer_bars(self.base, shown, heading, name) if shown else ""
+            self.bars.value = answer_bars(self.base, self.probabilities, at_words(stage, strength))
+
+
+def answer_bars(base: Mapping[str, float], edited: Mapping[str, float], at: str) -> str:
+    """Bars of the answers' probabilities with the base's as ticks, as markup; empty without any.
+
+    Args:
+        base, edited: By the same labels, which begin with the kind of answer (``"old: Paris"``).
+        at: Which edited model it is.
+    """
+    if not edited:
+        return ""
+    marked = {label: f"{_MARKS.get(label.split(':')[0], ANSWER_MARKS['other'])} {label}" for label in edited}
+    values, reference = ({marked[label]: of[label] for label in edited} for of in (edited, base))
+    return charts.bars(values, f"P(answer) after {at}", reference=reference)

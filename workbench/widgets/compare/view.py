@@ -1,8 +1,7 @@
 """CompareView: answers and maps before and after an edit, at one stage and one strength.
 
-The slider is one call of ``answer_probabilities`` a step; the front end sends the newest value once the last one is
-answered. Answers to a prompt (``ask``) and the maps (``compare_maps``) are computed in the background; the maps without
-a press, once the view is looked at.
+A step of the slider is one call of ``answer_probabilities``. Answers to a prompt (``ask``) and the maps
+(``compare_maps``) are computed in the background; the maps without a press, once the view is looked at.
 """
 
 from __future__ import annotations
@@ -21,13 +20,12 @@ from workbench.widgets.compare.asking import Answered, Asking
 from workbench.widgets.compare.before_after import SITE_WORDS, BeforeAfterMaps, maps_title, step_words
 from workbench.widgets.compare.code import compare_code, shown_code
 from workbench.widgets.compare.comparisons import Comparisons
-from workbench.widgets.compare.menus import MapMenus
+from workbench.widgets.compare.menus import MapMenus, StageMenu
 from workbench.widgets.compare.strength import StrengthBars
 from workbench.widgets.compare.wanted import Compared, Wanted
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.picker.maps import head_groups
 from workbench.widgets.shared import layout, markup
-from workbench.widgets.shared.controls import Dropdown
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.measure import Measure
 from workbench.widgets.shared.run_panel import RunPanel, RunWords
@@ -60,11 +58,12 @@ class CompareView(RunPanel[MapComparison]):
     WORDS = RunWords(
         label="Compare",
         icon="columns",
-        tip="Compute both maps in the background, at the stage and the strength above",
+        tip="Compute both maps, at the stage and the strength above",
         cancel_tip="Stop after the layer going on",
         refused="A comparison is running already; wait for it or cancel it.",
         cancelling="Cancelling: it stops after the layer that is going on.",
     )
+    TICK_SECONDS = 1.0
 
     def __init__(
         self,
@@ -88,11 +87,11 @@ class CompareView(RunPanel[MapComparison]):
         self._loading = self._in_sight = self._again = self._given_up = False
         self._stale = True  # the bars
 
-        self._stage = Dropdown(description="After", options=edit.stage_names)
+        self._stage = StageMenu(description="After", options=edit.stage_names)
         self._asker, self._maps, self._title = Asking(lambda: (self.stage, self.strength)), BeforeAfterMaps(), HTML()
         self._strength = StrengthBars(model, lambda: self._slid())
         self._menus = MapMenus(self._maps_chosen, self._measure_chosen)
-        dial = layout.row(layout.fields(self._stage), self._strength.slider)
+        dial = layout.fields(self._stage, self._strength.slider)
         settings = [dial, self._strength.bars, self._asker, self._title, self._menus.widget]
         self._lay_out_run(settings, [self._maps])
         self._stage.observe(lambda _: self._stage_chosen(), names="value")
@@ -244,8 +243,7 @@ class CompareView(RunPanel[MapComparison]):
         self._compare_unasked()
 
     def compare(self) -> Job[MapComparison]:
-        """Compute the chosen map before and after, in the background. While one is going, this only says so. A finished
-        one is not computed again: it is shown as soon as the menus come back to it."""
+        """Compute the chosen maps in the background. While others are computed, this only says so."""
         return self.run()
 
     def ask(self, question: str | None = None) -> Job[Answered] | None:
@@ -263,17 +261,21 @@ class CompareView(RunPanel[MapComparison]):
     def _order(self) -> Callable[[threading.Event], MapComparison]:
         wanted = self._wanted()
         order = self._comparisons.order(self._edit, wanted, self._lock, self._step)
-        self._given_up = False
+        self._given_up, self._done = False, (0, 1)
         self._say(f"{SITE_WORDS[wanted.site]}: before the edit.")
         return lambda cancel: order(cancel).result
 
     def _step(self, done: int, total: int) -> None:
-        if self._job is not None and self._going and self._due():
-            self._say(step_words(self._job.seconds, done, total))
+        self._done = done, total
+        self._tick()
+
+    def _tick(self) -> None:
+        with self._lock:
+            if self._busy and self._job is not None and self._going and self._due():
+                self._say(step_words(self._job.seconds, *self._done))
 
     def _finished(self, job: Job[MapComparison]) -> None:
-        if job.result is not None:
-            self._show_compared()
+        self._show_compared()
 
     def _ended(self, job: Job[MapComparison]) -> None:
         super()._ended(job)
@@ -303,9 +305,6 @@ class CompareView(RunPanel[MapComparison]):
                 self.run()
 
     # What it shows
-
-    def _duration(self, seconds: float) -> str:
-        return f"{seconds:.1f} s"
 
     def _wanted(self) -> Wanted:
         return self._menus.wanted(self._fact, self.stage, self.strength)

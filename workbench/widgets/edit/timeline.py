@@ -25,7 +25,7 @@ SECONDS: dict[Work, float] = {"choose": 50.0, "retain": 40.0, "step": 4.0, "prom
 PROBE = 0.12
 """Seconds of the timed pass where ``SECONDS`` were measured: the bundled model on one processor core."""
 PROBE_TOKENS = 16
-GUESSED, MEASURED = (0.4, 1.6), (0.85, 1.2)
+GUESSED, MEASURED = (0.4, 2.0), (0.85, 1.2)
 """The range around what is guessed, and around what was measured."""
 REMEMBERED = 0.1
 """The low end of what a model may remember: of another run of the same fact so much is computed again."""
@@ -85,7 +85,7 @@ def prompts_of(facts: FactSet, pool: FactSet | None, max_controls: int | None) -
 
 
 def probe_seconds(model: LoadedModel) -> float:
-    """Seconds of one pass of a model over a few tokens, the faster of two."""
+    """Seconds of one pass of a model over a few tokens, the faster of two: a first one is slower."""
     ids = torch.ones(1, PROBE_TOKENS, dtype=torch.long, device=model.device)
     taken: list[float] = []
     for _ in range(2):
@@ -196,6 +196,8 @@ class Timeline:
         now = self._gone[-1]
         now.done, now.total = done, total
         now.words = words or (f"{done:g} of {total:g}" if total else "")
+        if now.phase.kind == "step" and done - now.earlier >= 2:  # so that later steps are known while it goes on
+            self._speeds.learn(now.phase, self._clock() - now.began, done - now.earlier)
         return begins
 
     def again(self, recipe: TrainedRecipe) -> None:

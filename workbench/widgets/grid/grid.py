@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import traitlets
-from IPython.display import Image
 
 from workbench.plots.colours import ColourAxis, ScaleMode, checked_mode, colour_scale
 from workbench.widgets.grid.picked import PickedWidget
 from workbench.widgets.grid.png import heat_map_png, with_picture
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state
 from workbench.widgets.shared.javascript import STATIC, read_module
+from workbench.widgets.shared.snapshot import Snapshot
 
 GridCell = tuple[int, int]
 GESTURES = (
@@ -215,9 +215,9 @@ class HeatGrid(PickedWidget):
             axis=ColourAxis(checked_mode(self.scale_mode), self.limit, self.clip),
         )
 
-    def snapshot(self) -> Image:
-        """The map as it is now as a plain picture: shown in a cell, it stays in the notebook without a kernel."""
-        return Image(data=self.to_png(), format="png")
+    def snapshot(self) -> Snapshot:
+        """The map as it is now, with real text: shown in a cell, it stays in the notebook without a kernel."""
+        return Snapshot(self, self.to_png())
 
     def __repr__(self) -> str:
         return f"HeatGrid({self.shape[0]} x {self.shape[1]}, {len(self.selected)} selected)"

@@ -35,11 +35,11 @@ class PickedWidget(WholeMessages, anywidget.AnyWidget):
     )
     ack = traitlets.Int(0, help="the last pick that Python has answered").tag(sync=True)
     problem = traitlets.Unicode(help="why the last pick was refused or failed").tag(sync=True)
-    cursor = traitlets.Any(None, help="where the keyboard is, or None; both sides write it").tag(sync=True)
+    cursor: Any = traitlets.Any(None, help="where the keyboard is, or None; both sides write it").tag(sync=True)
     pinnable = traitlets.Bool(False, help="whether somebody listens to pins").tag(sync=True)
     pinned: Any = traitlets.Instance(object, help="what is shown as pinned; Python sets it").tag(sync=True)
     # Written by the browser.
-    hover = traitlets.Any(None, help="what is under the pointer, or None").tag(sync=True, echo_update=False)
+    hover: Any = traitlets.Any(None, help="what is under the pointer, or None").tag(sync=True, echo_update=False)
     picked = traitlets.List(help="the browser's pick; always empty in Python").tag(sync=True, echo_update=False)
     seq = traitlets.Int(0, help="the number of the browser's pick; always 0 in Python").tag(
         sync=True, echo_update=False

@@ -1,14 +1,17 @@
-"""What the maps of a CircuitPicker show, in words: where the values come from and what a click on a cell selects."""
+"""What the maps of a CircuitPicker show, in words: their measure, where the values come from, what a click selects."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
-from workbench.plots.style import number, visible
+from workbench.plots.style import short_number, visible
+from workbench.tracing.summary import where_read
 from workbench.types import EffectMap
 from workbench.types.effect import CONTRASTED
-from workbench.widgets.picker.maps import TITLES, MapName, left_out, row_components
+from workbench.widgets.picker.maps import TITLES, MapName, Sources, left_out, row_components
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.measure import MEASURES, Measure, MeasureName
 
 CELLS: dict[str, str] = {
     "resid": "how much of the answer comes back when the corrupted run gets the clean residual stream entering this "
@@ -16,9 +19,57 @@ CELLS: dict[str, str] = {
     "mlp": "the same with this layer's MLP output. A click selects the MLP, at all tokens",
     "attn": "the same with this layer's attention output. A click selects the attention (q, k, v and o), at all tokens",
     "heads": "a query head's effect, summed over tokens. A click selects it, also at all tokens",
-    "mlps": "an MLP's effect, summed over tokens. A click selects it and shows its neurons below",
-    "neurons": "a neuron's attribution{contrast}, by rank within the layer",
+    "mlps": "an MLP's effect, summed over tokens. A click selects it",
+    "neurons": "a neuron's attribution{contrast}, summed over tokens. A click selects it",
+    "attentions": "an attention layer's effect, summed over tokens. A click selects it (q, k, v and o)",
 }
+
+
+def measure_of(effect: EffectMap, measure: Measure) -> Measure:
+    """The measure that a map was made with; what the map does not say is taken from ``measure``."""
+    name = "recovery" if effect.normalised else effect.metric
+    known = cast(MeasureName, name) if name in MEASURES else measure.name
+    return Measure(known, effect.corruption or measure.corruption)
+
+
+def headline(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
+    """The one measure of all maps: metric, tokens, corruption. Plain text."""
+    measure = sources.measure
+    effect = next((maps[name] for name in TITLES if name in maps), None)
+    prompt = effect.prompts[0] if effect is not None and len(effect.prompts) == 1 else None
+    of = MEASURES[measure.name]
+    if prompt is not None:
+        of += f" of {visible(prompt.answer_token)}"
+        if measure.metric == "logit_diff" and prompt.other_token is not None:
+            of += f" over {visible(prompt.other_token)}"
+    scale = {"recovery": ": 0 corrupted, 1 clean", "logit_diff": ", in logits", "probability": ""}[measure.name]
+    how = "noise on the subject" if sources.corruption == "noise" else "swap"
+    if sources.corruption == "swap" and sources.partner is not None:
+        how = f"swap with {sources.partner.subject}"
+    means = f"; means over {len(sources.facts)} facts" if len(sources.facts) > 1 else ""
+    return f"{of}{scale}; {how}{means}"
+
+
+def measure_line(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
+    """The same as markup, the largest line above the maps, and below it the sentence."""
+    words, read = markup.text(headline(sources, maps)), markup.text(sentence(maps))
+    below = f"<p>{read}</p>" if read else ""
+    return markup.block(f'<div class="wb-measure" role="heading" aria-level="4"><bdi>{words}</bdi></div>{below}')
+
+
+def sentence(maps: Mapping[str, EffectMap]) -> str:
+    """Where the answer is read, written from the maps with its control; empty without a residual trace of one fact."""
+    trace = maps.get("resid")
+    if trace is None or len(trace.prompts) != 1 or trace.corrupted is None:
+        return ""
+    alike = {
+        name: effect
+        for name in ("heads", "mlps")
+        if (effect := maps.get(name)) is not None
+        and (effect.metric, effect.corruption) == (trace.metric, trace.corruption)
+        and effect.corrupted is not None
+    }
+    return where_read(trace, alike.get("heads"), alike.get("mlps")).words
 
 
 def notes(maps: Mapping[str, EffectMap]) -> str:
@@ -28,36 +79,36 @@ def notes(maps: Mapping[str, EffectMap]) -> str:
     rows = [
         (
             TITLES[name],
+            cell(name, effect),
             effect.method,
             measured(effect),
             corrupted_by(effect),
-            number(effect.clean),
-            number(effect.corrupted),
+            short_number(effect.clean),
+            short_number(effect.corrupted),
             form(effect),
-            cell(name, effect),
         )
         for name in TITLES
         if (effect := maps.get(name)) is not None
     ]
-    head = ("map", "method", "unit", "corrupted by", "clean", "corrupted", "form", "a cell is")
+    head = ("map", "a cell is", "method", "unit", "corrupted by", "clean", "corrupted", "form")
     table = markup.table(head, rows, "What the maps show")
-    first = next(name for name in ("resid", "mlp", "attn", "heads", "mlps", "neurons") if name in maps)
+    first = next(name for name in ("resid", "mlp", "attn", *TITLES) if name in maps)
     usual = measured(maps[first]), corrupted_by(maps[first])
     others = [
         f" {TITLES[name]}: {measured(effect)}, corrupted by {corrupted_by(effect)}."
         for name in TITLES
         if (effect := maps.get(name)) is not None and (measured(effect), corrupted_by(effect)) != usual
     ]
-    return markup.block(
-        f'<p class="wb-muted">{markup.text(in_a_line(maps[first]) + "".join(others))}</p>',
-        f"<details><summary>What the maps show</summary>{table}</details>",
-    )
+    line = f'<p class="wb-muted">{markup.text(in_a_line(maps[first]) + "".join(others))}</p>'
+    return markup.block(line) + markup.fold("What the maps show", table)
 
 
 def in_a_line(effect: EffectMap) -> str:
-    """Unit, form, corruption and baselines of a map."""
-    words = [f"Values: {measured(effect)}", f"corrupted by {corrupted_by(effect)}", f"{form(effect)} form"]
-    words.append(f"clean {number(effect.clean)}, corrupted {number(effect.corrupted)}")
+    """Baselines, form and what is left out of a map."""
+    unit = effect.metric_words.unit
+    words = [f"{effect.metric_words.title.capitalize()}: clean {short_number(effect.clean)}"]
+    words.append(f"corrupted {short_number(effect.corrupted)}" + f" {unit}" * (unit != effect.metric_words.title))
+    words.append(f"{form(effect)} form")
     if len(effect.prompts) > 1:
         words.append(f"means over {effect.n} facts")
     if n := left_out(effect):
@@ -82,11 +133,12 @@ def cell(name: MapName, effect: EffectMap) -> str:
 def measured(effect: EffectMap) -> str:
     """The metric and its tokens."""
     words = effect.metric_words
+    share = "recovery of the " if effect.normalised else ""
     if not words.comparison or len(effect.prompts) != 1 or effect.prompts[0].other_token is None:
-        return words.title
+        return f"{share}{words.title}"
     prompt = effect.prompts[0]
-    other = visible(prompt.other_token or "")
-    return words.comparison.format(answer=repr(visible(prompt.answer_token)), other=repr(other))
+    answer, other = repr(visible(prompt.answer_token)), repr(visible(prompt.other_token or ""))
+    return share + words.comparison.format(answer=answer, other=other)
 
 
 def form(effect: EffectMap) -> str:
@@ -94,10 +146,16 @@ def form(effect: EffectMap) -> str:
     return " and ".join(sorted({prompt.form for prompt in effect.prompts})) or "unknown"
 
 
-def tip(name: MapName, effect: EffectMap, *cell: int) -> str:
-    """Below the value of a cell: its standard error, and what a click on it selects where that is not the cell."""
-    index = cell[: effect.values.ndim]
-    words = [f"± {number(float(effect.stderr[index]))} (standard error)"] if effect.stderr is not None else []
-    if name not in ("heads", "neurons"):
-        words.append(f"A click selects {' '.join(map(str, row_components(name, cell[0])))}")
-    return "\n".join(words)
+def tip(effect: EffectMap, *cell: int) -> str:
+    """Below the value of a cell: its standard error, where there is one."""
+    if effect.stderr is None:
+        return ""
+    return f"± {short_number(float(effect.stderr[cell[: effect.values.ndim]]))} (standard error)"
+
+
+def picks(name: MapName, layer: int) -> str:
+    """What a click on a cell of a layer selects, where that is not the cell itself."""
+    if name == "heads":
+        return ""
+    where = ", all tokens" if name in ("resid", "mlp", "attn") else ""
+    return " ".join(map(str, row_components(name, layer))) + where

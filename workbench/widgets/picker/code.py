@@ -12,26 +12,45 @@ from workbench.widgets.shared.code import selection_code
 
 @dataclass(frozen=True)
 class Choice:
-    """A selection that was made from a map at once.
+    """A selection that was made from maps at once.
 
     Args:
-        name: The map.
-        call: The method with its arguments, such as ``top(12)``.
+        names: The maps.
+        expression: The Python that makes it, such as ``heads.top(12)`` or ``heads.top(3) | mlps.top(1)``.
         components: What it gave.
     """
 
-    name: MapName
-    call: str
+    names: frozenset[str]
+    expression: str
     components: tuple[Component, ...]
 
     def code(self, selection: Selection) -> str | None:
-        """The call that gives a selection; None where it gave another one."""
-        return f"{variable(self.name)}.{self.call}" if self.components == tuple(selection) else None
+        """The expression, where it gives this selection; else None."""
+        return self.expression if self.components == tuple(selection) else None
+
+
+def choose(name: MapName, call: str, chosen: Selection, *, add_to: Selection, before: Choice | None) -> Choice:
+    """A choice from a map, added to what is selected already.
+
+    Args:
+        name: The map.
+        call: Its method with the arguments, such as ``top(12)``.
+        chosen: What that gives.
+        add_to: What is selected; empty where the choice takes its place.
+        before: The choice that made it, if one did.
+    """
+    made = f"{variable(name)}.{call}"
+    if not len(add_to):
+        return Choice(frozenset((name,)), made, tuple(chosen))
+    known = before.code(add_to) if before is not None else None
+    names = before.names if before is not None and known is not None else frozenset[str]()
+    first = known or f"wb.Selection({selection_code(add_to)})"
+    return Choice(names | {name}, f"{first} | {made}", tuple(add_to | chosen))
 
 
 def variable(name: str) -> str:
     """What a map is called in the code."""
-    return name if name in ("heads", "mlps", "neurons") else f"trace_{name}"
+    return f"trace_{name}" if name in ("resid", "mlp", "attn") else name
 
 
 def maps_code(sources: Sources, maps: Mapping[str, EffectMap], saved: Collection[str] = ()) -> str:
@@ -42,7 +61,7 @@ def maps_code(sources: Sources, maps: Mapping[str, EffectMap], saved: Collection
         maps: By name.
         saved: Those that ``session.maps`` holds: they are read from there.
     """
-    lines = [sources.partner_code()]
+    lines = [sources.measure_code()] if set(maps) - set(saved) else []
     for name in MAPS:
         if (effect := maps.get(name)) is not None:
             made = sources.expression(name, exact=effect.method == "patching")

@@ -1,4 +1,4 @@
-"""LinkedMaps: a fact's trace, heads and MLPs side by side, the neurons of one layer below, with linked cursors.
+"""LinkedMaps: a fact's trace, heads and MLPs side by side in one height, with linked cursors.
 
 It shows effect maps and a selection, and says what was picked; it computes nothing and holds no selection.
 """
@@ -11,32 +11,23 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-from ipywidgets import HBox, ToggleButtons, VBox
+from ipywidgets import HBox, ToggleButtons
 
 from workbench.models.load import LoadedModel
+from workbench.plots.colours import ScaleMode
 from workbench.plots.style import visible
 from workbench.types import Component, EffectMap, Selection, TracedPrompt
 from workbench.widgets.grid.grid import GridCell, HeatGrid
-from workbench.widgets.picker.captions import tip
-from workbench.widgets.picker.maps import (
-    TITLES,
-    MapName,
-    cells_of,
-    grid_state,
-    left_out,
-    neuron_state,
-    picked,
-    ranked_neurons,
-)
-from workbench.widgets.shared.controls import Dropdown
+from workbench.widgets.picker.attention import Attention
+from workbench.widgets.picker.captions import picks, tip
+from workbench.widgets.picker.maps import TITLES, MapName, cells_of, grid_state, left_out, picked, row_components
 
 SITES: dict[str, MapName] = {"Residual": "resid", "MLP": "mlp", "Attention": "attn"}
 CELL_HEIGHT = 15  # pixels in all three maps, so that a layer is at the same height in each
 TALLEST = 48  # layers at that height
-STYLE = {"description_width": "initial", "button_width": "90px"}
 
 
-class LinkedMaps(VBox):
+class LinkedMaps(HBox):
     """The grids of a ``CircuitPicker``. ``site`` chooses the trace and is placed by the picker.
 
     Args:
@@ -56,49 +47,45 @@ class LinkedMaps(VBox):
         self._model, self._on_pick, self._on_hover = model, on_pick, on_hover
         self._effects: dict[str, EffectMap] = {}
         self._selection = Selection()
-        self._listed: list[Component] = []
-        self._tokens: Sequence[str] = ()
-        self._patterns: torch.Tensor | None = None
+        self.attention: Attention | None = None
+        """For the heads' tooltip, where it is there."""
         self._drawing: dict[MapName, torch.Tensor] = {}  # maps of which some layers are finished
         self._exact: dict[MapName, set[int]] = {}  # the layers of estimates that are exact already
         self._linking = False
         layers = [f"L{i}" for i in range(model.shape.n_layers)]
 
-        def grid(rows: Sequence[str], columns: Sequence[str], name: MapName, kind: str, column: str = "") -> HeatGrid:
+        def grid(columns: Sequence[str], name: MapName, kind: str, column: str = "") -> HeatGrid:
             return HeatGrid(
-                torch.full((len(rows), len(columns)), float("nan")),
-                rows=rows,
+                torch.full((len(layers), len(columns)), float("nan")),
+                rows=layers,
                 cols=columns,
                 title=TITLES[name],
-                row_title="Rank" if name == "neurons" else "Layer",
+                row_title="Layer",
                 col_title=column,
                 kind=kind,
-                height=CELL_HEIGHT * len(rows) if len(rows) <= TALLEST and name != "neurons" else None,
+                naming="{row} at {col}" if name == "resid" else "{row}{col}",
+                group_name="KV" if name == "heads" else "",
+                height=CELL_HEIGHT * len(layers) if len(layers) <= TALLEST else None,
             )
 
-        self.trace = grid(layers, ["…"], "resid", "cell", "Token")
-        self.heads = grid(layers, [f"H{i}" for i in range(model.shape.n_heads)], "heads", "head", "Head")
-        self.mlps = grid(layers, ["MLP"], "mlps", "MLP")
-        self.neurons = grid(["…"], ["…"], "neurons", "neuron", "Place in the row")
-        for shown, basis in ((self.trace, 270), (self.heads, 194), (self.mlps, 186)):
+        self.trace = grid(["…"], "resid", "cell", "Token")
+        self.heads = grid([f"H{i}" for i in range(model.shape.n_heads)], "heads", "head", "Head")
+        self.mlps = grid(["MLP"], "mlps", "MLP")
+        for shown, basis in ((self.trace, 270), (self.heads, 194), (self.mlps, 184)):
             shown.layout.flex, shown.layout.min_width = f"{basis} 1 {basis}px", f"{basis}px"
             self._bound(shown)
-        self.site = ToggleButtons(
-            options=list(SITES.items()),
-            description="Trace site",
-            style=STYLE,
-            layout={"width": "max-content", "margin": "2px"},
-        )
-        self.layer = Dropdown(description="Neurons of", options=[(n, i) for i, n in enumerate(layers)], style=STYLE)
-        row = HBox([self.trace, self.heads, self.mlps], layout={"flex_flow": "row wrap", "align_items": "flex-start"})
-        super().__init__([row, self.layer, self.neurons])
-        for shown in (self.trace, self.heads, self.mlps, self.neurons):
+        self.site = ToggleButtons(options=list(SITES.items()), description="Trace site", style={"button_width": "84px"})
+        super().__init__([self.trace, self.heads, self.mlps], layout={"align_items": "flex-start"})
+        for shown in self.children:
             shown.on_pick(partial(self._picked, shown))
             shown.observe(partial(self._hovered, shown), names="hover")
-            if shown is not self.neurons:
-                shown.observe(partial(self._cursor_moved, shown), names="cursor")
+            shown.observe(partial(self._cursor_moved, shown), names="cursor")
         self.site.observe(lambda _: on_site(), names="value")
-        self.layer.observe(lambda _: self._show_neurons(), names="value")
+
+    def set_scale(self, mode: ScaleMode) -> None:
+        """Where values lie on the colours, in all maps: see ``HeatGrid``'s ``scale_mode``."""
+        for grid in (self.trace, self.heads, self.mlps):
+            grid.scale_mode = mode
 
     @property
     def trace_name(self) -> MapName:
@@ -107,26 +94,20 @@ class LinkedMaps(VBox):
 
     def named(self) -> dict[MapName, HeatGrid]:
         """The grids by the map that each shows."""
-        return {self.trace_name: self.trace, "heads": self.heads, "mlps": self.mlps, "neurons": self.neurons}
+        return {self.trace_name: self.trace, "heads": self.heads, "mlps": self.mlps}
 
     def show(self, name: MapName, effect: EffectMap) -> None:
         """Show a map; a trace of another site only becomes ready."""
         self._effects[name] = effect
         self._drawing.pop(name, None)
         self._exact.pop(name, None)
-        if name == "neurons":
-            strongest = int(effect.values.nan_to_num(nan=float("-inf")).amax(1).argmax())
-            if self.layer.value != strongest:
-                self.layer.value = strongest  # which shows them
-            else:
-                self._show_neurons()
-        elif (grid := self.named().get(name)) is not None:
+        if (grid := self.named().get(name)) is not None:
             n = left_out(effect) if grid is self.trace else 0
             with grid.hold_sync():
                 grid.title = f"{TITLES[name]} ({effect.method})"
                 if grid is self.trace:
                     grid.col_title = "Token, from the subject on" if n else "Token"
-                grid.unit = effect.metric_words.unit
+                grid.unit = effect.value_words.unit
                 self._fill(name, grid, **grid_state(effect, name, self._model))
 
     def draw(self, name: MapName, layer: int, values: torch.Tensor, prompt: TracedPrompt) -> None:
@@ -161,7 +142,9 @@ class LinkedMaps(VBox):
             layer: The layer; the others stay as they are.
             values: Effects, [heads], or a scalar.
         """
-        grid, estimate = self.named()[name], self._effects[name]
+        if (grid := self.named().get(name)) is None:
+            return
+        estimate = self._effects[name]
         drawn, exact = self._drawing.setdefault(name, estimate.values.clone()), self._exact.setdefault(name, set())
         drawn[layer] = values
         exact.add(layer)
@@ -177,13 +160,13 @@ class LinkedMaps(VBox):
 
     def clear(self) -> None:
         """Forget the maps and the patterns."""
-        self._effects, self._patterns, self._listed = {}, None, []
+        self._effects, self.attention = {}, None
         self._drawing, self._exact = {}, {}
         for name in self.named():
             self.blank(name, "")
 
     def blank(self, name: MapName, why: str) -> None:
-        """Say at a map that is not there why it is not, and show no values, nor labels of a text or a ranking."""
+        """Say at a map that is not there why it is not, and show no values, nor labels of a text."""
         grid = self.named().get(name)
         if grid is None or name in self._effects:
             return
@@ -191,34 +174,32 @@ class LinkedMaps(VBox):
             grid.title = TITLES[name] + (f": {why}" if why else "")
             if not all(value != value for value in grid.values.flat):
                 labels: dict[str, Any] = {}
-                if grid in (self.trace, self.neurons):
+                if grid is self.trace:
                     labels = {"cols": ["…"] * grid.shape[1], "marked": ()}
-                if grid is self.neurons:
-                    labels |= {"rows": ["…"] * grid.shape[0], "descriptions": [["…"] * grid.shape[1]] * grid.shape[0]}
                 self._fill(name, grid, values=torch.full(tuple(grid.shape), float("nan")), **labels)
+
+    def components(self, grid: HeatGrid, cell: GridCell) -> tuple[Component, ...]:
+        """What a cell of one of the grids stands for."""
+        name = self._name(grid)
+        return (Component(cell[0], "H", cell[1]),) if name == "heads" else row_components(name, cell[0])
 
     def mark(self, selection: Selection) -> None:
         """Show a selection in all grids."""
         self._selection = selection
         for name, grid in self.named().items():
-            grid.selected = cells_of(selection, name, grid, self._listed)
+            grid.selected = cells_of(selection, name, grid)
 
-    def set_patterns(self, tokens: Sequence[str], weights: torch.Tensor) -> None:
-        """Attention weights [layer, head, query, key] of the traced text, for the heads' tooltip."""
-        self._tokens, self._patterns = tokens, weights
+    def set_attention(self, attention: Attention) -> None:
+        """The attention weights of the traced text, for the heads' tooltip."""
+        self.attention = attention
         self._hovered(self.heads, {"new": self.heads.hover})
-
-    @property
-    def has_patterns(self) -> bool:
-        """Whether the heads' tooltip has what it needs."""
-        return self._patterns is not None
 
     def _fill(self, name: MapName, grid: HeatGrid, **state: Any) -> None:
         """Other values in a grid, as ``set_values`` takes them, with the selection marked in their shape."""
         grid.selected = []
         grid.set_values(**state)
         self._bound(grid)
-        grid.selected = cells_of(self._selection, name, grid, self._listed)
+        grid.selected = cells_of(self._selection, name, grid)
 
     def _bound(self, grid: HeatGrid) -> None:
         """No wider than its cells can get: the next map follows without a gap."""
@@ -229,16 +210,15 @@ class LinkedMaps(VBox):
 
     def _picked(self, grid: HeatGrid, cells: list[GridCell]) -> None:
         name = self._name(grid)
-        listed, width = self._listed, grid.shape[1]
 
         def change(selection: Selection) -> Selection:
-            return picked(selection, name, cells_of(selection, name, grid, listed), cells, listed, width)
+            return picked(selection, name, cells_of(selection, name, grid), cells)
 
         self._on_pick(change)
-        grid.selected = cells_of(self._selection, name, grid, self._listed)  # also where nothing has changed
+        grid.selected = cells_of(self._selection, name, grid)  # also where nothing has changed
 
     def _cursor_moved(self, grid: HeatGrid, change: Any) -> None:
-        """The layer under the cursor is the same in all; a layer of the MLPs' map leads to its neurons."""
+        """The layer under the cursor is the same in all."""
         if change["new"] is None or self._linking:
             return
         row, self._linking = change["new"][0], True
@@ -246,8 +226,6 @@ class LinkedMaps(VBox):
             for other in (self.trace, self.heads, self.mlps):
                 if other is not grid and (other.cursor is None or other.cursor[0] != row):
                     other.cursor = [row, min(0 if other.cursor is None else other.cursor[1], other.shape[1] - 1)]
-            if grid is self.mlps:
-                self.layer.value = row
         finally:
             self._linking = False
 
@@ -259,29 +237,12 @@ class LinkedMaps(VBox):
         effect = self._effects.get(name)
         if effect is None:
             return
-        if name == "heads" and self._patterns is not None:
-            weights = self._patterns[row, column, -1].tolist()
-            text = "\n".join(filter(None, [tip(name, effect, row, column), "Where the last token attends:"]))
-            grid.show_tip(cell, text, {"tokens": list(self._tokens), "weights": weights})
+        if name == "heads" and self.attention is not None:
+            text = "\n".join(filter(None, [tip(effect, row, column), "Where the last token attends:"]))
+            grid.show_tip(cell, text, self.attention.tip(Component(row, "H", column)))
             return
-        if name == "neurons":
-            place = self._listed[row * grid.shape[1] + column]
-            row, column = place.layer, place.index or 0
-        elif grid is self.trace:
+        if grid is self.trace:
             column += left_out(effect)
-        if text := tip(name, effect, row, column):
-            grid.show_tip(cell, text)
+        grid.show_tip(cell, tip(effect, row, column), picks=picks(name, row))
         if name == "heads":
             self._on_hover()
-
-    def _show_neurons(self) -> None:
-        effect, layer = self._effects.get("neurons"), cast(int, self.layer.value)
-        if effect is None:
-            return
-        self._listed = ranked_neurons(effect, layer)
-        with self.neurons.hold_sync():
-            self.neurons.selected = []
-            self.neurons.title = f"Neurons of L{layer}: the {len(self._listed)} largest effects ({effect.method})"
-            self.neurons.unit = effect.metric_words.unit
-            self.neurons.set_values(limit=float(effect.values.abs().max()) or 1.0, **neuron_state(effect, self._listed))
-            self.neurons.selected = cells_of(self._selection, "neurons", self.neurons, self._listed)

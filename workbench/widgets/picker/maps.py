@@ -3,66 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 import torch
 
-from workbench.editing.selector import contrast_facts
 from workbench.facts.known import load_facts
 from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.tracing.attribution import AttributionUnit, attribute
 from workbench.tracing.causal import TraceSite, causal_trace
-from workbench.tracing.corruption import SharedKeywords
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
 from workbench.widgets.grid.grid import HeatGrid
-from workbench.widgets.shared.code import own_pool, pool_argument
+from workbench.widgets.shared.code import fact_call_in_a_line, own_pool
+from workbench.widgets.shared.measure import Measure
 
-MapName = Literal["heads", "mlps", "neurons", "resid", "mlp", "attn"]
+MapName = Literal["heads", "mlps", "neurons", "attentions", "resid", "mlp", "attn"]
 MAPS: tuple[MapName, ...] = get_args(MapName)
 TITLES: dict[MapName, str] = {
     "heads": "Heads",
     "mlps": "MLPs",
     "neurons": "Neurons",
+    "attentions": "Attention layers",
     "resid": "Trace: residual stream",
     "mlp": "Trace: MLP output",
     "attn": "Trace: attention output",
 }
-UNITS: dict[str, AttributionUnit] = {"heads": "head", "mlps": "mlp", "neurons": "neuron"}
-EXACT: tuple[MapName, ...] = ("heads", "mlps")
+UNITS: dict[str, AttributionUnit] = {"heads": "head", "mlps": "mlp", "neurons": "neuron", "attentions": "attn"}
+EXACT: tuple[MapName, ...] = ("heads", "mlps", "attentions")
 """Estimated by the gradient at first, then patched one by one."""
 EXACT_CELLS = 1200
 """Most heads that are patched without being asked; a model with more keeps the estimate."""
-NEURON_ROWS, NEURON_COLUMNS = 4, 15
+NOISE_SAMPLES = 4
+"""Of every map that is corrupted by noise: with other samples a map would have other baselines than its neighbours."""
 Cells = list[list[int]]
 OnMapLayer = Callable[[Any, int, torch.Tensor], Any]
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What the maps are made of.
+    """What the maps are made of; all of them of the same.
 
     Args:
         model: A base or edited model.
         facts: One fact or several.
-        corruption, form: As in ``causal_trace``.
-        pool: Where swap partners and contrast facts come from; None for the bundled facts.
+        measure: The metric, and the corruption that was asked for.
+        form: As in ``causal_trace``.
+        pool: Where swap partners come from; None for the bundled facts.
         partner: The swap's partner for one fact. None lets the first map choose it; then all maps and the code share
             it, since the choice prefers facts that are known by then.
+        instead: Why noise stands in for the swap that was asked for; empty where it does not.
     """
 
     model: LoadedModel
     facts: tuple[Fact, ...]
-    corruption: Corruption
-    form: Form | None
-    pool: FactSet | None
+    measure: Measure = field(default_factory=Measure)
+    form: Form | None = None
+    pool: FactSet | None = None
     partner: Fact | None = None
+    instead: str = ""
+
+    @property
+    def corruption(self) -> Corruption:
+        """How the maps are corrupted."""
+        return "noise" if self.instead else self.measure.corruption
 
     def with_partner_of(self, effect: EffectMap) -> Sources:
         """The same, with the partner that a map of one fact has taken."""
-        if self.partner is not None or self.corruption != "swap" or len(self.facts) != 1 or effect.unit == "neuron":
+        if self.partner is not None or self.corruption != "swap" or len(self.facts) != 1:
             return self
         name, pool = effect.prompts[0].partner if effect.prompts else None, self.pool or load_facts()
         return replace(self, partner=next((f for f in pool if f.id == name), None))
@@ -70,36 +79,50 @@ class Sources:
     def compute(self, name: MapName, *, exact: bool = False, on_layer: OnMapLayer | None = None) -> EffectMap:
         """Make one map, with the public call that ``expression`` writes.
 
-        Neurons are corrupted by noise, since not every control fact has a swap partner. The default selector ranks
-        them otherwise, by what a gate gains for what it costs other answers (``default_selection``).
+        The default selector ranks neurons otherwise, by what a gate gains for what it costs other answers
+        (``default_selection``).
 
         Args:
             name: The map.
-            exact: Patch every head or MLP, where the gradient estimates all at once.
+            exact: Patch every head or layer, where the gradient estimates all at once.
             on_layer: As in ``causal_trace`` and ``attribute``; for traces and exact maps of one fact.
         """
         fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
-        options: SharedKeywords = {"form": self.form, "pool": self.pool, "progress": False}
-        if name == "neurons":
-            contrast = contrast_facts(self.model.base, fact, form=self.form, pool=self.pool, progress=False)
-            return attribute(self.model, fact, "neuron", contrast=contrast, **options)
-        options |= {"corruption": self.corruption, "partner": self.partner}
+        options: Any = {**self._options(), "pool": self.pool, "progress": False}
+        if self.partner is not None and self.corruption == "swap":
+            options["partner"] = self.partner
         if name in UNITS:
             method, listener = ("patching", on_layer) if exact else ("attribution", None)
             return attribute(self.model, fact, UNITS[name], method=method, on_layer=listener, **options)
-        options["metric"] = "logit_diff"
         return causal_trace(self.model, fact, cast(TraceSite, name), on_layer=on_layer, **options)
 
     def expression(self, name: MapName, *, exact: bool = False) -> str:
-        """The Python of that call, on ``model`` and ``fact``."""
-        more = f", form={self.form!r}" * (self.form is not None) + pool_argument(self.pool)
-        if name == "neurons":
-            return f'wb.attribute(model, fact, "neuron", contrast=wb.contrast_facts(model, fact{more}){more})'
-        options = f"corruption={self.corruption!r}{', partner=partner' * (self.partner is not None)}{more}"
+        """The Python of that call, on ``model`` and ``fact``, after the lines of ``measure_code``."""
         if name in UNITS:
-            method = "method='patching', " * exact
-            return f'wb.attribute(model, fact, "{UNITS[name]}", {method}{options})'
-        return f'wb.causal_trace(model, fact, "{name}", metric="logit_diff", {options})'
+            method = ', method="patching"' * exact
+            return f'wb.attribute(model, fact, "{UNITS[name]}"{method}, **measure)'
+        return f'wb.causal_trace(model, fact, "{name}", **measure)'
+
+    def measure_code(self) -> str:
+        """The lines that define ``measure``: what all maps are made with."""
+        options = [f"{option}={value!r}" for option, value in self._options().items()]
+        partner = ""
+        if self.partner is not None and self.corruption == "swap":
+            partner = self.partner_code()
+            options.append("partner=partner")
+        options += ["pool=pool"] * own_pool(self.pool)
+        return f"{partner}measure = dict({', '.join(options)})\n"
+
+    def _options(self) -> dict[str, Any]:
+        """What decides the numbers of every map, as keywords of both calls."""
+        options: dict[str, Any] = {"corruption": self.corruption, "metric": self.measure.metric}
+        if self.measure.normalise:
+            options["normalise"] = True
+        if self.corruption == "noise":
+            options["samples"] = NOISE_SAMPLES
+        if self.form is not None:
+            options["form"] = self.form
+        return options
 
     def refined(self, names: Iterable[str]) -> list[MapName]:
         """Which of these maps are made exact after their estimate: of one fact, and not too large."""
@@ -112,7 +135,10 @@ class Sources:
         """The line that defines the partner, if there is one."""
         if self.partner is None:
             return ""
-        return f"partner = {'pool' if own_pool(self.pool) else 'wb.load_facts()'}[{self.partner.id!r}]\n"
+        pool = self.pool or load_facts()
+        if self.partner.id in pool and pool[self.partner.id] == self.partner:
+            return f"partner = {'pool' if own_pool(self.pool) else 'wb.load_facts()'}[{self.partner.id!r}]\n"
+        return f"partner = {fact_call_in_a_line(self.partner)}\n"
 
 
 def grid_state(effect: EffectMap, name: MapName, model: LoadedModel) -> dict[str, Any]:
@@ -147,31 +173,8 @@ def left_out(effect: EffectMap) -> int:
     return min([int(effect.subject[0]), *first[:1, 0].tolist()])
 
 
-def ranked_neurons(effect: EffectMap, layer: int) -> list[Component]:
-    """The neurons of one layer with the largest effects, largest first: as many as the drill-down shows."""
-    n = min(NEURON_ROWS * NEURON_COLUMNS, effect.values.shape[1])
-    return [Component(layer, "N", int(i)) for i in effect.values[layer].argsort(descending=True, stable=True)[:n]]
-
-
-def neuron_state(effect: EffectMap, neurons: list[Component]) -> dict[str, Any]:
-    """The drill-down's values and labels, by rank along the rows."""
-    width = min(NEURON_COLUMNS, len(neurons))
-    neurons = neurons[: len(neurons) // width * width]
-    values = effect.values[[c.layer for c in neurons], [c.index or 0 for c in neurons]].reshape(-1, width)
-    names = [[str(c) for c in neurons[i : i + width]] for i in range(0, len(neurons), width)]
-    return {
-        "values": values,
-        "rows": [f"{i * width + 1}-{(i + 1) * width}" for i in range(len(names))],
-        "cols": [f"+{i}" for i in range(width)],
-        "descriptions": names,
-    }
-
-
-def cells_of(selection: Selection, name: MapName, grid: HeatGrid, neurons: list[Component]) -> Cells:
+def cells_of(selection: Selection, name: MapName, grid: HeatGrid) -> Cells:
     """The cells of a grid whose components are all selected. In a trace that is a layer's whole row."""
-    if name == "neurons":
-        width = grid.shape[1]
-        return [[i // width, i % width] for i, c in enumerate(neurons[: width * grid.shape[0]]) if c in selection]
     if name == "heads":
         return [[c.layer, c.index or 0] for c in selection if c.kind == "H"]
     rows = [row for row in range(grid.shape[0]) if all(c in selection for c in row_components(name, row))]
@@ -182,28 +185,17 @@ def row_components(name: MapName, layer: int) -> tuple[Component, ...]:
     """What a layer's row stands for in a trace or in the map of MLPs (see ``EffectMap.components``)."""
     if name in ("mlps", "mlp"):
         return (Component(layer, "MLP"),)
-    if name == "attn":
+    if name in ("attentions", "attn"):
         return (Component(layer, "ATTN"),)
     return (Component(layer, "ATTN"), Component(layer, "MLP"))
 
 
-def picked(
-    selection: Selection,
-    name: MapName,
-    before: Cells,
-    after: Iterable[tuple[int, int]],
-    neurons: list[Component],
-    width: int,
-) -> Selection:
+def picked(selection: Selection, name: MapName, before: Cells, after: Iterable[tuple[int, int]]) -> Selection:
     """The selection after a pick in a grid: components of cells that came are added, of cells that went removed."""
     old, new = {(r, c) for r, c in before}, set(after)
 
     def components(cell: tuple[int, int]) -> tuple[Component, ...]:
-        if name == "heads":
-            return (Component(cell[0], "H", cell[1]),)
-        if name == "neurons":
-            return (neurons[cell[0] * width + cell[1]],)
-        return row_components(name, cell[0])
+        return (Component(cell[0], "H", cell[1]),) if name == "heads" else row_components(name, cell[0])
 
     added = Selection(c for cell in sorted(new - old) for c in components(cell))
     removed = Selection(c for cell in sorted(old - new) for c in components(cell))

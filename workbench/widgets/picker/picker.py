@@ -2,51 +2,55 @@
 
 Python owns the selection. Every map shows the same one: a cell is marked when all components that it stands for are
 selected, so a pick in one map shows in the others at once. In a trace a cell stands for its layer's module (a residual
-state for the attention and the MLP that read it), so the layer's whole row is marked.
+state for the attention and the MLP that read it), so the layer's whole row is marked. All maps show one measure: the
+same metric, corruption, partner and form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast, get_args
+from typing import Any
 
 import traitlets
-from ipywidgets import HTML, Button, HBox, ToggleButton, ToggleButtons
+from ipywidgets import HTML, ToggleButton
 
 from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
-from workbench.types import EffectMap, Fact, FactSet, Form, Selection
+from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
-from workbench.widgets.picker.captions import notes
-from workbench.widgets.picker.code import Choice, choice_code, maps_code
-from workbench.widgets.picker.linked_maps import SITES, STYLE, LinkedMaps
-from workbench.widgets.picker.maker import FIRST, MapMaker
-from workbench.widgets.picker.maps import MAPS, TITLES, MapName, Sources
+from workbench.widgets.grid.grid import GESTURES
+from workbench.widgets.picker.ablation_view import AblationView
+from workbench.widgets.picker.code import Choice, choice_code, choose, maps_code
+from workbench.widgets.picker.lens_view import LensView
+from workbench.widgets.picker.linked_maps import SITES
+from workbench.widgets.picker.maps import TITLES, MapName, Sources
+from workbench.widgets.picker.maps_panel import MapsPanel, as_facts_to_show
 from workbench.widgets.picker.selection_bar import SelectionBar
+from workbench.widgets.picker.side_panel import SidePanel, values_markup, written
 from workbench.widgets.picker.top_k import TopKControls
-from workbench.widgets.shared import markup
+from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.code import facts_code, start_code
-from workbench.widgets.shared.job import Job
-from workbench.widgets.shared.markup import Message
-from workbench.widgets.shared.panel import Panel
+from workbench.widgets.shared.measure import Measure, MeasureName
 
 
-class CircuitPicker(Panel):
+class CircuitPicker(MapsPanel):
     """The panel shows where a fact lives, and a click picks what to edit.
 
     Args:
         model: The model; it is not changed.
         fact: One fact, or several (then maps are means, and trace positions are roles). ``picker.fact = other``
             computes the maps again and keeps the selection.
-        corruption, form: As in ``causal_trace``. Swaps need a partner in the pool; ``"noise"`` always works. Neurons
-            are always corrupted by noise.
-        pool: Where swap partners and contrast facts come from; the bundled facts by default.
+        corruption, form: As in ``causal_trace``. Where no subject can be swapped in, noise stands in for the swap, and
+            the panel says so.
+        metric: ``"recovery"``, ``"logit_diff"`` or ``"probability"``: with the corruption, the one measure of all maps
+            (``picker.measure``).
+        pool: Where swap partners come from; the bundled facts by default.
         compute: Compute the maps at once, in the background; False waits for ``picker.compute(...)``.
+        bar: Whether the panel has its selection bar (``picker.bar``) above the maps; False for who shows it elsewhere.
 
     Raises:
-        ValueError: No fact, or an unknown corruption.
+        ValueError: No fact, or an unknown corruption or metric.
 
     Example:
         >>> picker = wb.CircuitPicker(model, fact, pool=facts, compute=False)
@@ -65,105 +69,61 @@ class CircuitPicker(Panel):
         fact: Fact | FactSet | Sequence[Fact],
         *,
         corruption: Corruption = "swap",
+        metric: MeasureName = "recovery",
         form: Form | None = None,
         pool: FactSet | None = None,
         compute: bool = True,
+        bar: bool = True,
     ) -> None:
-        sources = Sources(model, _facts(fact), _checked(corruption), form, pool)
-        super().__init__(selection=Selection())
-        self._eager, self._status_words = compute, ""
+        sources = Sources(model, as_facts_to_show(fact), Measure(metric, corruption), form, pool)
+        super().__init__(sources, eager=compute, selection=Selection())
         self._choice: Choice | None = None
-        self._linked = LinkedMaps(model, self._picked, lambda: self._try(self._site_chosen), self._hovered)
-        self.trace, self.heads = self._linked.trace, self._linked.heads
-        self.mlps, self.neurons = self._linked.mlps, self._linked.neurons
-        self._maker = MapMaker(sources, self._linked, self._lock, self._computed, self._show_progress)
+        self._go_callbacks: list[Callable[[CircuitPicker, str], object]] = []
+        self.other_values: Callable[[Component], Mapping[str, float]] | None = None
+        """Gives a component's values elsewhere, by what they are of, for the side panel; settable."""
+        self.ablation = AblationView(lambda: (self._maker.sources, self.selection), self._show_code)
+        self.lens = LensView(lambda: self._maker.sources, self._show_code)
+        self.side = SidePanel(self._lock, self._pins_changed)
         self.bar = SelectionBar(model, self._bar_changed, self._bar_acted)
         self._from = TopKControls(
-            lambda name, k: self._try(lambda: self.top(name, k)),
-            lambda name, threshold: self._try(lambda: self.above(name, threshold)),
+            lambda name, k, add: self._try(lambda: self.top(name, k, add=add)),
+            lambda name, threshold, add: self._try(lambda: self.above(name, threshold, add=add)),
         )
-        self._heading, self._notes, self._status = HTML(), HTML(), HTML()
-        self._corruption = ToggleButtons(
-            options=[("Swap", "swap"), ("Noise", "noise")],
-            value=corruption,
-            description="Corrupt by",
-            tooltips=["Another subject in the prompt; needs a partner in the pool", "Noise on the subject's tokens"],
-            style=STYLE,
-            layout={"width": "max-content", "margin": "2px 24px 2px 2px"},
-        )
-        self._missing = Button(
-            description="Compute missing maps",
-            icon="refresh",
-            tooltip="Heads, MLPs, neurons and the residual trace, so far as they are not there",
-            layout={"width": "max-content", "display": "none"},
-        )
+        self._go = layout.quiet_button("Edit these", icon="arrow-right", tooltip="Go on with what is selected")
+        layout.show(self._go, False)
+        self._go.disabled = True
         self._open = ToggleButton(description="Code", icon="code", tooltip="The Python that repeats what was clicked")
-        row = HBox([self._corruption, self._linked.site, self._missing], layout={"flex_flow": "row wrap"})
-        state = (self._alert, self._status, self._notes)
-        self._lay_out(self._heading, row, *state, self._linked, self._from, self.bar, self._open, self._code)
-        self.observe(self._selection_set, names="selection")
-        self._corruption.observe(lambda change: self._try(partial(setattr, self, "corruption", change["new"])), "value")
-        self._missing.on_click(lambda _: self._compute_missing())
-        self._open.observe(lambda _: self._show_code(), names="value")
+        self._lay_out_all(bar)
+        self._listen()
         self._show_heading()
+        self._show_maps()
         self._show_progress()
         if compute:
             self.compute()
 
+    def _lay_out_all(self, bar: bool) -> None:
+        above = (self._heading, self._measures, self._alert, self._measured, self._line)
+        maps = layout.columns(self._linked, self.ranked, widths=("3 1 600px", "1 1 240px"))
+        below = (HTML(markup.hint(GESTURES)), self.ablation, self.side, self.lens, self._from, self._notes)
+        if bar:
+            self.bar.add_class("wb-sticky")
+        self._lay_out(*above, *((self.bar,) if bar else ()), maps, *below, layout.row(self._go, self._open), self._code)
+
+    def _listen(self) -> None:
+        self.observe(self._selection_set, names="selection")
+        self._go.on_click(lambda _: [callback(self, "editor") for callback in self._go_callbacks])
+        self._open.observe(lambda _: self._show_code(), names="value")
+        for shown in (self.trace, self.heads, self.mlps, self.ranked.bars):
+            shown.on_undo(lambda: self._try(self.bar.undo))
+            shown.on_redo(lambda: self._try(self.bar.redo))
+        for grid in (self.trace, self.heads, self.mlps):
+            grid.on_pin(lambda cell, grid=grid: self._pin(self._linked.components(grid, cell)))
+        self.ranked.bars.on_pin(lambda name: self._pin((Component.parse(name),)))
+
     def __repr__(self) -> str:
-        facts = ", ".join(f.id for f in self._maker.sources.facts[:3])
-        more = f" and {len(self._maker.sources.facts) - 3} more" if len(self._maker.sources.facts) > 3 else ""
-        return f"CircuitPicker({facts}{more}: {len(self.selection)} selected)"
+        return f"{super().__repr__()[:-1]}: {len(self.selection)} selected)"
 
     # What it holds
-
-    @property
-    def maps(self) -> dict[str, EffectMap]:
-        """The maps that are there, by name."""
-        return self._maker.maps
-
-    @property
-    def status(self) -> str:
-        """What is being computed, in words; empty when nothing is."""
-        return self._status_words
-
-    @property
-    def fact(self) -> Fact | list[Fact]:
-        """The fact, or the facts. Setting it computes the maps again, or with ``compute=False`` empties them."""
-        facts = self._maker.sources.facts
-        return facts[0] if len(facts) == 1 else list(facts)
-
-    @fact.setter
-    def fact(self, fact: Fact | FactSet | Sequence[Fact]) -> None:
-        with self._lock:
-            shown: tuple[MapName, ...] = self._maker.asked or FIRST
-            self.show(fact, {})
-            if self._eager:
-                self.compute(*shown)
-
-    @property
-    def corruption(self) -> Corruption:
-        """``"swap"`` or ``"noise"``. Setting it computes the maps that were shown again."""
-        return self._maker.sources.corruption
-
-    @corruption.setter
-    def corruption(self, corruption: Corruption) -> None:
-        if _checked(corruption) == self.corruption:
-            return
-        with self._lock:
-            shown: tuple[MapName, ...] = self._maker.asked
-            staying = {"neurons": self.maps["neurons"]} if "neurons" in self.maps else {}
-            self._maker.sources = replace(self._maker.sources, corruption=corruption)
-            self._corruption.value = corruption
-            self.show(self.fact, staying)
-            missing: list[MapName] = [name for name in shown if name not in staying]
-            if missing:
-                self.compute(*missing)
-
-    @property
-    def job(self) -> Job[None] | None:
-        """The computation of the maps; ``picker.job.wait()`` waits for it and raises its first error."""
-        return self._maker.job
 
     @property
     def code(self) -> str:
@@ -181,64 +141,50 @@ class CircuitPicker(Panel):
             saved: Maps that ``session.maps`` holds: they are read from there.
         """
         maps = maps_code(self._maker.sources, self.maps, saved)
-        return f"{maps}{choice_code(self.selection, self._choice)}"
+        lines = f"{maps}{choice_code(self.selection, self._choice)}"
+        if (made := self.ablation.made) is not None:
+            lines += made.code(self.selection, has_partner="partner = " in maps)
+        return lines + self.lens.code()
+
+    def on_go(self, callback: Callable[[CircuitPicker, str], object]) -> None:
+        """Call ``callback(picker, "editor")`` when the button "Edit these" is pressed; it is shown from now on."""
+        self._go_callbacks.append(callback)
+        layout.show(self._go, True)
 
     # What it does
 
-    def compute(self, *names: MapName) -> Job[None]:
-        """Compute maps in the background, one after the other, and show each as it is done.
+    @property
+    def pinned(self) -> tuple[Component, ...]:
+        """What the side panel shows, the oldest first; settable, as text too."""
+        return self.side.pinned
 
-        A trace is drawn layer by layer. Heads and MLPs are shown by their gradient attribution at first; when all else
-        is done, each is patched, and the exact effects take the place of the estimates, layer by layer too (of one
-        fact, and of at most ``maps.EXACT_CELLS`` heads). Until the last layer is there, the largest ones are chosen by
-        the estimates.
+    @pinned.setter
+    def pinned(self, components: Iterable[Component | str] | str) -> None:
+        chosen = Selection(components)
+        if len(chosen):
+            check_selection(self._maker.sources.model, chosen)
+        self.side.pinned = tuple(chosen)
+
+    def top(self, name: MapName, k: int, *, add: bool = False) -> None:
+        """Select the k largest effects of a map.
 
         Args:
-            names: ``"heads"``, ``"mlps"``, ``"neurons"``, or a trace: ``"resid"``, ``"mlp"``, ``"attn"``. None: the
-                first three and the residual trace.
-
-        Returns:
-            The job that computes them; one that is going takes them up.
-
-        Raises:
-            ValueError: An unknown name.
-        """
-        if unknown := [n for n in names if n not in MAPS]:
-            raise ValueError(f"Unknown map(s) {unknown}; allowed are {list(MAPS)}.")
-        with self._lock:
-            job = self._maker.compute(names or FIRST)
-            self._say(None)
-            return job
-
-    def show(self, fact: Fact | FactSet | Sequence[Fact], maps: Mapping[str, EffectMap]) -> None:
-        """Show a fact with maps that were computed before, and go on with their corruption; the selection stays."""
-        with self._lock:
-            shown = {name: maps[name] for name in MAPS if name in maps}
-            made_with = [effect.corruption for name, effect in shown.items() if name != "neurons"]
-            corruption = next(filter(None, made_with), self.corruption)
-            sources = replace(self._maker.sources, facts=_facts(fact), corruption=corruption, partner=None)
-            self._maker.show(sources, shown)
-            self._corruption.value = corruption
-            self._choice = None
-            self._say(None)
-            self._linked.clear()
-            for name, effect in shown.items():
-                self._linked.show(cast(MapName, name), effect)
-            self._notes.value = notes(self.maps)
-            self._show_heading()
-            self._show_progress()
-            self._show_code()
-
-    def top(self, name: MapName, k: int) -> None:
-        """Select the k largest effects of a map.
+            name: The map.
+            k: How many.
+            add: Add them to what is selected, instead of taking its place.
 
         Raises:
             ValueError: The map is not computed, or k is out of range. Nothing changes then.
         """
-        self._select_from(name, f"top({k!r})", lambda effect: effect.top(k))
+        self._select_from(name, f"top({k!r})", lambda effect: effect.top(k), add)
 
-    def above(self, name: MapName, threshold: float) -> None:
+    def above(self, name: MapName, threshold: float, *, add: bool = False) -> None:
         """Select all effects of at least a threshold in a map.
+
+        Args:
+            name: The map.
+            threshold: In units of the measure.
+            add: As in ``top``.
 
         Raises:
             ValueError: The map is not computed, the threshold is no number, or no effect is that large. Nothing changes
@@ -254,14 +200,9 @@ class CircuitPicker(Panel):
                 )
             return chosen
 
-        self._select_from(name, f"above({threshold!r})", choose)
+        self._select_from(name, f"above({threshold!r})", choose, add)
 
     # Inside
-
-    def _compute_missing(self) -> None:
-        with self._lock:
-            if names := self._maker.missing:
-                self.compute(*names)
 
     @traitlets.validate("selection")
     def _valid_selection(self, proposal: Any) -> Selection:
@@ -279,84 +220,74 @@ class CircuitPicker(Panel):
         with self._lock:
             self.selection = selection
             self._linked.mark(selection)
+            self.ranked.mark(selection)
+            self._go.disabled = not len(selection)
+            self.ablation.recheck()
             self._show_code()
 
     def _picked(self, change: Callable[[Selection], Selection]) -> None:
         with self._lock:
             self._try(lambda: setattr(self.bar, "selection", change(self.selection)))
 
-    def _select_from(self, name: MapName, call: str, choose: Callable[[EffectMap], Selection]) -> None:
+    def _select_from(self, name: MapName, call: str, select: Callable[[EffectMap], Selection], add: bool) -> None:
         with self._lock:
             if name not in self.maps:
                 how = "choose its trace site above" if name in SITES.values() else f"compute({name!r})"
                 raise ValueError(f"The map {TITLES[name]!r} is not computed yet. Wait for it, or {how}.")
-            selection = choose(self.maps[name])
-            self._choice = Choice(name, call, tuple(selection))
-            self.bar.selection = selection
+            chosen, before = select(self.maps[name]), self.selection if add else Selection()
+            self._choice = choose(name, call, chosen, add_to=before, before=self._choice)
+            self.bar.selection = before | chosen
             self._show_code()
-
-    def _try(self, action: Callable[[], object]) -> None:
-        try:
-            action()
-        except Exception as error:  # would vanish in the log console
-            self._say(error)
-        else:
-            self._say(None)
-
-    def _say(self, error: BaseException | None) -> None:
-        """Show and keep an error of an action. Without one, those of maps that could not be made stay."""
-        with self._lock:
-            failures = self._maker.failures
-            words = [failure.words for failure in failures]
-            if error is not None:
-                words.insert(0, f"{error}")
-            if any(failure.needs_noise for failure in failures):
-                words.append("Here: press Noise at Corrupt by.")
-            self._error = error or next((failure.error for failure in failures), None)
-            self._tell(*([Message("\n".join(words), "error")] if words else []))
 
     def _bar_acted(self, error: BaseException | None) -> None:
         self._say(None)
         self._error = error or self._error  # which the bar shows
 
-    def _hovered(self) -> None:
-        """Patterns of maps that were computed elsewhere are made when somebody points at a head."""
-        self._maker.compute_patterns()
-
-    def _computed(self, name: MapName, exact: bool) -> None:
-        if exact and self._choice is not None and self._choice.name == name:
+    def _computed(self, name: str, exact: bool) -> None:
+        if exact and self._choice is not None and name in self._choice.names:
             self._choice = None  # it was made from the estimate, which this map replaces
-        self._notes.value = notes(self.maps)
-        self._show_code()
+        super()._computed(name, exact)
 
-    # What it shows
+    def _other_maps(self) -> None:
+        self._choice = None
+        self.ablation.clear()
+        self.lens.clear()
+        self.side.forget()
+        self._ask_about(self.pinned)
 
-    def _show_heading(self) -> None:
-        facts = self._maker.sources.facts
-        what = "; ".join(f.question for f in facts[:3]) + (f" and {len(facts) - 3} more" if len(facts) > 3 else "")
-        note = f"{facts[0].answer} -> {facts[0].target}" if len(facts) == 1 else f"means over {len(facts)} facts"
-        self._heading.value = markup.panel_title(what, note)
+    def _patterns_came(self) -> None:
+        self.side.show_attention(self._linked.attention)
 
-    def _show_progress(self) -> None:
-        with self._lock:
-            waiting, failed = self._maker.waiting, self._maker.failed
-            now = f"Computing: {TITLES.get(cast(MapName, waiting[0]), waiting[0]).lower()}" if waiting else ""
-            self._status_words, self._status.value = now, markup.progress(None, 1, now) if now else ""
-            self._missing.layout.display = None if self._maker.missing else "none"
-            for name in self._linked.named():
-                why = "waiting" if name in waiting else "failed, see above" if name in failed else "not computed"
-                self._linked.blank(name, "computing" if waiting[:1] == (name,) else why)
-            self._maker.settle()
-            if failed:
-                self._say(None)
+    def _show_maps(self) -> None:
+        super()._show_maps()
+        self.side.show_values(self._values_of)
 
-    def _site_chosen(self) -> None:
-        with self._lock:
-            name = self._linked.trace_name
-            if name in self.maps:
-                self._linked.show(name, self.maps[name])
-            else:
-                self.compute(name)
+    # The side panel
+
+    def _pin(self, components: Sequence[Component]) -> None:
+        for component in components:
+            self._try(partial(self.side.toggle, component))
+
+    def _pins_changed(self, pinned: tuple[Component, ...]) -> None:
+        self.heads.pinned = [[c.layer, c.index or 0] for c in pinned if c.kind == "H"]
+        self.mlps.pinned = [[c.layer, 0] for c in pinned if c.kind == "MLP"]
+        self.ranked.pinned = pinned
+        self.side.show_attention(self._linked.attention)
+        self.side.show_values(self._values_of)
+        self._ask_about(pinned)
+
+    def _ask_about(self, pinned: Sequence[Component]) -> None:
+        """Compute what the side panel shows and is not there yet."""
+        if any(c.kind == "H" for c in pinned):
+            self._maker.compute_patterns()
+        if len(self._maker.sources.facts) == 1:
+            for component in self.side.unasked():
+                make = partial(written, self._maker.sources, component)
+                self._maker.ask(f"what {component} writes", make, partial(self.side.show_writes, component))
+
+    def _values_of(self, component: Component) -> str:
+        others = self.other_values(component) if self.other_values is not None else None
+        return values_markup(component, self.maps, others)
 
     def _show_code(self) -> None:
         """Only while it is open: a click does not send what nobody sees."""
@@ -365,16 +296,3 @@ class CircuitPicker(Panel):
 
     def _picture(self) -> bytes:
         return self.heads.to_png()
-
-
-def _facts(fact: Fact | FactSet | Sequence[Fact]) -> tuple[Fact, ...]:
-    facts = (fact,) if isinstance(fact, Fact) else tuple(fact)
-    if not facts:
-        raise ValueError("CircuitPicker needs at least one fact, got none.")
-    return facts
-
-
-def _checked(corruption: Corruption) -> Corruption:
-    if corruption not in get_args(Corruption):
-        raise ValueError(f"corruption must be one of {get_args(Corruption)}, got {corruption!r}.")
-    return corruption

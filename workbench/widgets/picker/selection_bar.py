@@ -1,4 +1,4 @@
-"""SelectionBar: what is selected, as chips that remove it, with its size, undo, redo and the other whole-set actions.
+"""SelectionBar: what is selected, in one line: chips that remove it, its size, undo, redo and the other actions.
 
 It holds the selection and its history, and knows no map: a ``CircuitPicker`` shows the same selection in its grids.
 """
@@ -7,26 +7,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from ipywidgets import HTML, Button, HBox, VBox
+from ipywidgets import HTML, Button, ToggleButton, VBox
 
 from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
 from workbench.types import Component, Selection
 from workbench.types.selection import Kind, all_components
 from workbench.widgets.picker.history import History
-from workbench.widgets.shared import markup
+from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.edit_words import trainable_words
 
-CHIPS = 24
-_WRAP = {"flex_flow": "row wrap", "align_items": "center"}
+CHIPS = 6
+"""So many fit in a line with the buttons; the others are counted."""
 
 
-def size_words(model: LoadedModel, selection: Selection, parameters: int) -> str:
-    """How many components, how much of them can be trained, and that as a share of the model's parameters."""
-    n = selection.n_parameters(model)
+def size_words(model: LoadedModel, selection: Selection) -> str:
+    """How many components, and how much of them an edit can train."""
     parts = "component" if len(selection) == 1 else "components"
-    share = f"{100 * n / parameters:.2g}% of the model's {parameters:,} parameters"
-    return f"{len(selection):,} {parts}, {trainable_words(n, 'trainable ')} ({share})"
+    return f"{len(selection):,} {parts}, {trainable_words(selection.n_parameters(model))}"
+
+
+def without_gates(model: LoadedModel, selection: Selection) -> dict[Component, Component]:
+    """Components all of whose gates another selected one has, by that one: a neuron of a selected MLP, say."""
+    wide = [c for c in selection if c.kind not in ("N", "H", "Q", "K", "V")]
+    spans = {c: c.slices(model.shape) for c in wide}
+
+    def holds(outer: Component, inner: Component) -> bool:
+        if outer == inner or outer.layer != inner.layer:
+            return False
+        around = spans[outer]
+        return all(
+            site in around and around[site].start <= span.start and span.stop <= around[site].stop
+            for site, span in inner.slices(model.shape).items()
+        )
+
+    found = {c: next((outer for outer in wide if holds(outer, c)), None) for c in selection}
+    return {inner: outer for inner, outer in found.items() if outer is not None}
+
+
+def no_gates_words(model: LoadedModel, selection: Selection) -> str:
+    """What a selection holds twice, in words; empty where nothing."""
+    twice = without_gates(model, selection)
+    if not twice:
+        return ""
+    inner, outer = next(iter(twice.items()))
+    more = f", and {len(twice) - 1:,} more like it" if len(twice) > 1 else ""
+    return f"{inner} is part of {outer}: no gates of its own{more}."
 
 
 class SelectionBar(VBox):
@@ -49,12 +75,12 @@ class SelectionBar(VBox):
         self._parameters = sum(p.numel() for p in model.hf.parameters())
         self._history = History(Selection())
         self._draws = 0
-        self._words = HTML()
+        self._words, self._rest = HTML(), HTML()
         self.chips = [self._chip(i) for i in range(CHIPS)]
         """The buttons of the first components; those in excess are not displayed."""
-        self._more, self._problem = HTML(), HTML()
+        self._below = HTML()
         actions: list[tuple[str, str, str, Callable[[], object]]] = [
-            ("Undo", "undo", "Back to the selection before", self.undo),
+            ("Undo", "undo", "Back to the selection before (Ctrl+Z in a map)", self.undo),
             ("Redo", "repeat", "Forward again", self.redo),
             ("Clear", "times", "Select nothing", self.clear),
             ("Invert", "adjust", "Select the other components of the same kinds", self.invert),
@@ -62,11 +88,18 @@ class SelectionBar(VBox):
         ]
         self._buttons: dict[str, Button] = {}
         for name, icon, tip, action in actions:
-            button = Button(description=name, icon=icon, tooltip=tip, layout={"width": "auto"})
+            button = layout.quiet_button(name, icon=icon, tooltip=tip)
             button.on_click(lambda _, act=action: self._try(act))
             self._buttons[name] = button
-        chips = HBox([*self.chips, self._more], layout=_WRAP)
-        super().__init__([self._words, chips, HBox(list(self._buttons.values()), layout=_WRAP), self._problem])
+        first, rare = list(self._buttons.values())[:3], list(self._buttons.values())[3:]
+        self._more = ToggleButton(description="More", icon="caret-down", tooltip="Invert, random control")
+        self._more.add_class("wb-quiet")
+        for button in rare:
+            layout.show(button, False)
+        self._more.observe(lambda change: [layout.show(button, change["new"]) for button in rare], names="value")
+        line = layout.row(*self.chips, self._rest, self._words, *first, self._more, *rare)
+        super().__init__([line, self._below])
+        self.add_class("wb-selection")
         self._show()
 
     @property
@@ -85,7 +118,7 @@ class SelectionBar(VBox):
             check_selection(self._model, new)
         if list(new) != list(self._history.now):
             self._history.push(new)
-            self.error, self._problem.value = None, ""
+            self.error = None
             self._changed()
 
     def undo(self) -> None:
@@ -120,19 +153,23 @@ class SelectionBar(VBox):
 
     def _show(self) -> None:
         chosen = self.selection
-        words = (
-            size_words(self._model, chosen, self._parameters)
-            if len(chosen)
-            else "Nothing selected: click cells of the maps"
-        )
-        self._words.value = markup.block(f'<span role="status">{markup.text(words)}</span>')
+        words, share = "Nothing selected: click cells of the maps", ""
+        if len(chosen):
+            words = size_words(self._model, chosen)
+            part = f"{100 * chosen.n_parameters(self._model) / self._parameters:.2g}%"
+            share = f' title="{part} of the model\'s {self._parameters:,} parameters"'
+        self._words.value = markup.block(f'<span role="status"{share}>{markup.text(words)}</span>')
         names = [str(component) for component, _ in zip(chosen, self.chips, strict=False)]
         for chip, name in zip(self.chips, names + [""] * (CHIPS - len(names)), strict=True):
             with chip.hold_sync():  # one message a chip
                 chip.description, chip.tooltip = f"{name} ×" * bool(name), f"Remove {name}" * bool(name)
-            chip.layout.display = None if name else "none"
-        rest = len(chosen) - len(names)
-        self._more.value = markup.block(markup.text(f"and {rest:,} more")) if rest else ""
+            layout.show(chip, bool(name))
+        rest = list(chosen)[len(names) :]
+        listed = " ".join(map(str, rest[:200])) + " …" * (len(rest) > 200)
+        more = f'<span class="wb-muted" title="{markup.text(listed)}">+{len(rest):,} more</span>'
+        self._rest.value = markup.block(more) if rest else ""
+        layout.show(self._rest, bool(rest))
+        self._show_below()
         for name, possible in (
             ("Undo", self._history.can_undo),
             ("Redo", self._history.can_redo),
@@ -140,9 +177,16 @@ class SelectionBar(VBox):
         ):
             self._buttons[name].disabled = not possible
 
+    def _show_below(self) -> None:
+        """Below the line: what went wrong, else what is selected twice."""
+        twice = no_gates_words(self._model, self.selection)
+        self._below.value = markup.alert(self.error) if self.error is not None else markup.hint(twice)
+        layout.show(self._below, bool(self._below.value))
+
     def _chip(self, place: int) -> Button:
         """The button of the component at one place of the selection. Made once: a click must not wait for new ones."""
-        chip = Button(layout={"width": "auto", "display": "none"})
+        chip = layout.quiet_button("", tooltip="")
+        layout.show(chip, False)
 
         def remove() -> None:
             chosen = list(self.selection)  # a second click may come when the chip is gone: then nothing changes
@@ -157,6 +201,7 @@ class SelectionBar(VBox):
             action()
         except Exception as problem:  # would vanish in the log console
             error = problem
-        self.error, self._problem.value = error, markup.alert(error)
+        self.error = error
+        self._show_below()
         if self._on_error is not None:
             self._on_error(error)

@@ -1,7 +1,8 @@
-"""ProbePanel: pick probes, run them in the background, read every text side by side, and look at a prompt by layer.
+"""ProbePanel: tick probes in a table, run them in the background, read every text, and look at a prompt by layer.
 
 Run is ``probe`` with what is ticked and nothing else, and Lens is ``lens`` at the base and at each stage;
-``panel.code`` is the script of both. A cancelled run keeps the rows that were finished.
+``panel.code`` is the script of both. Probes that are run one after another stay in the table, as if they had been run
+at once. A cancelled run keeps the rows that were finished.
 """
 
 from __future__ import annotations
@@ -11,23 +12,25 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ipywidgets import HTML, Checkbox, HBox
+from ipywidgets import HTML
 
 from workbench.editing.applied import check_base
 from workbench.models.load import LoadedModel
+from workbench.probing.outcome import joinable, joined
 from workbench.probing.probe import probe
-from workbench.probing.table import PROBES
+from workbench.probing.table import PROBES, QUICK
 from workbench.types import Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow
 from workbench.widgets.probe import views as probe_views
+from workbench.widgets.probe.pace import Pace
 from workbench.widgets.probe.reader import PromptReader
-from workbench.widgets.shared import markup
+from workbench.widgets.probe.table import ProbeLine, ProbeTable
+from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.code import fact_call_in_a_line, facts_code, pool_argument, start_code
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.run_panel import RunPanel, RunWords
 from workbench.widgets.shared.text_card import text_card_png
 
 _DEFAULTS = {"max_new_tokens": 24, "seed": 0}
-_ROW = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 class ProbePanel(RunPanel[ProbeReport]):
@@ -39,7 +42,7 @@ class ProbePanel(RunPanel[ProbeReport]):
         fact: Which of the edit's facts; the first by default.
         control: As in ``probe``.
         pool: Where controls and two-hop paths come from; the bundled facts by default.
-        probes: Which are ticked at first; all by default.
+        probes: Which are ticked at first; None for the quick ones.
         max_new_tokens, seed: As in ``probe``.
         edit_code: Python that makes ``edit`` from ``model``, for ``.code``, such as ``edit = wb.load_edit("folder")``.
 
@@ -62,6 +65,7 @@ class ProbePanel(RunPanel[ProbeReport]):
         refused="Probes are running already; wait for them or cancel.",
         cancelling="Cancelling: it stops after the prompts at hand.",
     )
+    TICK_SECONDS = 1.0
 
     def __init__(
         self,
@@ -71,7 +75,7 @@ class ProbePanel(RunPanel[ProbeReport]):
         fact: Fact | None = None,
         control: Fact | None = None,
         pool: FactSet | None = None,
-        probes: tuple[str, ...] = tuple(PROBES),
+        probes: tuple[str, ...] | None = None,
         max_new_tokens: int = 24,
         seed: int = 0,
         edit_code: str | None = None,
@@ -81,39 +85,34 @@ class ProbePanel(RunPanel[ProbeReport]):
         check_base(model, edit)
         if fact is not None and fact not in edit.facts:
             raise ValueError(f"The edit does not hold the fact {fact.id!r}; it holds {[f.id for f in edit.facts]}.")
-        _check(probes)
+        ticked = QUICK if probes is None else probes
+        _check(ticked)
         super().__init__()
         self._model, self._edit, self._fact = model, edit, fact or edit.facts[0]
         self._options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed}
         self._control, self._pool, self._edit_code = control, pool, edit_code
         self._report: ProbeReport | None = None
-        self._ran: tuple[str, ...] | None = None  # the probes of the report that is shown
-        self._asking: tuple[str, ...] = ()  # of the run that goes on
         self._made_by = ""  # the code of the report that is shown
+        self._kept: dict[tuple[str, str], tuple[ProbeReport, str]] = {}  # reports and their code, by edit and fact
         self._rows: list[ProbeRow] = []
-        self._probe = ""
-        self._boxes = {p: self._box(p, p in probes) for p in PROBES}
-        self._results = HTML()
+        self._pace = Pace(model)
+        self._table = ProbeTable(ticked, on_tick=self._ticked, on_open=self.read)
+        self._verdict, self._rates = HTML(), HTML()
         self._reader = PromptReader(
             model,
             edit,
             self._fact,
             pool,
             self._lock,
-            on_read=self._show_code,
+            on_read=self._read,
             on_refused=lambda why: self._tell(markup.Message(why)),
             on_error=self._fail,
         )
-        boxes = HBox(list(self._boxes.values()), layout=_ROW)
-        self._lay_out_run([boxes], [self._results, *self._reader.widgets])
+        both = layout.columns(self._table.grid, self._reader.widget, widths=("1 1 640px", "1 1 440px"))
+        row = layout.row(self._table.choices, self._buttons())
+        self._lay_out(self._heading, self._verdict, row, self._alert, both, self._rates, self._code)
         self._show_heading()
-        self._show_code()
-
-    def _box(self, name: str, ticked: bool) -> Checkbox:
-        box = Checkbox(description=PROBES[name].title, value=ticked, indent=False, layout={"width": "190px"})
-        box.observe(lambda _: self._show_code(), names="value")
-        self._follow(box)
-        return box
+        self._show_report()
 
     def __repr__(self) -> str:
         state = self._job.state if self._job is not None else "not run"
@@ -122,13 +121,12 @@ class ProbePanel(RunPanel[ProbeReport]):
     @property
     def probes(self) -> tuple[str, ...]:
         """What is ticked. Settable; unknown names raise a ValueError."""
-        return tuple(p for p in PROBES if self._boxes[p].value)
+        return self._table.ticked
 
     @probes.setter
     def probes(self, probes: tuple[str, ...]) -> None:
         _check(probes)
-        for name, box in self._boxes.items():
-            box.value = name in probes
+        self._table.ticked = probes
 
     @property
     def looking(self) -> Job[list[Lens]] | None:
@@ -137,24 +135,27 @@ class ProbePanel(RunPanel[ProbeReport]):
 
     @property
     def report(self) -> ProbeReport | None:
-        """The last report; after Cancel it holds what was finished."""
+        """What all probes of this edit found; after Cancel it holds what was finished."""
         return self._report
 
     @property
+    def edit(self) -> Edit:
+        """The edit that is probed."""
+        return self._edit
+
+    @property
     def code(self) -> str:
-        """Python that repeats the report and the Lens in sight; once other probes are ticked, what Run would do."""
+        """Python that repeats the report and the Lens in sight; before any report what Run would do."""
         given = facts_code(self._edit.facts, self._pool)
         lines = self._edit_code or "edit = wb.load_edit('the folder that this edit was saved to')\n"
-        repeats = self._ran in (None, self.probes)
-        shown = self.shown_code if repeats else f"{self._run_code(self.probes)}{self._reader.code}"
-        return f"{start_code(self._model)}{given}{lines.rstrip()}\n\n{shown}"
+        return f"{start_code(self._model)}{given}{lines.rstrip()}\n\n{self.shown_code}"
 
     @property
     def shown_code(self) -> str:
         """What made the report and the Lens in sight, after ``model``, ``facts`` and ``edit`` (and ``pool``, where one
         was given) are there; before any report what Run would do."""
-        made = self._made_by or self._run_code(self.probes if self._ran is None else self._ran)
-        return f"{made}{self._reader.code}"
+        asked = self.probes if self._report is None else _asked(self._report)
+        return f"{self._made_by or self._run_code(asked)}{self._reader.code}"
 
     def _run_code(self, asked: tuple[str, ...]) -> str:
         chosen = "" if asked == tuple(PROBES) else f", probes={list(asked)!r}"
@@ -185,18 +186,47 @@ class ProbePanel(RunPanel[ProbeReport]):
             if self._busy:
                 raise RuntimeError("Probes are running. Wait for them or cancel, then show others.")
             self._fail(None)
-            self._mark.clear()
-            self._fact, self._report, self._job = report.fact, report, None
-            self._reader.fact = report.fact
-            self._show_heading()
-            asked = report.asked or report.probes
-            self.probes = tuple(p for p in PROBES if p in asked)
+            self._fact, self._job = report.fact, None
+            self.probes = tuple(p for p in PROBES if p in _asked(report))
             ran_with = {"max_new_tokens": report.max_new_tokens, "seed": report.seed}
             self._options |= {name: value for name, value in ran_with.items() if value is not None}
-            self._made_by, self._ran = probes_code, self.probes
             self._say_plainly("")
-            self._show_report(report)
-            self._show_code()
+            self._take(report, probes_code)
+
+    def show_edit(self, edit: Edit, *, fact: Fact | None = None, edit_code: str | None = None) -> None:
+        """Show another edit of the same base, with what its probes found in this panel; a run that is going on is
+        cancelled, and keeps what was finished.
+
+        Args:
+            edit: The edit.
+            fact: Which of its facts; the first by default.
+            edit_code: As in the constructor.
+
+        Raises:
+            ValueError: It was fitted on another base, or does not hold the fact. Nothing has changed then.
+        """
+        check_base(self._model, edit)
+        chosen = edit.facts[0] if fact is None else fact
+        if chosen not in edit.facts:
+            raise ValueError(f"The edit does not hold the fact {chosen.id!r}; it holds {[f.id for f in edit.facts]}.")
+        with self._lock:
+            if self._busy and self._job is not None:
+                self._job.cancel()
+            self._fail(None)
+            self._edit, self._fact, self._edit_code = edit, chosen, edit_code
+            self._report, self._made_by = self._kept.get((edit.id, chosen.id), (None, ""))
+            self._say_plainly("")
+            self._show_report()
+
+    def read(self, probe: str) -> None:
+        """Show the texts, curves and readings of a probe.
+
+        Raises:
+            ValueError: An unknown probe.
+        """
+        _check((probe,))
+        with self._lock:
+            self._reader.open(probe)
 
     def look(self) -> Job[list[Lens]] | None:
         """Read the chosen prompt layer by layer, at the base and at each stage, in the background.
@@ -209,72 +239,127 @@ class ProbePanel(RunPanel[ProbeReport]):
         """
         return self._reader.look()
 
+    # The run
+
     def _problem(self) -> str:
         return "" if self.probes else "No probe is ticked. Tick at least one."
 
-    def _settings(self) -> dict[str, Any]:
-        titles = [PROBES[p].title for p in self.probes]
-        return {"probes": "all ten" if len(titles) == len(PROBES) else ", ".join(titles)}
+    def _estimate(self) -> str:
+        n = len(self.probes)
+        return f"{n} probe{'' if n == 1 else 's'}, {self._pace.about(self.probes, self._edit)}"
 
     def _order(self) -> Callable[[threading.Event], ProbeReport]:
         asked = self.probes
         if not asked:
             raise ValueError(f"probes must be some of {list(PROBES)}, got []: none is ticked.")
         self._say("Choosing a control fact.")
-        self._asking, self._rows = asked, []
+        self._rows = []
+        self._pace.start(asked, self._edit)
         given: dict[str, Any] = {"fact": self._fact, "control": self._control, "pool": self._pool, **self._options}
         order = partial(probe, self._model, self._edit, probes=list(asked), progress=False, **given)
         return lambda cancel: order(cancel=cancel, on_row=self._row, on_probe=self._begin)
 
-    # From the job's thread
+    def _enable(self, enabled: bool) -> None:
+        self._table.enable(enabled)
 
     def _begin(self, name: str) -> None:
-        self._probe, self._drawn_at = name, float("-inf")
+        self._pace.begin(name)
+        self._drawn_at = float("-inf")
         self._draw_progress()
 
     def _row(self, row: ProbeRow) -> None:  # probe takes False as "cancel"
         self._rows.append(row)
         self._draw_progress()
 
+    def _tick(self) -> None:
+        with self._lock:
+            if self._busy:
+                self._draw_progress()
+
     def _draw_progress(self) -> None:
-        if not self._going or not self._due():
+        now = self._pace.now
+        if now is None or not self._going or not self._due():
             return
-        asked = self._asking
-        at, every = asked.index(self._probe) if self._probe in asked else 0, len(asked)
-        words = f"{PROBES[self._probe].title}: probe {at + 1} of {every}, {len(self._rows)} answers so far"
-        self._say(markup.Progress(words, at, every))
+        here = sum(row.probe == now for row in self._rows)
+        done, total = self._pace.progress(here)
+        words = f"{PROBES[now].title}: {self._pace.words(here)}"
+        self._say(markup.Progress(words, round(100 * done / total), 100))
+        self._show_lines()
+
+    def _ended(self, job: Job[ProbeReport]) -> None:
+        with self._lock:
+            self._pace.end(job.result.probes if job.result is not None else ())
+            super()._ended(job)
+            self._show_lines()
 
     def _finished(self, job: Job[ProbeReport]) -> None:
-        self._report = job.result
-        if job.result is not None:
-            self._show_report(job.result)
+        report = job.result
+        if report is None:
+            return
+        key = (str(report.edit_id), report.fact.id)
+        before = self._kept.get(key, (None, ""))[0]
+        whole = report if before is None or not joinable(before, report) else joined(before, report)
+        self._kept[key] = (whole, "")
+        if (self._edit.id, self._fact.id) == key:
+            self._report, self._made_by = whole, ""
+            self._show_report()
+        if report.partial:
+            words = f"Ended early: {report.partial}; {len(report.rows)} finished answers are kept."
+            self._tell(markup.Message(words))
 
     # What it shows
 
-    def _clear(self) -> None:
-        super()._clear()
-        self._report, self._made_by = None, ""
-        self._ran = self._asking
-        self._results.value = ""
-        self._reader.show(None)
+    def _take(self, report: ProbeReport, code: str) -> None:
+        self._report, self._made_by = report, code
+        self._kept[self._edit.id, self._fact.id] = (report, code)
+        self._show_report()
+
+    def _ticked(self) -> None:
+        self._recheck()
+        self._show_code()
+
+    def _read(self) -> None:
+        """Another probe or a reading of a prompt is in sight."""
+        self._show_lines()
         self._show_code()
 
     def _show_heading(self) -> None:
         words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"
-        note = "ten probes; a prompt on which the base model itself fails says nothing about forgetting"
+        note = "a prompt on which the base model itself fails says nothing about forgetting"
         self._heading.value = markup.panel_title(f"What is left: {words}", note)
 
-    def _show_report(self, report: ProbeReport) -> None:
-        if report.partial:
-            message = f"Ended early: {report.partial}; {len(report.rows)} finished answers are kept."
-            self._tell(markup.Message(message))
-        self._results.value = probe_views.results(report)
-        self._reader.show(report)
+    def _show_report(self) -> None:
+        report = self._report
+        self._show_heading()
+        self._verdict.value = probe_views.verdict(report) if report is not None else ""
+        self._rates.value = probe_views.all_rates(report) if report is not None else ""
+        self._reader.show(report, of=(self._edit, self._fact))
+        self._show_lines()
+        self._recheck()
+        self._show_code()
+
+    def _show_lines(self) -> None:
+        readable = probe_views.readable(self._report) if self._report is not None else ()
+        lines = {
+            name: ProbeLine(
+                time=self._pace.time(name, self._edit),
+                result=self._pace.state(name, self._rows) or words,
+                share=share,
+                opens=name in readable,
+            )
+            for name in PROBES
+            for words, share in (probe_views.result(self._report, name),)
+        }
+        self._table.show(lines, self._reader.opened)
 
     def _picture(self) -> bytes:
         lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}"]
         rates = probe_views.card_lines(self._report) if self._report is not None else []
         return text_card_png("ProbePanel", [*lines, *rates, "Run this cell to use the panel."])
+
+
+def _asked(report: ProbeReport) -> tuple[str, ...]:
+    return tuple(report.asked or report.probes)
 
 
 def _check(probes: tuple[str, ...]) -> None:

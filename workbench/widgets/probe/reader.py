@@ -1,4 +1,4 @@
-"""PromptReader: the prompts of a probe report as a list, one prompt's texts side by side, and its layers by the lens.
+"""PromptReader: what one probe found, its prompts as a list, one prompt's texts side by side, and its layers.
 
 Lens is ``lens`` at the base and at each stage, in the background. It follows what counts as the old and the new answer
 in that prompt (``ProbeRow``), so in a two-hop question the two ends of the path, and in one that must stay its own
@@ -12,27 +12,29 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from ipywidgets import HTML, Button, HBox, Widget
+from ipywidgets import HTML, VBox
 
 from workbench.editing.applied import applied
 from workbench.evaluation.answer_slots import answers_at
 from workbench.facts.known import load_facts
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
-from workbench.probing.table import PROBES
 from workbench.tracing.lens import lens
 from workbench.types import Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow
 from workbench.widgets.probe import views as probe_views
-from workbench.widgets.shared import markup
-from workbench.widgets.shared.controls import Dropdown, Select
+from workbench.widgets.shared import layout, markup
+from workbench.widgets.shared.controls import Select
 from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.sync import WholeMessages
 
-_STYLE = {"description_width": "72px"}
-_ROW = {"flex_flow": "row wrap", "align_items": "center"}
+
+class PromptList(WholeMessages, Select):
+    """A list whose lines a job's thread and the kernel's both change."""
 
 
 class PromptReader:
-    """The lower part of a ``ProbePanel``. It tells of what went wrong, and shows no alert of its own.
+    """The part of a ``ProbePanel`` that reads one probe; empty until one is opened. It tells of what went wrong, and
+    shows no alert of its own.
 
     Args:
         model, edit, fact, pool: As in ``ProbePanel``.
@@ -62,30 +64,44 @@ class PromptReader:
         self._model, self._edit, self._pool, self._lock = model, edit, pool, lock
         self._on_read, self._on_refused, self._on_error = on_read, on_refused, on_error
         self._report: ProbeReport | None = None
-        self._probe = Dropdown(description="Probe", options=[], style=_STYLE)
-        self._list = Select(
-            description="Prompt", options=[], rows=8, style=_STYLE, layout={"width": "min(100% - 4px, 900px)"}
-        )
-        self._look = Button(description="Lens", icon="search", tooltip="Layer by layer, for this prompt", disabled=True)
-        self._texts, self._layers = HTML(), HTML()
-        row = HBox([self._probe, self._look], layout=_ROW)
-        self.widgets: tuple[Widget, ...] = (row, self._list, self._texts, self._layers)
+        self.opened: str | None = None
+        """The probe that is read."""
+        self._found, self._texts, self._layers, self._all = HTML(), HTML(), HTML(), HTML()
+        self._list = PromptList(description="Prompt", options=[], rows=7, layout={"width": "min(100% - 4px, 900px)"})
+        self._list.add_class("wb-prompts")
+        tip = "What each layer would answer to this prompt, at the base and after each stage"
+        self._look = layout.quiet_button("Lens", icon="search", tooltip=tip)
+        self._prompts = VBox([layout.fields(self._list), self._texts, self._look, self._layers, self._all])
+        self.widget = VBox([self._found, self._prompts])
         self._look.on_click(lambda _: self.look())
-        self._probe.observe(lambda _: self._show_list(), names="value")
         self._list.observe(lambda _: self._show_texts(), names="value")
+        self._show_list()
 
     @property
     def row(self) -> ProbeRow | None:
         """The prompt that is chosen: its row of the base."""
         return self._list.value if isinstance(self._list.value, ProbeRow) else None
 
-    def show(self, report: ProbeReport | None) -> None:
-        """List the prompts of a report; None empties all."""
+    def show(self, report: ProbeReport | None, *, of: tuple[Edit, Fact] | None = None) -> None:
+        """Read this report, or none; the probe that was opened stays open where it has something to read.
+
+        Args:
+            report: The report.
+            of: The edit and the fact, where they are others.
+        """
+        if of is not None:
+            self._edit, self.fact = of
         self._report, self.code = report, ""
-        named = [p for p in PROBES if report is not None and any(r.probe == p for r in report.rows)]
-        self._probe.options = [(report.words_of(p).title, p) for p in named] if report is not None else []
-        self._probe.value = named[0] if named else None
+        readable = probe_views.readable(report) if report is not None else ()
+        if self.opened not in readable:
+            self.opened = probe_views.most_telling(report) if report is not None else None
         self._show_list()
+
+    def open(self, probe: str) -> None:
+        """Read this probe."""
+        self.opened, self.code = probe, ""
+        self._show_list()
+        self._on_read()
 
     def look(self) -> Job[list[Lens]] | None:
         """Read the chosen prompt layer by layer; see ``ProbePanel.look``."""
@@ -148,11 +164,17 @@ class PromptReader:
                 self._on_read()
 
     def _show_list(self) -> None:
-        rows = self._report.rows if self._report is not None else ()
-        base = [r for r in rows if r.stage == "base" and r.probe == self._probe.value]
+        report, probe = self._report, self.opened
+        rows = report.rows if report is not None else ()
+        base = [r for r in rows if r.stage == "base" and r.probe == probe]
         self._list.options = [(probe_views.row_label(r), r) for r in base]
         self._list.index = 0 if base else None
         self._look.disabled = not base
+        shown = report is not None and probe is not None
+        self._found.value = probe_views.found(report, probe) if report is not None and probe is not None else ""
+        self._all.value = probe_views.all_texts(report, base) if report is not None and base else ""
+        layout.show(self.widget, shown)
+        layout.show(self._prompts, bool(base))
         self._show_texts()
 
     def _show_texts(self) -> None:

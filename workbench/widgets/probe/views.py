@@ -1,22 +1,76 @@
-"""What a ProbePanel shows, as markup: findings and rates, one prompt's texts, and its layers."""
+"""What a ProbePanel shows, as markup: the verdict, what each probe found, one prompt's texts, and its layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 from workbench.plots.style import visible
+from workbench.probing.outcome import outcome, shares
+from workbench.probing.table import PROBES
 from workbench.types import ANSWER_NAMES, Fact, Finding, Lens, ProbeReport, ProbeRow
+from workbench.types.outcome import Share
 from workbench.types.probe import ANSWER_LINES, CurveFigure
 from workbench.widgets.edit.views import stage_words
 from workbench.widgets.shared import charts as svg
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.code import fact_code, is_bundled
+from workbench.widgets.shared.markup import AnswerKind, Markup
 
 _GROUPS = {"edited": "", "same": "must stay: ", "control": "control: "}
 
 
-def results(report: ProbeReport) -> str:
-    """Findings of the lens, then the rates with n and interval, then what was not measured."""
+def verdict(report: ProbeReport) -> str:
+    """How many probes bring the old answer back, and below what base and control answer at the same probes."""
+    found = outcome(report)
+    return markup.verdict(found.words, found.kind) + markup.hint(found.beside)
+
+
+def result(report: ProbeReport | None, probe: str) -> tuple[str, Share | None]:
+    """What came of a probe, for its line: words, and what they count."""
+    if report is None or probe not in (*report.probes, *report.skipped, *(r.probe for r in report.rows)):
+        return "", None
+    count = shares(report).get(probe)
+    if count is not None:
+        return (f"{count} prompts", count) if count.n else ("the base fails here too", None)
+    if probe == "lens" and report.lenses:
+        reading = report.lens()
+        layers = Share(hits=len(reading.old_leads), n=reading.n_layers)
+        return f"leads at {layers} layers", layers
+    if any(curve.probe == probe for curve in report.curves):
+        return "see its curves", None
+    return ("other facts; see its texts", None) if probe in report.probes else ("not measured", None)
+
+
+def readable(report: ProbeReport) -> tuple[str, ...]:
+    """Probes with texts, curves or readings."""
+    held = {*(r.probe for r in report.rows), *(c.probe for c in report.curves), *(["lens"] if report.lenses else [])}
+    return tuple(probe for probe in PROBES if probe in held)
+
+
+def most_telling(report: ProbeReport) -> str | None:
+    """The probe to read first: the first that brings the old answer back, else the first with anything."""
+    back = [probe for probe, share in shares(report).items() if share.hits]
+    return next(iter([*back, *readable(report)]), None)
+
+
+def found(report: ProbeReport, probe: str) -> str:
+    """What one probe found: its findings, then its curves, or the readings of the lens."""
+    words = report.words_of(probe)
+    lines = [f for f in report.findings if f.probe == probe and _is_shown(f, report.stages[-1])]
+    parts = [markup.title(words.title, PROBES[probe].question if probe in PROBES else "")]
+    parts += [markup.block(*(f"<p>{markup.text(line)}.</p>" for line in lines))] if lines else []
+    show = _CURVES.get(words.curve.figure) if words.curve else None
+    if show is not None:
+        parts.append(show(report, probe))
+    if probe == "lens":
+        readings = [x for x in report.lenses if x.prompt.fact_id == report.fact.id]
+        parts.append(lens_charts(readings))
+    parts += [markup.alert(why, "info") for name, why in report.skipped.items() if name == probe]
+    return "".join(parts)
+
+
+def all_rates(report: ProbeReport) -> str:
+    """The rates of all probes with n and interval, and what was not measured; folded."""
     heads = ["probe", "rate [95% interval] (n)", *map(stage_words, report.stages)]
     rows: list[list[str]] = []
     for name, by in report.rates.items():
@@ -24,21 +78,18 @@ def results(report: ProbeReport) -> str:
         for rate in dict.fromkeys(n for of in by.values() for n in of):
             cells = [str(by[s][rate]) if rate in by.get(s, {}) else "" for s in report.stages]
             rows.append([words.title, words.rates.get(rate, rate), *cells])
-    lines = [finding for finding in report.findings if _is_shown(finding, report.stages[-1])]
-    parts = [markup.block(*(f"<p>{markup.text(line)}.</p>" for line in lines))] if lines else []
-    parts += [markup.table(heads, rows, "What is left, and what else changed")] if rows else []
-    for kind, show in _CURVES.items():
-        drawn = [p for p in report.figures if (words := report.words_of(p).curve) and words.figure == kind]
-        parts += [show(report, probe) for probe in drawn]
-    parts += [markup.alert(f"Not measured, {name}: {why}.", "info") for name, why in report.skipped.items()]
-    return "".join(parts)
+    table = markup.table(heads, rows, "What is left, and what else changed") if rows else ""
+    missing = "".join(f"<p>{markup.text(f'Not measured, {name}: {why}.')}</p>" for name, why in report.skipped.items())
+    folds = [markup.fold("All rates, with intervals", table)] if table else []
+    folds += [markup.fold(f"Not measured ({len(report.skipped)})", missing)] if missing else []
+    return "".join(folds)
 
 
 def _is_shown(finding: Finding, last: str) -> bool:
-    """Curves, and readings of the lens: of the edited fact at every stage, of the control after the last."""
+    """Of the lens: of the edited fact at every stage, of the control after the last."""
     if finding.kind == "lens":
         return finding.group == "edited" or finding.stage == last
-    return finding.kind == "curve"
+    return finding.kind in ("curve", "rate")
 
 
 def curves(report: ProbeReport, probe: str) -> str:
@@ -95,31 +146,61 @@ def row_label(row: ProbeRow) -> str:
 
 def texts(report: ProbeReport, row: ProbeRow) -> str:
     """What every stage says to one prompt."""
-    key = (row.probe, row.kind, row.group, row.fact_id, row.prompt, row.start)
-    same = [r for r in report.rows if (r.probe, r.kind, r.group, r.fact_id, r.prompt, r.start) == key]
-    prompt = f"{row.prompt} ⟶ {row.start}" if row.start else row.prompt
-    cells = [markup.tagged(r.recovered, r.text) for r in same]
     wanted = f"old: {row.old}; new: {row.new}" + (
         "" if row.informative else "; the base fails, so it says nothing about forgetting"
     )
-    return markup.table(["prompt", *(stage_words(r.stage) for r in same)], [[prompt, *cells]], wanted)
+    heads = ["prompt", *(stage_words(r.stage) for r in _same_prompt(report, row))]
+    return markup.table(heads, [_cells(report, row)], wanted)
 
 
-def layers(readings: Sequence[Lens], prompt: str) -> str:
-    """Probabilities by layer at one prompt, one chart per stage, with the verdict in words and the last ranks."""
+def all_texts(report: ProbeReport, base: Sequence[ProbeRow]) -> str:
+    """What every stage says to all prompts of a probe, folded.
+
+    Args:
+        report: The report.
+        base: The base's rows of the probe.
+    """
+    heads = ["prompt", *map(stage_words, report.stages)]
+    table = markup.table(heads, [_cells(report, row) for row in base], "All texts")
+    return markup.fold(f"All {len(base)} prompts with their texts", table)
+
+
+def _cells(report: ProbeReport, row: ProbeRow) -> list[object]:
+    prompt = f"{row.prompt} ⟶ {row.start}" if row.start else row.prompt
+    same = _same_prompt(report, row)
+    return [prompt, *(Markup(f"{markup.badge(_KINDS[r.recovered]).html}{markup.text(r.text)}") for r in same)]
+
+
+def _same_prompt(report: ProbeReport, row: ProbeRow) -> list[ProbeRow]:
+    """A prompt's rows of all stages."""
+    key = (row.probe, row.kind, row.group, row.fact_id, row.prompt, row.start)
+    return [r for r in report.rows if (r.probe, r.kind, r.group, r.fact_id, r.prompt, r.start) == key]
+
+
+_KINDS: dict[str, AnswerKind] = {"old": "old", "new": "new", "refusal": "refusal", "neither": "other"}
+
+
+def lens_charts(readings: Sequence[Lens]) -> str:
+    """Log P of the answers' first tokens by layer, one chart per stage."""
     charts = [
         svg.line_chart(
             {
                 f"{name}: {reading.tokens[name]}": [(float(i), p) for i, p in enumerate(reading.probabilities[name])]
                 for name in ANSWER_NAMES
             },
-            f"{stage_words(reading.stage)}: P(first token)",
+            f"{stage_words(reading.stage)}: P(first token), log scale",
             x_label="layers done",
             x_max=float(reading.n_layers),
             y_max=1.0,
+            log=True,
         )
         for reading in readings
     ]
+    return svg.side_by_side(*charts) if charts else ""
+
+
+def layers(readings: Sequence[Lens], prompt: str) -> str:
+    """One prompt by layer: the verdict in words, a chart per stage, and the last ranks."""
     words = f"<p>{markup.text(f'Layer by layer: {prompt}')}</p>"
     words += "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.finding}.')}</p>" for x in readings)
     heads = ["answer", *(f"rank, {stage_words(x.stage)}" for x in readings)]
@@ -130,7 +211,7 @@ def layers(readings: Sequence[Lens], prompt: str) -> str:
         ]
         for name in ANSWER_NAMES
     ]
-    return markup.block(words) + svg.side_by_side(*charts) + markup.table(heads, ranks, "Rank after the last layer")
+    return markup.block(words) + lens_charts(readings) + markup.table(heads, ranks, "Rank after the last layer")
 
 
 def lens_code(fact: Fact, form: str, stages: Sequence[str], refusal: str, start: str = "") -> str:

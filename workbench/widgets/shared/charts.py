@@ -60,14 +60,14 @@ def bars(
         other = beside.get(name)
         if name in beside:
             words += f" ({reference_name} {short_number(other, share=share)})"
-        said.append(f"{name}: {words}")
+        said.append(f"{visible(name)}: {words}")
         end, tick = max(length, 0.0), ""
         if other is not None and math.isfinite(other):
             x = left + _BAR * _part(other, limit)
             end = max(end, x - left)
             tick = f'<path class="wb-reference" d="M{x:.1f} {y + 1}v{_ROW_HEIGHT - 2}"/>'
         parts.append(
-            f"<g><title>{text(name)}: {text(words)}</title>"
+            f"<g><title>{text(visible(name))}: {text(words)}</title>"
             f'<text x="{left - 8:.0f}" y="{y + 16}" text-anchor="end">{text(labels[name])}</text>'
             f'<rect class="wb-bar wb-s{i % 4}" x="{left:.0f}" y="{y + 5}" width="{length:.1f}" height="14"/>{tick}'
             f'<text x="{left + end + 7:.0f}" y="{y + 16}">{text(words)}</text></g>'

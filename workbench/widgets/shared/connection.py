@@ -1,7 +1,8 @@
 """Connection: says, at the top of a panel, that no kernel listens any more; and keeps the panel's keys in the panel.
 
-After a kernel restart, or in a notebook that was opened again, a panel still looks alive while none of its buttons does
-anything. Maps say so themselves (see grid.py); this says it for the controls around them and makes them look disabled.
+After a kernel was restarted or shut down, or in a notebook that was opened again, a panel still looks alive while none
+of its buttons does anything. This says so once for the panel and all that is in it, and disables its controls; it looks
+at the kernel every second, as ipywidgets notices only restarts. A map that stands alone says it by itself (grid.py).
 
 In command mode JupyterLab binds the arrows and most letters for whatever has the focus and is not a text field: an
 arrow in a list would move to another cell, and ``x`` there would cut the cell. So keys without Ctrl, Alt or Meta end at

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from IPython.display import Image
 from ipywidgets import HTML, Box, VBox, Widget
 
 from workbench.widgets.grid.png import with_picture
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.connection import Connection
+from workbench.widgets.shared.snapshot import Snapshot
 from workbench.widgets.shared.voice import person
 
 
@@ -57,14 +57,15 @@ class Panel(VBox):
         """Python that repeats what the panel shows."""
         raise NotImplementedError
 
-    def snapshot(self) -> Image:
-        """The panel's picture as it is now: shown in a cell, it stays in the notebook without a kernel, on GitHub too.
+    def snapshot(self) -> Snapshot:
+        """The panel as it is now, with all its tabs, texts, tables and maps: shown in a cell, it stays in the notebook
+        without a kernel.
 
         Returns:
-            The PNG that is stored beside the panel wherever it is displayed: its map where it has one, else a card
-            that names the fact.
+            To be shown, or written with ``.save("panel.html")``. Its ``.data`` is the PNG that is stored beside the
+            panel wherever it is displayed: its map where it has one, else a card that names the fact.
         """
-        return Image(data=self._picture(), format="png")
+        return Snapshot(self, self._picture())
 
     def _picture(self) -> bytes:
         """What the panel shows, as a PNG."""

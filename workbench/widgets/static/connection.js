@@ -1,4 +1,5 @@
-// What every panel has: a line that is shown while no kernel listens, and keys that stay in it. See connection.py.
+// What every panel has: a line that is shown while no kernel listens, controls that then do nothing, and keys that stay
+// in it. See connection.py.
 
 import { connectionOf } from "./kernel.js";
 
@@ -28,6 +29,39 @@ function keepKeys(el) {
   };
 }
 
+const CONTROLS = "button, input, select, textarea";
+
+// Controls of a panel that no kernel hears: said to be disabled, and deaf to the keyboard too (the style keeps the
+// pointer away). Their own `disabled` is Python's, and stays. Returns the function that is told whether it is so.
+function deafen(el) {
+  const inside = (node) => node instanceof Element && el.isConnected && el.closest(".wb-panel")?.contains(node);
+  const guard = (event) => {
+    const control = inside(event.target) ? event.target.closest(CONTROLS) : null;
+    if (!control) return;
+    control.setAttribute("aria-disabled", "true");
+    if (event.type === "focusin" || event.key === "Tab" || (event.type === "keydown" && isNotebooks(event))) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+  const mark = (lost) => {
+    for (const control of el.closest(".wb-panel")?.querySelectorAll(CONTROLS) ?? []) {
+      if (lost) control.setAttribute("aria-disabled", "true");
+      else control.removeAttribute("aria-disabled");
+    }
+  };
+  let before = false;
+  return (lost) => {
+    if (lost !== before) {
+      for (const type of ["keydown", "click", "input", "beforeinput", "focusin"]) {
+        if (lost) document.addEventListener(type, guard, true);
+        else document.removeEventListener(type, guard, true);
+      }
+    }
+    if (lost || before) requestAnimationFrame(() => mark(lost)); // the panel may not be on the page yet
+    before = lost;
+  };
+}
+
 function render({ model, el }) {
   const line = document.createElement("div");
   line.className = "wb-connection";
@@ -35,10 +69,12 @@ function render({ model, el }) {
   el.append(line);
 
   const connection = connectionOf(model);
+  const tell = deafen(el);
   const show = () => {
     const lost = !connection.live();
     line.classList.toggle("wb-lost", lost);
     line.textContent = lost ? "Not connected to a kernel: run the cell again to use this panel." : "";
+    tell(lost);
   };
   const stopWatching = connection.watch(show);
   show();
@@ -46,6 +82,7 @@ function render({ model, el }) {
   return () => {
     giveKeysBack();
     stopWatching();
+    tell(false);
   };
 }
 

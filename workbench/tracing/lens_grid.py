@@ -1,0 +1,103 @@
+"""The logit lens at every layer and every token, in one forward pass.
+
+The residual stream at each place is put through the final norm and the output embeddings, as if the later layers did
+nothing. Logits of a vocabulary are large: they are made for a few hundred places at a time, and of each only what the
+grid shows is kept.
+
+Source: nostalgebraist 2020 (logit lens).
+"""
+
+from __future__ import annotations
+
+import torch
+
+from workbench.language.prompts import answer_ids, traced_prompt
+from workbench.models.engine import Resumable, pooled_engine
+from workbench.models.load import LoadedModel
+from workbench.tracing.next_tokens import check_k, readable_ids
+from workbench.types import Fact, Form, LensGrid, NextToken
+
+LOGITS_AT_ONCE = 2**23
+"""Entries of the logits that are held at a time: 32 MiB."""
+
+
+def lens_grid(
+    model: LoadedModel, fact: Fact | str, *, form: Form | None = None, answer: str | None = None, k: int = 1
+) -> LensGrid:
+    """Read the logit lens at every layer and every token of a fact's traced text, or of any text.
+
+    Args:
+        model: A base or edited model; it is not changed. A fact's text is the base model's own.
+        fact: A fact, or a text.
+        form: Of a fact as in ``causal_trace``; of a text ``"chat"`` (the default: through the chat template) or
+            ``"cloze"`` (as it is).
+        answer: Of a text, what it would go on with: its first token is followed. By default the model's own likeliest
+            next token. A fact's is its answer's.
+        k: How many of the likeliest tokens are kept in each cell.
+
+    Returns:
+        The likeliest tokens of every cell, and probability and rank of the followed token.
+
+    Raises:
+        ValueError: An empty text, one that is longer than the model can read, an option out of range, or as
+            ``traced_prompt``.
+
+    Example:
+        >>> grid = wb.lens_grid(model, "The capital of Spain is", form="cloze", k=2)
+        >>> grid.answer_token, grid.settles, len(grid.top[0][0])
+        (' Madrid', 'L1', 2)
+    """
+    check_k(model, k)
+    subject: tuple[int, ...] = ()
+    followed: int | None = None
+    if isinstance(fact, str):
+        shape: Form = "chat" if form is None else form
+        ids = readable_ids(model.base, fact, shape)
+        if answer is not None:
+            followed = _first(model, answer, shape)
+    else:
+        if answer is not None:
+            raise ValueError("answer= is for a text; of a fact its own answer is followed. Leave it out.")
+        prompt = traced_prompt(model, fact, form=form, needs_subject=False)
+        ids, shape, subject, followed = list(prompt.token_ids), prompt.form, prompt.subject, prompt.answer_id
+    top: list[tuple[NextToken, ...]] = []
+    shares: list[torch.Tensor] = []
+    ranks: list[torch.Tensor] = []
+    decode = model.tokenizer.decode
+    with torch.no_grad(), pooled_engine(Resumable, model) as engine:
+        stream = engine.whole_stream(torch.tensor([ids]))[0]  # [layers + 1, tokens, d_model]
+        if followed is None:
+            followed = int(engine.unembed(stream[-1, -1:]).argmax())
+        for part in stream.flatten(0, 1).split(max(1, LOGITS_AT_ONCE // model.shape.d_vocab)):
+            logits = engine.unembed(part).float()
+            own = logits[:, followed, None]
+            ranks.append((logits > own).sum(-1).cpu())
+            total = logits.logsumexp(-1, keepdim=True)
+            shares.append((own - total).exp()[:, 0].cpu())
+            best = logits.topk(k)
+            for tokens, values in zip(best.indices.tolist(), (best.values - total).exp().tolist(), strict=True):
+                top.append(tuple(NextToken(decode([t]), t, p) for t, p in zip(tokens, values, strict=True)))
+    n = len(ids)
+    return LensGrid(
+        text=decode(ids),
+        form=shape,
+        token_ids=tuple(ids),
+        tokens=tuple(decode([token]) for token in ids),
+        subject=subject,
+        stage=model.applied[-1].stage if model.applied else "base",
+        answer_id=followed,
+        answer_token=decode([followed]),
+        top=tuple(tuple(top[row * n : (row + 1) * n]) for row in range(len(top) // n)),
+        probabilities=torch.cat(shares).view(-1, n),
+        ranks=torch.cat(ranks).view(-1, n),
+    )
+
+
+def _first(model: LoadedModel, answer: str, form: Form) -> int:
+    """The first token of what a text would go on with."""
+    if not isinstance(answer, str) or not answer.strip():
+        raise ValueError(f"answer must be a text that is more than space, got {answer!r}.")
+    for token in answer_ids(model.base, answer.strip(), form):
+        if model.tokenizer.decode([token]).strip():
+            return token
+    raise ValueError(f"The answer {answer!r} has no token besides spaces; give it a text.")
