@@ -17,10 +17,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 Run = Callable[..., Notebook]
 CHOOSER = f"""{FACTS}
-from workbench.widgets.facts.enter import EnterField
 app = wb.FactChooser(model, facts, value="germany-capital")
 app.on_go(lambda chooser, where: setattr(app, "went", where))
-took = EnterField._handle_string_msg
 app
 """
 
@@ -134,8 +132,8 @@ def test_what_is_done_in_the_first_tab_and_that_its_assertions_can_fail(run_note
         Mutant(
             "Enter",
             searched,
-            "EnterField._handle_string_msg = lambda self, _, content, buffers: None",
-            "EnterField._handle_string_msg = took",
+            "app._list._search.on_enter(lambda: None)",
+            "app._list._search.on_enter(app._list._take_first)",
         ),
         Mutant(
             "a suggested subject",

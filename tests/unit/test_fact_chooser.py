@@ -152,6 +152,11 @@ def test_of_twenty_thousand_facts_the_browser_gets_some_hundred_lines() -> None:
     assert sum(sizes) < 200_000, "for two lists and all that is shown of a fact"
     assert len(listed(chooser)) == 200 and control(chooser, "Facts").value == "f19999"
     assert "and 19,800 more: type to narrow" in shown(chooser)
+    enter(control(chooser, "Search"), value="")
+    chooser.fact = "f10000"
+    assert {"f9950", "f10050"} <= set(listed(chooser)), "the chosen one stands among its neighbours"
+    press_enter(control(chooser, "Search"))
+    assert chooser.fact.id == "f10000", "nothing was searched"
     enter(control(chooser, "Search"), value="f1234")
     assert listed(chooser) == ["f1234", *(f"f1234{i}" for i in range(10))]
 

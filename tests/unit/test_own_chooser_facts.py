@@ -123,7 +123,7 @@ def test_a_subject_of_ones_own_stays_and_one_that_was_taken_away_too(chooser: Fa
 def test_an_answer_that_cannot_be_told_apart_is_said_at_its_field(
     chooser: FactChooser, answer: str, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench.widgets.facts.partner.said_after", lambda *_: "Paris")
+    monkeypatch.setattr("workbench.widgets.facts.partner.said_after", lambda *_: ["Paris"])
     fill(chooser, **ASKED)
     fill(chooser, swap="Japan", swap_answer=answer)
     click(control(chooser, "Use this fact"))
@@ -134,8 +134,8 @@ def test_an_answer_that_cannot_be_told_apart_is_said_at_its_field(
 def test_where_a_suggested_subject_has_the_same_answer_the_next_one_is_taken(
     chooser: FactChooser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter(["Paris", "Madrid"])
-    monkeypatch.setattr("workbench.widgets.facts.partner.said_after", lambda *_: next(answers))
+    said = ["Paris", "Madrid", "Berlin", "Tokyo"]
+    monkeypatch.setattr("workbench.widgets.facts.partner.said_after", lambda _, texts: said[: len(texts)])
     write(chooser, **ASKED)
     read(chooser)
     assert chooser.partner is not None and (chooser.partner.subject, chooser.partner.answer) == ("Spain", "Madrid")

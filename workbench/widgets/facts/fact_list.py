@@ -119,7 +119,7 @@ class FactList(VBox):
         """List what the filters leave; the chosen fact stays chosen when it is not among it."""
         with self._lock:
             matching = self.matching
-            listed = matching[:MOST_LINES]
+            listed = matching[: self._first_line(matching) + MOST_LINES][-MOST_LINES:]
             chosen = self._chosen if self._chosen is not None and self._shows(self._chosen) else None
             if chosen is not None and chosen.id not in {f.id for f in listed}:
                 listed = [*listed[:-1], chosen]
@@ -156,8 +156,15 @@ class FactList(VBox):
         more = len(matching) - listed
         return f"{listed} listed, and {more:,} more: type to narrow. {words}." if more else f"{words}."
 
+    def _first_line(self, matching: Sequence[Fact]) -> int:
+        """Where the list begins: without words of a search, so that the chosen fact stands among its neighbours."""
+        if self._search.value.strip() or self._chosen is None or len(matching) <= MOST_LINES:
+            return 0
+        at = next((i for i, fact in enumerate(matching) if fact.id == self._chosen.id), 0)
+        return max(0, min(at - MOST_LINES // 2, len(matching) - MOST_LINES))
+
     def _take_first(self) -> None:
-        if matching := self.matching:
+        if self._search.value.strip() and (matching := self.matching):
             self._on_choose(matching[0].id)
 
 

@@ -59,7 +59,7 @@ class FactForm(VBox):
         self._suggested, self._filling = "", False
         for name, (label, example) in FIELDS.items():
             kind = Combobox if name == "relation" else EnterField
-            field = kind(description=label, placeholder=example, tooltip=TIPS[name], layout={"width": "auto"})
+            field = kind(description=label, placeholder=example, tooltip=TIPS[name], layout={"width": "100%"})
             field.on_enter(on_use)
             field.observe(lambda _, name=name: self._edited(name, on_change), names="value")
             self.fields[name], self._notes[name] = field, HTML()

@@ -8,7 +8,7 @@ from itertools import islice
 
 from workbench.facts.known import FORMS
 from workbench.language.generation import greedy_answers
-from workbench.language.prompts import NoSwapPartner, prompt_ids, swapped, swapped_ids
+from workbench.language.prompts import NoSwapPartner, prompt_ids, subject_runs, swapped, swapped_ids
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt, slug
 
@@ -63,13 +63,33 @@ def check_subject(model: LoadedModel, fact: Fact, subject: str, form: Form | Non
 
 
 def fitting_facts(model: LoadedModel, fact: Fact, pool: Sequence[Fact], form: Form | None = None) -> Iterator[Fact]:
-    """Facts of a pool whose subject has as many tokens as the fact's, those of the most similar relation first."""
-    for other in islice(_candidates(fact, pool), MOST_TRIED):
-        try:
-            check_subject(model, fact, other.subject, form)
-        except NoSwapPartner:
-            continue
-        yield other
+    """Facts of a pool whose subject has as many tokens as the fact's, those of the most similar relation first.
+
+    Args:
+        model: Whose tokens count.
+        fact: The fact.
+        pool: The pool.
+        form: In which form of the prompt; None: it is enough that it fits in one.
+    """
+    forms = [_pieces(model, fact, asked) for asked in (FORMS if form is None else (form,))]
+
+    def fits(subject: str) -> bool:
+        return any(
+            pieces and all(len(model.token_ids(piece.replace(fact.subject, subject))) == n for piece, n in pieces)
+            for pieces in forms
+        )
+
+    return (other for other in islice(_candidates(fact, pool), MOST_TRIED) if fits(other.subject))
+
+
+def _pieces(model: LoadedModel, fact: Fact, form: Form) -> list[tuple[str, int]]:
+    """Each place of the subject in a prompt as text, and its number of tokens; none where it is not there."""
+    ids = prompt_ids(model, fact.question if form == "chat" else fact.prompt, form)
+    try:
+        runs = subject_runs(model, ids, fact.subject)
+    except ValueError:
+        return []
+    return [(model.tokenizer.decode(ids[run.start : run.stop]), len(run)) for run in runs]
 
 
 def suggested_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: Sequence[Fact]) -> Fact | None:
@@ -83,13 +103,22 @@ def suggested_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool
         prompt: Its traced text.
         pool: Where the subjects come from.
     """
-    fitting: list[Fact] = []
-    for other in islice(fitting_facts(model, fact, pool, prompt.form), MOST_ASKED):
+    asked: list[tuple[Fact, list[int]]] = []
+    for other in fitting_facts(model, fact, pool, prompt.form):
         try:
-            partner = find_partner(model, fact, prompt, other.subject)
-        except ValueError:  # other tokens where the model says the subject itself, or the same answer
+            draft = partner_fact(fact, other.subject, fact.target)
+            asked.append((other, swapped_ids(model, fact, prompt.token_ids, draft)))
+        except NoSwapPartner:  # where the model says the subject itself it has other tokens
             continue
-        if partner.answer.casefold() in {a.casefold() for a in other.answers}:
+        if len(asked) == MOST_ASKED:
+            break
+    fitting: list[Fact] = []
+    for (other, _), answer in zip(asked, said_after(model, [ids for _, ids in asked]), strict=True):
+        try:
+            partner = find_partner(model, fact, prompt, other.subject, answer)
+        except ValueError:  # the same answer, or none
+            continue
+        if answer.casefold() in {a.casefold() for a in other.answers}:
             return partner
         fitting.append(partner)
     return fitting[0] if fitting else None
@@ -111,17 +140,19 @@ def find_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, subject: 
     """
     if answer is None:
         draft = partner_fact(fact, subject, fact.target)
-        answer = said_after(model, swapped_ids(model, fact, prompt.token_ids, draft))
+        (answer,) = said_after(model, [swapped_ids(model, fact, prompt.token_ids, draft)])
     partner = partner_fact(fact, subject, answer)
     swapped(model, fact, prompt, partner)
     return partner
 
 
-def said_after(model: LoadedModel, token_ids: Sequence[int]) -> str:
-    """What the model says after a text, up to the first sign of punctuation and at most a few words."""
-    text = greedy_answers(model, [token_ids], max_new_tokens=_ANSWER_TOKENS)[0].text
-    words = (_BREAK.split(text)[0].strip() or text).split()
-    return " ".join(words[:_ANSWER_WORDS])
+def said_after(model: LoadedModel, texts: Sequence[Sequence[int]]) -> list[str]:
+    """What the model says after each text (token ids), up to the first sign of punctuation and at most a few words."""
+    said: list[str] = []
+    for completion in greedy_answers(model, texts, max_new_tokens=_ANSWER_TOKENS):
+        words = (_BREAK.split(completion.text)[0].strip() or completion.text).split()
+        said.append(" ".join(words[:_ANSWER_WORDS]))
+    return said
 
 
 def _candidates(fact: Fact, pool: Sequence[Fact]) -> Iterator[Fact]:
