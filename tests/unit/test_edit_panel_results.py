@@ -24,6 +24,7 @@ from workbench.widgets.edit import panel as edit_panel
 from workbench.widgets.edit import timeline
 from workbench.widgets.edit import views as edit_views
 from workbench.widgets.edit.panel import EditPanel
+from workbench.widgets.shared import run_panel
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +182,8 @@ def test_before_run_it_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -
     assert "guessed" not in own_note(one), "from now on it is measured"
 
 
-def test_the_phases_of_a_run_stay_with_their_times() -> None:
+def test_the_phases_of_a_run_stay_with_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_panel, "SECONDS_BETWEEN_DRAWINGS", 0.0)
     one, said = panel(), list[str]()
     one._run_progress._stepper.observe(lambda _: said.append(one.phase_words), names="value")
     one.run().wait(60)

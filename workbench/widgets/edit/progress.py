@@ -56,9 +56,10 @@ class RunProgress(VBox):
             return
         if self._course.add(step):
             self._timeline.again(self._course.recipe)
-        self._timeline.at(*self._course.phase)
-        if due():
+        began, shown = self._timeline.at(*self._course.phase), due()
+        if began or shown:
             self.draw()
+        if shown:
             self._curve.value = markup.hint(AGAIN if self._course.again else "") + self._course.chart()
 
     def follow(self, phase: str, done: float, total: float, words: str, due: Callable[[], bool]) -> None:
