@@ -110,7 +110,7 @@ def test_a_fact_of_ones_own(run_notebook: Run, page: Page) -> None:
     press(page, "Use this fact")
     heading(page, "The capital of Japan is Tokyo")
     sees(page, f"Edit target: {BAD}")
-    sees(page, "Asked: Complete the sentence: The capital of Japan is ? not asked")
+    sees(page, "Question: Complete the sentence: The capital of Japan is · ? not asked")
     sees(page, "Traced token: ·Tokyo")
     assert notebook.ask(held) == list(texts.values())
     assert notebook.ask("[app.chooser.error, app.picker.fact == app.chooser.fact == app.editor.fact]") == [None, True]

@@ -101,7 +101,7 @@ def test_the_whole_workbench_by_keyboard(run_notebook: Run, page: Page) -> None:
     tab_to(page, run)
     page.keyboard.press("x")
     page.keyboard.press("Enter")
-    sees(page, "Preparing", 10)
+    expect(panel(page).locator(".wb-step-now", has_text="prepare")).to_be_visible()
     notebook.wait_for("app.editor.running", True)
     tab_to(page, cancel)
     page.keyboard.press("Space")

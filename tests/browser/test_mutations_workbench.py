@@ -34,6 +34,7 @@ maps = wb.compare_maps(model, edit, facts["france-capital"], site="head", corrup
 compare.compare_maps = lambda *given, **options: maps
 app = wb.Workbench(model, facts, fact="france-capital")
 app.picker.compute = lambda *names: None
+app.editor.controls["Train"].value = "default"
 app._show_edit(edit)
 from contextlib import nullcontext
 from workbench.widgets.compare.asking import Asking
@@ -54,7 +55,7 @@ def started(page: Page, notebook: Notebook) -> None:
     idle(notebook)
     go_to(page, "3 Edit")
     press(page, "Run")
-    expect(bench.panel(page).get_by_text("Preparing: retained answers").locator("visible=true")).to_be_visible()
+    expect(bench.panel(page).locator(".wb-step-now", has_text="prepare")).to_be_visible()
     assert notebook.ask("app.editor.running") is True
     idle(notebook)
 

@@ -107,7 +107,7 @@ def test_a_notebook_that_is_opened_again_is_whole_greyed_and_exported_as_it_was(
     expect(again.locator(".hg-status").first).to_contain_text("2 heads selected")
     says_it_once(again)
     assert again.evaluate(ICONS) == 0
-    run = again.get_by_role("button", name="Run")
+    run = again.get_by_role("button", name="Run", exact=True)
     expect(run).to_have_css("opacity", "0.55")
     expect(run).to_have_attribute("aria-disabled", "true")
     left = [again.get_by_role("tab", name=name).bounding_box() for name in ("1 Circuit", "2 Edit")]
@@ -135,7 +135,7 @@ def test_a_notebook_that_is_opened_again_is_whole_greyed_and_exported_as_it_was(
 
 def test_a_kernel_that_is_shut_down_is_noticed_and_a_new_one_too(run_notebook: Run, page: Page) -> None:
     notebook = start(run_notebook, page)
-    run = page.get_by_role("button", name="Run")
+    run = page.get_by_role("button", name="Run", exact=True)
     run.click()
     notebook.wait_for("outer.pressed", 1)
     expect(page.get_by_text(LOST)).to_have_count(0)
@@ -155,7 +155,7 @@ def test_a_kernel_that_is_shut_down_is_noticed_and_a_new_one_too(run_notebook: R
     expect(page.get_by_text(LOST).locator("visible=true")).to_have_count(1)  # its cell was not run
     notebook.run_all()
     expect(page.get_by_text(LOST)).to_have_count(0)
-    page.get_by_role("button", name="Run").click()
+    page.get_by_role("button", name="Run", exact=True).click()
     notebook.wait_for("outer.pressed", 1)
     notebook.restart_kernel()
     says_it_once(page)

@@ -128,7 +128,7 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     panel(page).get_by_label("Facts").select_option(index=0)
     sees(page, "The capital of France is Paris")
     notebook.wait_for("[app.chooser.fact.id, app.picker.fact.id, app.editor.fact.id]", ["france-capital"] * 3)
-    sees(page, "Traced token: ' Paris'")
+    sees(page, "Traced token: ·Paris")
 
     # Its circuit: only two maps, or the test takes minutes
     notebook.execute("app.picker.compute('heads', 'mlps').wait()\napp.picker.selection = 'L23H4 L13MLP'")
@@ -141,11 +141,13 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     # The edit
     go_to(page, "3 Edit")
     sees(page, "Edit: France, Paris → Rome")
+    press(page, "Advanced")
     fill(page, "unlearn steps", "1")
     fill(page, "learn steps", "2")
     notebook.wait_for("list(app.editor.recipe.stage_steps)", [1, 2])
+    sees(page, "guessed from the speed of this model")
     press(page, "Run")
-    sees(page, "Preparing")
+    expect(panel(page).locator(".wb-step-now", has_text="prepare")).to_be_visible()
     assert notebook.ask("app.editor.running") is True
     assert not violations(page), "while an edit is being prepared"
     go_to(page, "2 Circuit")  # a pick while it runs reaches Python, and the edit keeps what it was given
@@ -158,9 +160,14 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     held = notebook.ask("[app.editor.job.state, [str(c) for c in app.editor.edit.selection], app.editor.error]")
     assert held == ["done", ["L23H4", "L13MLP"], None]
     texts = notebook.ask("[r.text for r in app.editor.report.rows if r.group == 'heldout']")
-    cells = panel(page).locator("table").last.locator("td").all_inner_texts()
+    said = panel(page).locator("table", has_text="What it says to held-out questions").locator("td")
+    cells = said.all_inner_texts()
     assert len(texts) == 3 and all(any(text.strip() in cell for cell in cells) for text in texts)
-    assert panel(page).locator("svg[role=img]:visible").count() == 3 and not cut(page)
+    verdict = panel(page).locator(".wb-verdict").locator("visible=true")
+    expect(verdict).to_contain_text("of 1 held-out question")
+    assert verdict.evaluate("(one) => getComputedStyle(one).fontSize") == "18px"
+    assert panel(page).locator("svg[role=img]:visible").count() == 1 and not cut(page), "loss and KL are folded"
+    expect(panel(page).locator(".wb-step-done").locator("visible=true")).to_have_count(4)
 
     # The comparison: the slider moves the bars, the base answers as before
     go_to(page, "4 Compare")
@@ -245,7 +252,7 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
         page.set_viewport_size({"width": width, "height": 1000})
         expect(page.locator(".wb-lost")).to_have_count(0)
         for tab, text in (
-            ("1 Fact", "Or write a new one"),
+            ("1 Fact", "Edit target: Rome"),
             ("2 Circuit", "What is the capital of France?"),
             ("3 Edit", "What it says to held-out questions"),
             ("4 Compare", "P(answer) after learn at strength 1.00"),
@@ -325,9 +332,11 @@ def test_the_script_in_a_fresh_kernel_gives_the_numbers_that_were_shown(
 def test_cancel_and_a_refused_fact(run_notebook: Run, page: Page, session: Path) -> None:
     notebook = run_notebook(OPENED.replace("\napp\n", "\napp.open_session('saved')\napp\n"), "6 * 7")
     go_to(page, "3 Edit")
+    press(page, "Advanced")
     fill(page, "unlearn steps", "9000")
+    held = notebook.ask("app.editor.edit.id")
     press(page, "Run")
-    sees(page, "unlearn: step")
+    expect(panel(page).locator(".wb-step-now", has_text="unlearn")).to_be_visible(timeout=120_000)
     last = page.locator(".jp-InputArea-prompt").last
     expect(last).to_have_text("[2]:")
     last.click()
@@ -339,7 +348,9 @@ def test_cancel_and_a_refused_fact(run_notebook: Run, page: Page, session: Path)
     press(page, "Cancel")
     sees(page, "Cancelled in stage 'unlearn'")
     sees(page, "cancelled after")
-    assert notebook.ask("[app.editor.job.state, app.editor.edit, app.editor.error, app.chooser.fact.id]") == [
-        "cancelled", None, None, "france-capital",
-    ]  # fmt: skip
+    assert notebook.ask("[app.editor.job.state, app.editor.edit.id, app.editor.error, app.chooser.fact.id]") == [
+        "cancelled", held, None, "france-capital",
+    ], "the edit of before is still there"  # fmt: skip
+    sees(page, "The run after it was cancelled: these results are kept.")
+    sees(page, "steps 9,000 + 1 steps, was 1 + 1 steps")
     expect(button(page, "Run")).to_be_enabled()

@@ -13,8 +13,10 @@ import torch
 
 import workbench as wb
 from tests.helpers.deltas import IDS, Case, assert_near, draw, edit_with, gates, logits_of, low_rank, model_of
+from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.views import shared_view
 from workbench.tracing.dla import direct_effects, head_outputs
+from workbench.tracing.replacements import entries_of, replacing, zeros
 from workbench.types import GateDelta, LowRankDelta, TracedPrompt
 
 
@@ -65,6 +67,9 @@ def test_direct_effects_are_those_of_the_edited_weights(case: Case) -> None:
             bias = edited.bridge.blocks[layer].attn.b_O
             total = heads.sum(1) + (0 if bias is None else bias.detach())
             torch.testing.assert_close(total, whole, atol=1e-4, rtol=1e-3)
+        layers, single = (direct_effects(edited, prompt, unit)[0] for unit in ("attn", "head"))
+        if all(edited.bridge.blocks[layer].attn.b_O is None for layer in range(edited.shape.n_layers)):
+            torch.testing.assert_close(single.sum(1), layers, atol=1e-3, rtol=1e-3)
         mlps, _ = direct_effects(edited, prompt, "mlp")
         neurons, _ = direct_effects(edited, prompt, "neuron")
         if not any("bias" in n and "mlp" in n for n, _ in case.model.hf.named_parameters()):
@@ -129,3 +134,29 @@ def test_a_site_whose_gates_have_not_moved_is_no_obstacle_to_peft(tmp_path: Path
     nothing = edit_with(model, LowRankDelta({(0, "mlp.c_proj"): (torch.ones(40, 0), torch.ones(0, 56))}))
     with pytest.raises(ValueError, match="changes nothing"):
         nothing.to_peft(tmp_path / "y")
+
+
+def test_a_layer_without_output_is_a_layer_whose_parts_have_none(case: Case) -> None:
+    """Ablating a whole MLP or attention layer is ablating all of its neurons or heads, but for an output bias."""
+    edit = edit_with(case.model, case.delta)
+    modules = dict(case.model.hf.named_modules())
+    family = case.model.architecture.family
+    outputs = {site: f"{family.layers}.1.{name}" for name, sites in family.modules.items() for site in sites}
+    biased = {site for site in ("z", "post") if getattr(modules[outputs[site]], "bias", None) is not None}
+    shape = case.model.shape
+    with wb.applied(case.model, edit) as edited, torch.no_grad(), pooled_engine(Resumable, edited) as engine:
+        resid = engine.embed(IDS)
+        clean = engine.run(resid)
+
+        def without(text: str) -> torch.Tensor:
+            entries = entries_of(edited, wb.Selection(text))
+            return engine.run(resid, changes=replacing(entries, zeros(entries)(())))
+
+        pairs = {
+            "post": ("L1MLP", " ".join(f"L1N{i}" for i in range(shape.d_mlp))),
+            "z": ("L1ATTN", " ".join(f"L1H{i}" for i in range(shape.n_heads))),
+        }
+        for site, (whole, parts) in pairs.items():
+            assert (without(whole) - clean).abs().max() > 1e-3
+            if site not in biased:
+                assert_near(without(whole), without(parts))

@@ -128,6 +128,29 @@ def test_the_fact_is_where_it_should_be(model: Any, fact: Any, untouched: None) 
     assert wb.agreement(heads, exact) > 0.5
 
 
+def test_the_maps_of_a_fact_in_a_sentence(model: Any, fact: Any, untouched: None) -> None:
+    """The answer moves from the subject to the last token in the upper layers, by one head, which the model needs and
+    which writes the answer."""
+    swap: dict[str, Any] = {"corruption": "swap", "metric": "logit_diff", "normalise": True, "form": "cloze"}
+    trace = wb.causal_trace(model, fact, progress=False, **swap)
+    maps = wb.attribute(model, fact, ("head", "mlp", "attn"), progress=False, **swap)
+    found = wb.where_read(trace, maps["head"], maps["mlp"])
+    assert found.stretches[0].text == "France" and found.stretches[-1].text == "the last token"
+    assert found.stretches[-1].last == 29 and 15 < found.stretches[-1].first < 29
+    assert found.head is not None and found.head.share > 0.1 > abs(found.head.median)
+    assert found.words.startswith("Read at France until L") and "the last token" in found.words
+    assert {str(one.component) for one in wb.ranked(maps, k=8)} >= {str(found.head.component), "L23ATTN"}
+    for kind in ("zero", "mean", "swap"):
+        lost = wb.ablate(model, fact, "L23H4", ablation=kind, control=2, form="cloze")
+        assert lost.effect > 0 and lost.control_effect is not None and lost.effect > lost.control_effect
+        assert lost.clean_next[0].token == " Paris"
+    written = wb.writes(model, "L23H4", fact=fact, form="cloze", k=20)
+    assert any("Paris" in one.token or "Fr" in one.token for one in written.raised)
+    grid = wb.lens_grid(model, fact, form="cloze")
+    assert grid.settles is not None and int(grid.settles[1:]) > 10 and float(grid.probabilities[-1, -1]) > 0.5
+    assert wb.next_tokens(model, fact.prompt, form="cloze").top[0].token == " Paris"
+
+
 def test_every_bundled_fact_can_be_edited(model: Any, facts: Any) -> None:
     """Answer and target start with different tokens, which ``rewrite`` asks for."""
     for one in facts:

@@ -180,6 +180,7 @@ def test_swap_equals_plain_hooks(family: str, text: str, form: Any) -> None:
     assert found.prompt.partner == "spain-capital" and found.prompt.partner_text == spain.text
     corrupted = run(model, spain.token_ids, {})
     assert found.corrupted == pytest.approx(float(corrupted[prompt.answer_id] - corrupted[spain.answer_id]), abs=2e-4)
+    assert found.corrupted is not None
     assert found.left == pytest.approx((found.ablated - found.corrupted) / (found.clean - found.corrupted))
 
 
@@ -355,6 +356,7 @@ def test_the_sentence_is_written_from_the_numbers() -> None:
     given: dict[str, Any] = {"metric": "logit_diff", "clean": 14.02, "ablated": 0.7, "prompt": prompt}
     one = Ablation(selection=Selection("L1H2"), clean_next=(paris,), ablated_next=(rome,), **given)
     assert one.words == "L1H2 set to zero: logit difference 14 → 0.7; the next token is now ' Rome' (0.325)."
+    assert repr(one) == f"Ablation({one.words})"
     same = Ablation(
         selection=Selection("L1H2"), clean_next=(paris,), ablated_next=(paris,), ablation="mean", references=9, **given
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,16 +26,8 @@ PYTHON = re.compile(r"\w+Error\b|\b[A-Z]\w+\.[a-z_]\w*|\b\w+=[\w('\[]|\[Errno|\b
 
 
 def given(**texts: str) -> Fact:
-    return Fact(
-        **{
-            "subject": "Peru",
-            "prompt": "The capital of Peru is",
-            "question": "?",
-            "answer": "a",
-            "target": "b",
-            **texts,
-        }
-    )
+    fields: dict[str, Any] = {"subject": "Peru", "prompt": "The capital of Peru is", "question": "?"}
+    return Fact(**{**fields, "answer": "a", "target": "b", **texts})
 
 
 def of_a_file() -> None:
@@ -89,7 +82,13 @@ def test_an_error_without_words_is_named() -> None:
 
 
 def test_all_errors_of_a_fact_at_once_are_those_that_the_fact_raises_one_by_one() -> None:
-    texts = {"subject": "Chile", "prompt": "Its capital is ", "question": "?", "answer": "a", "target": ""}
+    texts: dict[str, Any] = {
+        "subject": "Chile",
+        "prompt": "Its capital is ",
+        "question": "?",
+        "answer": "a",
+        "target": "",
+    }
     found = [(e.field, e.reason) for e in fact_errors(texts)]
     assert found == [("target", "empty"), ("prompt", "spaces"), ("subject", "not in the prompt")]
     raised: list[tuple[str, str]] = []

@@ -390,8 +390,8 @@ def test_every_field_answers_what_it_cannot_be_all_at_once() -> None:
     for words in (
         "Unlearn steps must be a whole number from 1 to 100,000, not 0.",
         "Learn steps must be a whole number from 1 to 100,000, not -5.",
-        "Learning rate must be a number above 0, not 0.0.",
-        "Retain weight must be a number from 0 to 1,000,000, not -1.0.",
+        "Learning rate must be a number above 0, not 0.",
+        "Retain weight must be a number from 0 to 1,000,000, not -1.",
     ):
         assert words in one.problem and shown(one).count(words) == 2, "at the field and beside Run"
     for name in wrong:

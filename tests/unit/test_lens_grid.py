@@ -16,6 +16,8 @@ from workbench.editing.applied import Dial
 from workbench.language.prompts import chat_text, traced_prompt
 from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
+from workbench.plots.lens_grid import NAMED_IN_CELLS
+from workbench.plots.style import escape, visible
 from workbench.tracing import lens_grid as module
 from workbench.tracing.lens import lens
 from workbench.tracing.lens_grid import lens_grid
@@ -129,6 +131,22 @@ def test_table() -> None:
     assert len(frame) == 4 * 5 and frame["layer"].tolist()[:6] == ["in"] * 5 + ["L0"]
     last = frame.iloc[-1]
     assert (last["token"], last["top"], last["rank_answer"]) == (" is", " Paris", 0)
+
+
+@pytest.mark.parametrize("form", ["cloze", "chat"])
+def test_figure(form: Any) -> None:
+    """Short texts have the likeliest token in each cell; every cell has it on hover."""
+    found = lens_grid(single(), FRANCE, form=form, k=2)
+    figure = found.plot()
+    (heat,) = figure.data
+    assert torch.allclose(torch.tensor(heat.z), found.probabilities, atol=1e-6)
+    assert figure.layout.meta["alt"].startswith(f"Logit lens: 4 rows by {len(found.tokens)} tokens; “")
+    named = len(found.tokens) <= NAMED_IN_CELLS
+    assert (heat.text is not None) == named == (form == "cloze")
+    top = found.top[3][-1]
+    assert escape(visible(top[0].token, 24)) in heat.customdata[3][-1][2] and heat.customdata[3][-1][3] == "0"
+    hostile = replace(found, answer_token="<b>x", tokens=("<img src=x>", *found.tokens[1:]))
+    assert "<img" not in (hostile.plot().to_json() or "") and "<b>x" not in (hostile.plot().to_json() or "")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def grid(values: np.ndarray, **options: object) -> HeatMap:
     """The map of a widget's traits."""
     n_rows, n_cols = values.shape
     given = {"rows": [f"L{r}" for r in range(n_rows)], "cols": [f"H{c}" for c in range(n_cols)], **options}
-    widget = HeatGrid(values, **given)  # pyright: ignore[reportArgumentType]
+    widget = HeatGrid(values, **given)
     heat = heat_map_of({name: getattr(widget, name) for name in widget.keys})
     assert heat is not None
     return heat

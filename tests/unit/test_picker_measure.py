@@ -99,6 +99,10 @@ def test_a_fact_without_a_partner_is_corrupted_by_noise_and_it_is_said() -> None
     assert shown.job is not None
     shown.job.wait(120)
     assert shown.maps["heads"].corruption == "noise" and "has not as many tokens as 'Spain'" in shown.message
+    alike = capital("Italy", "Madrid", "Rome", id="alike")
+    shown.partner = alike
+    shown.job.wait(120)
+    assert shown.maps["heads"].corruption == "noise" and "'Italy' cannot be swapped in: its answer" in shown.message
     with pytest.raises(ValueError, match="corruption must be"):
         shown.corruption = mistyped("blur")
 

@@ -96,7 +96,7 @@ def test_a_layout_can_load_nothing_and_cover_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["HTML", "HTMLMath", "Label", "Text", "Textarea", "Button", "Dropdown", "Odd"])
 def test_texts_are_shown_or_cleaned_and_never_run(name: str) -> None:
-    fields = {key: EVIL for key in ("value", "description", "placeholder", "tooltip", "title", "alt")}
+    fields: dict[str, Any] = {key: EVIL for key in ("value", "description", "placeholder", "tooltip", "title", "alt")}
     fields |= {"_options_labels": [EVIL], "index": 0, "description": f"{EVIL} ×"}
     soup = drawn(root=record("VBox", children=[ref("a")], titles=[EVIL]), a=record(name, **fields))
     assert not soup.select("img, script, style, [onerror]")

@@ -137,6 +137,7 @@ def test_words_and_table() -> None:
     found = writes(single(), "L0H4", fact=FRANCE, form="cloze", k=2)
     up, down = ([one.token for one in side] for side in (found.raised, found.lowered))
     assert found.words == f"L0H4 raises {up[0]!r}, {up[1]!r} and lowers {down[0]!r}, {down[1]!r} after 'is'."
+    assert repr(found) == f"Writes({found.words})"
     assert found.to_frame()["token"].tolist() == [*up, *down[::-1]] and found.unit == "logits"
     assert isinstance(found, Writes) and writes(single(), "L0N4", k=1).words.endswith("where it is active.")
 

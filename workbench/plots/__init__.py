@@ -12,6 +12,7 @@ from workbench.plots.effects import effect_figure
 from workbench.plots.export import write_bytes, write_image
 from workbench.plots.history import history_figure
 from workbench.plots.lens import lens_figure
+from workbench.plots.lens_grid import lens_grid_figure
 from workbench.plots.probes import probe_figure
 from workbench.plots.style import DIVERGING, escape, visible
 
@@ -23,6 +24,7 @@ __all__ = [
     "escape",
     "history_figure",
     "lens_figure",
+    "lens_grid_figure",
     "probabilities_figure",
     "probe_figure",
     "rates_figure",

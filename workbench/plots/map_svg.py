@@ -316,13 +316,15 @@ def _scale(state: Any) -> ColourScale:
 
 def _axis(state: dict[str, Any]) -> ColourAxis:
     """Where the values lie on the colours; a straight one to the limit where the state says something else."""
-    limit, clip = (
-        value if _is_number(value) and value > 0 else 1.0 for value in (state.get("limit"), state.get("clip"))
-    )
+    limit, clip = (_positive(state.get(name)) for name in ("limit", "clip"))
     try:
-        return ColourAxis(checked_mode(str(state.get("scale_mode", "linear"))), float(limit), float(clip))
+        return ColourAxis(checked_mode(str(state.get("scale_mode", "linear"))), limit, clip)
     except ValueError:
-        return ColourAxis("linear", float(limit))
+        return ColourAxis("linear", limit)
+
+
+def _positive(value: Any) -> float:
+    return float(value) if _is_number(value) and value > 0 else 1.0
 
 
 def _step(needed: float, size: float) -> int:

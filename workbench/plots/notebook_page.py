@@ -79,7 +79,7 @@ class WorkbenchExporter(HTMLExporter):
 
     def from_notebook_node(self, nb: Any, resources: Any = None, **kwargs: Any) -> tuple[str, Any]:
         """The page of a notebook, and nbconvert's resources. The notebook that was given is not changed."""
-        content = nbformat.from_dict(json.loads(json.dumps(nb)))
+        content: Any = nbformat.from_dict(json.loads(json.dumps(nb)))
         widgets = WidgetPage(of_notebook(content.metadata))
         content.metadata.pop("widgets", None)  # with it, nbconvert takes the widgets' code from a network
         figures, words = make_static(content, widgets)
@@ -141,8 +141,9 @@ def _static(output: Any, widgets: WidgetPage | None, figures: list[dict[str, Any
     if view is not None and (_TQDM.fullmatch(str(data.get("text/plain", "")).strip())):
         return []
     if widgets is not None and widgets.has(model):
-        output.data = nbformat.from_dict({"text/html": "" if widgets.is_progress_bar(model) else widgets.draw(model)})
-        return [output] if output.data["text/html"] else []
+        panel = "" if widgets.is_progress_bar(model) else widgets.draw(model)
+        output.data = nbformat.from_dict({"text/html": panel})
+        return [output] if panel else []
     dropped = [data.pop(kind) for kind in NEED_SCRIPTS if kind in data]
     if dropped and not data:
         data["text/plain"] = "Not shown here: this output has no picture. Run the notebook to see it."

@@ -108,7 +108,8 @@ def _put_back(fields: dict[str, Any], buffer: Any) -> None:
     """Bytes are saved beside the fields, as text."""
     if not isinstance(buffer, dict) or not isinstance(buffer.get("data"), str):
         return
-    path, decode = buffer.get("path"), {"base64": base64.b64decode, "hex": bytes.fromhex}.get(buffer.get("encoding"))
+    decoders = {"base64": base64.b64decode, "hex": bytes.fromhex}
+    path, decode = buffer.get("path"), decoders.get(str(buffer.get("encoding")))
     if decode is None or not isinstance(path, list) or len(path) != 1 or not isinstance(path[0], str):
         return
     try:

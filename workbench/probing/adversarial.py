@@ -29,6 +29,6 @@ PROBE = Probe(
     name="adversarial",
     title="adversarial prompts",
     question="Does a jailbreak bring it back?",
-    cost=40,
+    cost=45,
     run=probe_adversarial,
 )

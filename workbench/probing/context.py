@@ -51,7 +51,7 @@ PROBE = Probe(
     name="context",
     title="back into context",
     question="Does stating the old fact make it say it again?",
-    cost=20,
+    cost=22,
     run=probe_context,
     rates=(
         ProbeRate(

@@ -56,7 +56,7 @@ PROBE = Probe(
     name="interconnected",
     title="interconnected facts",
     question="Do other wordings and two-hop questions still know it?",
-    cost=20,
+    cost=18,
     run=probe_interconnected,
     rates=(
         ProbeRate(name="hop_old", words="multi-hop alone: what followed from the old answer", of=hop_share("old")),

@@ -26,6 +26,6 @@ PROBE = Probe(
     name="lens",
     title="layer-by-layer lens",
     question="Does a layer still say it, though the model does not?",
-    cost=6,
+    cost=2,
     run=probe_lens,
 )

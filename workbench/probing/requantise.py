@@ -116,6 +116,6 @@ PROBE = Probe(
     name="requantise",
     title="requantised weights",
     question="Does rounding the edited weights bring it back?",
-    cost=40,
+    cost=25,
     run=probe_requantise,
 )

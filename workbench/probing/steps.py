@@ -43,7 +43,7 @@ PROBE = Probe(
     name="steps",
     title="step by step",
     question="Does it come back when asked step by step?",
-    cost=20,
+    cost=45,
     run=probe_steps,
     rate_words={"same": "retained facts: still right"},  # what must stay is what the edit itself retained
 )

@@ -32,7 +32,7 @@ PROBES: dict[str, Probe] = {
     )
 }
 
-MOST_QUICK = 30
+MOST_QUICK = 20
 """Generated answers, at one stage, of a quick probe at most."""
 QUICK: tuple[str, ...] = tuple(name for name, probe in PROBES.items() if probe.cost <= MOST_QUICK)
 """The probes that take little time: a first look."""

@@ -72,10 +72,10 @@ def lens_grid(
             logits = engine.unembed(part).float()
             own = logits[:, followed, None]
             ranks.append((logits > own).sum(-1).cpu())
-            probabilities = logits.softmax(-1)
-            shares.append(probabilities[:, followed].cpu())
-            best = probabilities.topk(k)
-            for tokens, values in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+            total = logits.logsumexp(-1, keepdim=True)
+            shares.append((own - total).exp()[:, 0].cpu())
+            best = logits.topk(k)
+            for tokens, values in zip(best.indices.tolist(), (best.values - total).exp().tolist(), strict=True):
                 top.append(tuple(NextToken(decode([t]), t, p) for t, p in zip(tokens, values, strict=True)))
     n = len(ids)
     return LensGrid(

@@ -55,6 +55,9 @@ class Ablation:
     ablated_text: str | None = None
     controls: tuple[Ablation, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"Ablation({self.words})"
+
     @property
     def form(self) -> Form:
         """The form of the text."""

@@ -12,6 +12,7 @@ from workbench.types.next_tokens import NextToken
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,3 +108,9 @@ class LensGrid:
             for position, token in enumerate(self.tokens)
         ]
         return pd.DataFrame(cells)
+
+    def plot(self, **options: Any) -> go.Figure:
+        """Draw the grid (see ``workbench.plots.lens_grid_figure``)."""
+        from workbench.plots import lens_grid_figure
+
+        return lens_grid_figure(self, **options)

@@ -81,7 +81,7 @@ class Outcome:
         >>> found.kind, found.new.hits, found.new.n, found.controls.value
         ('partly', 2, 2, 0.5)
         >>> print(found.words)
-        Rome in 2 of 2 held-out questions, Paris in 0; controls 1 of 2 still right.
+        Rome in 2 of 2 held-out questions, Paris in 0; controls 1 of 2 still right, neighbours 0 of 1.
     """
 
     kind: OutcomeKind
@@ -110,8 +110,8 @@ def outcome(report: EvalReport, facts: Sequence[Fact] = ()) -> Outcome:
 
     Example:
         >>> from workbench.types.outcome import outcome
-        >>> print(outcome(report).words)
-        The new answer in 2 of 2 held-out questions, the old answer in 0; controls 1 of 2 still right.
+        >>> outcome(report).words[:40], outcome(report).controls
+        ('The new answer in 2 of 2 held-out questi', Share(hits=1, n=2))
     """
     stage = report.stages[-1] if report.stages else "base"
     base, now = (_rows_at(report, name) for name in ("base", stage))

@@ -49,6 +49,9 @@ class Writes:
     prompt: TracedPrompt | None = None
     activation: float | None = None
 
+    def __repr__(self) -> str:
+        return f"Writes({self.words})"
+
     @property
     def unit(self) -> str:
         """Of the values."""

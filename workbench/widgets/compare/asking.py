@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ipywidgets import HTML, Button, HBox, Text, VBox
+from ipywidgets import HTML, Button, Text, VBox
 
 from workbench.editing.applied import applied
 from workbench.evaluation.evaluate import ask
@@ -20,7 +20,7 @@ from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.types import Edit
 from workbench.widgets.compare.words import after_words
-from workbench.widgets.shared import markup
+from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.job import Job
 
 KEPT = 24
@@ -30,7 +30,6 @@ CHIPS = 8
 SETTLING = 0.15
 """Seconds from Enter to the question: the key's message may overtake that of the last letters."""
 _EMPTY = "Write a question first."
-_WRAP = {"flex_flow": "row wrap", "align_items": "center"}
 
 
 @dataclass(frozen=True)
@@ -66,16 +65,14 @@ class Asking(VBox):
         self._question = Text(
             description="Ask",
             placeholder="any question, then Enter",
-            style={"description_width": "72px"},
-            layout={"width": "min(100%, 640px)"},
+            layout={"width": "min(100%, 560px)"},
         )
         self._button = Button(
             description="Ask both",
             tooltip="The base, and the edited model at the stage and the strength above, in the background",
         )
-        self._said, self._chips, self._table = HTML(), HBox(layout=_WRAP), HTML()
-        row: Any = _WRAP
-        super().__init__([HBox([self._question, self._button], layout=row), self._said, self._chips, self._table])
+        self._said, self._chips, self._table = HTML(), layout.row(), HTML()
+        super().__init__([layout.fields(self._question, self._button), self._said, self._chips, self._table])
         self._button.on_click(lambda _: self.ask())
         self._question.on_msg(self._key)
 
@@ -160,7 +157,7 @@ class Asking(VBox):
 
     def _chip(self, question: str) -> Button:
         tip = f"Ask again, at the strength of now: {visible(question, 300)}"
-        chip = Button(description=visible(question, 40), tooltip=tip, layout={"width": "auto"})
+        chip = layout.quiet_button(visible(question, 40), tooltip=tip)
         chip.on_click(lambda _: self.ask(question))
         return chip
 

@@ -14,6 +14,7 @@ from workbench.widgets.compare.wanted import Wanted
 from workbench.widgets.shared import layout
 from workbench.widgets.shared.controls import Dropdown, StrictControl
 from workbench.widgets.shared.measure import MEASURES, Measure, MeasureName
+from workbench.widgets.shared.sync import WholeMessages
 
 SITES = (("Residual stream", "resid"), ("MLPs", "mlp"), ("Attention", "attn"), ("Heads", "head"))
 TOKENS = (("Old answer", "answer"), ("New answer", "target"))
@@ -28,6 +29,10 @@ class Switch(StrictControl, ipywidgets.ToggleButtons):
             index, n = state["index"], len(self._options_labels)
             if type(index) is not int or not 0 <= index < n:
                 raise TraitError(f"index must be an integer from 0 to {n - 1}.")
+
+
+class StageMenu(WholeMessages, Dropdown):
+    """A menu whose options a job's thread and the kernel's both change."""
 
 
 class MapMenus:

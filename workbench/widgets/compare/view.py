@@ -20,13 +20,12 @@ from workbench.widgets.compare.asking import Answered, Asking
 from workbench.widgets.compare.before_after import SITE_WORDS, BeforeAfterMaps, maps_title, step_words
 from workbench.widgets.compare.code import compare_code, shown_code
 from workbench.widgets.compare.comparisons import Comparisons
-from workbench.widgets.compare.menus import MapMenus
+from workbench.widgets.compare.menus import MapMenus, StageMenu
 from workbench.widgets.compare.strength import StrengthBars
 from workbench.widgets.compare.wanted import Compared, Wanted
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.picker.maps import head_groups
 from workbench.widgets.shared import layout, markup
-from workbench.widgets.shared.controls import Dropdown
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.measure import Measure
 from workbench.widgets.shared.run_panel import RunPanel, RunWords
@@ -88,11 +87,11 @@ class CompareView(RunPanel[MapComparison]):
         self._loading = self._in_sight = self._again = self._given_up = False
         self._stale = True  # the bars
 
-        self._stage = Dropdown(description="After", options=edit.stage_names)
+        self._stage = StageMenu(description="After", options=edit.stage_names)
         self._asker, self._maps, self._title = Asking(lambda: (self.stage, self.strength)), BeforeAfterMaps(), HTML()
         self._strength = StrengthBars(model, lambda: self._slid())
         self._menus = MapMenus(self._maps_chosen, self._measure_chosen)
-        dial = layout.row(layout.fields(self._stage), self._strength.slider)
+        dial = layout.fields(self._stage, self._strength.slider)
         settings = [dial, self._strength.bars, self._asker, self._title, self._menus.widget]
         self._lay_out_run(settings, [self._maps])
         self._stage.observe(lambda _: self._stage_chosen(), names="value")

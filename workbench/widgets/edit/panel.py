@@ -242,7 +242,6 @@ class EditPanel(RunPanel[EvalReport]):
             self._results.show_edit(edit, self._facts)
             if report is not None:
                 self._results.show_report(report, control_report, self._facts)
-            self._tell(*edit_views.shortfall(edit))
             self._ran = self._made_by = None if edit_code is None else EditLines(edit_code)
             settings = self._settings_box.values(edit)
             self._mark.show(title_of(settings), settings, at=edit_views.made_at(edit))
@@ -337,8 +336,6 @@ class EditPanel(RunPanel[EvalReport]):
 
     def _finished(self, job: Job[EvalReport]) -> None:
         self._report = job.result or self._report
-        if job.state == "done" and self._edit is not None:
-            self._tell(*edit_views.shortfall(self._edit))
         if self._edit is not None:
             self._results.show_report(self._report, self._control_report, self._facts, job.state)
 

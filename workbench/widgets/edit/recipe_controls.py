@@ -76,6 +76,7 @@ class RecipeControls(VBox):
         )
         self._more.add_class("wb-quiet")
         self._fold = layout.row(*self._numbers)
+        self._fold.layout.align_items = "flex-start"
         super().__init__([layout.fields(self._name), layout.row(self._more), self._fold])
         chosen = named_recipe(recipe or self.name) if recipe is None or isinstance(recipe, str) else recipe
         assert isinstance(chosen, TrainedRecipe)

@@ -53,7 +53,7 @@ class EditResults(VBox):
 
     def show_edit(self, edit: Edit, facts: Sequence[Fact]) -> None:
         """A fitted edit, before its evaluation."""
-        self._summary.value = markup.hint(edit_views.edit_summary(edit))
+        self._summary.value = markup.hint(edit_views.edit_summary(edit)) + edit_views.shortfall(edit)
         self._chart.value = edit_views.answer_chart(edit.history, edit.recipe, facts)
         charts = edit_views.fit_charts(edit.history, edit.recipe)
         self._fit.value = markup.fold("Loss and KL while it was fitted", charts) if charts else ""

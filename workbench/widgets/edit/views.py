@@ -106,14 +106,14 @@ def made_at(edit: Edit) -> str:
     return made.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def shortfall(edit: Edit) -> list[markup.Message]:
+def shortfall(edit: Edit) -> str:
     """What to do about it where the new answer was not learned; nothing where it was."""
     if edit.shortfall is None:
-        return []
+        return ""
     advice = f"More {edit.stage_names[-1]} steps may teach it"
     if edit.selector == "given":
         advice += ', and so may the default selector (under "Train")'
-    return [markup.Message(f"{edit.shortfall[:1].upper()}{edit.shortfall[1:]}. {advice}.")]
+    return markup.alert(f"{edit.shortfall[:1].upper()}{edit.shortfall[1:]}. {advice}.", "info")
 
 
 def verdict(report: EvalReport, facts: Sequence[Fact]) -> str:

@@ -66,7 +66,6 @@ class FactChooser(Panel):
         super().__init__()
         self._model, self._facts = model.base, pool
         self._callbacks: list[Callable[[Fact], object]] = []
-        self._setting_callbacks: list[Callable[[FactChooser], object]] = []
         self._go_callbacks: list[Callable[[FactChooser, str], object]] = []
         self._reading_lock = threading.Lock()
         self._job: Job[Any] | None = None
@@ -126,7 +125,7 @@ class FactChooser(Panel):
         if form != self._form:
             self._form = form
             self._read(self._fact)
-            self._tell_setting()
+            self._announce()
 
     @property
     def partner(self) -> Fact | None:
@@ -151,14 +150,9 @@ class FactChooser(Panel):
         return lines if self._partner is None else f"{lines}partner = {fact_call(self._partner)}\n"
 
     def on_fact(self, callback: Callable[[Fact], object]) -> None:
-        """Call ``callback(fact)`` whenever another fact is chosen, in the panel or from Python. What it raises is shown
-        in the panel and kept on ``.error``."""
+        """Call ``callback(fact)`` whenever another fact is chosen, or the same one in another ``form`` or with another
+        ``partner``, in the panel or from Python. What it raises is shown in the panel and kept on ``.error``."""
         self._callbacks.append(callback)
-
-    def on_setting(self, callback: Callable[[FactChooser], object]) -> None:
-        """Call ``callback(chooser)`` whenever ``form`` or ``partner`` has changed while the fact stays. What it raises
-        is shown in the panel and kept on ``.error``."""
-        self._setting_callbacks.append(callback)
 
     def on_go(self, callback: Callable[[FactChooser, str], object]) -> None:
         """Show the button "Where does it live?", and call ``callback(chooser, "picker")`` when it is pressed. What it
@@ -254,10 +248,6 @@ class FactChooser(Panel):
         for callback in self._callbacks:
             self._call(callback, self._fact)
 
-    def _tell_setting(self) -> None:
-        for callback in self._setting_callbacks:
-            self._call(callback, self)
-
     def _call(self, callback: Callable[..., object], *given: object) -> None:
         try:
             callback(*given)
@@ -321,7 +311,7 @@ class FactChooser(Panel):
                     return prompt
                 self._partner = partner
                 self._show_code()
-            self._tell_setting()
+            self._announce()
             return prompt
 
         def done(job: Job[Any]) -> None:

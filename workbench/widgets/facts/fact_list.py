@@ -68,13 +68,17 @@ class FactList(VBox):
         on_ask: Callable[[], object],
     ) -> None:
         self.facts, self.forms = facts, forms
-        self._model_name, self._lock, self._on_choose = model_name, lock, on_choose
+        self._known_to, self._lock, self._on_choose = model_name, lock, on_choose
         self._chosen: Fact | None = None
         self._texts = [_searched(fact) for fact in facts]  # once: a key is pressed more often
         relations = [r for r in facts.relations if r][:MOST_LINES]
-        self._search = EnterField(description="Search", placeholder="words of a fact; Enter takes the first")
-        self._relation = Dropdown(description="Relation", options=[ALL, *relations])
-        self._known_only = Checkbox(description="Known only", indent=False)
+        self._search = EnterField(
+            description="Search", placeholder="words of a fact", tooltip="Enter takes the first fact"
+        )
+        self._relation = Dropdown(description="Relation", options=[ALL, *relations], tooltip="What is asked for")
+        self._known_only = Checkbox(
+            description="Known only", indent=False, tooltip="Only facts that the model is on record as knowing"
+        )
         self._lines = FactSelect(lock, on_choose, description="Facts", rows=14, layout={"width": "auto"})
         self._count = HTML()
         self._ask = Button(description="Ask the model", tooltip="Measure which facts it knows; in the background")
@@ -146,7 +150,7 @@ class FactList(VBox):
 
     def _words(self, matching: Sequence[Fact], listed: int) -> str:
         known = sum(bool(self.forms.get(f.id)) for f in matching)
-        words = f"{len(matching):,} of {len(self.facts):,} facts, {known:,} on record as known to {self._model_name}"
+        words = f"{len(matching):,} of {len(self.facts):,} facts, {known:,} on record as known to {self._known_to}"
         if not matching:
             return f"No fact matches. {words}. A fact that is not here can be written under My fact."
         more = len(matching) - listed

@@ -22,6 +22,16 @@ FIELDS = {
     "swap_answer": ("Its answer", "optional: what the model says"),
     "relation": ("Relation", "optional: country-capital"),
 }
+TIPS = {
+    "subject": "What the fact is about, letter by letter as in the prompt",
+    "prompt": "A sentence that ends right before the answer",
+    "answer": "What the model says, and should",
+    "target": "What an edit is to teach instead",
+    "question": "What the model is asked as a chat; without it, to complete the sentence",
+    "swap": "Another subject of as many tokens, for which another answer is right",
+    "swap_answer": "What is right for that subject; without it, what the model says",
+    "relation": "What is asked for; the listed facts of the same relation are its neighbours",
+}
 ROWS = (("subject", "relation"), ("prompt",), ("answer", "target"), ("question",), ("swap", "swap_answer"))
 _HINT = (
     "Target: what an edit is to teach. Swap with: another subject of as many tokens; the circuit is found by what "
@@ -49,7 +59,7 @@ class FactForm(VBox):
         self._suggested, self._filling = "", False
         for name, (label, example) in FIELDS.items():
             kind = Combobox if name == "relation" else EnterField
-            field = kind(description=label, placeholder=example, layout={"width": "auto"})
+            field = kind(description=label, placeholder=example, tooltip=TIPS[name], layout={"width": "auto"})
             field.on_enter(on_use)
             field.observe(lambda _, name=name: self._edited(name, on_change), names="value")
             self.fields[name], self._notes[name] = field, HTML()

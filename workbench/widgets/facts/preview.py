@@ -65,7 +65,7 @@ class Preview(VBox):
         self._ask = quiet_button("ask now", tooltip="Ask the model this one fact, in both forms")
         self._ask.on_click(lambda _: on_ask())
         self._change = quiet_button("change", tooltip="Let an edit teach another answer")
-        self._new = EnterField(description="New target", placeholder="another answer; Enter takes it")
+        self._new = EnterField(description="New target", placeholder="another answer", tooltip="Enter takes it")
         self._new.on_enter(self._changed)
         self._take = quiet_button("Use target", tooltip="Check this target and choose it")
         self._change.on_click(lambda _: self._open(bool(self._changing.layout.display)))

@@ -56,7 +56,7 @@ def _cell(text: str, width: int) -> str:
 def about(fact: Fact, known: str) -> str:
     """A fact with its question and its mark."""
     words = known if known.startswith(("?", "✗")) else f"{known[0]} known:{known[1:]}"
-    return markup.title(f"{fact.prompt} {fact.answer}", f"Asked: {fact.question} {words}")
+    return markup.title(f"{fact.prompt} {fact.answer}", f"Question: {fact.question} · {words}")
 
 
 def target(fact: Fact) -> str:

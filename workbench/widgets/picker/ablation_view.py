@@ -119,7 +119,7 @@ class AblationView(VBox):
         self._words, self._shown = HTML(), HTML()
         self._run.on_click(lambda _: self.run())
         self._cancel.on_click(lambda _: self.cancel())
-        super().__init__([layout.row(self._run, self.kind, self._cancel, self._words), self._shown])
+        super().__init__([layout.fields(self.kind, self._run, self._cancel, self._words), self._shown])
         layout.show(self._cancel, False)
 
     @property

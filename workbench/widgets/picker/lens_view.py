@@ -36,7 +36,7 @@ class LensView(VBox):
         self._sources, self._on_change, self._lock = sources, on_change, threading.RLock()
         self._made: Sources | None = None
         self._start = 0  # the first token that is shown
-        self._shown_cell: Sequence[GridCell] = ()
+        self._shown_cell: GridCell | None = None
         self._run = layout.quiet_button(
             "Logit lens", icon="th", tooltip="What the model would say at each token if it ended after each layer"
         )
@@ -66,7 +66,7 @@ class LensView(VBox):
             self.job = self.result = self._made = None
             self._run.disabled = False
             self._words.value = self._tokens.value = ""
-            self._shown_cell = ()
+            self._shown_cell = None
             layout.show(self.grid, False)
 
     def code(self) -> str:
@@ -77,9 +77,10 @@ class LensView(VBox):
         return f"lens = wb.lens_grid(model, fact, k={TOKENS}{form})\n"
 
     def _read(self, sources: Sources) -> LensGrid:
-        if len(sources.facts) > 1:
+        fact, *more = sources.facts
+        if more:
             raise ValueError("The lens reads one fact.")
-        result = lens_grid(sources.model, sources.facts[0], form=sources.form, k=TOKENS)
+        result = lens_grid(sources.model, fact, form=sources.form, k=TOKENS)
         with self._lock:
             if sources.facts == self._sources().facts:
                 self.result, self._made = result, sources
@@ -131,12 +132,11 @@ class LensView(VBox):
         """One cell at a time: the one that came."""
         if self.result is None:
             return
-        before = [tuple(cell) for cell in self._shown_cell]
-        new = next((cell for cell in cells if tuple(cell) not in before), None)
-        cell = new or (before[0] if before else None)
+        before = self._shown_cell
+        cell = next((cell for cell in cells if cell != before), before)
         if cell is None:
             return
-        self._shown_cell = [cell]
+        self._shown_cell = cell
         self.grid.selected = [list(cell)]
         after = markup.token(self.result.tokens[cell[1] + self._start]).html
         said = ", ".join(

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import torch
 
-from workbench.language.prompts import NoSwapPartner, traced_prompt
+from workbench.language.prompts import NoSwapPartner, swapped, traced_prompt
 from workbench.tracing.ablation import attention_patterns
 from workbench.types import EffectMap, Fact
 from workbench.widgets.picker.attention import Attention
@@ -196,12 +196,12 @@ class MapMaker:
         sources = self.sources
         try:
             return self._make_of(sources, name, look, exact)
-        except NoSwapPartner as error:
-            if sources.corruption != "swap":
+        except ValueError as error:
+            if not (why := _no_swap(sources, error)):
                 raise
             with self._lock:
                 look()
-                self.sources = replace(self.sources, instead=_why(error), partner=None)
+                self.sources = replace(self.sources, instead=why, partner=None)
                 self._fell_back[sources.facts] = self.sources.instead
             return self._make_of(self.sources, name, look, exact)
 
@@ -240,8 +240,24 @@ class MapMaker:
             self._on_map(known, name in ESTIMATES)
 
 
-def _why(error: NoSwapPartner) -> str:
-    """Why there is no swap, to a person."""
+def _no_swap(sources: Sources, error: ValueError) -> str:
+    """Why there can be no swap, to a person; empty where a map could not be made for another reason."""
+    if sources.corruption != "swap":
+        return ""
+    if not isinstance(error, NoSwapPartner):
+        fact, *more = sources.facts
+        if sources.partner is None or more:
+            return ""
+        try:
+            prompt = traced_prompt(sources.model, fact, form=sources.form)
+        except ValueError:
+            return ""
+        try:
+            swapped(sources.model.base, fact, prompt, sources.partner)
+        except ValueError:
+            answers = f"{sources.partner.answer!r} begins as {fact.answer!r} does"
+            return f"{sources.partner.subject!r} cannot be swapped in: its answer {answers}: noise instead."
+        return ""
     if error.partner is not None:
         return f"{error.partner.subject!r} has not as many tokens as {error.fact.subject!r}: noise instead."
     return (

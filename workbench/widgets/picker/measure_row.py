@@ -48,7 +48,7 @@ class MeasureRow(VBox):
             options=[(label, name) for name, label in MEASURES.items()],
             description="Metric",
             tooltips=list(TIPS),
-            style={"button_width": "116px"},
+            style={"button_width": "126px"},
         )
         self._scale = Dropdown(
             description="Scale",

@@ -105,7 +105,7 @@ class CircuitPicker(MapsPanel):
     def _lay_out_all(self, bar: bool) -> None:
         above = (self._heading, self._measures, self._alert, self._measured, self._line)
         maps = layout.columns(self._linked, self.ranked, widths=("3 1 600px", "1 1 240px"))
-        below = (HTML(markup.hint(GESTURES)), self._notes, self._from, self.ablation, self.side, self.lens)
+        below = (HTML(markup.hint(GESTURES)), self.ablation, self.side, self.lens, self._from, self._notes)
         if bar:
             self.bar.add_class("wb-sticky")
         self._lay_out(*above, *((self.bar,) if bar else ()), maps, *below, self._go, self._code)
@@ -272,6 +272,7 @@ class CircuitPicker(MapsPanel):
         self.heads.pinned = [[c.layer, c.index or 0] for c in pinned if c.kind == "H"]
         self.mlps.pinned = [[c.layer, 0] for c in pinned if c.kind == "MLP"]
         self.ranked.pinned = pinned
+        self.side.show_attention(self._linked.attention)
         self.side.show_values(self._values_of)
         self._ask_about(pinned)
 

@@ -14,6 +14,7 @@ from ipywidgets import VBox
 from workbench.models.load import LoadedModel
 from workbench.types import Component, EffectMap, Selection
 from workbench.widgets.grid.bar_list import BarList, BarRow
+from workbench.widgets.picker.linked_maps import CELL_HEIGHT, TALLEST
 from workbench.widgets.picker.maps import TITLES, MapName
 from workbench.widgets.shared import layout
 from workbench.widgets.shared.controls import Dropdown
@@ -40,6 +41,11 @@ def ranked(effect: EffectMap, layer: int = ALL, longest: int = LONGEST) -> list[
     return [(effect.components((row + first, *rest))[0], float(values[(row, *rest)])) for row, *rest in places]
 
 
+def _height(model: LoadedModel) -> float:
+    """As high as the maps beside it, in pixels."""
+    return CELL_HEIGHT * max(12, min(TALLEST, model.shape.n_layers))
+
+
 class RankedList(VBox):
     """The list, with a menu of maps and one of layers.
 
@@ -63,7 +69,7 @@ class RankedList(VBox):
         layers = [("all layers", ALL), *((f"L{i}", i) for i in range(model.shape.n_layers))]
         self.map = Dropdown(description="Ranked", options=[(TITLES[name], name) for name in RANKED])
         self.layer = Dropdown(description="of", options=layers)
-        self.bars = BarList(title=TITLES["heads"], order="magnitude", kind="component", height=360)
+        self.bars = BarList(title=TITLES["heads"], order="magnitude", kind="component", height=_height(model))
         super().__init__([layout.fields(self.map, self.layer), self.bars])
         self.bars.on_pick(self._picked)
         self.map.observe(lambda _: (self._show(), on_map(self.name)), names="value")

@@ -35,8 +35,11 @@ def without_gates(model: LoadedModel, selection: Selection) -> dict[Component, C
     def holds(outer: Component, inner: Component) -> bool:
         if outer == inner or outer.layer != inner.layer:
             return False
-        within = spans[outer]
-        return all(site in within and set(s) <= set(within[site]) for site, s in inner.slices(model.shape).items())
+        around = spans[outer]
+        return all(
+            site in around and around[site].start <= span.start and span.stop <= around[site].stop
+            for site, span in inner.slices(model.shape).items()
+        )
 
     found = {c: next((outer for outer in wide if holds(outer, c)), None) for c in selection}
     return {inner: outer for inner, outer in found.items() if outer is not None}

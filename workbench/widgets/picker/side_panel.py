@@ -42,7 +42,7 @@ class Card(VBox):
         self._unpin = layout.quiet_button("Unpin", icon="times", tooltip="Take it from the side panel")
         self._unpin.on_click(lambda _: self.component is not None and on_unpin(self.component))
         self.grid = HeatGrid(
-            [[0.0]], rows=["…"], cols=["…"], row_title="From", col_title="to", kind="weight", scale="viridis"
+            [[0.0]], rows=["…"], cols=["…"], row_title="From", col_title="to", kind="key token", scale="viridis"
         )
         self.grid.naming = "{row} to {col}"
         self.grid.on_pick(self._picked)

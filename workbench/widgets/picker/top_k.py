@@ -32,7 +32,7 @@ class TopKControls(HBox):
             description="to what is picked",
             options=[("Add", True), ("Replace", False)],
             tooltips=["They come to what is picked", "They take the place of what is picked"],
-            style={"button_width": "70px"},
+            style={"button_width": "80px"},
         )
         self.top.on_click(lambda _: top(self.name, self.k.value, self.adds))
         self.above.on_click(lambda _: above(self.name, self.threshold.value, self.adds))

@@ -10,7 +10,7 @@ from workbench.probing.table import PROBES
 from workbench.types import Edit, ProbeRow
 from workbench.widgets.shared.timing import Span, duration
 
-GUESS = 0.1
+GUESS = 0.25
 """Seconds that a generated answer takes of a model of ``GUESSED`` parameters on one processor core, several at once."""
 GUESSED = 134_515_008
 

@@ -75,7 +75,7 @@ class NumberField(VBox):
     def problem(self) -> str:
         """What is wrong with the number, in a sentence; empty if nothing is."""
         wrong = self._check(self.value)
-        return f"{self.name[:1].upper()}{self.name[1:]} {wrong}, not {self.value:,}." if wrong else ""
+        return f"{self.name[:1].upper()}{self.name[1:]} {wrong}, not {self.value:,.12g}." if wrong else ""
 
     def on_change(self, callback: Callable[[], object]) -> None:
         """Call ``callback()`` after each change."""
