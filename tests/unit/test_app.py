@@ -381,7 +381,7 @@ def test_probes_and_the_random_control_come_back(monkeypatch: pytest.MonkeyPatch
     new.save_session("again")
     assert load_session("again").probes is not None
     enter(control(panel, "back into context"), value=False)
-    assert "probes = session.probes" in panel.code, "what is in sight"
+    assert "probes = run.probes" in panel.code, "what is in sight"
     assert panel.run().wait(60).curves == report.curves and "wb.probe(" in panel.code
     saved("other").open_session("other")
     assert load_session("other").probes is None

@@ -17,7 +17,7 @@ from workbench.facts.known import load_facts
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, EffectMap, Fact, FactSet, Selection
 from workbench.widgets.app_code import Opened, Script, workbench_code
-from workbench.widgets.app_links import link_measure, link_ways, share_fact, share_measure
+from workbench.widgets.app_links import FactSetting, link_measure, link_ways, share
 from workbench.widgets.app_sessions import SessionPanel
 from workbench.widgets.app_tabs import TABS, Given, PanelTab, nothing
 from workbench.widgets.app_waiting import Waiting
@@ -93,6 +93,7 @@ class Workbench(SessionPanel):
         self.add_class("wb-app")
         self._lay_out(self._line, self._alert, self._tabs)
         self.chooser.on_fact(self._fact_chosen)
+        self._setting, self._showing = FactSetting(self.chooser, self.picker), False
         self.editor.on_done(self._edited)
         self.editor.on_status(self._show_line)
         self._tabs.observe(lambda change: self._tab_shown(), names="selected_index")
@@ -163,7 +164,8 @@ class Workbench(SessionPanel):
 
     def _fact_chosen(self, fact: Fact) -> None:
         if fact == self._fact:
-            share_fact(self.chooser, self.panels)
+            if not self._showing:  # else the chooser is told what the circuit will show
+                self._setting.follow()
             return
         if self._busy:  # all tabs are about one fact
             self.chooser.fact = self._fact
@@ -184,6 +186,7 @@ class Workbench(SessionPanel):
         for tab in TABS:
             if not tab.of_edit and self.panels[tab.name].fact != self._fact:
                 self.panels[tab.name].fact = self._fact
+        self._setting.follow()
         if self.editor.edit is not None:
             self.editor.show(None, None)
         self._kept.history.show(None)
@@ -227,17 +230,20 @@ class Workbench(SessionPanel):
     def _show(self, opened: Opened) -> None:
         """Show a session, or a run, in all panels."""
         session = opened.session
-        self._fact, self._opened = session.fact, opened
-        self._kept.history.show(session.shown)
-        for of_edit in (False, True):
-            if of_edit:
-                self._show_edit(session.edit, opened.edit_code or None)
-            for tab in TABS:
-                if tab.of_edit == of_edit and tab.name in self.panels:
-                    panel = self.panels[tab.name]
-                    if tab.open is nothing and not of_edit and panel.fact != session.fact:
-                        panel.fact = session.fact
-                    tab.open(panel, opened)
+        self._fact, self._opened, self._showing = session.fact, opened, True
+        try:
+            self._kept.history.show(session.shown)
+            for of_edit in (False, True):
+                if of_edit:
+                    self._show_edit(session.edit, opened.edit_code or None)
+                for tab in TABS:
+                    if tab.of_edit == of_edit and tab.name in self.panels:
+                        panel = self.panels[tab.name]
+                        if tab.open is nothing and not of_edit and panel.fact != session.fact:
+                            panel.fact = session.fact
+                        tab.open(panel, opened)
+        finally:
+            self._showing = False
         self._show_line()
         self._tab_shown()
 
@@ -248,9 +254,8 @@ class Workbench(SessionPanel):
                 self.panels[tab.name].cancel()
             if tab.of_edit:
                 setattr(self, tab.name, None if edit is None else self._make(tab, self._fact, edit, edit_code))
-        if "picker" in self.panels:
-            share_measure(self.picker, self.panels)
-        share_fact(self.chooser, self.panels)
+        if self.comparison is not None:
+            share(self.picker, {"comparison": self.comparison}, "measure", "partner", "form")
         shown = self._shown_panels()
         if self._tabs.children != shown:
             self._tabs.children = shown

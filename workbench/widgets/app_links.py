@@ -12,31 +12,48 @@ from typing import Any
 def link_measure(panel: Any, panels: Callable[[], Mapping[str, Any]]) -> None:
     """Let the circuit and the comparison show one measure, whichever of them it is chosen in."""
     if hasattr(panel, "on_measure"):
-        panel.on_measure(lambda *_: share_measure(panel, panels()))
+        panel.on_measure(lambda *_: share(panel, panels(), "measure"))
 
 
-def share_measure(panel: Any, panels: Mapping[str, Any]) -> None:
-    """Give a panel's measure to the others that have one."""
+class FactSetting:
+    """What the circuit was last told of the form and the swap partner that were chosen with the fact.
+
+    Only what has changed is passed on: a partner that the circuit chose by itself stays.
+    """
+
+    def __init__(self, chooser: Any, picker: Any) -> None:
+        self._chooser, self._picker = chooser, picker
+        self._told = self._now
+
+    @property
+    def _now(self) -> tuple[Any, Any]:
+        return self._chooser.partner, self._chooser.form
+
+    def follow(self) -> None:
+        """Pass on what has changed."""
+        (partner, form), (partner_before, form_before) = self._now, self._told
+        self._told = partner, form
+        if form != form_before:
+            _give(self._chooser, self._picker, "form")
+        if partner != partner_before:
+            _give(self._chooser, self._picker, "partner")
+
+
+def share(panel: Any, panels: Mapping[str, Any], *names: str) -> None:
+    """Give what a panel measures with to the others that have it too."""
     for other in panels.values():
         if other is not panel:
-            _share("measure", panel, other)
-
-
-def share_fact(chooser: Any, panels: Mapping[str, Any]) -> None:
-    """Give the swap partner and the form that were chosen with the fact to the panels that have them."""
-    for panel in panels.values():
-        if panel is not chooser:
-            _share("partner", chooser, panel)
-            _share("form", chooser, panel)
-
-
-def _share(name: str, giver: Any, taker: Any) -> None:
-    """Set an attribute that both have, where it differs: setting it may compute something."""
-    if hasattr(giver, name) and hasattr(taker, name) and getattr(taker, name) != getattr(giver, name):
-        setattr(taker, name, getattr(giver, name))
+            _give(panel, other, *names)
 
 
 def link_ways(panel: Any, go: Callable[[str], object]) -> None:
     """Let the buttons of a panel that lead on open the tab that they name."""
     if hasattr(panel, "on_go"):
         panel.on_go(lambda _, where: go(where))
+
+
+def _give(giver: Any, taker: Any, *names: str) -> None:
+    """Set attributes that both have, where they differ: setting one may compute something."""
+    for name in names:
+        if hasattr(giver, name) and hasattr(taker, name) and getattr(taker, name) != getattr(giver, name):
+            setattr(taker, name, getattr(giver, name))
