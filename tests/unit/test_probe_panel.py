@@ -142,7 +142,7 @@ def test_a_prompt_without_the_answer_says_why_it_has_no_lens() -> None:
     assert view.looking is not None
     with pytest.raises(ValueError, match="does not contain 'Paris'"):
         view.looking.wait(60)
-    assert "does not contain" in str(view.error) and view.message == person(view.error)
+    assert view.error is not None and "does not contain" in str(view.error) and view.message == person(view.error)
     assert markup.text(view.message) in shown(view)
 
 

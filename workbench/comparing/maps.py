@@ -69,6 +69,7 @@ def compare_maps(
     token: Literal["answer", "target"] = "answer",
     partner: Fact | None = None,
     pool: FactSet | None = None,
+    samples: int | None = None,
     before: EffectMap | None = None,
     on_step: Callable[[int, int], Any] | None = None,
     cancel: threading.Event | None = None,
@@ -86,7 +87,8 @@ def compare_maps(
         metric: As in ``causal_trace``; None for the default of what computes the map.
         normalise: Divide all effects by the base's clean minus its corrupted metric: 0 is as corrupted, 1 as the clean
             base. The map after is divided by the base's too, since an edit may leave hardly anything of its own.
-        corruption, form, token, partner, pool, progress: As in ``causal_trace``. A swap is one run, noise is ten.
+        corruption, form, token, partner, pool, progress: As in ``causal_trace``.
+        samples: Of noise; None for the default of what computes the map.
         before: The map before, when it is there already from a call with the same options.
         on_step: Called with how much is done and all there is to do, in layers of maps.
         cancel: Looked at after each layer of a trace, and between the two maps.
@@ -119,6 +121,8 @@ def compare_maps(
     }
     if metric is not None:
         options["metric"] = metric
+    if samples is not None:
+        options["samples"] = samples
     steps = _Steps(model.shape.n_layers, on_step, cancel)
     if before is None:
         before = _measured(model, fact, site, {**options, "normalise": normalise}, steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -38,7 +38,7 @@ class Ranked:
 
 
 def ranked(
-    maps: Mapping[str, EffectMap] | Iterable[EffectMap],
+    maps: Mapping[Any, EffectMap] | Iterable[EffectMap],
     *,
     k: int = 20,
     kinds: Sequence[RankedKind] | None = None,

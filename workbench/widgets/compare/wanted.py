@@ -11,7 +11,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Form
 from workbench.types.effect import Corruption
 from workbench.widgets.shared.code import fact_call_in_a_line
-from workbench.widgets.shared.measure import Measure
+from workbench.widgets.shared.measure import NOISE_SAMPLES, Measure
 
 NO_PARTNER = "No other subject fits into this prompt, so these maps corrupt by noise instead of a swap."
 
@@ -60,6 +60,8 @@ class Wanted:
             "normalise": measure.normalise,
             "token": self.token,
         }
+        if corruption == "noise":
+            given["samples"] = NOISE_SAMPLES
         if self.form is not None:
             given["form"] = self.form
         if self.partner is not None and corruption == "swap":

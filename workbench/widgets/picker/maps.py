@@ -17,7 +17,7 @@ from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.shared.code import fact_call_in_a_line, own_pool
-from workbench.widgets.shared.measure import Measure
+from workbench.widgets.shared.measure import NOISE_SAMPLES, Measure
 
 MapName = Literal["heads", "mlps", "neurons", "attentions", "resid", "mlp", "attn"]
 MAPS: tuple[MapName, ...] = get_args(MapName)
@@ -35,8 +35,6 @@ EXACT: tuple[MapName, ...] = ("heads", "mlps", "attentions")
 """Estimated by the gradient at first, then patched one by one."""
 EXACT_CELLS = 1200
 """Most heads that are patched without being asked; a model with more keeps the estimate."""
-NOISE_SAMPLES = 4
-"""Of every map that is corrupted by noise: with other samples a map would have other baselines than its neighbours."""
 Cells = list[list[int]]
 OnMapLayer = Callable[[Any, int, torch.Tensor], Any]
 

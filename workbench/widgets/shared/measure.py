@@ -15,6 +15,8 @@ MEASURES: dict[MeasureName, str] = {
     "probability": "Probability",
 }
 """The labels of the menu, in its order."""
+NOISE_SAMPLES = 4
+"""Of every map that is corrupted by noise: with other samples a map would have other baselines than its neighbours."""
 RECOVERY = "recovery of the logit difference: 0 corrupted, 1 clean"
 
 
