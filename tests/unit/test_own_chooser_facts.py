@@ -101,6 +101,9 @@ def test_a_subject_to_swap_with_is_suggested_and_its_answer_is_what_the_model_sa
     assert swapped(tiny(), chooser.fact, prompt, partner).other_token.strip() == "Rome"  # pyright: ignore
     trace = causal_trace(tiny(), chooser.fact, corruption="swap", partner=partner, progress=False)
     assert trace.prompts[0].partner_text is not None and "Italy" in trace.prompts[0].partner_text
+    chooser.form = "cloze"
+    read(chooser)
+    assert chooser.partner == partner and told == [None, partner, None, partner], "found again in the other form"
     chooser.fact = "spain-capital"
     assert chooser.partner is None and field(chooser, "subject").value == "France", "the draft stays"
 
@@ -241,3 +244,13 @@ def test_targets_of_other_scripts_have_ids_of_their_own(chooser: FactChooser) ->
         click(control(chooser, "Use target"))
         ids.append(chooser.fact.id)
     assert len(set(ids)) == 2 and own(chooser)
+
+
+def test_an_answer_that_is_only_named_later_is_taken_from_the_pool(
+    chooser: FactChooser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["the old", "the city of Madrid", "the", "the"]
+    monkeypatch.setattr("workbench.widgets.facts.partner.said_after", lambda _, texts: said[: len(texts)])
+    write(chooser, **ASKED)
+    read(chooser)
+    assert chooser.partner is not None and (chooser.partner.subject, chooser.partner.answer) == ("Spain", "Madrid")

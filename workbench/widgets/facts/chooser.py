@@ -123,9 +123,12 @@ class FactChooser(Panel):
         if form not in (None, *FORMS):
             raise ValueError(f"form must be one of {list(FORMS)} or None, got {form!r}.")
         if form != self._form:
-            self._form = form
+            self._form, again = form, self._partner is not None
+            self._partner = None
             self._read(self._fact)
             self._announce()
+            if again:  # another form is another place, where the model may say something else
+                self._find_partner(self._fact)
 
     @property
     def partner(self) -> Fact | None:

@@ -56,7 +56,7 @@ class FactForm(VBox):
     def __init__(self, relations: Sequence[str], on_use: Callable[[], object], on_change: Callable[[], object]) -> None:
         self.fields: dict[str, Any] = {}
         self._notes: dict[str, HTML] = {}
-        self._suggested, self._filling = "", False
+        self._suggested, self._found, self._filling = "", "", False
         for name, (label, example) in FIELDS.items():
             kind = Combobox if name == "relation" else EnterField
             field = kind(description=label, placeholder=example, tooltip=TIPS[name], layout={"width": "100%"})
@@ -121,12 +121,19 @@ class FactForm(VBox):
 
     def suggest(self, subject: str, answer: str = "") -> None:
         """Fill in a subject to swap with and its answer, until a person writes another."""
-        self._suggested = subject
+        self._suggested, self._found = subject, answer
         self._fill({"swap": subject, "swap_answer": answer})
 
     def found(self, answer: str) -> None:
         """Fill in what the model says for the subject to swap with."""
+        self._found = answer
         self._fill({"swap_answer": answer})
+
+    @property
+    def answer_given(self) -> str:
+        """The answer of the subject to swap with, where a person wrote it."""
+        answer = self.texts["swap_answer"]
+        return "" if answer == self._found else answer
 
     def _fill(self, texts: Mapping[str, str]) -> None:
         self._filling = True

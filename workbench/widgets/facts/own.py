@@ -50,9 +50,8 @@ class OwnFact:
 
     @property
     def swap(self) -> tuple[str, str]:
-        """The subject to swap with and its answer, as they are written; empty where they are not."""
-        texts = self.form.texts
-        return texts["swap"], texts["swap_answer"]
+        """The subject to swap with, and its answer where a person wrote one; empty where there is none."""
+        return self.form.texts["swap"], self.form.answer_given
 
     def holds(self, fact: Fact) -> bool:
         """Whether the form says this fact."""

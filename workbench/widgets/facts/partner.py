@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from workbench.facts.known import FORMS
@@ -95,7 +96,8 @@ def _pieces(model: LoadedModel, fact: Fact, form: Form) -> list[tuple[str, int]]
 def suggested_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: Sequence[Fact]) -> Fact | None:
     """The first of some subjects of a pool for which the model says what the pool has as its answer: one of a kind.
 
-    Where there is none: the first for which it says anything that can be told from the fact's answer.
+    Where there is none: the first whose answer it names later; else the first for which it says anything that can be
+    told from the fact's answer.
 
     Args:
         model: The model.
@@ -113,6 +115,7 @@ def suggested_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool
         if len(asked) == MOST_ASKED:
             break
     fitting: list[Fact] = []
+    named: list[Fact] = []
     for (other, _), answer in zip(asked, said_after(model, [ids for _, ids in asked]), strict=True):
         try:
             partner = find_partner(model, fact, prompt, other.subject, answer)
@@ -121,7 +124,10 @@ def suggested_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool
         if answer.casefold() in {a.casefold() for a in other.answers}:
             return partner
         fitting.append(partner)
-    return fitting[0] if fitting else None
+        if any(name.casefold() in answer.casefold() for name in other.answers):  # "the country of Morocco"
+            with suppress(ValueError):  # it may begin as the fact's answer does
+                named.append(find_partner(model, fact, prompt, other.subject, other.answer))
+    return next(iter([*named, *fitting]), None)
 
 
 def find_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, subject: str, answer: str | None = None) -> Fact:
