@@ -24,7 +24,7 @@ APP = f"""{FACTS}
 import torch
 from workbench.types import EditStage, GateDelta
 from workbench.widgets.compare import asking, wanted as compare
-asking.ask = lambda model, text: f"{text} {[one.strength for one in model.applied] or "base"}"
+asking.ask = lambda model, text: text + " " + str([one.strength for one in model.applied] or "base")
 gate = torch.ones(model.shape.site_size("z"))
 gate[4 * 64 : 5 * 64] = 0.0
 edit = wb.Edit(stages=(EditStage("learn", GateDelta({{(23, "z"): gate}})),), selection=wb.Selection("L23H4"),
