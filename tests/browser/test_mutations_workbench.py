@@ -24,7 +24,7 @@ APP = f"""{FACTS}
 import torch
 from workbench.types import EditStage, GateDelta
 from workbench.widgets.compare import asking, wanted as compare
-asking.ask = lambda model, text: text + (str([one.strength for one in model.applied]) if model.applied else ' base')
+asking.ask = lambda model, text: text + " " + str([one.strength for one in model.applied] or "base")
 gate = torch.ones(model.shape.site_size("z"))
 gate[4 * 64 : 5 * 64] = 0.0
 edit = wb.Edit(stages=(EditStage("learn", GateDelta({{(23, "z"): gate}})),), selection=wb.Selection("L23H4"),
@@ -104,7 +104,6 @@ def chosen(page: Page, notebook: Notebook) -> None:
 
 def saved(page: Page, notebook: Notebook) -> None:
     notebook.execute("app._alert.value = ''")
-    bench.unfold(page, "Session")
     bench.fill(page, "Folder", "kept")
     press(page, "Save")
     expect(bench.panel(page).get_by_text("Saved in ").locator("visible=true")).to_be_visible()
@@ -116,7 +115,6 @@ def opened(page: Page, notebook: Notebook) -> None:
         "app.chooser.fact = 'france-capital'\napp.picker.selection = 'L23H4 L13MLP'\napp.save_session('to-open')\n"
         "app.chooser.fact = 'italy-capital'\napp.picker.selection = 'L2H2'\napp._alert.value = ''"
     )
-    bench.unfold(page, "Session")
     bench.fill(page, "Folder", "to-open")
     press(page, "Open")
     expect(bench.panel(page).get_by_text("Opened france-capital: ").locator("visible=true")).to_be_visible()
@@ -177,10 +175,10 @@ def asked_again(page: Page, notebook: Notebook) -> None:
 
 
 def scripted(page: Page, notebook: Notebook) -> None:
-    notebook.execute("app._line.unfold(None)")
-    bench.unfold(page, "Code")
+    notebook.execute("app._code.value = ''")
+    press(page, "Whole script")
     expect(bench.panel(page).locator("pre", has_text="wb.load_model()").locator("visible=true").last).to_be_visible()
-    assert notebook.ask("app._code.source == app.code") is True
+    assert notebook.ask("'<pre' in app._code.value") is True
 
 
 def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> None:
@@ -197,7 +195,7 @@ def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> No
         Mutant("Run", started, "app.editor.run = lambda: None", "del app.editor.run"),
         Mutant("Cancel", cancelled, "app.editor.cancel = lambda: None", "del app.editor.cancel"),
         Mutant("Save", saved, "app._try = lambda action: None", "del app._try"),
-        Mutant("Code", scripted, "app._code._make = lambda: ''", "app._code._make = lambda: app.code"),
+        Mutant("Whole script", scripted, "app._toggle_code = lambda: None", "del app._toggle_code"),
         Mutant("Compare", compared, "CompareView.run = lambda self: None", "del CompareView.run"),
         Mutant(
             "the maps of Compare",
