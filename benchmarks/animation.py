@@ -1,4 +1,6 @@
-"""The README's animated picture: a fact is traced, clicked, ablated, edited and compared in a real JupyterLab in headless Chromium.
+"""The README's animated picture: a fact is traced, clicked, ablated, edited and compared in a real JupyterLab.
+
+The browser is headless Chromium.
 
     python -m benchmarks.animation [FILE]
 
