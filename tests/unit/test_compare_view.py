@@ -197,7 +197,7 @@ def test_head_maps_have_a_line_before_each_key_value_group() -> None:
     choose(control(panel, "Map"), "head")
     compared(panel)
     assert (tiny().shape.n_heads, tiny().shape.n_kv_heads) == (6, 2)
-    assert [grid.groups for grid in panel.grids] == [[3]] * 3
+    assert [grid.groups for grid in panel.grids] == [[0, 3]] * 3
     choose(control(panel, "Map"), "resid")
     compared(panel)
     assert [grid.groups for grid in panel.grids] == [[]] * 3

@@ -205,10 +205,10 @@ def test_cancel_stops_within_a_map_and_keeps_what_is_there(monkeypatch: pytest.M
     monkeypatch.setattr(maps, "EXACT_CELLS", 0)
     shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
     cancel = control(shown._line, "Cancel")
-    assert shown._line.layout.display == "none"
+    assert shown._line.layout.visibility == "hidden"
     job = shown.compute("heads", "resid", "mlps")
     assert drawn.acquire(timeout=30)
-    assert shown._line.layout.display is None
+    assert shown._line.layout.visibility == "visible"
     until(lambda: "1 of 3 layers, about" in shown.status)
     assert "map 3 of 4" in shown.status and " s" in shown.status  # the attention patterns are one of them
     click(cancel)
