@@ -84,8 +84,10 @@ def stays_in_sight(page: Page) -> None:
               document.querySelector('.wb-app').getBoundingClientRect().y - box.getBoundingClientRect().y]; }"""
     page.wait_for_function(f"() => ({where})()[2] < -100")
     below, height, _ = page.evaluate(where)
-    middle = """() => { const box = document.querySelector('.wb-line').getBoundingClientRect();
-      return [0.2, 0.5, 0.8].every((at) => document.elementFromPoint(box.x + at * box.width, box.y + 8).closest('.wb-top')); }"""
+    middle = """() => {
+      const { x, y, width } = document.querySelector('.wb-line').getBoundingClientRect();
+      const above = (share) => document.elementFromPoint(x + share * width, y + 8);
+      return [0.2, 0.5, 0.8].every((share) => above(share).closest('.wb-top')); }"""
     assert page.evaluate(middle), "something is drawn over it"
     assert -2 <= below < 12 and height <= 72, (below, height)
 
@@ -108,4 +110,4 @@ def test_the_line_on_top_and_its_assertions(run_notebook: Run, page: Page) -> No
         Mutant("copy", copied, ("copyText(model.get(\"source\"), row).then(", "copyText(\"\", row).then(")),
         Mutant("close", closed, ('model.set("opened", fold.open);', "")),
     ]  # fmt: skip
-    assert survivors(page, notebook, mutants, "code.js", ["app._code"], ".wb-top .wb-code") == []
+    assert survivors(page, notebook, mutants, "code.js", ["app._code"], ".wb-top .wb-code details") == []
