@@ -1,4 +1,4 @@
-"""Few clicks lead from the opened cell to what somebody came for: a running edit, and the ablation of the strongest head.
+"""Few clicks lead from the opened cell to what one came for: a running edit, the ablation of the strongest head.
 
 On a tiny model, so that the maps take no time; every click that the page sees is counted.
 """
