@@ -109,8 +109,9 @@ def _words(result: MapComparison, first: int) -> str:
     before, prompt = result.before, result.before.prompts[0]
     partner = f", swapped with {prompt.partner}" if prompt.partner else ""
     hidden = f" The {first} tokens before the subject have no effect and are not shown." if first else ""
+    title = before.title[:1].upper() + before.title[1:]
     return (
-        f"{before.title[:1].upper()}{before.title[1:]}, {prompt.form} form{partner}, token {visible(prompt.answer_token)}. "
+        f"{title}, {prompt.form} form{partner}, token {visible(prompt.answer_token)}. "
         f"{before.metric_words.title} of the clean run: {short_number(before.clean)} before, "
         f"{short_number(result.after.clean)} after. One colour scale for all three.{hidden}"
     )
