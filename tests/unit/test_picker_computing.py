@@ -20,7 +20,7 @@ from tests.helpers.wire import click, enter
 from workbench.tracing.attribution import AttributionUnit
 from workbench.types import EffectMap
 from workbench.types.cancelling import Cancelled
-from workbench.widgets.picker import maps
+from workbench.widgets.picker import map_queue, maps
 from workbench.widgets.picker.maps import MapName, Sources, left_out
 from workbench.widgets.picker.picker import CircuitPicker
 
@@ -345,3 +345,17 @@ def test_maps_of_a_session_take_the_place_of_those_being_computed(held: Held) ->
     held.go.release(2)
     job.wait(30)
     assert set(shown.maps) == {"heads"} and len(held.calls) == 1 and shown.status == ""
+
+
+def test_time_goes_by_while_a_map_is_computed(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seconds are drawn again though nothing else happens."""
+    monkeypatch.setattr(map_queue, "TICK_SECONDS", 0.02)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS)
+    until(lambda: "Computing: heads" in shown.status)
+    for hours in (1, 2):
+        shown._maker._queue._began -= 3600
+        until(lambda hours=hours: f" · {hours * 36}" in shown.status)
+    held.go.release(10)
+    assert shown.job is not None
+    shown.job.wait(60)
+    until(lambda: shown.status == "")

@@ -61,7 +61,7 @@ class MapMaker:
         on_map: Called with the name of a map that is there now, or ``PATTERNS``, and whether it takes the place of an
             estimate.
         on_change: Called whenever ``waiting`` or ``failures`` has changed.
-        on_layer: Called whenever a layer of a map was drawn.
+        on_layer: Called whenever a layer of a map was drawn, and every second while something is computed.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class MapMaker:
         self._layers = 0  # finished ones of the map that is being computed
         self._takers: dict[str, Callable[[Any], object]] = {}
         self._fell_back: dict[tuple[Fact, ...], str] = {}
-        self._queue = MapQueue(lock, self._computed, on_change)
+        self._queue = MapQueue(lock, self._computed, on_change, on_layer)
 
     @property
     def job(self) -> Job[None] | None:

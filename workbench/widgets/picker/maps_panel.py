@@ -313,7 +313,8 @@ class MapsPanel(Panel):
         return "cancelled" if self._maker.cancelled else "not computed"
 
     def _show_line(self) -> None:
-        self._line.show(self._maker.progress)
+        with self._lock:  # time ticks in a thread of its own
+            self._line.show(self._maker.progress)
 
     def _show_progress(self) -> None:
         with self._lock:
