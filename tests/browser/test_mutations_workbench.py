@@ -104,6 +104,7 @@ def chosen(page: Page, notebook: Notebook) -> None:
 
 def saved(page: Page, notebook: Notebook) -> None:
     notebook.execute("app._alert.value = ''")
+    bench.unfold(page, "Session")
     bench.fill(page, "Folder", "kept")
     press(page, "Save")
     expect(bench.panel(page).get_by_text("Saved in ").locator("visible=true")).to_be_visible()
@@ -115,6 +116,7 @@ def opened(page: Page, notebook: Notebook) -> None:
         "app.chooser.fact = 'france-capital'\napp.picker.selection = 'L23H4 L13MLP'\napp.save_session('to-open')\n"
         "app.chooser.fact = 'italy-capital'\napp.picker.selection = 'L2H2'\napp._alert.value = ''"
     )
+    bench.unfold(page, "Session")
     bench.fill(page, "Folder", "to-open")
     press(page, "Open")
     expect(bench.panel(page).get_by_text("Opened france-capital: ").locator("visible=true")).to_be_visible()
@@ -175,10 +177,10 @@ def asked_again(page: Page, notebook: Notebook) -> None:
 
 
 def scripted(page: Page, notebook: Notebook) -> None:
-    notebook.execute("app._code.value = ''")
-    press(page, "Whole script")
+    notebook.execute("app._line.unfold(None)")
+    bench.unfold(page, "Code")
     expect(bench.panel(page).locator("pre", has_text="wb.load_model()").locator("visible=true").last).to_be_visible()
-    assert notebook.ask("'<pre' in app._code.value") is True
+    assert notebook.ask("app._code.source == app.code") is True
 
 
 def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> None:
@@ -195,7 +197,7 @@ def test_the_workbenchs_assertions_can_fail(run_notebook: Run, page: Page) -> No
         Mutant("Run", started, "app.editor.run = lambda: None", "del app.editor.run"),
         Mutant("Cancel", cancelled, "app.editor.cancel = lambda: None", "del app.editor.cancel"),
         Mutant("Save", saved, "app._try = lambda action: None", "del app._try"),
-        Mutant("Whole script", scripted, "app._toggle_code = lambda: None", "del app._toggle_code"),
+        Mutant("Code", scripted, "app._code._make = lambda: ''", "app._code._make = lambda: app.code"),
         Mutant("Compare", compared, "CompareView.run = lambda self: None", "del CompareView.run"),
         Mutant(
             "the maps of Compare",
