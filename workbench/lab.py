@@ -18,8 +18,16 @@ START = "00_start.ipynb"
 """The notebook that opens."""
 START_TEXT = """# Start
 
-Run the cell (Shift+Enter): choose a fact, click its circuit under *2 Circuit*, edit it under *3 Edit*, see what changed
-under *4 Compare* and what is left of the old answer under *5 Probe*. `app.code` is the Python that repeats it."""
+Run the cell (Shift+Enter), then go through the tabs:
+
+- **1 Fact**: choose a fact that the model knows, or write your own, and see the text that is traced.
+- **2 Circuit**: click what carries it in maps of heads, MLPs, neurons and layers, and ablate that.
+- **3 Edit**: rewrite the fact by exactly these components, or by those of the default selector.
+- **4 Compare**: see answers and maps before and after the edit, at any strength.
+- **5 Probe**: ask in ten ways what is left of the old answer.
+
+Every run is saved as soon as it has ended; the line on top lists them. `app.code` is the Python that repeats what is on
+screen."""
 START_CODE = """import workbench as wb
 
 app = wb.Workbench(wb.load_model())

@@ -84,6 +84,11 @@ def stays_in_sight(page: Page) -> None:
               document.querySelector('.wb-app').getBoundingClientRect().y - box.getBoundingClientRect().y]; }"""
     page.wait_for_function(f"() => ({where})()[2] < -100")
     below, height, _ = page.evaluate(where)
+    middle = """() => {
+      const { x, y, width } = document.querySelector('.wb-line').getBoundingClientRect();
+      const above = (share) => document.elementFromPoint(x + share * width, y + 8);
+      return [0.2, 0.5, 0.8].every((share) => above(share).closest('.wb-top')); }"""
+    assert page.evaluate(middle), "something is drawn over it"
     assert -2 <= below < 12 and height <= 72, (below, height)
 
 
@@ -91,6 +96,7 @@ def test_the_line_on_top_and_its_assertions(run_notebook: Run, page: Page) -> No
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     notebook = run_notebook(CELL, "6 * 7")
     page.set_viewport_size({"width": 1100, "height": 800})
+    notebook.command("application:toggle-left-area")
     stays_in_sight(page)
     for name in ("Run", "Session", "Code"):
         unfold(page, name)
@@ -104,4 +110,4 @@ def test_the_line_on_top_and_its_assertions(run_notebook: Run, page: Page) -> No
         Mutant("copy", copied, ("copyText(model.get(\"source\"), row).then(", "copyText(\"\", row).then(")),
         Mutant("close", closed, ('model.set("opened", fold.open);', "")),
     ]  # fmt: skip
-    assert survivors(page, notebook, mutants, "code.js", ["app._code"], ".wb-top .wb-code") == []
+    assert survivors(page, notebook, mutants, "code.js", ["app._code"], ".wb-top .wb-code details") == []
