@@ -28,7 +28,8 @@ app.tab = "editor"
 real_open = app.open_run
 app"""
 SOURCES = """() => jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map((cell) => cell.getSource())"""
-DELETE = """() => jupyterapp.shell.currentWidget.content.model.sharedModel.deleteCell(1)"""
+DELETE = """() => { const notebook = jupyterapp.shell.currentWidget.content.model.sharedModel;
+  notebook.deleteCell(notebook.cells.findIndex((cell) => cell.getSource().startsWith('import workbench'))); }"""
 
 
 def reopened(page: Page, notebook: Notebook) -> None:
