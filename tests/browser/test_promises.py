@@ -1,4 +1,4 @@
-"""Few clicks lead from the opened cell to what one came for: a running edit, the ablation of the strongest head.
+"""Few clicks lead from the opened cell to a running edit, and from a fact to the ablation of its strongest head.
 
 On a tiny model, so that the maps take no time; every click that the page sees is counted.
 """
@@ -24,8 +24,11 @@ import workbench as wb
 app = wb.Workbench(tiny(), FACTS, fact="france-capital", autosave=False)
 app.editor.recipe = QUICK
 app"""
-COUNT = """() => { window.clicks = 0; document.addEventListener('click', (event) => {
-  window.clicks += event.isTrusted ? 1 : 0; }, true); }"""
+COUNT = """() => {
+  const count = (event) => { window.clicks += event.isTrusted ? 1 : 0; };
+  if (window.clicks === undefined) document.addEventListener('click', count, true);
+  window.clicks = 0;
+}"""
 
 
 @contextmanager

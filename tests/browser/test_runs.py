@@ -99,11 +99,13 @@ def test_the_line_on_top_and_its_assertions(run_notebook: Run, page: Page) -> No
     page.set_viewport_size({"width": 1100, "height": 800})
     notebook.command("application:toggle-left-area")
     stays_in_sight(page)
-    for name in ("Run", "Session", "Code"):
-        unfold(page, name)
-        page.wait_for_timeout(200)
-        found = Axe().run(page, context=".wb-top").response["violations"]
-        assert not found, [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        notebook.theme(theme)
+        for name in ("Run", "Session", "Code"):
+            unfold(page, name)
+            page.wait_for_timeout(200)
+            found = Axe().run(page, context=".wb-top").response["violations"]
+            assert not found, (theme, [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found])
     mutants = [
         Mutant("open a run", reopened, "app._list._open_run = lambda id: None", "app._list._open_run = app.open_run"),
         Mutant("insert", inserted, ('said.textContent = "Inserted below.";', "")),

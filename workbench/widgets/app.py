@@ -169,7 +169,7 @@ class Workbench(SessionPanel):
             return
         if self._busy:  # all tabs are about one fact
             self.chooser.fact = self._fact
-            words = f"An edit of {self._fact.id} is running. Cancel it or wait, then choose another fact."
+            words = f"An edit of {self._fact.subject} is running. Cancel it or wait, then choose another fact."
             self._tell(Message(words))
             return
         self._fact = fact
@@ -213,8 +213,8 @@ class Workbench(SessionPanel):
         how = "failed" if panel.error is not None else "was cancelled"
         but = f", but its evaluation {how}" if panel.report is None else ""
         tabs = " and ".join(f'"{tab.title}"' for tab in TABS if tab.of_edit)
-        words = f"The edit of {self._fact.id} is done{but}: see the tabs {tabs}."
-        self._tell(Message(words, "info" if but else "done"), *problems)
+        words = f"The edit of {self._fact.subject} has ended{but}: see the tabs {tabs}."
+        self._tell(Message(words), *problems)  # not "done": what it did is the verdict's to say
 
     def _make(self, tab: PanelTab, fact: Fact | str | None, edit: Edit | None = None, code: str | None = None) -> Any:
         probed = nothing if self.run is None else partial(self._kept.history.probed, self.run.id)
