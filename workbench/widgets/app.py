@@ -17,7 +17,7 @@ from workbench.facts.known import load_facts
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, EffectMap, Fact, FactSet, Selection
 from workbench.widgets.app_code import Opened, Script, workbench_code
-from workbench.widgets.app_links import FactSetting, link_measure, link_ways, share
+from workbench.widgets.app_links import FactSetting, link_measure, link_values, link_ways, share
 from workbench.widgets.app_sessions import SessionPanel
 from workbench.widgets.app_tabs import TABS, Given, PanelTab, nothing
 from workbench.widgets.app_waiting import Waiting
@@ -90,6 +90,7 @@ class Workbench(SessionPanel):
         self._tabs = Tab(self._shown_panels(), titles=[tab.title for tab in TABS])
         self._code = CodeBlock(lambda: self.code, "Whole script", lazy=True, on_error=self._script_failed)
         self._line = self._make_line(self._code, self.picker.bar)
+        link_values(self.picker, lambda: self.runs)
         self.add_class("wb-app")
         self._lay_out(self._line, self._alert, self._tabs)
         self.chooser.on_fact(self._fact_chosen)
