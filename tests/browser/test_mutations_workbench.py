@@ -75,7 +75,7 @@ def slid(page: Page, notebook: Notebook) -> None:
     go_to(page, "4 Compare")
     slider = bench.panel(page).get_by_role("slider", name="Strength")
     bars = bench.panel(page).locator("svg[aria-label^='P(whole answer) after learn']")
-    at = r"^P\(answer\) after learn at strength {:.2f}\."
+    at = r"^P\(whole answer\) after learn at strength {:.2f}\."
     expect(bars).to_have_attribute("aria-label", re.compile(at.format(0.5)))
     shown: list[str] = []
     for key, value in (("Home", 0.0), ("End", 1.0)):
