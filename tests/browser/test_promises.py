@@ -80,7 +80,7 @@ def test_three_clicks_to_a_running_edit(run_notebook: Run, page: Page) -> None:
         expect(panel(page).locator(".wb-step-now").locator("visible=true")).to_have_count(1)
         notebook.wait_for("app.editor.running", True)
     notebook.execute("go.set()\napp.editor.job.wait()")
-    sees(page, "The edit of france-capital is done")
+    sees(page, "The edit of France has ended")
     assert notebook.ask("[app.edit is not None, app.edit.facts[0].id, app.edit.selector != 'given']") == [
         True, "france-capital", True,
     ]  # fmt: skip

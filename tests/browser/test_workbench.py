@@ -155,7 +155,7 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     sees(page, "2 heads selected", 5)
     notebook.wait_for("[str(app.picker.selection), app.editor.running]", ["L23H4 L13MLP L10H5", True])
     go_to(page, "3 Edit")
-    sees(page, "The edit of france-capital is done", 180)
+    sees(page, "The edit of France has ended", 180)
     sees(page, "What it says to held-out questions")
     held = notebook.ask("[app.editor.job.state, [str(c) for c in app.editor.edit.selection], app.editor.error]")
     assert held == ["done", ["L23H4", "L13MLP"], None]

@@ -18,11 +18,13 @@ from tests.helpers.small_fits import same
 from tests.helpers.wire import click, enter
 from tests.unit.test_app import bench, executed, go_to, in_tab, run, said, saved
 from workbench.files.session import load_session
+from workbench.plots.style import short_number
 from workbench.types import Fact, Run, Selection
 from workbench.widgets.app import Workbench
 from workbench.widgets.edit import job as edit_job
 from workbench.widgets.runs.run_list import RunList
 from workbench.widgets.runs.words import compared
+from workbench.widgets.shared.measure import Measure
 
 
 @pytest.fixture(autouse=True)
@@ -286,3 +288,17 @@ def test_runs_are_not_equal_by_chance() -> None:
     run(one)
     (only,) = one.runs
     assert isinstance(only, Run) and only != replace(only) and "France" in repr(only)
+
+
+def test_a_pinned_component_stands_beside_what_it_does_for_other_facts() -> None:
+    one = two_runs()
+    france, _ = one.runs
+    one.picker.pinned = "L1H4"
+    value = float(france.maps["heads"].values[1, 4])
+    assert f"Heads, for France</th><td>{short_number(value)}</td>" in shown(one.picker)
+    assert "for Spain" not in shown(one.picker), "which is the one that is shown"
+    one.fact = "france-capital"
+    assert "for France" not in shown(one.picker)
+    one.fact = "spain-capital"
+    one.picker.measure = Measure("probability", one.picker.measure.corruption)
+    assert "for France" not in shown(one.picker), "numbers of another measure say nothing beside these"

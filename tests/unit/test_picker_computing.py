@@ -17,6 +17,7 @@ from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, ready, tiny
 from tests.helpers.tiny_facts import capital
 from tests.helpers.wire import click, enter
+from workbench.language.prompts import AnswerNotSaid
 from workbench.tracing.attribution import AttributionUnit
 from workbench.types import EffectMap
 from workbench.types.cancelling import Cancelled
@@ -359,3 +360,15 @@ def test_time_goes_by_while_a_map_is_computed(held: Held, monkeypatch: pytest.Mo
     assert shown.job is not None
     shown.job.wait(60)
     until(lambda: shown.status == "")
+
+
+def test_why_a_map_is_missing_is_said_to_a_person(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(sources: Sources, name: MapName, **options: Any) -> EffectMap:
+        raise AnswerNotSaid("See known_facts.", fact=FRANCE, texts={"chat": "Rome"})
+
+    monkeypatch.setattr(Sources, "compute", refused)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, corruption="noise", compute=False)
+    with pytest.raises(AnswerNotSaid):
+        shown.compute("heads").wait(60)
+    until(lambda: "Heads: The model does not say" in text(shown))
+    assert "Choose a fact with ✓ in tab 1" in text(shown) and "known_facts" not in text(shown)

@@ -24,6 +24,7 @@ from workbench.widgets.picker.map_queue import Item, Look, MapQueue
 from workbench.widgets.picker.maps import EXACT, MAPS, TITLES, MapName, Sources
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.markup import Progress
+from workbench.widgets.shared.voice import person
 
 FIRST: tuple[MapName, ...] = ("heads", "mlps", "resid", "neurons")
 PATTERNS = "attention patterns"
@@ -48,7 +49,7 @@ class Failure:
     def words(self) -> str:
         """The maps and the reason."""
         titles = (TITLES.get(cast(MapName, name), name.capitalize()) for name in self.names)
-        return f"{', '.join(titles)}: {self.error}"
+        return f"{', '.join(titles)}: {person(self.error)}"
 
 
 class MapMaker:

@@ -293,8 +293,9 @@ class MapsPanel(Panel):
     # What it shows
 
     def _show_heading(self) -> None:
-        facts = self._maker.sources.facts
-        what = "; ".join(f.question for f in facts[:3]) + (f" and {len(facts) - 3} more" if len(facts) > 3 else "")
+        facts, raw = self._maker.sources.facts, self._maker.sources.form == "cloze"
+        asked = "; ".join(f"{f.prompt} …" if raw else f.question for f in facts[:3])
+        what = asked + (f" and {len(facts) - 3} more" if len(facts) > 3 else "")
         note = f"{facts[0].answer} → {facts[0].target}" if len(facts) == 1 else f"means over {len(facts)} facts"
         self._heading.value = markup.panel_title(what, note)
 
