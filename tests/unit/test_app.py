@@ -162,7 +162,8 @@ def test_the_probe_tab_has_a_panel_for_the_last_edit(monkeypatch: pytest.MonkeyP
     assert names["probes"].curves == report.curves and names["report"].rows == one.editor.report.rows
     enter(control(one.editor, "seed"), value=5)
     run(one)
-    assert one.probing is not panel and in_tab(one, "probing") is one.probing and "wb.probe" not in one.code
+    assert one.probing is panel and in_tab(one, "probing") is panel, "one panel for all edits"
+    assert panel.edit is one.edit and panel.report is None and "wb.probe" not in one.code
     enter(control(one.chooser, "Facts"), index=FACTS.ids.index("spain-capital"))
     assert one.probing is None and "Run an edit first" in shown(in_tab(one, "probing"))
 

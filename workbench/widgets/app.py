@@ -218,9 +218,8 @@ class Workbench(SessionPanel):
         self._tell(Message(words), *problems)  # not "done": what it did is the verdict's to say
 
     def _make(self, tab: PanelTab, fact: Fact | str | None, edit: Edit | None = None, code: str | None = None) -> Any:
-        probed = nothing if self.run is None else partial(self._kept.history.probed, self.run.id)
         before = {**self._made, **self.panels}
-        panel = tab.make(Given(self.model, self.facts, self._pool, fact, before, edit, code, probed))
+        panel = tab.make(Given(self.model, self.facts, self._pool, fact, before, edit, code, self._kept.history.probed))
         if panel is not before.get(tab.name):
             panel.on_code(self._show_script)
             link_ways(panel, self._go)
