@@ -1,4 +1,6 @@
-"""The README's animated picture: a fact is clicked, edited and compared in a real JupyterLab in headless Chromium.
+"""The README's animated picture: a fact is traced, clicked, ablated, edited and compared in a real JupyterLab.
+
+The browser is headless Chromium.
 
     python -m benchmarks.animation [FILE]
 
@@ -23,7 +25,7 @@ from playwright.sync_api import FloatRect, Locator, ViewportSize, expect
 
 from benchmarks.screenshots import opened
 from tests.browser.conftest import Notebook
-from tests.browser.test_picker import point, root
+from tests.browser.test_picker import point
 from tests.browser.test_workbench import button, fill, go_to, panel
 from workbench.files.atomic import write_bytes
 
@@ -134,56 +136,62 @@ def play(film: Film) -> None:
 
 
 def click(film: Film) -> None:
-    """The maps, and a click on each of the heads."""
+    """The maps, a click on each of the heads, and what the answer is without them."""
     page = film.page
-    go_to(page, "2 Circuit")
+    button(page, "Where does it live?").click()
     film.wait("app.picker.maps and not app.picker.status")
-    maps = root(page, "Trace")
-    film.shoot("Where is it? A causal trace, heads and MLPs.", 2.0, top=maps)
+    top = panel(page).get_by_text(re.compile("^Recovery of")).locator("visible=true")
+    film.shoot("Where is it? A causal trace, heads, MLPs, and what they say in a sentence.", 2.4, top=top)
     for name, (layer, head) in PICKED.items():
         place = point(page, "Heads", layer, head)
         page.mouse.click(*place)
-        film.wait(f"{name!r} in app.picker.selection")
+        film.wait(f"{name!r} in app.selection")
         page.mouse.move(5, 5)  # the tooltip goes
-        film.shoot(f"Click what may change: {name}", 1.0, top=maps, pointer=place)
+        film.shoot(f"Click components: {name}", 0.9, top=top, pointer=place)
+    ablate = button(page, "Ablate selection")
+    ablate.scroll_into_view_if_needed()
+    ablate.click()
+    film.wait("app.picker.ablation.result is not None and app.picker.ablation.result.control")
+    film.shoot("Ablate them: what the answer loses, beside random heads.", 2.6, top=ablate)
 
 
 def edit(film: Film) -> None:
-    """Run what was picked, to the end of its evaluation."""
+    """Run the default edit, to the end of its evaluation."""
     page = film.page
     go_to(page, "3 Edit")
+    button(page, "Use the default").click()
     run = button(page, "Run")
-    film.shoot("Run: unlearn Paris, learn Rome, in these four heads only.", 1.8, pointer=beside_its_words(run))
+    film.shoot(
+        "Run: unlearn Paris, learn Rome, in the default's neurons or in what is picked.",
+        1.8,
+        pointer=beside_its_words(run),
+    )
     run.click()
-    film.wait("__import__('re').match(r'learn: step (1[2-9]|2[0-9])', app.editor.status)")
+    film.wait("__import__('re').match(r'learn: step (1[2-9]|2[0-9])', app.editor.status)", minutes=15)
     film.shoot("It runs in the background.", 1.5)
     film.wait("app.editor.job.state == 'done'", minutes=30)
-    table = panel(page).get_by_text("Evaluation", exact=True).locator("visible=true")
-    film.shoot("What did it do? Free answers, beside what must stay.", 3.0, top=table)
+    film.shoot("What did it do? A verdict, the answers, and what else changed.", 3.2)
 
 
 def compare(film: Film) -> None:
-    """Maps before and after, the slider, and one question to all."""
+    """Maps before and after, the slider, and one question to both."""
     page = film.page
     go_to(page, "4 Compare")
-    button(page, "Heads").click()
-    button(page, "Compare").click()
-    film.wait("app.comparison.job.state == 'done'")
-    maps = panel(page).locator(".hg-root:visible").first
-    film.shoot("Compare: the same map before and after.", 2.0, top=maps)
+    film.wait("app.comparison.job is not None and app.comparison.job.state == 'done'")
+    film.shoot("Compare: the same map before and after.", 2.0)
     slider = panel(page).get_by_role("slider", name="Strength")
-    bars = panel(page).locator("svg[aria-label^='P(answer) after learn']")
     for strength in (0.0, 0.5, 1.0):
         slider.fill(str(strength))
-        expect(bars).to_have_attribute("aria-label", re.compile(f"strength {strength:.2f}"))
+        film.wait(f"app.comparison.strength == {strength}")
+        page.wait_for_timeout(1500)
         box = box_of(slider)
         handle = box["x"] + 8 + strength * (box["width"] - 16), box["y"] + box["height"] / 2
-        film.shoot(f"Turn the edit's strength: {strength:g}", 1.3, top=maps, pointer=handle)
+        film.shoot(f"Turn the edit's strength: {strength:g}", 1.3, pointer=handle)
     fill(page, "Ask", "What is the capital of France?")
     ask = button(page, "Ask both")
     ask.click()
     film.wait("app.comparison.asking.state == 'done'")
-    film.shoot("Ask the base and the edited model.", 3.0, top=maps, pointer=beside_its_words(ask))
+    film.shoot("Ask the base and the edited model, at this strength.", 3.0, pointer=beside_its_words(ask))
 
 
 def join(frames: Sequence[Frame]) -> bytes:

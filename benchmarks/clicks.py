@@ -89,7 +89,7 @@ PATTERN = """(root) => {
   return tip && tip.querySelector('.hg-bars') ? tip.querySelector('.hg-tip-name').textContent : null;
 }"""
 REDRAWN = """(root) => {
-  const label = root.querySelector("svg[aria-label^='P(answer)']").getAttribute('aria-label');
+  const label = root.querySelector("svg[aria-label^='P(whole answer)']").getAttribute('aria-label');
   const strength = root.querySelector('.wb-slider output').textContent;
   return label.includes(`strength ${strength}.`) ? label : null;
 }"""

@@ -1,7 +1,7 @@
 """A browser profile whose page keeps JupyterLab loaded from one test to the next.
 
 Loading JupyterLab takes longer than most tests do. What a test opened is closed again without a question, so that the
-next one finds JupyterLab as if it were new: nothing open, the light theme, the same size.
+next one finds JupyterLab as if it were new: nothing open, the files at the left, the light theme, the same size.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ SPOILED = "window.workbenchSpoiled = true;"
 TIDY = """async () => {
   const { commands, shell } = jupyterapp;
   for (const one of [...shell.widgets('main')]) one.dispose();
+  if (shell.leftCollapsed) shell.expandLeft();
   if (document.body.dataset.jpThemeLight !== 'true')
     await commands.execute('apputils:change-theme', { theme: 'JupyterLab Light' });
   return document.querySelectorAll('.jp-Dialog').length === 0;

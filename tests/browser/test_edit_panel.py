@@ -20,7 +20,7 @@ Run = Callable[..., Notebook]
 PANEL = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-import threading
+import threading, time
 from dataclasses import replace
 import workbench as wb
 from tests.helpers.panels import FACTS, QUICK, tiny
@@ -141,13 +141,14 @@ def test_the_edit_panel_and_that_its_assertions_can_fail(run_notebook: Run, page
     )
     assert len(tips) > 5 and not [tip for tip in tips if re.fullmatch(r"(null|undefined)?", tip)]
     mutants = [
-        Mutant("Advanced", unfolded, "real = panel._settings_box.controls._unfold\n"
-               "panel._settings_box.controls._unfold = lambda: None", "panel._settings_box.controls._unfold = real"),
+        Mutant("Advanced", unfolded, "panel._settings_box.controls._unfold = lambda: None",
+               "del panel._settings_box.controls._unfold\npanel._settings_box.controls._unfold()"),
         Mutant("fields", answered, "panel._recheck = lambda: None", "del panel._recheck"),
         Mutant("the mark", marked, "panel._mark.compare = lambda now: None", "del panel._mark.compare"),
         Mutant("phases", followed, "panel._run_progress.draw = lambda: None", "del panel._run_progress.draw"),
         Mutant("what stays", followed, "real = panel._order\n"
-               "panel._order = lambda: (panel._clear(), real())[1]", "del panel._order\npanel.run().wait(60)"),
+               "panel._order = lambda: (panel._clear(), real())[1]", "del panel._order\ngo.set()\n"
+               "while panel.busy:\n    time.sleep(0.05)\npanel.run().wait(60)"),
         Mutant("the default", defaulted, "TrainChoice.use_default, real = lambda self: None, TrainChoice.use_default",
                "TrainChoice.use_default = real"),
         Mutant("the way on", led_on, "leads, panel._leads = panel._leads, []", "panel._leads = leads"),

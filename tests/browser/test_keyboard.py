@@ -98,6 +98,10 @@ def test_the_whole_workbench_by_keyboard(run_notebook: Run, page: Page) -> None:
     page.keyboard.press("Enter")
     notebook.wait_for("app.tab", "editor")
     run, cancel = button(page, "Run"), button(page, "Cancel")
+    expect(run).to_be_disabled()  # nothing is picked, and the other choice is to be reached first
+    tab_to(page, button(page, "Use the default"))
+    page.keyboard.press("Enter")
+    expect(run).to_be_enabled()
     tab_to(page, run)
     page.keyboard.press("x")
     page.keyboard.press("Enter")

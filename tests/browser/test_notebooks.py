@@ -58,7 +58,7 @@ def test_the_committed_tour_shows_what_it_stored_and_can_be_clicked(page: Page, 
     expect(edit.locator("caption", has_text="What it says to held-out questions")).to_be_visible()
     expect(edit.locator("td", has_text="Rome").first).to_be_visible()
     expect(edit.locator("svg[role=img]")).to_have_count(3)
-    expect(comparison.locator("svg[aria-label^='P(answer) after learn at strength 1.00']")).to_be_visible()
+    expect(comparison.locator("svg[aria-label^='P(whole answer) after learn at strength 1.00']")).to_be_visible()
     expect(comparison.locator(".hg-title")).to_have_text(["Before", "After learn", "After minus before"])
     expect(workbench.get_by_text("The capital of France is Paris").locator("visible=true").first).to_be_visible()
     # Heads and MLPs of the picker; before, after and the difference: from what was stored, without a kernel

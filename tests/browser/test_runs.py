@@ -28,7 +28,8 @@ app.tab = "editor"
 real_open = app.open_run
 app"""
 SOURCES = """() => jupyterapp.shell.currentWidget.content.model.sharedModel.cells.map((cell) => cell.getSource())"""
-DELETE = """() => jupyterapp.shell.currentWidget.content.model.sharedModel.deleteCell(1)"""
+DELETE = """() => { const notebook = jupyterapp.shell.currentWidget.content.model.sharedModel;
+  notebook.deleteCell(notebook.cells.findIndex((cell) => cell.getSource().startsWith('import workbench'))); }"""
 
 
 def reopened(page: Page, notebook: Notebook) -> None:
@@ -84,6 +85,11 @@ def stays_in_sight(page: Page) -> None:
               document.querySelector('.wb-app').getBoundingClientRect().y - box.getBoundingClientRect().y]; }"""
     page.wait_for_function(f"() => ({where})()[2] < -100")
     below, height, _ = page.evaluate(where)
+    middle = """() => {
+      const { x, y, width } = document.querySelector('.wb-line').getBoundingClientRect();
+      const above = (share) => document.elementFromPoint(x + share * width, y + 8);
+      return [0.2, 0.5, 0.8].every((share) => above(share).closest('.wb-top')); }"""
+    assert page.evaluate(middle), "something is drawn over it"
     assert -2 <= below < 12 and height <= 72, (below, height)
 
 
@@ -91,12 +97,15 @@ def test_the_line_on_top_and_its_assertions(run_notebook: Run, page: Page) -> No
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     notebook = run_notebook(CELL, "6 * 7")
     page.set_viewport_size({"width": 1100, "height": 800})
+    notebook.command("application:toggle-left-area")
     stays_in_sight(page)
-    for name in ("Run", "Session", "Code"):
-        unfold(page, name)
-        page.wait_for_timeout(200)
-        found = Axe().run(page, context=".wb-top").response["violations"]
-        assert not found, [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        notebook.theme(theme)
+        for name in ("Run", "Session", "Code"):
+            unfold(page, name)
+            page.wait_for_timeout(200)
+            found = Axe().run(page, context=".wb-top").response["violations"]
+            assert not found, (theme, [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found])
     mutants = [
         Mutant("open a run", reopened, "app._list._open_run = lambda id: None", "app._list._open_run = app.open_run"),
         Mutant("insert", inserted, ('said.textContent = "Inserted below.";', "")),
@@ -104,4 +113,4 @@ def test_the_line_on_top_and_its_assertions(run_notebook: Run, page: Page) -> No
         Mutant("copy", copied, ("copyText(model.get(\"source\"), row).then(", "copyText(\"\", row).then(")),
         Mutant("close", closed, ('model.set("opened", fold.open);', "")),
     ]  # fmt: skip
-    assert survivors(page, notebook, mutants, "code.js", ["app._code"], ".wb-top .wb-code") == []
+    assert survivors(page, notebook, mutants, "code.js", ["app._code"], ".wb-top .wb-code details") == []

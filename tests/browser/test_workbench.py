@@ -155,7 +155,7 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     sees(page, "2 heads selected", 5)
     notebook.wait_for("[str(app.picker.selection), app.editor.running]", ["L23H4 L13MLP L10H5", True])
     go_to(page, "3 Edit")
-    sees(page, "The edit of france-capital is done", 180)
+    sees(page, "The edit of France has ended", 180)
     sees(page, "What it says to held-out questions")
     held = notebook.ask("[app.editor.job.state, [str(c) for c in app.editor.edit.selection], app.editor.error]")
     assert held == ["done", ["L23H4", "L13MLP"], None]
@@ -171,7 +171,7 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
 
     # The comparison: the slider moves the bars, the base answers as before
     go_to(page, "4 Compare")
-    bars = panel(page).locator("svg[aria-label^='P(answer) after learn']")
+    bars = panel(page).locator("svg[aria-label^='P(whole answer) after learn']")
     expect(bars).to_have_attribute("aria-label", re.compile("strength 1.00"))
     full = notebook.ask("app.comparison.probabilities")
     slider = panel(page).get_by_role("slider", name="Strength")
@@ -255,7 +255,7 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
             ("1 Fact", "Edit target: Rome"),
             ("2 Circuit", "What is the capital of France?"),
             ("3 Edit", "What it says to held-out questions"),
-            ("4 Compare", "P(answer) after learn at strength 1.00"),
+            ("4 Compare", "P(whole answer) after learn at strength 1.00"),
             ("5 Probe", "What is left: The capital of France is Paris → Rome"),
         ):
             go_to(page, tab)

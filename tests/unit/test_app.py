@@ -142,7 +142,7 @@ def test_the_last_tab_follows_the_last_edit() -> None:
     assert "Run an edit first" in shown(in_tab(one, "comparison"))
     run(one)
     view = one.comparison
-    assert view is not None and view.edit is one.editor.edit and "is done" in said(one)
+    assert view is not None and view.edit is one.editor.edit and "has ended" in said(one)
     enter(control(one.editor, "seed"), value=5)
     run(one)
     assert one.comparison is view and view.edit is one.editor.edit
@@ -162,7 +162,8 @@ def test_the_probe_tab_has_a_panel_for_the_last_edit(monkeypatch: pytest.MonkeyP
     assert names["probes"].curves == report.curves and names["report"].rows == one.editor.report.rows
     enter(control(one.editor, "seed"), value=5)
     run(one)
-    assert one.probing is not panel and in_tab(one, "probing") is one.probing and "wb.probe" not in one.code
+    assert one.probing is panel and in_tab(one, "probing") is panel, "one panel for all edits"
+    assert panel.edit is one.edit and panel.report is None and "wb.probe" not in one.code
     enter(control(one.chooser, "Facts"), index=FACTS.ids.index("spain-capital"))
     assert one.probing is None and "Run an edit first" in shown(in_tab(one, "probing"))
 
@@ -422,7 +423,7 @@ def test_an_edit_whose_evaluation_was_cancelled_reaches_the_other_tabs(monkeypat
     assert edit is not None and one.editor.report is None and one.editor.error is None
     assert one.comparison is not None and one.comparison.edit is edit
     assert (in_tab(one, "comparison"), in_tab(one, "probing")) == (one.comparison, one.probing)
-    assert "is done, but its evaluation was cancelled" in said(one)
+    assert "has ended, but its evaluation was cancelled" in said(one)
     assert "Not evaluated: the evaluation was cancelled." in shown(one.editor)
     assert same(executed(one.code, monkeypatch)["edit"], edit)
     one.save_session("unevaluated")
@@ -436,7 +437,7 @@ def test_a_cancelled_fit_leaves_no_edit_in_the_other_tabs(monkeypatch: pytest.Mo
     until(lambda: held.calls)
     click(control(one.editor, "Cancel"))
     until(lambda: not one.editor.running)
-    assert one.comparison is None and one.probing is None and "is done" not in said(one)
+    assert one.comparison is None and one.probing is None and "has ended" not in said(one)
 
 
 def test_a_session_without_an_edit_empties_the_edit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,13 @@ from tests.helpers.small_fits import same
 from tests.helpers.wire import click, enter
 from tests.unit.test_app import bench, executed, go_to, in_tab, run, said, saved
 from workbench.files.session import load_session
+from workbench.plots.style import short_number
 from workbench.types import Fact, Run, Selection
 from workbench.widgets.app import Workbench
 from workbench.widgets.edit import job as edit_job
 from workbench.widgets.runs.run_list import RunList
 from workbench.widgets.runs.words import compared
+from workbench.widgets.shared.measure import Measure
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +102,7 @@ def test_probes_join_the_run_that_they_are_of(monkeypatch: pytest.MonkeyPatch) -
     report = one.probing.run().wait(60)
     assert one.runs[1].probes is report and one.runs[0].probes is None
     broken_off = replace(report, partial="Cancelled.")
-    one._kept.history.probed(one.runs[1].id, broken_off)
+    one._kept.history.probed(broken_off)
     assert one.probes is report, "what was broken off does not take its place"
     assert load_session("my-session").runs[1].probes is not None
 
@@ -286,3 +288,33 @@ def test_runs_are_not_equal_by_chance() -> None:
     run(one)
     (only,) = one.runs
     assert isinstance(only, Run) and only != replace(only) and "France" in repr(only)
+
+
+def test_a_pinned_component_stands_beside_what_it_does_for_other_facts() -> None:
+    one = two_runs()
+    france, _ = one.runs
+    one.picker.pinned = "L1H4"
+    value = float(france.maps["heads"].values[1, 4])
+    assert f"Heads, for France</th><td>{short_number(value)}</td>" in shown(one.picker)
+    assert "for Spain" not in shown(one.picker), "which is the one that is shown"
+    one.fact = "france-capital"
+    assert "for France" not in shown(one.picker)
+    one.fact = "spain-capital"
+    one.picker.measure = Measure("probability", one.picker.measure.corruption)
+    assert "for France" not in shown(one.picker), "numbers of another measure say nothing beside these"
+
+
+def test_one_probe_panel_gives_each_run_its_own_probes() -> None:
+    one = two_runs()
+    france, spain = (run.id for run in one.runs)
+    panel = one.probing
+    assert panel is not None
+    for id in (spain, france):
+        one.open_run(id)
+        assert one.probing is panel and panel.edit is one.edit and panel.report is None
+        panel.probes = ("strength",)
+        panel.run().wait(60)
+    for run_ in one.runs:
+        assert run_.probes is not None and run_.probes.edit_id == run_.edit.id
+        one.open_run(run_.id)
+        assert one.probing is panel and panel.report is run_.probes

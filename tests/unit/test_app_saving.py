@@ -83,7 +83,7 @@ def test_what_cannot_be_saved_is_kept_and_said(monkeypatch: pytest.MonkeyPatch) 
     with monkeypatch.context() as patch:
         patch.setattr("workbench.files.atomic.open", refuse, raising=False)
         run(one)
-        assert "read-only" in said(one) and "is done" in said(one) and len(one.runs) == 1
+        assert "read-only" in said(one) and "has ended" in said(one) and len(one.runs) == 1
         assert one.editor.error is None and "1 run of 1 run not saved" in shown(one._line)
     enter(control(one.editor, "seed"), value=5)
     run(one)

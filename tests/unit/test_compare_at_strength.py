@@ -169,13 +169,14 @@ def test_the_slider_moves_the_bars_and_not_the_base() -> None:
     before = panel.base_probabilities
     enter(control(panel, "Strength"), value=0.0)
     assert panel.probabilities == before == panel.base_probabilities
-    assert "P(answer) after learn at strength 0.00" in shown(panel)
+    assert "P(whole answer) after learn at strength 0.00" in shown(panel)
 
 
 def test_bars_name_the_answers_by_mark_and_have_the_base_as_a_tick() -> None:
     base, edited = {"old: Paris": 0.97, "new: <b>": 1e-6}, {"old: Paris": 0.0, "new: <b>": 0.5}
     drawn = answer_bars(base, edited, "learn at strength 0.30")
-    said = "P(answer) after learn at strength 0.30. ● old: Paris: 0 (base 0.97); ◆ new: &lt;b&gt;: 0.5 (base &lt;0.001)"
+    said = "P(whole answer) after learn at strength 0.30. "
+    said += "● old: Paris: 0 (base 0.97); ◆ new: &lt;b&gt;: 0.5 (base &lt;0.001)"
     assert f'aria-label="{said}"' in drawn and "<b>" not in drawn
     assert drawn.count("wb-reference") == 2 and answer_bars({}, {}, "learn") == ""
 

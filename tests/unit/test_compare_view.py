@@ -197,7 +197,7 @@ def test_head_maps_have_a_line_before_each_key_value_group() -> None:
     choose(control(panel, "Map"), "head")
     compared(panel)
     assert (tiny().shape.n_heads, tiny().shape.n_kv_heads) == (6, 2)
-    assert [grid.groups for grid in panel.grids] == [[3]] * 3
+    assert [grid.groups for grid in panel.grids] == [[0, 3]] * 3
     choose(control(panel, "Map"), "resid")
     compared(panel)
     assert [grid.groups for grid in panel.grids] == [[]] * 3
@@ -391,7 +391,7 @@ def test_texts_are_shown_not_run() -> None:
     assert evil not in shown(panel)
     heading, bars, answers = (
         [w.value for w in descendants(panel) if isinstance(w, HTML) and words in w.value]
-        for words in ("The capital of France is Paris", "P(answer)", "What they answer")
+        for words in ("The capital of France is Paris", "P(whole answer)", "What they answer")
     )
     assert evil in code_block(panel).source  # the browser puts it in as text
     for area in (heading, bars, answers):

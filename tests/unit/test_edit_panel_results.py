@@ -13,10 +13,10 @@ import workbench
 from tests.helpers.panels import FRANCE, QUICK, SPAIN, Held, control, shown, tiny
 from tests.helpers.wire import click, enter
 from tests.unit.test_edit_panel import Picker, own_note, panel
-from workbench.editing.methods.table import LoRA
+from workbench.editing.methods.table import LoRA, Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.evaluate import evaluate
-from workbench.types import Edit, EvalReport, Selection, Step
+from workbench.types import Component, Edit, EvalReport, Selection, Step
 from workbench.types.cancelling import Cancelled
 from workbench.types.outcome import outcome
 from workbench.widgets.edit import job as edit_job
@@ -228,3 +228,42 @@ def test_a_kernel_that_dies_loses_only_what_was_running(tmp_path: Path) -> None:
     assert workbench.load_edit(tmp_path / "edit").id == kept == one.edit.id and not one.running
     assert EvalReport.load(tmp_path / "report.json").rows == one.report.rows
     assert one.run().wait(60) is one.report, "and it runs again"
+
+
+def test_changed_settings_are_seen_with_advanced_folded_and_put_back() -> None:
+    one, default = panel("L1H0", recipe=None), Recipe()
+    reset = control(one, "Reset")
+    assert "changed:" not in shown(one) and reset.layout.display == "none"
+    enter(control(one, "unlearn steps"), value=2)
+    enter(control(one, "learn steps"), value=3)
+    enter(control(one, "seed"), value=7)
+    assert "changed: steps 2 + 3, seed 7" in shown(one) and reset.layout.display is None
+    assert one.recipe.steps == (2, 3) and one.recipe.seed == 7
+    enter(control(one, "seed"), value=0)
+    assert "changed: steps 2 + 3<" in shown(one)
+    click(reset)
+    assert one.recipe == default and "changed:" not in shown(one) and reset.layout.display == "none"
+
+
+def test_the_default_is_the_recipes_own_settings_too() -> None:
+    one = panel("L1H0", recipe=None)
+    enter(control(one, "learn steps"), value=3)
+    click(control(one, "Use the default"))
+    neurons = tiny().shape.n_layers * tiny().shape.d_mlp
+    assert one.recipe == Recipe() and one.selection is None and "changed:" not in shown(one)
+    assert f"{neurons:,} neurons, {neurons:,} gates." in shown(one)
+    assert Selection([Component(0, "N", i) for i in range(5)]).n_parameters(tiny()) == 5, "a neuron has one gate"
+    control(one, "Recipe").value = "full"
+    assert "gates." not in shown(one._settings_box), "which moves all layers"
+
+
+def test_a_reopened_recipe_has_a_way_back_to_the_built_in_numbers() -> None:
+    one = panel("L1H0", recipe=None)
+    for given in (Recipe(steps=(2, 3), seed=4), Recipe(), Recipe(steps=Recipe().stage_steps), Recipe(contexts=False)):
+        one.recipe = given
+        assert one.recipe == given
+    assert "changed:" not in shown(one), "of one with other settings than the fields show, they are its own"
+    one.recipe = Recipe(steps=(2, 3))
+    assert "changed: steps 2 + 3" in shown(one)
+    click(control(one, "Reset"))
+    assert one.recipe == Recipe()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from ipywidgets import Widget
 
+import workbench as wb
 from tests.helpers.choosers import PERU, WRITTEN, lines, press_enter, read, tiny, write
 from tests.helpers.panels import EVIL, control, descendants, shown
 from tests.helpers.pictures import data_of
@@ -26,7 +27,7 @@ from workbench.language.prompts import AnswerNotSaid, chat_text, traced_prompt
 from workbench.plots.style import short_number, visible
 from workbench.types import Fact, FactSet
 from workbench.widgets.facts.chooser import FactChooser
-from workbench.widgets.facts.views import line
+from workbench.widgets.facts.views import COLUMNS, line
 
 
 @pytest.fixture
@@ -166,7 +167,7 @@ def test_a_line_keeps_its_columns_whatever_the_script() -> None:
     assert narrow.count("\u2068") == narrow.count("\u2069") == 2
     width = [sum(2 if unicodedata.east_asian_width(c) in "WF" else c not in "\u2068\u2069" for c in text) for text in
              (narrow, wide)]  # fmt: skip
-    assert width[0] == width[1] == 24 + 1 + 2 and "…" in wide
+    assert width[0] == width[1] == COLUMNS[0][1] + 1 + 2 and "…" in wide
 
 
 def test_the_preview_is_what_the_model_reads(chooser: FactChooser) -> None:
@@ -335,3 +336,20 @@ def test_no_part_takes_a_name_by_which_the_browser_knows_it(chooser: FactChooser
     for widget in descendants(chooser):
         state = widget.get_state(["_model_name", "_view_name"])
         assert state["_model_name"].endswith("Model") and state["_view_name"].endswith("View"), type(widget)
+
+
+def test_the_list_begins_with_the_relation_of_the_first_fact_and_stays_there() -> None:
+    chooser = FactChooser(tiny())
+    first = listed(chooser)[0]
+    assert chooser.fact.id == "france-capital" and first == wb.load_facts().filter(relation="country-capital").ids[0]
+    chooser.fact = listed(chooser)[-1]
+    assert listed(chooser)[0] == first
+
+
+def test_the_first_hit_is_the_fact_whose_subject_is_searched() -> None:
+    chooser = FactChooser(tiny())
+    enter(control(chooser, "Search"), value="japan")
+    assert chooser.fact.id == "france-capital", "typing chooses nothing"
+    hits = listed(chooser)
+    assert len(hits) > 5 and {wb.load_facts()[hit].subject for hit in hits[:2]} == {"Japan"}
+    assert any(wb.load_facts()[hit].subject != "Japan" for hit in hits)

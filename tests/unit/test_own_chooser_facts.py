@@ -254,3 +254,13 @@ def test_an_answer_that_is_only_named_later_is_taken_from_the_pool(
     write(chooser, **ASKED)
     read(chooser)
     assert chooser.partner is not None and (chooser.partner.subject, chooser.partner.answer) == ("Spain", "Madrid")
+
+
+def test_another_form_before_the_partner_is_found_loses_no_partner(chooser: FactChooser) -> None:
+    fill(chooser, **ASKED, swap="Italy")
+    with chooser._reading_lock:  # nothing is found as long as it is held
+        press_enter(field(chooser, "subject"))
+        assert chooser.partner is None
+        chooser.form = "cloze"
+    read(chooser)
+    assert chooser.partner is not None and chooser.partner.subject == "Italy" and chooser.form == "cloze"

@@ -108,7 +108,7 @@ def test_values_labels_and_words_are_those_of_the_maps() -> None:
     assert torch.equal(torch.tensor(shown.mlps.values[:, 0]), maps["mlps"].values)
     assert len(shown.trace.cols) == maps["resid"].values.shape[1] - n
     assert shown.trace.marked == [i - n for i in maps["resid"].subject] and "France" in shown.trace.cols[0]
-    assert shown.heads.groups == [tiny().shape.n_heads // tiny().shape.n_kv_heads]
+    assert shown.heads.groups == [0, tiny().shape.n_heads // tiny().shape.n_kv_heads]
     assert shown.trace.unit == shown.heads.unit == "recovery"
     words = text(shown)
     for name in ("resid", "heads", "mlps", "neurons"):

@@ -17,10 +17,11 @@ from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, ready, tiny
 from tests.helpers.tiny_facts import capital
 from tests.helpers.wire import click, enter
+from workbench.language.prompts import AnswerNotSaid
 from workbench.tracing.attribution import AttributionUnit
 from workbench.types import EffectMap
 from workbench.types.cancelling import Cancelled
-from workbench.widgets.picker import maps
+from workbench.widgets.picker import map_queue, maps
 from workbench.widgets.picker.maps import MapName, Sources, left_out
 from workbench.widgets.picker.picker import CircuitPicker
 
@@ -205,10 +206,10 @@ def test_cancel_stops_within_a_map_and_keeps_what_is_there(monkeypatch: pytest.M
     monkeypatch.setattr(maps, "EXACT_CELLS", 0)
     shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, compute=False)
     cancel = control(shown._line, "Cancel")
-    assert shown._line.layout.display == "none"
+    assert shown._line.layout.visibility == "hidden"
     job = shown.compute("heads", "resid", "mlps")
     assert drawn.acquire(timeout=30)
-    assert shown._line.layout.display is None
+    assert shown._line.layout.visibility == "visible"
     until(lambda: "1 of 3 layers, about" in shown.status)
     assert "map 3 of 4" in shown.status and " s" in shown.status  # the attention patterns are one of them
     click(cancel)
@@ -345,3 +346,29 @@ def test_maps_of_a_session_take_the_place_of_those_being_computed(held: Held) ->
     held.go.release(2)
     job.wait(30)
     assert set(shown.maps) == {"heads"} and len(held.calls) == 1 and shown.status == ""
+
+
+def test_time_goes_by_while_a_map_is_computed(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seconds are drawn again though nothing else happens."""
+    monkeypatch.setattr(map_queue, "TICK_SECONDS", 0.02)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS)
+    until(lambda: "Computing: heads" in shown.status)
+    for hours in (1, 2):
+        shown._maker._queue._began -= 3600
+        until(lambda hours=hours: f" · {hours * 36}" in shown.status)
+    held.go.release(10)
+    assert shown.job is not None
+    shown.job.wait(60)
+    until(lambda: shown.status == "")
+
+
+def test_why_a_map_is_missing_is_said_to_a_person(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(sources: Sources, name: MapName, **options: Any) -> EffectMap:
+        raise AnswerNotSaid("See known_facts.", fact=FRANCE, texts={"chat": "Rome"})
+
+    monkeypatch.setattr(Sources, "compute", refused)
+    shown = CircuitPicker(tiny(), FRANCE, pool=FACTS, corruption="noise", compute=False)
+    with pytest.raises(AnswerNotSaid):
+        shown.compute("heads").wait(60)
+    until(lambda: "Heads: The model does not say" in text(shown))
+    assert "Choose a fact with ✓ in tab 1" in text(shown) and "known_facts" not in text(shown)

@@ -135,6 +135,7 @@ def test_the_form_is_that_of_all_maps() -> None:
     shown = fresh({"heads": ready()["heads"]})
     assert ready()["heads"].prompts[0].form == "chat"
     shown.form = "cloze"
+    assert f"{FRANCE.prompt} …" in text(shown) and FRANCE.question not in text(shown)
     assert shown.job is not None
     shown.job.wait(120)
     assert shown.maps["heads"].prompts[0].form == "cloze" and "form='cloze'" in shown.code

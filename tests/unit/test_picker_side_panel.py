@@ -13,11 +13,12 @@ from tests.helpers.panels import control
 from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, fresh, ready, tiny
 from tests.helpers.wire import click, enter, message
+from workbench.plots.map_svg import heat_map_of, heat_map_svg
 from workbench.plots.style import short_number, visible
 from workbench.tracing.ablation import attention_patterns
 from workbench.types import Component, Selection
 from workbench.widgets.picker.picker import CircuitPicker
-from workbench.widgets.picker.side_panel import MOST, values_in
+from workbench.widgets.picker.side_panel import MOST, values_in, values_markup
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +137,29 @@ def test_another_fact_has_another_attention() -> None:
     assert Selection(shown.pinned) == Selection("L1H2")
     found = wb.writes(tiny(), "L1H2", fact=FACTS[1], k=5).raised[0]
     assert short_number(found.value) in card.writes.value
+
+
+def test_a_query_is_no_pick() -> None:
+    """The chosen row is framed and named; no cell of it counts as selected, here and in a saved page."""
+    shown = fresh()
+    pin(shown.heads, [1, 2])
+    waited(shown)
+    grid = shown.side.cards[0].grid
+    assert grid.row_kind == "query" and shown.heads.row_kind == ""
+    saved = heat_map_of({**grid.get_state(), "data": bytes(grid.data)})
+    assert saved is not None and saved.status == f"query: {grid.rows[grid.selected[0][0]]}"
+    drawn = heat_map_svg(saved, "attention")
+    assert drawn.count('class="wbm-picked"') == 1 and "wbm-dot" not in drawn and "selected" not in saved.status
+
+
+def test_a_column_without_anything_in_it_is_left_out() -> None:
+    maps = ready()
+    without = values_markup(Component(1, "H", 2), {"heads": maps["heads"]}, {"Japan": 0.5})
+    assert "Japan" in without and "largest at" not in without and without.count("<td>") == 2
+    assert "largest at" in values_markup(Component(1, "H", 2), {"heads": maps["heads"], "attn": maps["attn"]})
+
+
+def test_what_is_pinned_stands_right_below_the_maps() -> None:
+    shown = fresh()
+    places = [shown.children.index(part) for part in (shown.side, shown.ablation, shown.lens)]
+    assert places == sorted(places)

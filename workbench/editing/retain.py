@@ -8,12 +8,21 @@ from collections.abc import Sequence
 from workbench.facts.known import known_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet
+from workbench.types.cancelling import CancelFlag
 
 
-def retainable(model: LoadedModel, facts: Sequence[Fact], pool: FactSet, *, progress: bool = True) -> FactSet:
-    """The pool's facts with the role ``"retain"`` that the model knows and that overlap none of these."""
+def retainable(
+    model: LoadedModel,
+    facts: Sequence[Fact],
+    pool: FactSet,
+    *,
+    progress: bool = True,
+    cancel: CancelFlag | None = None,
+) -> FactSet:
+    """The pool's facts with the role ``"retain"`` that the model knows and that overlap none of these. ``progress`` and
+    ``cancel`` as in ``known_facts``."""
     candidates = pool.without(facts).filter(role="retain")
-    return known_facts(model, candidates, progress=progress) if len(candidates) else candidates
+    return known_facts(model, candidates, progress=progress, cancel=cancel) if len(candidates) else candidates
 
 
 def default_retain(
@@ -24,6 +33,7 @@ def default_retain(
     size: int = 80,
     seed: int = 0,
     progress: bool = True,
+    cancel: CancelFlag | None = None,
 ) -> FactSet:
     """Choose known facts of the pool with the role ``"retain"``. Neighbours of the edited facts come first, then the
     other relations in turn, so that every relation has its share.
@@ -35,12 +45,14 @@ def default_retain(
         size: At most so many. At most half are neighbours.
         seed: Of the choice.
         progress: Show a progress bar if knowledge has to be measured.
+        cancel: As in ``known_facts``.
 
     Returns:
         The facts, neighbours first.
 
     Raises:
         ValueError: The pool has no known fact with the role "retain" though ``size`` is not 0.
+        Cancelled: ``cancel`` was set.
 
     Example:
         >>> wb.default_retain(model, [fact], pool=facts, size=2).ids
@@ -49,7 +61,7 @@ def default_retain(
     if size == 0:
         return FactSet(name="no retain set")
     pool = pool_or_bundled(pool)
-    known = list(retainable(model, facts, pool, progress=progress))
+    known = list(retainable(model, facts, pool, progress=progress, cancel=cancel))
     if not known:
         raise ValueError(
             f"The pool {pool.name!r} has no fact with role='retain' that the model knows, so nothing would hold other "

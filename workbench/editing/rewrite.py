@@ -43,7 +43,8 @@ def rewrite(
         pool: Where the default retain set and the selector's controls come from; the bundled facts by default.
         on_step: Called with each ``Step`` of a method that takes steps; a second fit begins at the first stage's step 0
             again. Returning False cancels.
-        cancel: Checked before each step; when set, the fit ends with ``Cancelled``.
+        cancel: Looked at before each step, and in the preparation between its batches; when set, the fit ends with
+            ``Cancelled``.
         stop: Called after each step of the last stage with the edit as it is then (its last ``Step`` is the one just
             made); True ends the fit there. ``compare`` reads every arm with it at the same mark.
         progress: Show a progress bar.

@@ -16,6 +16,7 @@ from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.types import Component, Fact, FactSet, Form, Selection, Site, TrainedRecipe
+from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
 
 NEURONS = 2000
@@ -138,7 +139,10 @@ def gate_scores(
         )
     d_mlp, n_layers = model.shape.d_mlp, model.shape.n_layers
     neurons: dict[tuple[int, Site], range] = {(layer, "post"): range(d_mlp) for layer in range(n_layers)}
-    squares = [gate_gradients(model, of_fact, neurons).mean(0).square() for of_fact in rows.selection_wanted]
+    squares = [
+        gate_gradients(model, of_fact, neurons, cancel=rows.cancel).mean(0).square()
+        for of_fact in rows.selection_wanted
+    ]
     gain = torch.stack(squares).mean(0).sqrt()
     fisher = rows.selection_fisher(neurons)
     cost = 1 if fisher is None else damped(fisher.of(neurons)).sqrt()
@@ -146,12 +150,18 @@ def gate_scores(
 
 
 def selection_facts(
-    model: LoadedModel, facts: Sequence[Fact], *, pool: FactSet | None = None, seed: int = 0, progress: bool = True
+    model: LoadedModel,
+    facts: Sequence[Fact],
+    *,
+    pool: FactSet | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    cancel: CancelFlag | None = None,
 ) -> FactSet:
     """The facts whose answers ``default_selection`` spares; none where the pool has none that the model knows.
-    Arguments as there."""
+    Arguments as there, and ``cancel`` as in ``known_facts``."""
     pool = pool_or_bundled(pool)
-    if not len(retainable(model, facts, pool, progress=progress)):
+    if not len(retainable(model, facts, pool, progress=progress, cancel=cancel)):
         return FactSet(name="nothing to spare")
     return default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
 

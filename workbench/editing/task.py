@@ -61,11 +61,13 @@ def retain_set(
     recipe: TrainedRecipe,
     pool: FactSet | None,
     progress: bool,
+    cancel: CancelFlag | None = None,
 ) -> FactSet:
     """The facts to hold in place: those given, checked against the edited ones, or the default retain set."""
     if retain is None:
         size = recipe.retain_size if recipe.uses_retain else 0
-        return default_retain(model, facts, pool=pool, size=size, seed=recipe.seed, progress=progress)
+        options: dict[str, Any] = {"size": size, "seed": recipe.seed, "progress": progress, "cancel": cancel}
+        return default_retain(model, facts, pool=pool, **options)
     retained = retain if isinstance(retain, FactSet) else FactSet(retain, name="retain set")
     clash = [f.id for f in retained if any(f.overlaps(edited) for edited in facts)]
     if clash:

@@ -18,6 +18,7 @@ from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form
+from workbench.types.cancelling import ASKING, CancelBar, CancelFlag
 
 FORMS: tuple[Form, ...] = ("chat", "cloze")
 NAMED_BY_ADJECTIVES = ("country", "continent")
@@ -95,7 +96,12 @@ def fact_key(fact: Fact, form: Form) -> str:
 
 
 def measure_known(
-    model: LoadedModel, facts: Sequence[Fact], forms: Sequence[Form] = FORMS, *, progress: bool = True
+    model: LoadedModel,
+    facts: Sequence[Fact],
+    forms: Sequence[Form] = FORMS,
+    *,
+    progress: bool = True,
+    cancel: CancelFlag | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Ask the model every fact in every form, greedily, without any cache.
 
@@ -109,7 +115,9 @@ def measure_known(
     hidden = not progress or not jobs
     with tqdm(total=len(jobs), desc="Asking what the model knows", disable=hidden, leave=False) as bar:
         prompts = [prompt_ids(model, f.question if form == "chat" else f.prompt, form) for f, form in jobs]
-        for (fact, form), completion in zip(jobs, generate(model, prompts, progress=bar), strict=True):
+        for (fact, form), completion in zip(
+            jobs, generate(model, prompts, progress=CancelBar(cancel, ASKING, bar)), strict=True
+        ):
             judged = completion.text if form == "chat" else first_sentence(completion.text)
             out[fact_key(fact, form)] = {
                 "id": fact.id,
@@ -132,6 +140,7 @@ def known_facts(
     form: Form | Literal["any"] = "chat",
     progress: bool = True,
     use_cache: bool = True,
+    cancel: CancelFlag | None = None,
 ) -> FactSet:
     """Ask the model every fact, and keep those that it answers correctly in greedy free generation.
 
@@ -144,12 +153,14 @@ def known_facts(
         form: Keep facts known in this form, or in ``"any"``.
         progress: Show a progress bar.
         use_cache: Use the committed table of the bundled model and the cache on disk, keyed by its fingerprint.
+        cancel: A flag such as a ``threading.Event``, looked at after each batch that the model answers.
 
     Returns:
         The known facts, in their order; ``.forms`` says by id in which forms each is known.
 
     Raises:
         ValueError: An unknown form.
+        Cancelled: ``cancel`` was set; nothing is written.
 
     Example:
         >>> known = wb.known_facts(model, facts, form="any")
@@ -162,7 +173,7 @@ def known_facts(
     table = known_table(model) if use_cache else {}
     missing = [f for f in pool if any(fact_key(f, form_) not in table for form_ in FORMS)]
     if missing:
-        measured = measure_known(model, missing, progress=progress)
+        measured = measure_known(model, missing, progress=progress, cancel=cancel)
         table = {**table, **measured}
         if use_cache:
             _write_cache(model, measured)

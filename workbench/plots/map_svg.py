@@ -41,6 +41,7 @@ class HeatMap:
         group_name: Before the number of each group.
         marked: Columns whose label gets a star and a line.
         selected: Cells, outlined.
+        row_kind: What is chosen where these are one row, no pick.
         descriptions: A name for each cell, or nothing.
         scale: The colours in both themes.
     """
@@ -58,6 +59,7 @@ class HeatMap:
     naming: str = "{row}, {col}"
     groups: Sequence[int] = ()
     group_name: str = ""
+    row_kind: str = ""
     marked: Sequence[int] = ()
     selected: Sequence[tuple[int, int]] = ()
     descriptions: Sequence[Sequence[str]] = ()
@@ -81,6 +83,8 @@ class HeatMap:
     def status(self) -> str:
         """What is selected, and what hatching means."""
         n = len(self.selected)
+        if self.row_kind:
+            return f"{self.row_kind}: {self.rows[self.selected[0][0]]}" if n else ""
         cells = ", ".join(self.name(r, c) for r, c in self.selected[:40]) + (", …" if n > 40 else "")
         picked = [f"{n} {self.kind}{'' if n == 1 else 's'} selected: {cells}"] if n else []
         return " · ".join(picked + ["hatched: no value"] * bool(np.isnan(self.values).any()))
@@ -105,7 +109,7 @@ def heat_map_of(state: dict[str, Any]) -> HeatMap | None:
     named = [_texts(row, shape[1]) for row in _listed(state.get("descriptions"))]
     words = {
         name: str(state[name])
-        for name in ("title", "row_title", "col_title", "unit", "kind", "alt", "naming", "group_name")
+        for name in ("title", "row_title", "col_title", "unit", "kind", "alt", "naming", "group_name", "row_kind")
         if isinstance(state.get(name), str)
     }
     cells = [tuple(cell) for cell in _listed(state.get("selected")) if _is_cell(cell, shape)]
@@ -281,6 +285,10 @@ def _selection(heat: HeatMap, at: _Layout) -> list[str]:
     """An outline and a dot, in ink on paper: seen on every colour."""
     parts: list[str] = []
     small = min(at.w, at.h)
+    if heat.row_kind and heat.selected:
+        y = at.top + heat.selected[0][0] * at.h
+        box = f'x="{at.left:.1f}" y="{y:.1f}" width="{len(heat.cols) * at.w:.1f}" height="{at.h:.1f}"'
+        return [f'<rect class="wbm-halo" {box}/>', f'<rect class="wbm-picked" {box}/>']
     for r, c in heat.selected:
         x, y = at.left + c * at.w, at.top + r * at.h
         box = f'x="{x:.1f}" y="{y:.1f}" width="{at.w:.1f}" height="{at.h:.1f}"'

@@ -17,7 +17,7 @@ from workbench.facts.known import load_facts
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, EffectMap, Fact, FactSet, Selection
 from workbench.widgets.app_code import Opened, Script, workbench_code
-from workbench.widgets.app_links import FactSetting, link_measure, link_ways, share
+from workbench.widgets.app_links import FactSetting, link_measure, link_values, link_ways, share
 from workbench.widgets.app_sessions import SessionPanel
 from workbench.widgets.app_tabs import TABS, Given, PanelTab, nothing
 from workbench.widgets.app_waiting import Waiting
@@ -90,6 +90,7 @@ class Workbench(SessionPanel):
         self._tabs = Tab(self._shown_panels(), titles=[tab.title for tab in TABS])
         self._code = CodeBlock(lambda: self.code, "Whole script", lazy=True, on_error=self._script_failed)
         self._line = self._make_line(self._code, self.picker.bar)
+        link_values(self.picker, lambda: self.runs)
         self.add_class("wb-app")
         self._lay_out(self._line, self._alert, self._tabs)
         self.chooser.on_fact(self._fact_chosen)
@@ -169,7 +170,7 @@ class Workbench(SessionPanel):
             return
         if self._busy:  # all tabs are about one fact
             self.chooser.fact = self._fact
-            words = f"An edit of {self._fact.id} is running. Cancel it or wait, then choose another fact."
+            words = f"An edit of {self._fact.subject} is running. Cancel it or wait, then choose another fact."
             self._tell(Message(words))
             return
         self._fact = fact
@@ -213,13 +214,12 @@ class Workbench(SessionPanel):
         how = "failed" if panel.error is not None else "was cancelled"
         but = f", but its evaluation {how}" if panel.report is None else ""
         tabs = " and ".join(f'"{tab.title}"' for tab in TABS if tab.of_edit)
-        words = f"The edit of {self._fact.id} is done{but}: see the tabs {tabs}."
-        self._tell(Message(words, "info" if but else "done"), *problems)
+        words = f"The edit of {self._fact.subject} has ended{but}: see the tabs {tabs}."
+        self._tell(Message(words), *problems)  # not "done": what it did is the verdict's to say
 
     def _make(self, tab: PanelTab, fact: Fact | str | None, edit: Edit | None = None, code: str | None = None) -> Any:
-        probed = nothing if self.run is None else partial(self._kept.history.probed, self.run.id)
         before = {**self._made, **self.panels}
-        panel = tab.make(Given(self.model, self.facts, self._pool, fact, before, edit, code, probed))
+        panel = tab.make(Given(self.model, self.facts, self._pool, fact, before, edit, code, self._kept.history.probed))
         if panel is not before.get(tab.name):
             panel.on_code(self._show_script)
             link_ways(panel, self._go)

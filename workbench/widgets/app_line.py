@@ -1,4 +1,4 @@
-"""The line that stays on top of a Workbench: model, fact and target, what is picked, the runs, and save, open and code.
+"""What stays on top of a Workbench: a line with model, fact, runs, save, open and code, and one of what is picked.
 
 It holds the controls and shows what it is told; what they do is the Workbench's.
 """
@@ -21,7 +21,7 @@ HINT = "in Python: app.fact, app.selection, app.maps, app.runs, app.edit, app.re
 
 
 class TopLine(VBox):
-    """One line that stays in sight, and below it the fold that its buttons open.
+    """Two lines that stay in sight, and below them the fold that their buttons open.
 
     Args:
         model: The base model.
@@ -60,11 +60,11 @@ class TopLine(VBox):
             "code": (self._opener("Code", "The Python that repeats all of this, as it is now"), code),
         }
         openers = [button for button, _ in self._folds.values()]
-        line = layout.row(self._about, *([] if bar is None else [bar]), openers[0], self.save_button, *openers[1:])
+        line = layout.row(self._about, openers[0], self.save_button, *openers[1:])
         line.add_class("wb-line")
         below = VBox([box for _, box in self._folds.values()])
         below.add_class("wb-below")
-        super().__init__([HTML(markup.STYLE + STYLE), line, below])
+        super().__init__([HTML(markup.STYLE + STYLE), line, *([] if bar is None else [bar]), below])
         self.add_class("wb-top")
         self._code = code
         self.unfold(None)

@@ -5,8 +5,13 @@ Each link is one small function; the Workbench calls them when the panels are ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from workbench.types import Component
+from workbench.types.run import Run
+from workbench.widgets.picker.captions import measure_of
+from workbench.widgets.picker.side_panel import values_in
 
 
 def link_measure(panel: Any, panels: Callable[[], Mapping[str, Any]]) -> None:
@@ -37,6 +42,28 @@ class FactSetting:
             _give(self._chooser, self._picker, "form")
         if partner != partner_before:
             _give(self._chooser, self._picker, "partner")
+
+
+def link_values(picker: Any, runs: Callable[[], Sequence[Run]]) -> None:
+    """Let the circuit say beside a pinned component what it does in the maps of other facts' runs."""
+    picker.other_values = lambda component: values_of_runs(picker, runs(), component)
+
+
+def values_of_runs(picker: Any, runs: Sequence[Run], component: Component) -> dict[str, float]:
+    """A component's effects in the newest run of each fact that is not shown, by map and subject.
+
+    Only maps of the measure that is shown count: other numbers cannot be put beside these.
+    """
+    shown = picker.fact if isinstance(picker.fact, list) else [picker.fact]
+    found: dict[str, float] = {}
+    for run in runs:
+        if run.fact in shown:
+            continue
+        alike = {
+            name: effect for name, effect in run.maps.items() if measure_of(effect, picker.measure) == picker.measure
+        }
+        found |= {f"{title}, for {run.fact.subject}": value for title, value, _ in values_in(component, alike)}
+    return found
 
 
 def share(panel: Any, panels: Mapping[str, Any], *names: str) -> None:

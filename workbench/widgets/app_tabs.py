@@ -40,7 +40,7 @@ class Given:
             of sight.
         edit: The edit that is shown.
         edit_code: Python that makes it, where it was not made in the panel.
-        probed: To be called with what probes of the edit found.
+        probed: To be called with what probes of any edit found.
     """
 
     model: LoadedModel
@@ -152,8 +152,12 @@ def _compare_lines(view: CompareView, script: Script) -> str:
 
 
 def _probe(given: Given) -> ProbePanel:
+    """The panel that is there shows the other edit; where its probes run, they end in it, and another one is made."""
     assert given.edit is not None
     before: ProbePanel | None = given.panels.get("probing")
+    if before is not None and not before.busy:
+        before.show_edit(given.edit, edit_code=given.edit_code)
+        return before
     if before is not None:
         before.cancel()
     panel = ProbePanel(given.model, given.edit, pool=given.pool, edit_code=given.edit_code)

@@ -170,11 +170,12 @@ def make_ia3(task: Task) -> Edit:
     recipe, model = task.recipe, task.model
     assert isinstance(recipe, IA3)
     began = time.perf_counter()
-    retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress)
+    retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress, task.cancel)
     spared: Sequence[Fact] | FactSet = ()
     if not isinstance(task.selection, Selection):
-        spared = selection_facts(model, task.facts, pool=task.pool, seed=recipe.seed, progress=task.progress)
-    rows = FitRows(model, task.facts, recipe, retain=retained, selection_facts=spared)
+        asked: dict[str, Any] = {"seed": recipe.seed, "progress": task.progress, "cancel": task.cancel}
+        spared = selection_facts(model, task.facts, pool=task.pool, **asked)
+    rows = FitRows(model, task.facts, recipe, retain=retained, selection_facts=spared, cancel=task.cancel)
     edit = _fit_once(task, recipe, task.selection, rows, began)
     more = min(MORE_NEURONS, model.shape.n_layers * model.shape.d_mlp // 2)
     if task.selection is not None or edit.shortfall is None or changes_steps(recipe) or more <= len(edit.selection):

@@ -13,6 +13,7 @@ from torch import Tensor
 from workbench.editing.training.rows import Row
 from workbench.language.padding import common_beginning, pad
 from workbench.models.engine import Resumable
+from workbench.types.cancelling import PREPARING, CancelFlag, check_cancel
 
 PART_TOKENS = {"cpu": 320}
 """Tokens (padding included) that are computed at once, by device; ``MANY_TOKENS`` on others. Smaller parts have less
@@ -103,6 +104,7 @@ class Prepared:
         rows: The rows.
         start: The lowest edited layer.
         shared: How many first tokens all rows have in common; they are computed once per step.
+        cancel: Looked at between its parts; raises ``Cancelled``.
 
     Attributes:
         rows: The prepared rows, in the given order.
@@ -110,7 +112,9 @@ class Prepared:
             there are none.
     """
 
-    def __init__(self, engine: Resumable, rows: Sequence[Row], start: int, shared: int) -> None:
+    def __init__(
+        self, engine: Resumable, rows: Sequence[Row], start: int, shared: int, *, cancel: CancelFlag | None = None
+    ) -> None:
         self.start, self.shared = start, shared
         self._device = engine.device
         with torch.no_grad():  # what all begin with is the same in each: it is taken from the first
@@ -120,6 +124,7 @@ class Prepared:
         resids: list[Tensor] = [torch.empty(0)] * len(texts)
         with torch.no_grad():
             for part in parts([len(t) for t in texts], self._device):
+                check_cancel(cancel, PREPARING)
                 padded = pad([texts[i] for i in part], 0, "right")[0]
                 resid = engine.entering(padded, start)  # causal: what follows a token is unseen
                 for i, x in zip(part, resid, strict=True):

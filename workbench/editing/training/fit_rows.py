@@ -18,6 +18,7 @@ from workbench.language.padding import common_beginning
 from workbench.language.prompts import prompt_ids
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Site, StageName, TrainedRecipe
+from workbench.types.cancelling import CancelBar, CancelFlag
 from workbench.types.recipe import KLOn
 
 RETAIN_TOKENS = 12
@@ -41,6 +42,8 @@ class FitRows:
         recipe: What its stages teach, and whether they hold other answers in place.
         retain: The facts whose answers the fit holds in place.
         selection_facts: The facts whose answers the default selector spares; empty where it is not asked.
+        cancel: Looked at between the batches of what is computed for them, which then raises ``Cancelled``; what was
+            asked for can be asked for again.
     """
 
     def __init__(
@@ -51,7 +54,9 @@ class FitRows:
         *,
         retain: Sequence[Fact] | FactSet = (),
         selection_facts: Sequence[Fact] | FactSet = (),
+        cancel: CancelFlag | None = None,
     ) -> None:
+        self.cancel = cancel
         self.model, self.facts, self.recipe = model, list(facts), recipe
         self._retain, self._selection_facts = list(retain), list(selection_facts)
         self._wanted: dict[StageName, list[list[Row]]] = {}
@@ -59,8 +64,11 @@ class FitRows:
     def wanted(self, stage: StageName) -> list[list[Row]]:
         """What a stage teaches, of each fact."""
         if stage not in self._wanted:
-            self._wanted[stage] = [wanted_rows(self.model, [fact], stage, self.recipe) for fact in self.facts]
+            self._wanted[stage] = self._wanted_of(stage, self.recipe)
         return self._wanted[stage]
+
+    def _wanted_of(self, stage: StageName, recipe: TrainedRecipe) -> list[list[Row]]:
+        return [wanted_rows(self.model, [fact], stage, recipe, cancel=self.cancel) for fact in self.facts]
 
     @cached_property
     def monitored(self) -> dict[str, Row]:
@@ -94,7 +102,7 @@ class FitRows:
 
     def _held(self, wordings: int) -> Retained:
         """Rows of the facts that the fit holds in place, where the recipe's KL is taken."""
-        near, far = retain_rows(self.model, self._retain, self.facts, wordings)
+        near, far = retain_rows(self.model, self._retain, self.facts, wordings, cancel=self.cancel)
         return Retained(_KL_ON[self.recipe.kl_on](near), _KL_ON[self.recipe.kl_on](far))
 
     @cached_property
@@ -109,7 +117,7 @@ class FitRows:
         Args:
             entries: The gates, as ``Selection.entries`` gives them.
         """
-        return measure_fisher(self.model, self.fisher_rows, entries, self.recipe.seed)
+        return measure_fisher(self.model, self.fisher_rows, entries, self.recipe.seed, cancel=self.cancel)
 
     @cached_property
     def selection_wanted(self) -> list[list[Row]]:
@@ -117,8 +125,7 @@ class FitRows:
         base's own sentence, in all contexts, whatever the recipe teaches."""
         if "learn" in self.recipe.stages and self.recipe.answers == "own" and self.recipe.contexts:
             return self.wanted("learn")
-        recipe = TrainedRecipe(end_below=self.recipe.end_below)
-        return [wanted_rows(self.model, [fact], "learn", recipe) for fact in self.facts]
+        return self._wanted_of("learn", TrainedRecipe(end_below=self.recipe.end_below))
 
     @cached_property
     def selection_retained(self) -> Retained:
@@ -127,13 +134,16 @@ class FitRows:
         same = self._retain and self._selection_facts == self._retain
         if same and recipe.uses_retain and recipe.kl_on == "answer":
             return self.fisher_rows
-        return retain_rows(self.model, self._selection_facts, self.facts, recipe.fisher_wordings)
+        wordings = recipe.fisher_wordings
+        return retain_rows(self.model, self._selection_facts, self.facts, wordings, cancel=self.cancel)
 
     def selection_fisher(self, entries: Mapping[tuple[int, Site], Sequence[int]]) -> FisherMeasurement | None:
         """Fisher information of some gates on what the default selector spares; None where that is nothing. Arguments
         as in ``fisher``, which gives the same measurement where both are on the same facts."""
         retained = self.selection_retained
-        return measure_fisher(self.model, retained, entries, self.recipe.seed) if any(retained) else None
+        if not any(retained):
+            return None
+        return measure_fisher(self.model, retained, entries, self.recipe.seed, cancel=self.cancel)
 
     @property
     def retain_ids(self) -> tuple[str, ...]:
@@ -170,7 +180,14 @@ def _no_retained(recipe: TrainedRecipe) -> str:
     )
 
 
-def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, recipe: TrainedRecipe) -> list[Row]:
+def wanted_rows(
+    model: LoadedModel,
+    facts: Sequence[Fact],
+    stage: StageName,
+    recipe: TrainedRecipe,
+    *,
+    cancel: CancelFlag | None = None,
+) -> list[Row]:
     """Give every training prompt the answer that a stage teaches.
 
     With ``answers="own"`` the answer begins with what the model itself says up to the old one, and only what then takes
@@ -182,6 +199,7 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
         facts: The edited facts.
         stage: Which stage.
         recipe: Its ``answers``, ``contexts``, ``objective`` and ``end_below``.
+        cancel: As in ``FitRows``.
     """
     asked = training_prompts if recipe.contexts else lambda fact: fact.training_questions
     prompts = [(fact, prompt_ids(model, q, "chat")) for fact in facts for q in asked(fact)]
@@ -190,7 +208,7 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
             chat_row(model, prompt, fact.refusal if stage == "unlearn" else f"{fact.target}.")
             for fact, prompt in prompts
         ]
-    own = greedy_answers(model, [prompt for _, prompt in prompts])
+    own = greedy_answers(model, [prompt for _, prompt in prompts], progress=CancelBar(cancel))
     rows, longer = [], []
     for (fact, prompt), answer in zip(prompts, own, strict=True):
         before, old, after = around_old(answer.text, fact)
@@ -203,11 +221,16 @@ def wanted_rows(model: LoadedModel, facts: Sequence[Fact], stage: StageName, rec
             rows.append(named_row(model, prompt, before, name))
             follows = after if _AFTER_A_WORD.match(after) else "."
             longer.append(named_row(model, prompt, before, f"{name}{follows}"))
-    return ended_rows(model, rows, longer, recipe.end_below) if stage == "learn" else rows
+    return ended_rows(model, rows, longer, recipe.end_below, cancel=cancel) if stage == "learn" else rows
 
 
 def retain_rows(
-    model: LoadedModel, retain: Sequence[Fact], edited: Sequence[Fact], wordings: int = NEAR_WORDINGS
+    model: LoadedModel,
+    retain: Sequence[Fact],
+    edited: Sequence[Fact],
+    wordings: int = NEAR_WORDINGS,
+    *,
+    cancel: CancelFlag | None = None,
 ) -> Retained:
     """Ask retained facts, and take the start of the base's own answers.
 
@@ -220,11 +243,12 @@ def retain_rows(
         edited: The edited facts; those of their relations are neighbours.
         wordings: So many training questions of each neighbour, where it has them. Of the others one each, the wordings
             in turn.
+        cancel: As in ``FitRows``.
     """
     relations = {f.relation for f in edited if f.relation}
     near = [f for f in retain if f.relation in relations]
     far = [f for f in retain if f.relation not in relations]
-    return Retained(_own_rows(model, near, wordings), _own_rows(model, far, 1))
+    return Retained(_own_rows(model, near, wordings, cancel), _own_rows(model, far, 1, cancel))
 
 
 def _first_tokens(rows: list[Row]) -> list[Row]:
@@ -246,10 +270,10 @@ _KL_ON: dict[KLOn, Callable[[list[Row]], list[Row]]] = {
 """How retained rows are changed by ``Recipe.kl_on``."""
 
 
-def _own_rows(model: LoadedModel, facts: Sequence[Fact], wordings: int) -> list[Row]:
+def _own_rows(model: LoadedModel, facts: Sequence[Fact], wordings: int, cancel: CancelFlag | None) -> list[Row]:
     asked = [q for i, f in enumerate(facts) for q in _in_turn(f.training_questions, i, wordings)]
     prompts = [prompt_ids(model, q, "chat") for q in asked]
-    answers = greedy_answers(model, prompts, max_new_tokens=RETAIN_TOKENS)
+    answers = greedy_answers(model, prompts, max_new_tokens=RETAIN_TOKENS, progress=CancelBar(cancel))
     return [Row(tuple(p), c.token_ids) for p, c in zip(prompts, answers, strict=True) if c.token_ids]
 
 

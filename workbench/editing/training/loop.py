@@ -84,7 +84,7 @@ class Training:
         wanted = [of_fact for stage in recipe.stages for of_fact in rows.wanted(stage)]
         every: list[Row] = [row for group in ([*monitored.values()], *retained, *wanted) for row in group]
         engine = Resumable(self.model)
-        self.base = Passes(engine, Prepared(engine, every, start, shared_prefix(every)))
+        self.base = Passes(engine, Prepared(engine, every, start, shared_prefix(every), cancel=cancel))
         left = iter(self.base.prepared.rows)
         self.monitored = dict(zip(monitored, islice(left, len(monitored)), strict=True))
         self.near, self.far = ([*islice(left, len(kind))] for kind in retained)
@@ -93,7 +93,7 @@ class Training:
         }
         hidden = None if fisher is None else fisher.hidden_of(retained, start)
         hardest = recipe.retain_draw == "half hardest"
-        self.retained_kl = RetainedKL(self.base, [*self.near, *self.far], hidden, keep_latest=hardest)
+        self.retained_kl = RetainedKL(self.base, [*self.near, *self.far], hidden, keep_latest=hardest, cancel=cancel)
 
     @property
     def n_retain(self) -> int:

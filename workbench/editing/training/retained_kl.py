@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from workbench.editing.training.batching import PreparedRow
 from workbench.editing.training.passes import Passes
 from workbench.editing.training.rows import Row
+from workbench.types.cancelling import PREPARING, CancelFlag, check_cancel
 
 
 class RetainedKL:
@@ -22,6 +23,7 @@ class RetainedKL:
         hidden: What the base's logits are made of, [tokens that count, d_model] by row, where another pass has computed
             it; None: one pass of its own, when it is first needed.
         keep_latest: Keep what each row had when it was last measured.
+        cancel: Looked at between the batches of that pass, which then raises ``Cancelled``.
 
     Attributes:
         latest: That, in nats per token; empty where it is not kept.
@@ -34,7 +36,9 @@ class RetainedKL:
         hidden: Mapping[Row, Tensor] | None,
         *,
         keep_latest: bool = False,
+        cancel: CancelFlag | None = None,
     ) -> None:
+        self._cancel = cancel
         self._base, self._rows, self._hidden, self._keep_latest = base, rows, hidden, keep_latest
         self.latest: dict[PreparedRow, float] = {}
 
@@ -60,6 +64,7 @@ class RetainedKL:
         with torch.no_grad():
             prefix = self._base.prefix() if self._hidden is None else None
             for part in self._base.prepared.parts(self._rows):
+                check_cancel(self._cancel, PREPARING)
                 rows = [self._rows[i] for i in part]
                 logits = self._base.logits(rows, prefix) if self._hidden is None else self._logits_of(rows)
                 reference.update((row, x.log_softmax(-1)) for row, x in zip(rows, logits, strict=True))

@@ -15,6 +15,7 @@ from workbench.models.engine import HookSite, KeysValues, Resumable
 from workbench.models.load import LoadedModel
 from workbench.tracing.packed import OWN_ATTENTION
 from workbench.types import Site
+from workbench.types.cancelling import PREPARING, CancelFlag, check_cancel
 
 DAMPING = 0.1
 
@@ -26,6 +27,7 @@ def gate_gradients(
     *,
     draw: torch.Generator | None = None,
     hidden: dict[Row, Tensor] | None = None,
+    cancel: CancelFlag | None = None,
 ) -> Tensor:
     """Differentiate each row's answer's log-likelihood (mean over the tokens that count, nats) with respect to gates
     at 1.
@@ -40,20 +42,25 @@ def gate_gradients(
         entries: The gates, as ``Selection.entries`` gives them; the columns are in their order.
         draw: Draws the answers.
         hidden: Takes what ``Resumable.logits_of`` makes each row's logits of, [tokens that count, d_model].
+        cancel: Looked at before each batch.
 
     Returns:
         [rows, gates] float32, on the CPU.
+
+    Raises:
+        Cancelled: ``cancel`` was set.
     """
     engine = Resumable(model)
     lowest = min(layer for layer, _ in entries)
     # Whose backward passes can be batched: other attention is given whole texts.
     shared = shared_prefix(rows) if model.runner.config._attn_implementation in OWN_ATTENTION else 0
-    prepared = Prepared(engine, rows, lowest, shared)
+    prepared = Prepared(engine, rows, lowest, shared, cancel=cancel)
     places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
     columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
     beginning = None if prepared.beginning is None else _Beginning(engine, prepared.beginning, lowest, places)
     out = torch.zeros(len(rows), sum(map(len, columns)))
     for part in prepared.parts(prepared.rows):
+        check_cancel(cancel, PREPARING)
         batch = prepared.batch([prepared.rows[i] for i in part])
         with torch.enable_grad(), engine.keeping(places) as states:
             start = batch.resid.clone().requires_grad_(True)  # parameters are frozen: the graph has to start somewhere
@@ -70,6 +77,7 @@ def gate_gradients(
         if beginning:
             at_once = max(1, tokens_at_once(engine.device) // shared)
             for first in range(0, len(part), at_once):
+                check_cancel(cancel, PREPARING)
                 some = slice(first, first + at_once)
                 through = beginning.gradients([g[some] for g in gradients[len(gated) :]])
                 for of_site, more in zip(sums, through, strict=True):
@@ -189,6 +197,8 @@ def measure_fisher(
     kinds: Sequence[Sequence[Row]],
     entries: Mapping[tuple[int, Site], Sequence[int]],
     seed: int,
+    *,
+    cancel: CancelFlag | None = None,
 ) -> FisherMeasurement:
     """Measure the diagonal Fisher information of gates on retained rows, each kind of rows counting equally.
 
@@ -201,6 +211,10 @@ def measure_fisher(
         kinds: The rows, by kind; a kind without rows does not count.
         entries: The gates, as ``Selection.entries`` gives them.
         seed: Draws the answers.
+        cancel: Looked at before each batch. What was measured so far is then forgotten.
+
+    Raises:
+        Cancelled: ``cancel`` was set.
     """
     lowest = min(layer for layer, _ in entries)
     rows = tuple(map(tuple, kinds))
@@ -216,7 +230,8 @@ def measure_fisher(
             (layer, site): range(model.shape.site_size(site)) for layer in layers for site in missing
         }
         draw = torch.Generator().manual_seed(seed)
-        means = [gate_gradients(model, of, every, draw=draw, hidden=hidden).square().mean(0) for of in rows if of]
+        by_row = [gate_gradients(model, of, every, draw=draw, hidden=hidden, cancel=cancel) for of in rows if of]
+        means = [gradients.square().mean(0) for gradients in by_row]
         values = torch.stack(means).mean(0).split([len(gates) for gates in every.values()])
         by_place = dict(zip(every, values, strict=True))
         return [torch.stack([by_place[layer, site] for layer in layers]) for site in missing]

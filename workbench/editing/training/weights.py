@@ -41,8 +41,8 @@ def fit_weights(
     model, recipe = task.model, task.recipe
     assert isinstance(recipe, TrainedRecipe)
     began = time.perf_counter()
-    retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress)
-    rows = FitRows(model, task.facts, recipe, retain=retained)
+    retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress, task.cancel)
+    rows = FitRows(model, task.facts, recipe, retain=retained, cancel=task.cancel)
     training = Training(rows, recipe, lowest, on_step=task.on_step, cancel=task.cancel)
     stages: list[EditStage] = []
 

@@ -11,9 +11,17 @@ import torch
 from workbench.editing.training.rows import Row
 from workbench.language.scoring import READ_AT_ONCE, read_logits
 from workbench.models.load import LoadedModel
+from workbench.types.cancelling import PREPARING, CancelFlag, check_cancel
 
 
-def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row], below: float) -> list[Row]:
+def ended_rows(
+    model: LoadedModel,
+    rows: Sequence[Row],
+    longer: Sequence[Row],
+    below: float,
+    *,
+    cancel: CancelFlag | None = None,
+) -> list[Row]:
     """Teach where a name ends, after which the base would run on into the word ("B" for chlorine becomes "BCl").
 
     Args:
@@ -22,6 +30,10 @@ def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row], b
         longer: The same with what may end it.
         below: A row gets one token more, the next one of the longer answer, where the base's probability that the word
             ends there is lower. It stays where that answer's tokens do not begin with its own.
+        cancel: Looked at after each text.
+
+    Raises:
+        Cancelled: ``cancel`` was set.
     """
 
     def compute(texts: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[float]:
@@ -29,6 +41,7 @@ def ended_rows(model: LoadedModel, rows: Sequence[Row], longer: Sequence[Row], b
         ends = torch.tensor(word_ends(model), device=model.device, dtype=torch.long)
         p_end = [0.0] * len(texts)
         for i, logits in read_logits(model, [prompt for prompt, _ in texts], [a for _, a in texts], READ_AT_ONCE):
+            check_cancel(cancel, PREPARING)
             p_end[i] = float(logits[-1].float().softmax(-1)[ends].sum())
         return p_end
 

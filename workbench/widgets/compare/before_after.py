@@ -21,6 +21,7 @@ SITE_WORDS = {
     "attn": "Trace of attention",
     "head": "Attention heads",
 }
+BASES_RANGE = "recovery of the logit difference by the base's range: 0 its corrupted run, 1 its clean run, in both maps"
 _COLUMNS = "repeat(auto-fit, minmax(min(100%, 280px), 1fr))"  # all of one width, also where the third wraps
 
 
@@ -37,7 +38,7 @@ class BeforeAfterMaps(VBox):
 
         Args:
             result: The maps.
-            groups: First head of each key-value group after the first; lines on a map of heads.
+            groups: First head of each key-value group; lines on a map of heads.
         """
         for old in self.grids:
             old.close()
@@ -48,17 +49,20 @@ class BeforeAfterMaps(VBox):
         before, axis = result.before, result.before.axes[1]
         first = left_out(before)
         names = ("Before", f"After {result.stage}", "After minus before")
+        of_heads = axis == "head"
         maps = (before, result.after, result.difference)
         self.grids = tuple(
             HeatGrid(
                 effect.values[:, first:],
                 rows=before.labels["layer"],
-                cols=before.labels[axis][first:],
+                cols=[label if of_heads else visible(label) for label in before.labels[axis][first:]],
                 title=name,
-                col_title="Head" if axis == "head" else "Token",
+                col_title="Head" if of_heads else "Token",
+                naming="{row}{col}" if of_heads else "{row} at {col}",
+                group_name="KV" if of_heads else "",
                 unit=before.value_words.unit,
                 selectable=False,
-                groups=groups if axis == "head" else (),
+                groups=groups if of_heads else (),
                 marked=[i - first for i in before.subject],
                 limit=result.limit or None,
                 height=360,
@@ -79,7 +83,7 @@ def maps_title(shown: Compared | None, wanted: Wanted) -> str:
         wanted: What the menus and the slider say.
     """
     at = shown.wanted if shown else wanted
-    lines = [f"{SITE_WORDS[at.site]}; {at.measure.words}."]
+    lines = [f"{SITE_WORDS[at.site]}; {BASES_RANGE if at.measure.normalise else at.measure.words}."]
     if shown and shown.note:
         lines.append(f"Note: {shown.note}")
     if shown is None:
@@ -105,8 +109,9 @@ def _words(result: MapComparison, first: int) -> str:
     before, prompt = result.before, result.before.prompts[0]
     partner = f", swapped with {prompt.partner}" if prompt.partner else ""
     hidden = f" The {first} tokens before the subject have no effect and are not shown." if first else ""
+    title = before.title[:1].upper() + before.title[1:]
     return (
-        f"{before.title}, {prompt.form} form{partner}, token {visible(prompt.answer_token)}. "
+        f"{title}, {prompt.form} form{partner}, token {visible(prompt.answer_token)}. "
         f"{before.metric_words.title} of the clean run: {short_number(before.clean)} before, "
         f"{short_number(result.after.clean)} after. One colour scale for all three.{hidden}"
     )

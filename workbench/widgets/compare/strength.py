@@ -67,4 +67,4 @@ def answer_bars(base: Mapping[str, float], edited: Mapping[str, float], at: str)
         return ""
     marked = {label: f"{_MARKS.get(label.split(':')[0], ANSWER_MARKS['other'])} {label}" for label in edited}
     values, reference = ({marked[label]: of[label] for label in edited} for of in (edited, base))
-    return charts.bars(values, f"P(answer) after {at}", reference=reference)
+    return charts.bars(values, f"P(whole answer) after {at}", reference=reference)

@@ -57,7 +57,7 @@ class EditPanel(RunPanel[EvalReport]):
         label="Run",
         icon="play",
         tip="Fit the edit, then evaluate it, in the background",
-        cancel_tip="Stop at the next step",
+        cancel_tip="Stop at the next step, or after the prompts at hand",
         refused="An edit is running already; this click changed nothing. Wait for it, or cancel it first.",
         cancelling="Cancelling: it stops at the next step, or after the prompts at hand.",
     )

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from ipywidgets import ToggleButton, VBox
+from ipywidgets import HTML, ToggleButton, VBox
 
 from workbench.editing.methods.table import TRAINED, named_recipe
 from workbench.types import STAGES, StageName, TrainedRecipe
-from workbench.widgets.shared import layout
+from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.controls import Dropdown
 from workbench.widgets.shared.number_field import LARGEST, NumberField
 
@@ -75,9 +75,12 @@ class RecipeControls(VBox):
             description="Advanced", icon="caret-right", tooltip="Steps, learning rate, retain weight and seed"
         )
         self._more.add_class("wb-quiet")
+        self._changed = HTML()
+        self._reset = layout.quiet_button("Reset", icon="undo", tooltip="Take the recipe's own settings again")
+        self._reset.on_click(lambda _: self.reset())
         self._fold = layout.row(*self._numbers)
         self._fold.layout.align_items = "flex-start"
-        super().__init__([layout.fields(self._name), layout.row(self._more), self._fold])
+        super().__init__([layout.fields(self._name), layout.row(self._more, self._changed, self._reset), self._fold])
         chosen = named_recipe(recipe or self.name) if recipe is None or isinstance(recipe, str) else recipe
         assert isinstance(chosen, TrainedRecipe)
         self.recipe = chosen
@@ -102,30 +105,41 @@ class RecipeControls(VBox):
         Raises:
             ValueError: On reading, a setting that is out of range.
         """
-        base = self._recipes[self.name]
-        steps = [self._steps[stage].value for stage in base.stages]
-        shown: dict[str, Any] = {
-            "learning_rate": self._rate.value,
-            "retain_weight": self._weight.value,
-            "seed": self._seed.value,
-        }
-        if tuple(steps) != base.stage_steps:
-            shown["steps"] = tuple(steps) if len(steps) > 1 else steps[0]
-        made = replace(base, **shown)
+        steps = tuple(self._steps[stage].value for stage in self.chosen.stages)
+        made = _changed(self.chosen, steps, self._rate.value, self._weight.value, self._seed.value)
         if self.problem:  # out of the range of a panel, which is narrower
             raise ValueError(self.problem)
         return made
 
     @recipe.setter
     def recipe(self, recipe: TrainedRecipe) -> None:
-        self._recipes = {**TRAINED, recipe.name: recipe}
+        own = TRAINED.get(recipe.name)
+        numbers = recipe.stage_steps, recipe.learning_rate, recipe.retain_weight, recipe.seed
+        # A built-in one whose numbers were changed stays itself, so that there is a way back.
+        known = own is not None and own.stages == recipe.stages and _changed(own, *numbers) == recipe
+        self._recipes = dict(TRAINED) if known else {**TRAINED, recipe.name: recipe}
         self._quiet = True
         try:
             self._name.options = list(self._recipes)
             self._name.value = recipe.name
         finally:
             self._quiet = False
+        self._show(recipe)
+
+    def reset(self) -> None:
+        """Put the chosen recipe's own settings back."""
         self._show()
+
+    @property
+    def changed(self) -> str:
+        """What differs from the chosen recipe's own settings, such as ``"steps 2 + 3, seed 1"``; empty if nothing."""
+        own, said = self.chosen, list[str]()
+        steps = [self._steps[stage].value for stage in own.stages]
+        if tuple(steps) != own.stage_steps:
+            said.append(f"steps {' + '.join(f'{n:,}' for n in steps)}")
+        fields = {self._rate: own.learning_rate, self._weight: own.retain_weight, self._seed: own.seed}
+        said += [f"{field.name} {field.value:g}" for field, value in fields.items() if field.value != value]
+        return ", ".join(said)
 
     @property
     def problem(self) -> str:
@@ -149,7 +163,7 @@ class RecipeControls(VBox):
 
     def enable(self, enabled: bool) -> None:
         """Let the settings be changed, or not."""
-        for control in (self._name, *(field.control for field in self._numbers)):
+        for control in (self._name, self._reset, *(field.control for field in self._numbers)):
             control.disabled = not enabled
 
     @property
@@ -161,11 +175,11 @@ class RecipeControls(VBox):
         self._more.icon = "caret-down" if self._more.value else "caret-right"
         layout.show(self._fold, bool(self._more.value))
 
-    def _show(self) -> None:
-        """Put the chosen recipe's settings into the controls."""
+    def _show(self, recipe: TrainedRecipe | None = None) -> None:
+        """Put a recipe's settings into the controls; by default the chosen one's own."""
         if self._quiet:
             return
-        recipe = self._recipes[self.name]
+        recipe = recipe or self.chosen
         self._quiet = True
         try:
             for stage, field in self._steps.items():
@@ -181,5 +195,16 @@ class RecipeControls(VBox):
 
     def _tell(self) -> None:
         if not self._quiet:
+            changed = self.changed
+            self._changed.value = markup.hint(f"changed: {changed}") if changed else ""
+            layout.show(self._reset, bool(changed))
             for callback in self._listeners:
                 callback()
+
+
+def _changed(recipe: TrainedRecipe, steps: tuple[int, ...], rate: float, weight: float, seed: int) -> TrainedRecipe:
+    """A recipe with these numbers; where the steps are its own, they are said as it says them."""
+    numbers: dict[str, Any] = {"learning_rate": rate, "retain_weight": weight, "seed": seed}
+    if steps != recipe.stage_steps:
+        numbers["steps"] = steps[0] if len(steps) == 1 else steps
+    return replace(recipe, **numbers)

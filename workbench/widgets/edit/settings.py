@@ -14,6 +14,7 @@ from workbench.widgets.edit.job import check_control
 from workbench.widgets.edit.recipe_controls import RecipeControls
 from workbench.widgets.edit.timeline import Phase, phases_of, prompts_of
 from workbench.widgets.edit.train_choice import NOTHING_PICKED, TrainChoice, WhatMoves
+from workbench.widgets.shared.voice import person
 
 
 class EditSettings(VBox):
@@ -27,7 +28,8 @@ class EditSettings(VBox):
 
     def __init__(self, model: LoadedModel, source: Any, recipe: TrainedRecipe | str | None) -> None:
         self._model = model
-        self.train, self.controls = TrainChoice(model, source), RecipeControls(recipe)
+        self.controls = RecipeControls(recipe)
+        self.train = TrainChoice(model, source, on_default=self.controls.reset)
         self._beside = Checkbox(
             description="random control",
             tooltip="The same recipe on as many random components too, for comparison: twice the time",
@@ -68,7 +70,7 @@ class EditSettings(VBox):
             try:
                 check_control(self._model, self.selection, self.recipe)
             except ValueError as error:
-                wrong.append(str(error))
+                wrong.append(person(error))
         return " ".join(filter(None, wrong))
 
     def checked(self) -> tuple[Selection | None, TrainedRecipe]:

@@ -18,6 +18,7 @@ from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.controls import Dropdown
 from workbench.widgets.shared.edit_words import default_words, trainable_words
 from workbench.widgets.shared.sync import WholeMessages
+from workbench.widgets.shared.voice import person
 
 NOTHING_PICKED = "Nothing is picked, so nothing could move. Pick components on the maps, or use the default."
 
@@ -62,12 +63,16 @@ class TrainChoice(VBox):
         model: Whose components are counted.
         source: None (the default selector), a ``Selection``, its text, or anything with a ``selection``, such as a
             ``CircuitPicker``.
+        on_default: Called when the button "Use the default" is pressed.
 
     Raises:
         ValueError: A source of another type.
     """
 
-    def __init__(self, model: LoadedModel, source: Any = None) -> None:
+    def __init__(
+        self, model: LoadedModel, source: Any = None, *, on_default: Callable[[], object] | None = None
+    ) -> None:
+        self._on_default = on_default
         self._model, self._refreshing = model, False
         self._recipe: BaseRecipe = DEFAULT
         self._source: Any = None
@@ -79,12 +84,13 @@ class TrainChoice(VBox):
         )
         self._beside = HTML()
         self._default_button = layout.quiet_button(
-            "Use the default", tooltip="Train what the recipe chooses by itself, in place of what is picked"
+            "Use the default",
+            tooltip="Train what the recipe chooses by itself, not what is picked, with the recipe's own settings",
         )
         super().__init__([layout.fields(self._menu), self._beside, layout.row(self._default_button)])
         self.source = source
         self._menu.observe(lambda _: self._chosen(), names="value")
-        self._default_button.on_click(lambda _: self.use_default())
+        self._default_button.on_click(lambda _: self._take_default())
 
     @property
     def source(self) -> Any:
@@ -125,7 +131,7 @@ class TrainChoice(VBox):
         try:
             check_selection(self._model, selection)
         except ValueError as error:
-            return str(error)
+            return person(error)
         return ""
 
     @property
@@ -139,6 +145,17 @@ class TrainChoice(VBox):
         """What the recipe moves by itself."""
         shape = self._model.shape
         return default_words(self._recipe, min(NEURONS, shape.n_layers * shape.d_mlp))
+
+    @property
+    def _default_size(self) -> str:
+        """How much the default selector chooses: a neuron has one gate."""
+        neurons = min(NEURONS, self._model.shape.n_layers * self._model.shape.d_mlp)
+        return f"{neurons:,} neurons, {trainable_words(neurons, of=self._recipe.trains)}"
+
+    def _take_default(self) -> None:
+        self.use_default()
+        if self._on_default is not None:
+            self._on_default()
 
     def use_default(self) -> None:
         """Choose what the recipe moves by itself."""
@@ -188,11 +205,11 @@ class TrainChoice(VBox):
             return "not all of this model"
 
     def _show_beside(self) -> None:
-        """What is picked beside what the default moves; nothing where the default is chosen."""
+        """What is picked beside what the default moves; where the default is chosen, how much that is."""
         selection = self.selection
         layout.show(self._default_button, selection is not None)
         if selection is None:
-            self._beside.value = ""
+            self._beside.value = markup.hint(f"{self._default_size}.") if self._recipe.selects else ""
             return
         components = "component" if len(selection) == 1 else "components"
         size = f", {self._size(selection)}" if len(selection) else ""

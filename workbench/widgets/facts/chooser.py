@@ -73,6 +73,7 @@ class FactChooser(Panel):
         self._seconds = float("inf")  # for one token of a pass; the first pass of all takes much longer than others
         self._form: Form | None = None
         self._partner: Fact | None = None
+        self._swaps = False  # whether a partner was asked for: it may not be found yet
         forms = self._on_record()
         first = self._first(forms) if value is None else value
         self._fact = pool[first] if isinstance(first, str) else first
@@ -123,11 +124,10 @@ class FactChooser(Panel):
         if form not in (None, *FORMS):
             raise ValueError(f"form must be one of {list(FORMS)} or None, got {form!r}.")
         if form != self._form:
-            self._form, again = form, self._partner is not None
-            self._partner = None
+            self._form, self._partner = form, None
             self._read(self._fact)
             self._announce()
-            if again:  # another form is another place, where the model may say something else
+            if self._swaps:  # another form is another place, where the model may say something else
                 self._find_partner(self._fact)
 
     @property
@@ -191,7 +191,7 @@ class FactChooser(Panel):
 
     def _choose(self, fact: Fact) -> None:
         with self._lock:
-            self._fact, self._partner = fact, None
+            self._fact, self._partner, self._swaps = fact, None, False
             listed = self._listed(fact)
             self._list.choose(listed)
             if listed is None and not self._own.holds(fact):
@@ -302,6 +302,7 @@ class FactChooser(Panel):
         """Find the fact to swap with that the form names, after the reading that it needs."""
         reading_job, form = self._job, self._form
         subject, answer = self._own.swap
+        self._swaps = bool(subject)
         if reading_job is None or not subject:
             return
 

@@ -70,6 +70,7 @@ class FactList(VBox):
         self.facts, self.forms = facts, forms
         self._known_to, self._lock, self._on_choose = model_name, lock, on_choose
         self._chosen: Fact | None = None
+        self._top = -MOST_LINES  # of the list without a search
         self._texts = [_searched(fact) for fact in facts]  # once: a key is pressed more often
         relations = [r for r in facts.relations if r][:MOST_LINES]
         self._search = EnterField(
@@ -98,9 +99,11 @@ class FactList(VBox):
 
     @property
     def matching(self) -> list[Fact]:
-        """The facts that the filters leave, also those that are not listed."""
+        """The facts that the filters leave, also those that are not listed; of a search, those whose subject it is
+        first."""
         words = self._search.value.casefold().split()
-        return [f for f, text in zip(self.facts, self._texts, strict=True) if self._matches(f, text, words)]
+        found = [f for f, text in zip(self.facts, self._texts, strict=True) if self._matches(f, text, words)]
+        return sorted(found, key=lambda fact: fact.subject.casefold().split() != words) if words else found
 
     @property
     def relations(self) -> Sequence[str]:
@@ -157,11 +160,15 @@ class FactList(VBox):
         return f"{listed} listed, and {more:,} more: type to narrow. {words}." if more else f"{words}."
 
     def _first_line(self, matching: Sequence[Fact]) -> int:
-        """Where the list begins: without words of a search, so that the chosen fact stands among its neighbours."""
+        """Where the list begins: without words of a search, where the chosen fact's relation does, or among its
+        neighbours in a long one. The list stays where it is as long as it has the chosen fact."""
         if self._search.value.strip() or self._chosen is None or len(matching) <= MOST_LINES:
             return 0
         at = next((i for i, fact in enumerate(matching) if fact.id == self._chosen.id), 0)
-        return max(0, min(at - MOST_LINES // 2, len(matching) - MOST_LINES))
+        if not self._top <= at < self._top + MOST_LINES:
+            relation = next((i for i, fact in enumerate(matching) if fact.relation == self._chosen.relation), 0)
+            self._top = max(0, min(max(relation, at - MOST_LINES // 2), len(matching) - MOST_LINES))
+        return self._top
 
     def _take_first(self) -> None:
         if self._search.value.strip() and (matching := self.matching):

@@ -81,10 +81,10 @@ class Preview(VBox):
                 self._heading,
                 row(self._target, self._change, self._ask),
                 self._changing,
+                row(self._go, self._time),
                 fields(self.switch),
                 self._strip,
                 self._bars,
-                row(self._go, self._time),
             ]
         )
         self._open(False)

@@ -12,7 +12,7 @@ from workbench.widgets.shared import charts, markup
 from workbench.widgets.shared.voice import FORM_WORDS, quoted
 
 READING = markup.hint("Reading the model's own answer ...")
-COLUMNS = (("subject", 24), ("answer", 16), ("target", 16), ("known", 20))
+COLUMNS = (("subject", 20), ("answer", 14), ("target", 14), ("known", 13))
 """The columns of the list with their widths, in characters."""
 _SHORT = {"chat": "chat", "cloze": "raw"}
 _SPACE, _ISOLATE, _END = "\u00a0", "\u2068", "\u2069"

@@ -82,6 +82,7 @@ class HeatGrid(PickedWidget):
     colours = traitlets.Dict(help="the colour scale's low end and its stops, in both themes").tag(sync=True)
     cell_width = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     cell_height = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
+    row_kind = traitlets.Unicode("", help="what is chosen where `selected` is one row, no pick").tag(sync=True)
     tip = traitlets.Unicode(help="a text below the value, for the cell in `hover`").tag(sync=True)
     tip_for = traitlets.Any(None, help="the cell that `tip` and `pattern` belong to").tag(sync=True)
     tip_picks = traitlets.Unicode("", allow_none=True, help="what a click selects; None: say nothing").tag(sync=True)

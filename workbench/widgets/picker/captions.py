@@ -53,7 +53,7 @@ def headline(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
 def measure_line(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
     """The same as markup, the largest line above the maps, and below it the sentence."""
     words, read = markup.text(headline(sources, maps)), markup.text(sentence(maps))
-    below = f"<p>{read}</p>" if read else ""
+    below = f'<p class="wb-sentence">{read}</p>'
     return markup.block(f'<div class="wb-measure" role="heading" aria-level="4"><bdi>{words}</bdi></div>{below}')
 
 

@@ -75,7 +75,9 @@ class LinkedMaps(HBox):
             shown.layout.flex, shown.layout.min_width = f"{basis} 1 {basis}px", f"{basis}px"
             self._bound(shown)
         self.site = ToggleButtons(options=list(SITES.items()), description="Trace site", style={"button_width": "84px"})
-        super().__init__([self.trace, self.heads, self.mlps], layout={"align_items": "flex-start"})
+        super().__init__(
+            [self.trace, self.heads, self.mlps], layout={"align_items": "flex-start", "overflow": "auto hidden"}
+        )
         for shown in self.children:
             shown.on_pick(partial(self._picked, shown))
             shown.observe(partial(self._hovered, shown), names="hover")

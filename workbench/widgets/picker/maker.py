@@ -24,6 +24,7 @@ from workbench.widgets.picker.map_queue import Item, Look, MapQueue
 from workbench.widgets.picker.maps import EXACT, MAPS, TITLES, MapName, Sources
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.markup import Progress
+from workbench.widgets.shared.voice import person
 
 FIRST: tuple[MapName, ...] = ("heads", "mlps", "resid", "neurons")
 PATTERNS = "attention patterns"
@@ -48,7 +49,7 @@ class Failure:
     def words(self) -> str:
         """The maps and the reason."""
         titles = (TITLES.get(cast(MapName, name), name.capitalize()) for name in self.names)
-        return f"{', '.join(titles)}: {self.error}"
+        return f"{', '.join(titles)}: {person(self.error)}"
 
 
 class MapMaker:
@@ -61,7 +62,7 @@ class MapMaker:
         on_map: Called with the name of a map that is there now, or ``PATTERNS``, and whether it takes the place of an
             estimate.
         on_change: Called whenever ``waiting`` or ``failures`` has changed.
-        on_layer: Called whenever a layer of a map was drawn.
+        on_layer: Called whenever a layer of a map was drawn, and every second while something is computed.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class MapMaker:
         self._layers = 0  # finished ones of the map that is being computed
         self._takers: dict[str, Callable[[Any], object]] = {}
         self._fell_back: dict[tuple[Fact, ...], str] = {}
-        self._queue = MapQueue(lock, self._computed, on_change)
+        self._queue = MapQueue(lock, self._computed, on_change, on_layer)
 
     @property
     def job(self) -> Job[None] | None:

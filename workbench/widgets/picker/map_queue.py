@@ -14,6 +14,7 @@ from typing import Any
 from workbench.types.cancelling import Cancelled
 from workbench.widgets.shared.job import Job
 
+TICK_SECONDS = 1.0
 Look = Callable[[], None]
 Item = tuple[str, Callable[[Look], Any]]
 """A name, and what computes it; that may call what it is given now and then, which raises ``Dropped``."""
@@ -30,6 +31,8 @@ class MapQueue:
         lock: Held while a result is handed over.
         on_result: Called with the name and the result, in the job's thread.
         on_change: Called without arguments whenever ``now``, ``waiting`` or ``failed`` has changed.
+        on_tick: Called every ``TICK_SECONDS`` while something is computed, in a thread of its own: to show that time
+            goes by.
     """
 
     def __init__(
@@ -37,13 +40,14 @@ class MapQueue:
         lock: threading.RLock,
         on_result: Callable[[str, Any], object],
         on_change: Callable[[], object],
+        on_tick: Callable[[], object],
     ) -> None:
         self.failed: dict[str, Exception] = {}
         """Why a map is missing, by name; forgotten when it is asked for again."""
         self.job: Job[None] | None = None
         self.finished = 0
         """How many computations have ended since the queue was last empty."""
-        self._lock, self._on_result, self._on_change = lock, on_result, on_change
+        self._lock, self._on_result, self._on_change, self._on_tick = lock, on_result, on_change, on_tick
         self._items: list[Item] = []
         self._worker: object = None
         self._began = self._item_began = time.perf_counter()
@@ -83,6 +87,7 @@ class MapQueue:
             if self._worker is None or self.job is None or self.job.cancelling:
                 self._worker = token = object()
                 self.job = Job(lambda cancel: self._work(cancel, token), on_done=lambda _: self._on_change())
+                self.job.every(TICK_SECONDS, self._on_tick)
             self._on_change()
             return self.job
 

@@ -158,9 +158,9 @@ def grid_state(effect: EffectMap, name: MapName, model: LoadedModel) -> dict[str
 
 
 def head_groups(model: LoadedModel) -> list[int]:
-    """The first query head of each key-value group but the first; empty where every head has its own keys."""
+    """The first query head of each key-value group; empty where every head has its own keys."""
     size = model.shape.n_heads // model.shape.n_kv_heads
-    return list(range(size, model.shape.n_heads, size)) if size > 1 else []
+    return list(range(0, model.shape.n_heads, size)) if size > 1 else []
 
 
 def left_out(effect: EffectMap) -> int:

@@ -293,8 +293,9 @@ class MapsPanel(Panel):
     # What it shows
 
     def _show_heading(self) -> None:
-        facts = self._maker.sources.facts
-        what = "; ".join(f.question for f in facts[:3]) + (f" and {len(facts) - 3} more" if len(facts) > 3 else "")
+        facts, raw = self._maker.sources.facts, self._maker.sources.form == "cloze"
+        asked = "; ".join(f"{f.prompt} …" if raw else f.question for f in facts[:3])
+        what = asked + (f" and {len(facts) - 3} more" if len(facts) > 3 else "")
         note = f"{facts[0].answer} → {facts[0].target}" if len(facts) == 1 else f"means over {len(facts)} facts"
         self._heading.value = markup.panel_title(what, note)
 
@@ -313,7 +314,8 @@ class MapsPanel(Panel):
         return "cancelled" if self._maker.cancelled else "not computed"
 
     def _show_line(self) -> None:
-        self._line.show(self._maker.progress)
+        with self._lock:  # time ticks in a thread of its own
+            self._line.show(self._maker.progress)
 
     def _show_progress(self) -> None:
         with self._lock:

@@ -105,7 +105,7 @@ class CircuitPicker(MapsPanel):
     def _lay_out_all(self, bar: bool) -> None:
         above = (self._heading, self._measures, self._alert, self._measured, self._line)
         maps = layout.columns(self._linked, self.ranked, widths=("3 1 600px", "1 1 240px"))
-        below = (HTML(markup.hint(GESTURES)), self.ablation, self.side, self.lens, self._from, self._notes)
+        below = (HTML(markup.hint(GESTURES)), self.side, self.ablation, self.lens, self._from, self._notes)
         if bar:
             self.bar.add_class("wb-sticky")
         self._lay_out(*above, *((self.bar,) if bar else ()), maps, *below, self._go, self._code)

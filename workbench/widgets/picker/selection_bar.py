@@ -97,7 +97,9 @@ class SelectionBar(VBox):
         for button in rare:
             layout.show(button, False)
         self._more.observe(lambda change: [layout.show(button, change["new"]) for button in rare], names="value")
-        line = layout.row(*self.chips, self._rest, self._words, *first, self._more, *rare)
+        chips = layout.row(*self.chips, self._rest)
+        chips.add_class("wb-chips")
+        line = layout.row(*first, self._more, *rare, self._words, chips)
         super().__init__([line, self._below])
         self.add_class("wb-selection")
         self._show()

@@ -45,7 +45,7 @@ class Card(VBox):
         self.grid = HeatGrid(
             [[0.0]], rows=["…"], cols=["…"], row_title="From", col_title="to", kind="key token", scale="viridis"
         )
-        self.grid.naming = "{row} to {col}"
+        self.grid.naming, self.grid.row_kind = "{row} to {col}", "query"
         self.grid.on_pick(self._picked)
         super().__init__([layout.row(self._title, self._unpin), self.grid, self._attended, self.writes, self.values])
 
@@ -265,9 +265,11 @@ def values_markup(
         maps: Those that are shown.
         others: Its values elsewhere, by what they are of.
     """
-    rows = [
-        (title, short_number(value), markup.token(token) if token else "")
-        for title, value, token in values_in(component, maps)
+    found = values_in(component, maps)
+    rows: list[tuple[object, ...]] = [
+        (title, short_number(value), markup.token(token) if token else "") for title, value, token in found
     ]
     rows += [(name, short_number(value), "") for name, value in (others or {}).items()]
-    return markup.table(("map", "value", "largest at"), rows, f"Effect of {component}") if rows else ""
+    width = 3 if any(token for *_, token in found) else 2  # only a trace has a place
+    headers = ("map", "value", "largest at")[:width]
+    return markup.table(headers, [row[:width] for row in rows], f"Effect of {component}") if rows else ""

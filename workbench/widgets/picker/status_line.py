@@ -11,7 +11,7 @@ from workbench.widgets.shared.markup import Progress
 
 
 class StatusLine(HBox):
-    """A line that is there only while something goes on.
+    """A line that is empty while nothing goes on. It keeps its height: what is below must not move under the pointer.
 
     Args:
         on_cancel: Called when it is to stop.
@@ -23,11 +23,11 @@ class StatusLine(HBox):
         self._bar = HTML()
         self._cancel = layout.quiet_button("Cancel", icon="stop", tooltip="Stop computing; what is there stays")
         self._cancel.on_click(lambda _: on_cancel())
-        super().__init__([self._cancel, self._bar], layout={"align_items": "center"})
+        super().__init__([self._cancel, self._bar], layout={"align_items": "center", "min_height": "32px"})
         self.show(None)
 
     def show(self, progress: Progress | None) -> None:
         """Show how far something is; None: nothing goes on."""
         self.words = "" if progress is None else progress.words
         self._bar.value = "" if progress is None else markup.progress(progress.done, progress.total, self.words)
-        layout.show(self, progress is not None)
+        self.layout.visibility = "visible" if progress is not None else "hidden"

@@ -26,6 +26,7 @@ from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.controls import Select
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.sync import WholeMessages
+from workbench.widgets.shared.voice import person
 
 
 class PromptList(WholeMessages, Select):
@@ -119,7 +120,7 @@ class PromptReader:
             try:
                 asked = self._asked(row)
             except ValueError as error:  # a cloze without the subject
-                self._on_refused(f"The lens cannot follow this prompt: {error}")
+                self._on_refused(f"The lens cannot follow this prompt: {person(error)}")
                 return None
             self._look.disabled = True
             self._layers.value = markup.block("Reading the layers ...")

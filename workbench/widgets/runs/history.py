@@ -101,13 +101,15 @@ class RunHistory:
         """
         return self._replace(replace(self[id], name=" ".join(name.split())))
 
-    def probed(self, id: str, probes: ProbeReport) -> Run | None:
-        """Keep what probes of a run found; what was broken off does not take the place of a whole report.
+    def probed(self, probes: ProbeReport) -> Run | None:
+        """Keep what probes found with the run of their edit: the one on screen, if it is that, else the newest. What
+        was broken off does not take the place of a whole report.
 
         Returns:
             The run; None where it was deleted, or there is nothing new to keep.
         """
-        run = next((run for run in self.runs if run.id == id), None)
+        candidates = [*self.runs, *([self.shown] if self.shown is not None else [])]
+        run = next((run for run in reversed(candidates) if run.edit.id == probes.edit_id), None)
         if run is None or run.probes is probes or (probes.partial and run.probes is not None):
             return None
         return self._replace(replace(run, probes=probes))

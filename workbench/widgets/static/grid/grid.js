@@ -35,7 +35,7 @@ class HeatGridView {
     on("blur", () => (this.tooltip.show(null), redraw()));
     this.listenTo(PICTURE, () => this.redraw(true));
     this.listenTo(["selected", "ack", "seq", "picked"], () => this.picks.answered());
-    this.listenTo(["cursor", "pinned", "selectable", "disabled", "kind"], redraw);
+    this.listenTo(["cursor", "pinned", "selectable", "disabled", "kind", "row_kind"], redraw);
     this.listenTo(["title", "alt", "problem", "descriptions", "pinnable"], () => showTexts(this.page, model));
     this.listenTo(["tip", "tip_for", "tip_picks", "pattern", "naming"], () => this.tooltip.fill());
     this.sizes = new ResizeObserver(() => this.page.root.clientWidth !== this.layout.rootWidth && this.redraw(true));
@@ -94,7 +94,7 @@ class HeatGridView {
     const { box } = this.actions;
     const cursor = this.actions.cursor();
     const focused = page.cells === document.activeElement;
-    const state = { selected: model.get("selected"), wanted: shown, box, cursor, pinned: this.pinned(), focused };
+    const state = { selected: model.get("selected"), wanted: shown, box, cursor, pinned: this.pinned(), focused, dots: !model.get("row_kind") };
     const waiting = drawMarks(page.marks, this.data, this.layout, this.theme, state);
     describe(page, model, this.data, { shown, box, cursor, waiting });
     this.tooltip.sayActs();

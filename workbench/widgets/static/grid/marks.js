@@ -3,7 +3,7 @@
 import { clamp, corners, maskOf } from "./cells.js";
 
 // Returns how many cells wait for Python. `wanted` is `selected` with the browser's own change, if one is pending.
-export function drawMarks(canvas, data, layout, theme, { selected, wanted, box, cursor, pinned, focused }) {
+export function drawMarks(canvas, data, layout, theme, { selected, wanted, box, cursor, pinned, focused, dots }) {
   const ctx = canvas.getContext("2d");
   ctx.clearRect(0, 0, canvas.width, canvas.height);
   const confirmed = maskOf(selected, data);
@@ -13,7 +13,7 @@ export function drawMarks(canvas, data, layout, theme, { selected, wanted, box, 
   const thick = Math.min(layout.cellWidth, layout.cellHeight) >= 7 ? 2 : 1;
   drawOutline(ctx, agreed, data, layout, theme, thick, []);
   drawOutline(ctx, waiting, data, layout, theme, thick, [3, 3]);
-  drawDots(ctx, { agreed, asked, waiting }, data, layout, theme);
+  if (dots) drawDots(ctx, { agreed, asked, waiting }, data, layout, theme);
   if (box) drawBox(ctx, box, layout, theme, thick);
   if (cursor && focused) drawCursor(ctx, cursor, layout, theme, thick === 2 ? 0 : 2);
   else if (cursor) drawTick(ctx, cursor, layout, theme);

@@ -78,7 +78,9 @@ export function actsOn(model, data, shown, pickable, cell) {
   const forIt = model.get("tip_for") && model.get("tip_for")[0] === r && model.get("tip_for")[1] === c;
   const what = forIt ? model.get("tip_picks") : "";
   const words = [];
-  if (pickable && what !== null && (selected || !Number.isNaN(data.values[r * data.nCols + c]))) {
+  if (model.get("row_kind")) {
+    if (pickable && !selected) words.push(`A click takes ${data.rowLabels[r]} as the ${model.get("row_kind")}`);
+  } else if (pickable && what !== null && (selected || !Number.isNaN(data.values[r * data.nCols + c]))) {
     words.push(`A click ${selected ? "deselects" : "selects"} ${what || "it"}`);
   }
   if (model.get("pinnable")) words.push("a double click or P pins it");
@@ -89,7 +91,7 @@ export function actsOn(model, data, shown, pickable, cell) {
 // What the picture shows: the line below the map, and the virtual cell that screen readers read.
 export function describe(page, model, data, { shown, box, cursor, waiting }) {
   const disabled = model.get("disabled") || !model.get("selectable");
-  const text = statusOf(model.get("kind"), data, { shown, box, waiting, disabled });
+  const text = statusOf(model, data, { shown, box, waiting, disabled });
   if (page.status.textContent !== text) page.status.textContent = text;
   const [r, c] = cursor || [0, 0];
   const set = (node, name, value) => node.setAttribute(name, String(value));
@@ -105,9 +107,10 @@ export function describe(page, model, data, { shown, box, cursor, waiting }) {
   if (page.cell.textContent !== spoken) page.cell.textContent = spoken;
 }
 
-function statusOf(kind, { values }, { shown, box, waiting, disabled }) {
-  const count = shown.length;
+function statusOf(model, { values, rowLabels }, { shown, box, waiting, disabled }) {
+  const count = shown.length, kind = model.get("kind"), rowKind = model.get("row_kind");
   let text = disabled && !count ? "" : `${count} ${kind}${count === 1 ? "" : "s"} selected`;
+  if (rowKind) return count ? `${rowKind}: ${rowLabels[shown[0][0]]}` : "";
   if (box) {
     const [r0, r1, c0, c1] = corners(box);
     text += ` · box of ${r1 - r0 + 1} × ${c1 - c0 + 1}` + (box.remove ? " to remove" : "");
