@@ -128,7 +128,7 @@ def opened(page: Page, notebook: Notebook) -> None:
 
 
 def compared(page: Page, notebook: Notebook) -> None:
-    notebook.execute("app._show_edit(None)\napp._show_edit(edit)")
+    notebook.execute("app._show_edit(None)\napp._made.pop('comparison')\napp._show_edit(edit)")
     go_to(page, "4 Compare")
     titles = bench.panel(page).locator(".hg-title").locator("visible=true")
     expect(titles).to_have_count(0)
@@ -140,7 +140,7 @@ def compared(page: Page, notebook: Notebook) -> None:
 
 
 def asked(page: Page, notebook: Notebook) -> None:
-    notebook.execute("app._show_edit(None)\napp._show_edit(edit)")
+    notebook.execute("app._show_edit(None)\napp._made.pop('comparison')\napp._show_edit(edit)")
     go_to(page, "4 Compare")
     notebook.execute("app.comparison.strength = 0.3")
     field = bench.panel(page).get_by_label("Ask", exact=True).locator("visible=true")
