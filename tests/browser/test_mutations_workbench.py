@@ -107,7 +107,7 @@ def saved(page: Page, notebook: Notebook) -> None:
     bench.unfold(page, "Session")
     bench.fill(page, "Folder", "kept")
     press(page, "Save")
-    expect(bench.panel(page).get_by_text("Saved in ").locator("visible=true")).to_be_visible()
+    expect(bench.panel(page).get_by_text("Done: Saved in ").locator("visible=true")).to_be_visible()
 
 
 def opened(page: Page, notebook: Notebook) -> None:
