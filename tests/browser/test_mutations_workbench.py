@@ -144,14 +144,16 @@ def compared(page: Page, notebook: Notebook) -> None:
 
 
 def asked(page: Page, notebook: Notebook) -> None:
+    """A question that was not asked before: an edit that is shown again keeps its answers."""
     notebook.execute("app._show_edit(None)\napp._show_edit(edit)")
     go_to(page, "4 Compare")
     notebook.execute("app.comparison.strength = 0.3")
+    question = f"Which city ({notebook.ask('len(app.comparison.answers)')})?"
     field = bench.panel(page).get_by_label("Ask", exact=True).locator("visible=true")
-    field.fill("Which city?")
+    field.fill(question)
     field.press("Enter")
     table = bench.panel(page).locator("table").locator("visible=true").first
-    row = ["Which city?", "Which city? base", "Which city? [0.3]"]
+    row = [question, f"{question} base", f"{question} [0.3]"]
     expect(table.locator("tbody tr").first.locator("th, td")).to_have_text(row)
     expect(table.locator("thead th").last).to_have_text("after learn, strength 0.30")
     answers = (
