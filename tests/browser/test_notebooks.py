@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.model]
 
 COMMITTED = Path(__file__).parents[2] / "notebooks" / "03_click_a_circuit.ipynb"
 LOST = "Not connected to a kernel: run the cell again to use this panel."
-PICKER, PICKED = 3, 5  # the cells of the picker and of what was picked; counted from 0, with the texts
+PICKER, PICKED = 3, 9  # the cells of the picker and of what was picked; counted from 0, with the texts
 
 
 def test_the_committed_tour_shows_what_it_stored_and_can_be_clicked(page: Page, lab: Lab) -> None:
@@ -33,7 +33,7 @@ def test_the_committed_tour_shows_what_it_stored_and_can_be_clicked(page: Page, 
     notebook.open()
     outputs = page.locator(".jp-OutputArea-output")
     pictures = outputs.locator("img[src^='data:image/png']")
-    expect(pictures).to_have_count(4)
+    expect(pictures).to_have_count(3)
     assert min(pictures.evaluate_all("(all) => all.map((one) => one.naturalWidth)")) > 400
     panels = page.locator(".jp-OutputArea-output > .wb-panel")
     expect(panels).to_have_count(0)
@@ -41,12 +41,12 @@ def test_the_committed_tour_shows_what_it_stored_and_can_be_clicked(page: Page, 
     # Trusted, as the question of JupyterLab's command palette does it
     page.evaluate("() => { jupyterapp.commands.execute('notebook:trust'); }")
     page.locator(".jp-Dialog").get_by_role("button", name=re.compile("Trust|Yes")).click()
-    expect(panels).to_have_count(4)
+    expect(panels).to_have_count(3)
     expect(pictures).to_have_count(0)
-    picker, edit, comparison, workbench = (panels.nth(i) for i in range(4))
+    picker, edit, comparison = (panels.nth(i) for i in range(3))
 
     # Not run: every panel says so, and shows what it stored
-    for one in (picker, edit, comparison, workbench):
+    for one in (picker, edit, comparison):
         one.scroll_into_view_if_needed()
         expect(one.get_by_text(LOST).locator("visible=true")).to_have_count(1)
         expect(one.get_by_role("button").locator("visible=true").first).to_have_css("opacity", "0.55")
@@ -60,9 +60,8 @@ def test_the_committed_tour_shows_what_it_stored_and_can_be_clicked(page: Page, 
     expect(edit.locator("svg[role=img]")).to_have_count(3)
     expect(comparison.locator("svg[aria-label^='P(whole answer) after learn at strength 1.00']")).to_be_visible()
     expect(comparison.locator(".hg-title")).to_have_text(["Before", "After learn", "After minus before"])
-    expect(workbench.get_by_text("The capital of France is Paris").locator("visible=true").first).to_be_visible()
-    # Heads and MLPs of the picker; before, after and the difference: from what was stored, without a kernel
-    assert drawn(page) == 5
+    # Trace, heads and MLPs of the picker; before, after and the difference: from what was stored, without a kernel
+    assert drawn(page) == 6
 
     # Its first cells are run, up to the picker
     page.evaluate("(index) => { jupyterapp.shell.currentWidget.content.activeCellIndex = index; }", PICKER + 1)
