@@ -307,8 +307,11 @@ grid = HeatGrid(np.linspace(-1, 1, rows * cols).reshape(rows, cols), rows=range(
 grid
 """
     )
-    scroll = page.locator(".hg-scroll")
-    assert scroll.evaluate("(node) => node.scrollWidth <= node.clientWidth"), "the map is cut"
+    # Not cut, once it has followed the width of the page.
+    fits = (
+        "() => { const one = document.querySelector('.hg-scroll'); return one && one.scrollWidth <= one.clientWidth; }"
+    )
+    page.wait_for_function(fits)
     # Labels end before the edges of the picture.
     assert page.locator(".hg-picture").evaluate(
         """(canvas) => {
