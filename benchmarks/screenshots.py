@@ -23,7 +23,7 @@ from workbench.widgets.app_tabs import TABS
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 SIZE: ViewportSize = {"width": 1500, "height": 1400}
 MOST_BYTES = 1_500_000
-# All maps, then an edit of a few steps: what is shown is the panel, not a result.
+# All maps, four heads and an MLP picked and ablated, then the default edit.
 CELL = """import workbench as wb
 
 model = wb.load_model()
@@ -31,11 +31,11 @@ app = wb.Workbench(model, fact="france-capital")
 app.picker.compute().wait()
 app.picker.top("heads", 4)
 app.picker.selection = app.picker.selection | wb.Selection("L13MLP")
-app.editor.recipe = wb.Recipe(steps=(8, 16), retain_size=16)
+app.picker.ablation.run("zero").wait()
+app.editor.controls["Use the default"].click()
 app.editor.run().wait()
-app.comparison.site = "head"
-app.comparison.compare().wait()
 app.comparison.strength = 0.75
+app.comparison.compare().wait()
 app.comparison.ask("What is the capital of France?").wait()
 app.probing.probes = ("lens", "context", "strength")
 app.probing.run().wait()
