@@ -25,9 +25,11 @@ app = wb.Workbench(tiny(), FACTS, fact="france-capital", autosave=False)
 app.editor.recipe = QUICK
 app"""
 COUNT = """() => {
-  const count = (event) => { window.clicks += event.isTrusted ? 1 : 0; };
-  if (window.clicks === undefined) document.addEventListener('click', count, true);
+  window.counting?.abort();
+  window.counting = new AbortController();
   window.clicks = 0;
+  const count = (event) => { window.clicks += event.isTrusted ? 1 : 0; };
+  window.addEventListener('click', count, { capture: true, signal: window.counting.signal });
 }"""
 
 

@@ -66,9 +66,9 @@ def test_fisher_information_on_fewer_wordings_is_on_the_first_of_each_neighbour(
 def test_rows_are_built_once_and_say_whose_answers_they_use(monkeypatch: pytest.MonkeyPatch) -> None:
     model, asked = tiny(), []
 
-    def counted(*args: Any) -> Any:
+    def counted(*args: Any, **options: Any) -> Any:
         asked.append(args)
-        return wanted_rows(*args)
+        return wanted_rows(*args, **options)
 
     monkeypatch.setattr(fit_rows, "wanted_rows", counted)
     rows = FitRows(model, [FRANCE, SPAIN], Recipe(), retain=RETAIN, selection_facts=RETAIN[:1])

@@ -97,7 +97,7 @@ def test_own_answers_are_the_models_up_to_the_old_one(
     would count as learned in the name's place."""
     model = tiny()
     said = Completion("The capital city is Paris, a large city in the north of France.", ())
-    monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts: [said] * len(prompts))
+    monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts, **_: [said] * len(prompts))
     for row in wanted_rows(model, [FRANCE], stage, Recipe(end_below=end_below, **options)):
         assert model.tokenizer.decode(row.answer[: row.departs]) == "The capital city is"
         counted = [t for t in row.answer[row.departs :] if t != model.tokenizer.eos_token_id]
@@ -111,7 +111,7 @@ def test_a_full_stop_ends_a_name_after_which_nothing_that_ends_a_word_is_said(
     said: str, ends: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, reply = tiny(), Completion(said, ())
-    monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts: [reply] * len(prompts))
+    monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts, **_: [reply] * len(prompts))
     for row in wanted_rows(model, [FRANCE], "learn", Recipe(end_below=2)):
         assert model.tokenizer.decode(row.answer[row.departs :]).strip() == ends
 
@@ -133,7 +133,7 @@ def test_where_the_base_runs_on_into_the_word_its_end_is_taught(monkeypatch: pyt
     assert ended[0].answer == (*rows[0].answer, *model.token_ids(","))
     assert ended[0].departs == rows[0].departs
     assert ended[1:] == rows[1:]  # one ends anyway; of the other the longer answer is no longer one of it
-    monkeypatch.setattr(word_ends, "read_logits", lambda model, prompts, *_: iter([]) if not prompts else 1 / 0)
+    monkeypatch.setattr(word_ends, "read_logits", lambda model, prompts, *_, **__: iter([]) if not prompts else 1 / 0)
     assert word_ends.ended_rows(model, rows, longer, 0.5) == ended, "asked once"
 
 
@@ -161,7 +161,7 @@ def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.Monke
         ("It comes from Italy, I think.", "Canada"),
     ]:
         reply = Completion(said, ())
-        monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts, reply=reply: [reply] * len(prompts))
+        monkeypatch.setattr(fit_rows, "greedy_answers", lambda model, prompts, reply=reply, **_: [reply] * len(prompts))
         for row in wanted_rows(model, [lasagna], "learn", Recipe(end_below=0)):
             assert model.tokenizer.decode(row.answer[row.departs :]).strip() == ends
 

@@ -246,7 +246,7 @@ def ablation_markup(result: Ablation) -> str:
         name = f"{len(controls)} random selections of the same size: mean (range)"
         said = markup.Markup("; ".join(_next(control.ablated_next, 1).html for control in controls))
         rows.append((name, spread, _share(mean, result), said))
-    table = markup.table(("", metric, "recovery", "next words"), rows, "Ablation")
+    table = markup.table(("run", metric, "recovery", "next words"), rows, "Ablation")
     return markup.block(f'<div class="wb-measure" role="status">{markup.text(line)}</div>', table)
 
 

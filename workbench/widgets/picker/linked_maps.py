@@ -71,7 +71,7 @@ class LinkedMaps(HBox):
         self.trace = grid(["…"], "resid", "cell", "Token")
         self.heads = grid([f"H{i}" for i in range(model.shape.n_heads)], "heads", "head", "Head")
         self.mlps = grid(["MLP"], "mlps", "MLP")
-        for shown, basis in ((self.trace, 270), (self.heads, 194), (self.mlps, 184)):
+        for shown, basis in ((self.trace, 250), (self.heads, 186), (self.mlps, 164)):
             shown.layout.flex, shown.layout.min_width = f"{basis} 1 {basis}px", f"{basis}px"
             self._bound(shown)
         self.site = ToggleButtons(options=list(SITES.items()), description="Trace site", style={"button_width": "84px"})
