@@ -99,6 +99,7 @@ class SelectionBar(VBox):
         self._more.observe(lambda change: [layout.show(button, change["new"]) for button in rare], names="value")
         chips = layout.row(*self.chips, self._rest)
         chips.add_class("wb-chips")
+        chips.add_class("wb-scroll")  # those without room
         line = layout.row(*first, self._more, *rare, self._words, chips)
         super().__init__([line, self._below])
         self.add_class("wb-selection")
