@@ -14,7 +14,6 @@ from traitlets import TraitError
 
 from workbench.plots.style import visible
 from workbench.widgets.grid.picked import PickedWidget
-from workbench.widgets.grid.png import with_picture
 from workbench.widgets.grid.state import short
 from workbench.widgets.shared.javascript import STATIC, read_module
 from workbench.widgets.shared.text_card import text_card_png
@@ -191,10 +190,3 @@ class BarList(PickedWidget):
         lines = [f"[{marks[r.name in self.selected]}] {r.name}  {r.value:.3g}" for r in self.rows[:_IN_PICTURE]]
         more = len(self.names) - len(lines)
         return text_card_png(self.title or "List", [*lines, *([f"and {more} more"] if more else [])])
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is None:
-            return None
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return with_picture(data, repr(self), self.to_png()), metadata

@@ -14,7 +14,7 @@ import traitlets
 
 from workbench.plots.colours import ColourAxis, ScaleMode, checked_mode, colour_scale
 from workbench.widgets.grid.picked import PickedWidget
-from workbench.widgets.grid.png import heat_map_png, with_picture
+from workbench.widgets.grid.png import heat_map_png
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state
 from workbench.widgets.shared.javascript import STATIC, read_module
 from workbench.widgets.shared.snapshot import Snapshot
@@ -222,13 +222,6 @@ class HeatGrid(PickedWidget):
 
     def __repr__(self) -> str:
         return f"HeatGrid({self.shape[0]} x {self.shape[1]}, {len(self.selected)} selected)"
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is None:
-            return None
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return with_picture(data, repr(self), self.to_png()), metadata
 
     def _item(self, value: Any) -> list[int] | None:
         return checked_cell(value, self.shape)

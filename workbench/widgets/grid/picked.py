@@ -15,6 +15,7 @@ import anywidget
 import traitlets
 from traitlets import TraitError
 
+from workbench.widgets.grid.png import with_picture
 from workbench.widgets.grid.state import short
 from workbench.widgets.shared.sync import WholeMessages
 
@@ -50,6 +51,17 @@ class PickedWidget(WholeMessages, anywidget.AnyWidget):
         self._callbacks: dict[str, list[Callback]] = {"pick": [], "pin": [], "undo": [], "redo": []}
         super().__init__(**traits)
         self.on_msg(lambda _, content, __: self._heard(content))
+
+    def to_png(self) -> bytes:
+        """What it shows, as a PNG picture."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is None:
+            return None
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return with_picture(data, repr(self), self.to_png()), metadata
 
     def on_pick(self, callback: Callable[[list[Any]], object]) -> None:
         """Call ``callback(selected)`` whenever the browser has changed the selection; never after a change from Python.
