@@ -20,6 +20,11 @@ TAKEN_BACK = 0.01
 """The old answer counts as taken back where its probability ends at least so far below its highest."""
 
 
+def row_labels(n_layers: int) -> tuple[str, ...]:
+    """A label for each row of a lens: ``"in"`` for the embeddings, then the layer that was last."""
+    return ("in", *(f"L{i}" for i in range(n_layers)))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lens:
     """A reading of the logit lens: rank and probability of three first tokens after each layer, where the answer is
@@ -64,7 +69,7 @@ class Lens:
     @property
     def labels(self) -> tuple[str, ...]:
         """A label per row: ``"in"``, then the layer that was last."""
-        return ("in", *(f"L{i}" for i in range(self.n_layers)))
+        return row_labels(self.n_layers)
 
     def latent(self, name: AnswerName = "old") -> float:
         """Largest probability before the last layer minus the final one: how much of an answer is there and then

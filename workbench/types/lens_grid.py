@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from workbench.types.effect import Form
+from workbench.types.lens import row_labels
 from workbench.types.next_tokens import NextToken
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class LensGrid:
     @property
     def labels(self) -> tuple[str, ...]:
         """A label per row: ``"in"``, then the layer that was last."""
-        return ("in", *(f"L{i}" for i in range(self.n_layers)))
+        return row_labels(self.n_layers)
 
     @property
     def settles(self) -> str | None:
