@@ -142,16 +142,7 @@ def write_html_report(path: str | Path, *, title: str, sections: Iterable[Sectio
         links.append(f'<li><a href="#section-{number}">{_text(heading)}</a></li>')
     scripts = [get_plotlyjs(), FIGURES_SCRIPT] if figures else []
     contents = f'<nav aria-label="Contents"><ul>{"".join(links)}</ul></nav>' if len(links) > 1 else ""
-    page = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{content_policy(scripts)}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{_text(title)}</title>
-<style>{_STYLE}</style>
-</head>
+    page = f"""{page_head(title, _STYLE, scripts)}
 <body>
 <header><h1>{_text(title)}</h1></header>
 {contents}
@@ -168,6 +159,26 @@ def _text(text: object) -> str:
     """Escaped for element content and attribute values; lone surrogates and NUL become U+FFFD."""
     clean = str(text).replace("\0", "\ufffd").encode("utf-8", "replace").decode()
     return html.escape(clean, quote=True)
+
+
+def page_head(title: object, style: str, scripts: Sequence[str] = ()) -> str:
+    """A page up to its body: nothing is requested, and only these scripts run.
+
+    Args:
+        title: Raw text.
+        style: CSS.
+        scripts: Their sources.
+    """
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{content_policy(scripts)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{_text(title)}</title>
+<style>{style}</style>
+</head>"""
 
 
 def content_policy(scripts: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from workbench.plots.clean_html import clean_html, is_plain
 from workbench.plots.map_svg import heat_map_of, heat_map_svg
-from workbench.plots.page import content_policy
+from workbench.plots.page import page_head
 from workbench.plots.saved_fields import FIELDS, field_words
 from workbench.plots.saved_widgets import SavedWidget, SavedWidgets
 from workbench.plots.style import short_number
@@ -339,18 +339,11 @@ def whole_page(title: str, body: str) -> str:
         title: Raw text.
         body: Of ``WidgetPage.draw``.
     """
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{content_policy([])}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>:root {{ color-scheme: light dark; }} body {{ margin: 16px; }}
-{panel_style()}
-@media (prefers-color-scheme: dark) {{ body {{ background: #1c1c1c; }} }}</style>
-</head>
+    style = (
+        f":root {{ color-scheme: light dark; }} body {{ margin: 16px; }}\n{panel_style()}\n"
+        "@media (prefers-color-scheme: dark) { body { background: #1c1c1c; } }"
+    )
+    return f"""{page_head(title, style)}
 <body><main><h1 class="wbs-hidden">{escape(title)}</h1>{body}</main></body>
 </html>
 """
