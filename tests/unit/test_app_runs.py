@@ -272,6 +272,7 @@ def test_thirty_runs_are_as_light_as_one() -> None:
     for n in (1, 30):
         one = Workbench(tiny(), FACTS)
         one.open_session(many(n))
+        until(lambda one=one: "Traced token" in shown(one.chooser))  # read in the background, which sends as well
         assert len(one.runs) == n
         sizes[n] = state_bytes(one)
         sent: list[Any] = []
