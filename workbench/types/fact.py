@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
@@ -20,8 +22,29 @@ _TEXTS = ("subject", "prompt", "question", "answer", "target", "refusal")
 
 
 def slug(text: str) -> str:
-    """Lower-case ASCII identifier of a text, words joined by hyphens (``"The Louvre"`` -> ``the-louvre``)."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "fact"
+    """Lower-case identifier of a text, words joined by hyphens (``"The Louvre"`` -> ``the-louvre``).
+
+    Letters, marks and digits of all scripts stay, in their composed form, so that facts of any script have ids of their
+    own; where symbols are lost ("♠", flags), a short hash of the text tells them apart. Of an ASCII text without
+    letters nothing is left but ``"fact"``.
+
+    Example:
+        >>> from workbench.types import slug
+        >>> slug("The Eiffel Tower!"), slug("東京、日本"), slug("São Paulo"), slug("♠")
+        ('the-eiffel-tower', '東京-日本', 'são-paulo', 'fact-b48c63')
+    """
+    composed = unicodedata.normalize("NFC", text)
+    kinds = [(c, unicodedata.category(c)[0]) for c in composed.lower()]
+    kept = "".join(c if _stays_in_ids(c, kind) else "-" for c, kind in kinds if kind != "C" or c.isascii())
+    name = re.sub("-+", "-", kept).strip("-") or "fact"
+    if not any(kind == "S" and not c.isascii() for c, kind in kinds):
+        return name
+    return f"{name}-{hashlib.sha256(composed.encode('utf-8', 'replace')).hexdigest()[:6]}"
+
+
+def _stays_in_ids(character: str, kind: str) -> bool:
+    """Whether an id keeps a character of such a category; signs for another picture of a symbol say nothing."""
+    return kind in "LMN" and not "\ufe00" <= character <= "\ufe0f"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +54,11 @@ class Fact:
     Only ``subject, prompt, question, answer, target`` are required. What else is missing (held-out questions, a
     relation and so on) makes the corresponding part of an evaluation impossible, and the evaluation says so.
 
+    Texts are kept in Unicode's composed form (NFC), whatever form they come in, so that a subject is found in its
+    prompt and the model reads what it was trained on. An ``id`` that is given stays as it is.
+
     Args:
-        subject: The entity, literally contained in ``prompt`` (``"France"``).
+        subject: The entity, literally contained in ``prompt`` (``"France"``), there not as a part of a longer word.
         prompt: A cloze ending right before the answer, without trailing space (``"The capital of France is"``).
         question: The chat form (``"What is the capital of France?"``).
         answer: The true answer, without surrounding spaces (``"Paris"``).
@@ -50,8 +76,9 @@ class Fact:
         case_sensitive: Whether answers match case-sensitively (symbols such as ``"K"``).
 
     Raises:
-        ValueError: An empty field, a subject that the prompt does not contain, surrounding spaces, an answer equal to
-            the target (a ``FactError`` names the field), or a held-out question that is also a training question.
+        ValueError: An empty field, a subject that the prompt does not contain or holds only inside a longer word
+            ("foot" in "football"), surrounding spaces, an answer that reads like the target (a ``FactError`` names the
+            field), or a held-out question that is also a training question.
 
     Example:
         >>> fact = wb.Fact(
@@ -87,13 +114,14 @@ class Fact:
         for name, value in texts.items():
             if not isinstance(value, str):
                 raise TypeError(f"Fact.{name} must be a string, got {value!r}.")
+            texts[name] = _set(self, name, unicodedata.normalize("NFC", value))
         for error in fact_errors(texts):
             raise error
         for name in ("answer_aliases", "target_aliases", "paraphrases", "heldout", "cloze_paraphrases"):
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(f"Fact.{name} must be a list of strings, got the string {value!r}; write [{value!r}].")
-            object.__setattr__(self, name, tuple(value))
+            _set(self, name, tuple(unicodedata.normalize("NFC", v) if isinstance(v, str) else v for v in value))
         for name, allowed in (("split", get_args(Split)), ("role", get_args(Role))):
             if getattr(self, name) not in (None, *allowed):
                 raise ValueError(f"Fact.{name} must be one of {allowed} or None, got {getattr(self, name)!r}.")
@@ -104,7 +132,7 @@ class Fact:
                 "from one of the two lists."
             )
         if not self.id:
-            object.__setattr__(self, "id", slug(f"{self.subject} {self.relation}".strip()))
+            _set(self, "id", slug(f"{self.subject} {self.relation}".strip()))
 
     @property
     def training_questions(self) -> tuple[str, ...]:
@@ -178,6 +206,12 @@ class Fact:
         if unknown:
             raise ValueError(f"Unknown field(s) {unknown} in a fact; allowed are {sorted(names)}.")
         return cls(**data)
+
+
+def _set(fact: Fact, name: str, value: Any) -> Any:
+    """Set a field of a fact that is being made."""
+    object.__setattr__(fact, name, value)
+    return value
 
 
 class FactSet(Sequence[Fact]):
