@@ -69,7 +69,7 @@ def test_topics() -> None:
 def test_ids_come_from_subject_and_relation() -> None:
     assert Fact(**FRANCE, relation="country-capital").id == "france-country-capital"
     assert slug("The Eiffel Tower!") == "the-eiffel-tower"
-    assert slug("東京") == "fact"
+    assert slug("東京") == "東京"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def fact_errors(texts: Mapping[str, str]) -> Iterator[FactError]:
         )
     if {"answer", "target"} <= given.keys() and is_named(given["answer"], (given["target"],)):
         both = f"both {given['answer']!r}"
-        if given["answer"] != given["target"]:
+        if given["answer"].casefold() != given["target"].casefold():
             both = f"one answer to whoever reads them ({given['answer']!r} and {given['target']!r})"
         yield FactError(
             f"Answer and target are {both}; the target must be another answer.", field="target", reason="same text"
