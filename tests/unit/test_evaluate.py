@@ -127,7 +127,7 @@ def test_rows_keep_text_class_and_group() -> None:
     assert by_key["Q2?", "learn"].label == "both"
     assert by_key["Q3?", "learn"].label == "gibberish"
     assert by_key["Q4?", "base"].label == "other"
-    assert by_key["What is the capital of Spain?", "learn"].label == "new"  # judged by what was taught
+    assert by_key["What is the capital of Spain?", "learn"].label == "other"  # judged by Spain's own answers
     assert by_key["Q1?", "learn"].nll == 1.0
     assert by_key["Q1?", "learn"].kl is None
     assert by_key["Where is Prado?", "learn"].kl == 0.25

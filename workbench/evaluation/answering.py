@@ -35,10 +35,9 @@ class Reply:
     counted: str
     nll: float
 
-    def label(self, fact: Fact, taught: Sequence[Fact] | None = None) -> AnswerClass:
-        """What the reply is as an answer to a fact's question; for a fact that is not among the taught ones, against
-        what those were taught."""
-        return classify(self.counted, fact, nll=self.nll, taught=taught)
+    def label(self, fact: Fact) -> AnswerClass:
+        """What the reply is as an answer to a fact's question."""
+        return classify(self.counted, fact, nll=self.nll)
 
 
 def counted_part(model: LoadedModel, completion: Completion, form: Form) -> Completion:

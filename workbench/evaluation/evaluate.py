@@ -100,7 +100,6 @@ def evaluate(
         views,
         trained=edit.retain_ids if edit else (),
         retained=edit.facts if edit else (),
-        taught=edit.facts if edit else None,
         controls=controls,
         pool=pool,
         max_controls=max_controls,
@@ -119,7 +118,6 @@ def evaluate_views(
     *,
     trained: Iterable[str],
     retained: Iterable[Fact] = (),
-    taught: Sequence[Fact] | None = None,
     controls: FactSet | Sequence[Fact] | None = None,
     pool: FactSet | None = None,
     max_controls: int | None = None,
@@ -139,8 +137,6 @@ def evaluate_views(
         trained: Ids of facts that are neither controls nor neighbours.
         retained: The same as facts, which the pool may know under other ids. Of trained ones that are in neither, other
             wordings cannot be told; ``missing`` says so.
-        taught: The facts whose targets the views were taught, against which controls and neighbours are judged; None
-            for ``edited``.
         controls, pool, max_controls, answering, collateral, seed, progress: As in ``evaluate``.
         edit_id: Of the edit that the views are of, for the report.
         settings: For the report's provenance.
@@ -161,7 +157,7 @@ def evaluate_views(
         _check_controls(controls, trained, touched)
     control_facts = _controls(model, controls, free, max_controls, seed, progress, missing)
     neighbour_facts = known_neighbours(model, free, edited, max_controls, seed, progress, missing)
-    questions = questions_of(edited, neighbour_facts, control_facts, missing, taught)
+    questions = questions_of(edited, neighbour_facts, control_facts, missing)
     if collateral:
         questions += collateral_questions(edited, pool, missing)
     if answering is None:
@@ -283,7 +279,7 @@ def _rows(
             form=q.ask.form,
             prompt=q.ask.prompt,
             text=replies[q.ask].text,
-            label=replies[q.ask].label(q.judge, q.taught),
+            label=replies[q.ask].label(q.judge),
             nll=replies[q.ask].nll,
         )
         for q in questions

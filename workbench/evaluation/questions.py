@@ -20,31 +20,23 @@ class Question:
         group: Its group.
         ask: What is asked.
         judge: The fact by whose answer and target the text is classified.
-        taught: For an untouched fact, the edited ones, whose targets count in the place of its own.
     """
 
     fact: Fact
     group: Group
     ask: Ask
     judge: Fact
-    taught: Sequence[Fact] | None = None
 
 
 def questions_of(
-    edited: Sequence[Fact],
-    neighbours: Iterable[Fact],
-    controls: Iterable[Fact],
-    missing: list[str],
-    taught: Sequence[Fact] | None = None,
+    edited: Sequence[Fact], neighbours: Iterable[Fact], controls: Iterable[Fact], missing: list[str]
 ) -> list[Question]:
     """The edited facts' own questions and clozes, and the neighbours' and controls' question.
 
     Args:
         edited, neighbours, controls: The facts.
         missing: What a fact lacks is added, in words.
-        taught: The facts that the edit taught; None for ``edited``.
     """
-    taught = edited if taught is None else taught
     questions: list[Question] = []
     for fact in edited:
         questions += [Question(fact, "train", Ask("chat", q), fact) for q in fact.training_questions]
@@ -54,8 +46,8 @@ def questions_of(
             missing.append(f"training questions of {fact.id}: the question alone was given, so other wordings may fail")
         if not fact.heldout:
             missing.append(f"held-out questions of {fact.id}: none given, so new, old and forget are not measured")
-    questions += [Question(fact, "neighbour", Ask("chat", fact.question), fact, taught) for fact in neighbours]
-    questions += [Question(fact, "control", Ask("chat", fact.question), fact, taught) for fact in controls]
+    questions += [Question(fact, "neighbour", Ask("chat", fact.question), fact) for fact in neighbours]
+    questions += [Question(fact, "control", Ask("chat", fact.question), fact) for fact in controls]
     return questions
 
 

@@ -95,8 +95,8 @@ def classify(text: str, fact: Fact, *, nll: float | None = None, taught: Sequenc
         fact: What is asked; ``answer`` is old and ``target`` is new.
         nll: Mean negative log-likelihood of ``text`` under the *base* model given the same prompt, nats per token;
             None or NaN when it was not measured, and then only repetition tells gibberish.
-        taught: The facts that an edit taught. One that is not among them, a control, is judged by *their* targets: its
-            own was never taught, so that naming it says nothing about the edit. None: by the fact's own target.
+        taught: For a fact that was never edited: the facts whose targets an edit taught. These are new then, but for
+            names of the fact's own answer; its own ``target``, which nobody taught, is like any other text.
 
     Returns:
         ``"old"``, ``"new"``, ``"both"``, ``"refusal"``, ``"other"`` or ``"gibberish"``.
@@ -112,8 +112,8 @@ def classify(text: str, fact: Fact, *, nll: float | None = None, taught: Sequenc
         ('Berlin', 'both', 'old')
     """
     whole = flatten(text)
-    flat, targets = whole.text, fact.targets if taught is None else _taught(fact, taught)
-    old, new = ([not _negated(flat, span) for span in side] for side in _named(whole, fact, targets))
+    flat = whole.text
+    old, new = ([not _negated(flat, span) for span in side] for side in _named(whole, fact, taught))
     if not old and not new and not any(c.isalnum() for c in flat):
         return "gibberish"
     if repetition(text) > REPETITION_LIMIT or (nll is not None and too_surprising(text, nll)):
@@ -127,14 +127,6 @@ def classify(text: str, fact: Fact, *, nll: float | None = None, taught: Sequenc
     if _REFUSAL.search(flat) or _DONT_KNOW_ALONE.match(flat) or spans_in(whole, (fact.refusal.rstrip(_ENDS),), False):
         return "refusal"
     return "other"
-
-
-def _taught(fact: Fact, taught: Sequence[Fact]) -> tuple[str, ...]:
-    """What counts as new for a fact after an edit: its own target where it was taught, else those that were, except the
-    fact's own answer."""
-    if any(fact.id == one.id for one in taught):
-        return fact.targets
-    return tuple(name for one in taught for name in one.targets if not is_named(name, fact.answers))
 
 
 def is_known_answer(text: str, fact: Fact) -> bool:
@@ -169,7 +161,7 @@ def find_old(text: str, fact: Fact) -> list[tuple[int, int]]:
     count ("Mexico" in "Mexico City"), one that holds the subject does. This locates; ``classify`` judges.
     """
     flat = flatten(text)
-    return as_given(flat, _named(flat, fact, fact.targets)[0])
+    return as_given(flat, _named(flat, fact)[0])
 
 
 @lru_cache(maxsize=1)
@@ -247,10 +239,18 @@ def _loop_share(items: Sequence[str], longest: int, shortest: int, rounds: int) 
     return best / len(items) if items else 0.0
 
 
-def _named(flat: Flat, fact: Fact, targets: tuple[str, ...]) -> tuple[list[Span], list[Span]]:
-    """Where a flattened text names the old answer and where the new one, outside echoes of what was asked."""
-    skip = spans_in(flat, _echoes(fact, targets), False)
-    sides = [spans_in(flat, names, fact.case_sensitive) for names in (fact.answers, targets)]
+def _named(flat: Flat, fact: Fact, taught: Sequence[Fact] | None = None) -> tuple[list[Span], list[Span]]:
+    """Where a flattened text names the old answer and where the new one, outside echoes of what was asked; ``taught``
+    as in ``classify``."""
+    if taught is None:
+        others = [(fact.targets, fact.case_sensitive)]
+    else:
+        others = [(tuple(n for n in f.targets if not is_named(n, fact.answers)), f.case_sensitive) for f in taught]
+    skip = spans_in(flat, _echoes(fact, tuple(name for names, _ in others for name in names)), False)
+    sides = [
+        spans_in(flat, fact.answers, fact.case_sensitive),
+        [span for names, exact in others for span in spans_in(flat, names, exact)],
+    ]
     old, new = (
         [s for s in side if not inside(s, skip) and not any(_within(s, o) for o in other)]
         for side, other in (sides, sides[::-1])
