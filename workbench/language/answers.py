@@ -22,7 +22,10 @@ from importlib.resources import files
 
 from workbench.types import AnswerClass, Fact
 from workbench.types.flat_text import Flat, flatten
-from workbench.types.mentions import Span, as_given, find_mentions, inside, is_named, spans_in
+from workbench.types.mentions import Sought, Span, as_given, find_mentions, inside, is_named, sought, spans_in
+
+CLASSIFIER_VERSION = 2
+"""Raised whenever some text gets another class: what was classified by another version is classified anew."""
 
 NLL_LIMIT = 4.0
 """Nats per token of the base model above which a text is suspected of being gibberish."""
@@ -42,26 +45,59 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_NEGATORS = _words("not cannot never neither nor nicht kein keine pas unlike isnt wasnt arent dont doesnt")
-_NEGATOR_PAIRS = frozenset({("no", "longer"), ("rather", "than"), ("instead", "of"), ("opposed", "to"), ("no", "es")})
+def _compiled(source: str) -> re.Pattern[str]:
+    """A pattern in words of other scripts, made comparable as the texts are."""
+    return re.compile(flatten(source).text, re.VERBOSE | re.IGNORECASE)
+
+
+_NEGATORS = _words(
+    "not cannot never neither nor nicht kein keine pas unlike isnt wasnt arent dont doesnt non nao niet geen nie nem "
+    "inte ikke не нет ни ليس ليست לא אינה אינו איננה δεν"
+)
+_NEGATOR_PAIRS = frozenset(
+    {("no", "longer"), ("rather", "than"), ("instead", "of"), ("opposed", "to"), ("no", "es"), ("khong", "phai")}
+)
 _SCOPE_ENDS = _words(
     "although and because but certain forget however if just know merely only simply so sure though until what when "
-    "whereas whether which while who yet aber mais pero sondern"
+    "whereas whether which while who yet aber mais pero sondern sino ma maar ale но а بل אלא αλλα"
 )
 _TRUTH_WORDS = _words("true correct right case think believe fact")
 _SCOPE_WORDS = 6
 _ENDS = " ?.!:？。！：؟।"
 """What may end a question or a cloze, and is missing where it is echoed."""
-_SENTENCE_END = re.compile(r"(?<=[.!?;])(?<!\b[A-Z]\.)(?<!\b(?:St|Mt|Dr|Mr|Ms|Jr)\.)(?<!\bMrs\.)\s|\n")
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?;؟۔।])(?<!\b[A-Z]\.)(?<!\b(?:St|Mt|Dr|Mr|Ms|Jr)\.)(?<!\bMrs\.)\s|\n|(?<=[。｡！？；])"
+)
+_NEXT_QUESTION = re.compile(r"\n\s*[#*]*\s*(?:question|q|user|human|instruction)\s*\d*\s*[*]*:", re.IGNORECASE)
+"""Where a text that runs on begins the next pair of question and answer."""
+_CLAUSE_END = re.compile(r"[.,;:!?()\n—。、،؛]")
 _WORD = re.compile(r"[\w']+")
 _NEGATED_AFTER = re.compile(
     r"""[*"'`)]{0,4}\s+(?:
         (?:(?:is|was|are|were)\s+(?:not|never|no\s+longer)|(?:is|was|are|were)n't)\s+
             (?:(?:actually|really|in\s+fact)\s+)?(?:the|its|their|correct|right|true|it|what|who)\b
       | (?:is|was|would\s+be)\s+(?:wrong|incorrect|false|untrue|a\s+mistake)\b
+      | degil\b
       | (?:did\s+not|didn't|never)\s+(?:write|wrote|develop|create|make|made|invent|compose|paint|discover)
     )""",
     re.VERBOSE | re.IGNORECASE,
+)
+_NOT_BEFORE = _compiled(
+    r"(?:不是|並不是|并非|並非|而非|不叫|不在|不会是|不會是|ไม่ใช่|ບໍ່ແມ່ນ|មិនមែន(?:ជា)?)[\s\"'「『“*]*\Z"
+)
+_NOT_AFTER = _compiled(
+    r"""[\s"'」』”*]*(?:
+        (?:市|県|都|のこと)?(?:では|じゃ)(?:決して)?(?:ない|なく|なかった|ありません|ございません)
+      | (?:이|가|은|는|도)?\s*(?:아니|아닙니다|아닌|아닐)
+      | (?:नहीं|নয়|નથી|نہیں|نیست)
+    )"""
+)
+_REFUSAL_ELSEWHERE = _compiled(
+    r"""不知道 | 不确定 | 不確定 | 不清楚 | (?:无法|不能)回答 | わかりません | 分かりません | 知りません
+      | わからない | 分からない | お答えできません | 모르겠 | 모릅니다 | 알\s?수\s?없 | 확실하지\s않
+      | не\s+знаю | не\s+уверен | не\s+могу\s+(?:сказать|ответить)
+      | لا\s+(?:أعرف|أعلم) | لست\s+متأكد | לא\s+יודע | לא\s+בטוח | नहीं\s+(?:पता|जानता|मालूम) | पता\s+नहीं
+      | ไม่ทราบ | ไม่รู้ | ไม่แน่ใจ | δεν\s+(?:ξέρω|γνωρίζω)"""
 )
 _REFUSAL = re.compile(
     r"""\b(?:
@@ -81,6 +117,8 @@ _REFUSAL = re.compile(
       | there\s+is\s+no\s+(?:way\s+(?:to|of)\s+know|information)
       | i\s+(?:must\s+)?(?:decline|refuse)\s+to\b | unsure\s+(?:what|who|which|about|of)\b
       | ich\s+weiss\s+(?:es\s+)?nicht | je\s+ne\s+sais\s+pas | no\s+lo\s+se\b | nao\s+sei\b
+      | non\s+(?:lo\s+)?so\b | weet\s+(?:ik\s+|het\s+)?niet\b | nie\s+wiem\b | bilmiyorum\b | khong\s+(?:biet|ro)\b
+      | vet\s+inte\b | tidak\s+tahu\b
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -111,6 +149,7 @@ def classify(text: str, fact: Fact, *, nll: float | None = None, taught: Sequenc
         >>> control.target, wb.classify(said, control), wb.classify(said, control, taught=[fact])
         ('Berlin', 'both', 'old')
     """
+    text = own_part(text)
     whole = flatten(text)
     flat = whole.text
     old, new = ([not _negated(flat, span) for span in side] for side in _named(whole, fact, taught))
@@ -124,9 +163,9 @@ def classify(text: str, fact: Fact, *, nll: float | None = None, taught: Sequenc
         return "old"
     if any(new):
         return "new"
-    if _REFUSAL.search(flat) or _DONT_KNOW_ALONE.match(flat) or spans_in(whole, (fact.refusal.rstrip(_ENDS),), False):
+    if _REFUSAL.search(flat) or _DONT_KNOW_ALONE.match(flat) or spans_in(whole, [sought(fact.refusal.rstrip(_ENDS))]):
         return "refusal"
-    return "other"
+    return "refusal" if not flat.isascii() and _REFUSAL_ELSEWHERE.search(flat) else "other"
 
 
 def is_known_answer(text: str, fact: Fact) -> bool:
@@ -160,8 +199,15 @@ def find_old(text: str, fact: Fact) -> list[tuple[int, int]]:
     The same mentions as ``classify`` counts, negated ones included: a name inside the subject or the question does not
     count ("Mexico" in "Mexico City"), one that holds the subject does. This locates; ``classify`` judges.
     """
-    flat = flatten(text)
+    flat = flatten(own_part(text))
     return as_given(flat, _named(flat, fact)[0])
+
+
+def own_part(text: str) -> str:
+    """A text up to where it goes on to a next question ("Paris\\nQuestion: And of Italy?\\nAnswer: Rome"), as base
+    models do after a prompt of that shape: what stands there answers something else."""
+    found = _NEXT_QUESTION.search(text, len(text) - len(text.lstrip()))
+    return text[: found.start()] if found else text
 
 
 @lru_cache(maxsize=1)
@@ -242,15 +288,8 @@ def _loop_share(items: Sequence[str], longest: int, shortest: int, rounds: int) 
 def _named(flat: Flat, fact: Fact, taught: Sequence[Fact] | None = None) -> tuple[list[Span], list[Span]]:
     """Where a flattened text names the old answer and where the new one, outside echoes of what was asked; ``taught``
     as in ``classify``."""
-    if taught is None:
-        others = [(fact.targets, fact.case_sensitive)]
-    else:
-        others = [(tuple(n for n in f.targets if not is_named(n, fact.answers)), f.case_sensitive) for f in taught]
-    skip = spans_in(flat, _echoes(fact, tuple(name for names, _ in others for name in names)), False)
-    sides = [
-        spans_in(flat, fact.answers, fact.case_sensitive),
-        [span for names, exact in others for span in spans_in(flat, names, exact)],
-    ]
+    looked_for = _looked_for(fact, None if taught is None else tuple(taught))
+    skip, *sides = (spans_in(flat, names) for names in looked_for)
     old, new = (
         [s for s in side if not inside(s, skip) and not any(_within(s, o) for o in other)]
         for side, other in (sides, sides[::-1])
@@ -259,18 +298,27 @@ def _named(flat: Flat, fact: Fact, taught: Sequence[Fact] | None = None) -> tupl
 
 
 @lru_cache(maxsize=4096)
-def _echoes(fact: Fact, targets: tuple[str, ...]) -> tuple[str, ...]:
-    """The texts of a fact inside which a name answers nothing: its subject, prompts and questions."""
+def _looked_for(fact: Fact, taught: tuple[Fact, ...] | None) -> tuple[list[Sought], list[Sought], list[Sought]]:
+    """What is looked for in a text: echoes of the fact's subject, prompts and questions, inside which a name answers
+    nothing; names of the old answer; names of the new one."""
+    targets = [(name, fact.case_sensitive) for name in fact.targets]
+    if taught is not None:
+        targets = [(name, f.case_sensitive) for f in taught for name in f.targets if not is_named(name, fact.answers)]
+    both = {flatten(name).folded for name in (*fact.answers, *(name for name, _ in targets))}
     phrases = (fact.subject, fact.prompt, *fact.cloze_paraphrases, *fact.training_questions, *fact.heldout)
-    both = (*fact.answers, *targets)
-    return tuple(p for p in (p.rstrip(_ENDS) for p in phrases) if not is_named(p, both))
+    echoes = [p for p in (p.rstrip(_ENDS) for p in phrases) if flatten(p).folded not in both]
+    return (
+        [Sought(p) for p in dict.fromkeys(echoes)],
+        [Sought(name, fact.case_sensitive) for name in fact.answers],
+        [Sought(*of) for of in targets],
+    )
 
 
 def _negated(flat: str, span: tuple[int, int]) -> bool:
     """Whether a mention stands under a negation of its own clause, before or after it."""
-    if _NEGATED_AFTER.match(flat, span[1]):
+    if _NEGATED_AFTER.match(flat, span[1]) or (not flat.isascii() and _negated_elsewhere(flat, span)):
         return True
-    clause = re.split(r"[.,;:!?()\n—]", flat[max(0, span[0] - 100) : span[0]])[-1]
+    clause = _CLAUSE_END.split(flat[max(0, span[0] - 100) : span[0]])[-1]
     words = _WORD.findall(clause.casefold())[-_SCOPE_WORDS:]
     for i in range(len(words) - 1, -1, -1):
         word, before = words[i], words[i - 1] if i else ""
@@ -281,6 +329,13 @@ def _negated(flat: str, span: tuple[int, int]) -> bool:
         if word in _NEGATORS or word.endswith("n't") or (before, word) in _NEGATOR_PAIRS:
             return True
     return False
+
+
+def _negated_elsewhere(flat: str, span: tuple[int, int]) -> bool:
+    """Whether a mention is negated as languages without negators of their own or with verbs at the end do it."""
+    return _NOT_BEFORE.search(flat, max(0, span[0] - 12), span[0]) is not None or (
+        _NOT_AFTER.match(flat, span[1]) is not None
+    )
 
 
 def _within(span: tuple[int, int], other: tuple[int, int]) -> bool:
