@@ -41,7 +41,7 @@ _AFTER_I = _AFTER_SYMBOL | _words("is has as for from with of in on to the a an 
 _PRONOUN_CUES = _words("and am can could did do may might should than was will would")
 _QUOTES = "\"'*`"
 _BETWEEN = re.compile(r"[\s\-—・·]+")
-_GAP = r"[\s*\"'`~\-・·]"
+_GAP, _PLAIN_GAP = r"[\s*\"'`~\-・·]", r"[\s*\"'`~\-]"  # the latter is quicker to compile
 _EMPHASIS_INSIDE = re.compile(r"[^\W\d]\*{1,3}[^\W\d]")
 
 
@@ -159,16 +159,20 @@ class Sought:
         case_sensitive: Whether it counts only as it is written, without endings; function words always do.
     """
 
+    __slots__ = ("_needed", "_patterns", "_text", "_words", "exact")
+
     def __init__(self, name: str, case_sensitive: bool = False) -> None:
         flat = flatten(name.strip())
         plain, folded = flat.text.strip(), flat.folded.strip()
         self.exact = case_sensitive or (folded in _FUNCTION_WORDS and not plain.islower())
         self._text = plain if self.exact else folded
-        parts = [part for part in _BETWEEN.split(self._text) if part] or [self._text]
-        self._words = [(p, ("",)) if self.exact or p.isascii() else inflected(p) for p in parts]
-        stems = [stem[2:] if stem.startswith("ال") else stem for stem, _ in self._words]  # an article loses its alif
-        self._needed = sorted(stems, key=len, reverse=True)
-        self._patterns: dict[tuple[bool, bool], re.Pattern[str]] = {}
+        parts = _parts(self._text)
+        # Words with their endings where they have any. An Arabic article may lose its alif.
+        inflects = not (self.exact or self._text.isascii())
+        self._words = [inflected(part) for part in parts] if inflects else None
+        stems = parts if self._words is None else [stem.removeprefix("ال") for stem, _ in self._words]
+        self._needed = sorted(stems, key=len, reverse=True) if len(stems) > 1 else stems
+        self._patterns: dict[tuple[bool, bool], re.Pattern[str]] | None = None
 
     def places(self, flat: Flat) -> list[Span]:
         """Where the name stands in a flattened text, whatever it is used for there."""
@@ -181,6 +185,8 @@ class Sought:
         if not self._text:
             return []
         kind = within.isascii(), emphasis
+        if self._patterns is None:
+            self._patterns = {}
         if kind not in self._patterns:
             self._patterns[kind] = re.compile(self._pattern(*kind))
         return [match.span(1) for match in self._patterns[kind].finditer(within)]
@@ -197,13 +203,15 @@ class Sought:
         def literally(text: str) -> str:
             return r"\*{0,3}".join(map(re.escape, text)) if emphasis else re.escape(text)
 
-        stems = [stem for stem, _ in self._words]
+        words = self._words or [(part, ("",)) for part in _parts(self._text)]
+        stems = [stem for stem, _ in words]
         before, begins, rest = ("", "", stems[0]) if plain or self.exact else clitics(stems[0])
         body = ""
-        for i, (stem, endings) in enumerate(self._words):
+        for i, (stem, endings) in enumerate(words):
             if i:
                 touching = UNSPACED.match(stems[i - 1][-1]) and UNSPACED.match(stem)
-                body += f"(?:{_GAP}{{{0 if touching else 1},5}}|—)"
+                between = f"(?:{_GAP}{{{0 if touching else 1},5}}|—)"
+                body += f"{_PLAIN_GAP}{{1,5}}" if plain else between
             body += literally(stem if i else rest)
             longest_first = sorted(endings, key=len, reverse=True)
             body += f"(?:{'|'.join(map(literally, longest_first))})" if len(endings) > 1 else ""
@@ -217,6 +225,11 @@ class Sought:
 def sought(name: str, case_sensitive: bool = False) -> Sought:
     """A name made ready to be looked for, remembered."""
     return Sought(name, case_sensitive)
+
+
+def _parts(name: str) -> list[str]:
+    """What of a name is between its spaces and hyphens."""
+    return [part for part in _BETWEEN.split(name) if part] or [name]
 
 
 def _tuple(names: str | Iterable[str]) -> tuple[str, ...]:
