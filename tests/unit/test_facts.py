@@ -103,7 +103,7 @@ def test_ids_of_ascii_texts_are_what_they_were() -> None:
 
 
 def test_texts_are_kept_in_the_composed_form() -> None:
-    parts = {
+    parts: dict[str, Any] = {
         "prompt": "Sa\u0303o Paulo is",
         "question": "Sa\u0303o Paulo?",
         "answer": "Jose\u0301",
@@ -165,7 +165,8 @@ def test_bad_facts(change: dict[str, Any], message: str) -> None:
 )
 def test_subjects_that_stand_alone(subject: str, prompt: str) -> None:
     """What a fact takes as its subject is what a trace finds."""
-    assert find_subject(Fact(subject=subject, prompt=prompt, question="?", answer="1", target="2").prompt, subject)
+    fact = Fact(subject=subject, prompt=prompt, question="?", answer="1", target="2")
+    assert find_subject(fact.prompt, fact.subject)
 
 
 def test_values_of_a_wrong_type() -> None:
