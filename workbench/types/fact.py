@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
+from workbench.types.data_prompt import DataPrompt
 from workbench.types.fact_error import fact_errors
+from workbench.types.fact_source import FactSource
 from workbench.types.plain import tuples_as_lists
+from workbench.types.slug import slug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,32 +21,6 @@ if TYPE_CHECKING:
 Split = Literal["dev", "test"]
 Role = Literal["retain", "control"]
 _TEXTS = ("subject", "prompt", "question", "answer", "target", "refusal")
-
-
-def slug(text: str) -> str:
-    """Lower-case identifier of a text, words joined by hyphens (``"The Louvre"`` -> ``the-louvre``).
-
-    Letters, marks and digits of all scripts stay, in their composed form, so that facts of any script have ids of their
-    own; where symbols are lost ("♠", flags), a short hash of the text tells them apart. Of an ASCII text without
-    letters nothing is left but ``"fact"``.
-
-    Example:
-        >>> from workbench.types import slug
-        >>> slug("The Eiffel Tower!"), slug("東京、日本"), slug("São Paulo"), slug("♠")
-        ('the-eiffel-tower', '東京-日本', 'são-paulo', 'fact-b48c63')
-    """
-    composed = unicodedata.normalize("NFC", text)
-    kinds = [(c, unicodedata.category(c)[0]) for c in composed.lower()]
-    kept = "".join(c if _stays_in_ids(c, kind) else "-" for c, kind in kinds if kind != "C" or c.isascii())
-    name = re.sub("-+", "-", kept).strip("-") or "fact"
-    if not any(kind == "S" and not c.isascii() for c, kind in kinds):
-        return name
-    return f"{name}-{hashlib.sha256(composed.encode('utf-8', 'replace')).hexdigest()[:6]}"
-
-
-def _stays_in_ids(character: str, kind: str) -> bool:
-    """Whether an id keeps a character of such a category; signs for another picture of a symbol say nothing."""
-    return kind in "LMN" and not "\ufe00" <= character <= "\ufe0f"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +50,7 @@ class Fact:
         split: ``"dev"`` (defaults are tuned here) or ``"test"`` (published tables only).
         role: ``"retain"`` (may be used in a KL retain term, then never evaluated) or ``"control"``.
         case_sensitive: Whether answers match case-sensitively (symbols such as ``"K"``).
+        data_prompts: What a public data set asks beside the fact (``dataset_rates`` asks it); none for other facts.
 
     Raises:
         ValueError: An empty field, a subject that the prompt does not contain or holds only inside a longer word
@@ -108,6 +85,7 @@ class Fact:
     split: Split | None = None
     role: Role | None = None
     case_sensitive: bool = False
+    data_prompts: tuple[DataPrompt, ...] = ()
 
     def __post_init__(self) -> None:
         texts = {name: getattr(self, name) for name in _TEXTS}
@@ -122,6 +100,7 @@ class Fact:
             if isinstance(value, str):
                 raise TypeError(f"Fact.{name} must be a list of strings, got the string {value!r}; write [{value!r}].")
             _set(self, name, tuple(unicodedata.normalize("NFC", v) if isinstance(v, str) else v for v in value))
+        _set(self, "data_prompts", tuple(DataPrompt.read(p) for p in self.data_prompts))
         for name, allowed in (("split", get_args(Split)), ("role", get_args(Role))):
             if getattr(self, name) not in (None, *allowed):
                 raise ValueError(f"Fact.{name} must be one of {allowed} or None, got {getattr(self, name)!r}.")
@@ -183,8 +162,10 @@ class Fact:
         return not {*self.training_questions, *self.heldout}.isdisjoint((*other.training_questions, *other.heldout))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return tuples_as_lists({f.name: getattr(self, f.name) for f in fields(self)})
+        """All fields as plain JSON values; ``data_prompts`` only where there are some."""
+        plain = tuples_as_lists({f.name: getattr(self, f.name) for f in fields(self)})
+        asked = [prompt.to_dict() for prompt in self.data_prompts]
+        return plain | {"data_prompts": asked} if asked else {k: v for k, v in plain.items() if k != "data_prompts"}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Fact:
@@ -221,6 +202,7 @@ class FactSet(Sequence[Fact]):
         facts: The facts.
         name: Where they come from, shown in results.
         forms: For the result of ``known_facts``: by fact id, the forms (``"chat"``, ``"cloze"``) in which it is known.
+        source: The file that they, or some of them, were read from. A part of them keeps it.
 
     Raises:
         ValueError: Two facts share an id.
@@ -235,8 +217,14 @@ class FactSet(Sequence[Fact]):
     """
 
     def __init__(
-        self, facts: Iterable[Fact] = (), *, name: str = "facts", forms: dict[str, tuple[str, ...]] | None = None
+        self,
+        facts: Iterable[Fact] = (),
+        *,
+        name: str = "facts",
+        forms: dict[str, tuple[str, ...]] | None = None,
+        source: FactSource | None = None,
     ) -> None:
+        self.source = source
         self._facts = tuple(facts)
         self._by_id = {f.id: f for f in self._facts}
         self.name = name
@@ -275,14 +263,15 @@ class FactSet(Sequence[Fact]):
     def __add__(self, other: Iterable[Fact]) -> FactSet:
         extra = [f for f in other if f.id not in self._by_id]
         forms = {**self.forms, **getattr(other, "forms", {})}
-        return FactSet([*self._facts, *extra], name=self.name, forms=forms)
+        source = self.source or getattr(other, "source", None)
+        return FactSet([*self._facts, *extra], name=self.name, forms=forms, source=source)
 
     def __repr__(self) -> str:
         relations = len({f.relation for f in self._facts})
         return f"FactSet({self.name!r}, {len(self)} facts, {relations} relations)"
 
     def _like(self, facts: Iterable[Fact]) -> FactSet:
-        return FactSet(facts, name=self.name, forms=self.forms)
+        return FactSet(facts, name=self.name, forms=self.forms, source=self.source)
 
     @property
     def ids(self) -> tuple[str, ...]:
