@@ -202,6 +202,7 @@ class Workbench(SessionPanel):
 
     def _go(self, where: str) -> None:
         self.tab = where
+        self._connection.show_top()  # the button that leads there may stand far down the page
 
     def _edited(self, panel: EditPanel) -> None:
         """From the job's thread, with the editor's lock: keep what it made, and show it in the other tabs."""

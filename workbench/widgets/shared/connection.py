@@ -7,6 +7,8 @@ at the kernel every second, as ipywidgets notices only restarts. A map that stan
 In command mode JupyterLab binds the arrows and most letters for whatever has the focus and is not a text field: an
 arrow in a list would move to another cell, and ``x`` there would cut the cell. So keys without Ctrl, Alt or Meta end at
 the panel, but for Shift+Enter (run the cell), Escape and the F keys.
+
+A button that leads on to another tab may stand far down the page: the panel's top is then brought back into sight.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ class Connection(anywidget.AnyWidget):
 
     _esm = read_module("connection.js")
     _css = STATIC / "connection.css"
+
+    def show_top(self) -> None:
+        """Scroll the page to the panel's top, where that is above what is seen."""
+        self.send({"show": "top"})
 
     def __repr__(self) -> str:
         return "Connection()"
