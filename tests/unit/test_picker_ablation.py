@@ -104,7 +104,11 @@ def test_swap_without_a_partner_says_what_to_do() -> None:
     assert shown.ablation.job is not None
     until(lambda: shown.ablation.job is not None and not shown.ablation.job.running)
     assert "choose zero or mean" in text(shown) and shown.ablation.error is not None
-    enter(control(shown, "Set to"), index=0)
+    for kind in ("mean", "zero"):  # which need none, though no map has found yet that there is none
+        enter(control(shown, "Set to"), index=["zero", "mean"].index(kind))
+        result = ablated(shown)
+        assert result.ablation == kind and result.prompt.other_token == "Rome" and len(result.controls) == DRAWS
+        assert f"ablation={kind!r}, metric='logit_diff', against='target'" in shown.code
     shown.compute("heads").wait(60)  # which finds that there is none
     result = ablated(shown)
     assert result.prompt.other_token == "Rome" and shown.ablation.error is None and "choose zero" not in text(shown)

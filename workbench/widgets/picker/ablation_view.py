@@ -180,7 +180,14 @@ class AblationView(VBox):
         if problem:
             raise ValueError(problem)
         alone = replace(order, draws=0)
-        result = alone.run()
+        try:
+            result = alone.run()
+        except NoSwapPartner as error:  # which only a swap needs; the answer is then compared with the target
+            if order.kind == "swap":
+                raise
+            order = replace(order, sources=replace(order.sources, instead=str(error)))
+            alone = replace(order, draws=0)
+            result = alone.run()
         self._take(result, alone, cancel)
         draws = drawable(order.sources, order.selection)
         if draws:
