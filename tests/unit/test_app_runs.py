@@ -13,6 +13,7 @@ import torch
 from ipywidgets.embed import dependency_state
 
 import workbench as wb
+from tests.helpers.choosers import WRITTEN, field, read, write
 from tests.helpers.panels import EVIL, FACTS, FRANCE, SPAIN, Held, control, descendants, shown, tiny, until
 from tests.helpers.small_fits import same
 from tests.helpers.wire import click, enter
@@ -93,6 +94,32 @@ def test_a_click_opens_a_run_with_everything_in_it() -> None:
     assert control(one, "Run 1 of 2").tooltip
     with pytest.raises(KeyError, match="There is no run 'no'"):
         one.open_run("no")
+
+
+def test_a_reopened_fact_of_ones_own_keeps_its_swap_subject() -> None:
+    one = bench()
+    write(one.chooser, **WRITTEN, swap="Italy")
+    read(one.chooser)
+    partner = one.picker.partner
+    assert partner is not None and (partner.subject, partner.answer) == ("Italy", "Rome") == _swap(one)
+    one.picker.compute("heads").wait(60)
+    run(one)
+    heads, code = one.maps["heads"], one.picker.shown_code()
+    one.fact = "spain-capital"
+    assert one.picker.partner != partner
+    one.open_run(one.runs[0].id)
+    assert one.picker.partner == one.chooser.partner == partner and _swap(one) == ("Italy", "Rome")
+    assert "swap with Italy" in shown(one.picker) and one.maps["heads"] is heads
+    assert one.picker.shown_code() == code, "the script gives the same numbers"
+    result = one.picker.ablation.run("swap").wait(60)
+    assert result.clean == pytest.approx(heads.clean, abs=1e-4) and result.prompt.other_token.strip() == "Rome"
+    read(one.chooser)
+    assert one.maps["heads"] is heads, "nothing is computed again"
+
+
+def _swap(one: Workbench) -> tuple[str, str]:
+    """The subject to swap with and its answer, in the form."""
+    return field(one.chooser, "swap").value, field(one.chooser, "swap_answer").value
 
 
 def test_probes_join_the_run_that_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:

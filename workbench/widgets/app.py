@@ -245,6 +245,7 @@ class Workbench(SessionPanel):
                         tab.open(panel, opened)
         finally:
             self._showing = False
+        self._setting = FactSetting(self.chooser, self.picker)  # what was opened is no choice to pass on
         self._show_line()
         self._tab_shown()
 
