@@ -17,6 +17,7 @@ from traitlets import TraitError
 
 from workbench.widgets.grid.png import with_picture
 from workbench.widgets.grid.state import short
+from workbench.widgets.shared.subshells import reach_widgets
 from workbench.widgets.shared.sync import WholeMessages
 
 FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
@@ -47,6 +48,7 @@ class PickedWidget(WholeMessages, anywidget.AnyWidget):
     )
 
     def __init__(self, **traits: Any) -> None:
+        reach_widgets()
         self.error: Exception | None = None
         self._callbacks: dict[str, list[Callback]] = {"pick": [], "pin": [], "undo": [], "redo": []}
         super().__init__(**traits)

@@ -13,9 +13,12 @@ A button that leads on to another tab may stand far down the page: the panel's t
 
 from __future__ import annotations
 
+from typing import Any
+
 import anywidget
 
 from workbench.widgets.shared.javascript import STATIC, read_module
+from workbench.widgets.shared.subshells import reach_widgets
 
 
 class Connection(anywidget.AnyWidget):
@@ -23,6 +26,10 @@ class Connection(anywidget.AnyWidget):
 
     _esm = read_module("connection.js")
     _css = STATIC / "connection.css"
+
+    def __init__(self, **traits: Any) -> None:
+        reach_widgets()
+        super().__init__(**traits)
 
     def show_top(self) -> None:
         """Scroll the page to the panel's top, where that is above what is seen."""
