@@ -36,4 +36,5 @@ class Waiting(VBox):
     def refresh(self) -> None:
         """Say why there is nothing to see yet."""
         self._words = f"Edit running: {self._editor.status}" if self._editor.busy else NO_EDIT
+        (self.add_class if self._editor.busy else self.remove_class)("wb-running")
         self._line.value = markup.STYLE + markup.alert(self._words, "info")

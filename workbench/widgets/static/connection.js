@@ -81,10 +81,16 @@ function render({ model, el }) {
 
   const connection = connectionOf(model);
   const tell = deafen(el);
+  const say = (lost) => {
+    const ended = el.isConnected && el.closest(".wb-panel")?.querySelector("progress, .wb-busy");
+    const more = ended ? " What was running has ended with it." : "";
+    line.textContent = lost ? `Not connected to a kernel: run the cell again to use this panel.${more}` : "";
+  };
   const show = () => {
     const lost = !connection.live();
     line.classList.toggle("wb-lost", lost);
-    line.textContent = lost ? "Not connected to a kernel: run the cell again to use this panel." : "";
+    say(lost);
+    if (lost) requestAnimationFrame(() => say(!connection.live())); // the panel may not be on the page yet
     tell(lost);
   };
   const stopWatching = connection.watch(show);
