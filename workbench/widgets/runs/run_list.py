@@ -50,7 +50,7 @@ class RunList(VBox):
         self._model, self._history, self._filling = model, history, False
         self._open_run, self._attempt = open_run, attempt
         self._none = HTML(markup.hint(_NOTHING))
-        self._list = _Lines(description="Runs", options=[], rows=2, layout={"width": "min(100%, 860px)"})
+        self._list = _Lines(description="Runs", options=[], rows=2, layout={"width": "100%"})
         self._name = Text(description="Name", continuous_update=False, layout={"width": "min(100%, 380px)"})
         self._beside = _Menu(description="Beside", options=[("no other run", "")], layout={"width": "min(100%, 380px)"})
         self._delete = layout.quiet_button("Delete run", icon="trash", tooltip="Take the run on screen out of the list")
