@@ -128,7 +128,7 @@ def beside_its_words(control: Locator) -> Place:
 
 def play(film: Film) -> None:
     """From the fact to the comparison."""
-    expect(panel(film.page).get_by_text("Traced token:")).to_be_visible(timeout=120_000)
+    expect(panel(film.page).get_by_text(re.compile("^Traced token:"))).to_be_visible(timeout=120_000)
     film.shoot("One cell. Choose a fact: the capital of France is Paris.", 1.8)
     click(film)
     edit(film)

@@ -27,6 +27,7 @@ from workbench.facts.known import (
 from workbench.facts.training_wordings import training_prompts
 from workbench.language.answers import adjectives, first_sentence
 from workbench.types import Fact, FactSet, slug
+from workbench.types.fact import as_facts
 
 FRANCE: dict[str, Any] = {
     "subject": "France",
@@ -99,6 +100,14 @@ def test_ids_come_from_subject_and_relation() -> None:
 def test_bad_facts(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Fact(**{**FRANCE, **change})
+
+
+@pytest.mark.parametrize(
+    "given", [None, "france-capital", 3, ["france-capital"], [capital("France", "Paris", "Rome"), None]]
+)
+def test_where_facts_are_taken_something_else_is_named(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"takes a Fact, or several, got (None|'france-capital'|3); an id is looked up"):
+        as_facts(given)
 
 
 def test_values_of_a_wrong_type() -> None:
