@@ -14,6 +14,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import Edit, EvalReport, ProbeReport
 from workbench.types.run import Run
 from workbench.widgets.app_code import Opened
+from workbench.widgets.app_editors import Editors
 from workbench.widgets.app_line import TopLine
 from workbench.widgets.runs.kept import KeptRuns
 from workbench.widgets.runs.run_list import RunList
@@ -33,6 +34,7 @@ class SessionPanel(Panel):
 
     model: LoadedModel
     editor: Any
+    _editors: Editors
 
     def __init__(self, model: LoadedModel, folder: str, *, autosave: bool) -> None:
         super().__init__()
@@ -71,22 +73,21 @@ class SessionPanel(Panel):
     # Runs
 
     def open_run(self, run: Run | str) -> Run:
-        """Show a run in all tabs: its fact, maps, picks, edit, evaluation and probes.
+        """Show a run in all tabs: its fact, maps, picks, edit, evaluation and probes. An edit that runs goes on.
 
         Args:
             run: The run or its id.
 
         Raises:
             KeyError: There is no such run.
-            RuntimeError: An edit is running.
-            ValueError: It picked components that the model lacks. Nothing changes in all three cases.
+            ValueError: It picked components that the model lacks. Nothing changes in both cases.
         """
         chosen = self._kept.history[_id(run)]
-        self._check_idle("open the run")
         if len(chosen.selection):
             check_selection(self.model, chosen.selection)
-        self._tell()
-        self._show(self._reopened(chosen))
+        with self._editors.still():
+            self._tell()
+            self._show(self._reopened(chosen))
         return chosen
 
     def rename_run(self, run: Run | str, name: str) -> Run:
@@ -103,14 +104,16 @@ class SessionPanel(Panel):
 
         Raises:
             KeyError: There is no such run.
-            RuntimeError: It is on screen, and an edit is running.
+            RuntimeError: It is on screen beside an edit that is running.
         """
         chosen = self._kept.history[_id(run)]
         if chosen is not self.run:
             return self._kept.history.delete(chosen.id)
-        self._check_idle("delete the run on screen")
-        self._kept.history.delete(chosen.id)
-        self._show_newest()
+        if self.editor is self._editors.running:
+            self._check_idle("delete the run on screen")
+        with self._editors.still():
+            self._kept.history.delete(chosen.id)
+            self._show_newest()
         return chosen
 
     def undo_delete(self) -> Run | None:
@@ -176,13 +179,22 @@ class SessionPanel(Panel):
         """Fact, maps and selection, by the fields of a session."""
         raise NotImplementedError
 
-    def _show(self, opened: Opened) -> None:
-        """Show a session, or a run, in all panels."""
+    def _show(self, opened: Opened, running: Any = None) -> None:
+        """Show a session, or a run, in all panels but the one whose edit runs, if that is given."""
         raise NotImplementedError
 
     def _show_newest(self) -> None:
         """Show the last run of the fact; without one, no edit."""
         raise NotImplementedError
+
+    def show_running(self) -> None:
+        """Show the edit that is running: its fact in all tabs, and how far it is."""
+        raise NotImplementedError
+
+    def _cancel_running(self) -> None:
+        running = self._editors.running
+        if running is not None:
+            running.cancel()
 
     def _show_line(self) -> None:
         """Show on top what all tabs are about."""
@@ -193,8 +205,7 @@ class SessionPanel(Panel):
     @property
     def _busy(self) -> bool:
         """Whether an edit runs, or what it made is not yet among the runs."""
-        job = self.editor.job
-        return bool(self.editor.running or (job is not None and not job.settled))
+        return self._editors.running is not None
 
     def _check_idle(self, what: str) -> None:
         if self._busy:
@@ -228,6 +239,8 @@ class SessionPanel(Panel):
         line = TopLine(self.model, self._first_folder, self._kept.keeper.on, bar=bar, runs=self._list, code=code)
         line.save_button.on_click(lambda _: self._try(self._save_clicked))
         line.open_button.on_click(lambda _: self._try(self._open_clicked))
+        line.cancel_button.on_click(lambda _: self._cancel_running())
+        line.back_button.on_click(lambda _: self._attempt(self.show_running))
         line.autosave.observe(lambda change: self._kept.autosave(bool(change["new"])), names="value")
         return line
 
