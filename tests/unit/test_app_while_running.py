@@ -12,10 +12,13 @@ from tests.helpers.small_fits import same
 from tests.helpers.wire import click, enter
 from tests.unit.test_app import bench, go_to, in_tab, run, said
 from tests.unit.test_app_runs import run_list
+from workbench.editing.methods import ia3
 from workbench.editing.rewrite import rewrite
+from workbench.editing.selector import default_selection
 from workbench.files.session import load_session
 from workbench.types import Selection
 from workbench.widgets.app import Workbench
+from workbench.widgets.edit import train_choice
 from workbench.widgets.edit.panel import EditPanel
 
 
@@ -167,3 +170,47 @@ def test_a_failed_edit_of_another_fact_is_said(monkeypatch: pytest.MonkeyPatch) 
     held.go.set()
     ended(running)
     assert one.runs == () and "The edit of France failed" in said(one) and "The disk is full." in said(one)
+
+
+# What stays when another fact is chosen
+
+
+def test_picks_that_stay_are_said_to_be_of_another_fact() -> None:
+    one = bench("heads")
+    run(one)
+    bar = one.picker.bar
+    assert bar.elsewhere.disabled
+    choose(one, "spain-capital")
+    assert bar.elsewhere.description == "picked for France ×" and seen(bar.elsewhere)
+    one.selection = "L2MLP"
+    run(one)
+    one.open_run(one.runs[0])
+    assert not seen(bar.elsewhere), "they were opened with their fact"
+    choose(one, "spain-capital")
+    assert bar.elsewhere.description == "picked for France ×"
+    click(bar.elsewhere)
+    assert len(one.selection) == 0
+    other = Workbench(tiny(), FACTS)
+    other.open_session("my-session")
+    assert len(other.selection) and not seen(other.picker.bar.elsewhere)
+
+
+def test_train_shows_what_the_run_on_screen_has_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(default_selection.__kwdefaults__, "k", 12)
+    monkeypatch.setattr(ia3, "MORE_NEURONS", 0)
+    monkeypatch.setattr(train_choice, "NEURONS", 12)
+    one = bench()
+    menu = control(one.editor, "Train")
+    enter(menu, index=[value for _, value in menu.options].index("default"))
+    run(one)
+    menu.value = "picked"
+    run(one)
+    by_default, picked = one.runs
+    assert (by_default.picked, picked.picked) == (False, True)
+    for run_, choice in ((by_default, "default"), (picked, "picked"), (by_default, "default")):
+        one.open_run(run_)
+        assert menu.value == choice and "was " not in one.editor.run_words, "and nothing is marked as changed"
+    one.save_session("kept")
+    other = Workbench(tiny(), FACTS)
+    other.open_session("kept")
+    assert control(other.editor, "Train").value == "default"

@@ -315,6 +315,9 @@ class Workbench(SessionPanel):
         """What each tab shows: its panel, or that there is no edit yet."""
         return tuple(self.panels.get(tab.name) or self._nothing[tab.name] for tab in TABS)
 
+    def _claim_picks(self) -> None:
+        self.picker.bar.claim()
+
     # The line on top
 
     def _show_line(self) -> None:

@@ -88,6 +88,7 @@ class SessionPanel(Panel):
         with self._editors.still():
             self._tell()
             self._show(self._reopened(chosen))
+            self._claim_picks()
         return chosen
 
     def rename_run(self, run: Run | str, name: str) -> Run:
@@ -169,6 +170,7 @@ class SessionPanel(Panel):
         whole, taken = self._kept.opened(path, session)
         origin = self._kept.origins.get(whole.shown or "")
         self._show(Opened(whole, str(path), run_in_folder=origin is not None and not origin.legacy))
+        self._claim_picks()
         words = [*session.damaged, *([f"{taken} What is run here is saved beside it."] if taken else [])]
         self._tell(*(Message(line) for line in words))
         return session
@@ -185,6 +187,10 @@ class SessionPanel(Panel):
 
     def _show_newest(self) -> None:
         """Show the last run of the fact; without one, no edit."""
+        raise NotImplementedError
+
+    def _claim_picks(self) -> None:
+        """What is picked was opened with the fact."""
         raise NotImplementedError
 
     def show_running(self) -> None:

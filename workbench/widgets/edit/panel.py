@@ -247,6 +247,7 @@ class EditPanel(RunPanel[EvalReport]):
             if edit is None:
                 return
             self.random_control = control_report is not None
+            self.settings.train.show_choice_of(edit)
             if isinstance(edit.asked_recipe, TrainedRecipe):
                 self.recipe = edit.asked_recipe
             self._edit, self._report, self._control_report = edit, report, control_report

@@ -16,6 +16,8 @@ from workbench.widgets.shared.edit_words import chosen_words, moved_words
 FIRST_RATES = ("new", "old", "control", "neighbour")
 """What is shown of the table at once; the rest is folded."""
 FIRST_TEXTS = 3
+PER_TOKEN = "P per token while it was fitted (geometric mean over an answer's tokens; P of the whole answer is smaller)"
+"""What the curve of a fit shows; Compare shows the whole answer's probability."""
 RUN_CELL = "Run this cell to use the panel."
 """The last line of a panel's card."""
 BADGES: dict[AnswerClass, markup.AnswerKind] = {"old": "old", "new": "new", "refusal": "refusal"}
@@ -54,7 +56,7 @@ def answer_chart(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fa
         f"new: {fact.target}": [(x, s.p_new) for x, s in steps],
         "refusal": [(x, s.p_refusal) for x, s in steps],
     }
-    heading = f"P(answer) per token while it was fitted (geometric mean){whose}"
+    heading = f"{PER_TOKEN}{whose}"
     return charts.side_by_side(
         charts.line_chart(
             answers,

@@ -15,6 +15,7 @@ from workbench.widgets.grid.grid import GridCell, HeatGrid
 from workbench.widgets.picker.maps import Sources
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.lens_words import LIKELIEST, settled
 from workbench.widgets.shared.voice import person
 
 TOKENS = 5
@@ -96,7 +97,8 @@ class LensView(VBox):
                 self._words.value = markup.alert(job.error and person(job.error))
             elif self.result is not None:
                 self._words.value = markup.hint(
-                    f"{lens_words(self.result)} Colour: probability of the likeliest token. Click a cell: its tokens."
+                    f"{lens_words(self.result)} Colour and word of a cell: the likeliest token there and its "
+                    f"probability. Click a cell: its tokens. {LIKELIEST}"
                 )
                 self._show(self.result)
         self._on_change()
@@ -150,7 +152,4 @@ class LensView(VBox):
 
 def lens_words(lens: LensGrid) -> str:
     """From which layer on the answer is the likeliest token at the end, in a sentence."""
-    answer = visible(lens.answer_token)
-    if lens.settles is None:
-        return f"{answer} is not the likeliest token at the end (rank {int(lens.ranks[-1, -1]):,})."
-    return f"{answer} is the likeliest token at the end from {lens.settles} on."
+    return settled(lens.answer_token, lens.settles, int(lens.ranks[-1, -1]))
