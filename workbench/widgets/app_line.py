@@ -53,6 +53,11 @@ class TopLine(VBox):
             icon="save",
             tooltip="Save the runs, and the fact, maps and picks on screen, in the session's folder",
         )
+        self.export_button = layout.quiet_button(
+            "Export",
+            icon="file-code-o",
+            tooltip="Write all tabs as they are now as one HTML page into the session's folder",
+        )
         self.open_button = Button(
             description="Open", icon="folder-open", tooltip="Open a saved session from this folder"
         )
@@ -71,7 +76,7 @@ class TopLine(VBox):
             "code": (self._opener("Code", "The Python that repeats all of this, as it is now"), code),
         }
         openers = [button for button, _ in self._folds.values()]
-        line = layout.row(self._about, openers[0], self.save_button, *openers[1:])
+        line = layout.row(self._about, openers[0], self.save_button, self.export_button, *openers[1:])
         line.add_class("wb-line")
         below = VBox([box for _, box in self._folds.values()])
         below.add_class("wb-below")

@@ -8,10 +8,10 @@ from typing import Any
 
 from workbench.editing.applied import check_base
 from workbench.editing.task import check_selection
-from workbench.files.session import Session, is_session, load_session
-from workbench.files.session_folder import free_name
+from workbench.files.session import Session, has_session, load_session
+from workbench.files.session_folder import free_name, free_page
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, EvalReport, ProbeReport
+from workbench.types import Edit, EvalReport, ProbeReport, slug
 from workbench.types.run import Run
 from workbench.widgets.app_code import Opened
 from workbench.widgets.app_editors import Editors
@@ -146,6 +146,20 @@ class SessionPanel(Panel):
         self._show_line()
         return path
 
+    def export_html(self) -> Path:
+        """Write all tabs as they are now as one HTML page, which needs neither a kernel nor a network, into the
+        session's folder; the session is saved there too.
+
+        Returns:
+            The file; no other one is replaced.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        page = self.snapshot()
+        folder = self.save_session(self._kept.keeper.folder)
+        return page.save(free_page(folder, slug(self.session().fact.id)[:60]))
+
     def open_session(self, folder: str | Path) -> Session:
         """Show a saved session in all panels, and go on with its runs. A run that cannot be read is left out, and said.
 
@@ -244,6 +258,7 @@ class SessionPanel(Panel):
         )
         line = TopLine(self.model, self._first_folder, self._kept.keeper.on, bar=bar, runs=self._list, code=code)
         line.save_button.on_click(lambda _: self._try(self._save_clicked))
+        line.export_button.on_click(lambda _: self._try(lambda: f"Exported to {self.export_html().resolve()}"))
         line.open_button.on_click(lambda _: self._try(self._open_clicked))
         line.cancel_button.on_click(lambda _: self._cancel_running())
         line.back_button.on_click(lambda _: self._attempt(self.show_running))
@@ -253,7 +268,7 @@ class SessionPanel(Panel):
     def _save_clicked(self) -> str:
         assert self._line is not None
         path, own = _named(self._line.folder.value), self._kept.keeper.own
-        held = path.is_dir() and path.resolve() != own and is_session(path)
+        held = path.is_dir() and path.resolve() != own and has_session(path)
         where = self.save_session(free_name(path) if held else path)
         self._line.folder.value = str(where)
         other = f"{path} holds another session, so this one is beside it. " if held else ""
