@@ -20,7 +20,7 @@ from workbench.widgets.shared.voice import person
 
 TOKENS = 5
 """Of a cell."""
-_ROW_HEIGHT = 15
+_ROW_HEIGHT = 16
 
 
 class LensView(VBox):
@@ -117,6 +117,7 @@ class LensView(VBox):
                 cols=[visible(token) for token in result.tokens[self._start :]],
                 marked=[at - self._start for at in result.subject],
                 groups=(),
+                words=[[visible(tokens[0].token) for tokens in row] for row in cells],
             )
         layout.show(self.grid, True)
         last = (len(result.top) - 1, len(cells[0]) - 1)
