@@ -277,7 +277,7 @@ def _selection(heat: HeatMap, at: _Layout) -> list[str]:
         x, y = at.left + c * at.w, at.top + r * at.h
         box = f'x="{x:.1f}" y="{y:.1f}" width="{at.w:.1f}" height="{at.h:.1f}"'
         parts += [f'<rect class="wbm-halo" {box}/>', f'<rect class="wbm-picked" {box}/>']
-        if small >= 7:
+        if small >= 7 and not heat.words:
             radius = max(1.5, min(3.0, small / 6))
             parts.append(
                 f'<circle class="wbm-dot" cx="{x + at.w - radius - 3:.1f}" cy="{y + radius + 3:.1f}" r="{radius:.1f}"/>'

@@ -106,8 +106,9 @@ class TopLine(VBox):
             runs: All runs.
             shown: The one that is on screen.
         """
-        name = f'<span class="wb-muted">{markup.text(self._model.name)}</span>'
-        self._about.value = markup.block(f'<span class="wb-about">{name} {_change(fact)}</span>')
+        model = markup.text(self._model.name)
+        name = f'<span class="wb-muted" title="{model}">{model}</span>'
+        self._about.value = markup.block(f'<div class="wb-about">{name} {_change(fact)}</div>')
         place = next((n for n, run in enumerate(runs, 1) if run is shown), None)
         self._folds["runs"][0].description = _runs_words(len(runs), place)
 
@@ -125,7 +126,7 @@ class TopLine(VBox):
         facts = editor.fact
         what = _change(facts) if isinstance(facts, Fact) else f"<b>{markup.text(editor.subject)}</b>"
         now = f'<span class="wb-busy">Edit running: {markup.text(editor.status)}</span>'
-        self._now.value = markup.block(f'<span class="wb-about">{what}</span>{now}') + editor.phases
+        self._now.value = markup.block(f'<div class="wb-about">{what}{now}</div>') + editor.phases
         self.cancel_button.disabled = editor.job is None or editor.job.cancelling
         layout.show(self.back_button, not on_screen)
 
@@ -163,7 +164,8 @@ class TopLine(VBox):
 
 def _change(fact: Fact) -> str:
     """A fact and what it is to become."""
-    return f"<b>{markup.text(fact.subject)}</b>: {markup.text(fact.answer)} → {markup.text(fact.target)}"
+    change = f"<b>{markup.text(fact.subject)}</b>: {markup.text(fact.answer)} → {markup.text(fact.target)}"
+    return f"<span>{change}</span>"
 
 
 def _count(n: int) -> str:

@@ -16,7 +16,7 @@ from workbench.plots.colours import ColourAxis, ScaleMode, checked_mode, colour_
 from workbench.widgets.grid.picked import PickedWidget
 from workbench.widgets.grid.png import heat_map_png
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, words_state
-from workbench.widgets.shared.javascript import STATIC, read_module
+from workbench.widgets.shared.javascript import STATIC
 from workbench.widgets.shared.snapshot import Snapshot
 
 GridCell = tuple[int, int]
@@ -59,7 +59,7 @@ class HeatGrid(PickedWidget):
             mode of it, or values below zero on a sequential one.
     """
 
-    _esm = read_module("grid/grid.js")
+    MODULE = "grid/grid.js"
     _css = STATIC / "grid" / "grid.css"
 
     data = traitlets.Bytes(help="float32 values, row by row").tag(sync=True)

@@ -105,8 +105,8 @@ class SelectionBar(VBox):
         chips = layout.row(*self.chips, self._rest)
         chips.add_class("wb-chips")
         chips.add_class("wb-scroll")  # those without room
-        line = layout.row(*first, self._more, *rare, self._words, self.elsewhere, chips)
-        super().__init__([line, self._below])
+        line = layout.row(*first, self._more, *rare, self._words, chips)
+        super().__init__([line, self.elsewhere, self._below])
         self.add_class("wb-selection")
         self._show()
 

@@ -94,7 +94,7 @@ class HeatGridView {
     const { box } = this.actions;
     const cursor = this.actions.cursor();
     const focused = page.cells === document.activeElement;
-    const state = { selected: model.get("selected"), wanted: shown, box, cursor, pinned: this.pinned(), focused, dots: !model.get("row_kind") };
+    const state = { selected: model.get("selected"), wanted: shown, box, cursor, pinned: this.pinned(), focused, dots: !model.get("row_kind") && !this.data.words.length };
     const waiting = drawMarks(page.marks, this.data, this.layout, this.theme, state);
     describe(page, model, this.data, { shown, box, cursor, waiting });
     this.tooltip.sayActs();
