@@ -196,7 +196,9 @@ def test_picks_that_stay_are_said_to_be_of_another_fact() -> None:
 
 
 def test_train_shows_what_the_run_on_screen_has_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(default_selection.__kwdefaults__, "k", 12)
+    defaults = default_selection.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "k", 12)
     monkeypatch.setattr(ia3, "MORE_NEURONS", 0)
     monkeypatch.setattr(train_choice, "NEURONS", 12)
     one = bench()
