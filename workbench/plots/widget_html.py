@@ -15,9 +15,10 @@ from itertools import count
 from typing import Any
 
 from workbench.plots.clean_html import clean_html, is_plain
-from workbench.plots.map_svg import heat_map_of, heat_map_svg
+from workbench.plots.map_svg import heat_map_svg
 from workbench.plots.page import page_head
 from workbench.plots.saved_fields import FIELDS, field_words
+from workbench.plots.saved_map import heat_map_of
 from workbench.plots.saved_widgets import SavedWidget, SavedWidgets
 from workbench.plots.style import short_number
 

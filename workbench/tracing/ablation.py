@@ -14,7 +14,7 @@ from workbench.language.generation import stop_tokens
 from workbench.language.prompts import traced_prompt
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
-from workbench.tracing.corruption import against_partner, with_swap
+from workbench.tracing.corruption import Setup, SetupOptions, against_partner, set_up, with_swap
 from workbench.tracing.metric import METRICS, Metric, check_metric
 from workbench.tracing.next_tokens import likeliest
 from workbench.tracing.replacements import (
@@ -28,6 +28,7 @@ from workbench.tracing.replacements import (
     zeros,
 )
 from workbench.types import Ablation, AblationKind, Component, Fact, FactSet, Form, Selection, TracedPrompt
+from workbench.types.effect import Corruption
 from workbench.types.plain import is_whole
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def ablate(
     ablation: AblationKind = "zero",
     metric: Metric = "logit_diff",
     against: Literal["target", "partner"] | None = None,
+    corruption: Corruption | None = None,
     form: Form | None = None,
     partner: Fact | None = None,
     pool: FactSet | None = None,
@@ -49,6 +51,8 @@ def ablate(
     k: int = 5,
     new_tokens: int = 0,
     control: int = 0,
+    samples: int = 10,
+    noise: float = 3.0,
     seed: int = 0,
 ) -> Ablation:
     """Measure a metric and the next tokens with the outputs of some components replaced at every position. It checks
@@ -64,6 +68,8 @@ def ablate(
         metric: ``"logit_diff"`` or ``"probability"`` of the answer.
         against: What ``logit_diff`` compares the answer with: the fact's ``"target"``, or the answer of the swap
             ``"partner"``. None for the partner's with ``"swap"`` or where ``partner`` is given, else the target.
+        corruption: Which run counts as 0 in ``left``: ``"swap"`` the one on the swapped subject, ``"noise"`` one with
+            noise on the subject's embeddings, as in ``causal_trace``. None: the swapped one if there is one, else none.
         form: As in ``causal_trace``.
         partner: The fact to swap in; by default a neighbour from the pool, as in ``causal_trace``.
         pool: Where partners and reference texts come from; the bundled facts by default.
@@ -73,7 +79,8 @@ def ablate(
         new_tokens: How many tokens the model goes on to say, greedily, with the outputs replaced at the new positions
             too; 0 for none. With ``"swap"`` the swapped text goes on with the same tokens.
         control: Ablate so many random selections of the same kinds and sizes as well.
-        seed: Of the random selections.
+        samples, noise: Of ``corruption="noise"``, as in ``causal_trace``.
+        seed: Of the random selections, and of the noise.
 
     Returns:
         The metric at the last position, without and with the ablation, in units of the metric, with the likeliest next
@@ -89,11 +96,16 @@ def ablate(
         >>> ablation = wb.ablate(model, fact, "L0MLP")
         >>> round(ablation.clean, 1), round(ablation.ablated, 1), round(ablation.effect, 1)
         (14.0, 0.7, 13.3)
+        >>> noised = wb.ablate(model, fact, "L0MLP", corruption="noise")
+        >>> noised.corruption, round((noised.ablated - noised.corrupted) / (noised.clean - noised.corrupted), 6) == (
+        ...     round(noised.left, 6)
+        ... )
+        ('noise', True)
         >>> swapped = wb.ablate(model, fact, "L0H4 L1KV1 L2ATTN", ablation="swap", pool=facts)
         >>> swapped.prompt.partner, round(swapped.left, 2)
         ('spain-capital', 0.32)
     """
-    chosen = _check(model, selection, ablation, against, metric)
+    chosen = _check(selection, ablation, against, corruption, metric)
     for name, value, least in (("references", references, 1), ("k", k, 1), ("new_tokens", new_tokens, 0)):
         if not is_whole(value) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
@@ -104,7 +116,7 @@ def ablate(
     places = tuple(dict.fromkeys(place for one in entries for place in one))
     facts = pool_or_bundled(pool)
     prompt, swapped = traced_prompt(model, fact, form=form), None
-    if ablation == "swap" or against == "partner" or partner is not None:
+    if "swap" in (ablation, corruption) or against == "partner" or partner is not None:
         swapped = with_swap(model, fact, prompt, partner, facts)
         prompt = prompt if against == "target" else against_partner(prompt, swapped)
         prompt = replace(prompt, partner=swapped.partner, partner_text=swapped.partner_text)
@@ -119,7 +131,16 @@ def ablate(
         else:
             filling = zeros(places)
         runs = _Runs(model, engine, prompt, metric, filling)
-        clean = runs.logits()
+        clean, corrupted = runs.logits(), None
+        kind: Corruption | None = None if corruption is None and swapped is None else corruption or "swap"
+        if kind == "noise":
+            given = SetupOptions(
+                corruption=kind, metric=metric, form=prompt.form, token="answer", samples=samples, noise=noise,
+                seed=seed, partner=None, pool=facts,
+            )  # fmt: skip
+            corrupted = runs.noised(set_up(model, engine, fact, given))
+        elif swapped is not None:
+            corrupted = runs.measure(runs.logits(text=swapped.token_ids))
         shared = Ablation(
             selection=chosen,
             metric=metric,
@@ -127,7 +148,8 @@ def ablate(
             ablated=0.0,
             prompt=prompt,
             ablation=ablation,
-            corrupted=None if swapped is None else runs.measure(runs.logits(text=swapped.token_ids)),
+            corrupted=corrupted,
+            corruption=kind,
             references=len(texts),
             clean_next=likeliest(model, clean, k),
         )
@@ -141,7 +163,7 @@ def ablate(
 
 
 def _check(
-    model: LoadedModel, selection: Selection | str, ablation: str, against: str | None, metric: str
+    selection: Selection | str, ablation: str, against: str | None, corruption: str | None, metric: str
 ) -> Selection:
     """The selection, if these options go together; else a ValueError."""
     check_metric(metric)
@@ -149,6 +171,8 @@ def _check(
         raise ValueError(f"ablation must be one of {get_args(AblationKind)}, got {ablation!r}.")
     if against not in (None, "target", "partner"):
         raise ValueError(f"against must be 'target', 'partner' or None, got {against!r}.")
+    if corruption not in (None, *get_args(Corruption)):
+        raise ValueError(f"corruption must be one of {get_args(Corruption)} or None, got {corruption!r}.")
     chosen = Selection(selection) if isinstance(selection, str) else selection
     if not len(chosen):
         raise ValueError("The selection is empty: there is nothing to ablate.")
@@ -175,6 +199,12 @@ class _Runs:
 
     def measure(self, logits: Tensor) -> float:
         return float(METRICS[self.metric].measure(logits, self.prompt))
+
+    def noised(self, setup: Setup) -> float:
+        """The metric with noise on the subject, the mean over its samples."""
+        clean = setup.clean[:, : setup.start].expand(len(setup.corrupted), -1, -1)
+        logits = self.engine.run(torch.cat([clean, setup.corrupted], dim=1)).float()
+        return float(METRICS[self.metric].measure(logits, self.prompt).mean())
 
     def goes_on(self, most: int, entries: Entries | None = None) -> str:
         """The greedy continuation: every pass reads the whole text again, so that all positions are replaced."""

@@ -16,7 +16,7 @@ class Waiting(VBox):
     """A line and a button.
 
     Args:
-        editor: The panel that runs edits; the line follows how far it is.
+        editor: What runs edits, with ``busy``, ``status`` and ``on_status``; the line follows how far it is.
         go: Called by the button.
     """
 
