@@ -20,7 +20,7 @@ from tests.helpers.examples import Names
 from workbench.editing.methods import ia3
 from workbench.editing.selector import default_selection
 from workbench.facts import known
-from workbench.models import load
+from workbench.models import sources
 from workbench.types import TrainedRecipe
 from workbench.widgets.shared.panel import Panel
 
@@ -48,8 +48,8 @@ def stand_ins(names: Names, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     )
     monkeypatch.setattr(ia3, "MORE_NEURONS", 0)
     monkeypatch.setattr(known, "_bundled_facts", lambda: names.facts)
-    monkeypatch.setattr(load, "bundled_file", lambda: tmp_path / "tiny.gguf")
-    monkeypatch.setattr(load, "load_gguf", lambda _: (names.model.hf, names.model.tokenizer))
+    monkeypatch.setattr(sources, "bundled_file", lambda: tmp_path / "tiny.gguf")
+    monkeypatch.setattr(sources, "load_gguf", lambda *_: (names.model.hf, names.model.tokenizer))
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     here = tmp_path / "here"
     here.mkdir()
