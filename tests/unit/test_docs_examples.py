@@ -8,6 +8,7 @@ without a second fit: what an edit teaches is tested elsewhere.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,9 @@ def names() -> Names:
 @pytest.fixture
 def stand_ins(names: Names, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A tiny model and five facts in the place of the bundled ones. Returns the current folder, which is empty."""
-    assert default_selection.__kwdefaults__ is not None
-    monkeypatch.setitem(default_selection.__kwdefaults__, "k", NEURONS)
+    defaults = inspect.unwrap(default_selection).__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "k", NEURONS)
     steps = TrainedRecipe.stage_steps.fget
     assert steps is not None
     monkeypatch.setattr(

@@ -18,6 +18,7 @@ from workbench.models.deltas import Base, export, fold, gate_sites
 from workbench.models.load import LoadedModel, load_model
 from workbench.models.views import shared_view
 from workbench.types import Edit
+from workbench.types.torch_settings import own_torch_settings
 
 README = "README.md"
 _WRITTEN = re.compile(r"<!-- circuit-workbench (\w+): (.*) -->\s*\Z")
@@ -28,6 +29,7 @@ _BUNDLED_NOTE = (
 _OTHER_NOTE = "The licence is the base model's own."
 
 
+@own_torch_settings()
 def save_peft(edit: Edit, path: str | Path, *, stage: str | None = None, model: LoadedModel | None = None) -> Path:
     """Write one PEFT adapter that does what the stages of an edit up to ``stage`` do together: IA3 for gates, LoRA for
     low-rank updates and for both together.
@@ -90,6 +92,7 @@ It fits this base only. With the base as a plain transformers model:
     return _write(path, "adapter", fill, f"{title} adapter", text, front=front, base=edit.base_name)
 
 
+@own_torch_settings()
 def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None = None) -> Path:
     """Write an edited model as a plain HF folder (model and tokenizer), with the edit folded into the weights.
 
@@ -131,6 +134,7 @@ def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None
     return _write(path, "merged", _model_writer(view, model), "Edited model", text, front=front, base=model.name)
 
 
+@own_torch_settings()
 def export_base(path: str | Path, model: LoadedModel | None = None) -> Path:
     """Write the exact base model as a plain HF folder (model and tokenizer), for others to use an adapter on.
 

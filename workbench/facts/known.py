@@ -19,6 +19,7 @@ from workbench.language.prompts import prompt_ids
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form
 from workbench.types.cancelling import ASKING, CancelBar, CancelFlag
+from workbench.types.torch_settings import own_torch_settings
 
 FORMS: tuple[Form, ...] = ("chat", "cloze")
 NAMED_BY_ADJECTIVES = ("country", "continent")
@@ -133,6 +134,7 @@ def pool_or_bundled(pool: FactSet | None) -> FactSet:
     return load_facts() if pool is None else pool
 
 
+@own_torch_settings()
 def known_facts(
     model: LoadedModel,
     facts: FactSet | Sequence[Fact] | None = None,

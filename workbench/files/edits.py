@@ -20,6 +20,7 @@ from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, s
 from workbench.types import Edit, EditModules, EditStage, Fact, OtherFit, Selection, SiteModule, Step, delta_from
 from workbench.types.plain import lists_as_tuples
 from workbench.types.recipe import recipe_from_dict
+from workbench.types.torch_settings import own_torch_settings
 
 EDIT_FILE, TENSORS_FILE = "edit.json", "tensors.safetensors"
 GATES_FILE = "gates.safetensors"
@@ -60,6 +61,7 @@ def save_edit(edit: Edit, path: str | Path) -> Path:
     return Path(path)
 
 
+@own_torch_settings()
 def load_edit(path: str | Path) -> Edit:
     """Read an edit written by ``Edit.save``, of this or an older version.
 

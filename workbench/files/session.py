@@ -23,6 +23,7 @@ from workbench.files.reports import load_report, save_report
 from workbench.files.runs import CONTROL_FILE, PROBES_FILE, REPORT_FILE, fill_run_folder, load_run
 from workbench.types import Edit, EffectMap, EvalReport, Fact, ProbeReport, Selection
 from workbench.types.run import Run, check_parts
+from workbench.types.torch_settings import own_torch_settings
 
 SESSION_FILE, OWNER_FILE, RUNS, MAPS = "session.json", "owner.json", "runs", "maps"
 EDIT_PARTS = ("edit", REPORT_FILE, CONTROL_FILE, PROBES_FILE)
@@ -212,6 +213,7 @@ def write_index(session: Session, folder: Path, maps_folder: str) -> None:
     write_bytes(folder / SESSION_FILE, dump(wrap("workbench-session", fields)))
 
 
+@own_torch_settings()
 def load_session(path: str | Path) -> Session:
     """Read a session written by ``Session.save`` or by the Workbench.
 

@@ -20,6 +20,7 @@ from workbench.models.refusals import ModelRefused
 from workbench.models.sources import Placing, from_memory, from_source, own_tokenizer
 from workbench.models.views import shared_view
 from workbench.types import NO_DELTA, Delta, Edit, ModelShape
+from workbench.types.torch_settings import own_torch_settings
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,8 @@ class LoadedModel:
     def runner(self) -> Any:
         """The HF model to compute with: in eval mode, without gradients, sharing the weights of ``hf``."""
         if self._runner is None:
-            self._runner = self.hf if self.edited else shared_view(self.hf)
+            with own_torch_settings():
+                self._runner = self.hf if self.edited else shared_view(self.hf)
         return self._runner
 
     @property
@@ -131,17 +133,21 @@ class LoadedModel:
         It prepends the BOS token to strings by default: pass token ids.
         """
         if self._bridge is None:
-            from transformer_lens.model_bridge import TransformerBridge
-
-            view = shared_view(self.base.hf)
-            # Folded in, so that the bridge's weights are the edited ones: of a wrapped module TransformerLens guesses
-            # the layout by its shape, and a square projection comes out transposed.
-            fold(view, self.architecture, self.delta)
-            tokenizer = copy.deepcopy(self.tokenizer)
-            # With these, TransformerLens takes it as it is; else it would load its files again, perhaps from the hub.
-            tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
-            self._bridge = TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=tokenizer)
+            with own_torch_settings():
+                self._bridge = self._new_bridge()
         return self._bridge
+
+    def _new_bridge(self) -> Any:
+        from transformer_lens.model_bridge import TransformerBridge
+
+        view = shared_view(self.base.hf)
+        # Folded in, so that the bridge's weights are the edited ones: of a wrapped module TransformerLens guesses the
+        # layout by its shape, and a square projection comes out transposed.
+        fold(view, self.architecture, self.delta)
+        tokenizer = copy.deepcopy(self.tokenizer)
+        # With these, TransformerLens takes it as it is; else it would load its files again, perhaps from the hub.
+        tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
+        return TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=tokenizer)
 
     @property
     def fingerprint(self) -> str:
@@ -158,8 +164,10 @@ class LoadedModel:
         return self._fingerprint[1]
 
     def _written(self) -> Hashable:
-        """Where each weight lies, and how often it was written in place."""
-        return tuple((t.data_ptr(), t._version) for t in self.hf.state_dict(keep_vars=True).values())
+        """Where each weight lies, and how often it was written in place: torch does not count that of weights made in
+        inference mode, which only inference mode can write."""
+        tensors = self.hf.state_dict(keep_vars=True).values()
+        return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
     @property
     def version(self) -> Hashable:
@@ -200,6 +208,7 @@ def _hash_tensors(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@own_torch_settings()
 def load_model(
     source: str | Path | nn.Module | None = None,
     *,
