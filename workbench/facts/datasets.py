@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from workbench.files.paths import user_path
 from workbench.types import Fact, FactSet
 
 Schema = Literal["workbench", "counterfact", "known_1000", "zsre"]
@@ -32,7 +33,7 @@ def read_facts(
         FileNotFoundError: No such file.
         ValueError: An unknown file type or schema, broken JSON (with the line), or an invalid record (with its number).
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     if schema is not None and schema not in get_args(Schema):
