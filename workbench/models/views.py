@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from workbench.models.families import Architecture
 
+_OF_ITS_MODEL = ("to", "cuda", "npu", "xpu", "mlu", "musa", "sdaa", "hf_device_map")
+"""What accelerate puts on a model that it spreads over devices, and what would act on that model from a copy too. Its
+hooks, which move what a module is given to where the module is, are copied with the modules."""
 PASS_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -26,7 +29,10 @@ def shared_view(model: nn.Module) -> Any:
         # Most of what there is to copy are tables of hooks, nearly all of them empty; what watches passes stays behind.
         tables = {name: table for name, table in vars(module).items() if "_hooks" in name}
         memo |= {id(t): type(t)() for name, t in tables.items() if not t or name.startswith(PASS_HOOKS)}
-    return copy.deepcopy(model, memo).eval()
+    view = copy.deepcopy(model, memo)
+    for name in _OF_ITS_MODEL:
+        vars(view).pop(name, None)
+    return view.eval()
 
 
 def tracked(tensor: Tensor) -> Tensor:
