@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.comparing.compare import compare
     from workbench.comparing.maps import MapComparison, compare_maps
     from workbench.editing.applied import applied
+    from workbench.editing.estimate import estimate
     from workbench.editing.export import export_base, merge
     from workbench.editing.methods import table as recipes
     from workbench.editing.methods.table import Recipe
@@ -56,6 +57,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         Component,
         Edit,
         EffectMap,
+        Estimate,
         EvalReport,
         Fact,
         FactSet,
@@ -86,6 +88,7 @@ _HOMES = {
     "Edit": "types",
     "EditPanel": "widgets.edit.panel",
     "EffectMap": "types",
+    "Estimate": "types",
     "EvalReport": "types",
     "Fact": "types",
     "FactChooser": "widgets.facts.chooser",
@@ -119,6 +122,7 @@ _HOMES = {
     "counterfact_rates": "evaluation.counterfact",
     "default_retain": "editing.retain",
     "default_selection": "editing.selector",
+    "estimate": "editing.estimate",
     "evaluate": "evaluation.evaluate",
     "export_base": "editing.export",
     "known_facts": "facts.known",

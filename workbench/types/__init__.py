@@ -5,6 +5,7 @@ from workbench.types.arms import ArmRow, ArmTable
 from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
 from workbench.types.effect import EffectMap, Form, TracedPrompt, Unit
+from workbench.types.estimate import Estimate, EstimatedWork
 from workbench.types.fact import Fact, FactSet, Role, Split, slug
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
@@ -70,6 +71,8 @@ __all__ = [
     "delta_from",
     "EditStage",
     "EffectMap",
+    "Estimate",
+    "EstimatedWork",
     "EvalReport",
     "Fact",
     "FactSet",
