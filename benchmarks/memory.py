@@ -96,7 +96,7 @@ def known(model: LoadedModel, n: int) -> FactSet:
                 answer=answer,
                 target=other,
                 relation="random",
-                role="edit" if i == 0 else "retain",
+                role=None if i == 0 else "retain",
             )
         )
     return FactSet(facts, name="random")
