@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.comparing.compare import compare
     from workbench.comparing.maps import MapComparison, compare_maps
     from workbench.editing.applied import applied
+    from workbench.editing.estimate import estimate
     from workbench.editing.export import export_base, merge
     from workbench.editing.methods import table as recipes
     from workbench.editing.methods.table import Recipe
@@ -58,6 +59,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         DataPrompt,
         Edit,
         EffectMap,
+        Estimate,
         EvalReport,
         Fact,
         FactSet,
@@ -89,6 +91,7 @@ _HOMES = {
     "Edit": "types",
     "EditPanel": "widgets.edit.panel",
     "EffectMap": "types",
+    "Estimate": "types",
     "EvalReport": "types",
     "Fact": "types",
     "FactChooser": "widgets.facts.chooser",
@@ -123,6 +126,7 @@ _HOMES = {
     "dataset_rates": "evaluation.dataset_rates",
     "default_retain": "editing.retain",
     "default_selection": "editing.selector",
+    "estimate": "editing.estimate",
     "evaluate": "evaluation.evaluate",
     "export_base": "editing.export",
     "known_facts": "facts.known",

@@ -10,6 +10,7 @@ from workbench.models.deltas import Mounted
 from workbench.models.load import AppliedEdit, LoadedModel
 from workbench.models.views import shared_view
 from workbench.types import Edit
+from workbench.types.torch_settings import own_torch_settings
 
 
 def check_base(model: LoadedModel, edit: Edit) -> None:
@@ -50,6 +51,7 @@ class Dial:
         ValueError: Another base, or an unknown stage.
     """
 
+    @own_torch_settings()
     def __init__(self, model: LoadedModel, edit: Edit, stage: str | None = None) -> None:
         check_base(model, edit)
         if not edit.stages:
@@ -59,6 +61,7 @@ class Dial:
         self._mounted = Mounted(self._view, model.architecture, model.delta.then(edit.delta(stage)))
         self._engines = EnginePool()
 
+    @own_torch_settings()
     def at(self, strength: float) -> LoadedModel:
         """The model at a strength (as for ``applied``).
 

@@ -12,8 +12,10 @@ from workbench.models import LoadedModel
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def rewrite(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],

@@ -18,6 +18,7 @@ from workbench.tracing.attribution import attribute
 from workbench.types import Component, Fact, FactSet, Form, Selection, Site, TrainedRecipe
 from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 NEURONS = 2000
 MORE_NEURONS = 8000
@@ -28,6 +29,7 @@ SELECTOR = "neurons-by-contrast"
 PAPER_MLPS, PAPER_ATTENTIONS = 3, 2
 
 
+@own_torch_settings()
 def default_selection(
     model: LoadedModel,
     fact: Fact | Sequence[Fact],
@@ -86,6 +88,7 @@ def check_number(model: LoadedModel, k: int) -> None:
         raise ValueError(f"A number of neurons must be a whole number from 1 to {n}, all of this model, got {k!r}.")
 
 
+@own_torch_settings()
 def paper_selection(model: LoadedModel, fact: Fact, *, pool: FactSet | None = None, progress: bool = True) -> Selection:
     """Locate the kinds of modules that the paper trains, for a fact. Of the three MLPs with the largest attribution it
     takes the gate, up and down projections (the latter alone where a model has no gate), of the two layers whose heads
@@ -168,6 +171,7 @@ def selection_facts(
     return default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
 
 
+@own_torch_settings()
 def contrast_facts(
     model: LoadedModel,
     fact: Fact | Sequence[Fact],

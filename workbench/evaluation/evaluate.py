@@ -24,10 +24,12 @@ from workbench.models.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
 from workbench.types.fact import as_facts
 from workbench.types.rates import rates_of
+from workbench.types.torch_settings import own_torch_settings
 
 KL_ROWS = 48
 
 
+@own_torch_settings()
 def evaluate(
     model: LoadedModel,
     facts: Fact | FactSet | Sequence[Fact] | None = None,
@@ -298,6 +300,7 @@ def _rows(
     return rows
 
 
+@own_torch_settings()
 def answer_probabilities(
     model: LoadedModel, fact: Fact, *, edit: Edit | None = None, strength: float = 1.0
 ) -> Mapping[str, Mapping[str, float]]:
@@ -343,6 +346,7 @@ def answer_probabilities(
     return stages
 
 
+@own_torch_settings()
 def ask(model: LoadedModel, question: str, *, max_new_tokens: int = 24) -> str:
     """Ask the model a question in chat form, and return its greedy answer.
 

@@ -19,6 +19,7 @@ from workbench.language.prompts import prompt_ids
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form
 from workbench.types.cancelling import ASKING, CancelBar, CancelFlag
+from workbench.types.torch_settings import own_torch_settings
 
 FORMS: tuple[Form, ...] = ("chat", "cloze")
 NAMED_BY_ADJECTIVES = ("country", "continent")
@@ -142,6 +143,7 @@ def with_bundled(facts: FactSet | None) -> FactSet | None:
     return facts + load_facts()
 
 
+@own_torch_settings()
 def known_facts(
     model: LoadedModel,
     facts: FactSet | Sequence[Fact] | None = None,

@@ -17,6 +17,7 @@ from workbench.language.generation import Completion, greedy_answers
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt
 from workbench.types.fact_error import FactError
+from workbench.types.torch_settings import own_torch_settings
 
 PLAIN_TEMPLATE = "Question: {question}\nAnswer:"
 """What stands in for a chat template where the tokenizer has none (GPT-2, say)."""
@@ -109,6 +110,7 @@ def check_first_tokens(model: LoadedModel, fact: Fact) -> None:
             )
 
 
+@own_torch_settings()
 def traced_prompt(
     model: LoadedModel,
     fact: Fact,

@@ -30,11 +30,13 @@ from workbench.tracing.replacements import (
 from workbench.types import Ablation, AblationKind, Component, Fact, FactSet, Form, Selection, TracedPrompt
 from workbench.types.effect import Corruption
 from workbench.types.plain import is_whole
+from workbench.types.torch_settings import own_torch_settings
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@own_torch_settings()
 def ablate(
     model: LoadedModel,
     fact: Fact,
@@ -218,6 +220,7 @@ class _Runs:
         return self.model.tokenizer.decode(list(added), skip_special_tokens=True)
 
 
+@own_torch_settings()
 def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = None) -> tuple[Tensor, TracedPrompt]:
     """Read the attention weights of every query head on the traced text, in one forward pass.
 
@@ -250,6 +253,7 @@ def _patterns(model: LoadedModel, fact: Fact, form: Form | None, layers: Sequenc
     return torch.stack([cache[name][0].float().cpu() for name in names]), prompt
 
 
+@own_torch_settings()
 def attention_pattern(
     model: LoadedModel, fact: Fact, head: Component | str, *, form: Form | None = None
 ) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from workbench.tracing.roles import mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import CONTRASTED, Corruption
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 AttributionUnit = Literal["head", "mlp", "neuron", "attn"]
 Method = Literal["attribution", "patching", "dla"]
@@ -64,6 +65,7 @@ def attribute(
 ) -> dict[AttributionUnit, EffectMap]: ...
 
 
+@own_torch_settings()
 def attribute(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
@@ -270,6 +272,7 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
     )
 
 
+@own_torch_settings()
 def agreement(first: EffectMap, second: EffectMap) -> float:
     """Compute Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
 

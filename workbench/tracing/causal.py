@@ -25,6 +25,7 @@ from workbench.tracing.roles import ROLES, by_role, mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form
 from workbench.types.effect import Corruption
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 TraceSite = Literal["resid", "mlp", "attn"]
 OnLayer = Callable[[TraceSite, int, Tensor], None]
@@ -62,6 +63,7 @@ def causal_trace(
 ) -> dict[TraceSite, EffectMap]: ...
 
 
+@own_torch_settings()
 def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],

@@ -16,8 +16,10 @@ from workbench.language.prompts import first_token, traced_prompt
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.types import ANSWER_NAMES, AnswerName, Fact, Form, Lens
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def lens(
     model: LoadedModel,
     fact: Fact,

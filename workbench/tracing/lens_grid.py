@@ -16,11 +16,13 @@ from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.tracing.next_tokens import check_k, readable_ids
 from workbench.types import Fact, Form, LensGrid, NextToken
+from workbench.types.torch_settings import own_torch_settings
 
 LOGITS_AT_ONCE = 2**23
 """Entries of the logits that are held at a time: 32 MiB."""
 
 
+@own_torch_settings()
 def lens_grid(
     model: LoadedModel, fact: Fact | str, *, form: Form | None = None, answer: str | None = None, k: int = 1
 ) -> LensGrid:

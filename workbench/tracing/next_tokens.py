@@ -10,8 +10,10 @@ from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.types import Form, NextToken, NextTokens
 from workbench.types.plain import is_whole
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def next_tokens(model: LoadedModel, text: str, *, form: Form = "chat", k: int = 10) -> NextTokens:
     """Read the likeliest next tokens after any text, in one forward pass.
 

@@ -16,10 +16,12 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.dla import output_weight, through_norm
 from workbench.tracing.next_tokens import check_k
 from workbench.types import Component, Fact, Form, TokenLogit, TracedPrompt, Writes
+from workbench.types.torch_settings import own_torch_settings
 
 _HOOKS = {"H": "attn.hook_z", "N": "mlp.hook_post", "MLP": "hook_mlp_out", "ATTN": "hook_attn_out"}
 
 
+@own_torch_settings()
 def writes(
     model: LoadedModel, component: Component | str, *, fact: Fact | None = None, form: Form | None = None, k: int = 10
 ) -> Writes:

@@ -6,6 +6,7 @@ from workbench.types.data_prompt import DataPrompt, DataPromptKind
 from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
 from workbench.types.effect import EffectMap, Form, TracedPrompt, Unit
+from workbench.types.estimate import Estimate, EstimatedWork
 from workbench.types.fact import Fact, FactSet, Role, Split
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
@@ -74,6 +75,8 @@ __all__ = [
     "delta_from",
     "EditStage",
     "EffectMap",
+    "Estimate",
+    "EstimatedWork",
     "EvalReport",
     "Fact",
     "FactSet",

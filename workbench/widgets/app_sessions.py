@@ -8,6 +8,7 @@ from typing import Any
 
 from workbench.editing.applied import check_base
 from workbench.editing.task import check_selection
+from workbench.files.paths import user_path
 from workbench.files.session import Session, has_session, load_session
 from workbench.files.session_folder import free_name, free_page
 from workbench.models.load import LoadedModel
@@ -312,4 +313,4 @@ def _id(run: Run | str) -> str:
 def _named(folder: str | Path) -> Path:
     if not str(folder).strip():
         raise ValueError("Give the folder a name, such as my-session.")
-    return Path(folder).expanduser()
+    return user_path(folder)
