@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
 from workbench.models.families import Architecture, read_architecture
 from workbench.models.quiet import no_loading_bars
+from workbench.models.template_options import checked_options
 from workbench.models.views import shared_view
 from workbench.types import NO_DELTA, Delta, Edit, ModelShape
 
@@ -44,6 +45,7 @@ class LoadedModel:
         architecture: Its shape and module names.
         applied: The edits it carries, first to last; empty for a base model.
         delta: What they add to the base together; it changes nothing for a base model.
+        template: Options of its chat template, by name; ``"system"`` is a system prompt. An edited model has its base's.
         cache: What was computed with it, while its weights stay as they are. A copy begins with an empty one.
 
     Example:
@@ -65,6 +67,7 @@ class LoadedModel:
         applied: tuple[AppliedEdit, ...] = (),
         delta: Delta = NO_DELTA,
         engines: EnginePool | None = None,
+        template: Mapping[str, Any] | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
@@ -73,6 +76,7 @@ class LoadedModel:
         self.applied = applied
         self._base = base
         self.delta = delta
+        self.template = base.template if base is not None else checked_options(template, self.chat_template, name)
         self._bridge: Any = None
         self._runner: Any = None
         self._fingerprint: tuple[Hashable, str] | None = None
@@ -208,6 +212,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
     name: str | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Load a language model.
 
@@ -220,6 +225,9 @@ def load_model(
         dtype: The weights' dtype (default float32). Not for a model in memory.
         trust_remote_code: Run code that a hub repository brings along. Off unless asked for.
         name: What to call the model in results.
+        template: Options of the chat template, by name: ``"system"`` for a system prompt, and whatever the template
+            looks at (``{"enable_thinking": True}``). Thoughts are off where the template knows ``enable_thinking``,
+            unless it is given here.
 
     Returns:
         The model, ready for every function of the package.
@@ -235,7 +243,7 @@ def load_model(
         LoadedModel('capitals', 3 layers, 6 heads in 2 key-value groups, d_model 42, d_mlp 56, float32 on cpu)
     """
     if isinstance(source, nn.Module):
-        return _from_memory(source, tokenizer, device, dtype, name)
+        return _from_memory(source, tokenizer, device, dtype, name, template)
     if source is not None and not isinstance(source, (str, Path)):
         raise TypeError(
             f"source must be None, a folder, a .gguf file, a hub id or an HF model, got {type(source).__name__}."
@@ -256,10 +264,12 @@ def load_model(
     hf = hf.to(device=device, dtype=dtype or torch.float32).eval()
     for parameter in hf.parameters():
         parameter.requires_grad_(False)
-    return LoadedModel(hf, own, name=name or label)
+    return LoadedModel(hf, own, name=name or label, template=template)
 
 
-def _from_memory(hf: nn.Module, tokenizer: Any, device: Any, dtype: Any, name: str | None) -> LoadedModel:
+def _from_memory(
+    hf: nn.Module, tokenizer: Any, device: Any, dtype: Any, name: str | None, template: Mapping[str, Any] | None
+) -> LoadedModel:
     if tokenizer is None:
         raise ValueError("A model in memory needs its tokenizer: load_model(hf_model, tokenizer=...).")
     if device is not None or dtype is not None:
@@ -270,7 +280,7 @@ def _from_memory(hf: nn.Module, tokenizer: Any, device: Any, dtype: Any, name: s
             "HF model itself: bridges are made from it, and adapters must be merged first."
         )
     label = name or getattr(hf.config, "name_or_path", "") or type(hf).__name__
-    return LoadedModel(hf, tokenizer, name=str(label))
+    return LoadedModel(hf, tokenizer, name=str(label), template=template)
 
 
 def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:

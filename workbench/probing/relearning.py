@@ -122,7 +122,13 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
     view = shared_view(model.base.hf)
     put_under_gates(view, model.architecture, model.delta)
     parameters = inject_gates(view, model.architecture, GateDelta(ones), adapter="relearning")
-    student = LoadedModel(view, model.tokenizer, name=f"{model.name}, relearning", architecture=model.architecture)
+    student = LoadedModel(
+        view,
+        model.tokenizer,
+        name=f"{model.name}, relearning",
+        architecture=model.architecture,
+        template=model.template,
+    )
     engine = Resumable(student, view)
     prepared = Prepared(engine, one.rows, start, shared_prefix(one.rows))
     first = prepared.beginning
