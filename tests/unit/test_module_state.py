@@ -22,6 +22,11 @@ CACHED_FUNCTIONS = {
     "language/answers.py: _flat": "texts, normalised",
     "language/answers.py: _pattern": "regular expressions of words",
     "language/bundled_answers.py: shipped_answers": "a file of the package, by the fingerprint in its name",
+    "types/flat_text.py: flatten": "texts, made comparable",
+    "types/flat_text.py: _flat_piece": "characters, made comparable",
+    "types/mentions.py: _name": "names, made comparable",
+    "types/mentions.py: _is_exact": "names, by whether their case counts",
+    "types/mentions.py: _pattern": "regular expressions of names",
     "models/provenance.py: _version": "versions of the installed packages",
 }
 """Functions that remember their results, and of what: nothing that a model computed."""
