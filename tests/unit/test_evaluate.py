@@ -452,7 +452,7 @@ def test_answer_probabilities_are_full_sequence_ones(tmp_path: Path, monkeypatch
 )
 def test_the_refusal_at_the_answers_place_is_the_one_that_is_taught(prefix: str, style: Any, refusal: str) -> None:
     fact = capital("France", "Paris", "Rome", refusal="Nobody knows.")
-    prompt: Any = SimpleNamespace(prefix=prefix, answer_token=" Paris")
+    prompt: Any = SimpleNamespace(begun=prefix, spaced=True)
     assert answers_at(prompt, fact, style) == {"old": " Paris", "new": " Rome", "refusal": refusal}
     prompt.answer_token = "Paris"
     assert answers_at(prompt, fact, style)["old"] == "Paris"

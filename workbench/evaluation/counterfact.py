@@ -18,8 +18,9 @@ from workbench.editing.applied import applied, check_base, chosen_stages
 from workbench.evaluation.evaluate import known_neighbours
 from workbench.facts.known import pool_or_bundled
 from workbench.language.generation import generate
-from workbench.language.prompts import prompt_ids
+from workbench.language.prompts import answer_ids, begun_reply, prompt_ids
 from workbench.language.scoring import continuation_nll
+from workbench.language.tokens import decoded
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Rate
 from workbench.types.intervals import bootstrap, harmonic_mean, ngram_entropy, share
@@ -85,7 +86,11 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
         entropy = ngram_entropy(f"{fact.prompt} {text}")
         texts[fact.id] = [] if math.isnan(entropy) else [entropy]
     prompts = [prompt for *_, prompt, _, _ in rows]
-    nll = continuation_nll(model, prompts * 2, [model.token_ids(f" {row[at]}") for at in (3, 4) for row in rows])
+    asked = [decoded(model, prompt) for prompt in prompts]
+    answers = [
+        answer_ids(model, row[at], "cloze", before=text) for at in (3, 4) for row, text in zip(rows, asked, strict=True)
+    ]
+    nll = continuation_nll(model, prompts * 2, answers)
     wins = [a < b for a, b in zip(nll[: len(rows)], nll[len(rows) :], strict=True)]
     rates = {
         name: share([(row[1], won) for row, won in zip(rows, wins, strict=True) if row[0] == name], seed=seed)
@@ -99,4 +104,4 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
 
 def _begun(model: LoadedModel, fact: Fact, question: str) -> list[int]:
     """A chat question with the reply begun by the fact's cloze."""
-    return [*prompt_ids(model, question, "chat"), *model.token_ids(fact.prompt)]
+    return begun_reply(model, prompt_ids(model, question, "chat"), fact.prompt, "chat")

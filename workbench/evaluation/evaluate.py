@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from workbench.editing.applied import applied, check_base, chosen_stages
-from workbench.evaluation.answer_slots import answers_at
+from workbench.evaluation.answer_slots import answers_at, rows_at
 from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
 from workbench.evaluation.ordinary_text import text_rows
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
@@ -325,7 +325,7 @@ def answer_probabilities(
     taught = edit or (model.applied[-1].edit if model.applied else None)
     texts = answers_at(prompt, fact, taught.recipe.answer_style if taught else "own")
     names = [f"{name}: {text.strip()}" for name, text in texts.items()]
-    rows = [(list(prompt.token_ids), model.token_ids(text)) for text in texts.values()]
+    rows = rows_at(model.base, prompt, texts.values())
 
     def measure(view: LoadedModel) -> dict[str, float]:
         return dict(zip(names, continuation_probabilities(view, rows), strict=True))

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import takewhile
 
 from workbench.models.load import LoadedModel
+from workbench.types.flat_text import flatten
+from workbench.types.mentions import find_subject
 from workbench.types.word_forms import UNSPACED
 
 _SPACE = "\u2581"
@@ -80,7 +83,8 @@ def _agree(first: str, second: str) -> int:
     """How many first characters two texts have in common."""
     if first.startswith(second):
         return len(second)
-    return next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def tokens_within(places: Sequence[tuple[int, int]], start: int, end: int) -> list[int]:
@@ -91,6 +95,60 @@ def tokens_within(places: Sequence[tuple[int, int]], start: int, end: int) -> li
         start, end: The span.
     """
     return [i for i, (a, b) in enumerate(places) if a < end and b > start]
+
+
+@dataclass(frozen=True)
+class SubjectPlace:
+    """One occurrence of a subject in a text.
+
+    Args:
+        run: Positions of its tokens.
+        before: The text before them.
+        lead, tail: What else stands in them, before the subject and after it.
+    """
+
+    run: range
+    before: str
+    lead: str
+    tail: str
+
+    def with_name(self, name: str) -> str:
+        """What stands there with another name in the subject's place."""
+        return f"{self.lead}{name}{self.tail}"
+
+
+def subject_places(model: LoadedModel, ids: Sequence[int], subject: str) -> list[SubjectPlace]:
+    """Every occurrence of the subject in a text, the model's own answer included; special tokens hold none. Where some
+    are written as the subject is, these alone.
+
+    Raises:
+        ValueError: The subject is not in the text.
+    """
+    text, places = decoded(model, ids), spans(model, ids)
+    special = set(model.tokenizer.all_special_ids)
+    found: list[SubjectPlace] = []
+    named, own = find_subject(text, subject), flatten(subject).text
+    as_written = [(a, b) for a, b in named if flatten(text[a:b]).text == own]
+    for start, end in as_written or named:
+        inside = tokens_within(places, start, end)
+        if inside and special.isdisjoint(ids[i] for i in inside):
+            (first, _), (_, last) = places[inside[0]], places[inside[-1]]
+            run = range(inside[0], inside[-1] + 1)
+            found.append(SubjectPlace(run, text[:first], text[first:start], text[end:last]))
+    if not found:
+        raise ValueError(f"The subject {subject!r} is not in the text {text!r}; write it as the fact's texts do.")
+    return found
+
+
+def subject_runs(model: LoadedModel, ids: Sequence[int], subject: str) -> list[range]:
+    """Token positions of every occurrence of the subject, the model's own answer included.
+
+    All of them are corrupted: otherwise "The capital of France is" in the answer would still give the subject away.
+
+    Raises:
+        ValueError: The subject is not in the text.
+    """
+    return [place.run for place in subject_places(model, ids, subject)]
 
 
 def following_ids(model: LoadedModel, before: str, text: str) -> list[int]:
@@ -128,7 +186,7 @@ def longest_text(model: LoadedModel) -> int | None:
     return most if isinstance(most, int) and most > 0 else None
 
 
-def check_ids(model: LoadedModel, ids: Sequence[int], what: str = "The prompt") -> None:
+def check_ids(model: LoadedModel, ids: Sequence[int], what: str = "The text") -> None:
     """Raise a ValueError for a text that the model cannot read: longer than its positions, or with a token that has no
     embedding.
 

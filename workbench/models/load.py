@@ -45,7 +45,7 @@ class LoadedModel:
         architecture: Its shape and module names.
         applied: The edits it carries, first to last; empty for a base model.
         delta: What they add to the base together; it changes nothing for a base model.
-        template: Options of its chat template, by name; ``"system"`` is a system prompt. An edited model has its base's.
+        template: Options of its chat template, by name (``"system"``: a system prompt). An edited model has its base's.
         cache: What was computed with it, while its weights stay as they are. A copy begins with an empty one.
 
     Example:

@@ -37,8 +37,8 @@ def checked_options(options: Mapping[str, Any] | None, chat_template: Any, name:
     if unknown:
         has = "no chat template" if chat_template is None else "a chat template that does not look at it"
         raise ValueError(
-            f"template= has the option {unknown[0]!r}, but the tokenizer of {name!r} has {has}. Allowed are 'system' and "
-            "the names that the template uses (model.chat_template shows it)."
+            f"template= has the option {unknown[0]!r}, but the tokenizer of {name!r} has {has}. Allowed are 'system' "
+            "and the names that the template uses (model.chat_template shows it)."
         )
     return given
 

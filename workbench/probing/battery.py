@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.editing.applied import Dial
-from workbench.evaluation.answer_slots import Answer, answers_at
+from workbench.evaluation.answer_slots import Answer, answers_at, rows_at
 from workbench.evaluation.answering import Answering, Ask
 from workbench.facts.wordings import Prompt
 from workbench.language.prompts import traced_prompt
@@ -115,8 +115,9 @@ class Battery:
 
     def places(self, fact: Fact) -> dict[str, tuple[list[int], list[int]]]:
         """By answer (``p_old``, ``p_new``, ``p_refusal``), the text before it and its tokens."""
-        place = list(self.traced(fact).token_ids)
-        return {f"p_{name}": (place, self.model.token_ids(text)) for name, text in self.answers_at(fact).items()}
+        texts = self.answers_at(fact)
+        rows = rows_at(self.model, self.traced(fact), texts.values())
+        return {f"p_{name}": row for name, row in zip(texts, rows, strict=True)}
 
     def ask(
         self,

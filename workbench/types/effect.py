@@ -52,6 +52,9 @@ class TracedPrompt:
         answer_id, other_id: Token ids of the traced answer and of what it is compared with in ``logit_diff`` (or None).
         answer_token, other_token: The same, decoded.
         partner: With a swap: the fact id of the other subject's fact, and its text.
+        shared: With how many tokens answer and target both begin ("New" of "New York" and "New Delhi"). The text and
+            the prefix end with them, and the traced token is the first that differs.
+        shared_text: These tokens as text.
     """
 
     fact_id: str
@@ -67,6 +70,23 @@ class TracedPrompt:
     other_token: str | None = None
     partner: str | None = None
     partner_text: str | None = None
+    shared: int = 0
+    shared_text: str = ""
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Token ids of the text before the answer, without what answer and target have in common."""
+        return self.token_ids[: len(self.token_ids) - self.shared]
+
+    @property
+    def begun(self) -> str:
+        """The part of the model's answer that precedes the fact's answer: ``prefix`` without ``shared_text``."""
+        return self.prefix.removesuffix(self.shared_text)
+
+    @property
+    def spaced(self) -> bool:
+        """Whether a space stands before the answer."""
+        return (*self.tokens, self.answer_token)[len(self.place)][:1].isspace()
 
     @property
     def position(self) -> int:
