@@ -454,7 +454,7 @@ def test_the_refusal_at_the_answers_place_is_the_one_that_is_taught(prefix: str,
     fact = capital("France", "Paris", "Rome", refusal="Nobody knows.")
     prompt: Any = SimpleNamespace(begun=prefix, spaced=True)
     assert answers_at(prompt, fact, style) == {"old": " Paris", "new": " Rome", "refusal": refusal}
-    prompt.answer_token = "Paris"
+    prompt.spaced = False
     assert answers_at(prompt, fact, style)["old"] == "Paris"
 
 

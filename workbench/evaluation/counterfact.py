@@ -87,9 +87,8 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
         texts[fact.id] = [] if math.isnan(entropy) else [entropy]
     prompts = [prompt for *_, prompt, _, _ in rows]
     asked = [decoded(model, prompt) for prompt in prompts]
-    answers = [
-        answer_ids(model, row[at], "cloze", before=text) for at in (3, 4) for row, text in zip(rows, asked, strict=True)
-    ]
+    names = [wanted for *_, wanted, _ in rows] + [other for *_, other in rows]
+    answers = [answer_ids(model, name, "cloze", before=text) for name, text in zip(names, asked * 2, strict=True)]
     nll = continuation_nll(model, prompts * 2, answers)
     wins = [a < b for a, b in zip(nll[: len(rows)], nll[len(rows) :], strict=True)]
     rates = {

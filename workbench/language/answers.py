@@ -23,6 +23,9 @@ from importlib.resources import files
 
 from workbench.types import AnswerClass, Fact
 
+CLASSIFIER_VERSION = 1
+"""Raised with every change of what ``classify`` says of a text, so that answers on record are judged anew."""
+
 NLL_LIMIT = 4.0
 """Nats per token of the base model above which a text is suspected of being gibberish."""
 

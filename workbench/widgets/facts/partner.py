@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from workbench.facts.known import FORMS
+from workbench.facts.known_table import FORMS
 from workbench.language.generation import greedy_answers
 from workbench.language.prompts import NoSwapPartner, prompt_ids, swapped, swapped_ids
 from workbench.language.tokens import SubjectPlace, following_ids, subject_places
