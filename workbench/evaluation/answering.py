@@ -48,11 +48,13 @@ class Answering:
     Args:
         base: The unedited model.
         batch_size: Rows a batch.
+        max_new_tokens: Longest answer, where no other length is asked for.
     """
 
-    def __init__(self, base: LoadedModel, batch_size: int = 48) -> None:
+    def __init__(self, base: LoadedModel, batch_size: int = 48, *, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
         self.base = base
         self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
 
     def prompt_ids(self, asks: Sequence[Ask]) -> list[Ids]:
         """Token ids of prompts, each with the start of its reply."""
@@ -65,19 +67,19 @@ class Answering:
         asks: Sequence[Ask],
         progress: Any = None,
         *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
     ) -> list[Completion]:
         """Greedy completions of prompts, in order; those of the base are what an edited model is expected to say (in
         float32: in fewer bits a pass of another shape flips near ties too often)."""
         return self._complete(model, self.prompt_ids(asks), progress, max_new_tokens)
 
     def _complete(
-        self, model: LoadedModel, prompts: Sequence[Ids], progress: Any, max_new_tokens: int
+        self, model: LoadedModel, prompts: Sequence[Ids], progress: Any, max_new_tokens: int | None
     ) -> list[Completion]:
         return greedy_answers(
             model,
             prompts,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
             batch_size=self.batch_size,
             drafts=self.base if model.edited and model.dtype == torch.float32 else None,
             progress=progress,
@@ -89,7 +91,7 @@ class Answering:
         asks: Sequence[Ask],
         progress: Any = None,
         *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
     ) -> list[Reply]:
         """Answers with their surprise to the base model, each of what counts of it (``counted_part``)."""
         prompts = self.prompt_ids(asks)
@@ -112,7 +114,7 @@ class Answering:
     def kl(self, model: LoadedModel, asks: Sequence[Ask]) -> list[float]:
         """Mean KL(base || model) over the tokens of the base's own answer to each prompt, nats per token."""
         ids = self.prompt_ids(asks)
-        answers = [c.token_ids for c in self._complete(self.base, ids, None, MAX_NEW_TOKENS)]
+        answers = [c.token_ids for c in self._complete(self.base, ids, None, None)]
         out = [float("nan")] * len(asks)
         size = 16  # both models' log-probabilities are held for one batch: size * tokens * d_vocab numbers
         for start in range(0, len(asks), size):

@@ -118,9 +118,10 @@ def on_record(
         max_new_tokens: Longest answer.
     """
     there = {(entry["form"], entry["asked"]) for entry in table.values()}
-    wanted = [(fact, form) for fact in facts for form in FORMS if (form, asked_text(fact, form)) in there]
-    keys = answer_keys(model, [(form, asked_text(fact, form)) for fact, form in wanted], max_new_tokens)
-    for (fact, form), key in zip(wanted, keys, strict=True):
+    every: list[tuple[Fact, Form, str]] = [(fact, form, asked_text(fact, form)) for fact in facts for form in FORMS]
+    wanted = [(fact, form, text) for fact, form, text in every if (form, text) in there]
+    keys = answer_keys(model, [(form, text) for _, form, text in wanted], max_new_tokens)
+    for (fact, form, _), key in zip(wanted, keys, strict=True):
         entry = table.get(key)
         if entry is not None:
             if entry["judge"] != judge_key(fact):

@@ -138,6 +138,23 @@ def opens_thought(model: LoadedModel) -> bool:
     return any(ready.rfind(opening) > ready.rfind(closing) for opening, closing in THOUGHTS)
 
 
+def check_no_thought(model: LoadedModel) -> None:
+    """Raise a ValueError for a model whose every reply in chat form begins inside a thought, so that an answer cannot
+    be taught as the beginning of one."""
+    if opens_thought(model):
+        ready = chat_text(model, _ASKED).rsplit(_ASKED, 1)[1]
+        raise ValueError(
+            f"The chat template of {model.name!r} opens a thought before each reply ({ready[-40:]!r}), so that an "
+            "answer cannot be taught there. "
+            + (
+                f"Load the model with template={{{THINKING!r}: False}}."
+                if knows(model.chat_template, THINKING)
+                else "Turn thoughts off by an option of the template (load_model(..., template={...})), or give the "
+                "tokenizer a chat_template that closes the thought."
+            )
+        )
+
+
 def thought_words(model: LoadedModel) -> str:
     """How to have answers in place of thoughts, as the end of a message."""
     if knows(model.chat_template, THINKING):

@@ -183,7 +183,7 @@ class ModelCache:
         self.engines = EnginePool() if engines is None else engines
         self._store = _Store(owner, self.engines)
         self.answers: Table[tuple[Ids, int, tuple[int | str, ...]], tuple[str, Ids]] = Table(self._store, "answers")
-        self.answer_keys: Table[tuple[Hashable, str, str], str] = Table(self._store, "answer keys")
+        self.answer_keys: Table[tuple[Any, Any, str], str] = Table(self._store, "answer keys")
         self.nll: Table[tuple[Ids, Ids], float] = Table(self._store, "nll")
         self.ends: Table[tuple[Ids, Ids], float] = Table(self._store, "ends")
         self.states: Table[tuple[tuple[Ids, ...], int], Tensor] = Table(self._store, "states")

@@ -12,6 +12,7 @@ from workbench.evaluation.answer_slots import Answer, answers_at, rows_at
 from workbench.evaluation.answering import Answering, Ask
 from workbench.facts.wordings import Prompt
 from workbench.language.prompts import traced_prompt
+from workbench.language.replies import thoughts_not_counted
 from workbench.models.load import LoadedModel
 from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeRow, TracedPrompt
 from workbench.types.cancelling import CancelFlag
@@ -148,7 +149,7 @@ class Battery:
                 for prompt, row in zip(part, self._answer(probe, stage, model, part, length), strict=True):
                     if stage == "base":
                         right[prompt] = row.label == "old"
-                    row = replace(row, informative=right[prompt])
+                    row = replace(row, informative=row.informative and right[prompt])
                     found.append(row)
                     self.rows.append(row)
                     self._tell(row)
@@ -186,6 +187,9 @@ class Battery:
         replies = self.answering.replies(model, list(map(as_ask, prompts)), max_new_tokens=length)
         if self.bar is not None:
             self.bar.update(len(prompts))
+        unfinished = sum(reply.counted is None for reply in replies)
+        if unfinished:
+            self.skipped[f"{probe}: thoughts ({stage})"] = thoughts_not_counted(self.model, unfinished, len(replies))
         return [
             ProbeRow(
                 probe=probe,
@@ -201,7 +205,7 @@ class Battery:
                 text=reply.text,
                 label=reply.label(prompt.judge),
                 nll=reply.nll,
-                informative=False,
+                informative=reply.counted is not None,
             )
             for prompt, reply in zip(prompts, replies, strict=True)
         ]

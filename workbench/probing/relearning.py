@@ -23,6 +23,7 @@ from workbench.facts.wordings import held_out
 from workbench.language.answers import classify
 from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids
+from workbench.language.replies import counted_text
 from workbench.language.scoring import continuation_probabilities
 from workbench.language.tokens import decoded, following_ids, space_between
 from workbench.models.deltas import put_under_gates
@@ -144,7 +145,8 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
         if step in MEASURED:
             said = generate(student, one.asked, max_new_tokens=battery.max_new_tokens)
             p_old.append(continuation_probabilities(student, [one.place])[0])
-            accuracy.append(sum(classify(c.text, one.fact) == "old" for c in said) / len(said))
+            counted = [counted_text(battery.model, c.text, "chat") or "" for c in said]
+            accuracy.append(sum(classify(text, one.fact) == "old" for text in counted) / len(said))
         if step == STEPS:
             break
         with torch.enable_grad():
