@@ -35,9 +35,9 @@ class Reply:
     counted: str
     nll: float
 
-    def label(self, fact: Fact) -> AnswerClass:
-        """What the reply is as an answer to a fact's question."""
-        return classify(self.counted, fact, nll=self.nll)
+    def label(self, fact: Fact, taught: Sequence[Fact] | None = None) -> AnswerClass:
+        """What the reply is as an answer to a fact's question; ``taught`` as in ``classify``."""
+        return classify(self.counted, fact, nll=self.nll, taught=taught)
 
 
 def counted_part(model: LoadedModel, completion: Completion, form: Form) -> Completion:

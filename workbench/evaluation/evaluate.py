@@ -45,7 +45,9 @@ def evaluate(
     """Ask the base and every stage of an edit, and classify what they say.
 
     Edited facts are asked their training questions, their held-out questions and their clozes. Neighbours (known facts
-    of the same relation) and controls are asked their question. Facts in the edit's retain set are never evaluated.
+    of the same relation) and controls are asked their question, and judged by their own answer and by what the edit
+    taught. Facts whose answers the edit used (``Edit.used_ids``: those held in place, and those that chose what may
+    move) are never evaluated; ``left_out`` says how many.
 
     Args:
         model: The edit's base model; it is not changed.
@@ -63,12 +65,12 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        Every generated text with its class, and rates with n and 95% intervals: Wilson's over one fact's rows, a
-        bootstrap of whole facts otherwise. What could not be measured is listed in ``missing``.
+        Every generated text with its class, and rates with n and 95% intervals that take whole facts (``Rate``). What
+        could not be measured is listed in ``missing``.
 
     Raises:
-        ValueError: An edit or ``answering`` of another base, an unknown stage, no facts, or controls that overlap the
-            edited or retained facts.
+        ValueError: An edit or ``answering`` of another base, an unknown stage, no facts, or facts or controls whose
+            answers the edit used.
 
     Source: the protocol deviates from arXiv 2508.07075 on purpose: free generation, questions that were never trained
     on, forgetting relative to the base's own answers, and gibberish never counted as forgotten.
@@ -79,17 +81,18 @@ def evaluate(
         ...     print(name, report.rate(name))
         new 1.00 [0.34, 1.00] (n=2)
         old 0.00 [0.00, 0.66] (n=2)
-        control 0.50 [0.00, 1.00] (n=2)
+        control 0.50 [0.09, 0.91] (n=2)
     """
     if model.applied:
         raise ValueError("evaluate compares an edit with its base: pass the base model (model.base) and edit=.")
     if edit is not None:
         check_base(model, edit)
     edited = _facts(facts, edit)
-    retained = sorted({f.id for f in edited} & set(edit.retain_ids if edit else ()))
-    if retained:
+    used = sorted({f.id for f in edited} & set(edit.used_ids if edit else ()))
+    if used:
         raise ValueError(
-            f"facts= holds facts of the edit's retain set: {retained}. Retained facts are never evaluated."
+            f"facts= holds facts whose answers the edit used (Edit.used_ids): {used}. They are never evaluated; leave "
+            "them out."
         )
     views = {}
     if edit is not None:
@@ -98,8 +101,8 @@ def evaluate(
         model,
         edited,
         views,
-        trained=edit.retain_ids if edit else (),
-        retained=edit.facts if edit else (),
+        used=edit.used_ids if edit else (),
+        taught=edit.facts if edit else (),
         controls=controls,
         pool=pool,
         max_controls=max_controls,
@@ -116,8 +119,9 @@ def evaluate_views(
     edited: Sequence[Fact],
     views: Mapping[str, Callable[[], AbstractContextManager[LoadedModel]]],
     *,
-    trained: Iterable[str],
-    retained: Iterable[Fact] = (),
+    used: Iterable[str],
+    used_facts: Iterable[Fact] = (),
+    taught: Iterable[Fact] = (),
     controls: FactSet | Sequence[Fact] | None = None,
     pool: FactSet | None = None,
     max_controls: int | None = None,
@@ -134,27 +138,29 @@ def evaluate_views(
         model: The base model.
         edited: The facts to evaluate.
         views: Each opens a changed view of the model for the length of a ``with`` block.
-        trained: Ids of facts that are neither controls nor neighbours.
-        retained: The same as facts, which the pool may know under other ids. Of trained ones that are in neither, other
+        used: Ids of the facts whose answers made the views, which are neither controls nor neighbours.
+        used_facts: The same as facts, which the pool may know under other ids. Of those that are in neither, other
             wordings cannot be told; ``missing`` says so.
+        taught: The facts that the views were taught, besides those that are evaluated.
         controls, pool, max_controls, answering, collateral, seed, progress: As in ``evaluate``.
         edit_id: Of the edit that the views are of, for the report.
         settings: For the report's provenance.
     """
     pool = pool_or_bundled(pool)
-    retained = list(retained)
-    trained = {*(f.id for f in (*edited, *retained)), *trained}
+    taught = list({f.id: f for f in (*edited, *taught)}.values())
+    used_facts = list(used_facts)
+    away = {*used, *(f.id for f in (*taught, *used_facts))}
     missing: list[str] = []
-    touched = [*edited, *retained, *(f for f in pool if f.id in trained)]
-    unseen = sorted(trained - {f.id for f in touched})
+    touched = [*taught, *used_facts, *(f for f in pool if f.id in away)]
+    unseen = sorted(away - {f.id for f in touched})
     if unseen:
         missing.append(
-            f"retained facts that the pool does not hold ({', '.join(unseen)}): the same facts under other ids may be "
-            "among controls and neighbours"
+            f"facts that the edit used and the pool does not hold ({', '.join(unseen)}): the same facts under other "
+            "ids may be among controls and neighbours"
         )
     free = pool.without(touched)
     if controls is not None:
-        _check_controls(controls, trained, touched)
+        _check_controls(controls, away, touched)
     control_facts = _controls(model, controls, free, max_controls, seed, progress, missing)
     neighbour_facts = known_neighbours(model, free, edited, max_controls, seed, progress, missing)
     questions = questions_of(edited, neighbour_facts, control_facts, missing)
@@ -173,7 +179,7 @@ def evaluate_views(
         for stage in stages:
             bar.set_postfix(stage=stage)
             with nullcontext(model) if stage == "base" else views[stage]() as view:
-                rows += _rows(answering, view, questions, stage, bar)
+                rows += _rows(answering, view, questions, stage, taught, bar)
                 texts += text_rows(view, stage) if collateral else []
         bar.update(bar.total - bar.n)
 
@@ -185,6 +191,7 @@ def evaluate_views(
         rates=rates_of(rows, stages, names_target, texts=texts, collateral=collateral, seed=seed),
         texts=tuple(texts),
         missing=tuple(missing),
+        left_out=len(pool.without(taught)) - len(free),
         facts=tuple(f.id for f in edited),
         stages=stages,
         edit_id=edit_id,
@@ -206,13 +213,13 @@ def _facts(facts: Fact | FactSet | Sequence[Fact] | None, edit: Edit | None) -> 
     return asked
 
 
-def _check_controls(controls: Iterable[Fact], trained: set[str], touched: Sequence[Fact]) -> None:
-    """Raise a ValueError for controls that were trained on, under another id too."""
-    clash = sorted(f.id for f in controls if f.id in trained or any(f.overlaps(other) for other in touched))
+def _check_controls(controls: Iterable[Fact], away: set[str], touched: Sequence[Fact]) -> None:
+    """Raise a ValueError for controls that were edited or whose answers were used, under another id too."""
+    clash = sorted(f.id for f in controls if f.id in away or any(f.overlaps(other) for other in touched))
     if clash:
         raise ValueError(
-            f"controls= overlaps the edited facts or the edit's retain set: {clash}. Controls must not have been "
-            "trained on; leave them out."
+            f"controls= overlaps the edited facts or those whose answers the edit used (Edit.used_ids): {clash}. "
+            "Controls must have had no part in the edit; leave them out."
         )
 
 
@@ -266,10 +273,18 @@ def _draw(facts: list[Fact], most: int | None, seed: int) -> list[Fact]:
 
 
 def _rows(
-    answering: Answering, model: LoadedModel, questions: Sequence[Question], stage: str, bar: Any
+    answering: Answering,
+    model: LoadedModel,
+    questions: Sequence[Question],
+    stage: str,
+    taught: Sequence[Fact],
+    bar: Any,
 ) -> list[AnswerRow]:
     asks = list(dict.fromkeys(q.ask for q in questions))
     replies: dict[Ask, Reply] = dict(zip(asks, answering.replies(model, asks, bar), strict=True))
+    known: dict[Ask, Reply] = replies
+    if stage != "base":  # in the cache: the base was asked first
+        known = dict(zip(asks, answering.replies(answering.base, asks), strict=True))
     rows = [
         AnswerRow(
             fact_id=q.fact.id,
@@ -279,7 +294,7 @@ def _rows(
             form=q.ask.form,
             prompt=q.ask.prompt,
             text=replies[q.ask].text,
-            label=replies[q.ask].label(q.judge),
+            label=replies[q.ask].label(q.judge, unsaid(taught, known[q.ask].text) if q.untouched else None),
             nll=replies[q.ask].nll,
         )
         for q in questions
@@ -291,6 +306,12 @@ def _rows(
         for i, value in zip(measured, kl, strict=True):
             rows[i] = replace(rows[i], kl=value)
     return rows
+
+
+def unsaid(taught: Sequence[Fact], text: str) -> list[Fact]:
+    """Of what an edit taught, the facts whose target the base itself does not name in a text about something else: the
+    Colosseum is in Rome, Italy, before any edit and after."""
+    return [f for f in taught if not matches(text, f.targets, case_sensitive=f.case_sensitive)]
 
 
 def answer_probabilities(

@@ -123,6 +123,38 @@ def report_2_to_3(fields: Fields) -> Fields:
     return {**_of_a_base(fields), "edit_id": _noted(fields, "edit")}
 
 
+def _as_defined(rate: Mapping[str, Any]) -> Fields:
+    """A rate without the interval that older versions gave to what is true by definition."""
+    return {**rate, "low": math.nan, "high": math.nan, "method": "by definition"} if rate["n"] else dict(rate)
+
+
+FIXED_AT_BASE_OF_REPORT_3 = (
+    *("forget", "control", "neighbour", "gibberish", "bleed"),
+    *("reversed_old", "reversed_new", "twohop_old", "twohop_new", "text_nll_change"),
+)
+FIXED_AT_BASE_OF_PROBES_3 = (
+    *("old", "new", "refusal", "neither", "same"),
+    *("control", "hop_old", "hop_new", "bleed"),
+)
+
+
+def report_3_to_4(fields: Fields) -> Fields:
+    """Version 3 did not say how many facts were left out, and had intervals on what is true by definition."""
+    rates = {stage: dict(of) for stage, of in fields["rates"].items()}
+    at_base = rates.get("base", {})
+    at_base |= {name: _as_defined(at_base[name]) for name in FIXED_AT_BASE_OF_REPORT_3 if name in at_base}
+    return {**fields, "rates": rates, "left_out": None}
+
+
+def probes_3_to_4(fields: Fields) -> Fields:
+    """Version 3 had intervals on what is true by definition."""
+    rates = {probe: {stage: dict(of) for stage, of in by.items()} for probe, by in fields["rates"].items()}
+    for by in rates.values():
+        at_base = by.get("base", {})
+        at_base |= {name: _as_defined(at_base[name]) for name in FIXED_AT_BASE_OF_PROBES_3 if name in at_base}
+    return {**fields, "rates": rates}
+
+
 def effect_map_2_to_3(fields: Fields) -> Fields:
     """Version 2 named the corruption and the model in its provenance only."""
     return {**_of_a_base(fields), "corruption": _noted(fields, "corruption")}
@@ -154,9 +186,9 @@ def session_1_to_2(fields: Fields) -> Fields:
 STEPS: Mapping[str, tuple[Step, ...]] = {
     "workbench-edit": (edit_1_to_2,),
     "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4),
-    "workbench-report": (report_1_to_2, report_2_to_3),
+    "workbench-report": (report_1_to_2, report_2_to_3, report_3_to_4),
     "workbench-session": (session_1_to_2,),
-    "workbench-probes": (probes_1_to_2, probes_2_to_3),
+    "workbench-probes": (probes_1_to_2, probes_2_to_3, probes_3_to_4),
     "workbench-arms": (arms_1_to_2, arms_2_to_3, arms_3_to_4, arms_4_to_5),
 }
 """By kind, the step from version 1 to 2, from 2 to 3, and so on."""
