@@ -31,7 +31,7 @@ Kind = Literal[
 ]
 VERSIONS: dict[Kind, int] = {
     "workbench-edit": 2,
-    "workbench-effect-map": 4,
+    "workbench-effect-map": 5,
     "workbench-report": 4,
     "workbench-session": 2,
     "workbench-run": 1,

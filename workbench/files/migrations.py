@@ -165,6 +165,12 @@ def effect_map_3_to_4(fields: Fields) -> Fields:
     return {**fields, "normalised": False}
 
 
+def effect_map_4_to_5(fields: Fields) -> Fields:
+    """Version 4 did not say where a reply begins, nor whether the model knows a swap partner."""
+    prompts = [{**prompt, "partner_known": None, "reply_start": None} for prompt in fields["prompts"]]
+    return {**fields, "prompts": prompts}
+
+
 def probes_2_to_3(fields: Fields) -> Fields:
     """Version 2 named the edit, its base and how the probes were run in its provenance only."""
     noted = {name: _noted(fields, name) for name in ("max_new_tokens", "seed")}
@@ -185,7 +191,7 @@ def session_1_to_2(fields: Fields) -> Fields:
 
 STEPS: Mapping[str, tuple[Step, ...]] = {
     "workbench-edit": (edit_1_to_2,),
-    "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4),
+    "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4, effect_map_4_to_5),
     "workbench-report": (report_1_to_2, report_2_to_3, report_3_to_4),
     "workbench-session": (session_1_to_2,),
     "workbench-probes": (probes_1_to_2, probes_2_to_3, probes_3_to_4),

@@ -155,7 +155,8 @@ def traced_prompt(
         at = _find_answer(base, completion, fact)
         if at is not None:
             found = _build(base, fact, candidate, ids, completion, at, token, needs_subject)
-            return replace(found, prefix=f"{start}{found.prefix}")
+            begun = len(prompt_ids(base, text, candidate))
+            return replace(found, prefix=f"{start}{found.prefix}", reply_start=begun)
     said = "; ".join(f"{k} form says {v!r}" for k, v in texts.items())
     raise AnswerNotSaid(
         f"Fact {fact.id!r}: the model's own greedy answer does not contain {fact.answer!r}, or has its adjective "
@@ -278,17 +279,26 @@ class NoSwapPartner(ValueError):
         fact: The fact whose subject stays.
         partner: The partner that was asked for and does not fit; None where none of a pool fits.
         tokens: How many tokens its subject has, and how many the fact's.
+        text: The partner's own prompt, where that is what does not fit.
     """
 
     def __init__(
-        self, message: str, *, fact: Fact, partner: Fact | None = None, tokens: tuple[int, int] | None = None
+        self,
+        message: str,
+        *,
+        fact: Fact,
+        partner: Fact | None = None,
+        tokens: tuple[int, int] | None = None,
+        text: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.fact, self.partner, self.tokens = fact, partner, tokens
+        self.fact, self.partner, self.tokens, self.text = fact, partner, tokens, text
 
 
-def swapped_ids(model: LoadedModel, fact: Fact, token_ids: Sequence[int], partner: Fact) -> list[int]:
-    """A text with the partner's subject in the place of the fact's, token for token.
+def swapped_ids(
+    model: LoadedModel, fact: Fact, token_ids: Sequence[int], partner: Fact, *, start: int = 0
+) -> list[int]:
+    """A text with the partner's subject in the place of the fact's from a position on, token for token.
 
     Raises:
         NoSwapPartner: The partner's subject has another number of tokens.
@@ -296,6 +306,8 @@ def swapped_ids(model: LoadedModel, fact: Fact, token_ids: Sequence[int], partne
     """
     ids = list(token_ids)
     for run in subject_runs(model, ids, fact.subject):
+        if run.start < start:
+            continue
         piece = model.tokenizer.decode(ids[run.start : run.stop])
         new = model.token_ids(piece.replace(fact.subject, partner.subject))
         if len(new) != len(run):
@@ -310,16 +322,49 @@ def swapped_ids(model: LoadedModel, fact: Fact, token_ids: Sequence[int], partne
     return ids
 
 
+def partner_ids(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact) -> list[int]:
+    """The corrupted text: the partner's own question or cloze **as it is written**, then the reply as far as the traced
+    text has it, with the partner's subject in the place of the fact's.
+
+    Raises:
+        NoSwapPartner: The partner's prompt, or in the reply its subject, has another number of tokens; or the text is
+            that of the fact.
+        ValueError: The fact's subject is not in the text.
+    """
+    mine, theirs = (one.question if prompt.form == "chat" else one.prompt for one in (fact, partner))
+    own, start = prompt_ids(model, theirs, prompt.form), len(prompt_ids(model, mine, prompt.form))
+    if len(own) != start:
+        swapped_ids(model, fact, prompt.token_ids, partner)  # raises where the subject is why
+        raise NoSwapPartner(
+            f"The partner {partner.id!r} is written {theirs!r}, {len(own)} tokens in {prompt.form} form where {mine!r} "
+            f"has {start}; positions would shift. Write it with as many tokens, such as "
+            f"{mine.replace(fact.subject, partner.subject)!r}, or use corruption='noise'.",
+            fact=fact,
+            partner=partner,
+            text=theirs,
+        )
+    whole = [*own, *swapped_ids(model, fact, prompt.token_ids, partner, start=start)[start:]]
+    if whole == list(prompt.token_ids):
+        raise NoSwapPartner(
+            f"The partner {partner.id!r} has the text of {fact.id!r}, {theirs!r}, so nothing would be corrupted. Give "
+            "it another subject.",
+            fact=fact,
+            partner=partner,
+            text=theirs,
+        )
+    return whole
+
+
 def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact) -> TracedPrompt:
-    """The prompt with the partner's subject in the place of the fact's, token for token.
+    """The prompt of the partner, as ``partner_ids`` makes it: as it is written, token for token as long as the fact's.
 
     Its ``token_ids`` are the corrupted run's; ``other_id`` becomes the partner's answer.
 
     Raises:
-        NoSwapPartner: The partner's subject has another number of tokens.
+        NoSwapPartner: The partner's prompt or subject has another number of tokens.
         ValueError: The partner's answer has the same first token.
     """
-    ids = swapped_ids(model, fact, prompt.token_ids, partner)
+    ids = partner_ids(model, fact, prompt, partner)
     spaced = prompt.answer_token[:1].isspace()
     other = first_token(model, partner.answer, space=spaced)
     if other == prompt.answer_id:
