@@ -98,7 +98,7 @@ def test_other_files_are_not_effect_maps(tmp_path: Path) -> None:
         load_effect_map(path)
     header = json.dumps({"kind": "workbench-effect-map", "schema_version": 7})
     path.write_bytes(safetensors.torch.save({"values": torch.ones(2)}, metadata={"workbench": header}))
-    with pytest.raises(ValueError, match=r"schema version 7.*reads version 4"):
+    with pytest.raises(ValueError, match=r"schema version 7.*reads version 5"):
         load_effect_map(path)
 
 

@@ -16,6 +16,7 @@ from workbench.facts.known import known_facts
 from workbench.language import prompts
 from workbench.language.generation import Completion
 from workbench.language.prompts import NoSwapPartner, prompt_ids, traced_prompt
+from workbench.plots.effect_words import describe
 from workbench.tracing.ablation import ablate
 from workbench.tracing.attribution import attribute
 from workbench.types import Fact, FactSet
@@ -167,7 +168,7 @@ def test_a_partner_that_the_model_does_not_know_is_named(monkeypatch: pytest.Mon
     found = trace(tiny(), corruption="swap", partner=stranger)
     assert found.prompts[0].partner_known is False
     assert found.notes[0].startswith("The model does not know the swap partner stranger")
-    assert found.notes[0] in found.plot().layout.title.text.replace("<br>", " ")
+    assert found.notes[0] in " ".join(describe(found))
     result = ablate(tiny(), FRANCE, "L1H0", ablation="swap", partner=stranger, pool=FACTS)
     assert result.prompt.partner_known is False and found.notes[0] in result.words
     monkeypatch.setattr("workbench.tracing.corruption.known_facts", lambda *_, **__: [])

@@ -252,6 +252,11 @@ class _Comparison:
             bar.update()
             if on_arm is not None and on_arm(rows[-1]) is False:
                 raise Cancelled(f"Cancelled by on_arm after the arm {plan.arm!r} of {fact.id!r}.")
+        if selection is None:
+            notes.append(
+                "The selection is the default selector's, gain over Fisher information: what is cheap to move. It is "
+                "not a localisation, so that it beats other arms says nothing of where the fact is."
+            )
         settings = {
             "recipe": recipe.to_dict(),
             "read_every": self.read_every,

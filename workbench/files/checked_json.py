@@ -30,7 +30,7 @@ Kind = Literal[
     "workbench-arms",
 ]
 VERSIONS: dict[Kind, int] = {
-    "workbench-edit": 2,
+    "workbench-edit": 3,
     "workbench-effect-map": 5,
     "workbench-report": 4,
     "workbench-session": 2,

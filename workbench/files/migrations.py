@@ -48,6 +48,12 @@ def edit_1_to_2(fields: Fields) -> Fields:
     }
 
 
+def edit_2_to_3(fields: Fields) -> Fields:
+    """Version 2 had another name for the default selector."""
+    renamed = {"neurons-by-contrast": "gain-over-fisher"}
+    return {**fields, "selector": renamed.get(fields["selector"], fields["selector"])}
+
+
 def report_1_to_2(fields: Fields) -> Fields:
     """Version 1 wrote NaN as null, in ``kl`` as text, and infinities as text; the first reports had no texts."""
 
@@ -190,7 +196,7 @@ def session_1_to_2(fields: Fields) -> Fields:
 
 
 STEPS: Mapping[str, tuple[Step, ...]] = {
-    "workbench-edit": (edit_1_to_2,),
+    "workbench-edit": (edit_1_to_2, edit_2_to_3),
     "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4, effect_map_4_to_5),
     "workbench-report": (report_1_to_2, report_2_to_3, report_3_to_4),
     "workbench-session": (session_1_to_2,),

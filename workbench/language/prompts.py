@@ -327,8 +327,7 @@ def partner_ids(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: F
     text has it, with the partner's subject in the place of the fact's.
 
     Raises:
-        NoSwapPartner: The partner's prompt, or in the reply its subject, has another number of tokens; or the text is
-            that of the fact.
+        NoSwapPartner: The partner's prompt, or in the reply its subject, has another number of tokens.
         ValueError: The fact's subject is not in the text.
     """
     mine, theirs = (one.question if prompt.form == "chat" else one.prompt for one in (fact, partner))
@@ -343,16 +342,7 @@ def partner_ids(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: F
             partner=partner,
             text=theirs,
         )
-    whole = [*own, *swapped_ids(model, fact, prompt.token_ids, partner, start=start)[start:]]
-    if whole == list(prompt.token_ids):
-        raise NoSwapPartner(
-            f"The partner {partner.id!r} has the text of {fact.id!r}, {theirs!r}, so nothing would be corrupted. Give "
-            "it another subject.",
-            fact=fact,
-            partner=partner,
-            text=theirs,
-        )
-    return whole
+    return [*own, *swapped_ids(model, fact, prompt.token_ids, partner, start=start)[start:]]
 
 
 def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact) -> TracedPrompt:
@@ -361,7 +351,7 @@ def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact)
     Its ``token_ids`` are the corrupted run's; ``other_id`` becomes the partner's answer.
 
     Raises:
-        NoSwapPartner: The partner's prompt or subject has another number of tokens.
+        NoSwapPartner: The partner's prompt or subject has another number of tokens, or its text is that of the fact.
         ValueError: The partner's answer has the same first token.
     """
     ids = partner_ids(model, fact, prompt, partner)
@@ -374,6 +364,15 @@ def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact)
             field="answer",
             reason="same token",
             token=prompt.answer_token,
+        )
+    if ids == list(prompt.token_ids):
+        text = partner.question if prompt.form == "chat" else partner.prompt
+        raise NoSwapPartner(
+            f"The partner {partner.id!r} has the text of {fact.id!r}, {text!r}, so nothing would be corrupted. Give it "
+            "another subject.",
+            fact=fact,
+            partner=partner,
+            text=text,
         )
     decode = model.tokenizer.decode
     return replace(

@@ -284,6 +284,8 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
 def agreement(first: EffectMap, second: EffectMap) -> float:
     """Compute Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
 
+    It holds for what was patched: these components of this fact in this form, not neurons, nor other facts.
+
     Args:
         first: A map.
         second: Another of the same shape.

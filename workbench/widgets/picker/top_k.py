@@ -15,7 +15,7 @@ from workbench.widgets.shared.layout import fields, quiet_button, show
 
 TRACES = get_args(TraceSite)
 """The maps that have tokens."""
-_ROLES = [(role, role) for role in (LAST_SUBJECT_TOKEN, LAST_TOKEN)]
+_ROLES: list[tuple[str, str | None]] = [(role, role) for role in (LAST_SUBJECT_TOKEN, LAST_TOKEN)]
 """Where a trace may be read."""
 
 
@@ -52,7 +52,9 @@ class TopKControls(HBox):
 
     def _offer_roles(self) -> None:
         """Of a trace only; a residual one is never read at all tokens at once."""
-        self.role.options = _ROLES if self.name == "resid" else [("any token", None), *_ROLES]
+        options = _ROLES if self.name == "resid" else [("any token", None), *_ROLES]
+        self.role.options = options
+        self.role.value = options[0][1]
         show(self.role, self.name in TRACES)
 
     @property
