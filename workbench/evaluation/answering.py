@@ -36,9 +36,9 @@ class Reply:
     counted: str | None
     nll: float
 
-    def label(self, fact: Fact) -> AnswerClass:
-        """What the reply is as an answer to a fact's question."""
-        return classify(self.counted or "", fact, nll=self.nll)
+    def label(self, fact: Fact, taught: Sequence[Fact] | None = None) -> AnswerClass:
+        """What the reply is as an answer to a fact's question; ``taught`` as in ``classify``."""
+        return classify(self.counted or "", fact, nll=self.nll, taught=taught)
 
 
 class Answering:

@@ -117,7 +117,7 @@ def on_record(
         table: As ``known_table`` gives it.
         max_new_tokens: Longest answer.
     """
-    there = {(entry["form"], entry["asked"]) for entry in table.values()}
+    there: set[tuple[Form, str]] = {(entry["form"], entry["asked"]) for entry in table.values()}
     every: list[tuple[Fact, Form, str]] = [(fact, form, asked_text(fact, form)) for fact in facts for form in FORMS]
     wanted = [(fact, form, text) for fact, form, text in every if (form, text) in there]
     keys = answer_keys(model, [(form, text) for _, form, text in wanted], max_new_tokens)

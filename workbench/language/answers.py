@@ -100,7 +100,7 @@ _REFUSAL = re.compile(
 _DONT_KNOW_ALONE = re.compile(r"\W*(?:not|un)\s?(?:sure|certain|known|clear)\b", re.IGNORECASE)
 
 
-def classify(text: str, fact: Fact, *, nll: float | None = None) -> AnswerClass:
+def classify(text: str, fact: Fact, *, nll: float | None = None, taught: Sequence[Fact] | None = None) -> AnswerClass:
     """Sort a generated text into its class, by the decision table of ``docs/concepts/answer-classes.md``.
 
     Args:
@@ -108,6 +108,8 @@ def classify(text: str, fact: Fact, *, nll: float | None = None) -> AnswerClass:
         fact: What is asked; ``answer`` is old and ``target`` is new.
         nll: Mean negative log-likelihood of ``text`` under the *base* model given the same prompt, nats per token;
             None or NaN when it was not measured, and then only repetition tells gibberish.
+        taught: For a fact that was never edited: the facts whose targets an edit taught. These are new then, but for
+            names of the fact's own answer; its own ``target``, which nobody taught, is like any other text.
 
     Returns:
         ``"old"``, ``"new"``, ``"both"``, ``"refusal"``, ``"other"`` or ``"gibberish"``.
@@ -120,7 +122,7 @@ def classify(text: str, fact: Fact, *, nll: float | None = None) -> AnswerClass:
         ['new', 'old', 'both', 'refusal', 'other']
     """
     flat = _flat(text)
-    old, new = _mentions(flat, fact)
+    old, new = _mentions(flat, fact, taught)
     if not old and not new and not any(c.isalnum() for c in flat):
         return "gibberish"
     if repetition(text) > REPETITION_LIMIT or (nll is not None and too_surprising(text, nll)):
@@ -263,13 +265,21 @@ def _loop_share(items: Sequence[str], longest: int, shortest: int, rounds: int) 
     return best / len(items) if items else 0.0
 
 
-def _mentions(flat: str, fact: Fact) -> tuple[list[bool], list[bool]]:
-    """For old and for new, one entry per mention: True when affirmed, False when negated."""
+def _mentions(flat: str, fact: Fact, taught: Sequence[Fact] | None = None) -> tuple[list[bool], list[bool]]:
+    """For old and for new, one entry per mention: True when affirmed, False when negated. ``taught`` as in
+    ``classify``."""
+    others = [(fact.targets, fact.case_sensitive)]
+    if taught is not None:
+        names = [tuple(name for name in one.targets if not _same(name, fact.answers)) for one in taught]
+        others = list(zip(names, (one.case_sensitive for one in taught), strict=True))
     phrases = (fact.subject, fact.prompt, fact.cloze_paraphrases, fact.training_questions, fact.heldout)
     echoes = tuple(p.rstrip(" ?.!:") for group in phrases for p in ((group,) if isinstance(group, str) else group))
-    both = (*fact.answers, *fact.targets)
+    both = (*fact.answers, *(name for names, _ in others for name in names))
     skip = _spans(flat, tuple(p for p in echoes if not _same(p, both)), False)
-    sides = [_spans(flat, names, fact.case_sensitive) for names in (fact.answers, fact.targets)]
+    sides = [
+        _spans(flat, fact.answers, fact.case_sensitive),
+        [span for names, exact in others for span in _spans(flat, names, exact)],
+    ]
     old, new = (
         [s for s in side if not _inside(s, skip) and not any(_within(s, o) for o in other)]
         for side, other in (sides, sides[::-1])

@@ -12,16 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from workbench.language.answer_tokens import alike, begun_reply, check_first_tokens, named_ids, same_token
+from workbench.language.answer_tokens import answer_ids as answer_ids
+from workbench.language.answer_tokens import first_token as first_token
 from workbench.language.answers import find_old, is_adjective
 from workbench.language.generation import Completion, greedy_answers
 from workbench.language.replies import after_thought
-from workbench.language.template import chat_text, thought_words, turn
+from workbench.language.template import chat_text, thought_words
 from workbench.language.tokens import (
     begun_ids,
     check_ids,
     decoded,
     following_ids,
-    space_between,
     spans,
     subject_places,
     subject_runs,
@@ -32,7 +34,6 @@ from workbench.language.tokens import (
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt
 from workbench.types.fact_error import FactError
-from workbench.types.word_forms import UNSPACED
 
 
 def prompt_text(model: LoadedModel, text: str, form: Form) -> str:
@@ -78,85 +79,6 @@ def split_prompt(model: LoadedModel, fact: Fact, form: Form) -> tuple[tuple[str,
         return token_texts(model, ids), tuple(i for run in subject_runs(model, ids, fact.subject) for i in run)
     except ValueError:
         return token_texts(model, ids), ()
-
-
-def answer_ids(model: LoadedModel, answer: str, form: Form, *, before: str | None = None) -> list[int]:
-    """Token ids of an answer given at once, as they stand after a prompt, with the space that is written there.
-
-    Args:
-        model: The model.
-        answer: The answer, without a space before it.
-        form: In chat form it follows the chat template, which says what stands before a reply (nothing, for most); a
-            plain-text stand-in for a template (``PLAIN_TEMPLATE``) ends like a cloze.
-        before: The text of the prompt, special tokens included; None for any one that ends in a word, or, where the
-            answer's script puts no spaces between words, in a letter of that.
-    """
-    if form == "chat" and model.chat_template is not None:
-        before = chat_text(model, "?") if before is None else before
-        return following_ids(model, before, f"{turn(model).start}{answer}")
-    if before is None:
-        before = "\n" if UNSPACED.match(answer) else "a"
-    return following_ids(model, before, f"{space_between(before, answer)}{answer}")
-
-
-def begun_reply(model: LoadedModel, ids: Sequence[int], start: str, form: Form) -> list[int]:
-    """A prompt with the beginning of its reply, as token ids; the prompt alone where that is empty."""
-    return [*ids, *(answer_ids(model, start, form, before=decoded(model, ids)) if start else ())]
-
-
-def first_token(model: LoadedModel, answer: str, *, space: bool = True) -> int:
-    """The answer's first token that is more than space, as it stands inside a text.
-
-    Args:
-        model: The model.
-        answer: The answer.
-        space: Whether it follows a word and a space, or a line break.
-
-    Raises:
-        ValueError: The answer has no such token.
-    """
-    return _named(model, "a" if space else "\n", f" {answer}" if space else answer)[0]
-
-
-def _named(model: LoadedModel, before: str, text: str) -> list[int]:
-    """Token ids of a text after another one, without those at its beginning that are nothing but space.
-
-    Raises:
-        ValueError: It has no other ones.
-    """
-    ids = following_ids(model, before, text)
-    start = next((i for i, token in enumerate(ids) if token_text(model, token).strip()), None)
-    if start is None:
-        raise ValueError(f"The answer {text.strip()!r} has no token besides spaces; give it a text.")
-    return ids[start:]
-
-
-def check_first_tokens(model: LoadedModel, fact: Fact) -> None:
-    """Raise a FactError where answer and target begin with the same tokens and one of them ends there, so that no token
-    tells them apart. Those that go on ("1889" and "1945") differ at a later token, at which they are traced."""
-    for before, space in (("a", " "), ("\n", "")):
-        old, new = (_named(model, before, f"{space}{name}") for name in (fact.answer, fact.target))
-        n = _alike(old, new)
-        if n == min(len(old), len(new)):
-            raise _same_token(model, fact, old[:n], f"the answer {fact.answer!r}")
-
-
-def _alike(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many first tokens two texts have in common."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((n for n, (a, b) in pairs if a != b), min(len(first), len(second)))
-
-
-def _same_token(model: LoadedModel, fact: Fact, shared: Sequence[int], answer: str) -> FactError:
-    """Why answer and target cannot be told apart by a token."""
-    token = decoded(model, shared)
-    return FactError(
-        f"Fact {fact.id!r}: {answer} and the target {fact.target!r} start with the same token {token!r}, and one of "
-        "them ends there, so that they cannot be told apart by their tokens. Choose another target.",
-        field="target",
-        reason="same token",
-        token=token,
-    )
 
 
 def traced_prompt(
@@ -208,7 +130,8 @@ def traced_prompt(
         place = _find_answer(base, candidate, ids, completion, fact)
         if place is not None:
             found = _build(base, fact, candidate, place, token, needs_subject)
-            return replace(found, prefix=f"{start}{found.prefix}")
+            begun = len(prompt_ids(base, text, candidate))
+            return replace(found, prefix=f"{start}{found.prefix}", reply_start=begun)
         thinks = thinks or after_thought(base, completion.text, candidate) is None
     said = "; ".join(f"{k} form says {v!r}" for k, v in texts.items())
     said += f"; it thinks, and comes to no answer. {thought_words(base).rstrip('.')}" if thinks else ""
@@ -266,11 +189,11 @@ def _find_answer(
 def _build(model: LoadedModel, fact: Fact, form: Form, place: _Place, token: str, needs_subject: bool) -> TracedPrompt:
     if not token_text(model, place.answer[0]).strip():
         raise ValueError(f"Fact {fact.id!r}: the traced token {decoded(model, place.answer[:1])!r} is a bare space.")
-    target = _named(model, place.before, f"{place.said}{fact.target}")
-    n = _alike(place.answer, target)
+    target = named_ids(model, place.before, f"{place.said}{fact.target}")
+    n = alike(place.answer, target)
     if n == min(len(place.answer), len(target)):
         check_first_tokens(model, fact)
-        raise _same_token(model, fact, target[:n], "the model's answer")
+        raise same_token(model, fact, target[:n], "the model's answer")
     full = [*place.prompt, *place.answer[:n]]
     check_ids(model, full, "The prompt with the model's own answer")
     answer, other = (place.answer[n], target[n]) if token == "answer" else (target[n], place.answer[n])
@@ -321,17 +244,26 @@ class NoSwapPartner(ValueError):
         fact: The fact whose subject stays.
         partner: The partner that was asked for and does not fit; None where none of a pool fits.
         tokens: How many tokens its subject has, and how many the fact's.
+        text: The partner's own prompt, where that is what does not fit.
     """
 
     def __init__(
-        self, message: str, *, fact: Fact, partner: Fact | None = None, tokens: tuple[int, int] | None = None
+        self,
+        message: str,
+        *,
+        fact: Fact,
+        partner: Fact | None = None,
+        tokens: tuple[int, int] | None = None,
+        text: str | None = None,
     ) -> None:
         super().__init__(message)
-        self.fact, self.partner, self.tokens = fact, partner, tokens
+        self.fact, self.partner, self.tokens, self.text = fact, partner, tokens, text
 
 
-def swapped_ids(model: LoadedModel, fact: Fact, token_ids: Sequence[int], partner: Fact) -> list[int]:
-    """A text with the partner's subject in the place of the fact's, token for token.
+def swapped_ids(
+    model: LoadedModel, fact: Fact, token_ids: Sequence[int], partner: Fact, *, start: int = 0
+) -> list[int]:
+    """A text with the partner's subject in the place of the fact's from a position on, token for token.
 
     Raises:
         NoSwapPartner: The partner's subject has another number of tokens.
@@ -339,6 +271,8 @@ def swapped_ids(model: LoadedModel, fact: Fact, token_ids: Sequence[int], partne
     """
     ids = list(token_ids)
     for place in subject_places(model, ids, fact.subject):
+        if place.run.start < start:
+            continue
         run, new = place.run, following_ids(model, place.before, place.with_name(partner.subject))
         if len(new) != len(run):
             raise NoSwapPartner(
@@ -352,18 +286,41 @@ def swapped_ids(model: LoadedModel, fact: Fact, token_ids: Sequence[int], partne
     return ids
 
 
+def partner_ids(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact) -> list[int]:
+    """The corrupted text: the partner's own question or cloze **as it is written**, then the reply as far as the traced
+    text has it, with the partner's subject in the place of the fact's.
+
+    Raises:
+        NoSwapPartner: The partner's prompt, or in the reply its subject, has another number of tokens.
+        ValueError: The fact's subject is not in the text.
+    """
+    mine, theirs = (one.question if prompt.form == "chat" else one.prompt for one in (fact, partner))
+    own, start = prompt_ids(model, theirs, prompt.form), len(prompt_ids(model, mine, prompt.form))
+    if len(own) != start:
+        swapped_ids(model, fact, prompt.token_ids, partner)  # raises where the subject is why
+        raise NoSwapPartner(
+            f"The partner {partner.id!r} is written {theirs!r}, {len(own)} tokens in {prompt.form} form where {mine!r} "
+            f"has {start}; positions would shift. Write it with as many tokens, such as "
+            f"{mine.replace(fact.subject, partner.subject)!r}, or use corruption='noise'.",
+            fact=fact,
+            partner=partner,
+            text=theirs,
+        )
+    return [*own, *swapped_ids(model, fact, prompt.token_ids, partner, start=start)[start:]]
+
+
 def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact) -> TracedPrompt:
-    """The prompt with the partner's subject in the place of the fact's, token for token.
+    """The prompt of the partner, as ``partner_ids`` makes it: as it is written, token for token as long as the fact's.
 
     Its ``token_ids`` are the corrupted run's; ``other_id`` becomes the partner's answer.
 
     Raises:
-        NoSwapPartner: The partner's subject has another number of tokens.
+        NoSwapPartner: The partner's prompt or subject has another number of tokens, or its text is that of the fact.
         ValueError: The partner's answer has the same token at the traced place, or, where the fact's answer and target
             begin alike, begins otherwise: then it has no token there.
     """
-    ids = swapped_ids(model, fact, prompt.token_ids, partner)
-    answer = _named(model, decoded(model, prompt.place), f"{' ' if prompt.spaced else ''}{partner.answer}")
+    ids = partner_ids(model, fact, prompt, partner)
+    answer = named_ids(model, decoded(model, prompt.place), f"{' ' if prompt.spaced else ''}{partner.answer}")
     shared = prompt.token_ids[len(prompt.place) :]
     if tuple(answer[: len(shared)]) != shared or len(answer) == len(shared):
         raise FactError(
@@ -382,6 +339,15 @@ def swapped(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact)
             field="answer",
             reason="same token",
             token=prompt.answer_token,
+        )
+    if ids == list(prompt.token_ids):
+        text = partner.question if prompt.form == "chat" else partner.prompt
+        raise NoSwapPartner(
+            f"The partner {partner.id!r} has the text of {fact.id!r}, {text!r}, so nothing would be corrupted. Give it "
+            "another subject.",
+            fact=fact,
+            partner=partner,
+            text=text,
         )
     return replace(
         prompt,

@@ -79,8 +79,8 @@ class Battery:
 
     @property
     def untouched(self) -> FactSet:
-        """The pool without edited and retained facts and what overlaps them."""
-        return self.pool.without([*self.edit.facts, *self.facts], self.edit.retain_ids)
+        """The pool without edited facts, those whose answers the edit used, and what overlaps them."""
+        return self.pool.without([*self.edit.facts, *self.facts], self.edit.used_ids)
 
     def paths(self, fact: Fact) -> FactSet:
         """Where two-hop paths through a fact may lead: the pool without other edited facts, whose answers change."""

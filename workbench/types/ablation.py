@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from workbench.types.effect import Form, TracedPrompt
 from workbench.types.metric_words import KNOWN_WORDS, hardly_differ
 from workbench.types.next_tokens import NextToken
 from workbench.types.selection import Selection
+from workbench.types.traced_prompt import Form, TracedPrompt, partner_notes
 
 AblationKind = Literal["zero", "mean", "swap"]
 """What takes the place of an ablated output: zeros, its mean over other texts, or what it is for a swapped subject."""
@@ -92,12 +92,13 @@ class Ablation:
             before, after = self.clean_next[0], self.ablated_next[0]
             still = "still" if before.id == after.id else "now"
             said += f"; the next token is {still} {after.token!r} ({after.probability:.3g})"
+        notes = "".join(f" {note}" for note in partner_notes([self.prompt])) if self.ablation == "swap" else ""
         if not self.controls:
-            return f"{said}."
+            return f"{said}.{notes}"
         mean = fmean(control.ablated for control in self.controls)
         many = len(self.controls) > 1
         drawn = f"{len(self.controls)} random selections" if many else "A random selection"
-        return f"{said}. {drawn} of the same size: {title} {mean:.3g}{' on average' if many else ''}."
+        return f"{said}. {drawn} of the same size: {title} {mean:.3g}{' on average' if many else ''}.{notes}"
 
     @property
     def _how(self) -> str:
