@@ -119,7 +119,7 @@ def on_record(
     """
     there: set[tuple[Form, str]] = {(entry["form"], entry["asked"]) for entry in table.values()}
     every: list[tuple[Fact, Form, str]] = [(fact, form, asked_text(fact, form)) for fact in facts for form in FORMS]
-    wanted = [(fact, form, text) for fact, form, text in every if (form, text) in there]
+    wanted = [one for one in every if one[1:] in there]
     keys = answer_keys(model, [(form, text) for _, form, text in wanted], max_new_tokens)
     for (fact, form, _), key in zip(wanted, keys, strict=True):
         entry = table.get(key)
