@@ -50,7 +50,7 @@ from workbench.evaluation.answering import Answering, Ask
 from workbench.files.atomic import write_bytes
 from workbench.types import Rate
 from workbench.types.history import updates_by_stage
-from workbench.types.intervals import bootstrap
+from workbench.types.intervals import mean_over
 
 IN_OTHER_WORDS = 0.5
 TAUGHT = 0.5
@@ -140,7 +140,7 @@ def where_understood(results: Sequence[dict[str, Any]]) -> Rate:
     for result in results:
         understood = [after for before, after in labels(result) if before == "old"]
         values.setdefault(result["fact"], []).extend(float(after == "new") for after in understood)
-    return bootstrap(values, within=(0.0, 1.0))
+    return mean_over(values, within=(0.0, 1.0))
 
 
 def missed(results: Sequence[dict[str, Any]]) -> dict[str, int]:

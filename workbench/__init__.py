@@ -32,9 +32,10 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.editing.retain import default_retain
     from workbench.editing.rewrite import rewrite
     from workbench.editing.selector import contrast_facts, default_selection, paper_selection
+    from workbench.evaluation.ask import ask
     from workbench.evaluation.counterfact import counterfact_rates
     from workbench.evaluation.dataset_rates import dataset_rates
-    from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
+    from workbench.evaluation.evaluate import answer_probabilities, evaluate
     from workbench.evaluation.lenient import lenient_rates
     from workbench.facts.known import known_facts, load_facts
     from workbench.files.edits import load_edit
@@ -113,7 +114,7 @@ _HOMES = {
     "agreement": "tracing.attribution",
     "answer_probabilities": "evaluation.evaluate",
     "applied": "editing.applied",
-    "ask": "evaluation.evaluate",
+    "ask": "evaluation.ask",
     "attention_pattern": "tracing.ablation",
     "attention_patterns": "tracing.ablation",
     "attribute": "tracing.attribution",

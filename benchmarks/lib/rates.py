@@ -10,7 +10,7 @@ from typing import Any
 
 import workbench as wb
 from workbench.types import Rate
-from workbench.types.intervals import bootstrap
+from workbench.types.intervals import mean_over
 from workbench.types.rates import RATES
 
 NO_SHARES = tuple(name for name, rule in RATES.items() if rule.kind != "share")
@@ -43,9 +43,10 @@ def by_fact(results: Sequence[dict[str, Any]], name: str) -> dict[str, list[floa
 
 
 def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
-    """A rate over edits: mean of the edits' values, bootstrap over whole facts (all seeds of one together)."""
+    """A rate over edits: mean of the edits' values, with an interval over whole facts (all seeds of one
+    together)."""
     within = (-math.inf, math.inf) if name in NO_SHARES else (0.0, 1.0)
-    return bootstrap(by_fact(results, name), within=within)
+    return mean_over(by_fact(results, name), within=within)
 
 
 def worst(results: Sequence[dict[str, Any]], name: str) -> float:
@@ -68,6 +69,8 @@ def line(name: str, rates: dict[str, Rate], names: Sequence[str]) -> str:
 
 def told(rate: dict[str, Any], *, clusters: bool = False, digits: int = 2) -> str:
     """A rate with its interval; on request on how many facts it rests."""
+    if rate["n"] and not Rate(**rate).has_interval:
+        return f"{round(rate['value'], digits) + 0.0:.{digits}f} {Rate(**rate).interval}".strip()
     value, low, high = (f"{round(rate[part], digits) + 0.0:.{digits}f}" for part in ("value", "low", "high"))
     return f"{value} [{low}, {high}]" + (f" (n = {rate['clusters']})" if clusters else "")
 

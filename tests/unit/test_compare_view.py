@@ -235,7 +235,8 @@ def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: py
 
 def test_an_error_of_the_trace_is_shown_and_raised_again() -> None:
     panel = view()
-    panel.partner = replace(FACT, subject="the North Sea", prompt="The capital of the North Sea is", id="sea")
+    sea = {"prompt": "The capital of the North Sea is", "question": "What is the capital of the North Sea?"}
+    panel.partner = replace(FACT, subject="the North Sea", id="sea", **sea)
     job = panel.compare()
     with pytest.raises(ValueError, match="tokens"):
         job.wait(60)

@@ -135,7 +135,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "not a workbench-edit: it is a workbench-report",
     ),
     "another version": (
-        lambda p: rewrite_json(p / EDIT_FILE, schema_version=3),
+        lambda p: rewrite_json(p / EDIT_FILE, schema_version=4),
         "schema version 3, but this version of circuit-workbench reads version 2 and older ones",
     ),
     "edited by hand": (lambda p: rewrite_json(p / EDIT_FILE, base_name="x"), "damaged or edited"),

@@ -8,6 +8,7 @@ from typing import Any
 from workbench.editing.methods.table import DEFAULT, METHODS, named_recipe
 from workbench.editing.task import Task, check_selection
 from workbench.language.prompts import check_first_tokens
+from workbench.language.template import check_no_thought
 from workbench.models import LoadedModel
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
@@ -83,6 +84,7 @@ def rewrite(
         raise ValueError(f"{model.name!r} carries an edit already. Rewrite its base (model.base), then apply both.")
     if not facts:
         raise ValueError("rewrite needs at least one fact, got none.")
+    check_no_thought(model)
     for edited in facts:
         check_first_tokens(model, edited)
     chosen = Selection(selection) if isinstance(selection, str) else selection

@@ -1,4 +1,5 @@
-"""The default selector: neurons by contrast; the paper's modules; the control facts that attribution maps subtract."""
+"""The default selector, gain over Fisher information; the paper's modules; the control facts that attribution maps
+subtract."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ MORE_NEURONS = 8000
 """For facts that the default's number does not teach."""
 CONTROLS = 12
 RETAINED = 80
-SELECTOR = "neurons-by-contrast"
+SELECTOR = "gain-over-fisher"
+"""What edits call the default selector. It says what is cheap to move, not where a fact is."""
 PAPER_MLPS, PAPER_ATTENTIONS = 3, 2
 
 
@@ -40,8 +42,8 @@ def default_selection(
     rows: FitRows | None = None,
     progress: bool = True,
 ) -> Selection:
-    """Choose the k MLP neurons whose gates move the fact's new answer most for what they cost other answers: neurons by
-    contrast.
+    """Choose the k MLP neurons whose gates move the fact's new answer most for what they cost other answers: gain over
+    Fisher information. This is **not a localisation**: it says what is cheap to move, not where the fact is.
 
     A neuron's score is |d log P(new answer) / d gate|, averaged over the fact's training prompts, divided by the
     square root of the gate's Fisher information on what the model says to retain-role facts of the pool, neighbours

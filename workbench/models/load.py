@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from workbench.models.dtypes import read_dtype
 from workbench.models.families import Architecture, read_architecture
 from workbench.models.refusals import ModelRefused
 from workbench.models.sources import Placing, from_memory, from_source, own_tokenizer
+from workbench.models.template_options import checked_options
 from workbench.models.views import shared_view
 from workbench.types import NO_DELTA, Delta, Edit, ModelShape
 from workbench.types.torch_settings import own_torch_settings
@@ -45,6 +46,7 @@ class LoadedModel:
         architecture: Its shape and module names.
         applied: The edits it carries, first to last; empty for a base model.
         delta: What they add to the base together; it changes nothing for a base model.
+        template: Options of its chat template, by name (``"system"``: a system prompt). An edited model has its base's.
         cache: What was computed with it, while its weights stay as they are. A copy begins with an empty one.
 
     Example:
@@ -66,6 +68,7 @@ class LoadedModel:
         applied: tuple[AppliedEdit, ...] = (),
         delta: Delta = NO_DELTA,
         engines: EnginePool | None = None,
+        template: Mapping[str, Any] | None = None,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
@@ -74,6 +77,7 @@ class LoadedModel:
         self.applied = applied
         self._base = base
         self.delta = delta
+        self.template = base.template if base is not None else checked_options(template, self.chat_template, name)
         self._bridge: Any = None
         self._runner: Any = None
         self._fingerprint: tuple[Hashable, str] | None = None
@@ -218,6 +222,7 @@ def load_model(
     device_map: Any = None,
     trust_remote_code: bool = False,
     name: str | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
     """Load a language model.
 
@@ -237,6 +242,9 @@ def load_model(
             with one.
         trust_remote_code: Run code that a hub repository brings along. Off unless asked for.
         name: What to call the model in results.
+        template: Options of the chat template, by name: ``"system"`` for a system prompt, and whatever the template
+            looks at (``{"enable_thinking": True}``). Thoughts are off where the template knows ``enable_thinking``,
+            unless it is given here.
 
     Returns:
         The model, ready for every function of the package.
@@ -258,7 +266,7 @@ def load_model(
     if isinstance(source, nn.Module):
         placed = {"device": device, "dtype": dtype, "device_map": device_map}
         hf, own, label = from_memory(source, tokenizer, placed, name)
-        return LoadedModel(hf, own, name=label)
+        return LoadedModel(hf, own, name=label, template=template)
     if source is not None and not isinstance(source, (str, Path)):
         raise ModelRefused(
             f"source must be None, a folder, a .gguf file, a hub id or an HF model, got {type(source).__name__}."
@@ -269,4 +277,4 @@ def load_model(
         hf = hf.to(device=device)
     hf.eval().requires_grad_(False)
     chosen = own if tokenizer is None else own_tokenizer(tokenizer, trust_remote_code)
-    return LoadedModel(hf, chosen, name=name or label)
+    return LoadedModel(hf, chosen, name=name or label, template=template)

@@ -121,7 +121,9 @@ def ablate(
     if "swap" in (ablation, corruption) or against == "partner" or partner is not None:
         swapped = with_swap(model, fact, prompt, partner, facts)
         prompt = prompt if against == "target" else against_partner(prompt, swapped)
-        prompt = replace(prompt, partner=swapped.partner, partner_text=swapped.partner_text)
+        prompt = replace(
+            prompt, partner=swapped.partner, partner_text=swapped.partner_text, partner_known=swapped.partner_known
+        )
     with torch.no_grad(), pooled_engine(Resumable, model) as engine:
         texts: list[tuple[int, ...]] = []
         if ablation == "swap":

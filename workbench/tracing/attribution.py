@@ -19,7 +19,7 @@ from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, set_up
+from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, one_form, set_up
 from workbench.tracing.dla import direct_effects
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
@@ -99,9 +99,11 @@ def attribute(
         unit: ``"head"`` (query heads), ``"mlp"``, ``"neuron"`` or ``"attn"`` (whole attention layers). Several share
             one backward pass (or one sweep).
         method: See the module's docstring. ``"patching"`` of all neurons is refused: it takes a forward for each.
-        contrast: Control facts: the mean of their maps is subtracted. What is left is specific to the fact.
+        contrast: Control facts: the mean of their maps is subtracted. What is left is specific to the fact, and its
+            standard error is that of the difference.
         corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
-        metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates.
+        metric: ``"logit_diff"`` by default, which is linear in the last residual, and the only one of ``"dla"``;
+            ``"probability"`` saturates.
         normalise: As in ``causal_trace``: each fact's effects (each control's too) as shares of its own clean minus
             corrupted metric, before any mean. Not for ``"dla"``, which corrupts nothing.
         samples: Noise samples; the effects are means over them.
@@ -146,6 +148,7 @@ def attribute(
     name = f"Attributing to {', '.join(f'{at}s' for at in units)}"
     n_maps = len(facts) + len(controls)
     bar = tqdm(total=n_maps, desc=name, disable=not progress or n_maps == 1)
+    options = replace(options, form=one_form(model, [*facts, *controls], form, token))
     with bar, pooled_engine(Layerwise, model) as engine:
         for attributed in [*facts, *controls]:
             setup = set_up(model, engine, attributed, options)
@@ -156,16 +159,15 @@ def attribute(
             else:
                 measured.append(_directly(model, setup, units))
             bar.update()
-    measures = metric if method != "dla" else "logit_diff"
     maps = _maps(
         measured,
         len(facts),
         units,
         {
-            "metric": measures,
-            "words": METRICS[measures].words,
+            "metric": metric,
+            "words": METRICS[metric].words,
             "method": method + (CONTRASTED if controls else ""),
-            "corruption": corruption,
+            "corruption": None if method == "dla" else corruption,
             "normalised": normalise,
             "base_fingerprint": model.fingerprint,
         },
@@ -225,6 +227,11 @@ def _check(
         raise ValueError("attribute needs at least one fact, got none.")
     if on_layer is not None and (method != "patching" or len(facts) + len(controls) > 1):
         raise ValueError("on_layer= is for method='patching' and one fact without contrast. Leave it out.")
+    if method == "dla" and options.metric != "logit_diff":
+        raise ValueError(
+            f"method='dla' reads what a component adds to a difference of logits, so its metric is 'logit_diff', got "
+            f"{options.metric!r}. Leave metric out, or use method='attribution' or 'patching'."
+        )
     if method == "dla" and options.normalise:
         raise ValueError(
             "method='dla' has no corrupted run, so nothing says what a recovery of 0 is. Use normalise=False, or "
@@ -253,10 +260,14 @@ def _maps(
 
 
 def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, Any]) -> EffectMap:
-    """The mean of the first n facts' effects, minus that of the controls after them."""
-    mean, error = mean_and_error(torch.stack(values[:n]))
+    """The mean of the first n facts' effects, minus that of the controls after them. The controls were drawn as the
+    facts were, so the error of the difference has the spread of both."""
+    of_facts = torch.stack(values[:n])
+    mean, error = mean_and_error(of_facts)
     if len(values) > n:
-        mean = mean - torch.stack(values[n:]).mean(0)
+        less, error_of_controls = mean_and_error(torch.stack(values[n:]))
+        mean, of_facts = mean - less, of_facts - less
+        error = None if error is None or error_of_controls is None else torch.hypot(error, error_of_controls)
     labels = {"layer": tuple(f"L{i}" for i in range(len(mean)))}
     if mean.ndim > 1:
         labels[unit] = tuple(f"{'H' if unit == 'head' else 'N'}{i}" for i in range(mean.shape[1]))
@@ -267,7 +278,7 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
         unit=unit,
         stderr=error,
         n=n,
-        per_fact=torch.stack(values[:n]) if n > 1 else None,
+        per_fact=of_facts if n > 1 else None,
         **common,
     )
 
@@ -275,6 +286,8 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
 @own_torch_settings()
 def agreement(first: EffectMap, second: EffectMap) -> float:
     """Compute Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
+
+    It holds for what was patched: these components of this fact in this form, not neurons, nor other facts.
 
     Args:
         first: A map.

@@ -7,6 +7,7 @@ Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Unpack, get_args, overload
 
 import torch
@@ -17,14 +18,15 @@ from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, set_up
+from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, one_form, set_up
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
-from workbench.tracing.roles import ROLES, by_role, mean_and_error
+from workbench.tracing.roles import by_role, mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form
 from workbench.types.effect import Corruption
 from workbench.types.fact import as_facts
+from workbench.types.roles import roles_of
 from workbench.types.torch_settings import own_torch_settings
 
 TraceSite = Literal["resid", "mlp", "attn"]
@@ -90,7 +92,8 @@ def causal_trace(
 
     Args:
         model: A base or edited model; it is not changed.
-        fact: One fact, or several (then positions are roles such as "last subject token", and cells are means).
+        fact: One fact, or several. Then cells are means over facts, and positions are roles: "last subject token" is
+            that of the prompt, and "last subject token of the reply" that in the model's own words before the answer.
         site: ``"resid"`` the residual stream entering a layer (TransformerLens' ``resid_pre``; row 0 is the
             embeddings), ``"mlp"`` or ``"attn"`` what the layers of a window add to it. Several sites share one sweep.
         corruption: ``"noise"`` adds Gaussian noise to the subject's embeddings, ``"swap"`` puts another subject of as
@@ -99,9 +102,12 @@ def causal_trace(
             partner's answer's (swap).
         normalise: Divide each fact's effects by its clean minus its corrupted metric, before any mean: a cell is then
             the recovery, 0 as corrupted and 1 as clean. The baselines stay in units of the metric.
-        form: ``"chat"``, ``"cloze"`` or None for the first in which the base model says the answer.
+        form: ``"chat"``, ``"cloze"`` or None for the first in which the base model says the answer (of several facts:
+            every answer; both forms are never averaged).
         token: Trace the first token of the ``"answer"`` or of the ``"target"``.
-        partner: The fact to swap in; by default a neighbour from the pool.
+        partner: The fact to swap in: the corrupted text is its own prompt, as it is written, of as many tokens. By
+            default a neighbour from the pool that differs in the subject alone. ``EffectMap.notes`` says where the
+            model does not know it.
         pool: Where partners come from; the bundled facts by default.
         samples: Noise samples.
         noise: Standard deviation of the noise, in standard deviations of the token embeddings.
@@ -121,8 +127,9 @@ def causal_trace(
         each, by site.
 
     Raises:
-        ValueError: The base model does not say the answer, no swap partner fits, an option is out of range, or with
-            ``normalise`` clean and corrupted hardly differ (the message has both numbers).
+        ValueError: The base model does not say the answer (of several facts: in no one form), no swap partner fits
+            (``NoSwapPartner``), an option is out of range, or with ``normalise`` clean and corrupted hardly differ (the
+            message has both numbers).
 
     Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there.
 
@@ -130,7 +137,7 @@ def causal_trace(
         >>> trace = wb.causal_trace(model, fact, form="cloze", samples=3)
         >>> trace.axes, trace.labels["position"]
         (('layer', 'position'), ('The', ' capital', ' of', ' France', ' is'))
-        >>> trace.top(1)  # the state that enters layer 0: what reads it first
+        >>> trace.top(1, role="last subject token")  # the state that enters layer 0: what reads it first
         Selection('L0ATTN L0MLP')
         >>> both = wb.causal_trace(model, fact, ("mlp", "attn"), corruption="swap", pool=facts)
         >>> {site: tuple(effects.values.shape) for site, effects in both.items()}
@@ -167,6 +174,7 @@ def causal_trace(
             on_layer(at, layer, values)
 
     with torch.no_grad(), bar, pooled_engine(Layerwise, model) as engine:
+        options = replace(options, form=one_form(model, facts, options.form, options.token))
         for traced in facts:
             setup = set_up(model, engine, traced, options)
             maps.append(_trace_one(model, engine, setup, widths, finished, max_rows, options))
@@ -288,14 +296,15 @@ def _map(
 
 
 def _over_facts(maps: list[EffectMap]) -> EffectMap:
-    """Mean over facts, with positions as roles."""
-    values = torch.stack([by_role(m.values, m.prompts[0]) for m in maps])
+    """Mean over facts, with positions as roles; those that some facts lack are over the others."""
+    roles = roles_of(m.prompts[0] for m in maps)
+    values = torch.stack([by_role(m.values, m.prompts[0], roles) for m in maps])
     mean, error = mean_and_error(values)
     first = maps[0]
     return EffectMap(
         values=mean,
         axes=first.axes,
-        labels={"layer": first.labels["layer"], "position": ROLES},
+        labels={"layer": first.labels["layer"], "position": roles},
         unit=first.unit,
         metric=first.metric,
         words=first.words,

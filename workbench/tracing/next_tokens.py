@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from workbench.language.prompts import prompt_text
+from workbench.language.prompts import prompt_ids
+from workbench.language.tokens import decoded, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.types import Form, NextToken, NextTokens
@@ -37,12 +38,11 @@ def next_tokens(model: LoadedModel, text: str, *, form: Form = "chat", k: int = 
     check_k(model, k)
     with torch.no_grad(), pooled_engine(Resumable, model) as engine:
         logits = engine.run(engine.embed(torch.tensor([ids])))
-    decode = model.tokenizer.decode
     return NextTokens(
-        text=decode(ids),
+        text=decoded(model, ids),
         form=form,
         token_ids=tuple(ids),
-        tokens=tuple(decode([token]) for token in ids),
+        tokens=token_texts(model, ids),
         top=likeliest(model, logits, k),
     )
 
@@ -55,11 +55,7 @@ def readable_ids(model: LoadedModel, text: str, form: Form) -> list[int]:
     """
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"text must be a text that is more than space, got {text!r}.")
-    ids = model.token_ids(prompt_text(model, text, form))
-    most = getattr(model.hf.config, "max_position_embeddings", None)
-    if most is not None and len(ids) > most:
-        raise ValueError(f"The text has {len(ids)} tokens, and the model reads at most {most}. Give a shorter one.")
-    return ids
+    return prompt_ids(model, text, form)
 
 
 def check_k(model: LoadedModel, k: int) -> None:
@@ -72,4 +68,4 @@ def likeliest(model: LoadedModel, logits: Tensor, k: int) -> tuple[NextToken, ..
     """The k likeliest tokens of one row of logits [1, d_vocab], likeliest first (all where there are fewer)."""
     top = logits[0].float().softmax(-1).topk(min(k, logits.shape[-1]))
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return tuple(NextToken(model.tokenizer.decode([token]), token, share) for token, share in pairs)
+    return tuple(NextToken(token_text(model, token), token, share) for token, share in pairs)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from workbench.language.prompts import traced_prompt
+from workbench.language.tokens import token_text
 from workbench.models.load import LoadedModel
 from workbench.tracing.dla import output_weight, through_norm
 from workbench.tracing.next_tokens import check_k
@@ -105,7 +106,7 @@ def _read(
 
     def tokens(ids: Tensor, values: Tensor) -> tuple[TokenLogit, ...]:
         pairs = zip(ids.tolist(), values.tolist(), strict=True)
-        return tuple(TokenLogit(model.tokenizer.decode([token]), token, value) for token, value in pairs)
+        return tuple(TokenLogit(token_text(model, token), token, value) for token, value in pairs)
 
     return Writes(
         component=component,

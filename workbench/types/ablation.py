@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from workbench.types.effect import Corruption, Form, TracedPrompt
+from workbench.types.effect import Corruption
 from workbench.types.metric_words import KNOWN_WORDS, hardly_differ
 from workbench.types.next_tokens import NextToken
 from workbench.types.selection import Selection
+from workbench.types.traced_prompt import Form, TracedPrompt, partner_notes
 
 AblationKind = Literal["zero", "mean", "swap"]
 """What takes the place of an ablated output: zeros, its mean over other texts, or what it is for a swapped subject."""
@@ -96,12 +97,13 @@ class Ablation:
             said += f"; the next token is {still} {after.token!r} ({after.probability:.3g})"
         if self.corruption == "noise" and self.left is not None:
             said += f"; recovery {self.left:.3g} (1 clean, 0 with noise on the subject)"
+        notes = "".join(f" {note}" for note in partner_notes([self.prompt])) if self.ablation == "swap" else ""
         if not self.controls:
-            return f"{said}."
+            return f"{said}.{notes}"
         mean = fmean(control.ablated for control in self.controls)
         many = len(self.controls) > 1
         drawn = f"{len(self.controls)} random selections" if many else "A random selection"
-        return f"{said}. {drawn} of the same size: {title} {mean:.3g}{' on average' if many else ''}."
+        return f"{said}. {drawn} of the same size: {title} {mean:.3g}{' on average' if many else ''}.{notes}"
 
     @property
     def _how(self) -> str:

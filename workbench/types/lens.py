@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.types.effect import TracedPrompt
+from workbench.types.traced_prompt import TracedPrompt
 
 if TYPE_CHECKING:
     import pandas as pd

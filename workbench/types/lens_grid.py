@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from workbench.types.effect import Form
 from workbench.types.lens import row_labels, settles
 from workbench.types.next_tokens import NextToken
+from workbench.types.traced_prompt import Form
 
 if TYPE_CHECKING:
     import pandas as pd

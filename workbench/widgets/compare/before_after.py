@@ -118,4 +118,5 @@ def _words(result: MapComparison, partner: str, first: int) -> str:
         f"{title}, {prompt.form} form{swap}, token {visible(prompt.answer_token)}. "
         f"{before.metric_words.title} of the clean run: {short_number(before.clean)} before, "
         f"{short_number(result.after.clean)} after. One colour scale for all three.{hidden}"
+        + "".join(f" {note}" for note in before.notes)
     )

@@ -174,6 +174,8 @@ def rates(report: EvalReport, control: EvalReport | None = None) -> str:
     if rest:
         parts.append(markup.fold(f"{len(rest)} more rates", markup.table(head, rest, "More of the evaluation")))
     parts += [markup.alert(f"Not measured: {line}.", "info") for line in report.missing]
+    if report.left_out_words:
+        parts.append(markup.alert(report.left_out_words, "info"))
     return "".join(parts)
 
 

@@ -1,6 +1,6 @@
 """FactChooser: find a fact, or write one, and see how the model reads it.
 
-The list's marks come from what is on record (``facts.known_table``): nothing is computed for them. How the model reads
+The list's marks come from what is on record (``facts/known_table.py``): nothing is asked for them. How the model reads
 the chosen fact (``reading.read``) takes a greedy answer of the base model, so it runs in the background.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 
 from ipywidgets import HTML, VBox
 
-from workbench.facts.known import FORMS, fact_key, known_facts, known_table, load_facts, with_bundled
+from workbench.facts.known import known_facts, load_facts, with_bundled
+from workbench.facts.known_table import FORMS, known_on_record
 from workbench.language.prompts import check_first_tokens
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form, TracedPrompt
@@ -345,14 +346,13 @@ class FactChooser(Panel):
 
     def _on_record(self) -> dict[str, tuple[str, ...] | None]:
         """By fact id, the forms in which it is known; None where not all forms were asked yet."""
-        table = known_table(self._model)
-        return {fact.id: _known(table, fact) for fact in self._facts}
+        return {**known_on_record(self._model, self._facts)}
 
     def _forms_of(self, fact: Fact) -> tuple[str, ...] | None:
         """The same of one fact."""
         if fact in self._facts:
             return self._list.forms[fact.id]
-        return _known(known_table(self._model), fact)
+        return known_on_record(self._model, [fact])[fact.id]
 
     def _ask_one(self) -> None:
         self._preview.asking(True)
@@ -378,9 +378,3 @@ class FactChooser(Panel):
         fact = self._fact
         lines = [fact.question, f"{fact.answer} → {fact.target}", "Run this cell to use the panel."]
         return text_card_png("FactChooser", lines)
-
-
-def _known(table: dict[str, Any], fact: Fact) -> tuple[str, ...] | None:
-    entries = {form: table.get(fact_key(fact, form)) for form in FORMS}
-    known = tuple(form for form, entry in entries.items() if entry and entry["known"])
-    return None if None in entries.values() else known

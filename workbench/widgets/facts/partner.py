@@ -8,9 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 
-from workbench.facts.known import FORMS
+from workbench.facts.known_table import FORMS
 from workbench.language.generation import greedy_answers
-from workbench.language.prompts import NoSwapPartner, prompt_ids, subject_runs, swapped, swapped_ids
+from workbench.language.prompts import NoSwapPartner, prompt_ids, swapped, swapped_ids
+from workbench.language.tokens import SubjectPlace, following_ids, subject_places
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt, slug
 
@@ -73,25 +74,24 @@ def fitting_facts(model: LoadedModel, fact: Fact, pool: Sequence[Fact], form: Fo
         pool: The pool.
         form: In which form of the prompt; None: it is enough that it fits in one.
     """
-    forms = [_pieces(model, fact, asked) for asked in (FORMS if form is None else (form,))]
+    forms = [_places(model, fact, asked) for asked in (FORMS if form is None else (form,))]
 
     def fits(subject: str) -> bool:
         return any(
-            pieces and all(len(model.token_ids(piece.replace(fact.subject, subject))) == n for piece, n in pieces)
-            for pieces in forms
+            places and all(len(following_ids(model, p.before, p.with_name(subject))) == len(p.run) for p in places)
+            for places in forms
         )
 
     return (other for other in islice(_candidates(fact, pool), MOST_TRIED) if fits(other.subject))
 
 
-def _pieces(model: LoadedModel, fact: Fact, form: Form) -> list[tuple[str, int]]:
-    """Each place of the subject in a prompt as text, and its number of tokens; none where it is not there."""
+def _places(model: LoadedModel, fact: Fact, form: Form) -> list[SubjectPlace]:
+    """Each place of the subject in a prompt; none where it is not there."""
     ids = prompt_ids(model, fact.question if form == "chat" else fact.prompt, form)
     try:
-        runs = subject_runs(model, ids, fact.subject)
+        return subject_places(model, ids, fact.subject)
     except ValueError:
         return []
-    return [(model.tokenizer.decode(ids[run.start : run.stop]), len(run)) for run in runs]
 
 
 def suggested_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: Sequence[Fact]) -> Fact | None:

@@ -104,7 +104,9 @@ def notes(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
         if (effect := maps.get(name)) is not None and (measured(effect), corrupted_by(effect)) != usual
     ]
     line = f'<p class="wb-muted">{markup.text(in_a_line(maps[first]) + "".join(others))}</p>'
-    return markup.block(line) + markup.fold("What the maps show", table)
+    known = dict.fromkeys(note for effect in maps.values() for note in effect.notes)
+    warned = "".join(markup.alert(note, "info") for note in known)
+    return warned + markup.block(line) + markup.fold("What the maps show", table)
 
 
 def in_a_line(effect: EffectMap) -> str:

@@ -261,6 +261,8 @@ def _no_swap(sources: Sources, error: ValueError) -> str:
             answers = f"{sources.partner.answer!r} begins as {fact.answer!r} does"
             return f"{sources.partner.subject!r} cannot be swapped in: its answer {answers}: noise instead."
         return ""
+    if error.text is not None:
+        return f"{error.text!r} has not as many tokens as the text of {error.fact.subject!r}: noise instead."
     if error.partner is not None:
         return f"{error.partner.subject!r} has not as many tokens as {error.fact.subject!r}: noise instead."
     return (
