@@ -158,6 +158,7 @@ FAMILIES: tuple[Family, ...] = (
         mlp="mlp",
         norm="transformer.ln_f",
         parallel=_always,
+        own_attention=True,
         tuples=True,
     ),
     Family(
@@ -175,6 +176,7 @@ FAMILIES: tuple[Family, ...] = (
         attention="attn",
         mlp="mlp",
         norm="transformer.ln_f",
+        own_attention=True,
         tuples=True,
     ),
     Family(
@@ -225,6 +227,7 @@ FAMILIES: tuple[Family, ...] = (
         mlp="mlp.dense_4h_to_h",
         norm="transformer.ln_f",
         interleaved=True,
+        own_attention=True,
         tuples=True,
         problem=_bloom_problem,
     ),
@@ -244,6 +247,7 @@ FAMILIES: tuple[Family, ...] = (
         interleaved=True,
         parallel=lambda config: bool(config.new_decoder_architecture or config.parallel_attn),
         kv_heads=_falcon_groups,
+        own_attention=True,
         tuples=True,
         adds_in_place=True,
     ),
