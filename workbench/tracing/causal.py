@@ -1,7 +1,8 @@
 """Causal traces: restore one clean state in a corrupted run and see how much of the answer comes back.
 
 Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swaps after Zhang and Nanda 2023
-(arXiv 2309.16042). Deviations: every occurrence of the subject is corrupted, the model's own answer prefix included.
+(arXiv 2309.16042). Deviations: every occurrence of the subject is corrupted, the model's own answer prefix included; the
+noise is scaled by the states of this text's own subject, the paper's by the embeddings of many subjects.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ def causal_trace(
         partner: The fact to swap in; by default a neighbour from the pool.
         pool: Where partners come from; the bundled facts by default.
         samples: Noise samples.
-        noise: Standard deviation of the noise, in standard deviations of the token embeddings.
+        noise: Standard deviation of the noise, in standard deviations of what it is added to: all entries of the
+            states of the subject's tokens that enter layer 0 of the base model. Multipliers and norms of the embeddings
+            (Gemma, Granite, BLOOM) count, and so do learned positions (GPT-2, OPT). With ``positions`` it is as large.
         window: Layers restored around the cell's (``mlp`` and ``attn``; default 10/48 of the depth).
         positions: Put the noise on these positions instead of the subject's: a control.
         seed: Of the noise.
@@ -122,7 +125,8 @@ def causal_trace(
         ValueError: The base model does not say the answer, no swap partner fits, an option is out of range, or with
             ``normalise`` clean and corrupted hardly differ (the message has both numbers).
 
-    Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there.
+    Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there. Deviation: sigma is that of
+    this text's subject where the noise is added, not of the embeddings of many subjects.
 
     Example:
         >>> trace = wb.causal_trace(model, fact, form="cloze", samples=3)
