@@ -20,7 +20,7 @@ from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, set_up
-from workbench.tracing.dla import direct_effects
+from workbench.tracing.dla import decomposed
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
@@ -28,6 +28,7 @@ from workbench.tracing.roles import mean_and_error
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import CONTRASTED, Corruption
 from workbench.types.fact import as_facts
+from workbench.types.metric_words import LOGIT_DIFF_BEFORE_CAP
 
 AttributionUnit = Literal["head", "mlp", "neuron", "attn"]
 Method = Literal["attribution", "patching", "dla"]
@@ -99,7 +100,9 @@ def attribute(
         method: See the module's docstring. ``"patching"`` of all neurons is refused: it takes a forward for each.
         contrast: Control facts: the mean of their maps is subtracted. What is left is specific to the fact.
         corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
-        metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates.
+        metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates. Not for
+            ``"dla"``, which takes the logit difference apart (before a cap on logits, where a model has one; the map's
+            words say so).
         normalise: As in ``causal_trace``: each fact's effects (each control's too) as shares of its own clean minus
             corrupted metric, before any mean. Not for ``"dla"``, which corrupts nothing.
         samples: Noise samples; the effects are means over them.
@@ -111,8 +114,8 @@ def attribute(
         units a map each, by unit.
 
     Raises:
-        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, ``normalise`` with
-            ``"dla"``, or as ``causal_trace``.
+        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, ``normalise`` or
+            another metric with ``"dla"``, direct effects that do not add up, or as ``causal_trace``.
 
     Example:
         >>> heads = wb.attribute(model, fact, "head")
@@ -154,14 +157,14 @@ def attribute(
             else:
                 measured.append(_directly(model, setup, units))
             bar.update()
-    measures = metric if method != "dla" else "logit_diff"
+    words = LOGIT_DIFF_BEFORE_CAP if any(one.before_cap for one in measured) else METRICS[metric].words
     maps = _maps(
         measured,
         len(facts),
         units,
         {
-            "metric": measures,
-            "words": METRICS[measures].words,
+            "metric": metric,
+            "words": words,
             "method": method + (CONTRASTED if controls else ""),
             "corruption": corruption,
             "normalised": normalise,
@@ -188,12 +191,14 @@ class _Measured:
         prompt: The traced text.
         effects: By unit, [layer, ...].
         corrupted, clean: The metric with and without the corruption; None where none was used.
+        before_cap: Whether it is the metric before a cap that the model puts on its logits.
     """
 
     prompt: TracedPrompt
     effects: dict[AttributionUnit, Tensor]
     corrupted: float | None
     clean: float
+    before_cap: bool = False
 
 
 def _units(
@@ -223,6 +228,11 @@ def _check(
         raise ValueError("attribute needs at least one fact, got none.")
     if on_layer is not None and (method != "patching" or len(facts) + len(controls) > 1):
         raise ValueError("on_layer= is for method='patching' and one fact without contrast. Leave it out.")
+    if method == "dla" and options.metric != "logit_diff":
+        raise ValueError(
+            f"method='dla' takes the logit difference apart, which is a sum of what components write; "
+            f"metric={options.metric!r} is none. Use metric='logit_diff', or method='attribution' or 'patching'."
+        )
     if method == "dla" and options.normalise:
         raise ValueError(
             "method='dla' has no corrupted run, so nothing says what a recovery of 0 is. Use normalise=False, or "
@@ -369,10 +379,9 @@ def _by_patching(
 
 def _directly(model: LoadedModel, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:
     """Direct effects, and no corruption."""
-    direct: dict[AttributionUnit, tuple[Tensor, float]] = {
-        unit: direct_effects(model, setup.prompt, unit) for unit in units
-    }
-    return _Measured(setup.prompt, {unit: effect for unit, (effect, _) in direct.items()}, None, direct[units[0]][1])
+    found = decomposed(model, setup.prompt, *units)
+    by_unit: dict[AttributionUnit, Tensor] = {unit: found.values[unit] for unit in units}
+    return _Measured(setup.prompt, by_unit, None, found.total, found.capped)
 
 
 def _per_layer(values: Tensor, unit: AttributionUnit) -> Tensor:

@@ -1,8 +1,8 @@
 """Causal traces: restore one clean state in a corrupted run and see how much of the answer comes back.
 
 Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swaps after Zhang and Nanda 2023
-(arXiv 2309.16042). Deviations: every occurrence of the subject is corrupted, the model's own answer prefix included; the
-noise is scaled by the states of this text's own subject, the paper's by the embeddings of many subjects.
+(arXiv 2309.16042). Deviations: every occurrence of the subject is corrupted, the model's own answer prefix included;
+the noise is scaled by the states of this text's own subject, the paper's by the embeddings of many subjects.
 """
 
 from __future__ import annotations
