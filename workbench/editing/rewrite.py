@@ -9,6 +9,7 @@ from workbench.editing.methods.table import DEFAULT, METHODS, named_recipe
 from workbench.editing.task import Task, check_selection
 from workbench.language.prompts import check_first_tokens
 from workbench.models import LoadedModel
+from workbench.tracing.self_check import require
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
@@ -85,6 +86,7 @@ def rewrite(
         check_first_tokens(model, edited)
     chosen = Selection(selection) if isinstance(selection, str) else selection
     check_selection(model, chosen)
+    require(model, "gate", "resume")
     task = Task(
         model=model,
         facts=tuple(facts),

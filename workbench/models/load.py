@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from workbench.models.bundled import NAME, bundled_file, load_gguf
 from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
-from workbench.models.families import Architecture, read_architecture
+from workbench.models.families import Architecture, best_effort, read_architecture
 from workbench.models.quiet import no_loading_bars
 from workbench.models.views import shared_view
 from workbench.types import NO_DELTA, Delta, Edit, ModelShape
+from workbench.types.support import Support
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ class LoadedModel:
         applied: tuple[AppliedEdit, ...] = (),
         delta: Delta = NO_DELTA,
         engines: EnginePool | None = None,
+        untested: bool = False,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
         self.name = name
-        self.architecture = architecture or read_architecture(hf)
+        self.architecture = architecture or (best_effort(hf) if untested else read_architecture(hf))
         self.applied = applied
         self._base = base
         self.delta = delta
@@ -114,6 +116,20 @@ class LoadedModel:
     def chat_template(self) -> str | None:
         """The tokenizer's chat template, or None."""
         return getattr(self.tokenizer, "chat_template", None)
+
+    @property
+    def support(self) -> Support:
+        """What the self-check of the base model found: whether noise, direct effects, traces, resumed passes, the lens
+        and gates give what plain forward passes give. Made when asked, in about a second, and then remembered; functions
+        make the checks that they rest on by themselves, and raise where one fails.
+
+        Example:
+            >>> model.support
+            Support('tiny', Llama, tested family: all 7 checks passed)
+        """
+        from workbench.tracing.self_check import self_check
+
+        return self_check(self)
 
     @property
     def runner(self) -> Any:
@@ -208,6 +224,7 @@ def load_model(
     dtype: torch.dtype | None = None,
     trust_remote_code: bool = False,
     name: str | None = None,
+    untested: bool = False,
 ) -> LoadedModel:
     """Load a language model.
 
@@ -220,6 +237,8 @@ def load_model(
         dtype: The weights' dtype (default float32). Not for a model in memory.
         trust_remote_code: Run code that a hub repository brings along. Off unless asked for.
         name: What to call the model in results.
+        untested: Take a model of no tested family too, if its modules have the names of one. Nothing says then that its
+            numbers are right but its self-check (``model.support``), and what that finds wrong raises where it is used.
 
     Returns:
         The model, ready for every function of the package.
@@ -235,7 +254,7 @@ def load_model(
         LoadedModel('capitals', 3 layers, 6 heads in 2 key-value groups, d_model 42, d_mlp 56, float32 on cpu)
     """
     if isinstance(source, nn.Module):
-        return _from_memory(source, tokenizer, device, dtype, name)
+        return _from_memory(source, tokenizer, device, dtype, name, untested)
     if source is not None and not isinstance(source, (str, Path)):
         raise TypeError(
             f"source must be None, a folder, a .gguf file, a hub id or an HF model, got {type(source).__name__}."
@@ -256,10 +275,12 @@ def load_model(
     hf = hf.to(device=device, dtype=dtype or torch.float32).eval()
     for parameter in hf.parameters():
         parameter.requires_grad_(False)
-    return LoadedModel(hf, own, name=name or label)
+    return LoadedModel(hf, own, name=name or label, untested=untested)
 
 
-def _from_memory(hf: nn.Module, tokenizer: Any, device: Any, dtype: Any, name: str | None) -> LoadedModel:
+def _from_memory(
+    hf: nn.Module, tokenizer: Any, device: Any, dtype: Any, name: str | None, untested: bool
+) -> LoadedModel:
     if tokenizer is None:
         raise ValueError("A model in memory needs its tokenizer: load_model(hf_model, tokenizer=...).")
     if device is not None or dtype is not None:
@@ -270,7 +291,7 @@ def _from_memory(hf: nn.Module, tokenizer: Any, device: Any, dtype: Any, name: s
             "HF model itself: bridges are made from it, and adapters must be merged first."
         )
     label = name or getattr(hf.config, "name_or_path", "") or type(hf).__name__
-    return LoadedModel(hf, tokenizer, name=str(label))
+    return LoadedModel(hf, tokenizer, name=str(label), untested=untested)
 
 
 def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:

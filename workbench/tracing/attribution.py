@@ -25,6 +25,7 @@ from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import mean_and_error
+from workbench.tracing.self_check import require
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import CONTRASTED, Corruption
 from workbench.types.fact import as_facts
@@ -140,6 +141,8 @@ def attribute(
     )
     facts, controls = as_facts(fact), list(contrast or ())
     _check(facts, controls, method, options, on_layer)
+    if method != "dla":  # whose sum is checked on each text
+        require(model, "trace" if method == "patching" else "resume", *(("noise",) if corruption == "noise" else ()))
 
     from tqdm.auto import tqdm
 

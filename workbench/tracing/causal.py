@@ -23,6 +23,7 @@ from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import ROLES, by_role, mean_and_error
+from workbench.tracing.self_check import require
 from workbench.types import EffectMap, Fact, FactSet, Form
 from workbench.types.effect import Corruption
 from workbench.types.fact import as_facts
@@ -122,8 +123,9 @@ def causal_trace(
         each, by site.
 
     Raises:
-        ValueError: The base model does not say the answer, no swap partner fits, an option is out of range, or with
-            ``normalise`` clean and corrupted hardly differ (the message has both numbers).
+        ValueError: The base model does not say the answer, no swap partner fits, an option is out of range, with
+            ``normalise`` clean and corrupted hardly differ, or the model's self-check (``model.support``) found that its
+            traces or its noise would be wrong (the messages have both numbers).
 
     Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there. Deviation: sigma is that of
     this text's subject where the noise is added, not of the embeddings of many subjects.
@@ -156,6 +158,7 @@ def causal_trace(
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows must be at least 1, got {max_rows!r}.")
     facts = _facts(fact, options, on_layer)
+    require(model, "trace", *(("noise",) if corruption == "noise" else ()))
 
     from tqdm.auto import tqdm
 

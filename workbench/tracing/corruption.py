@@ -151,7 +151,7 @@ def set_up(model: LoadedModel, engine: Resumable, fact: Fact, options: SetupOpti
     prompt = traced_prompt(model, fact, form=options.form, token=options.token)
     if options.corruption == "swap":
         return _swapped(model, engine, fact, prompt, options)
-    return _noised(model, engine, prompt, options)
+    return noised(model, engine, prompt, options)
 
 
 def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPrompt, options: SetupOptions) -> Setup:
@@ -165,7 +165,7 @@ def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPr
     return Setup(against_partner(prompt, new), start, clean, corrupted[:, start:], options.metric, options.normalise)
 
 
-def _noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
+def noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
     """Noise on the subject's embeddings, or on given positions, several samples of it."""
     samples, noise, positions = options.samples, options.noise, options.positions
     if samples < 1 or noise <= 0:

@@ -15,6 +15,7 @@ import torch
 from workbench.language.prompts import first_token, traced_prompt
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
+from workbench.tracing.self_check import require
 from workbench.types import ANSWER_NAMES, AnswerName, Fact, Form, Lens
 
 
@@ -52,6 +53,7 @@ def lens(
         >>> [round(p, 1) for p in lens.probabilities["old"]]
         [0.0, 0.7, 1.0, 1.0]
     """
+    require(model, "lens")
     prompt = traced_prompt(model, fact, form=form, start=start, needs_subject=False)
     assert prompt.other_id is not None
     spaced = prompt.answer_token[:1].isspace()

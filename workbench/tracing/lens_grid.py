@@ -15,6 +15,7 @@ from workbench.language.prompts import answer_ids, traced_prompt
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.tracing.next_tokens import check_k, readable_ids
+from workbench.tracing.self_check import require
 from workbench.types import Fact, Form, LensGrid, NextToken
 
 LOGITS_AT_ONCE = 2**23
@@ -48,6 +49,7 @@ def lens_grid(
         (' Madrid', 'L1', 2)
     """
     check_k(model, k)
+    require(model, "lens")
     subject: tuple[int, ...] = ()
     followed: int | None = None
     if isinstance(fact, str):

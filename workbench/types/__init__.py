@@ -36,6 +36,7 @@ from workbench.types.selection import (
     all_components,
     shape_of,
 )
+from workbench.types.support import Support, SupportCheck
 from workbench.types.writes import TokenLogit, Writes
 
 __all__ = [
@@ -98,6 +99,8 @@ __all__ = [
     "Split",
     "StageName",
     "Step",
+    "Support",
+    "SupportCheck",
     "TextRow",
     "TokenLogit",
     "TracedPrompt",
