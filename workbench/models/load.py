@@ -19,8 +19,7 @@ from workbench.models.deltas import fold
 from workbench.models.families import Architecture, best_effort, read_architecture
 from workbench.models.quiet import no_loading_bars
 from workbench.models.views import shared_view
-from workbench.types import NO_DELTA, Delta, Edit, ModelShape
-from workbench.types.support import Support
+from workbench.types import NO_DELTA, Delta, Edit, ModelShape, Support
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,8 @@ class LoadedModel:
     @property
     def support(self) -> Support:
         """What the self-check of the base model found: whether noise, direct effects, traces, resumed passes, the lens
-        and gates give what plain forward passes give. Made when asked, in about a second, and then remembered; functions
-        make the checks that they rest on by themselves, and raise where one fails.
+        and gates give what plain forward passes give. Made when asked, in about a second, and then remembered;
+        functions make the checks that they rest on by themselves, and raise where one fails.
 
         Example:
             >>> model.support

@@ -124,8 +124,8 @@ def causal_trace(
 
     Raises:
         ValueError: The base model does not say the answer, no swap partner fits, an option is out of range, with
-            ``normalise`` clean and corrupted hardly differ, or the model's self-check (``model.support``) found that its
-            traces or its noise would be wrong (the messages have both numbers).
+            ``normalise`` clean and corrupted hardly differ, or the model's self-check (``model.support``) found that
+            its traces or its noise would be wrong (the messages have both numbers).
 
     Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there. Deviation: sigma is that of
     this text's subject where the noise is added, not of the embeddings of many subjects.

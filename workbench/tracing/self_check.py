@@ -1,9 +1,9 @@
 """The self-check of a model: the workbench's numbers beside those of plain forward passes, on a short random text.
 
-Each check is made once for a model, when the first function that rests on it is called (``require``), or all of them for
-``model.support``; what it found lies in ``model.cache`` and is made again when a weight or the attention changes. A check
-takes a few forward passes over seven tokens. Tested families are checked as well, by the same checks: a configuration
-can have what no test has. What fails raises a ``ValueError`` where it is used, with both numbers.
+Each check is made once for a model, when the first function that rests on it is called (``require``), or all of them
+for ``model.support``; what it found lies in ``model.cache`` and is made again when a weight or the attention changes. A
+check takes a few forward passes over seven tokens. Tested families are checked as well, by the same checks: a
+configuration can have what no test has. What fails raises a ``ValueError`` where it is used, with both numbers.
 
 The text is of random token ids, so that no fact and no template is needed: what is compared must agree on any text.
 """
@@ -132,7 +132,7 @@ def _ids(base: LoadedModel) -> Tensor:
 
 
 def _worst(base: LoadedModel, found: Tensor, expected: Tensor) -> Numbers:
-    """The two numbers where vectors are furthest apart; what rounding allows is a share of the expected ones' spread."""
+    """The two numbers where vectors are furthest apart; rounding may be a share of the expected ones' spread."""
     found, expected = found.float().flatten(), expected.float().flatten()
     at = int((found - expected).abs().argmax())
     spread = float(expected.std()) if len(expected) > 1 else abs(float(expected))
@@ -213,8 +213,8 @@ def _slow_cells(
     entering: Tensor,
     measure: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, float]:
-    """What restoring each site at a layer and position changes, from the clean and the corrupted states that enter layer
-    0 [2, tokens, d_model], and the spread of the logits."""
+    """What restoring each site at a layer and position changes, from the clean and the corrupted states that enter
+    layer 0 [2, tokens, d_model], and the spread of the logits."""
     plain, ids = PlainPasses(base), _ids(base)
     start: At = plain.place("resid", 0)
     places = {site: plain.place(site, layer) for site in sites}
