@@ -6,13 +6,14 @@ skipped, no key or value is kept, and every row is computed from the first token
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from workbench.models.engine import BYTES_PER_MODULE
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
 
@@ -32,6 +33,19 @@ class PlainPasses:
     def __init__(self, model: LoadedModel, view: Any = None) -> None:
         self.view: Any = shared_view(model.hf) if view is None else view
         self._family = model.architecture.family
+        self._remembered: tuple[Hashable, Tensor] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its own, about: the view's modules."""
+        return BYTES_PER_MODULE * sum(1 for _ in self.view.modules())
+
+    def own_logits(self, model: LoadedModel, ids: Tensor) -> Tensor:
+        """Logits of the last position [rows, d_vocab] of texts, remembered for the last ones while the weights stay."""
+        key = model.version, tuple(map(tuple, ids.tolist()))
+        if self._remembered is None or self._remembered[0] != key:
+            self._remembered = key, self.logits(ids)
+        return self._remembered[1]
 
     def place(self, site: str, layer: int) -> At:
         """Where the residual stream enters a layer, or what its attention or its MLP adds."""

@@ -131,6 +131,12 @@ def _ids(base: LoadedModel) -> Tensor:
     return torch.tensor([_text(base).token_ids], device=base.device)
 
 
+def _plain_logits(base: LoadedModel) -> Tensor:
+    """Of the text, [1, d_vocab]."""
+    with pooled_engine(PlainPasses, base) as plain:
+        return plain.own_logits(base, _ids(base))
+
+
 def _worst(base: LoadedModel, found: Tensor, expected: Tensor) -> Numbers:
     """The two numbers where vectors are furthest apart; rounding may be a share of the expected ones' spread."""
     found, expected = found.float().flatten(), expected.float().flatten()
@@ -160,11 +166,12 @@ def _noise_options(base: LoadedModel, samples: int) -> SetupOptions:
 
 def _noise(base: LoadedModel) -> Numbers:
     """The deviation of the noise in deviations of what enters layer 0 in a plain pass."""
-    prompt, plain, ids = _text(base), PlainPasses(base), _ids(base)
+    prompt, ids = _text(base), _ids(base)
     samples = 1 + DRAWS // (len(SUBJECT) * base.shape.d_model)
     with torch.no_grad(), pooled_engine(Resumable, base) as engine:
         setup = noised(base, engine, prompt, _noise_options(base, samples))
-    states, _ = plain.states(ids, {"in": plain.place("resid", 0)}, {})
+    with pooled_engine(PlainPasses, base) as plain:
+        states, _ = plain.states(ids, {"in": plain.place("resid", 0)}, {})
     entered = states["in"][0, list(SUBJECT)].float()
     # Added and taken away again in the states' own precision.
     added = setup.corrupted[:, : len(SUBJECT)].float() - entered
@@ -177,7 +184,7 @@ def _direct(base: LoadedModel) -> Numbers:
     found = taken_apart(base, prompt)
     expected = found.total
     if not found.capped:
-        logits = PlainPasses(base).logits(_ids(base))[0]
+        logits = _plain_logits(base)[0]
         expected = float(logits[prompt.answer_id] - logits[prompt.other_id or 0])
     return found.sum, expected, allowed_miss(base.dtype) * found.size + 1e-6
 
@@ -215,14 +222,15 @@ def _slow_cells(
 ) -> tuple[Tensor, float]:
     """What restoring each site at a layer and position changes, from the clean and the corrupted states that enter
     layer 0 [2, tokens, d_model], and the spread of the logits."""
-    plain, ids = PlainPasses(base), _ids(base)
-    start: At = plain.place("resid", 0)
-    places = {site: plain.place(site, layer) for site in sites}
-    states, logits = plain.states(ids.repeat(2, 1), places, {start: lambda _: entering})
-    changes: dict[At, Change] = {start: lambda _: entering[1:].repeat(len(sites), 1, 1)}
-    for row, site in enumerate(sites):
-        changes[places[site]] = _restoring(row, at, states[site][0, at], changes.get(places[site]))
-    restored = plain.logits(ids.repeat(len(sites), 1), changes)
+    ids = _ids(base)
+    with pooled_engine(PlainPasses, base) as plain:
+        start: At = plain.place("resid", 0)
+        places = {site: plain.place(site, layer) for site in sites}
+        states, logits = plain.states(ids.repeat(2, 1), places, {start: lambda _: entering})
+        changes: dict[At, Change] = {start: lambda _: entering[1:].repeat(len(sites), 1, 1)}
+        for row, site in enumerate(sites):
+            changes[places[site]] = _restoring(row, at, states[site][0, at], changes.get(places[site]))
+        restored = plain.logits(ids.repeat(len(sites), 1), changes)
     return (measure(restored) - measure(logits[1:])).cpu(), float(logits[0].std())
 
 
@@ -244,7 +252,7 @@ def _resume(base: LoadedModel) -> Numbers:
         found = torch.cat(
             [engine.run(engine.entering(ids, layer), start=layer), engine.run(resid[:, first:], prefix=prefix)]
         )
-    return _worst(base, found, PlainPasses(base).logits(ids).repeat(2, 1))
+    return _worst(base, found, _plain_logits(base).repeat(2, 1))
 
 
 def _lens(base: LoadedModel) -> Numbers:
@@ -252,7 +260,7 @@ def _lens(base: LoadedModel) -> Numbers:
     ids = _ids(base)
     with torch.no_grad(), pooled_engine(Resumable, base) as engine:
         found = engine.unembed(engine.stream(ids)[:, -1])
-    return _worst(base, found, PlainPasses(base).logits(ids))
+    return _worst(base, found, _plain_logits(base))
 
 
 def _gate(base: LoadedModel) -> Numbers:
@@ -274,7 +282,8 @@ def _gate(base: LoadedModel) -> Numbers:
         (base.architecture.gate_module(at, site).module, True): _multiplied(gate.to(base.device))
         for (at, site), gate in gates.items()
     }
-    return _worst(base, found, PlainPasses(base).logits(ids, places).repeat(2, 1))
+    with pooled_engine(PlainPasses, base) as plain:
+        return _worst(base, found, plain.logits(ids, places).repeat(2, 1))
 
 
 def _multiplied(gate: Tensor) -> Change:
@@ -291,7 +300,8 @@ def _groups(base: LoadedModel) -> Numbers:
     Mounted(adapted, base.architecture, GateDelta({(layer, "v"): gate}))
     at: At = (base.architecture.gate_module(layer, "z").module, True)
     found, _ = PlainPasses(base, adapted).states(ids, {"z": at}, {})
-    states, _ = PlainPasses(base).states(ids, {"z": at}, {})
+    with pooled_engine(PlainPasses, base) as plain:
+        states, _ = plain.states(ids, {"z": at}, {})
     expected = states["z"].clone()
     expected[..., -shape.n_heads // shape.n_kv_heads * shape.d_head :] = 0
     return _worst(base, found["z"], expected)
