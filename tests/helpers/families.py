@@ -16,7 +16,7 @@ import torch
 import transformers
 
 from tests.helpers.tiny import N_VOCAB, TOKENS, randomise, tiny_gpt2, tiny_phi3
-from tests.helpers.tiny_facts import capitals, teach, tokenizer_from_files
+from tests.helpers.tiny_facts import capitals, tokenizer_from_files
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel, load_model
 
@@ -190,11 +190,28 @@ def model_of(name: str, *, double: bool = False) -> LoadedModel:
     model = load_model(hf, tokenizer=tokenizer_from_files(chat=False), name=name)
     traits = model.architecture.traits
     logit = 14.0 if traits.logit_cap is None else float(traits.logit_cap * torch.atanh(torch.tensor(0.7)))
-    # The answers' embeddings are in none of these texts, so tied ones can be set as well.
-    places = [
-        (prompt_ids(model, fact.prompt, "cloze"), answer_ids(model, fact.answer, "cloze")[0]) for fact in capitals()
-    ]
-    teach(hf, model, places, logit=logit / traits.logit_scale)
+    _teach(hf, model, logit / traits.logit_scale)
     if double:
         hf.double()
     return model
+
+
+def _teach(hf: Any, model: LoadedModel, logit: float) -> None:
+    """Set the output embeddings of the answers and of the end so that each cloze is answered, and then the text ends.
+    None of these tokens is in a cloze, and the end's in no text, so tied embeddings can be set as well."""
+    clozes = [prompt_ids(model, fact.prompt, "cloze") for fact in capitals()]
+    answers = [answer_ids(model, fact.answer, "cloze")[0] for fact in capitals()]
+    _set_rows(hf, clozes, {token: [logit * (token == t) for t in answers] for token in answers})
+    ended = [[*cloze, answer] for cloze, answer in zip(clozes, answers, strict=True)]
+    end = {model.tokenizer.eos_token_id: [0.0] * len(clozes) + [logit] * len(ended)}
+    _set_rows(hf, [*clozes, *ended], end)
+
+
+def _set_rows(hf: Any, texts: list[list[int]], wanted: Mapping[int, list[float]]) -> None:
+    """Output embeddings of some tokens that give these logits after the texts, before scales and caps."""
+    with torch.no_grad():
+        states = [hf.base_model(torch.tensor([ids])).last_hidden_state[0, -1].double() for ids in texts]
+        logits = torch.tensor(list(wanted.values()), dtype=torch.float64)
+        rows = torch.linalg.lstsq(torch.stack(states), logits.T, driver="gelsd").solution.T
+        output = hf.get_output_embeddings().weight
+        output[list(wanted)] = rows.to(output.dtype)

@@ -29,6 +29,7 @@ class Traits:
         logit_scale: What the output embeddings' products are multiplied by.
         logit_cap: c, where logits become c tanh(logits / c); None where they are not capped.
         experts: The layers whose MLP is a mixture of experts.
+        window: How many tokens the layers with the narrowest attention see; None where all layers see the whole text.
     """
 
     parallel: bool = False
@@ -38,6 +39,7 @@ class Traits:
     logit_scale: float = 1.0
     logit_cap: float | None = None
     experts: tuple[int, ...] = ()
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Family:
             logit_scale=float(logits),
             logit_cap=getattr(config, "final_logit_softcapping", None),
             experts=experts,
+            window=getattr(config, "sliding_window", None) or getattr(config, "window_size", None),
         )
 
 
