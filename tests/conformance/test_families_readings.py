@@ -143,6 +143,7 @@ def test_what_components_write_is_their_direct_effect(name: str) -> None:
     model = model_of(name)
     plain = Plain(model, FRANCE)
     answer, other = plain.prompt.answer_id, plain.prompt.other_id
+    assert other is not None
     found = decomposed(model, plain.prompt, "head", "attn", "mlp")
     last = model.shape.n_layers - 1
     single = (

@@ -20,6 +20,7 @@ from workbench.models.engine import pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.tracing.dla import allowed_miss, check_sum, exactly
 from workbench.tracing.next_tokens import check_k
+from workbench.tracing.self_check import require
 from workbench.types import Component, Fact, Form, TokenLogit, TracedPrompt, Writes
 
 _PARTS: dict[str, Part] = {"H": "attn", "N": "mlp", "MLP": "mlp", "ATTN": "attn"}
@@ -66,6 +67,7 @@ def writes(
             )
         if form is not None:
             raise ValueError("form= is the form of a fact's text; give fact= too, or leave it out.")
+        require(model, "direct")  # of a text it is seen whether all parts add up
         return _read(chosen, model, _of_weight(model, chosen), k)
     prompt = traced_prompt(model, fact, form=form)
     logits, activation = _on_text(model, chosen, prompt)
