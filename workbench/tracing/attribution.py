@@ -301,7 +301,7 @@ def agreement(first: EffectMap, second: EffectMap) -> float:
     Example:
         >>> exact = wb.attribute(model, fact, "head", method="patching")
         >>> round(wb.agreement(heads, exact), 1)
-        0.7
+        0.6
     """
     from workbench.types.intervals import spearman
 
