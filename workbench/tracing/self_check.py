@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.facts.known import pool_or_bundled
 from workbench.models.deltas import Mounted, fold
-from workbench.models.engine import Resumable, pooled_engine
+from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
@@ -35,6 +35,7 @@ NOISE_SHARE = 0.05
 """How far noise may be from what is asked."""
 DRAWS = 20_000
 """Entries of noise that are drawn at least, so that their deviation is right to half a percent."""
+_SITES: tuple[HookSite, ...] = ("resid", "attn", "mlp")
 _BROKEN = (ValueError, RuntimeError, TypeError, AttributeError, LookupError, NotImplementedError)
 """What a model raises that is not built as it is taken to be."""
 
@@ -138,11 +139,12 @@ def _plain_logits(base: LoadedModel) -> Tensor:
 
 
 def _worst(base: LoadedModel, found: Tensor, expected: Tensor) -> Numbers:
-    """The two numbers where vectors are furthest apart; rounding may be a share of the expected ones' spread."""
+    """The two numbers where vectors are furthest apart; rounding may be a share of the expected one and of their
+    spread."""
     found, expected = found.float().flatten(), expected.float().flatten()
     at = int((found - expected).abs().argmax())
     spread = float(expected.std()) if len(expected) > 1 else abs(float(expected))
-    return float(found[at]), float(expected[at]), _allowed(base) * spread + 1e-6
+    return float(found[at]), float(expected[at]), _allowed(base) * (spread + abs(float(expected[at]))) + 1e-6
 
 
 def _allowed(base: LoadedModel) -> float:
@@ -190,9 +192,9 @@ def _direct(base: LoadedModel) -> Numbers:
 
 
 def _trace(base: LoadedModel) -> Numbers:
-    """One cell of each site by the fast path, and by a plain pass."""
-    layer, at = base.shape.n_layers // 2, SUBJECT[-1]
-    sites = ("resid", "attn", "mlp")
+    """Cells of each site by the fast path, and by a plain pass: in the middle layer, at the subject and at the end."""
+    layer = base.shape.n_layers // 2
+    places: list[tuple[HookSite, int]] = [(site, at) for site in _SITES for at in (SUBJECT[-1], TOKENS - 1)]
     direction = torch.randn(base.shape.d_vocab, generator=torch.Generator().manual_seed(1), device="cpu")
     direction = ((direction - direction.mean()) / direction.norm()).to(base.device)
 
@@ -201,36 +203,37 @@ def _trace(base: LoadedModel) -> Numbers:
 
     with torch.no_grad(), pooled_engine(Layerwise, base) as engine:
         setup = noised(base, engine, _text(base), _noise_options(base, 1))
-        clean, prefix = engine.record_from(setup.start, setup.clean, sites)
-        cells = [Restoration(site, range(layer, layer + 1), at - setup.start) for site in sites]
-        fast = torch.zeros(len(sites))
+        clean, prefix = engine.record_from(setup.start, setup.clean, _SITES)
+        cells = [Restoration(site, range(layer, layer + 1), at - setup.start) for site, at in places]
+        fast = torch.zeros(len(cells))
         for part in effects(engine, clean, setup.corrupted, prefix, cells, measure):
             fast[part.cells] = part.effects[:, 0].float().cpu()
     corrupted = torch.cat([setup.clean[:, : setup.start], setup.corrupted], 1)
-    slow, spread = _slow_cells(base, sites, layer, at, torch.cat([setup.clean, corrupted]), measure)
+    slow, spread = _slow_cells(base, places, layer, torch.cat([setup.clean, corrupted]), measure)
     worst = int((fast - slow).abs().argmax())
-    return float(fast[worst]), float(slow[worst]), _allowed(base) * spread + 1e-6
+    # An effect is a small difference of logits, and rounding is a share of both.
+    rounding = max(1e-4, 16 * torch.finfo(base.dtype).eps)
+    return float(fast[worst]), float(slow[worst]), _allowed(base) * float(slow.abs().max()) + rounding * spread + 1e-6
 
 
 def _slow_cells(
     base: LoadedModel,
-    sites: tuple[str, ...],
+    cells: list[tuple[HookSite, int]],
     layer: int,
-    at: int,
     entering: Tensor,
     measure: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, float]:
-    """What restoring each site at a layer and position changes, from the clean and the corrupted states that enter
-    layer 0 [2, tokens, d_model], and the spread of the logits."""
+    """What restoring sites of a layer at positions changes, from the clean and the corrupted states that enter layer 0
+    [2, tokens, d_model], and the spread of the logits. A row of the pass is a cell."""
     ids = _ids(base)
     with pooled_engine(PlainPasses, base) as plain:
         start: At = plain.place("resid", 0)
-        places = {site: plain.place(site, layer) for site in sites}
+        places = {site: plain.place(site, layer) for site in _SITES}
         states, logits = plain.states(ids.repeat(2, 1), places, {start: lambda _: entering})
-        changes: dict[At, Change] = {start: lambda _: entering[1:].repeat(len(sites), 1, 1)}
-        for row, site in enumerate(sites):
+        changes: dict[At, Change] = {start: lambda _: entering[1:].repeat(len(cells), 1, 1)}
+        for row, (site, at) in enumerate(cells):
             changes[places[site]] = _restoring(row, at, states[site][0, at], changes.get(places[site]))
-        restored = plain.logits(ids.repeat(len(sites), 1), changes)
+        restored = plain.logits(ids.repeat(len(cells), 1), changes)
     return (measure(restored) - measure(logits[1:])).cpu(), float(logits[0].std())
 
 
