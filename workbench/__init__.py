@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         ProbeReport,
         Run,
         Selection,
+        Support,
         Writes,
     )
     from workbench.widgets.app import Workbench
@@ -108,6 +109,7 @@ _HOMES = {
     "Run": "types",
     "Selection": "types",
     "Session": "files.session",
+    "Support": "types",
     "Workbench": "widgets.app",
     "Writes": "types",
     "ablate": "tracing.ablation",

@@ -156,9 +156,10 @@ def test_noise_is_a_mean_over_samples() -> None:
     options: dict[str, Any] = {"pool": FACTS, "progress": False, "form": "cloze", "unit": "mlp", "method": "patching"}
     two = attribute(single(), FRANCE, samples=2, seed=3, **options)
     table = single().hf.get_input_embeddings().weight
-    draws = torch.randn(2, 1, 42, generator=torch.Generator().manual_seed(3)) * 3 * table.std()
     prompt = two.prompts[0]
     clean = table[torch.tensor([prompt.token_ids])]
+    sigma = clean[0, list(prompt.subject)].std()
+    draws = torch.randn(2, 1, 42, generator=torch.Generator().manual_seed(3)) * 3 * sigma
     hf = single().hf
     effects = torch.zeros(2, 3)
     for i, draw in enumerate(draws):

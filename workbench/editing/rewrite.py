@@ -11,6 +11,7 @@ from workbench.editing.task import Task, check_selection
 from workbench.language.prompts import check_first_tokens
 from workbench.language.template import check_no_thought
 from workbench.models import LoadedModel
+from workbench.tracing.self_check import require
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
@@ -92,6 +93,7 @@ def rewrite(
     check_selection(model, chosen)
     if chosen is None and settings.selects:
         check_number(model, 1)  # a mixture of experts has no neurons to choose
+    require(model, "gate", "resume")
     task = Task(
         model=model,
         facts=tuple(facts),

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
 from workbench.models.dtypes import read_dtype
-from workbench.models.families import Architecture, read_architecture
+from workbench.models.families import Architecture, best_effort, read_architecture
 from workbench.models.refusals import ModelRefused
 from workbench.models.sources import Placing, from_memory, from_source, own_tokenizer
 from workbench.models.template_options import checked_options
 from workbench.models.views import shared_view
-from workbench.types import NO_DELTA, Delta, Edit, ModelShape
+from workbench.types import NO_DELTA, Delta, Edit, ModelShape, Support
 from workbench.types.torch_settings import own_torch_settings
 
 
@@ -69,11 +69,12 @@ class LoadedModel:
         delta: Delta = NO_DELTA,
         engines: EnginePool | None = None,
         template: Mapping[str, Any] | None = None,
+        untested: bool = False,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
         self.name = name
-        self.architecture = architecture or read_architecture(hf)
+        self.architecture = architecture or (best_effort(hf) if untested else read_architecture(hf))
         self.applied = applied
         self._base = base
         self.delta = delta
@@ -119,6 +120,20 @@ class LoadedModel:
     def chat_template(self) -> str | None:
         """The tokenizer's chat template, or None."""
         return getattr(self.tokenizer, "chat_template", None)
+
+    @property
+    def support(self) -> Support:
+        """What the self-check of the base model found: whether noise, direct effects, traces, resumed passes, the lens
+        and gates give what plain forward passes give. Made when asked, in about a second, and then remembered;
+        functions make the checks that they rest on by themselves, and raise where one fails.
+
+        Example:
+            >>> model.support
+            Support('tiny', Llama, tested family: all 7 checks passed)
+        """
+        from workbench.tracing.self_check import self_check
+
+        return self_check(self)
 
     @property
     def runner(self) -> Any:
@@ -223,6 +238,7 @@ def load_model(
     trust_remote_code: bool = False,
     name: str | None = None,
     template: Mapping[str, Any] | None = None,
+    untested: bool = False,
 ) -> LoadedModel:
     """Load a language model.
 
@@ -245,6 +261,8 @@ def load_model(
         template: Options of the chat template, by name: ``"system"`` for a system prompt, and whatever the template
             looks at (``{"enable_thinking": True}``). Thoughts are off where the template knows ``enable_thinking``,
             unless it is given here.
+        untested: Take a model of no tested family too, if its modules have the names of one. Nothing says then that its
+            numbers are right but its self-check (``model.support``), and what that finds wrong raises where it is used.
 
     Returns:
         The model, ready for every function of the package.
@@ -266,7 +284,7 @@ def load_model(
     if isinstance(source, nn.Module):
         placed = {"device": device, "dtype": dtype, "device_map": device_map}
         hf, own, label = from_memory(source, tokenizer, placed, name)
-        return LoadedModel(hf, own, name=label, template=template)
+        return LoadedModel(hf, own, name=label, template=template, untested=untested)
     if source is not None and not isinstance(source, (str, Path)):
         raise ModelRefused(
             f"source must be None, a folder, a .gguf file, a hub id or an HF model, got {type(source).__name__}."
@@ -277,4 +295,4 @@ def load_model(
         hf = hf.to(device=device)
     hf.eval().requires_grad_(False)
     chosen = own if tokenizer is None else own_tokenizer(tokenizer, trust_remote_code)
-    return LoadedModel(hf, chosen, name=name or label, template=template)
+    return LoadedModel(hf, chosen, name=name or label, template=template, untested=untested)

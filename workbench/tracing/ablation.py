@@ -27,6 +27,7 @@ from workbench.tracing.replacements import (
     replacing,
     zeros,
 )
+from workbench.tracing.self_check import require
 from workbench.types import Ablation, AblationKind, Component, Fact, FactSet, Form, Selection, TracedPrompt
 from workbench.types.effect import Corruption
 from workbench.types.plain import is_whole
@@ -108,6 +109,7 @@ def ablate(
         ('spain-capital', 0.32)
     """
     chosen = _check(selection, ablation, against, corruption, metric)
+    require(model, "resume")
     for name, value, least in (("references", references, 1), ("k", k, 1), ("new_tokens", new_tokens, 0)):
         if not is_whole(value) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")

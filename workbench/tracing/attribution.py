@@ -20,14 +20,16 @@ from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, one_form, set_up
-from workbench.tracing.dla import direct_effects
+from workbench.tracing.dla import decomposed
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import mean_and_error
+from workbench.tracing.self_check import require
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import CONTRASTED, Corruption
 from workbench.types.fact import as_facts
+from workbench.types.metric_words import LOGIT_DIFF_BEFORE_CAP
 from workbench.types.torch_settings import own_torch_settings
 
 AttributionUnit = Literal["head", "mlp", "neuron", "attn"]
@@ -102,8 +104,9 @@ def attribute(
         contrast: Control facts: the mean of their maps is subtracted. What is left is specific to the fact, and its
             standard error is that of the difference.
         corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
-        metric: ``"logit_diff"`` by default, which is linear in the last residual, and the only one of ``"dla"``;
-            ``"probability"`` saturates.
+        metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates. Not for
+            ``"dla"``, which takes the logit difference apart (before a cap on logits, where a model has one; the map's
+            words say so).
         normalise: As in ``causal_trace``: each fact's effects (each control's too) as shares of its own clean minus
             corrupted metric, before any mean. Not for ``"dla"``, which corrupts nothing.
         samples: Noise samples; the effects are means over them.
@@ -115,8 +118,8 @@ def attribute(
         units a map each, by unit.
 
     Raises:
-        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, ``normalise`` with
-            ``"dla"``, or as ``causal_trace``.
+        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, ``normalise`` or
+            another metric with ``"dla"``, direct effects that do not add up, or as ``causal_trace``.
 
     Example:
         >>> heads = wb.attribute(model, fact, "head")
@@ -141,6 +144,8 @@ def attribute(
     )
     facts, controls = as_facts(fact), list(contrast or ())
     _check(facts, controls, method, options, on_layer)
+    if method != "dla":  # whose sum is checked on each text
+        require(model, "trace" if method == "patching" else "resume", *(("noise",) if corruption == "noise" else ()))
 
     from tqdm.auto import tqdm
 
@@ -159,13 +164,14 @@ def attribute(
             else:
                 measured.append(_directly(model, setup, units))
             bar.update()
+    words = LOGIT_DIFF_BEFORE_CAP if any(one.before_cap for one in measured) else METRICS[metric].words
     maps = _maps(
         measured,
         len(facts),
         units,
         {
             "metric": metric,
-            "words": METRICS[metric].words,
+            "words": words,
             "method": method + (CONTRASTED if controls else ""),
             "corruption": None if method == "dla" else corruption,
             "normalised": normalise,
@@ -192,12 +198,14 @@ class _Measured:
         prompt: The traced text.
         effects: By unit, [layer, ...].
         corrupted, clean: The metric with and without the corruption; None where none was used.
+        before_cap: Whether it is the metric before a cap that the model puts on its logits.
     """
 
     prompt: TracedPrompt
     effects: dict[AttributionUnit, Tensor]
     corrupted: float | None
     clean: float
+    before_cap: bool = False
 
 
 def _units(
@@ -231,8 +239,8 @@ def _check(
         raise ValueError("on_layer= is for method='patching' and one fact without contrast. Leave it out.")
     if method == "dla" and options.metric != "logit_diff":
         raise ValueError(
-            f"method='dla' reads what a component adds to a difference of logits, so its metric is 'logit_diff', got "
-            f"{options.metric!r}. Leave metric out, or use method='attribution' or 'patching'."
+            f"method='dla' takes the logit difference apart, which is a sum of what components write; "
+            f"metric={options.metric!r} is none. Use metric='logit_diff', or method='attribution' or 'patching'."
         )
     if method == "dla" and options.normalise:
         raise ValueError(
@@ -304,7 +312,7 @@ def agreement(first: EffectMap, second: EffectMap) -> float:
     Example:
         >>> exact = wb.attribute(model, fact, "head", method="patching")
         >>> round(wb.agreement(heads, exact), 1)
-        0.7
+        0.6
     """
     from workbench.types.intervals import spearman
 
@@ -387,10 +395,9 @@ def _by_patching(
 
 def _directly(model: LoadedModel, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:
     """Direct effects, and no corruption."""
-    direct: dict[AttributionUnit, tuple[Tensor, float]] = {
-        unit: direct_effects(model, setup.prompt, unit) for unit in units
-    }
-    return _Measured(setup.prompt, {unit: effect for unit, (effect, _) in direct.items()}, None, direct[units[0]][1])
+    found = decomposed(model, setup.prompt, *units)
+    by_unit: dict[AttributionUnit, Tensor] = {unit: found.values[unit] for unit in units}
+    return _Measured(setup.prompt, by_unit, None, found.total, found.capped)
 
 
 def _per_layer(values: Tensor, unit: AttributionUnit) -> Tensor:

@@ -1,7 +1,8 @@
 """Causal traces: restore one clean state in a corrupted run and see how much of the answer comes back.
 
 Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swaps after Zhang and Nanda 2023
-(arXiv 2309.16042). Deviations: every occurrence of the subject is corrupted, the model's own answer prefix included.
+(arXiv 2309.16042). Deviations: every occurrence of the subject is corrupted, the model's own answer prefix included;
+the noise is scaled by the states of this text's own subject, the paper's by the embeddings of many subjects.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.tracing.roles import by_role, mean_and_error
+from workbench.tracing.self_check import require
 from workbench.types import EffectMap, Fact, FactSet, Form
 from workbench.types.effect import Corruption
 from workbench.types.fact import as_facts
@@ -110,7 +112,9 @@ def causal_trace(
             model does not know it.
         pool: Where partners come from; the bundled facts by default.
         samples: Noise samples.
-        noise: Standard deviation of the noise, in standard deviations of the token embeddings.
+        noise: Standard deviation of the noise, in standard deviations of what it is added to: all entries of the
+            states of the subject's tokens that enter layer 0 of the base model. Multipliers and norms of the embeddings
+            (Gemma, Granite, BLOOM) count, and so do learned positions (GPT-2, OPT). With ``positions`` it is as large.
         window: Layers restored around the cell's (``mlp`` and ``attn``; default 10/48 of the depth).
         positions: Put the noise on these positions instead of the subject's: a control.
         seed: Of the noise.
@@ -128,10 +132,12 @@ def causal_trace(
 
     Raises:
         ValueError: The base model does not say the answer (of several facts: in no one form), no swap partner fits
-            (``NoSwapPartner``), an option is out of range, or with ``normalise`` clean and corrupted hardly differ (the
-            message has both numbers).
+            (``NoSwapPartner``), an option is out of range, with ``normalise`` clean and corrupted hardly differ, or the
+            model's self-check (``model.support``) found that its traces or its noise would be wrong (the messages have
+            both numbers).
 
-    Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there.
+    Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there. Deviation: sigma is that of
+    this text's subject where the noise is added, not of the embeddings of many subjects.
 
     Example:
         >>> trace = wb.causal_trace(model, fact, form="cloze", samples=3)
@@ -161,6 +167,7 @@ def causal_trace(
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows must be at least 1, got {max_rows!r}.")
     facts = _facts(fact, options, on_layer)
+    require(model, "trace", *(("noise",) if corruption == "noise" else ()))
 
     from tqdm.auto import tqdm
 

@@ -16,6 +16,7 @@ from workbench.language.prompts import traced_prompt
 from workbench.language.tokens import decoded, following_ids, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
+from workbench.tracing.self_check import require
 from workbench.types import ANSWER_NAMES, AnswerName, Fact, Form, Lens
 from workbench.types.torch_settings import own_torch_settings
 
@@ -55,6 +56,7 @@ def lens(
         >>> [round(p, 1) for p in lens.probabilities["old"]]
         [0.0, 0.7, 1.0, 1.0]
     """
+    require(model, "lens")
     prompt = traced_prompt(model, fact, form=form, start=start, needs_subject=False)
     assert prompt.other_id is not None
     refused = f"{' ' if prompt.spaced else ''}{fact.refusal}" if refusal is None else refusal

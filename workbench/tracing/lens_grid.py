@@ -16,6 +16,7 @@ from workbench.language.tokens import decoded, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.tracing.next_tokens import check_k, readable_ids
+from workbench.tracing.self_check import require
 from workbench.types import Fact, Form, LensGrid, NextToken
 from workbench.types.torch_settings import own_torch_settings
 
@@ -51,6 +52,7 @@ def lens_grid(
         (' Madrid', 'L1', 2)
     """
     check_k(model, k)
+    require(model, "lens")
     subject: tuple[int, ...] = ()
     followed: int | None = None
     if isinstance(fact, str):

@@ -39,6 +39,7 @@ from workbench.types.selection import (
     shape_of,
 )
 from workbench.types.slug import slug
+from workbench.types.support import Support, SupportCheck
 from workbench.types.traced_prompt import Form, TracedPrompt
 from workbench.types.writes import TokenLogit, Writes
 
@@ -106,6 +107,8 @@ __all__ = [
     "Split",
     "StageName",
     "Step",
+    "Support",
+    "SupportCheck",
     "TextRow",
     "TokenLogit",
     "TracedPrompt",

@@ -16,8 +16,8 @@ from traitlets import TraitError
 
 from workbench.widgets.grid.png import with_picture
 from workbench.widgets.grid.state import short
-from workbench.widgets.shared.subshells import reach_widgets
 from workbench.widgets.shared.module import SharedModule
+from workbench.widgets.shared.subshells import reach_widgets
 from workbench.widgets.shared.sync import WholeMessages
 
 FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
