@@ -30,8 +30,8 @@ T95 = (
     *(2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230),
 )
 """Two-sided 95% quantiles of Student's t with 1, 2, ... degrees of freedom: for two to thirty clusters."""
-DOUBT = 2.0
-"""So many clusters' worth of doubt in what the others say about spread: see `mean_over`."""
+DOUBT = 3.0
+"""How slowly clusters that deviate make known how much clusters differ: see `mean_over`."""
 SHARES = (0.0, 1.0)
 """The bounds of a share."""
 
@@ -88,8 +88,8 @@ def mean_over(
     of 0 or 1, or there is one cluster of them, its trials are the rows. Else they are the effective sample size
     p (1 - p) / V, V being the variance of the mean p between clusters, and Student's t takes the place of z. V is
     hardly known where few clusters deviate from the others, and 0 where none does. So 1 / effective size is the mean of
-    V / (p (1 - p)) and of what it is where all rows of a cluster are alike (sum of squares of the cluster sizes / n^2),
-    weighed by the number of clusters with the rarer outcome and by ``DOUBT``.
+    V / (p (1 - p)) and of what it is where all rows of a cluster are alike (sum of squares of the cluster sizes / n^2).
+    The latter weighs (``DOUBT`` / (``DOUBT`` + d))^2, with d clusters that hold the rarer outcome.
 
     *Other values* get percentiles of a bootstrap that draws clusters; with two to thirty, where it is too narrow, each
     bound is at least as far as that of Student's t with the standard error of a jackknife over clusters.
@@ -110,8 +110,8 @@ def mean_over(
 
     Source: Wilson 1927; design effect and effective sample size after Kish 1965, in a score interval with Student's t
     after Korn and Graubard 1998 and Dean and Pagano 2015. Known deviation: the weighing with ``DOUBT`` is ours, chosen
-    by simulation (without it intervals hold 86% where they promise 95%). Bootstrap: Field and Welsh 2007, Efron 1979;
-    jackknife: Efron and Stein 1981.
+    by simulation (without it some intervals hold 86% where they promise 95%). Bootstrap: Field and Welsh 2007, Efron
+    1979; jackknife: Efron and Stein 1981.
     """
     rows = _clean(values)
     n, k = sum(len(v) for v in rows), len(rows)
@@ -145,8 +145,8 @@ def _clustered_score(rows: list[np.ndarray], p: float, binary: bool) -> tuple[fl
     if not deviating:
         return _score(p, 1 / alike, Z95)
     between = float(((sums - p * counts) ** 2).sum()) / n**2 * k / (k - 1)
-    weight = deviating / (deviating + DOUBT)
-    inverse = weight * between / (p * (1 - p)) + (1 - weight) * alike
+    doubt = (DOUBT / (DOUBT + deviating)) ** 2
+    inverse = (1 - doubt) * between / (p * (1 - p)) + doubt * alike
     return _score(p, 1 / max(inverse, 1 / n if binary else 0.0), _t95(k))
 
 
@@ -170,8 +170,8 @@ def paired_difference(
 
     *Shares* (all values 0 or 1, or ``within`` -1 and 1) get the adjusted Wald interval: mean and variance as if there
     were two more clusters, one all for a and one all for b. Where clusters differ, the mean and the variance between
-    them take over, weighed as in `mean_over`: by the number of clusters in which a and b differ at all, and by
-    ``DOUBT`` for the adjusted ones. *Other values* get the bootstrap of `mean_over`.
+    them take over, with the weights of `mean_over`: d is the number of clusters in which a and b differ at all. *Other
+    values* get the bootstrap of `mean_over`.
 
     Args:
         a, b: Rows by cluster; the i-th rows of a cluster belong to the same prompt (and seed).
@@ -214,11 +214,13 @@ def _adjusted_wald(rows: list[np.ndarray], mean: float) -> tuple[float, float]:
     centre = float(sums.sum()) / more
     added = size**2 * ((1 - centre) ** 2 + (1 + centre) ** 2)
     variance = (float(((sums - centre * counts) ** 2).sum()) + added) / more**2
-    weight = differing / (differing + DOUBT) if k > 1 else 0.0
-    if weight:
+    z = Z95
+    if differing and k > 1:
+        doubt = (DOUBT / (DOUBT + differing)) ** 2
         between = float(((sums - mean * counts) ** 2).sum()) / n**2 * k / (k - 1)
-        centre, variance = weight * mean + (1 - weight) * centre, weight * between + (1 - weight) * variance
-    half = (_t95(k) if weight else Z95) * math.sqrt(variance)
+        centre, variance = (1 - doubt) * mean + doubt * centre, (1 - doubt) * between + doubt * variance
+        z = _t95(k)
+    half = z * math.sqrt(variance)
     return min(mean, max(-1.0, centre - half)), max(mean, min(1.0, centre + half))
 
 
