@@ -224,8 +224,8 @@ def test_an_adjusted_difference_by_hand() -> None:
     rate = paired_difference({i: [max(x, 0)] for i, x in enumerate(d)}, {i: [max(-x, 0)] for i, x in enumerate(d)})
     doubt = 9 / 49
     centre = (1 - doubt) * 0.2 + doubt * 2 / 12
-    variance = (1 - doubt) * (4 / 10 - 0.04) / 9 + doubt * (6 / 12 - (2 / 12) ** 2) / 12
-    half = 2.262157 * math.sqrt(variance)
+    between, adjusted = (4 / 10 - 0.04) / 9, (6 / 12 - (2 / 12) ** 2) / 12
+    half = math.sqrt((1 - doubt) * 2.262157**2 * between + doubt * 1.959964**2 * adjusted)
     assert (rate.value, rate.n) == (pytest.approx(0.2), 10)
     assert (rate.low, rate.high) == pytest.approx((centre - half, centre + half))
 

@@ -170,8 +170,9 @@ def paired_difference(
 
     *Shares* (all values 0 or 1, or ``within`` -1 and 1) get the adjusted Wald interval: mean and variance as if there
     were two more clusters, one all for a and one all for b. Where clusters differ, the mean and the variance between
-    them take over, with the weights of `mean_over`: d is the number of clusters in which a and b differ at all. *Other
-    values* get the bootstrap of `mean_over`.
+    them take over, with the weights of `mean_over`: d is the number of clusters in which a and b differ at all. Where
+    rows are shares themselves, the added clusters differ by as much as any row does. *Other values* get the bootstrap
+    of `mean_over`.
 
     Args:
         a, b: Rows by cluster; the i-th rows of a cluster belong to the same prompt (and seed).
@@ -201,26 +202,26 @@ def paired_difference(
     binary = all(bool(np.isin(v, SHARES).all()) for v in (*left, *right))
     if binary or within == (-1.0, 1.0):
         mean = float(np.concatenate(rows).mean())
-        return Rate(mean, n, *_adjusted_wald(rows, mean), "adjusted wald", k)
+        most = 1.0 if binary else max(float(np.abs(v).max()) for v in rows) or 1.0
+        return Rate(mean, n, *_adjusted_wald(rows, mean, most), "adjusted wald", k)
     return _bootstrap(rows, seed, resamples, within)
 
 
-def _adjusted_wald(rows: list[np.ndarray], mean: float) -> tuple[float, float]:
-    """The bounds of a difference of shares; see `paired_difference`."""
+def _adjusted_wald(rows: list[np.ndarray], mean: float, most: float) -> tuple[float, float]:
+    """The bounds of a difference of shares; see `paired_difference`. The added clusters differ by ``most``."""
     sums, counts = _units(rows)
     n, k, size = float(counts.sum()), len(sums), float(counts.mean())
     differing = sum(bool(v.any()) for v in rows) if len(rows) > 1 else int(np.count_nonzero(rows[0]))
     more = n + 2 * size
     centre = float(sums.sum()) / more
-    added = size**2 * ((1 - centre) ** 2 + (1 + centre) ** 2)
+    added = size**2 * ((most - centre) ** 2 + (most + centre) ** 2)
     variance = (float(((sums - centre * counts) ** 2).sum()) + added) / more**2
-    z = Z95
+    square = Z95**2 * variance
     if differing and k > 1:
         doubt = (DOUBT / (DOUBT + differing)) ** 2
         between = float(((sums - mean * counts) ** 2).sum()) / n**2 * k / (k - 1)
-        centre, variance = (1 - doubt) * mean + doubt * centre, (1 - doubt) * between + doubt * variance
-        z = _t95(k)
-    half = z * math.sqrt(variance)
+        centre, square = (1 - doubt) * mean + doubt * centre, (1 - doubt) * _t95(k) ** 2 * between + doubt * square
+    half = math.sqrt(square)
     return min(mean, max(-1.0, centre - half)), max(mean, min(1.0, centre + half))
 
 
