@@ -77,12 +77,8 @@ def test_the_effective_sample_size_by_hand() -> None:
     a 1, two a 0: d = 2, so (3/5)^2 of the weight is on 1/4, as if the two rows of each cluster were alike."""
     rate = mean_over({0: [1, 1], 1: [1, 1], 2: [1, 0], 3: [0, 0]})
     p, between = 5 / 8, (2 * 0.75**2 + 0.25**2 + 1.25**2) / 64 * 4 / 3
-    n = 1 / (0.64 * between / (p * (1 - p)) + 0.36 / 4)
-    z2 = 3.182446**2
-    centre, half = (
-        (p + z2 / (2 * n)) / (1 + z2 / n),
-        math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n),
-    )
+    q = 0.64 * 3.182446**2 * between / (p * (1 - p)) + 0.36 * 1.959964**2 / 4
+    centre, half = (p + q / 2) / (1 + q), math.sqrt(q * p * (1 - p) + q * q / 4) / (1 + q)
     assert (rate.low, rate.high) == pytest.approx((centre - half, centre + half))
 
 
