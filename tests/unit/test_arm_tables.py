@@ -45,8 +45,8 @@ def by_hand(*rows: ArmRow, fingerprint: str = "m") -> ArmTable:
 
 def test_the_paired_difference_of_one_fact_by_hand() -> None:
     """Four controls, of which every other one is lost by one draw less: 2/3 and 1 per control. Two are not as the other
-    two, so the mean 5/6 and its variance, 4 / 36 / 3 / 4, weigh 16/25, the rest those with one control more each way;
-    3.182 and 1.96 standard errors, and no more than 1. The draw that did not reach the fact would have made it less."""
+    two, so the mean 5/6 and its variance, 4 / 36 / 3 / 4, weigh 16/25, the rest those with one control more each way.
+    The draw that did not reach the fact would have made it less."""
     table = by_hand(
         row("selected", [1] * 4, [0.1, 0.2] * 2),
         row("random-layers", [0] * 4, [0.4, 0.3] * 2, seed=0),

@@ -89,8 +89,8 @@ def mean_over(
     p (1 - p) / V, V being the variance of the mean p between clusters, and Student's t takes the place of z. V is
     hardly known where few clusters deviate from the others, and 0 where none does. So what the interval is made of,
     t^2 / effective size, is a mean: t^2 V / (p (1 - p)), and z^2 times what 1 / size is where all rows of a cluster are
-    alike (sum of squares of the cluster sizes / n^2). The latter weighs (``DOUBT`` / (``DOUBT`` + d))^2, with d clusters
-    that hold the rarer outcome.
+    alike (sum of squares of the cluster sizes / n^2). The latter weighs (``DOUBT`` / (``DOUBT`` + d))^2, with d
+    clusters that hold the rarer outcome.
 
     *Other values* get percentiles of a bootstrap that draws clusters; with two to thirty, where it is too narrow, each
     bound is at least as far as that of Student's t with the standard error of a jackknife over clusters.
