@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.editing.rewrite import rewrite
     from workbench.editing.selector import contrast_facts, default_selection, paper_selection
     from workbench.evaluation.counterfact import counterfact_rates
+    from workbench.evaluation.dataset_rates import dataset_rates
     from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
     from workbench.evaluation.lenient import lenient_rates
     from workbench.facts.known import known_facts, load_facts
@@ -54,6 +55,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         Ablation,
         ArmTable,
         Component,
+        DataPrompt,
         Edit,
         EffectMap,
         EvalReport,
@@ -83,6 +85,7 @@ _HOMES = {
     "CircuitPicker": "widgets.picker.picker",
     "CompareView": "widgets.compare.view",
     "Component": "types",
+    "DataPrompt": "types",
     "Edit": "types",
     "EditPanel": "widgets.edit.panel",
     "EffectMap": "types",
@@ -117,6 +120,7 @@ _HOMES = {
     "compare_maps": "comparing.maps",
     "contrast_facts": "editing.selector",
     "counterfact_rates": "evaluation.counterfact",
+    "dataset_rates": "evaluation.dataset_rates",
     "default_retain": "editing.retain",
     "default_selection": "editing.selector",
     "evaluate": "evaluation.evaluate",

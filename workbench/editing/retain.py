@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from workbench.facts.known import known_facts, pool_or_bundled
+from workbench.facts.known import known_facts, load_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet
 from workbench.types.cancelling import CancelFlag
@@ -41,17 +41,18 @@ def default_retain(
     Args:
         model: The base model.
         facts: The edited facts; they and what overlaps them (``Fact.overlaps``) are left out.
-        pool: Where to choose from; the bundled facts by default.
+        pool: Where to choose from; the bundled facts by default, and where the pool has no fact of that role.
         size: At most so many. At most half are neighbours.
         seed: Of the choice.
         progress: Show a progress bar if knowledge has to be measured.
         cancel: As in ``known_facts``.
 
     Returns:
-        The facts, neighbours first.
+        The facts, neighbours first. The set's name says which pool they are from.
 
     Raises:
-        ValueError: The pool has no known fact with the role "retain" though ``size`` is not 0.
+        ValueError: Neither the pool nor the bundled set has a known fact with the role "retain" though ``size`` is not
+            0.
         Cancelled: ``cancel`` was set.
 
     Example:
@@ -61,11 +62,14 @@ def default_retain(
     if size == 0:
         return FactSet(name="no retain set")
     pool = pool_or_bundled(pool)
-    known = list(retainable(model, facts, pool, progress=progress, cancel=cancel))
+    roles = any(f.role == "retain" for f in pool)
+    sources = pool if roles else load_facts().without(pool)  # none of a pool that is to be evaluated
+    known = list(retainable(model, facts, sources, progress=progress, cancel=cancel))
     if not known:
+        where = f"The pool {pool.name!r} has" if roles else f"Neither the pool {pool.name!r} nor the bundled set has"
         raise ValueError(
-            f"The pool {pool.name!r} has no fact with role='retain' that the model knows, so nothing would hold other "
-            "knowledge in place. Give retain=[...] or another pool=, or use a recipe with retain_weight=0 "
+            f"{where} no fact with role='retain' that the model knows, so nothing would hold other "
+            f"knowledge in place. Give retain=[...] or another pool=, or use a recipe with retain_weight=0 "
             "and optimiser='adam'."
         )
     rng = random.Random(seed)
@@ -81,4 +85,4 @@ def default_retain(
         for queue in queues.values():
             if queue and len(near) + len(far) < size:
                 far.append(queue.pop(0))
-    return FactSet([*near, *far], name=f"retain set from {pool.name}")
+    return FactSet([*near, *far], name=f"retain set from {sources.name}")

@@ -35,7 +35,7 @@ def default_selection(
     fact: Fact | Sequence[Fact],
     *,
     pool: FactSet | None = None,
-    k: int = NEURONS,
+    k: int | None = None,
     seed: int = 0,
     rows: FitRows | None = None,
     progress: bool = True,
@@ -55,7 +55,7 @@ def default_selection(
         fact: One fact or several.
         pool: Where the retain-role facts come from; the bundled facts by default. With none that the model knows,
             only the first part counts.
-        k: How many neurons.
+        k: How many neurons; by default ``NEURONS`` (2,000), or all of a model that has fewer.
         seed: Of the choice of retained facts and of the answers drawn for the Fisher information.
         rows: The rows of a fit of these facts, which the fit then shares. Their retained facts and their seed count,
             not ``pool`` and ``seed``.
@@ -72,6 +72,8 @@ def default_selection(
         >>> len(selection), {component.kind for component in selection}
         (3, {'N'})
     """
+    if k is None:
+        k = min(NEURONS, model.shape.n_layers * model.shape.d_mlp)
     check_number(model, k)
     scores = gate_scores(model, fact, pool=pool, seed=seed, rows=rows, progress=progress)
     best = scores.flatten().argsort(descending=True, stable=True)[:k]

@@ -14,7 +14,7 @@ from workbench.evaluation.answer_slots import answers_at
 from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
 from workbench.evaluation.ordinary_text import text_rows
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
-from workbench.facts.known import known_facts, pool_or_bundled
+from workbench.facts.known import known_facts, load_facts, pool_or_bundled
 from workbench.language.answers import matches
 from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids, traced_prompt
@@ -153,6 +153,11 @@ def evaluate_views(
     missing: list[str] = []
     touched = [*taught, *used_facts, *(f for f in pool if f.id in away)]
     unseen = sorted(away - {f.id for f in touched})
+    from_bundled = [load_facts()[id] for id in unseen if id in load_facts()]
+    if from_bundled and not any(f.role == "retain" for f in pool):
+        touched += from_bundled
+        unseen = sorted({*unseen} - {f.id for f in from_bundled})
+        missing.append(f"retained facts of {pool.name!r}: it has none, so bundled ones were held in place")
     if unseen:
         missing.append(
             f"facts that the edit used and the pool does not hold ({', '.join(unseen)}): the same facts under other "

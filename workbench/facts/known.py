@@ -70,6 +70,7 @@ def _expand(relation: dict[str, Any]) -> Iterable[Fact]:
         def fill(template: str, subject: str = row["subject"]) -> str:
             return template.replace("{subject}", subject)
 
+        lists: dict[str, Any] = {name: tuple(fill(t) for t in templates[name]) for name in _TEMPLATE_LISTS}
         yield Fact(
             id=row["id"],
             relation=relation["relation"],
@@ -84,7 +85,7 @@ def _expand(relation: dict[str, Any]) -> Iterable[Fact]:
             prompt=fill(templates["prompt"]),
             question=fill(templates["question"]),
             refusal=fill(templates["refusal"]),
-            **{name: tuple(fill(t) for t in templates[name]) for name in _TEMPLATE_LISTS},
+            **lists,
         )
 
 
@@ -131,6 +132,14 @@ def measure_known(
 def pool_or_bundled(pool: FactSet | None) -> FactSet:
     """A pool of facts; the bundled ones where none is given."""
     return load_facts() if pool is None else pool
+
+
+def with_bundled(facts: FactSet | None) -> FactSet | None:
+    """A pool of one's own as it is where its facts have roles or splits; else with the bundled facts, from which
+    retained facts and controls come then. None stays None."""
+    if facts is None or any(f.role or f.split for f in facts):
+        return facts
+    return facts + load_facts()
 
 
 def known_facts(

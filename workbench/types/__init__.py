@@ -2,6 +2,7 @@
 
 from workbench.types.ablation import Ablation, AblationKind
 from workbench.types.arms import ArmRow, ArmTable
+from workbench.types.data_prompt import DataPrompt, DataPromptKind
 from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
 from workbench.types.effect import EffectMap, Unit
@@ -61,6 +62,8 @@ __all__ = [
     "DenseDelta",
     "CurveRule",
     "CurveWords",
+    "DataPrompt",
+    "DataPromptKind",
     "Edit",
     "EditModules",
     "LowRankDelta",

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
+from workbench.types.data_prompt import DataPrompt
 from workbench.types.fact_error import fact_errors
+from workbench.types.fact_source import FactSource
 from workbench.types.plain import tuples_as_lists
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Fact:
         split: ``"dev"`` (defaults are tuned here) or ``"test"`` (published tables only).
         role: ``"retain"`` (may be used in a KL retain term, then never evaluated) or ``"control"``.
         case_sensitive: Whether answers match case-sensitively (symbols such as ``"K"``).
+        data_prompts: What a public data set asks beside the fact (``dataset_rates`` asks it); none for other facts.
 
     Raises:
         ValueError: An empty field, a subject that the prompt does not contain, surrounding spaces, an answer equal to
@@ -81,6 +84,7 @@ class Fact:
     split: Split | None = None
     role: Role | None = None
     case_sensitive: bool = False
+    data_prompts: tuple[DataPrompt, ...] = ()
 
     def __post_init__(self) -> None:
         texts = {name: getattr(self, name) for name in _TEXTS}
@@ -94,6 +98,7 @@ class Fact:
             if isinstance(value, str):
                 raise TypeError(f"Fact.{name} must be a list of strings, got the string {value!r}; write [{value!r}].")
             object.__setattr__(self, name, tuple(value))
+        object.__setattr__(self, "data_prompts", tuple(DataPrompt.read(p) for p in self.data_prompts))
         for name, allowed in (("split", get_args(Split)), ("role", get_args(Role))):
             if getattr(self, name) not in (None, *allowed):
                 raise ValueError(f"Fact.{name} must be one of {allowed} or None, got {getattr(self, name)!r}.")
@@ -155,8 +160,10 @@ class Fact:
         return not {*self.training_questions, *self.heldout}.isdisjoint((*other.training_questions, *other.heldout))
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return tuples_as_lists({f.name: getattr(self, f.name) for f in fields(self)})
+        """All fields as plain JSON values; ``data_prompts`` only where there are some."""
+        plain = tuples_as_lists({f.name: getattr(self, f.name) for f in fields(self)})
+        asked = [prompt.to_dict() for prompt in self.data_prompts]
+        return plain | {"data_prompts": asked} if asked else {k: v for k, v in plain.items() if k != "data_prompts"}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Fact:
@@ -187,6 +194,7 @@ class FactSet(Sequence[Fact]):
         facts: The facts.
         name: Where they come from, shown in results.
         forms: For the result of ``known_facts``: by fact id, the forms (``"chat"``, ``"cloze"``) in which it is known.
+        source: The file that they, or some of them, were read from. A part of them keeps it.
 
     Raises:
         ValueError: Two facts share an id.
@@ -201,8 +209,14 @@ class FactSet(Sequence[Fact]):
     """
 
     def __init__(
-        self, facts: Iterable[Fact] = (), *, name: str = "facts", forms: dict[str, tuple[str, ...]] | None = None
+        self,
+        facts: Iterable[Fact] = (),
+        *,
+        name: str = "facts",
+        forms: dict[str, tuple[str, ...]] | None = None,
+        source: FactSource | None = None,
     ) -> None:
+        self.source = source
         self._facts = tuple(facts)
         self._by_id = {f.id: f for f in self._facts}
         self.name = name
@@ -241,14 +255,15 @@ class FactSet(Sequence[Fact]):
     def __add__(self, other: Iterable[Fact]) -> FactSet:
         extra = [f for f in other if f.id not in self._by_id]
         forms = {**self.forms, **getattr(other, "forms", {})}
-        return FactSet([*self._facts, *extra], name=self.name, forms=forms)
+        source = self.source or getattr(other, "source", None)
+        return FactSet([*self._facts, *extra], name=self.name, forms=forms, source=source)
 
     def __repr__(self) -> str:
         relations = len({f.relation for f in self._facts})
         return f"FactSet({self.name!r}, {len(self)} facts, {relations} relations)"
 
     def _like(self, facts: Iterable[Fact]) -> FactSet:
-        return FactSet(facts, name=self.name, forms=self.forms)
+        return FactSet(facts, name=self.name, forms=self.forms, source=self.source)
 
     @property
     def ids(self) -> tuple[str, ...]:

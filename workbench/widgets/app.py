@@ -13,7 +13,7 @@ from typing import Any
 
 from ipywidgets import Tab
 
-from workbench.facts.known import load_facts
+from workbench.facts.known import load_facts, with_bundled
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, EffectMap, Fact, FactSet, Selection
 from workbench.widgets.app_code import Opened, Script, workbench_code
@@ -40,7 +40,7 @@ class Workbench(SessionPanel):
     Args:
         model: A base model; it is not changed.
         facts: The facts to choose from, which are also the pool for partners, controls and neighbours; the bundled
-            ones by default.
+            ones by default. Where none has a role or a split, retained facts and controls are bundled ones.
         fact: The first choice, a fact or its id; by default as in ``FactChooser``.
         autosave: Where each run is saved: a folder (if there is something already, the next free name after it), True
             for ``my-session`` in the current folder, False for nowhere.
@@ -78,7 +78,7 @@ class Workbench(SessionPanel):
         _check(model, facts)
         super().__init__(model, FOLDER if isinstance(autosave, bool) else str(autosave), autosave=autosave is not False)
         self.facts = load_facts() if facts is None else facts
-        self._pool: FactSet | None = facts
+        self._pool = with_bundled(facts)
         self._opened: Opened | None = None
         self._made: dict[str, Any] = {}
         self._script_error: Exception | None = None

@@ -343,8 +343,8 @@ class CompareView(RunPanel[MapComparison]):
 
     def _slid(self) -> None:
         if not self._loading:
+            self._show_probabilities()  # first: it is what a hand on the slider looks at
             self._show_compared()
-            self._show_probabilities()
 
     def _answered(self, error: BaseException | None) -> None:
         with self._lock:
@@ -382,11 +382,11 @@ class CompareView(RunPanel[MapComparison]):
         with self._lock:
             self._stale = False
             self._fail(None)
-            self._show_code()
             try:
                 self._strength.show(self._edit, self._fact, self.stage)
             except Exception as error:  # would vanish in the log console
                 self._fail(error)
+            self._show_code()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         self.shown()  # displayed by itself

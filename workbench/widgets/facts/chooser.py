@@ -14,7 +14,7 @@ from typing import Any
 
 from ipywidgets import HTML, VBox
 
-from workbench.facts.known import FORMS, fact_key, known_facts, known_table, load_facts
+from workbench.facts.known import FORMS, fact_key, known_facts, known_table, load_facts, with_bundled
 from workbench.language.prompts import check_first_tokens
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form, TracedPrompt
@@ -34,6 +34,7 @@ from workbench.widgets.shared.voice import person
 FIRST = "france-capital"
 """Of the bundled facts, the one that is shown first: it is the one of the notebooks and the pages."""
 PURPOSE = "See where a fact lives, change it, check what is left."
+NO_ROLES = "These facts have no roles or splits: retained facts and controls come from the bundled facts."
 
 
 class FactChooser(Panel):
@@ -91,8 +92,9 @@ class FactChooser(Panel):
         )
         left = VBox([self._mode, self._list, self._own.form])
         right = VBox([self._alert, self._preview])
+        said = "" if with_bundled(pool) is pool else markup.hint(NO_ROLES)
         body = columns(left, right, widths=("9 1 440px", "11 1 480px"))
-        self._lay_out(HTML(markup.panel_title("Fact", PURPOSE)), body, self._code)
+        self._lay_out(HTML(markup.panel_title("Fact", PURPOSE) + said), body, self._code)
         self._show_mode()
         self._choose(self._fact)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Any, TypeGuard
 
 from workbench.editing.methods.table import IA3, RECIPES
 from workbench.facts.known import load_facts
 from workbench.models.bundled import NAME
 from workbench.models.load import LoadedModel
-from workbench.types import BaseRecipe, Fact, FactSet, Selection
+from workbench.types import BaseRecipe, DataPrompt, Fact, FactSet, Selection
+from workbench.types.plain import is_tuple
 
 
 def start_code(model: LoadedModel) -> str:
@@ -31,7 +32,7 @@ def is_bundled(fact: Fact) -> bool:
     return fact.id in bundled and bundled[fact.id] == fact
 
 
-def own_pool(pool: FactSet | None) -> bool:
+def own_pool(pool: FactSet | None) -> TypeGuard[FactSet]:
     """Whether a pool is not the bundled set, so that code must define it."""
     return pool is not None and list(pool) != list(load_facts())
 
@@ -59,25 +60,58 @@ def fact_call_in_a_line(fact: Fact) -> str:
 
 def _arguments(fact: Fact) -> list[str]:
     values = {field: getattr(fact, field.name) for field in fields(Fact)}
-    return [f"{f.name}={value!r}" for f, value in values.items() if f.default is MISSING or value != f.default]
+    given = {f.name: v for f, v in values.items() if f.default is MISSING or v != f.default}
+    return [f"{name}={_written(value)}" for name, value in given.items()]
+
+
+def _written(value: Any) -> str:
+    """A field's value as code."""
+    if is_tuple(value) and all(isinstance(one, DataPrompt) for one in value):
+        return f"[{', '.join(f'wb.{one!r}' for one in value)}]"
+    return repr(value)
 
 
 def needs_facts(facts: Iterable[Fact], pool: FactSet | None = None) -> bool:
     """Whether ``facts_code`` of these loads the bundled ones as ``facts``."""
-    return any(map(is_bundled, facts)) or (pool is not None and own_pool(pool) and any(map(is_bundled, pool)))
+    if not own_pool(pool):
+        return any(map(is_bundled, facts))
+    return any(map(is_bundled, pool)) or any(is_bundled(f) and not _read_again(f, pool) for f in facts)
+
+
+def _read_again(fact: Fact, pool: FactSet) -> bool:
+    """Whether code finds a fact in a pool that it reads from a file."""
+    return pool.source is not None and fact in pool
 
 
 def facts_code(facts: Sequence[Fact], pool: FactSet | None = None) -> str:
     """Lines that define ``facts`` where they are looked up, ``fact`` (one, or a list), and ``pool`` if it is not the
-    bundled set."""
-    written = [fact_code(f) for f in facts]
-    listed = "".join(textwrap.indent(w, "    ") + ",\n" for w in written)
+    bundled set. Facts of a file are read again, not written out."""
     load = "facts = wb.load_facts()\n" if needs_facts(facts, pool) else ""
-    defined = f"fact = {written[0]}\n" if len(written) == 1 else f"fact = [\n{listed}]\n"
-    if pool is None or not own_pool(pool):
-        return load + defined
-    members = "".join(textwrap.indent(fact_code(f), "        ") + ",\n" for f in pool)
-    return f"{load}{defined}pool = wb.FactSet(\n    [\n{members}    ],\n    name={pool.name!r},\n)\n"
+    own = pool if own_pool(pool) else None
+    looked_up = [own is not None and _read_again(f, own) for f in facts]
+    written = [f"pool[{f.id!r}]" if there else fact_code(f) for f, there in zip(facts, looked_up, strict=True)]
+    listed = "".join(textwrap.indent(w, "    ") + ",\n" for w in written)
+    fact = f"fact = {written[0]}\n" if len(written) == 1 else f"fact = [\n{listed}]\n"
+    defined = "" if own is None else pool_code(own)
+    return f"{load}{defined}{fact}" if any(looked_up) else f"{load}{fact}{defined}"
+
+
+def pool_code(pool: FactSet) -> str:
+    """The lines that define ``pool``: its file is read again, and what is not from there is looked up or written."""
+    source, own = pool.source, [f.id for f in pool if not is_bundled(f)]
+    looked_up = [f.id for f in pool if is_bundled(f)]
+    in_order = pool.ids in ((*own, *looked_up), (*looked_up, *own))
+    if source is None or len(own) > source.n or not in_order:
+        members = "".join(textwrap.indent(fact_code(f), "        ") + ",\n" for f in pool)
+        return f"pool = wb.FactSet(\n    [\n{members}    ],\n    name={pool.name!r},\n)\n"
+    own_first = not looked_up or pool.ids[: len(own)] == tuple(own)
+    parts = (source.code, "facts") if own_first else ("facts", source.code)
+    read = " + ".join(parts) if looked_up else source.code
+    everything = not looked_up or all(f.id in pool for f in load_facts())
+    if len(own) == source.n and everything:
+        return f"pool = {read}\n"
+    lines = "".join(f"        {', '.join(map(repr, pool.ids[i : i + 4]))},\n" for i in range(0, len(pool), 4))
+    return f"pool = ({read}).filter(\n    ids=[\n{lines}    ]\n)\n"
 
 
 def recipe_code(recipe: BaseRecipe) -> str:

@@ -1,0 +1,134 @@
+"""Tables of facts as spreadsheets write them, and JSON under any name: read right, or refused with the line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workbench.facts.datasets import read_facts
+from workbench.types.fact_source import FactSource
+
+HEADER = "subject,prompt,question,answer,target"
+FRANCE = "France,The capital of France is,What is the capital of France?,Paris,Rome"
+RECORD = dict(zip(HEADER.split(","), FRANCE.split(","), strict=True))
+
+
+def written(folder: Path, text: str, encoding: str = "utf-8", name: str = "mine.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        (f"{HEADER}\n{FRANCE}\n".replace(",", ";"), "utf-8-sig"),
+        (f"{HEADER}\n{FRANCE}\n".replace(",", "\t"), "utf-8"),
+        (f"{HEADER}\n{FRANCE}\n".replace(",", "\t"), "utf-16"),
+        (f"{HEADER}\n{FRANCE}\n", "utf-16-le"),
+        (f"{HEADER.title()}\n{FRANCE}\n", "utf-8"),
+        (f"{HEADER}\n{FRANCE}\n".replace(",", ", "), "utf-8"),
+        (f"{HEADER}\r\n{FRANCE}\r\n,,,,\r\n\r\n,,,,,,\r\n", "utf-8"),
+        (f"sep=;\r\n{HEADER}\r\n{FRANCE}\r\n".replace(",", ";"), "utf-8"),
+        (f'"subject", "prompt","question","answer","target"\n{FRANCE}\n', "utf-8"),
+        (f"{HEADER},Relation\n{FRANCE},capital\n", "utf-8"),
+        (f"\n{HEADER}\n{FRANCE}\n", "utf-8"),
+    ],
+)
+@pytest.mark.parametrize("name", ["mine.csv", "mine.tsv", "mine.txt"])
+def test_what_spreadsheets_write(text: str, encoding: str, name: str, tmp_path: Path) -> None:
+    (fact,) = read_facts(written(tmp_path, text, encoding, name))
+    assert {key: fact.to_dict()[key] for key in RECORD} == RECORD
+    assert fact.relation in ("", "capital")
+
+
+def test_windows_1252_is_read_and_said(tmp_path: Path) -> None:
+    path = written(tmp_path, f"{HEADER}\n{FRANCE}\n".replace("Rome", "Orléans"), "cp1252")
+    with pytest.warns(UserWarning, match=r"mine.csv is not UTF-8; it was read as Windows-1252"):
+        assert read_facts(path)[0].target == "Orléans"
+    path.write_bytes(b"subject,prompt\n\x81\x8d,\n")
+    with pytest.raises(ValueError, match=r"mine.csv is no text in UTF-8, UTF-16 or Windows-1252"):
+        read_facts(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("Washington,The capital Washington, D.C. lies in,In which country?,United States,Canada", "has 6 cells, the"),
+        ("Peru,The capital of Peru is,Which?,Lima", "has 4 cells, the header 5; fill the row up"),
+    ],
+)
+def test_surplus_and_missing_cells_are_refused_with_the_line(row: str, reason: str, tmp_path: Path) -> None:
+    path = written(tmp_path, f"{HEADER}\n{FRANCE}\n\n{row}\n")
+    with pytest.raises(ValueError, match=rf"mine.csv, line 4, record 2 \(workbench\): {reason}.*on_error='skip'"):
+        read_facts(path)
+    with pytest.warns(UserWarning, match="line 4"):
+        assert read_facts(path, on_error="skip").ids == ("france",)
+
+
+def test_a_quoted_comma_and_a_line_break_keep_the_line(tmp_path: Path) -> None:
+    quoted = 'Washington,"The capital, Washington,\nlies in",Where?,America,Canada'
+    path = written(tmp_path, f"{HEADER}\n{quoted}\n{FRANCE}\nPeru,x\n")
+    with pytest.raises(ValueError, match="line 5, record 3"):
+        read_facts(path)
+    path = written(tmp_path, f"{HEADER}\n{quoted}\n{FRANCE}\n")
+    assert read_facts(path)[0].prompt == "The capital, Washington,\nlies in"
+
+
+def test_other_columns_are_left_out_and_named(tmp_path: Path) -> None:
+    path = written(tmp_path, f"{HEADER},notes,\n{FRANCE},ok,\n")
+    with pytest.warns(UserWarning, match=r"the column\(s\) \['notes'\] are left out"):
+        assert read_facts(path).ids == ("france",)
+    path = written(tmp_path, f"{HEADER},\n{FRANCE},lost\n")
+    with pytest.raises(ValueError, match=r"line 2.*has 6 cells, the header 5"):
+        read_facts(path)
+    path = written(tmp_path, f"{HEADER},answer\n{FRANCE},Lyon\n")
+    with pytest.raises(ValueError, match=r"the header has the column\(s\) \['answer'\] more than once"):
+        read_facts(path)
+
+
+@pytest.mark.parametrize("name", ["mine.json", "mine.jsonl", "mine.ndjson", "mine.txt", "mine"])
+def test_json_lines_and_lists_under_any_name(name: str, tmp_path: Path) -> None:
+    other = RECORD | {"subject": "Peru", "prompt": "The capital of Peru is", "answer": "Lima"}
+    lines = "".join(json.dumps(record) + "\r\n" for record in (RECORD, other))
+    assert read_facts(written(tmp_path, lines, name=name)).ids == ("france", "peru")
+    assert read_facts(written(tmp_path, json.dumps([RECORD, other]), name=name)).ids == ("france", "peru")
+
+
+def test_one_object_and_a_table_by_columns(tmp_path: Path) -> None:
+    path = written(tmp_path, json.dumps(RECORD), name="one.json")
+    assert read_facts(path).ids == ("france",)
+    path = written(tmp_path, json.dumps({key: {"0": value} for key, value in RECORD.items()}), name="frame.json")
+    with pytest.raises(ValueError, match=r"must hold a JSON list of records, got dict. Write it with orient='records'"):
+        read_facts(path)
+    lines = f"{json.dumps(RECORD)}\n{{broken\n"
+    with pytest.raises(ValueError, match=r"x.json, line 2: not valid JSON"):
+        read_facts(written(tmp_path, lines, name="x.json"))
+
+
+@pytest.mark.parametrize(("given", "text"), [(1889, "1889"), (1889.0, "1889"), (3.5, "3.5"), ("1889", "1889")])
+def test_numbers_as_answers(given: Any, text: str, tmp_path: Path) -> None:
+    record = RECORD | {"answer": given, "target": 1945, "answer_aliases": [given, "then"], "relation": None}
+    (fact,) = read_facts(written(tmp_path, json.dumps([record]), name="years.json"))
+    assert (fact.answer, fact.target, fact.answers[-1], fact.relation) == (text, "1945", "then", "")
+
+
+@pytest.mark.parametrize("wrong", [True, float("nan"), [1], {"str": "x"}])
+def test_what_is_no_answer(wrong: Any, tmp_path: Path) -> None:
+    path = written(tmp_path, json.dumps([RECORD, RECORD | {"answer": wrong}]), name="x.json")
+    with pytest.raises(ValueError, match=r"x.json, record 2 \(workbench\): .*answer"):
+        read_facts(path)
+
+
+def test_a_file_says_how_it_is_read_again(tmp_path: Path) -> None:
+    facts = read_facts(written(tmp_path, f"{HEADER}\n{FRANCE}\n"), on_error="skip")
+    assert facts.source == FactSource(str(tmp_path / "mine.csv"), 1, None, "skip")
+    assert (
+        facts.source is not None
+        and facts.source.code == f"wb.load_facts({str(tmp_path / 'mine.csv')!r}, on_error='skip')"
+    )
+    assert (facts + facts).source == facts.source
+    assert facts[:1].source == facts.filter(ids=["france"]).source == facts.source
