@@ -56,7 +56,7 @@ def low_rank(model: LoadedModel, seed: int) -> LowRankDelta:
     names = list(model.architecture.family.modules)
     for layer, module, rank in ((0, names[-1], 2), (1, names[0], 1), (2, names[-1], 1)):
         weight = model.hf.get_submodule(model.architecture.module_name(layer, module)).weight
-        d_out, d_in = weight.shape[::-1] if model.architecture.family.fan_in_fan_out else weight.shape
+        d_out, d_in = weight.shape[::-1] if model.architecture.fan_in_fan_out else weight.shape
         factors[layer, module] = draw(d_out, rank, seed=seed), draw(rank, d_in, seed=seed + 1)
     return LowRankDelta(factors)
 

@@ -63,7 +63,8 @@ def default_selection(
         k neurons, the highest scores.
 
     Raises:
-        ValueError: k is out of range, or ``rows`` are of another model or of other facts.
+        ValueError: k is out of range, the model is a mixture of experts, or ``rows`` are of another model or of other
+            facts.
 
     Example:
         >>> selection = wb.default_selection(model, fact, pool=facts, k=3)
@@ -80,7 +81,9 @@ def default_selection(
 
 
 def check_number(model: LoadedModel, k: int) -> None:
-    """Raise a ValueError for what is no number of neurons of a model."""
+    """Raise a ValueError for what is no number of neurons of a model, or a mixture of experts, which has none."""
+    if model.shape.no_neurons:
+        raise ValueError(f"No neurons can be chosen in {model.name!r}: {model.shape.no_neurons}")
     n = model.shape.n_layers * model.shape.d_mlp
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n:
         raise ValueError(f"A number of neurons must be a whole number from 1 to {n}, all of this model, got {k!r}.")

@@ -205,6 +205,8 @@ def _units(
         raise ValueError(f"unit must be one of {get_args(AttributionUnit)}, got {unit!r}. Or give several.")
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}.")
+    if "neuron" in units and model.shape.no_neurons:
+        raise ValueError(f"There are no neurons to attribute to: {model.shape.no_neurons}")
     if method == "patching" and "neuron" in units:
         n = model.shape.n_layers * model.shape.d_mlp
         raise ValueError(f"Patching each of {n} neurons takes {n} forward passes; use method='attribution'.")

@@ -222,7 +222,7 @@ class Cone:
                 raise Unsupported(f"layer argument {name!r} of shape {tuple(value.shape)}")
             return value[:, positions]
 
-        unused = {"past_key_values": None, "attention_mask": None, "use_cache": False}
+        unused = {"past_key_values": None, "layer_past": None, "attention_mask": None, "use_cache": False}
         given = self.inputs.arguments[layer]
         return {name: unused[name] if name in unused else packed(name, value) for name, value in given.items()}
 

@@ -51,11 +51,11 @@ def entries_of(model: LoadedModel, selection: Selection) -> dict[Place, tuple[in
     return {place: None if entries is None else tuple(sorted(entries)) for place, entries in found.items()}
 
 
-def _parts(model: LoadedModel, component: Component) -> Iterable[tuple[Place, range]]:
+def _parts(model: LoadedModel, component: Component) -> Iterable[tuple[Place, list[int]]]:
     """The entries of a component at each of its sites, counted in the whole of a fused projection."""
     for site, span in component.slices(model.shape).items():
-        start = model.architecture.gate_module(component.layer, site).span.start
-        yield (site, component.layer), range(start + span.start, start + span.stop)
+        place = model.architecture.gate_module(component.layer, site)
+        yield (site, component.layer), place.places(span).tolist()
 
 
 def replacing(entries: Entries, states: Mapping[Place, Tensor]) -> dict[tuple[HookSite, int], Change]:
