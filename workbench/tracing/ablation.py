@@ -14,13 +14,17 @@ from workbench.language.generation import stop_tokens
 from workbench.language.prompts import traced_prompt
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
+from workbench.tracing.bridge_runs import FwdHook, TraceEngine, bridge_of, bridge_runs, checked_hooks
 from workbench.tracing.corruption import against_partner, with_swap
 from workbench.tracing.metric import METRICS, Metric, check_metric
 from workbench.tracing.next_tokens import likeliest
 from workbench.tracing.replacements import (
     Entries,
     Filling,
+    Pass,
+    bridge_pass,
     entries_of,
+    fast_pass,
     means,
     of_swapped,
     reference_texts,
@@ -50,6 +54,8 @@ def ablate(
     new_tokens: int = 0,
     control: int = 0,
     seed: int = 0,
+    engine: TraceEngine = "auto",
+    fwd_hooks: Sequence[FwdHook] = (),
 ) -> Ablation:
     """Measure a metric and the next tokens with the outputs of some components replaced at every position. It checks
     whether the model needs them.
@@ -74,6 +80,7 @@ def ablate(
             too; 0 for none. With ``"swap"`` the swapped text goes on with the same tokens.
         control: Ablate so many random selections of the same kinds and sizes as well.
         seed: Of the random selections.
+        engine, fwd_hooks: As in ``causal_trace``. The texts of a mean are read without hooks of your own.
 
     Returns:
         The metric at the last position, without and with the ablation, in units of the metric, with the likeliest next
@@ -108,17 +115,19 @@ def ablate(
         swapped = with_swap(model, fact, prompt, partner, facts)
         prompt = prompt if against == "target" else against_partner(prompt, swapped)
         prompt = replace(prompt, partner=swapped.partner, partner_text=swapped.partner_text)
-    with torch.no_grad(), pooled_engine(Resumable, model) as engine:
+    bridged = bridge_runs(model, engine, fwd_hooks)
+    with torch.no_grad(), pooled_engine(Resumable, model) as fast:
+        passes = fast_pass(fast) if bridged is None else bridge_pass(model, bridged)
         texts: list[tuple[int, ...]] = []
         if ablation == "swap":
             assert swapped is not None
-            filling = of_swapped(engine, swapped.token_ids, places)
+            filling = of_swapped(passes, swapped.token_ids, places)
         elif ablation == "mean":
             texts = reference_texts(model, fact, prompt.form, facts, references)
-            filling = means(model, engine, texts, places)
+            filling = means(model, fast, texts, places)
         else:
             filling = zeros(places)
-        runs = _Runs(model, engine, prompt, metric, filling)
+        runs = _Runs(model, passes, prompt, metric, filling)
         clean = runs.logits()
         shared = Ablation(
             selection=chosen,
@@ -160,7 +169,7 @@ class _Runs:
     """Forward passes of one text with outputs replaced."""
 
     model: LoadedModel
-    engine: Resumable
+    passes: Pass
     prompt: TracedPrompt
     metric: str
     filling: Filling
@@ -171,7 +180,7 @@ class _Runs:
         """Logits of the last position, [1, d_vocab], after the text and some added tokens."""
         ids = torch.tensor([[*(self.prompt.token_ids if text is None else text), *added]])
         changes = replacing(entries, self.filling(added)) if entries else {}
-        return self.engine.run(self.engine.embed(ids), changes=changes).float()
+        return self.passes(ids, changes=changes).float()
 
     def measure(self, logits: Tensor) -> float:
         return float(METRICS[self.metric].measure(logits, self.prompt))
@@ -188,13 +197,16 @@ class _Runs:
         return self.model.tokenizer.decode(list(added), skip_special_tokens=True)
 
 
-def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = None) -> tuple[Tensor, TracedPrompt]:
+def attention_patterns(
+    model: LoadedModel, fact: Fact, *, form: Form | None = None, fwd_hooks: Sequence[FwdHook] = ()
+) -> tuple[Tensor, TracedPrompt]:
     """Read the attention weights of every query head on the traced text, in one forward pass.
 
     Args:
         model: A base or edited model; it is not changed.
         fact: The fact.
         form: As in ``causal_trace``.
+        fwd_hooks: Hooks of your own, part of the pass, as there.
 
     Returns:
         Weights [layer, head, query, key] on the CPU, each row summing to 1; and the traced text.
@@ -207,21 +219,29 @@ def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = No
         >>> tuple(weights.shape), len(prompt.tokens)
         ((3, 6, 5, 5), 5)
     """
-    return _patterns(model, fact, form, range(model.shape.n_layers))
+    return _patterns(model, fact, form, range(model.shape.n_layers), fwd_hooks)
 
 
-def _patterns(model: LoadedModel, fact: Fact, form: Form | None, layers: Sequence[int]) -> tuple[Tensor, TracedPrompt]:
+def _patterns(
+    model: LoadedModel, fact: Fact, form: Form | None, layers: Sequence[int], fwd_hooks: Sequence[FwdHook]
+) -> tuple[Tensor, TracedPrompt]:
     """``attention_patterns`` of some layers."""
     prompt = traced_prompt(model, fact, form=form)
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
-    with torch.no_grad():
+    bridge = bridge_of(model)
+    with torch.no_grad(), bridge.hooks(fwd_hooks=checked_hooks(bridge, fwd_hooks)):
         ids = torch.tensor([prompt.token_ids], device=model.device)
-        _, cache = model.bridge.run_with_cache(ids, names_filter=set(names).__contains__)
+        _, cache = bridge.run_with_cache(ids, names_filter=set(names).__contains__)
     return torch.stack([cache[name][0].float().cpu() for name in names]), prompt
 
 
 def attention_pattern(
-    model: LoadedModel, fact: Fact, head: Component | str, *, form: Form | None = None
+    model: LoadedModel,
+    fact: Fact,
+    head: Component | str,
+    *,
+    form: Form | None = None,
+    fwd_hooks: Sequence[FwdHook] = (),
 ) -> pd.DataFrame:
     """Read the attention weights of one query head on the traced text.
 
@@ -230,6 +250,7 @@ def attention_pattern(
         fact: The fact.
         head: A query head, such as ``"L23H4"``.
         form: As in ``causal_trace``.
+        fwd_hooks: Hooks of your own, part of the pass, as there.
 
     Returns:
         Weights [query, key], both labelled ``"position token"``; each row sums to 1.
@@ -247,6 +268,6 @@ def attention_pattern(
 
     component = Component.parse(head)
     index = component.require_head(model.shape)
-    weights, prompt = _patterns(model, fact, form, [component.layer])
+    weights, prompt = _patterns(model, fact, form, [component.layer], fwd_hooks)
     labels = [f"{i} {token}" for i, token in enumerate(prompt.tokens)]
     return pd.DataFrame(weights[0, index].numpy(), index=labels, columns=labels)

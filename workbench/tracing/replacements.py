@@ -9,6 +9,7 @@ and neurons are replaced before their gates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from workbench.language.prompts import prompt_ids
 from workbench.models.engine import Change, HookSite, Resumable
 from workbench.models.load import LoadedModel
+from workbench.tracing.bridge_runs import BridgeRuns
 from workbench.types import Component, Fact, FactSet, Form, Selection
 
 Place = tuple[HookSite, int]
@@ -81,15 +83,87 @@ def zeros(places: Iterable[Place]) -> Filling:
     return lambda _: states
 
 
-def of_swapped(engine: Resumable, swapped: Sequence[int], places: Iterable[Place]) -> Filling:
+class Pass(Protocol):
+    """One forward pass of texts [rows, tokens], which gives the last position's logits [rows, d_vocab]."""
+
+    def __call__(
+        self,
+        ids: Tensor,
+        *,
+        changes: Mapping[Place, Change] | None = None,
+        keep: Sequence[Place] = (),
+        kept: dict[Place, Tensor] | None = None,
+    ) -> Tensor:
+        """With these changes; states of the places of ``keep`` are written to ``kept``."""
+        ...
+
+
+def fast_pass(engine: Resumable) -> Pass:
+    """Passes of the model's own modules."""
+
+    def run(
+        ids: Tensor,
+        *,
+        changes: Mapping[Place, Change] | None = None,
+        keep: Sequence[Place] = (),
+        kept: dict[Place, Tensor] | None = None,
+    ) -> Tensor:
+        with engine.keeping(keep) as states:
+            logits = engine.run(engine.embed(ids), changes=changes)
+        if kept is not None:
+            kept.update(states)
+        return logits
+
+    return run
+
+
+def bridge_pass(model: LoadedModel, runs: BridgeRuns) -> Pass:
+    """The same through TransformerLens' hooks, where a projection that a model fuses with others stands alone: states
+    and changes are those of the whole of it."""
+
+    def begins(place: Place) -> int:
+        site, layer = place
+        if site in ("resid", "attn", "mlp"):
+            return 0
+        return model.architecture.gate_module(layer, site).span.start
+
+    def alone(place: Place, change: Change) -> Change:
+        start = begins(place)
+        if not start:
+            return change
+
+        def changed(value: Tensor) -> Tensor:
+            return change(torch.cat([value.new_zeros(*value.shape[:-1], start), value], -1))[..., start:]
+
+        return changed
+
+    def run(
+        ids: Tensor,
+        *,
+        changes: Mapping[Place, Change] | None = None,
+        keep: Sequence[Place] = (),
+        kept: dict[Place, Tensor] | None = None,
+    ) -> Tensor:
+        states: dict[Place, Tensor] = {}
+        changed = {place: alone(place, change) for place, change in (changes or {}).items()}
+        logits = runs.logits(ids, changes=changed, keep=keep, kept=states)
+        for place, state in states.items():
+            assert kept is not None
+            kept[place] = torch.cat([state.new_zeros(*state.shape[:-1], begins(place)), state], -1)
+        return logits
+
+    return run
+
+
+def of_swapped(passes: Pass, swapped: Sequence[int], places: Iterable[Place]) -> Filling:
     """The states of a run on the text with another subject, followed by the same added tokens."""
     wanted, known = tuple(places), dict[tuple[int, ...], dict[Place, Tensor]]()
 
     def states(added: tuple[int, ...]) -> dict[Place, Tensor]:
         if added not in known:
-            with engine.keeping(wanted) as kept:
-                engine.run(engine.embed(torch.tensor([[*swapped, *added]])))
-            known[added] = dict(kept)
+            kept: dict[Place, Tensor] = {}
+            passes(torch.tensor([[*swapped, *added]]), keep=wanted, kept=kept)
+            known[added] = kept
         return known[added]
 
     return states
