@@ -94,10 +94,10 @@ class Case:
 
 def edit_with(model: LoadedModel, *deltas: Delta) -> Edit:
     """An edit that has these deltas, one a stage."""
-    plain = random_edit(model, "L0MLP")
+    plain = random_edit(model, "L0H0" if model.shape.no_neurons else "L0MLP")
     names = ("unlearn", "learn", "more")
     stages = tuple(EditStage(name, delta) for name, delta in zip(names, deltas, strict=False))
-    ours: tuple[Site, ...] = ("z", "post")
+    ours: list[Site] = [site for of in model.architecture.family.modules.values() for site in of]
     sites: list[tuple[int, Site]] = [(layer, site) for layer in range(model.shape.n_layers) for site in ours]
     return replace(plain, stages=stages, modules=model.architecture.describe(sites))
 

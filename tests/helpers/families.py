@@ -193,6 +193,8 @@ def model_of(name: str, *, double: bool = False) -> LoadedModel:
     _teach(hf, model, logit / traits.logit_scale)
     if double:
         hf.double()
+        if TINY[name].experts:
+            hf.set_experts_implementation("eager")  # the default is for single precision at most
     return model
 
 

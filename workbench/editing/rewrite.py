@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workbench.editing.methods.table import DEFAULT, METHODS, named_recipe
+from workbench.editing.selector import check_number
 from workbench.editing.task import Task, check_selection
 from workbench.language.prompts import check_first_tokens
 from workbench.models import LoadedModel
@@ -85,6 +86,8 @@ def rewrite(
         check_first_tokens(model, edited)
     chosen = Selection(selection) if isinstance(selection, str) else selection
     check_selection(model, chosen)
+    if chosen is None and settings.selects:
+        check_number(model, 1)  # a mixture of experts has no neurons to choose
     task = Task(
         model=model,
         facts=tuple(facts),

@@ -186,7 +186,8 @@ def best_effort(model: Any) -> Architecture:
     except UnknownFamilyError as error:
         unknown = error
     problems: list[str] = []
-    for family in FAMILIES:
+    normed = any(name.endswith("layers.0.post_feedforward_layernorm") for name, _ in model.named_modules())
+    for family in sorted(FAMILIES, key=lambda family: family.post_norms != normed):
         try:
             guess = replace(family, name=f"{type(model).__name__}, read as {family.name}")
             return replace(_read(model, guess), untested=True)

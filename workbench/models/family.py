@@ -61,6 +61,7 @@ class Family:
         post_norms: A norm follows each sublayer.
         scaled_embeddings: Embeddings are multiplied by the square root of the model's width.
         kv_heads: The number of key-value groups, where the configuration does not say ``num_key_value_heads``.
+        own_attention: Layers attend by code of their own, not through transformers' table of implementations.
         tuples: Layers return a tuple that begins with the residual stream.
         adds_in_place: A layer adds to what its sublayers put out, in place.
         flat_mlp: The MLP is given all rows' tokens in one dimension.
@@ -80,6 +81,7 @@ class Family:
     post_norms: bool = False
     scaled_embeddings: bool = False
     kv_heads: Callable[[Any], int | None] = lambda config: getattr(config, "num_key_value_heads", None)
+    own_attention: bool = False
     tuples: bool = False
     adds_in_place: bool = False
     flat_mlp: bool = False

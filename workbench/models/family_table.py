@@ -49,13 +49,17 @@ def _always(config: Any) -> bool:
 
 
 def _parallel_option(config: Any) -> bool:
-    return bool(config.use_parallel_residual)
+    return bool(getattr(config, "use_parallel_residual", False))
 
 
 def _falcon_groups(config: Any) -> int:
-    if config.new_decoder_architecture:
+    if getattr(config, "new_decoder_architecture", False):
         return config.num_kv_heads
-    return 1 if config.multi_query else config.num_attention_heads
+    return 1 if getattr(config, "multi_query", False) else config.num_attention_heads
+
+
+def _falcon_parallel(config: Any) -> bool:
+    return any(getattr(config, name, False) for name in ("new_decoder_architecture", "parallel_attn"))
 
 
 def _opt_problem(config: Any) -> str:
@@ -158,6 +162,7 @@ FAMILIES: tuple[Family, ...] = (
         mlp="mlp",
         norm="transformer.ln_f",
         parallel=_always,
+        own_attention=True,
         tuples=True,
     ),
     Family(
@@ -175,6 +180,7 @@ FAMILIES: tuple[Family, ...] = (
         attention="attn",
         mlp="mlp",
         norm="transformer.ln_f",
+        own_attention=True,
         tuples=True,
     ),
     Family(
@@ -225,6 +231,7 @@ FAMILIES: tuple[Family, ...] = (
         mlp="mlp.dense_4h_to_h",
         norm="transformer.ln_f",
         interleaved=True,
+        own_attention=True,
         tuples=True,
         problem=_bloom_problem,
     ),
@@ -242,8 +249,9 @@ FAMILIES: tuple[Family, ...] = (
         mlp="mlp",
         norm="transformer.ln_f",
         interleaved=True,
-        parallel=lambda config: bool(config.new_decoder_architecture or config.parallel_attn),
+        parallel=_falcon_parallel,
         kv_heads=_falcon_groups,
+        own_attention=True,
         tuples=True,
         adds_in_place=True,
     ),
