@@ -353,9 +353,7 @@ def _by_patching(
     ]
     restorations = [Restoration(UNIT_SITE[unit], range(layer, layer + 1), head=head) for unit, layer, head in places]
     samples = len(setup.corrupted)
-    values: dict[AttributionUnit, Tensor] = {
-        unit: torch.zeros(samples, n_layers, len(heads[unit])) for unit in units
-    }
+    values: dict[AttributionUnit, Tensor] = {unit: torch.zeros(samples, n_layers, len(heads[unit])) for unit in units}
     missing = {(unit, layer): samples * len(heads[unit]) for unit, layer, _ in places}
     baseline = torch.zeros(samples)
     with torch.no_grad():

@@ -118,24 +118,22 @@ def fast_pass(engine: Resumable) -> Pass:
 
 
 def bridge_pass(model: LoadedModel, runs: BridgeRuns) -> Pass:
-    """The same through TransformerLens' hooks, where a projection that a model fuses with others stands alone: states
-    and changes are those of the whole of it."""
+    """The same through TransformerLens' hooks. A projection that a model fuses with others stands alone there: states
+    and changes are those of the whole of it, as in ``fast_pass``."""
 
-    def begins(place: Place) -> int:
-        site, layer = place
-        if site in ("resid", "attn", "mlp"):
-            return 0
-        return model.architecture.gate_module(layer, site).span.start
+    def spread(place: Place, state: Tensor) -> Tensor:
+        """A projection's states within those of the whole."""
+        whole = _fused(model, place)
+        if whole is None:
+            return state
+        index, size = whole
+        return state.new_zeros(*state.shape[:-1], size).index_copy(-1, index.to(state.device), state)
 
     def alone(place: Place, change: Change) -> Change:
-        start = begins(place)
-        if not start:
+        whole = _fused(model, place)
+        if whole is None:
             return change
-
-        def changed(value: Tensor) -> Tensor:
-            return change(torch.cat([value.new_zeros(*value.shape[:-1], start), value], -1))[..., start:]
-
-        return changed
+        return lambda state: change(spread(place, state))[..., whole[0]]
 
     def run(
         ids: Tensor,
@@ -147,12 +145,20 @@ def bridge_pass(model: LoadedModel, runs: BridgeRuns) -> Pass:
         states: dict[Place, Tensor] = {}
         changed = {place: alone(place, change) for place, change in (changes or {}).items()}
         logits = runs.logits(ids, changes=changed, keep=keep, kept=states)
-        for place, state in states.items():
-            assert kept is not None
-            kept[place] = torch.cat([state.new_zeros(*state.shape[:-1], begins(place)), state], -1)
+        if kept is not None:
+            kept.update({place: spread(place, state) for place, state in states.items()})
         return logits
 
     return run
+
+
+def _fused(model: LoadedModel, place: Place) -> tuple[Tensor, int] | None:
+    """Of a projection that is fused with others: where its entries are in the whole, and how many that has."""
+    site, layer = place
+    if site in ("resid", "attn", "mlp") or not model.architecture.is_fused(site):
+        return None
+    (module,) = model.architecture.describe([(layer, site)]).sites
+    return model.architecture.gate_module(layer, site).index, module.size
 
 
 def of_swapped(passes: Pass, swapped: Sequence[int], places: Iterable[Place]) -> Filling:

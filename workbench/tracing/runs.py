@@ -31,7 +31,9 @@ class Runs(Protocol):
         """What every cell changes about the measure of the corrupted runs; after ``record`` of the same fact."""
         ...
 
-    def gradients(self, setup: Setup, sites: Sequence[HookSite]) -> tuple[Recording, dict[tuple[HookSite, int], Tensor]]:
+    def gradients(
+        self, setup: Setup, sites: Sequence[HookSite]
+    ) -> tuple[Recording, dict[tuple[HookSite, int], Tensor]]:
         """The corrupted runs with the states of the sites, and the measure's gradients there; after ``record``."""
         ...
 
@@ -64,7 +66,9 @@ class FastRuns:
             self._engine, clean, setup.corrupted, self._prefix, cells, setup.measure, max_rows=self._max_rows
         )
 
-    def gradients(self, setup: Setup, sites: Sequence[HookSite]) -> tuple[Recording, dict[tuple[HookSite, int], Tensor]]:
+    def gradients(
+        self, setup: Setup, sites: Sequence[HookSite]
+    ) -> tuple[Recording, dict[tuple[HookSite, int], Tensor]]:
         """See ``Runs``."""
         with torch.enable_grad():
             # Parameters are frozen, so the graph has to start at the residual stream.

@@ -32,6 +32,17 @@ KIND_NAMES: dict[Kind, str] = {
 }
 _PATTERN = re.compile(r"L(\d+)(?:(MLP|ATTN|GATEUP)|(KV|H|N|Q|K|V)(\d+))")
 _EXAMPLES = "L23H4, L13MLP, L13N207, L9ATTN, L9Q4, L9K1, L9V1, L9KV1, L9GATEUP"
+_HOOKS: dict[Kind, str] = {
+    "H": "attn.hook_z",
+    "MLP": "hook_mlp_out",
+    "N": "mlp.hook_post",
+    "ATTN": "hook_attn_out",
+    "Q": "attn.hook_q",
+    "K": "attn.hook_k",
+    "V": "attn.hook_v",
+}
+"""TransformerLens' name, within a block, of what a component gives out."""
+_HOOK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +180,7 @@ class Component:
             (L1H3, L2MLP)
         """
         found = _HOOK.fullmatch(name)
-        kinds = [kind for kind, hook in _HOOKS.items() if found and found[2] == hook]
+        kinds: list[Kind] = [kind for kind, hook in _HOOKS.items() if found and found[2] == hook]
         if not found or not kinds:
             names = ", ".join(f"blocks.0.{hook}" for hook in _HOOKS.values())
             raise ValueError(f"No component is at the hook {name!r}; components are at hooks such as {names}.")
