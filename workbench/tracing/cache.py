@@ -38,16 +38,16 @@ def cache(
         TransformerLens' ``ActivationCache``; each value is [1, position, ...].
 
     Raises:
-        ValueError: A name that the bridge does not have (with near ones), no bridge for this model, an empty text, or as
-            ``traced_prompt``.
+        ValueError: A name that the bridge does not have (with near ones), no bridge for this model, an empty text, or
+            as ``traced_prompt``.
 
     Example:
         >>> activations = wb.cache(model, fact, ["blocks.1.attn.hook_z", "blocks.1.hook_mlp_out"], form="cloze")
         >>> type(activations).__name__, tuple(activations["blocks.1.attn.hook_z"].shape)
-        ('ActivationCache', (1, 5, 6, 7))
+        ('ActivationCache', (1, 5, 6, 8))
         >>> head = wb.Component.parse("L1H3")
         >>> activations[head.hook_name][0, -1, head.index].shape
-        torch.Size([7])
+        torch.Size([8])
     """
     bridge = bridge_of(model)
     hooks = checked_hooks(bridge, fwd_hooks)
