@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.probing.probe import probe
     from workbench.tracing.ablation import ablate, attention_pattern, attention_patterns
     from workbench.tracing.attribution import agreement, attribute
+    from workbench.tracing.cache import cache
     from workbench.tracing.causal import causal_trace
     from workbench.tracing.lens import lens
     from workbench.tracing.lens_grid import lens_grid
@@ -120,6 +121,7 @@ _HOMES = {
     "attention_pattern": "tracing.ablation",
     "attention_patterns": "tracing.ablation",
     "attribute": "tracing.attribution",
+    "cache": "tracing.cache",
     "causal_trace": "tracing.causal",
     "classify": "language.answers",
     "compare": "comparing.compare",

@@ -150,6 +150,9 @@ class LoadedModel:
         the edited ones, and a gate on a module's input is part of them (``hook_z`` is before the gate).
 
         It prepends the BOS token to strings by default: pass token ids.
+
+        Raises:
+            ValueError: Its logits are not the model's, so that all that it shows would be of another model.
         """
         if self._bridge is None:
             with own_torch_settings():
@@ -160,13 +163,17 @@ class LoadedModel:
         from transformer_lens.model_bridge import TransformerBridge
 
         view = shared_view(self.base.hf)
+        # Of a model made in memory the configuration names no class, by which TransformerLens knows it.
+        view.config.architectures = view.config.architectures or [type(view).__name__]
         # Folded in, so that the bridge's weights are the edited ones: of a wrapped module TransformerLens guesses the
         # layout by its shape, and a square projection comes out transposed.
         fold(view, self.architecture, self.delta)
         tokenizer = copy.deepcopy(self.tokenizer)
         # With these, TransformerLens takes it as it is; else it would load its files again, perhaps from the hub.
         tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
-        return TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=tokenizer)
+        bridge = TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=tokenizer)
+        _check_bridge(self, bridge)
+        return bridge
 
     @property
     def fingerprint(self) -> str:
@@ -210,6 +217,20 @@ class LoadedModel:
         return (
             f"LoadedModel({self.name!r}{edited}, {s.n_layers} layers, {s.n_heads} heads in {s.n_kv_heads} key-value "
             f"groups, d_model {s.d_model}, d_mlp {s.d_mlp}, {str(self.dtype).removeprefix('torch.')} on {self.device})"
+        )
+
+
+def _check_bridge(model: LoadedModel, bridge: Any) -> None:
+    """Raise a ValueError where a bridge computes something else than its model."""
+    ids = torch.arange(1, 17, device=model.device).view(2, 8) % model.shape.d_vocab
+    with torch.no_grad():
+        own = model.runner(input_ids=ids, use_cache=False).logits.float()
+        theirs = bridge.run_with_hooks(ids, fwd_hooks=[]).float()
+    off, scale = float((own - theirs).abs().max()), float(own.abs().max())
+    if not off <= (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1) * max(scale, 1.0):
+        raise ValueError(
+            f"The TransformerLens bridge of {type(model.hf).__name__} gives other logits than the model itself: they "
+            f"differ by up to {off:.3g}, where the largest is {scale:.3g}."
         )
 
 

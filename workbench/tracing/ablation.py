@@ -14,13 +14,18 @@ from workbench.language.generation import stop_tokens
 from workbench.language.prompts import traced_prompt
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
-from workbench.tracing.corruption import Setup, SetupOptions, against_partner, set_up, with_swap
+from workbench.tracing.bridge_runs import FwdHook, TraceEngine, bridge_of, bridge_runs, checked_hooks
+from workbench.tracing.corruption import SetupOptions, against_partner, set_up, with_swap
 from workbench.tracing.metric import METRICS, Metric, check_metric
 from workbench.tracing.next_tokens import likeliest
 from workbench.tracing.replacements import (
     Entries,
     Filling,
+    Pass,
+    bridge_pass,
+    corrupted_logits,
     entries_of,
+    fast_pass,
     means,
     of_swapped,
     reference_texts,
@@ -57,6 +62,8 @@ def ablate(
     samples: int = 10,
     noise: float = 3.0,
     seed: int = 0,
+    engine: TraceEngine = "auto",
+    fwd_hooks: Sequence[FwdHook] = (),
 ) -> Ablation:
     """Measure a metric and the next tokens with the outputs of some components replaced at every position. It checks
     whether the model needs them.
@@ -84,6 +91,7 @@ def ablate(
         control: Ablate so many random selections of the same kinds and sizes as well.
         samples, noise: Of ``corruption="noise"``, as in ``causal_trace``.
         seed: Of the random selections, and of the noise.
+        engine, fwd_hooks: As in ``causal_trace``. The texts of a mean are read without hooks of your own.
 
     Returns:
         The metric at the last position, without and with the ablation, in units of the metric, with the likeliest next
@@ -126,17 +134,19 @@ def ablate(
         prompt = replace(
             prompt, partner=swapped.partner, partner_text=swapped.partner_text, partner_known=swapped.partner_known
         )
-    with torch.no_grad(), pooled_engine(Resumable, model) as engine:
+    bridged = bridge_runs(model, engine, fwd_hooks)
+    with torch.no_grad(), pooled_engine(Resumable, model) as fast:
+        passes = fast_pass(fast) if bridged is None else bridge_pass(model, bridged)
         texts: list[tuple[int, ...]] = []
         if ablation == "swap":
             assert swapped is not None
-            filling = of_swapped(engine, swapped.token_ids, places)
+            filling = of_swapped(passes, swapped.token_ids, places)
         elif ablation == "mean":
             texts = reference_texts(model, fact, prompt.form, facts, references)
-            filling = means(model, engine, texts, places)
+            filling = means(model, fast, texts, places)
         else:
             filling = zeros(places)
-        runs = _Runs(model, engine, prompt, metric, filling)
+        runs = _Runs(model, passes, prompt, metric, filling)
         clean, corrupted = runs.logits(), None
         kind: Corruption | None = None if corruption is None and swapped is None else corruption or "swap"
         if kind == "noise":
@@ -144,7 +154,8 @@ def ablate(
                 corruption=kind, metric=metric, form=prompt.form, token="answer", samples=samples, noise=noise,
                 seed=seed, partner=None, pool=facts,
             )  # fmt: skip
-            corrupted = runs.noised(set_up(model, engine, fact, given))
+            logits = corrupted_logits(fast if bridged is None else bridged, set_up(model, fast, fact, given))
+            corrupted = float(METRICS[metric].measure(logits.float(), prompt).mean())
         elif swapped is not None:
             corrupted = runs.measure(runs.logits(text=swapped.token_ids))
         shared = Ablation(
@@ -190,7 +201,7 @@ class _Runs:
     """Forward passes of one text with outputs replaced."""
 
     model: LoadedModel
-    engine: Resumable
+    passes: Pass
     prompt: TracedPrompt
     metric: str
     filling: Filling
@@ -201,16 +212,10 @@ class _Runs:
         """Logits of the last position, [1, d_vocab], after the text and some added tokens."""
         ids = torch.tensor([[*(self.prompt.token_ids if text is None else text), *added]])
         changes = replacing(entries, self.filling(added)) if entries else {}
-        return self.engine.run(self.engine.embed(ids), changes=changes).float()
+        return self.passes(ids, changes=changes).float()
 
     def measure(self, logits: Tensor) -> float:
         return float(METRICS[self.metric].measure(logits, self.prompt))
-
-    def noised(self, setup: Setup) -> float:
-        """The metric with noise on the subject, the mean over its samples."""
-        clean = setup.clean[:, : setup.start].expand(len(setup.corrupted), -1, -1)
-        logits = self.engine.run(torch.cat([clean, setup.corrupted], dim=1)).float()
-        return float(METRICS[self.metric].measure(logits, self.prompt).mean())
 
     def goes_on(self, most: int, entries: Entries | None = None) -> str:
         """The greedy continuation: every pass reads the whole text again, so that all positions are replaced."""
@@ -225,13 +230,16 @@ class _Runs:
 
 
 @own_torch_settings()
-def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = None) -> tuple[Tensor, TracedPrompt]:
+def attention_patterns(
+    model: LoadedModel, fact: Fact, *, form: Form | None = None, fwd_hooks: Sequence[FwdHook] = ()
+) -> tuple[Tensor, TracedPrompt]:
     """Read the attention weights of every query head on the traced text, in one forward pass.
 
     Args:
         model: A base or edited model; it is not changed.
         fact: The fact.
         form: As in ``causal_trace``.
+        fwd_hooks: Hooks of your own, part of the pass, as there.
 
     Returns:
         Weights [layer, head, query, key] on the CPU, each row summing to 1; and the traced text.
@@ -244,22 +252,30 @@ def attention_patterns(model: LoadedModel, fact: Fact, *, form: Form | None = No
         >>> tuple(weights.shape), len(prompt.tokens)
         ((3, 6, 5, 5), 5)
     """
-    return _patterns(model, fact, form, range(model.shape.n_layers))
+    return _patterns(model, fact, form, range(model.shape.n_layers), fwd_hooks)
 
 
-def _patterns(model: LoadedModel, fact: Fact, form: Form | None, layers: Sequence[int]) -> tuple[Tensor, TracedPrompt]:
+def _patterns(
+    model: LoadedModel, fact: Fact, form: Form | None, layers: Sequence[int], fwd_hooks: Sequence[FwdHook]
+) -> tuple[Tensor, TracedPrompt]:
     """``attention_patterns`` of some layers."""
     prompt = traced_prompt(model, fact, form=form)
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
-    with torch.no_grad():
+    bridge = bridge_of(model)
+    with torch.no_grad(), bridge.hooks(fwd_hooks=checked_hooks(bridge, fwd_hooks)):
         ids = torch.tensor([prompt.token_ids], device=model.device)
-        _, cache = model.bridge.run_with_cache(ids, names_filter=set(names).__contains__)
+        _, cache = bridge.run_with_cache(ids, names_filter=set(names).__contains__)
     return torch.stack([cache[name][0].float().cpu() for name in names]), prompt
 
 
 @own_torch_settings()
 def attention_pattern(
-    model: LoadedModel, fact: Fact, head: Component | str, *, form: Form | None = None
+    model: LoadedModel,
+    fact: Fact,
+    head: Component | str,
+    *,
+    form: Form | None = None,
+    fwd_hooks: Sequence[FwdHook] = (),
 ) -> pd.DataFrame:
     """Read the attention weights of one query head on the traced text.
 
@@ -268,6 +284,7 @@ def attention_pattern(
         fact: The fact.
         head: A query head, such as ``"L23H4"``.
         form: As in ``causal_trace``.
+        fwd_hooks: Hooks of your own, part of the pass, as there.
 
     Returns:
         Weights [query, key], both labelled ``"position token"``; each row sums to 1.
@@ -285,6 +302,6 @@ def attention_pattern(
 
     component = Component.parse(head)
     index = component.require_head(model.shape)
-    weights, prompt = _patterns(model, fact, form, [component.layer])
+    weights, prompt = _patterns(model, fact, form, [component.layer], fwd_hooks)
     labels = [f"{i} {token}" for i, token in enumerate(prompt.tokens)]
     return pd.DataFrame(weights[0, index].numpy(), index=labels, columns=labels)

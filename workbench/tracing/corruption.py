@@ -79,6 +79,7 @@ class Setup:
         corrupted: The same with the corruption, of the tokens from ``start`` on, [samples, tokens from start, d_model].
         metric: What is measured at the last position.
         normalise: Whether effects are divided by what the corruption takes away.
+        corrupted_ids: The corrupted text, of a swap; None for noise.
     """
 
     prompt: TracedPrompt
@@ -87,6 +88,7 @@ class Setup:
     corrupted: Tensor
     metric: Metric
     normalise: bool = False
+    corrupted_ids: tuple[int, ...] | None = None
 
     def measure(self, logits: Tensor) -> Tensor:
         """The metric of each row of last-position logits [rows, d_vocab]."""
@@ -200,7 +202,15 @@ def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPr
     ids = torch.tensor([prompt.token_ids, new.token_ids])
     start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
     clean, corrupted = engine.embed(ids).split(1)
-    return Setup(against_partner(prompt, new), start, clean, corrupted[:, start:], options.metric, options.normalise)
+    return Setup(
+        against_partner(prompt, new),
+        start,
+        clean,
+        corrupted[:, start:],
+        options.metric,
+        options.normalise,
+        new.token_ids,
+    )
 
 
 def noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
