@@ -45,7 +45,8 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.models.load import LoadedModel, load_model
     from workbench.probing.probe import probe
     from workbench.tracing.ablation import ablate, attention_pattern, attention_patterns
-    from workbench.tracing.attribution import agreement, attribute
+    from workbench.tracing.agreement import agreement
+    from workbench.tracing.attribution import attribute
     from workbench.tracing.cache import cache
     from workbench.tracing.causal import causal_trace
     from workbench.tracing.lens import lens
@@ -114,7 +115,7 @@ _HOMES = {
     "Workbench": "widgets.app",
     "Writes": "types",
     "ablate": "tracing.ablation",
-    "agreement": "tracing.attribution",
+    "agreement": "tracing.agreement",
     "answer_probabilities": "evaluation.evaluate",
     "applied": "editing.applied",
     "ask": "evaluation.ask",

@@ -13,7 +13,8 @@ from tests.helpers.plain_hooks import FACTS, FRANCE, ITALY, SPAIN, Plain, head, 
 from tests.helpers.tiny_facts import FAMILIES, MAKERS, by_hand, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial
 from workbench.language.prompts import traced_prompt
-from workbench.tracing.attribution import AttributionUnit, Method, agreement, attribute
+from workbench.tracing.agreement import agreement
+from workbench.tracing.attribution import AttributionUnit, Method, attribute
 from workbench.types import EffectMap
 
 SWAP: dict[str, Any] = {"corruption": "swap", "partner": SPAIN, "form": "cloze", "pool": FACTS, "progress": False}

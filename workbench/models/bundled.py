@@ -91,10 +91,10 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
     folder, name = str(path.parent), path.name
     loading: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        model: Any
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, gguf_file=name, dtype=torch.float32, local_files_only=True, **loading
         )
+        model, info = loaded
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
     except Exception as error:  # whatever transformers raises for a foreign file, the user needs to know which file
         if out_of_memory(error):
@@ -170,9 +170,10 @@ def _from_entry(entry: Path, loading: Mapping[str, Any]) -> tuple[Any, Any] | No
         return None
     try:
         with no_loading_bars():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 entry, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **loading
             )
+        model, info = loaded
         check_loaded(model, info, entry)
     except (CheckpointError, SafetensorError):
         return None

@@ -126,7 +126,8 @@ def _pretrained(source: str | Path, placing: Placing, *, tokenizer: bool) -> tup
     loading = {**placing.options, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with no_loading_bars() if local else nullcontext():  # a download has bars
-            hf, info = AutoModelForCausalLM.from_pretrained(source, **loading, **options)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(source, **loading, **options)
+        hf, info = loaded
         own = AutoTokenizer.from_pretrained(source, **options) if tokenizer else None
     except Exception as error:  # a damaged file ends in errors of json, safetensors, pickle or torch
         if out_of_memory(error):

@@ -76,7 +76,7 @@ class LensGrid:
     def settles(self) -> str | None:
         """The layer from which on the followed token is the likeliest after the last token; None where it is not at
         the end."""
-        return settles(self.ranks[:, -1].tolist(), self.labels)
+        return settles([int(rank) for rank in self.ranks[:, -1]], self.labels)
 
     @property
     def finding(self) -> str:
