@@ -151,7 +151,7 @@ def click(film: Film) -> None:
     ablate = button(page, "Ablate selection")
     ablate.scroll_into_view_if_needed()
     ablate.click()
-    film.wait("app.picker.ablation.result is not None and app.picker.ablation.result.control")
+    film.wait("app.picker.ablation.result is not None and app.picker.ablation.result.controls")
     film.shoot("Ablate them: what the answer loses, beside random heads.", 2.6, top=ablate)
 
 
