@@ -147,7 +147,7 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     notebook.wait_for("list(app.editor.recipe.stage_steps)", [1, 2])
     sees(page, "guessed from the speed of this model")
     press(page, "Run")
-    expect(panel(page).locator(".wb-step-now", has_text="prepare")).to_be_visible()
+    expect(panel(page).locator(".widget-tab .wb-step-now", has_text="prepare")).to_be_visible()
     assert notebook.ask("app.editor.running") is True
     assert not violations(page), "while an edit is being prepared"
     go_to(page, "2 Circuit")  # a pick while it runs reaches Python, and the edit keeps what it was given
@@ -336,7 +336,7 @@ def test_another_fact_while_an_edit_runs_and_cancel(run_notebook: Run, page: Pag
     fill(page, "unlearn steps", "9000")
     held = notebook.ask("app.editor.edit.id")
     press(page, "Run")
-    expect(panel(page).locator(".wb-step-now", has_text="unlearn")).to_be_visible(timeout=120_000)
+    expect(panel(page).locator(".widget-tab .wb-step-now", has_text="unlearn")).to_be_visible(timeout=120_000)
     last = page.locator(".jp-InputArea-prompt").last
     expect(last).to_have_text("[2]:")
     last.click()
