@@ -264,7 +264,7 @@ def test_agreement_is_a_rank_correlation() -> None:
         ({"metric": "loss"}, "metric must be one of"),
         (
             {"method": "dla", "metric": "probability"},
-            "method='dla' reads .* its metric is 'logit_diff', got 'probability'",
+            "method='dla' takes the logit difference apart.*metric='probability' is none",
         ),
         ({"corruption": "none"}, "corruption must be one of"),
         ({"fact": []}, "at least one fact, got none"),
