@@ -254,7 +254,7 @@ def test_gate_gradients_are_those_of_ia3_gates(family: str, case: str, monkeypat
             place = model.architecture.gate_module(layer, site)
             gradient = gates[place.module].grad
             assert gradient is not None
-            expected.append(gradient.flatten()[place.span][list(index)])
+            expected.append(gradient.flatten()[place.index][list(index)])
         torch.testing.assert_close(mine, torch.cat(expected), atol=5e-6, rtol=1e-4)
         assert float(mine.abs().max()) > 1e-4
 
@@ -388,14 +388,14 @@ def test_the_default_selection() -> None:
 def test_the_default_selection_is_what_rewrite_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ia3, "default_selection", partial(default_selection, k=9))
     edit = fitted(selection=None)
-    assert edit.selector == "neurons-by-contrast"
+    assert edit.selector == "gain-over-fisher"
     assert len(edit.selection) == 9
     assert edit.delta().n_moved() == 9
 
 
 def test_a_number_is_so_many_neurons_of_the_default_selector() -> None:
     edit = fitted(selection=7)
-    assert edit.selector == "neurons-by-contrast"
+    assert edit.selector == "gain-over-fisher"
     assert edit.selection == default_selection(tiny(), FRANCE, pool=FACTS, k=7, progress=False)
     assert same(edit, fitted(selection=edit.selection))
     for wrong in (0, 169, True):

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.types.effect import Form
 from workbench.types.fact import Fact
 from workbench.types.finding import CurveRule, Finding, findings_of
 from workbench.types.lens import Lens
 from workbench.types.report import AnswerClass, Rate
+from workbench.types.traced_prompt import Form
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -129,6 +129,11 @@ def _no_partner(error: NoSwapPartner) -> str:
     subject = quoted(error.fact.subject)
     if error.partner is None:
         return f"No subject of a listed fact can take the place of {subject}, token for token. {SWAP_HINT}"
+    if error.text is not None:
+        return (
+            f"The text {quoted(error.text)} cannot take the place of the fact's, token for token: it must be another "
+            "one of as many tokens. Write it as the fact's with another subject, or choose Noise."
+        )
     counts = "" if error.tokens is None else f" ({error.tokens[0]}, not {error.tokens[1]})"
     return (
         f"{quoted(error.partner.subject)} cannot take the place of {subject}: it has another number of tokens{counts}. "
