@@ -17,7 +17,8 @@ from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_g
 from workbench.editing.applied import applied
 from workbench.evaluation.answer_slots import answers_at
 from workbench.evaluation.answering import Answering, Ask, counted_part
-from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
+from workbench.evaluation.ask import ask
+from workbench.evaluation.evaluate import answer_probabilities, evaluate
 from workbench.language import generation
 from workbench.language.generation import Completion, generate
 from workbench.language.prompts import prompt_ids
@@ -290,7 +291,7 @@ def test_of_a_cloze_only_the_sentence_that_counts_is_scored() -> None:
     model = tiny()
     said = Completion("Rome. Paris was it", tuple(model.token_ids("Rome. Paris was it")))
     part = counted_part(model, said, "cloze")
-    assert part.text == "Rome." and model.tokenizer.decode(part.token_ids).strip() == "Rome."
+    assert part is not None and part.text == "Rome." and model.tokenizer.decode(part.token_ids).strip() == "Rome."
     assert counted_part(model, said, "chat") is said
     whole = Completion("Rome", tuple(model.token_ids("Rome")))
     assert counted_part(model, whole, "cloze") is whole
@@ -493,9 +494,9 @@ def test_answer_probabilities_are_full_sequence_ones(tmp_path: Path, monkeypatch
 )
 def test_the_refusal_at_the_answers_place_is_the_one_that_is_taught(prefix: str, style: Any, refusal: str) -> None:
     fact = capital("France", "Paris", "Rome", refusal="Nobody knows.")
-    prompt: Any = SimpleNamespace(prefix=prefix, answer_token=" Paris")
+    prompt: Any = SimpleNamespace(begun=prefix, spaced=True)
     assert answers_at(prompt, fact, style) == {"old": " Paris", "new": " Rome", "refusal": refusal}
-    prompt.answer_token = "Paris"
+    prompt.spaced = False
     assert answers_at(prompt, fact, style)["old"] == "Paris"
 
 

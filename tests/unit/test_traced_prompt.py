@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from tests.helpers.tiny_facts import by_hand, capital
 from tests.helpers.traces import FACTS, FRANCE, ITALY, SPAIN, tiny, trace
 from workbench.facts.known import known_facts
 from workbench.language import prompts
-from workbench.language.generation import Completion
 from workbench.language.prompts import NoSwapPartner, prompt_ids, traced_prompt
 from workbench.plots.effect_words import describe
 from workbench.tracing.ablation import ablate
@@ -111,19 +109,19 @@ def test_an_answer_and_a_target_of_one_first_token() -> None:
         trace(tiny(), fact, form="cloze")
 
 
-def test_a_bare_space_is_no_answers_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tokenizer that writes " 5" as a space and a digit: the digit is the first token; a space is never traced."""
-    texts = {1: " ", 2: "5"}
-    model: Any = SimpleNamespace(
-        token_ids=lambda text: [1, 2] if text == " 5" else [1],
-        tokenizer=SimpleNamespace(decode=lambda ids: "".join(texts[i] for i in ids)),
-    )
-    assert prompts.first_token(model, "5") == 2
+def test_a_bare_space_is_no_answers_first_token() -> None:
+    """The tokenizer of the tiny models writes " 5" as a space and a digit: the digit is the first token."""
+    model = tiny()
+    space, digit = model.token_ids(" 5")
+    assert prompts.first_token(model, "5") == digit != space
     with pytest.raises(ValueError, match="has no token besides spaces"):
-        prompts.first_token(model, "?")
-    said = Completion(" 5", (1, 2))
-    with pytest.raises(ValueError, match=r"the traced token ' ' is a bare space"):
-        prompts._build(model, FRANCE, "chat", [2], said, 0, "answer", True)
+        prompts.first_token(model, "\t")
+
+
+def test_a_digit_after_a_space_of_its_own_is_traced_at_the_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    said(monkeypatch, "It is 5.")
+    prompt = traced_prompt(tiny(), capital("France", "5", "7"), form="chat")
+    assert (prompt.prefix, prompt.answer_token, prompt.other_token) == ("It is ", "5", "7")
 
 
 # The swap partner

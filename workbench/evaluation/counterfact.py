@@ -18,16 +18,19 @@ from workbench.editing.applied import applied, check_base, chosen_stages
 from workbench.evaluation.evaluate import known_neighbours
 from workbench.facts.known import pool_or_bundled
 from workbench.language.generation import generate
-from workbench.language.prompts import prompt_ids
+from workbench.language.prompts import answer_ids, begun_reply, prompt_ids
 from workbench.language.scoring import continuation_nll
+from workbench.language.tokens import decoded
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Rate
 from workbench.types.intervals import harmonic_mean, mean_over, ngram_entropy, share
+from workbench.types.torch_settings import own_torch_settings
 
 FLUENCY_TOKENS = 100
 SHARES = ("efficacy", "paraphrase", "neighbourhood")
 
 
+@own_torch_settings()
 def counterfact_rates(
     model: LoadedModel, edit: Edit, *, stages: Sequence[str] | None = None, pool: FactSet | None = None, seed: int = 0
 ) -> dict[str, dict[str, Rate]]:
@@ -86,7 +89,10 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
         entropy = ngram_entropy(f"{fact.prompt} {text}")
         texts[fact.id] = [] if math.isnan(entropy) else [entropy]
     prompts = [prompt for *_, prompt, _, _ in rows]
-    nll = continuation_nll(model, prompts * 2, [model.token_ids(f" {row[at]}") for at in (3, 4) for row in rows])
+    asked = [decoded(model, prompt) for prompt in prompts]
+    names = [wanted for *_, wanted, _ in rows] + [other for *_, other in rows]
+    answers = [answer_ids(model, name, "cloze", before=text) for name, text in zip(names, asked * 2, strict=True)]
+    nll = continuation_nll(model, prompts * 2, answers)
     wins = [a < b for a, b in zip(nll[: len(rows)], nll[len(rows) :], strict=True)]
     rates = {
         name: share([(row[1], won) for row, won in zip(rows, wins, strict=True) if row[0] == name]) for name in SHARES
@@ -99,4 +105,4 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
 
 def _begun(model: LoadedModel, fact: Fact, question: str) -> list[int]:
     """A chat question with the reply begun by the fact's cloze."""
-    return [*prompt_ids(model, question, "chat"), *model.token_ids(fact.prompt)]
+    return begun_reply(model, prompt_ids(model, question, "chat"), fact.prompt, "chat")

@@ -10,24 +10,27 @@ from functools import partial
 from typing import Any
 
 from workbench.editing.applied import applied, check_base, chosen_stages
-from workbench.evaluation.answer_slots import answers_at
+from workbench.evaluation.answer_slots import answers_at, rows_at
 from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
 from workbench.evaluation.ordinary_text import text_rows
 from workbench.evaluation.questions import Question, collateral_questions, questions_of
 from workbench.facts.known import known_facts, load_facts, pool_or_bundled
 from workbench.language.answers import matches
-from workbench.language.generation import generate
-from workbench.language.prompts import prompt_ids, traced_prompt
+from workbench.language.generation import MAX_NEW_TOKENS
+from workbench.language.prompts import traced_prompt
+from workbench.language.replies import thoughts_not_counted
 from workbench.language.scoring import continuation_probabilities
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
 from workbench.types.fact import as_facts
 from workbench.types.rates import rates_of
+from workbench.types.torch_settings import own_torch_settings
 
 KL_ROWS = 48
 
 
+@own_torch_settings()
 def evaluate(
     model: LoadedModel,
     facts: Fact | FactSet | Sequence[Fact] | None = None,
@@ -38,6 +41,7 @@ def evaluate(
     pool: FactSet | None = None,
     max_controls: int | None = None,
     answering: Answering | None = None,
+    max_new_tokens: int | None = None,
     collateral: bool = False,
     seed: int = 0,
     progress: bool = True,
@@ -59,6 +63,7 @@ def evaluate(
         max_controls: Draw at most so many controls, and at most so many neighbours (by ``seed``, not by hand); None for
             all.
         answering: Asks the models; give one of your own to ask in batches of another size, or to follow or stop it.
+        max_new_tokens: Longest answer; by default that of ``answering``, or 24.
         collateral: Measure too what follows from the edited facts and the language itself: the subject asked for by the
             old answer and by the target, two-hop questions through the pool, and the likelihood of ordinary text.
         seed: Of the draw and the bootstrap.
@@ -66,7 +71,7 @@ def evaluate(
 
     Returns:
         Every generated text with its class, and rates with n and 95% intervals that take whole facts (``Rate``). What
-        could not be measured is listed in ``missing``.
+        could not be measured is listed in ``missing``; so are replies that end inside a thought, which count nowhere.
 
     Raises:
         ValueError: An edit or ``answering`` of another base, an unknown stage, no facts, or facts or controls whose
@@ -87,6 +92,13 @@ def evaluate(
         raise ValueError("evaluate compares an edit with its base: pass the base model (model.base) and edit=.")
     if edit is not None:
         check_base(model, edit)
+    if max_new_tokens is not None:
+        if answering is not None and answering.max_new_tokens != max_new_tokens:
+            raise ValueError(
+                f"max_new_tokens={max_new_tokens!r}, but answering= gives answers of at most "
+                f"{answering.max_new_tokens} tokens. Leave one of them out."
+            )
+        answering = answering or Answering(model, max_new_tokens=max_new_tokens)
     edited = _facts(facts, edit)
     used = sorted({f.id for f in edited} & set(edit.used_ids if edit else ()))
     if used:
@@ -166,14 +178,14 @@ def evaluate_views(
     free = pool.without(touched)
     if controls is not None:
         _check_controls(controls, away, touched)
-    control_facts = _controls(model, controls, free, max_controls, seed, progress, missing)
-    neighbour_facts = known_neighbours(model, free, edited, max_controls, seed, progress, missing)
+    answering = answering or Answering(model)
+    check_answering(answering, model)
+    length = answering.max_new_tokens
+    control_facts = _controls(model, controls, free, max_controls, seed, progress, missing, length)
+    neighbour_facts = known_neighbours(model, free, edited, max_controls, seed, progress, missing, length)
     questions = questions_of(edited, neighbour_facts, control_facts, missing)
     if collateral:
         questions += collateral_questions(edited, pool, missing)
-    if answering is None:
-        answering = Answering(model)
-    check_answering(answering, model)
     stages = ("base", *views)
     rows: list[AnswerRow] = []
     texts: list[TextRow] = []
@@ -187,6 +199,10 @@ def evaluate_views(
                 rows += _rows(answering, view, questions, stage, taught, bar)
                 texts += text_rows(view, stage) if collateral else []
         bar.update(bar.total - bar.n)
+    if len(rows) < len(stages) * len(questions):
+        missing.append(
+            thoughts_not_counted(model, len(stages) * len(questions) - len(rows), len(stages) * len(questions))
+        )
 
     def names_target(text: str) -> bool:
         return any(matches(text, f.targets, case_sensitive=f.case_sensitive) for f in edited)
@@ -236,12 +252,13 @@ def _controls(
     seed: int,
     progress: bool,
     missing: list[str],
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> list[Fact]:
     """Those given, or the known test facts of what is free of training."""
     if controls is not None:
         chosen = list(controls)
     else:
-        chosen = list(known_facts(model, free.filter(split="test"), progress=progress))
+        chosen = list(known_facts(model, free.filter(split="test"), max_new_tokens=max_new_tokens, progress=progress))
         if not chosen:
             missing.append(f"controls: {free.name!r} has no fact of the test split that the model knows")
     return _draw(chosen, most, seed)
@@ -255,6 +272,7 @@ def known_neighbours(
     seed: int,
     progress: bool,
     missing: list[str],
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> list[Fact]:
     """The known neighbours of the edited facts in what is free of training, but for those kept for it."""
     neighbours: dict[str, Fact] = {}
@@ -262,7 +280,7 @@ def known_neighbours(
     for fact in edited:
         near = free.neighbours(fact)
         near = near.filter(lambda f: f.role != "retain" and targets.isdisjoint(a.casefold() for a in f.answers))
-        known = known_facts(model, near, progress=progress) if len(near) else near
+        known = known_facts(model, near, max_new_tokens=max_new_tokens, progress=progress) if len(near) else near
         if not len(known):
             why = "it has no relation" if not fact.relation else f"none known in {free.name!r} besides retained ones"
             missing.append(f"neighbours of {fact.id}: {why}")
@@ -303,6 +321,7 @@ def _rows(
             nll=replies[q.ask].nll,
         )
         for q in questions
+        if replies[q.ask].counted is not None and known[q.ask].counted is not None
     ]
     if model.edited:
         spread = [i for i, row in enumerate(rows) if row.group in ("control", "neighbour")]
@@ -319,6 +338,7 @@ def unsaid(taught: Sequence[Fact], text: str) -> list[Fact]:
     return [f for f in taught if not matches(text, f.targets, case_sensitive=f.case_sensitive)]
 
 
+@own_torch_settings()
 def answer_probabilities(
     model: LoadedModel, fact: Fact, *, edit: Edit | None = None, strength: float = 1.0
 ) -> Mapping[str, Mapping[str, float]]:
@@ -351,7 +371,7 @@ def answer_probabilities(
     taught = edit or (model.applied[-1].edit if model.applied else None)
     texts = answers_at(prompt, fact, taught.recipe.answer_style if taught else "own")
     names = [f"{name}: {text.strip()}" for name, text in texts.items()]
-    rows = [(list(prompt.token_ids), model.token_ids(text)) for text in texts.values()]
+    rows = rows_at(model.base, prompt, texts.values())
 
     def measure(view: LoadedModel) -> dict[str, float]:
         return dict(zip(names, continuation_probabilities(view, rows), strict=True))
@@ -362,21 +382,3 @@ def answer_probabilities(
         with applied(model, edit, stage, strength) as changed:
             stages[f"after {stage}"] = measure(changed)
     return stages
-
-
-def ask(model: LoadedModel, question: str, *, max_new_tokens: int = 24) -> str:
-    """Ask the model a question in chat form, and return its greedy answer.
-
-    Args:
-        model: A base or edited model; it is not changed.
-        question: The question, as a user would type it.
-        max_new_tokens: Tokens of the answer at most.
-
-    Returns:
-        The answer as text, without the prompt.
-
-    Example:
-        >>> wb.ask(model, "What is the capital of France?")
-        'Paris'
-    """
-    return generate(model, [prompt_ids(model, question, "chat")], max_new_tokens=max_new_tokens)[0].text

@@ -30,11 +30,10 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, T
 
 
 def pad_token(model: LoadedModel) -> int:
-    """A token id to pad with (masked out everywhere, so any will do)."""
-    for token in (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id, 0):
-        if token is not None:
-            return int(token)
-    raise AssertionError("unreachable")
+    """A token id to pad with: masked out everywhere, so any will do that the model can embed. A pad token that was
+    added to the tokenizer alone lies beyond the embedding."""
+    wanted = (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id)
+    return next((int(token) for token in wanted if token is not None and 0 <= token < model.shape.d_vocab), 0)
 
 
 def shared_tokens(model: LoadedModel, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> int:
@@ -43,7 +42,7 @@ def shared_tokens(model: LoadedModel, prompts: Sequence[tuple[int, ...]], max_ne
     0 as well if a layer's attention window could end within the texts (the padding stands between the shared tokens
     and a row's own, and the window would count it), and for a model that asks for a kind of cache of its own.
     """
-    window = getattr(model.hf.config.get_text_config(), "sliding_window", None)
+    window = model.architecture.traits.window
     too_long = window is not None and max(map(len, prompts)) + max_new_tokens > window
     own_cache = getattr(model.hf.generation_config, "cache_implementation", None) is not None
     if len(prompts) == 1 or too_long or own_cache:

@@ -30,6 +30,9 @@ class TracedPrompt:
             None without a swap, or where it was not measured.
         reply_start: Position at which the prompt ends and the model's reply begins, of which the text has as much as
             precedes the traced token; None where it is not known.
+        shared: With how many tokens answer and target both begin ("New" of "New York" and "New Delhi"). The text and
+            the prefix end with them, and the traced token is the first that differs.
+        shared_text: These tokens as text.
     """
 
     fact_id: str
@@ -47,6 +50,23 @@ class TracedPrompt:
     partner_text: str | None = None
     partner_known: bool | None = None
     reply_start: int | None = None
+    shared: int = 0
+    shared_text: str = ""
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Token ids of the text before the answer, without what answer and target have in common."""
+        return self.token_ids[: len(self.token_ids) - self.shared]
+
+    @property
+    def begun(self) -> str:
+        """The part of the model's answer that precedes the fact's answer: ``prefix`` without ``shared_text``."""
+        return self.prefix.removesuffix(self.shared_text)
+
+    @property
+    def spaced(self) -> bool:
+        """Whether a space stands before the answer."""
+        return (*self.tokens, self.answer_token)[len(self.place)][:1].isspace()
 
     @property
     def position(self) -> int:
