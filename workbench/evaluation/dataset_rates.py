@@ -67,11 +67,16 @@ def dataset_rates(
             f"The facts of this edit ({listed}) have no data_prompts; load them from a data set that has some, such as "
             "CounterFact, zsRE or KnowEdit."
         )
-    rates = {"base": _rates(model, model, asked, seed)}
+    rates = {"base": {name: _at_base(name, rate) for name, rate in _rates(model, model, asked, seed).items()}}
     for stage in names:
         with applied(model, edit, stage) as edited:
             rates[stage] = _rates(edited, model, asked, seed)
     return rates
+
+
+def _at_base(name: str, rate: Rate) -> Rate:
+    """A rate of the base: it says what itself says, by definition."""
+    return rate.defined() if name.partition(": ")[0] == "locality" else rate
 
 
 def _rates(model: LoadedModel, base: LoadedModel, asked: Sequence[_Asked], seed: int) -> dict[str, Rate]:
