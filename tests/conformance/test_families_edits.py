@@ -178,5 +178,13 @@ def test_an_expert_has_no_neurons(name: str) -> None:
     assert not wb.types.all_components(shape, "N")
     with pytest.raises(ValueError, match="mixture of experts"):
         Component.parse("L0N0").check(shape)
-    with pytest.raises(ValueError, match=r"L1MLP has no neurons to gate.*mixture of experts"):
-        Selection("L1MLP").entries(shape)
+    assert not Selection("L1MLP L2GATEUP").entries(shape)  # there to be seen, with nothing to train
+
+
+def test_panels_of_a_mixture_ask_for_no_neurons() -> None:
+    model = model_of("mixtral")
+    picker = wb.CircuitPicker(model, FRANCE, pool=FACTS, form="cloze", compute=False)
+    picker.compute().wait(60)
+    assert set(picker.maps) >= {"heads", "mlps", "resid"} and "neurons" not in picker.maps
+    picker.selection = Selection("L1MLP L1H2")
+    assert Selection("L1MLP L1H2").n_parameters(model) == model.shape.d_head

@@ -22,7 +22,7 @@ from workbench.tracing import restore
 from workbench.tracing.attribution import AttributionUnit
 from workbench.tracing.causal import TraceSite, causal_trace, window_of
 from workbench.tracing.corruption import Setup, SetupOptions, set_up
-from workbench.types import Component, FactSet
+from workbench.types import Component, FactSet, Kind
 from workbench.types.effect import Corruption
 
 FACTS = capitals()
@@ -125,9 +125,10 @@ def test_slices_are_heads(name: str) -> None:
     model = model_of(name)
     plain, shape, layer = Plain(model, FRANCE), model.shape, 1
     before = plain.states(("z", layer))["z", layer]
-    for kind, n in (("Q", shape.n_heads), ("K", shape.n_kv_heads), ("V", shape.n_kv_heads)):
+    kinds: tuple[tuple[Kind, int], ...] = (("Q", shape.n_heads), ("K", shape.n_kv_heads), ("V", shape.n_kv_heads))
+    for kind, n in kinds:
         for i in range(n):
-            component = Component(layer, kind, i)  # type: ignore[arg-type]
+            component = Component(layer, kind, i)
             ((site, span),) = component.slices(shape).items()
             entries = model.architecture.gate_module(layer, site).places(span)
             kept: list[Tensor] = []
@@ -163,7 +164,7 @@ def test_attribution_is_a_derivative(name: str, record_property: Callable[[str, 
     """Against the derivative, by plain hooks, of moving each component's entries from corrupted to clean; in double
     precision, and for one head against a finite difference as well."""
     model = model_of(name, double=True)
-    units = [unit for unit in UNITS if unit != "neuron" or not model.shape.no_neurons]
+    units: list[AttributionUnit] = [unit for unit in UNITS if unit != "neuron" or not model.shape.no_neurons]
     options: dict[str, Any] = {"corruption": "swap", "partner": SPAIN, "form": "cloze", "pool": FACTS}
     maps = wb.attribute(model, FRANCE, units, progress=False, **options)
     setup = set_up_of(model, "swap", 1)

@@ -155,12 +155,12 @@ def read_architecture(model: Any) -> Architecture:
     """Find a model's family and shape, and check that every layer has what the family has.
 
     Raises:
-        UnknownFamilyError: The model is of no family of the table; the message lists them.
+        UnknownFamilyError: The model is of no family of the table; the message lists them, or says why it is in none.
         ValueError: It is of one, and is refused: the message says why.
     """
     name = type(model).__name__
     if name in REFUSED:
-        raise ValueError(f"{name} is refused: {REFUSED[name]}.")
+        raise UnknownFamilyError(f"{name} is refused: {REFUSED[name]}.")
     family = next((f for f in FAMILIES if name in f.classes), None)
     if family is None:
         supported = ", ".join(f.name for f in FAMILIES)
@@ -179,7 +179,7 @@ def best_effort(model: Any) -> Architecture:
     model computes: that is for the self-check.
 
     Raises:
-        ValueError: It has no family's module names in every layer, or it is known and refused.
+        ValueError: It has no family's module names in every layer, or it is of a family and refused.
     """
     try:
         return read_architecture(model)
