@@ -106,7 +106,7 @@ def test_a_mixture_whose_first_layer_is_dense_has_no_neurons_anywhere() -> None:
     model = model_of("glm-4 moe")
     assert model.architecture.traits.experts == (1, 2)
     for text in ("L0N5", "L1N5", "L0MLP", "L1H2 L2GATEUP"):
-        with pytest.raises(ValueError, match=r"2 of the 3 layers \(L1 first\) the MLP is a mixture of experts"):
+        with pytest.raises(ValueError, match=r"2 of 3 layers \(L1 first\) the MLP is a mixture of experts"):
             wb.rewrite(model, capitals()[0], text, pool=capitals(), progress=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -177,9 +178,9 @@ def test_attribution_is_a_derivative(name: str, record_property: Callable[[str, 
     slope = (up - down) / 2e-3
     assert abs(slope - float(maps["head"].values[1, 2])) < 5e-3 * max(1, abs(slope))
     if model.shape.no_neurons:
-        with pytest.raises(ValueError, match="mixture of experts") as error:
+        with pytest.raises(ValueError, match=re.escape(model.shape.no_neurons)):
             wb.attribute(model, FRANCE, "neuron", progress=False, **options)
-        record_property("without", f"neurons: {error.value}")
+        record_property("without", f"no neurons: {model.shape.no_neurons}")
 
 
 SITE_OF: dict[str, str] = {"head": "z", "mlp": "mlp", "attn": "attn", "neuron": "post"}
@@ -240,9 +241,9 @@ def test_ablations_are_plain_hooks(name: str, record_property: Callable[[str, ob
             assert found.clean == pytest.approx(float(clean), abs=2e-3)
     assert prompt.token_ids == setup.prompt.token_ids
     if model.shape.no_neurons:
-        with pytest.raises(ValueError, match="mixture of experts") as error:
+        with pytest.raises(ValueError, match=re.escape(model.shape.no_neurons)):
             wb.ablate(model, FRANCE, "L1N5", form="cloze", pool=FACTS)
-        record_property("without", f"neurons: {error.value}")
+        record_property("without", f"no neurons: {model.shape.no_neurons}")
 
 
 def place_of(model: LoadedModel, text: str) -> tuple[str, int, Tensor | slice]:
