@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -300,20 +300,29 @@ class Resumable:
         return Recording(logits, kept), prefix if first else None
 
 
-E = TypeVar("E", bound=Resumable)
+class Poolable(Protocol):
+    """What the pool of idle engines asks of one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its own, about."""
+        ...
+
+
+E = TypeVar("E", bound=Poolable)
 BYTES_PER_MODULE = 2700
 """What a view takes for each module of its own, measured; its weights are the network's."""
 
 
 @contextmanager
-def pooled_engine(kind: type[E], model: LoadedModel) -> Iterator[E]:
+def pooled_engine(kind: Callable[[LoadedModel], E], model: LoadedModel) -> Iterator[E]:
     """An engine of a model for the length of a ``with`` block. ``model.cache`` holds it for the next block, since its
     view takes longer to make than a short text to run; blocks of several threads at once have engines of their own, and
     one in which a pass has failed is not used again, nor one whose network got other tensors or other attention
     meanwhile.
 
     Args:
-        kind: ``Resumable`` or a subclass.
+        kind: ``Resumable``, a subclass, or another class of what runs a view of a model.
         model: A base or edited model.
     """
     runner = model.runner
