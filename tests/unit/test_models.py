@@ -96,12 +96,15 @@ def test_other_modules_and_sources_are_refused() -> None:
 
 
 def test_an_unsupported_family_is_named() -> None:
-    from transformers import OPTConfig
-    from transformers.models.opt import OPTForCausalLM
+    from transformers import ArceeConfig
+    from transformers.models.arcee import ArceeForCausalLM
 
-    config = OPTConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=24)
-    with pytest.raises(ValueError, match=r"OPTForCausalLM is of no supported decoder family. Supported: Llama-like"):
-        load_model(OPTForCausalLM(config), tokenizer=tiny_tokenizer())
+    config = ArceeConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
+    words = r"ArceeForCausalLM is of no supported decoder family, .* Supported: Llama, SmolLM3, Mistral,"
+    with pytest.raises(ValueError, match=words):
+        load_model(ArceeForCausalLM(config), tokenizer=tiny_tokenizer())
 
 
 @pytest.fixture
