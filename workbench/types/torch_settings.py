@@ -8,7 +8,7 @@ algorithms and the precision of matrix products on a GPU are choices about the m
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -43,7 +43,7 @@ _DTYPE = _DefaultDtype()
 
 
 @contextmanager
-def own_torch_settings() -> Iterator[None]:
+def own_torch_settings() -> Generator[None]:
     """Compute by torch's own defaults in a ``with`` block, or in a function that this decorates: float32 and the CPU
     where a tensor names neither, with gradients, without inference mode and without autocast. What was set is set again
     afterwards.
