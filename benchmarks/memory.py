@@ -48,8 +48,10 @@ QWEN2_5_05B = Qwen2Config(
 """As its config.json has it: 494,032,768 parameters."""
 TOKENS = 32
 """Of the text that is read, and of the traced one."""
+SUBJECT = 24
+"""Where the subject begins. What is traced is from there on; a batch is as large as it may be all the same."""
 SAMPLES = {"trace": 10, "attribute": 4}
-RETAINED = 24
+RETAINED = 12
 """Facts that stay as they are in the fit."""
 WORK = ("forward", "trace", "attribute", "fit")
 
@@ -90,7 +92,7 @@ def known(model: LoadedModel, n: int) -> FactSet:
         facts.append(
             Fact(
                 id=f"fact-{i}",
-                subject=words(*row[4:6]),
+                subject=words(*row[SUBJECT : SUBJECT + 2]),
                 prompt=words(*row),
                 question=words(*row),
                 answer=answer,
@@ -150,7 +152,7 @@ def measure(what: str, dtype: torch.dtype) -> dict[str, float]:
         "peak above the loaded model": resident("VmHWM") - before,
     }
     if what in SAMPLES:
-        estimated = wb.estimate(model, what, tokens=TOKENS, changed=TOKENS - 4, samples=SAMPLES[what], speed=1.0)  # pyright: ignore[reportArgumentType]
+        estimated = wb.estimate(model, what, tokens=TOKENS, changed=TOKENS - SUBJECT, samples=SAMPLES[what], speed=1.0)  # pyright: ignore[reportArgumentType]
         found["estimated"] = estimated.working_bytes
     elif what == "fit":
         found["estimated"] = wb.estimate(model, "fit", tokens=TOKENS, recipe=recipe(), speed=1.0).working_bytes
