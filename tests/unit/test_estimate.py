@@ -114,7 +114,7 @@ def test_an_attribution_takes_no_more_than_estimated_and_not_much_less(model: Lo
 
 def test_a_fit_takes_about_what_is_estimated(model: LoadedModel) -> None:
     """Its rows are of several lengths: within a factor of two."""
-    recipe = wb.Recipe(steps=20, early_stop=None, retain_size=3)
+    recipe = wb.Recipe(steps=5, early_stop=None, retain_size=3, draw_back=None)
     given: dict[str, Any] = {"recipe": recipe, "pool": POOL, "progress": False}
     found = operations(lambda: wb.rewrite(model, FRANCE, "L0N5 L0H1", **given))
     estimated = wb.estimate(model, "fit", tokens=28, recipe=recipe, speed=1).operations
