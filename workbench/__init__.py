@@ -32,9 +32,10 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.editing.retain import default_retain
     from workbench.editing.rewrite import rewrite
     from workbench.editing.selector import contrast_facts, default_selection, paper_selection
+    from workbench.evaluation.ask import ask
     from workbench.evaluation.counterfact import counterfact_rates
     from workbench.evaluation.dataset_rates import dataset_rates
-    from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
+    from workbench.evaluation.evaluate import answer_probabilities, evaluate
     from workbench.evaluation.lenient import lenient_rates
     from workbench.facts.known import known_facts, load_facts
     from workbench.files.edits import load_edit
@@ -44,7 +45,9 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.models.load import LoadedModel, load_model
     from workbench.probing.probe import probe
     from workbench.tracing.ablation import ablate, attention_pattern, attention_patterns
-    from workbench.tracing.attribution import agreement, attribute
+    from workbench.tracing.agreement import agreement
+    from workbench.tracing.attribution import attribute
+    from workbench.tracing.cache import cache
     from workbench.tracing.causal import causal_trace
     from workbench.tracing.lens import lens
     from workbench.tracing.lens_grid import lens_grid
@@ -69,6 +72,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         ProbeReport,
         Run,
         Selection,
+        Support,
         Writes,
     )
     from workbench.widgets.app import Workbench
@@ -107,16 +111,18 @@ _HOMES = {
     "Run": "types",
     "Selection": "types",
     "Session": "files.session",
+    "Support": "types",
     "Workbench": "widgets.app",
     "Writes": "types",
     "ablate": "tracing.ablation",
-    "agreement": "tracing.attribution",
+    "agreement": "tracing.agreement",
     "answer_probabilities": "evaluation.evaluate",
     "applied": "editing.applied",
-    "ask": "evaluation.evaluate",
+    "ask": "evaluation.ask",
     "attention_pattern": "tracing.ablation",
     "attention_patterns": "tracing.ablation",
     "attribute": "tracing.attribution",
+    "cache": "tracing.cache",
     "causal_trace": "tracing.causal",
     "classify": "language.answers",
     "compare": "comparing.compare",

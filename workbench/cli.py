@@ -75,16 +75,17 @@ def _positive(text: str) -> int:
 
 
 def _facts(args: argparse.Namespace) -> int:
-    from workbench.facts.known import FORMS, fact_key, known_table, load_facts
+    from workbench.facts.known import load_facts
+    from workbench.facts.known_table import FORMS, known_on_record
     from workbench.models.load import load_model
 
     pool = load_facts()
     shown = pool.filter(relation=args.relation) if args.relation else pool
-    table = known_table(load_model())
+    on_record = known_on_record(load_model(), shown)
     counts = dict.fromkeys(FORMS, 0)
     print(f"{'id':36s} {'chat':5s}{'cloze':6s} {'split':5s} {'role':8s} answer -> target")
     for fact in shown:
-        known = {form: bool(table.get(fact_key(fact, form), {}).get("known")) for form in FORMS}
+        known = {form: form in (on_record[fact.id] or ()) for form in FORMS}
         for form in FORMS:
             counts[form] += known[form]
         if args.known and not known["chat"]:

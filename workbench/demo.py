@@ -250,7 +250,7 @@ def _run(model: LoadedModel, fact: Fact, recipe: BaseRecipe, asked: Asked, pace:
 def n_controls(model: LoadedModel, edit: Edit) -> int:
     """How many known test facts there are beside an edit."""
     pool = load_facts()
-    touched = [*edit.facts, *(fact for fact in pool if fact.id in edit.retain_ids)]
+    touched = [*edit.facts, *(fact for fact in pool if fact.id in edit.used_ids)]
     return len(known_facts(model, pool.without(touched).filter(split="test"), progress=False))
 
 

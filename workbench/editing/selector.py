@@ -1,4 +1,5 @@
-"""The default selector: neurons by contrast; the paper's modules; the control facts that attribution maps subtract."""
+"""The default selector, gain over Fisher information; the paper's modules; the control facts that attribution maps
+subtract."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ MORE_NEURONS = 8000
 """For facts that the default's number does not teach."""
 CONTROLS = 12
 RETAINED = 80
-SELECTOR = "neurons-by-contrast"
+SELECTOR = "gain-over-fisher"
+"""What edits call the default selector. It says what is cheap to move, not where a fact is."""
 PAPER_MLPS, PAPER_ATTENTIONS = 3, 2
 
 
@@ -40,8 +42,8 @@ def default_selection(
     rows: FitRows | None = None,
     progress: bool = True,
 ) -> Selection:
-    """Choose the k MLP neurons whose gates move the fact's new answer most for what they cost other answers: neurons by
-    contrast.
+    """Choose the k MLP neurons whose gates move the fact's new answer most for what they cost other answers: gain over
+    Fisher information. This is **not a localisation**: it says what is cheap to move, not where the fact is.
 
     A neuron's score is |d log P(new answer) / d gate|, averaged over the fact's training prompts, divided by the
     square root of the gate's Fisher information on what the model says to retain-role facts of the pool, neighbours
@@ -65,7 +67,8 @@ def default_selection(
         k neurons, the highest scores.
 
     Raises:
-        ValueError: k is out of range, or ``rows`` are of another model or of other facts.
+        ValueError: k is out of range, the model is a mixture of experts, or ``rows`` are of another model or of other
+            facts.
 
     Example:
         >>> selection = wb.default_selection(model, fact, pool=facts, k=3)
@@ -82,7 +85,9 @@ def default_selection(
 
 
 def check_number(model: LoadedModel, k: int) -> None:
-    """Raise a ValueError for what is no number of neurons of a model."""
+    """Raise a ValueError for what is no number of neurons of a model, or a mixture of experts, which has none."""
+    if model.shape.no_neurons:
+        raise ValueError(f"No neurons can be chosen in {model.name!r}: {model.shape.no_neurons}")
     n = model.shape.n_layers * model.shape.d_mlp
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n:
         raise ValueError(f"A number of neurons must be a whole number from 1 to {n}, all of this model, got {k!r}.")

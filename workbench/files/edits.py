@@ -128,7 +128,7 @@ def _fields(edit: Edit) -> dict[str, Any]:
         "facts": [f.to_dict() for f in edit.facts],
         **{name: list(getattr(edit, name)) for name in ("retain_ids", "selection_ids", "fisher_ids")},
         "history": [asdict(s) for s in edit.history],
-        "modules": None if edit.modules is None else asdict(edit.modules),
+        "modules": None if edit.modules is None else _described(edit.modules),
         "first_fit": None if edit.first_fit is None else asdict(edit.first_fit),
         "second_fit": None if edit.second_fit is None else asdict(edit.second_fit),
         **{name: getattr(edit, name) for name in _PLAIN},
@@ -152,6 +152,15 @@ def _edit_from(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit
         **{name: tuple(fields[name]) for name in ("retain_ids", "selection_ids", "fisher_ids")},
         **{name: fields[name] for name in _PLAIN},
     )
+
+
+def _described(modules: EditModules) -> dict[str, Any]:
+    """Module names as fields; the groups of a site only where it has several, as older versions had none."""
+    fields = asdict(modules)
+    for site in fields["sites"]:
+        if site["groups"] == 1:
+            del site["groups"]
+    return fields
 
 
 def _modules(fields: Mapping[str, Any] | None) -> EditModules | None:

@@ -296,6 +296,11 @@ def _runs(folder: Path, listed: list[str], fingerprint: str) -> tuple[tuple[Run,
     return tuple(runs), tuple(damaged)
 
 
+def has_session(folder: Path) -> bool:
+    """Whether a folder holds a session, and perhaps other things, such as pages that were exported there."""
+    return (folder / SESSION_FILE).is_file()
+
+
 def is_session(folder: Path) -> bool:
     """Whether a folder holds a session of ours (damaged ones too) and nothing else."""
     ours = (MAPS_FOLDER, HALF_WRITTEN)

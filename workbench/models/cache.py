@@ -14,6 +14,7 @@ from weakref import ref
 from torch import Tensor
 
 from workbench.models.lru import LruEntries, byte_size
+from workbench.types.support import SupportCheck
 
 BUDGET = 256 * 2**20
 """Bytes that a model's cache may hold."""
@@ -162,13 +163,15 @@ class ModelCache:
         engines: The idle engines of the network that it runs, where other models run it too.
 
     Attributes:
-        answers: Greedy answers as text and token ids, by prompt, largest number of new tokens, and stop tokens.
+        answer_keys: What decides an answer, as a short hash, by settings, form and text of the prompt.
+        answers: Greedy answers as text and token ids, by prompt, largest number of new tokens, and what ends it.
         nll: The mean negative log-likelihood of an answer, nats per token, by prompt and answer.
         ends: The probability that a word ends after an answer, by prompt and answer.
         states: Residual streams that enter a layer, by texts and layer.
         fisher: Fisher information of the gates of a site, [layers, gates], by rows, seed, lowest layer and site.
         hidden: What the logits of each row are made of, by rows, seed and lowest layer.
-        deviations: Standard deviations of the entries of a weight, by its name.
+        deviations: Standard deviations of states that enter layer 0, by text and positions.
+        checks: What the self-check found, by the check's name.
         means: Mean states of a site, [layers, width], by the texts that they are means over.
         engines: Engines that nobody uses now.
 
@@ -181,13 +184,15 @@ class ModelCache:
     def __init__(self, owner: Owner, engines: EnginePool | None = None) -> None:
         self.engines = EnginePool() if engines is None else engines
         self._store = _Store(owner, self.engines)
-        self.answers: Table[tuple[Ids, int, Ids], tuple[str, Ids]] = Table(self._store, "answers")
+        self.answers: Table[tuple[Ids, int, tuple[int | str, ...]], tuple[str, Ids]] = Table(self._store, "answers")
+        self.answer_keys: Table[tuple[Any, Any, str], str] = Table(self._store, "answer keys")
         self.nll: Table[tuple[Ids, Ids], float] = Table(self._store, "nll")
         self.ends: Table[tuple[Ids, Ids], float] = Table(self._store, "ends")
         self.states: Table[tuple[tuple[Ids, ...], int], Tensor] = Table(self._store, "states")
         self.fisher: Table[Hashable, Tensor] = Table(self._store, "fisher")
         self.hidden: Table[Hashable, Mapping[Any, Tensor]] = Table(self._store, "hidden")
-        self.deviations: Table[str, float] = Table(self._store, "deviations")
+        self.deviations: Table[Hashable, float] = Table(self._store, "deviations")
+        self.checks: Table[str, SupportCheck] = Table(self._store, "checks")
         self.means: Table[tuple[str, tuple[Ids, ...]], Tensor] = Table(self._store, "means")
 
     @property

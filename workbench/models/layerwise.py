@@ -107,7 +107,9 @@ class Layerwise(Resumable):
 
     @property
     def takes_options(self) -> bool:
-        """Whether layers hand on options that they do not know to their attention."""
+        """Whether layers hand on options that they do not know to their attention, which is looked up by its name."""
+        if self._family.own_attention:
+            return False
         parameters = inspect.signature(self._layers[0].forward).parameters.values()
         return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
 from workbench.models.dtypes import read_dtype
-from workbench.models.families import Architecture, read_architecture
+from workbench.models.families import Architecture, best_effort, read_architecture
 from workbench.models.refusals import ModelRefused
 from workbench.models.sources import Placing, from_memory, from_source, own_tokenizer
+from workbench.models.template_options import checked_options
 from workbench.models.views import shared_view
-from workbench.types import NO_DELTA, Delta, Edit, ModelShape
+from workbench.types import NO_DELTA, Delta, Edit, ModelShape, Support
 from workbench.types.torch_settings import own_torch_settings
 
 
@@ -45,6 +46,7 @@ class LoadedModel:
         architecture: Its shape and module names.
         applied: The edits it carries, first to last; empty for a base model.
         delta: What they add to the base together; it changes nothing for a base model.
+        template: Options of its chat template, by name (``"system"``: a system prompt). An edited model has its base's.
         cache: What was computed with it, while its weights stay as they are. A copy begins with an empty one.
 
     Example:
@@ -66,14 +68,17 @@ class LoadedModel:
         applied: tuple[AppliedEdit, ...] = (),
         delta: Delta = NO_DELTA,
         engines: EnginePool | None = None,
+        template: Mapping[str, Any] | None = None,
+        untested: bool = False,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
         self.name = name
-        self.architecture = architecture or read_architecture(hf)
+        self.architecture = architecture or (best_effort(hf) if untested else read_architecture(hf))
         self.applied = applied
         self._base = base
         self.delta = delta
+        self.template = base.template if base is not None else checked_options(template, self.chat_template, name)
         self._bridge: Any = None
         self._runner: Any = None
         self._fingerprint: tuple[Hashable, str] | None = None
@@ -117,6 +122,20 @@ class LoadedModel:
         return getattr(self.tokenizer, "chat_template", None)
 
     @property
+    def support(self) -> Support:
+        """What the self-check of the base model found: whether noise, direct effects, traces, resumed passes, the lens
+        and gates give what plain forward passes give. Made when asked, in about a second, and then remembered;
+        functions make the checks that they rest on by themselves, and raise where one fails.
+
+        Example:
+            >>> model.support
+            Support('tiny', Llama, tested family: all 7 checks passed)
+        """
+        from workbench.tracing.self_check import self_check
+
+        return self_check(self)
+
+    @property
     def runner(self) -> Any:
         """The HF model to compute with: in eval mode, without gradients, sharing the weights of ``hf``."""
         if self._runner is None:
@@ -131,6 +150,9 @@ class LoadedModel:
         the edited ones, and a gate on a module's input is part of them (``hook_z`` is before the gate).
 
         It prepends the BOS token to strings by default: pass token ids.
+
+        Raises:
+            ValueError: Its logits are not the model's, so that all that it shows would be of another model.
         """
         if self._bridge is None:
             with own_torch_settings():
@@ -141,13 +163,17 @@ class LoadedModel:
         from transformer_lens.model_bridge import TransformerBridge
 
         view = shared_view(self.base.hf)
+        # Of a model made in memory the configuration names no class, by which TransformerLens knows it.
+        view.config.architectures = view.config.architectures or [type(view).__name__]
         # Folded in, so that the bridge's weights are the edited ones: of a wrapped module TransformerLens guesses the
         # layout by its shape, and a square projection comes out transposed.
         fold(view, self.architecture, self.delta)
         tokenizer = copy.deepcopy(self.tokenizer)
         # With these, TransformerLens takes it as it is; else it would load its files again, perhaps from the hub.
         tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
-        return TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=tokenizer)
+        bridge = TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=tokenizer)
+        _check_bridge(self, bridge)
+        return bridge
 
     @property
     def fingerprint(self) -> str:
@@ -194,6 +220,20 @@ class LoadedModel:
         )
 
 
+def _check_bridge(model: LoadedModel, bridge: Any) -> None:
+    """Raise a ValueError where a bridge computes something else than its model."""
+    ids = torch.arange(1, 17, device=model.device).view(2, 8) % model.shape.d_vocab
+    with torch.no_grad():
+        own = model.runner(input_ids=ids, use_cache=False).logits.float()
+        theirs = bridge.run_with_hooks(ids, fwd_hooks=[]).float()
+    off, scale = float((own - theirs).abs().max()), float(own.abs().max())
+    if not off <= (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1) * max(scale, 1.0):
+        raise ValueError(
+            f"The TransformerLens bridge of {type(model.hf).__name__} gives other logits than the model itself: they "
+            f"differ by up to {off:.3g}, where the largest is {scale:.3g}."
+        )
+
+
 def _hash_tensors(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     seen: set[tuple[int, tuple[int, ...]]] = set()
@@ -218,6 +258,8 @@ def load_model(
     device_map: Any = None,
     trust_remote_code: bool = False,
     name: str | None = None,
+    template: Mapping[str, Any] | None = None,
+    untested: bool = False,
 ) -> LoadedModel:
     """Load a language model.
 
@@ -237,6 +279,11 @@ def load_model(
             with one.
         trust_remote_code: Run code that a hub repository brings along. Off unless asked for.
         name: What to call the model in results.
+        template: Options of the chat template, by name: ``"system"`` for a system prompt, and whatever the template
+            looks at (``{"enable_thinking": True}``). Thoughts are off where the template knows ``enable_thinking``,
+            unless it is given here.
+        untested: Take a model of no tested family too, if its modules have the names of one. Nothing says then that its
+            numbers are right but its self-check (``model.support``), and what that finds wrong raises where it is used.
 
     Returns:
         The model, ready for every function of the package.
@@ -258,7 +305,7 @@ def load_model(
     if isinstance(source, nn.Module):
         placed = {"device": device, "dtype": dtype, "device_map": device_map}
         hf, own, label = from_memory(source, tokenizer, placed, name)
-        return LoadedModel(hf, own, name=label)
+        return LoadedModel(hf, own, name=label, template=template, untested=untested)
     if source is not None and not isinstance(source, (str, Path)):
         raise ModelRefused(
             f"source must be None, a folder, a .gguf file, a hub id or an HF model, got {type(source).__name__}."
@@ -269,4 +316,4 @@ def load_model(
         hf = hf.to(device=device)
     hf.eval().requires_grad_(False)
     chosen = own if tokenizer is None else own_tokenizer(tokenizer, trust_remote_code)
-    return LoadedModel(hf, chosen, name=name or label)
+    return LoadedModel(hf, chosen, name=name or label, template=template, untested=untested)

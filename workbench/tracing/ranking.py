@@ -65,7 +65,7 @@ def ranked(
     Example:
         >>> both = wb.attribute(model, fact, ("head", "mlp"))
         >>> [(one.rank, str(one.component), round(one.value, 1)) for one in wb.ranked(both, k=3)]
-        [(1, 'L0H4', 5.5), (2, 'L1MLP', 4.8), (3, 'L1H3', 3.7)]
+        [(1, 'L0H4', 5.3), (2, 'L1MLP', 4.8), (3, 'L1H3', 3.7)]
         >>> [str(one.component) for one in wb.ranked(both, kinds=["MLP"], k=1)]
         ['L1MLP']
     """
