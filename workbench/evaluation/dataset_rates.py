@@ -19,12 +19,8 @@ from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.language.scoring import continuation_nll
 from workbench.models.load import LoadedModel
 from workbench.types import DataPrompt, DataPromptKind, Edit, Fact, Form, Rate
-<<<<<<< HEAD
-from workbench.types.intervals import bootstrap, ngram_entropy, share
-from workbench.types.torch_settings import own_torch_settings
-=======
 from workbench.types.intervals import mean_over, ngram_entropy, share
->>>>>>> main
+from workbench.types.torch_settings import own_torch_settings
 
 _Asked = tuple[Fact, DataPrompt]
 _Rows = list[tuple[str, bool]]

@@ -96,14 +96,7 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
     check_gguf(path)
     folder, name = str(path.parent), path.name
     try:
-<<<<<<< HEAD
         model, info = load_with_info(folder, gguf_file=name, dtype=torch.float32, local_files_only=True)
-=======
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=name, dtype=torch.float32, local_files_only=True, **loading
-        )
-        model, info = loaded
->>>>>>> main
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
     except Exception as error:  # whatever transformers raises for a foreign file, the user needs to know which file
         if out_of_memory(error):
@@ -179,14 +172,7 @@ def _from_entry(entry: Path, loading: Mapping[str, Any]) -> tuple[Any, Any] | No
         return None
     try:
         with no_loading_bars():
-<<<<<<< HEAD
             model, info = load_with_info(entry, local_files_only=True, **loading)
-=======
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                entry, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **loading
-            )
-        model, info = loaded
->>>>>>> main
         check_loaded(model, info, entry)
     except (CheckpointError, SafetensorError):
         return None
