@@ -20,11 +20,13 @@ from workbench.language.scoring import continuation_nll
 from workbench.models.load import LoadedModel
 from workbench.types import DataPrompt, DataPromptKind, Edit, Fact, Form, Rate
 from workbench.types.intervals import mean_over, ngram_entropy, share
+from workbench.types.torch_settings import own_torch_settings
 
 _Asked = tuple[Fact, DataPrompt]
 _Rows = list[tuple[str, bool]]
 
 
+@own_torch_settings()
 def dataset_rates(
     model: LoadedModel, edit: Edit, *, stages: Sequence[str] | None = None, seed: int = 0
 ) -> dict[str, dict[str, Rate]]:
