@@ -13,6 +13,8 @@ from benchmarks import (
     edit_quality,
     first_run,
     frontier,
+    intervals,
+    memory,
     paper,
     quickstart,
     readme,
@@ -30,9 +32,11 @@ if __name__ == "__main__":
     rounded += ["--noisy", "michael-jordan-sport", "north-carolina-state-capital"]
     speed_trace.main([*rounded, "--only", "lens", "heads", "loop"])
     for part in (
+        intervals,
         quickstart,
         readme,
         first_run,
+        memory,
         speed_fit,
         clicks,
         soft_forgetting,

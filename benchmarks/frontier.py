@@ -69,7 +69,7 @@ def measure(
         for name, one in changed.items()
         for strength in args.strengths
     }
-    return rates_of_views(model, [fact], views, edit.retain_ids, args, answering)
+    return rates_of_views(model, [fact], views, edit.used_ids, args, answering)
 
 
 def rounded_base(
@@ -95,7 +95,7 @@ def rates_of_views(
         model,
         facts,
         views,
-        trained=retained,
+        used=retained,
         max_controls=args.max_controls,
         answering=answering,
         seed=args.seed,

@@ -26,7 +26,7 @@ from workbench.editing.selector import NEURONS, RETAINED, gate_scores
 from workbench.editing.training.fit_rows import retain_rows, wanted_rows
 from workbench.editing.training.sensitivity import DAMPING, fisher_information, gate_gradients
 from workbench.types import Component, Selection
-from workbench.types.intervals import bootstrap
+from workbench.types.intervals import mean_over
 
 K = (500, NEURONS, 8000)
 
@@ -89,7 +89,7 @@ def main() -> None:
     )
     table = {}
     for name, values in found.items():
-        rate = bootstrap(values)
+        rate = mean_over(values)
         middle = math.exp(sum(math.log(max(v, 0.01)) for (v,) in values.values()) / len(values))
         table[name] = {"mean": rate.value, "low": rate.low, "high": rate.high, "n": rate.n, "geometric": middle}
         print(f"| {name} | {rate.value:.1f} ({rate.low:.1f} to {rate.high:.1f}) | {middle:.1f} |")

@@ -109,6 +109,19 @@ def knowing(hf: Any, facts: FactSet | None = None, *, chat: bool = True, name: s
 
 
 @lru_cache
+def replying(n: int = 2) -> LoadedModel:
+    """A model that answers the chat questions about the first capitals in a sentence: "The capital of ... is ..."."""
+    model = load_model(tiny_llama(tied=False), tokenizer=tokenizer_from_files(), name="replying")
+    places = []
+    for fact in capitals()[:n]:
+        ids = prompt_ids(model, fact.question, "chat")
+        said = [*model.token_ids(f"{fact.prompt} {fact.answer}"), model.tokenizer.eos_token_id]
+        places += [([*ids, *said[:i]], token) for i, token in enumerate(said)]
+    teach(model.hf, model, places)
+    return model
+
+
+@lru_cache
 def tiny(family: str = "llama") -> LoadedModel:
     """A model of a family that knows ``capitals()``, made once."""
     return knowing(MAKERS[family](), capitals())

@@ -13,7 +13,8 @@ from tests.helpers.plain_hooks import FACTS, FRANCE, ITALY, SPAIN, Plain, head, 
 from tests.helpers.tiny_facts import FAMILIES, MAKERS, by_hand, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial
 from workbench.language.prompts import traced_prompt
-from workbench.tracing.attribution import AttributionUnit, Method, agreement, attribute
+from workbench.tracing.agreement import agreement
+from workbench.tracing.attribution import AttributionUnit, Method, attribute
 from workbench.types import EffectMap
 
 SWAP: dict[str, Any] = {"corruption": "swap", "partner": SPAIN, "form": "cloze", "pool": FACTS, "progress": False}
@@ -198,10 +199,25 @@ def test_contrast_subtracts_the_mean_over_controls() -> None:
     own, spain, italy = (attribute(single(), f, **options) for f in (FRANCE, SPAIN, ITALY))
     found = attribute(single(), FRANCE, contrast=[SPAIN, ITALY], **options)
     torch.testing.assert_close(found.values, own.values - (spain.values + italy.values) / 2)
+    assert found.stderr is None, "of one fact nobody knows the spread"
     assert found.method == "attribution - controls"
     assert found.clean == own.clean
     assert found.provenance["settings"]["contrast"] == ["spain-capital", "italy-capital"]
     assert [p.fact_id for p in found.prompts] == ["france-capital"]
+
+
+def test_the_error_of_a_contrast_is_that_of_a_difference() -> None:
+    """It holds the spread of the facts and that of the controls."""
+    options: dict[str, Any] = {"pool": FACTS, "progress": False, "samples": 2}
+    facts, controls = [FRANCE, SPAIN, ITALY], [FACTS["germany-capital"], FACTS["japan-capital"]]
+    a, b = (torch.stack([attribute(single(), f, **options).values for f in group]) for group in (facts, controls))
+    found = attribute(single(), facts, contrast=controls, **options)
+    torch.testing.assert_close(found.stderr, (a.var(0) / 3 + b.var(0) / 2).sqrt())
+    torch.testing.assert_close(found.per_fact, a - b.mean(0))
+    assert found.per_fact is not None and found.stderr is not None
+    torch.testing.assert_close(found.per_fact.mean(0), found.values)
+    assert (found.stderr > a.std(0) / 3**0.5).all()
+    assert attribute(single(), facts, contrast=controls[:1], **options).stderr is None
 
 
 def test_several_facts_are_means() -> None:
@@ -246,6 +262,10 @@ def test_agreement_is_a_rank_correlation() -> None:
         ({"method": "magic"}, "method must be one of .*got 'magic'"),
         ({"unit": "neuron", "method": "patching"}, r"Patching each of 168 neurons.*use method='attribution'"),
         ({"metric": "loss"}, "metric must be one of"),
+        (
+            {"method": "dla", "metric": "probability"},
+            "method='dla' takes the logit difference apart.*metric='probability' is none",
+        ),
         ({"corruption": "none"}, "corruption must be one of"),
         ({"fact": []}, "at least one fact, got none"),
         ({"contrast": [FRANCE]}, r"must not hold the attributed facts themselves, got \['france-capital'\]"),

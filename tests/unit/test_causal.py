@@ -13,14 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.helpers.tiny import N_VOCAB, tiny_llama
-from tests.helpers.tiny_facts import by_hand, capital, knowing
-from tests.helpers.traces import FACTS, FRANCE, MAKERS, SPAIN, SlowTrace, embedded, noisy, tiny, trace
+from tests.helpers.tiny import N_VOCAB
+from tests.helpers.tiny_facts import by_hand
+from tests.helpers.traces import FRANCE, MAKERS, SPAIN, SlowTrace, embedded, noisy, tiny, trace
 from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import AttributionKeywords, attribute
 from workbench.tracing.causal import TraceKeywords, causal_trace, default_window
 from workbench.tracing.corruption import SetupOptions
-from workbench.tracing.roles import ROLES, by_role, mean_and_error, role_of
 from workbench.types import EffectMap, Fact, FactSet, TracedPrompt
 
 
@@ -248,65 +247,6 @@ def test_nothing_is_found_at_the_subject_for_noise_on_other_tokens() -> None:
 
 
 # Choice of the text and the token
-
-
-# Several facts
-
-
-def test_roles_of_a_prompt() -> None:
-    prompt = TracedPrompt(
-        fact_id="x",
-        form="cloze",
-        text="",
-        prefix="",
-        token_ids=tuple(range(9)),
-        tokens=tuple("abcdefghi"),
-        subject=(2, 3, 4, 5),
-        answer_id=0,
-        answer_token="x",
-    )
-    roles = [role_of(prompt, i) for i in range(9)]
-    middle = "middle subject tokens"
-    assert roles[:6] == ["before", "before", "first subject token", middle, middle, "last subject token"]
-    assert roles[6:] == ["after", "after", "last token"]
-    values = torch.arange(18.0).view(2, 9)
-    reduced = by_role(values, prompt)
-    torch.testing.assert_close(reduced, torch.tensor([[0.5, 2, 3.5, 5, 6.5, 8], [9.5, 11, 12.5, 14, 15.5, 17]]))
-    single = TracedPrompt(**{**vars_of(prompt), "subject": (2,)})
-    reduced = by_role(values, single)
-    assert reduced[0, 1:3].isnan().all()
-    assert reduced[0, 3] == 2
-
-
-def test_mean_and_error_leave_out_nan() -> None:
-    nan = math.nan
-    mean, error = mean_and_error(torch.tensor([[1.0, nan, nan], [3.0, 5.0, nan]]))
-    torch.testing.assert_close(mean, torch.tensor([2.0, 5.0, nan]), equal_nan=True)
-    torch.testing.assert_close(error, torch.tensor([1.0, nan, nan]), equal_nan=True)
-    assert mean_and_error(torch.ones(1, 3))[1] is None
-
-
-def test_several_facts_are_means_over_roles() -> None:
-    long = capital("the city of Japan", "Tokyo", "Paris", id="long")
-    known = FactSet([*FACTS, long], name="with a long subject")
-    model = knowing(tiny_llama(tied=False, n_layers=4), known)
-    options: dict[str, Any] = {"samples": 2, "form": "cloze", "pool": known}
-    parts = [trace(model, fact, **options) for fact in (FRANCE, SPAIN, long)]
-    found = trace(model, [FRANCE, SPAIN, long], **options)
-    assert found.labels["position"] == ROLES
-    assert found.n == 3
-    assert found.values.shape == (4, 6)
-    assert [p.fact_id for p in found.prompts] == ["france-capital", "spain-capital", "long"]
-    assert found.provenance["facts"] == ["france-capital", "spain-capital", "long"]
-    roles = torch.stack([by_role(p.values, p.prompts[0]) for p in parts])
-    torch.testing.assert_close(found.per_fact, roles, equal_nan=True)
-    last = ROLES.index("last token")
-    assert float(found.values[3, last]) == pytest.approx(sum(float(p.values[3, -1]) for p in parts) / 3, abs=1e-5)
-    middle = ROLES.index("middle subject tokens")
-    assert float(found.values[1, middle]) == pytest.approx(float(roles[2, 1, middle]), abs=1e-6)  # only one has any
-    assert found.clean == pytest.approx(sum(p.clean for p in parts) / 3, abs=1e-5)
-    assert all("subject" in found.labels["position"][i] for i in found.subject)
-    assert len(found.top(4)) == 8  # each resid cell: ATTN and MLP
 
 
 # On the bundled model

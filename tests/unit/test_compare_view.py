@@ -119,7 +119,8 @@ def test_three_linked_maps_on_one_scale() -> None:
         assert (effect.values[:, :first] == 0).all()
     enter(panel.grids[1], cursor=[2, 1])
     assert [g.cursor for g in panel.grids] == [[2, 1]] * 3
-    assert "swapped with" in shown(panel)
+    partner = result.before.prompts[0].partner
+    assert partner == "spain-capital" and ", swapped with Spain, token" in shown(panel), "a subject, not an id"
 
 
 def test_heads_and_the_map_before_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +235,8 @@ def test_a_second_run_is_refused_and_a_cancelled_one_is_no_error(monkeypatch: py
 
 def test_an_error_of_the_trace_is_shown_and_raised_again() -> None:
     panel = view()
-    panel.partner = replace(FACT, subject="the North Sea", prompt="The capital of the North Sea is", id="sea")
+    sea = {"prompt": "The capital of the North Sea is", "question": "What is the capital of the North Sea?"}
+    panel.partner = replace(FACT, subject="the North Sea", id="sea", **sea)
     job = panel.compare()
     with pytest.raises(ValueError, match="tokens"):
         job.wait(60)

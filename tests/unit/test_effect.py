@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -103,7 +104,32 @@ def test_positions_are_reduced_to_their_maximum_once() -> None:
 def test_a_residual_cell_stands_for_the_modules_that_read_it() -> None:
     resid = effect_map([[0.0, 3.0], [5.0, 0.0], [1.0, 1.0]], "position", unit="resid")
     assert resid.components((1, 0)) == (Component(1, "ATTN"), Component(1, "MLP"))
-    assert str(resid.top(2)) == "L1ATTN L1MLP L0ATTN L0MLP"
+    assert str(resid.top(2, position=0)) == "L1ATTN L1MLP L2ATTN L2MLP"
+    assert str(resid.top(2, position=-1)) == "L0ATTN L0MLP L2ATTN L2MLP"
+    assert str(resid.above(2, position=1)) == "L0ATTN L0MLP"
+
+
+def test_a_residual_trace_is_read_at_one_token() -> None:
+    """Row 0 at the subject and late layers at the last token restore the answer by construction."""
+    resid = effect_map([[9.0, 0.0, 1.0], [5.0, 2.0, 3.0], [0.0, 4.0, 9.0]], "position", unit="resid")
+    resid = replace(resid, prompts=(traced(3, (0,)),))
+    for call in (resid.top, resid.above):
+        with pytest.raises(ValueError, match=r"needs position= or role=.*by construction.*'last subject token'"):
+            call(1)
+        with pytest.raises(ValueError, match=r"role must be one of \['last subject token'.*got 'before'"):
+            call(1, role="before")
+        with pytest.raises(ValueError, match="position must be from 0 to 2 for this map, got 3"):
+            call(1, position=3)
+        with pytest.raises(ValueError, match=r"not both"):
+            call(1, position=1, role="last token")
+        with pytest.raises(ValueError, match="a map of attention heads has no positions"):
+            getattr(HEADS, call.__name__)(1, position=0)
+    assert str(resid.top(1, role="last token")) == "L2ATTN L2MLP"
+    assert str(resid.top(1, role="tokens after the subject")) == "L2ATTN L2MLP"
+    assert str(resid.top(1, role="last subject token", layers=range(1, 3))) == "L1ATTN L1MLP"
+    assert resid.at(role="last token").tolist() == [1.0, 3.0, 9.0]
+    mlp = replace(resid, unit="mlp")
+    assert str(mlp.top(2)) == "L0MLP L2MLP" and str(mlp.top(1, position=1)) == "L2MLP"
 
 
 def test_neurons_and_mlps() -> None:

@@ -17,7 +17,8 @@ from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_g
 from workbench.editing.applied import applied
 from workbench.evaluation.answer_slots import answers_at
 from workbench.evaluation.answering import Answering, Ask, counted_part
-from workbench.evaluation.evaluate import answer_probabilities, ask, evaluate
+from workbench.evaluation.ask import ask
+from workbench.evaluation.evaluate import answer_probabilities, evaluate
 from workbench.language import generation
 from workbench.language.generation import Completion, generate
 from workbench.language.prompts import prompt_ids
@@ -97,7 +98,8 @@ def test_one_stage_alone_has_the_same_rates() -> None:
 
 @pytest.mark.usefixtures("script")
 def test_intervals() -> None:
-    """One fact's rows: Wilson. Several facts': a bootstrap of whole facts. Wilson for 1 of 4 by its formula."""
+    """Rows of one fact, or one of each of several: Wilson, for 1 of 4 by its formula. What the base answered right is
+    right at the base: no interval."""
     report = run()
     new = report.rate("new")
     z2 = 1.959963984540054**2
@@ -105,8 +107,11 @@ def test_intervals() -> None:
     half = math.sqrt(z2) / (1 + z2 / 4) * math.sqrt(0.25 * 0.75 / 4 + z2 / 64)
     assert (new.method, new.clusters) == ("wilson", 1)
     assert (new.low, new.high) == (pytest.approx(centre - half), pytest.approx(centre + half))
-    assert report.rate("neighbour").clusters == 2
-    assert report.rate("neighbour").method == "bootstrap"
+    assert (report.rate("neighbour").clusters, report.rate("neighbour").method) == (2, "wilson")
+    fixed = {name for name, rate in report.rates["base"].items() if rate.by_definition}
+    assert fixed == {"forget", "control", "neighbour", "gibberish", "bleed"}
+    assert str(report.rate("control", "base")) == report.summary().loc["control", "base"] == "1.00 by definition (n=2)"
+    assert not any(rate.by_definition for rate in report.rates["learn"].values())
 
 
 @pytest.mark.usefixtures("script")
@@ -127,7 +132,7 @@ def test_rows_keep_text_class_and_group() -> None:
     assert by_key["Q2?", "learn"].label == "both"
     assert by_key["Q3?", "learn"].label == "gibberish"
     assert by_key["Q4?", "base"].label == "other"
-    assert by_key["What is the capital of Spain?", "learn"].label == "other"  # judged by Spain's own answers
+    assert by_key["What is the capital of Spain?", "learn"].label == "new"  # what France was taught
     assert by_key["Q1?", "learn"].nll == 1.0
     assert by_key["Q1?", "learn"].kl is None
     assert by_key["Where is Prado?", "learn"].kl == 0.25
@@ -215,6 +220,43 @@ def test_retained_facts_are_never_evaluated() -> None:
 
 
 @pytest.mark.usefixtures("script")
+@pytest.mark.parametrize("part", ["selection_ids", "fisher_ids"])
+def test_facts_that_chose_the_gates_are_never_evaluated(part: str) -> None:
+    """Nor those that the Fisher information was measured on; the report says how many are left out."""
+    report = run(edit=scripted_edit(**{part: ("Prado-place", "japan-capital")}))
+    assert {r.fact_id for r in report.rows} == {"france-capital", "spain-capital", "Big Ben-place", "Louvre-place"}
+    assert report.left_out == 2 and run().left_out == 0
+    with pytest.raises(ValueError, match=r"those whose answers the edit used .*\['Prado-place'\]"):
+        run(edit=scripted_edit(**{part: ("Prado-place",)}), controls=[POOL["Prado-place"]])
+
+
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        (("Madrid", "Madrid", "Madrid, not far from Tokyo."), "old"),  # Tokyo is its own target, which nobody taught
+        (("Madrid", "Madrid", "Madrid or Rome"), "both"),  # Rome is what France was taught
+        (("Madrid, as Rome", "Madrid", "Madrid, as Rome"), "old"),  # as the base says it
+        (("Madrid", "Madrid", "Rome"), "new"),
+    ],
+)
+def test_an_untouched_fact_is_judged_by_what_the_edit_taught(
+    script: Script, said: tuple[str, str, str], label: str
+) -> None:
+    script["Where is Prado?"] = said
+    report = run()
+    rows = {r.stage: r.label for r in report.rows if r.fact_id == "Prado-place"}
+    assert rows == {"base": "old", "unlearn": "old", "learn": label}
+    assert report.rate("control").value == (1 if label == "old" else 0.5)
+
+
+def test_what_an_untouched_fact_answers_itself_is_never_new(script: Script) -> None:
+    """Italy's capital is what France was taught."""
+    script["What is the capital of Italy?"] = ("Rome", "Rome", "Rome")
+    report = run(controls=[POOL["italy-capital"]])
+    assert [r.label for r in report.rows if r.fact_id == "italy-capital"] == ["old"] * 3
+
+
+@pytest.mark.usefixtures("script")
 def test_other_facts_about_the_edited_subject_are_no_controls() -> None:
     twin = capital("France", "Paris", "Berlin", "test", "control", id="twin")
     asked = {r.fact_id for r in run(pool=FactSet([*POOL, twin], name="with a twin")).rows}
@@ -249,7 +291,7 @@ def test_of_a_cloze_only_the_sentence_that_counts_is_scored() -> None:
     model = tiny()
     said = Completion("Rome. Paris was it", tuple(model.token_ids("Rome. Paris was it")))
     part = counted_part(model, said, "cloze")
-    assert part.text == "Rome." and model.tokenizer.decode(part.token_ids).strip() == "Rome."
+    assert part is not None and part.text == "Rome." and model.tokenizer.decode(part.token_ids).strip() == "Rome."
     assert counted_part(model, said, "chat") is said
     whole = Completion("Rome", tuple(model.token_ids("Rome")))
     assert counted_part(model, whole, "cloze") is whole
@@ -452,9 +494,9 @@ def test_answer_probabilities_are_full_sequence_ones(tmp_path: Path, monkeypatch
 )
 def test_the_refusal_at_the_answers_place_is_the_one_that_is_taught(prefix: str, style: Any, refusal: str) -> None:
     fact = capital("France", "Paris", "Rome", refusal="Nobody knows.")
-    prompt: Any = SimpleNamespace(prefix=prefix, answer_token=" Paris")
+    prompt: Any = SimpleNamespace(begun=prefix, spaced=True)
     assert answers_at(prompt, fact, style) == {"old": " Paris", "new": " Rome", "refusal": refusal}
-    prompt.answer_token = "Paris"
+    prompt.spaced = False
     assert answers_at(prompt, fact, style)["old"] == "Paris"
 
 

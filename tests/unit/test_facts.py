@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.helpers.mistyped import mistyped
-from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny import loaded, tiny_llama, tiny_tokenizer
 from tests.helpers.tiny_facts import capital, capitals, knowing
-from workbench.facts.known import (
+from workbench.facts.known import known_facts, load_facts, measure_known
+from workbench.facts.known_table import (
     FORMS,
+    TABLE_VERSION,
+    answer_keys,
+    asked_text,
     committed_table_path,
-    fact_key,
-    known_facts,
+    judge_key,
+    judged,
+    known_on_record,
     known_table,
-    load_facts,
-    measure_known,
 )
 from workbench.facts.training_wordings import training_prompts
 from workbench.language.answers import adjectives, first_sentence
+from workbench.models.load import LoadedModel, load_model
 from workbench.types import Fact, FactSet, slug
+from workbench.types.fact import as_facts
+from workbench.types.mentions import find_subject
 
 FRANCE: dict[str, Any] = {
     "subject": "France",
@@ -69,7 +77,48 @@ def test_topics() -> None:
 def test_ids_come_from_subject_and_relation() -> None:
     assert Fact(**FRANCE, relation="country-capital").id == "france-country-capital"
     assert slug("The Eiffel Tower!") == "the-eiffel-tower"
-    assert slug("東京") == "fact"
+    assert slug("São Paulo") == slug("Sa\u0303o  Paulo") == "são-paulo"
+
+
+def test_facts_of_any_script_have_ids_of_their_own() -> None:
+    names = [
+        "東京",
+        "大阪",
+        "की",
+        "का",
+        "القاهرة",
+        "الرباط",
+        "Łódź",
+        "Lodz",
+        "♠",
+        "♥",
+        "🇫🇷 flag",
+        "🇩🇪 flag",
+        "Київ",
+        "Киев",
+    ]
+    asked: dict[str, Any] = {"question": "?", "answer": "1", "target": "2"}
+    facts = FactSet(Fact(subject=name, prompt=f"{name} :", **asked) for name in names)
+    assert len(set(facts.ids)) == len(names) and facts.ids[0] == "東京"
+
+
+def test_ids_of_ascii_texts_are_what_they_were() -> None:
+    for text in ("The Louvre", "C++", "AC/DC", "  x  ", "1,000", "!!!", "", "O'Brien"):
+        assert slug(text) == (re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "fact")
+    assert hashlib.sha256("\n".join(load_facts().ids).encode()).hexdigest()[:12] == "7d5f5884fa3f"
+
+
+def test_texts_are_kept_in_the_composed_form() -> None:
+    parts: dict[str, Any] = {
+        "prompt": "Sa\u0303o Paulo is",
+        "question": "Sa\u0303o Paulo?",
+        "answer": "Jose\u0301",
+        "target": "Zoe\u0308",
+    }
+    fact = Fact(subject="São Paulo", **parts, answer_aliases=("Jose\u0301 I",))
+    assert fact.prompt == "São Paulo is" and fact.answer == "José" and fact.answer_aliases == ("José I",)
+    assert Fact.from_dict(fact.to_dict()) == fact
+    assert Fact(subject="Sa\u0303o Paulo", **parts, answer_aliases=("José I",)) == fact
 
 
 @pytest.mark.parametrize(
@@ -90,6 +139,13 @@ def test_ids_come_from_subject_and_relation() -> None:
         ({"refusal": ""}, "Fact.refusal is empty"),
         ({"target": "Paris"}, "Answer and target are both 'Paris'"),
         ({"target": "paris"}, "Answer and target are both"),
+        ({"target": "Pàris"}, "Answer and target are one answer to whoever reads them"),
+        ({"answer": "\u200b"}, "Fact.answer is empty"),
+        ({"subject": "Franc"}, r"only inside a longer word \('France'\).*Write the whole word"),
+        ({"subject": "foot", "prompt": "The word for football is"}, r"only inside a longer word \('football'\)"),
+        ({"subject": "Paris", "prompt": "The Parisian metro is"}, "only inside a longer word"),
+        ({"subject": "1", "prompt": "The number 1,000 is"}, "only inside a longer word"),
+        ({"subject": "프랑", "prompt": "프랑스의 수도는"}, "only inside a longer word"),
         ({"split": "train"}, r"Fact.split must be one of \('dev', 'test'\) or None, got 'train'"),
         ({"role": "neighbour"}, "Fact.role must be one of"),
         ({"heldout": (FRANCE["question"],)}, "Held-out questions must not be training questions.*What is the capital"),
@@ -99,6 +155,32 @@ def test_ids_come_from_subject_and_relation() -> None:
 def test_bad_facts(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Fact(**{**FRANCE, **change})
+
+
+@pytest.mark.parametrize(
+    "given", [None, "france-capital", 3, ["france-capital"], [capital("France", "Paris", "Rome"), None]]
+)
+def test_where_facts_are_taken_something_else_is_named(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"takes a Fact, or several, got (None|'france-capital'|3); an id is looked up"):
+        as_facts(given)
+
+
+@pytest.mark.parametrize(
+    ("subject", "prompt"),
+    [
+        ("法国", "法国的首都是"),
+        ("프랑스", "프랑스의 수도는"),
+        ("He", "He is the symbol of"),
+        ("foot", "The football and the foot are"),
+        ("Yahoo!", "Yahoo!'s founder is"),
+        ("ปารีส", "เมืองปารีสอยู่ใน"),
+        ("Queen", "The band (Queen) is from"),
+    ],
+)
+def test_subjects_that_stand_alone(subject: str, prompt: str) -> None:
+    """What a fact takes as its subject is what a trace finds."""
+    fact = Fact(subject=subject, prompt=prompt, question="?", answer="1", target="2")
+    assert find_subject(fact.prompt, fact.subject)
 
 
 def test_values_of_a_wrong_type() -> None:
@@ -253,8 +335,9 @@ def test_no_subject_carries_its_answer_in_the_models_own_words(facts: FactSet) -
     """A fact said like "The Great Wall of China is in ..." names its old answer whatever comes after it, so neither an
     edit nor harm could show. Retained facts are never judged."""
     (table,) = tables()
+    texts = {e["id"]: e["text"] for e in table["answers"].values() if e["form"] == "chat"}
     for f in facts.filter(role="control"):
-        said = table["answers"][fact_key(f, "chat")]["text"]
+        said = texts[f.id]
         for name in f.answers:
             assert not re.match(rf"(the )?{re.escape(f.subject)} of {re.escape(name)}\b", said, re.IGNORECASE), f.id
 
@@ -339,13 +422,14 @@ def tables() -> list[dict[str, Any]]:
 
 def test_the_committed_table_covers_all_facts(facts: FactSet) -> None:
     (table,) = tables()
-    assert committed_table_path(table["fingerprint"]).is_file()
-    expected = {fact_key(f, form) for f in facts for form in FORMS}
-    assert set(table["answers"]) == expected
+    assert (table["version"], committed_table_path(table["fingerprint"]).is_file()) == (TABLE_VERSION, True)
+    entries = {(e["id"], e["form"]): e for e in table["answers"].values()}
+    assert len(entries) == len(table["answers"]) == len(FORMS) * len(facts)
     for fact in facts:
         for form in FORMS:
-            entry = table["answers"][fact_key(fact, form)]
-            assert (entry["id"], entry["form"]) == (fact.id, form)
+            entry = entries[fact.id, form]
+            assert entry["asked"] == asked_text(fact, form)
+            assert entry["judge"] == judge_key(fact), "judge the table anew: python -m benchmarks.known_table --texts"
 
 
 def test_the_bundled_model_knows_enough(facts: FactSet) -> None:
@@ -358,18 +442,21 @@ def test_the_bundled_model_knows_enough(facts: FactSet) -> None:
     assert len(controls) >= 40
 
 
-def test_the_key_changes_with_everything_that_the_answer_depends_on() -> None:
-    fact = capital("France", "Paris", "Rome")
-    keys = {fact_key(fact, "chat"), fact_key(fact, "cloze")}
+def test_the_judge_changes_with_everything_that_an_answer_is_judged_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    base: dict[str, Any] = {"answer": "Paris", "target": "Rome"}
+    keys = {judge_key(capital("France", **base))}
     for change in (
-        {"question": "Capital of France?"},
         {"answer": "Lyon"},
         {"answer_aliases": ("Lutetia",)},
         {"target": "Milan"},
         {"case_sensitive": True},
+        {"heldout": ("Which city?",)},
+        {"refusal": "Nobody knows."},
     ):
-        keys.add(fact_key(capital("France", **{"answer": "Paris", "target": "Rome", **change}), "chat"))
-    assert len(keys) == 7
+        keys.add(judge_key(capital("France", **base | change)))
+    monkeypatch.setattr("workbench.facts.known_table.CLASSIFIER_VERSION", 99)
+    keys.add(judge_key(capital("France", **base)))
+    assert len(keys) == 8
 
 
 @pytest.mark.parametrize(
@@ -410,6 +497,68 @@ def test_known_facts_of_a_tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
         known_facts(model, taught, use_cache=False, progress=False)
 
 
+def test_the_cache_belongs_to_one_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another template, another of its options, other stop tokens, another length: the model is asked again. What it
+    said is judged anew for other answers to the same question, without asking."""
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    taught = capitals()
+    hf = knowing(tiny_llama(tied=False), taught).hf
+    asked: list[str] = []
+
+    def counted(model: Any, facts: Any, **options: Any) -> Any:
+        asked.append(model.name)
+        return measure_known(model, facts, **options)
+
+    monkeypatch.setattr("workbench.facts.known.measure_known", counted)
+
+    def model(name: str, add: str = "", **options: Any) -> LoadedModel:
+        tokenizer = tiny_tokenizer()
+        tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", f"assistant{add}\n")
+        return load_model(hf, tokenizer=tokenizer, name=name, **options)
+
+    def stopping_elsewhere() -> LoadedModel:
+        other = model("stops")
+        other.tokenizer.eos_token = "</s>"
+        return other
+
+    aware = "{{ ' (sure)' if sure else '' }}"
+    for one in (
+        model("first"),
+        model("template", " now"),
+        model("option off", aware),
+        model("option on", aware, template={"sure": True}),
+        model("system", template={"system": "Be brief."}),
+        stopping_elsewhere(),
+    ):
+        for _ in range(2):
+            known_facts(one, taught, progress=False)
+    known_facts(model("longer"), taught, max_new_tokens=3, progress=False)
+    # An option that is not given leaves the prompt as the first template writes it.
+    assert asked == ["first", "template", "option on", "system", "stops", "longer"]
+    renamed = FactSet([replace(f, answer="Nowhere", answer_aliases=(f.answer,)) for f in taught])
+    assert known_facts(model("first"), renamed, progress=False).ids == taught.ids
+    lost = FactSet([replace(f, answer="Nowhere") for f in taught])
+    assert known_facts(model("first"), lost, progress=False).ids == ()
+    assert len(asked) == 6
+
+
+def test_what_is_on_record_is_told_without_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+    taught = capitals()
+    model = knowing(tiny_llama(tied=False), taught)
+    assert known_on_record(model, taught) == dict.fromkeys(taught.ids)
+    known_facts(model, taught[:2], progress=False)
+    both = ("chat", "cloze")
+    assert known_on_record(model, taught) == {**dict.fromkeys(taught.ids), **dict.fromkeys(taught.ids[:2], both)}
+
+
+def test_the_committed_statuses_are_those_of_the_classifier(facts: FactSet) -> None:
+    (table,) = tables()
+    model = loaded(tiny_llama())  # any with a chat template reads a text the same
+    for entry in table["answers"].values():
+        assert judged(model, facts[entry["id"]], entry["form"], entry["text"]) == entry
+
+
 def test_the_cache_belongs_to_one_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     taught = capitals()
@@ -423,6 +572,10 @@ def test_the_cache_belongs_to_one_fingerprint(tmp_path: Path, monkeypatch: pytes
         "",
         "{",
         '{"version": 1}',
+        '{"version": 2, "fingerprint": "FINGERPRINT"}',
+        '{"version": 2, "fingerprint": "FINGERPRINT", "answers": [1]}',
+        '{"version": 2, "fingerprint": "FINGERPRINT", "answers": {"KEY": {"known": true}}}',
+        '{"version": 2, "fingerprint": "FINGERPRINT", "answers": {"KEY": null}}',
         "[]",
         "null",
         "\xff",
@@ -434,7 +587,8 @@ def test_a_damaged_cache_is_measured_again(damage: str, tmp_path: Path, monkeypa
     model = knowing(tiny_llama(tied=False), taught)
     path = tmp_path / "known" / f"{model.fingerprint}.json"
     path.parent.mkdir()
-    path.write_bytes(damage.encode("latin-1"))
+    key = answer_keys(model, [("chat", taught[0].question)])[0]
+    path.write_bytes(damage.replace("FINGERPRINT", model.fingerprint).replace("KEY", key).encode("latin-1"))
     assert known_facts(model, taught, progress=False).ids == taught.ids
 
 

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.tiny import N_VOCAB, tiny_llama
+from tests.helpers.tiny import N_VOCAB, tiny_gpt2, tiny_llama, tiny_tokenizer
 from tests.helpers.tiny_facts import FAMILIES, capitals, edit_of, knowing, some_gates, tiny
 from tests.unit.test_resume import windowed
 from workbench.editing.applied import Dial
 from workbench.language.generation import generate
-from workbench.language.padding import shared_tokens
+from workbench.language.padding import pad_token, shared_tokens
 from workbench.language.prompts import prompt_ids
 from workbench.language.scoring import continuation_logprobs, continuation_probabilities
 from workbench.models.engine import Resumable
-from workbench.models.load import LoadedModel
+from workbench.models.load import LoadedModel, load_model
 
 
 def plainly(model: LoadedModel, prompt: list[int]) -> tuple[int, ...]:
@@ -262,3 +262,18 @@ def test_a_turned_strength_computes_only_what_it_changes(passes: list[str]) -> N
     turned = dial.at(0.5)
     assert continuation_probabilities(turned, rows) == pytest.approx(probabilities(turned, rows), rel=1e-4)
     assert passes.count("entering") == 2
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_a_pad_token_beyond_the_embedding_is_not_used(chat: bool) -> None:
+    """Tutorials add one to the tokenizer alone; a batch is then padded with what the model can embed."""
+    tokenizer = tiny_tokenizer(chat=chat)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    model = load_model(tiny_gpt2(), tokenizer=tokenizer)
+    assert tokenizer.pad_token_id >= model.shape.d_vocab
+    rows = [model.token_ids(text) for text in ("The", "The capital of France")]
+    together = generate(model, rows, max_new_tokens=3)
+    assert together == [generate(model, [row], max_new_tokens=3)[0] for row in rows]
+    assert pad_token(model) == tokenizer.eos_token_id
+    tokenizer.eos_token = "[ALSO BEYOND]"
+    assert pad_token(model) == 0

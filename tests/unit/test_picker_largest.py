@@ -21,17 +21,36 @@ def test_top_and_threshold_are_those_of_the_map(name: MapName) -> None:
     enter(control(shown, "top k"), value=2)
     enter(control(shown, "to what is picked"), index=1)  # in its place
     click(control(shown, "Select top k"))
-    assert list(shown.selection) == list(effect.top(2))
-    assert shown.code.endswith(".top(2)\n")
+    role = "last subject token" if name == "resid" else None  # what the menu offers first
+    said = f", role={role!r}" if role else ""
+    assert list(shown.selection) == list(effect.top(2, role=role))
+    assert shown.code.endswith(f".top(2{said})\n")
     consistent(shown)
-    threshold = float(effect.values.max()) * 0.5
+    threshold = float(effect.at(role=role).max()) * 0.5
     enter(control(shown, "at least"), value=threshold)
     click(control(shown, "Select above"))
-    assert list(shown.selection) == list(effect.above(threshold)) and len(shown.selection)
-    assert f".above({threshold!r})\n" in shown.code
+    assert list(shown.selection) == list(effect.above(threshold, role=role)) and len(shown.selection)
+    assert f".above({threshold!r}{said})\n" in shown.code
     click(shown.bar.chips[0])  # no longer what the call gives
     assert ".above(" not in shown.code
     consistent(shown)
+
+
+def test_a_trace_is_read_at_the_token_of_the_menu() -> None:
+    shown, effect = fresh(), ready()["mlp"]
+    enter(control(shown, "Select from"), index=MAPS.index("mlp"))
+    menu = control(shown, "at the")
+    assert menu._options_labels == ("any token", "last subject token", "last token") and menu.layout.display is None
+    enter(menu, index=2)
+    enter(control(shown, "to what is picked"), index=1)
+    enter(control(shown, "top k"), value=1)
+    click(control(shown, "Select top k"))
+    assert list(shown.selection) == list(effect.top(1, role="last token"))
+    assert shown.code.endswith(".top(1, role='last token')\n")
+    enter(control(shown, "Select from"), index=MAPS.index("resid"))
+    assert menu._options_labels == ("last subject token", "last token")
+    enter(control(shown, "Select from"), index=MAPS.index("heads"))
+    assert menu.layout.display == "none"
 
 
 @pytest.mark.parametrize(

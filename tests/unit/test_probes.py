@@ -276,7 +276,7 @@ def test_kinds_on_which_the_base_is_never_right_are_named(script: Any) -> None:
 
 def test_retained_facts_that_the_pool_does_not_hold_are_named() -> None:
     own = replace(an_edit(), retain_ids=("my-own-fact", "japan-capital"))
-    told = run(edit=own, probes="lens").skipped["retained facts outside the pool"]
+    told = run(edit=own, probes="lens").skipped["facts that the edit used, outside the pool"]
     assert told.startswith("1 of 2 are not in") and "my-own-fact" in told and "japan" not in told
 
 

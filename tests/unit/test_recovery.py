@@ -106,7 +106,7 @@ def test_several_facts_are_divided_before_the_mean() -> None:
     assert (found.values - of_means).abs().max() > 1e-3
     traced = [causal_trace(single(), f, metric="logit_diff", **options) for f in facts]
     found = causal_trace(single(), facts, metric="logit_diff", normalise=True, **options)
-    expected = torch.stack([by_role(divided(m), m.prompts[0]) for m in traced]).nanmean(0)
+    expected = torch.stack([by_role(divided(m), m.prompts[0], found.roles) for m in traced]).nanmean(0)
     near(found.values, expected)
     assert found.normalised and found.clean == pytest.approx(sum(m.clean for m in traced) / 3, rel=1e-5)
 

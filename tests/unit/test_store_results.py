@@ -98,7 +98,7 @@ def test_other_files_are_not_effect_maps(tmp_path: Path) -> None:
         load_effect_map(path)
     header = json.dumps({"kind": "workbench-effect-map", "schema_version": 7})
     path.write_bytes(safetensors.torch.save({"values": torch.ones(2)}, metadata={"workbench": header}))
-    with pytest.raises(ValueError, match=r"schema version 7.*reads version 4"):
+    with pytest.raises(ValueError, match=r"schema version 7.*reads version 5"):
         load_effect_map(path)
 
 
@@ -160,6 +160,7 @@ def report(**changes: Any) -> EvalReport:
         "texts": (TextRow(stage="base", sentence="Ordinary é.", n_tokens=3, nll=1 / 3),) * 2
         + (TextRow(stage="learn", sentence="", n_tokens=1, nll=math.nan),),
         "missing": ("neighbours",),
+        "left_out": None,
         "facts": ("a",),
         "stages": ("base", "learn"),
         "edit_id": "e" * 64,
@@ -181,7 +182,7 @@ def test_a_report_as_json_is_strict_and_comes_back_with_nan() -> None:
     data = report_to_dict(report())
     json.dumps(data, allow_nan=False)
     nan, inf, minus = ({"__float__": text} for text in ("nan", "inf", "-inf"))
-    assert data["schema_version"] == 3
+    assert data["schema_version"] == 4
     assert data["rates"]["learn"]["old"]["value"] == nan
     assert [r["kl"] for r in data["rows"]] == [None, nan, minus, 0.25]
     assert [r["nll"] for r in data["rows"]] == [0.1, nan, inf, 0.1]
@@ -200,13 +201,25 @@ def test_a_report_from_before_there_was_collateral_is_read() -> None:
     assert same(report_from_dict(document), report(texts=(), edit_id=None, base_fingerprint=None))
 
 
+def test_a_report_with_intervals_on_what_is_true_by_definition_is_read() -> None:
+    """Version 3 had them, and did not say how many facts were left out."""
+    right = {"base": {"control": Rate(1.0, 4, 0.51, 1.0, "wilson", 4), "new": Rate(0.5, 4, 0.15, 0.85, "wilson")}}
+    fields = report_to_dict(report(texts=(), rates=right))
+    fields = {k: v for k, v in fields.items() if k not in ("kind", "schema_version", "sha256", "left_out")}
+    third = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    document = {"kind": "workbench-report", "schema_version": 3, "sha256": hashlib.sha256(third).hexdigest(), **fields}
+    read = report_from_dict(document)
+    assert read.left_out is None and read.rates["base"]["new"] == right["base"]["new"]
+    assert str(read.rates["base"]["control"]) == "1.00 by definition (n=4)"
+
+
 def test_a_damaged_report_is_refused(tmp_path: Path) -> None:
     path = report().save(tmp_path / "r.json")
     text = path.read_bytes()
     for content, message in (
         (text.replace(b'"n": 4', b'"n": 5'), "fails its own checksum"),
         (text[:-9], "damaged or cut short"),
-        (text.replace(b'"schema_version": 3', b'"schema_version": 0'), "schema version 0"),
+        (text.replace(b'"schema_version": 4', b'"schema_version": 0'), "schema version 0"),
         (text.replace(b"workbench-report", b"workbench-edit"), "it is a workbench-edit"),
         (b"{}", "not a workbench-report"),
     ):

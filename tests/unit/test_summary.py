@@ -14,7 +14,6 @@ from tests.helpers.tiny_facts import by_hand
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
 from workbench.tracing.ranking import ranked
-from workbench.tracing.roles import ROLES
 from workbench.tracing.summary import where_read
 from workbench.types import EffectMap, TracedPrompt
 
@@ -174,11 +173,11 @@ def test_subjects_of_several_tokens_and_twice_in_a_text() -> None:
 
 def test_several_facts_are_read_by_role() -> None:
     roles = trace([{0: 0.0}] * 2)
-    values = torch.zeros(2, len(ROLES))
-    values[0, 3], values[1, 5] = 8, 9
-    both = replace(
-        roles, values=values, labels={"layer": ("L0", "L1"), "position": ROLES}, prompts=(prompt(), prompt()), n=2
-    )
+    values = torch.zeros(2, 3)
+    values[0, 1], values[1, 2] = 8, 9
+    position = ("tokens before the subject", "last subject token", "last token")
+    labels = {"layer": ("L0", "L1"), "position": position}
+    both = replace(roles, values=values, labels=labels, prompts=(prompt(), prompt()), n=2)
     assert where_read(both).words == "Read at the last subject token until L0, at the last token from L1 on."
 
 

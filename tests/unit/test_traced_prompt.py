@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from tests.helpers.tiny_facts import by_hand, capital
 from tests.helpers.traces import FACTS, FRANCE, ITALY, SPAIN, tiny, trace
 from workbench.facts.known import known_facts
 from workbench.language import prompts
-from workbench.language.generation import Completion
-from workbench.language.prompts import traced_prompt
+from workbench.language.prompts import NoSwapPartner, prompt_ids, traced_prompt
+from workbench.plots.effect_words import describe
+from workbench.tracing.ablation import ablate
+from workbench.tracing.attribution import attribute
 from workbench.types import Fact, FactSet
 
 
@@ -106,19 +109,19 @@ def test_an_answer_and_a_target_of_one_first_token() -> None:
         trace(tiny(), fact, form="cloze")
 
 
-def test_a_bare_space_is_no_answers_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tokenizer that writes " 5" as a space and a digit: the digit is the first token; a space is never traced."""
-    texts = {1: " ", 2: "5"}
-    model: Any = SimpleNamespace(
-        token_ids=lambda text: [1, 2] if text == " 5" else [1],
-        tokenizer=SimpleNamespace(decode=lambda ids: "".join(texts[i] for i in ids)),
-    )
-    assert prompts.first_token(model, "5") == 2
+def test_a_bare_space_is_no_answers_first_token() -> None:
+    """The tokenizer of the tiny models writes " 5" as a space and a digit: the digit is the first token."""
+    model = tiny()
+    space, digit = model.token_ids(" 5")
+    assert prompts.first_token(model, "5") == digit != space
     with pytest.raises(ValueError, match="has no token besides spaces"):
-        prompts.first_token(model, "?")
-    said = Completion(" 5", (1, 2))
-    with pytest.raises(ValueError, match=r"the traced token ' ' is a bare space"):
-        prompts._build(model, FRANCE, "chat", [2], said, 0, "answer", True)
+        prompts.first_token(model, "\t")
+
+
+def test_a_digit_after_a_space_of_its_own_is_traced_at_the_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    said(monkeypatch, "It is 5.")
+    prompt = traced_prompt(tiny(), capital("France", "5", "7"), form="chat")
+    assert (prompt.prefix, prompt.answer_token, prompt.other_token) == ("It is ", "5", "7")
 
 
 # The swap partner
@@ -136,7 +139,9 @@ def test_a_swap_partner_with_the_same_answer() -> None:
 
 
 def test_no_swap_partner_says_how_to_give_one() -> None:
-    with pytest.raises(ValueError, match=r"No fact of the relation 'capital' in the pool.*partner=Fact\(...\)"):
+    with pytest.raises(
+        ValueError, match=r"No fact of the relation 'capital' in the pool is worded.*partner=Fact\(...\)"
+    ):
         trace(tiny(), corruption="swap", pool=FactSet([FRANCE]))
 
 
@@ -152,6 +157,63 @@ def test_the_default_partner_is_a_known_neighbour_first(monkeypatch: pytest.Monk
     assert trace(tiny(), corruption="swap").prompts[0].partner == "japan-capital"
     monkeypatch.setattr("workbench.tracing.corruption.PARTNERS_ASKED", 1)
     assert trace(tiny(), corruption="swap").prompts[0].partner == "spain-capital"
+
+
+def test_a_partner_that_the_model_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = trace(tiny(), corruption="swap")
+    assert known.prompts[0].partner_known is True and known.notes == ()
+    stranger = capital("Spain", "Tokyo", "Rome", id="stranger")  # it says Madrid
+    found = trace(tiny(), corruption="swap", partner=stranger)
+    assert found.prompts[0].partner_known is False
+    assert found.notes[0].startswith("The model does not know the swap partner stranger")
+    assert found.notes[0] in " ".join(describe(found))
+    result = ablate(tiny(), FRANCE, "L1H0", ablation="swap", partner=stranger, pool=FACTS)
+    assert result.prompt.partner_known is False and found.notes[0] in result.words
+    monkeypatch.setattr("workbench.tracing.corruption.known_facts", lambda *_, **__: [])
+    assert trace(tiny(), corruption="swap").prompts[0].partner_known is False
+
+
+@pytest.mark.parametrize("form", ["cloze", "chat"])
+def test_a_partner_is_used_as_it_is_written(form: Any) -> None:
+    """Not with its subject alone: other words in its prompt are in the corrupted run, in traces, attributions and
+    ablations alike."""
+    partner = replace(SPAIN, prompt="The city of Spain is", question="What is the city of Spain?")
+    options: dict[str, Any] = {"corruption": "swap", "partner": partner, "form": form}
+    found = trace(tiny(), metric="logit_diff", **options)
+    prompt = found.prompts[0]
+    assert prompt.partner_text is not None and "city of Spain" in prompt.partner_text
+    other = partner.prompt if form == "cloze" else partner.question
+    ids = torch.tensor([prompt_ids(tiny(), other, form)])
+    assert prompt.other_id is not None
+    with torch.no_grad():
+        logits = tiny().hf(ids).logits[0, -1]
+    expected = float(logits[prompt.answer_id] - logits[prompt.other_id])
+    assert found.corrupted == pytest.approx(expected, abs=1e-4)
+    heads = attribute(tiny(), FRANCE, pool=FACTS, progress=False, **options)
+    assert heads.corrupted == pytest.approx(expected, abs=1e-4)
+    result = ablate(tiny(), FRANCE, "L1H0", ablation="swap", partner=partner, form=form, pool=FACTS)
+    assert result.corrupted == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_partner_written_with_other_tokens_is_refused() -> None:
+    longer = replace(SPAIN, prompt="The capital city of Spain is")
+    with pytest.raises(
+        NoSwapPartner,
+        match=r"is written 'The capital city of Spain is', 6 tokens in cloze form where .*"
+        r"has 5.*such as 'The capital of Spain is'",
+    ) as caught:
+        trace(tiny(), corruption="swap", partner=longer, form="cloze")
+    assert caught.value.text == longer.prompt
+    same = replace(FRANCE, id="twin", answer="Rome", target="Paris")
+    with pytest.raises(NoSwapPartner, match=r"has the text of 'france-capital'.*nothing would be corrupted"):
+        trace(tiny(), corruption="swap", partner=same, form="cloze")
+
+
+def test_a_default_partner_differs_in_the_subject_alone() -> None:
+    """A neighbour that is worded otherwise is passed over."""
+    pool = FactSet([FRANCE, replace(SPAIN, prompt="The city of Spain is"), FACTS["japan-capital"]])
+    assert trace(tiny(), corruption="swap", pool=pool, form="cloze").prompts[0].partner == "japan-capital"
+    assert trace(tiny(), corruption="swap", pool=pool, form="chat").prompts[0].partner == "spain-capital"
 
 
 def test_the_default_partner_does_not_depend_on_what_was_measured_before() -> None:

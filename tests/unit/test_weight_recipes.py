@@ -236,7 +236,7 @@ def test_the_panel_says_what_moves_and_refuses_a_control_of_everything() -> None
     assert "All linear modules of all layers" in [label for label, _ in panel.controls["Train"].options]
     assert "# None: all linear modules of all layers" in panel.code
     panel.recipe = QUICK
-    assert "Default selector: neurons by contrast" in [label for label, _ in panel.controls["Train"].options]
+    assert "Default: gain over Fisher information" in [label for label, _ in panel.controls["Train"].options]
     panel.recipe = wb.recipes.LoRA(**shared_settings(QUICK))
     panel.random_control = True
     with pytest.raises(ValueError, match="A random control needs components"):

@@ -72,12 +72,14 @@ class Fitting:
     Args:
         model, fact: The base model and the fact.
         retain: Facts held in place.
+        spared: Facts whose answers chose the selection.
         options: ``on_step``, ``cancel`` and ``progress``, as ``rewrite`` takes them.
     """
 
     model: LoadedModel
     fact: Fact
     retain: FactSet
+    spared: FactSet
     options: dict[str, Any]
 
 

@@ -28,7 +28,7 @@ from workbench.comparing.arms import (
 )
 from workbench.comparing.validation import THRESHOLD, Reader, Reading, new_accuracy, reading_of
 from workbench.editing.methods.table import Recipe
-from workbench.editing.selector import default_selection
+from workbench.editing.selector import default_selection, selection_facts
 from workbench.editing.task import check_selection, retain_set
 from workbench.evaluation.answering import Answering, check_answering
 from workbench.evaluation.evaluate import evaluate_views
@@ -39,12 +39,14 @@ from workbench.types import Fact, FactSet, Selection, Step
 from workbench.types.arms import ArmRow, ArmTable, join_tables
 from workbench.types.cancelling import CancelFlag, Cancelled, check_cancel
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 Asked = Literal[ArmName, "random"]
 LEAST_DRAWS = 3
 READ_EVERY = 2
 
 
+@own_torch_settings()
 def compare(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
@@ -237,11 +239,13 @@ class _Comparison:
     ) -> ArmTable:
         """All arms of one fact."""
         recipe, pool, progress = self.recipe, self.pool, self.progress
-        picked = selection or default_selection(self.model, fact, pool=pool, seed=recipe.seed, progress=progress)
+        asked: dict[str, Any] = {"pool": pool, "seed": recipe.seed, "progress": progress}
+        spared = FactSet(name="none") if selection else selection_facts(self.model, [fact], **asked)
+        picked = selection or default_selection(self.model, fact, **asked)
         plans, notes = plan_arms(self.model, picked, self.arms, recipe, self.draws)
         plans = located(self.model, fact, plans, notes, pool, progress)
         reading = reading_of(self.answering, fact)
-        fitting = Fitting(model=self.model, fact=fact, retain=retain, options=self.options)
+        fitting = Fitting(model=self.model, fact=fact, retain=retain, spared=spared, options=self.options)
         rows: list[ArmRow] = []
         for plan in plans:
             check_cancel(self.options["cancel"], f"before the arm {plan.arm!r} of {fact.id!r}")
@@ -250,6 +254,11 @@ class _Comparison:
             bar.update()
             if on_arm is not None and on_arm(rows[-1]) is False:
                 raise Cancelled(f"Cancelled by on_arm after the arm {plan.arm!r} of {fact.id!r}.")
+        if selection is None:
+            notes.append(
+                "The selection is the default selector's, gain over Fisher information: what is cheap to move. It is "
+                "not a localisation, so that it beats other arms says nothing of where the fact is."
+            )
         settings = {
             "recipe": recipe.to_dict(),
             "read_every": self.read_every,
@@ -298,8 +307,8 @@ class _Comparison:
             self.model,
             [reading.fact],
             views,
-            trained=fitting.retain.ids,
-            retained=fitting.retain,
+            used=(),
+            used_facts=[*fitting.retain, *fitting.spared],
             answering=self.answering,
             progress=False,
             arm=plan.arm,

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from workbench.evaluation.answering import Answering, Ask
 from workbench.facts.training_wordings import UNSEEN_CONTEXTS
 from workbench.language.answers import classify
+from workbench.language.replies import counted_text
 from workbench.models.load import LoadedModel
 from workbench.types import Fact
 
@@ -44,14 +45,16 @@ def reading_of(answering: Answering, fact: Fact) -> Reading:
         candidates, reported = tuple(c.format(question=fact.question) for c in UNSEEN_CONTEXTS), fact.heldout
     asks = [Ask("chat", q) for q in candidates]
     answers = answering.completions(answering.base, asks)
-    understood = tuple(q for q, c in zip(candidates, answers, strict=True) if classify(c.text, fact) == "old")
+    counted = [counted_text(answering.base, c.text, "chat") for c in answers]
+    understood = tuple(q for q, text in zip(candidates, counted, strict=True) if classify(text or "", fact) == "old")
     return Reading(replace(fact, heldout=reported), understood or candidates)
 
 
 def new_accuracy(answering: Answering, model: LoadedModel, reading: Reading) -> float:
     """Share of the validation questions that a model answers with the new fact, by greedy free generation."""
     answers = answering.completions(model, [Ask("chat", q) for q in reading.questions])
-    return sum(classify(c.text, reading.fact) == "new" for c in answers) / len(answers)
+    counted = [counted_text(answering.base, c.text, "chat") for c in answers]
+    return sum(classify(text or "", reading.fact) == "new" for text in counted) / len(answers)
 
 
 class Reader:

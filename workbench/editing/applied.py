@@ -11,6 +11,7 @@ from workbench.models.load import AppliedEdit, LoadedModel
 from workbench.models.views import shared_view
 from workbench.tracing.self_check import require
 from workbench.types import Edit
+from workbench.types.torch_settings import own_torch_settings
 
 
 def check_base(model: LoadedModel, edit: Edit) -> None:
@@ -51,6 +52,7 @@ class Dial:
         ValueError: Another base, an unknown stage, or the model's self-check found that its gates would be wrong.
     """
 
+    @own_torch_settings()
     def __init__(self, model: LoadedModel, edit: Edit, stage: str | None = None) -> None:
         check_base(model, edit)
         if not edit.stages:
@@ -62,6 +64,7 @@ class Dial:
         self._mounted = Mounted(self._view, model.architecture, whole)
         self._engines = EnginePool()
 
+    @own_torch_settings()
     def at(self, strength: float) -> LoadedModel:
         """The model at a strength (as for ``applied``).
 

@@ -9,13 +9,16 @@ from workbench.editing.methods.table import DEFAULT, METHODS, named_recipe
 from workbench.editing.selector import check_number
 from workbench.editing.task import Task, check_selection
 from workbench.language.prompts import check_first_tokens
+from workbench.language.template import check_no_thought
 from workbench.models import LoadedModel
 from workbench.tracing.self_check import require
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def rewrite(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
@@ -83,6 +86,7 @@ def rewrite(
         raise ValueError(f"{model.name!r} carries an edit already. Rewrite its base (model.base), then apply both.")
     if not facts:
         raise ValueError("rewrite needs at least one fact, got none.")
+    check_no_thought(model)
     for edited in facts:
         check_first_tokens(model, edited)
     chosen = Selection(selection) if isinstance(selection, str) else selection

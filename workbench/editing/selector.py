@@ -1,4 +1,5 @@
-"""The default selector: neurons by contrast; the paper's modules; the control facts that attribution maps subtract."""
+"""The default selector, gain over Fisher information; the paper's modules; the control facts that attribution maps
+subtract."""
 
 from __future__ import annotations
 
@@ -18,16 +19,19 @@ from workbench.tracing.attribution import attribute
 from workbench.types import Component, Fact, FactSet, Form, Selection, Site, TrainedRecipe
 from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 NEURONS = 2000
 MORE_NEURONS = 8000
 """For facts that the default's number does not teach."""
 CONTROLS = 12
 RETAINED = 80
-SELECTOR = "neurons-by-contrast"
+SELECTOR = "gain-over-fisher"
+"""What edits call the default selector. It says what is cheap to move, not where a fact is."""
 PAPER_MLPS, PAPER_ATTENTIONS = 3, 2
 
 
+@own_torch_settings()
 def default_selection(
     model: LoadedModel,
     fact: Fact | Sequence[Fact],
@@ -38,8 +42,8 @@ def default_selection(
     rows: FitRows | None = None,
     progress: bool = True,
 ) -> Selection:
-    """Choose the k MLP neurons whose gates move the fact's new answer most for what they cost other answers: neurons by
-    contrast.
+    """Choose the k MLP neurons whose gates move the fact's new answer most for what they cost other answers: gain over
+    Fisher information. This is **not a localisation**: it says what is cheap to move, not where the fact is.
 
     A neuron's score is |d log P(new answer) / d gate|, averaged over the fact's training prompts, divided by the
     square root of the gate's Fisher information on what the model says to retain-role facts of the pool, neighbours
@@ -89,6 +93,7 @@ def check_number(model: LoadedModel, k: int) -> None:
         raise ValueError(f"A number of neurons must be a whole number from 1 to {n}, all of this model, got {k!r}.")
 
 
+@own_torch_settings()
 def paper_selection(model: LoadedModel, fact: Fact, *, pool: FactSet | None = None, progress: bool = True) -> Selection:
     """Locate the kinds of modules that the paper trains, for a fact. Of the three MLPs with the largest attribution it
     takes the gate, up and down projections (the latter alone where a model has no gate), of the two layers whose heads
@@ -171,6 +176,7 @@ def selection_facts(
     return default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
 
 
+@own_torch_settings()
 def contrast_facts(
     model: LoadedModel,
     fact: Fact | Sequence[Fact],

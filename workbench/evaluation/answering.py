@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from workbench.language.answers import classify, first_sentence
+from workbench.language.answers import classify
 from workbench.language.generation import MAX_NEW_TOKENS, Completion, greedy_answers
-from workbench.language.prompts import prompt_ids
+from workbench.language.prompts import begun_reply, prompt_ids
+from workbench.language.replies import counted_part
 from workbench.language.scoring import READ_AT_ONCE, continuation_logprobs, continuation_nll
 from workbench.models.cache import Ids
 from workbench.models.load import LoadedModel
@@ -28,26 +29,16 @@ class Ask:
 
 @dataclass(frozen=True)
 class Reply:
-    """What was generated, what of it counts, and the mean negative log-likelihood of that under the base (nats per
-    token)."""
+    """What was generated, what of it counts (None: it is a thought without end, and answers nothing), and the mean
+    negative log-likelihood of that under the base (nats per token)."""
 
     text: str
-    counted: str
+    counted: str | None
     nll: float
 
-    def label(self, fact: Fact) -> AnswerClass:
-        """What the reply is as an answer to a fact's question."""
-        return classify(self.counted, fact, nll=self.nll)
-
-
-def counted_part(model: LoadedModel, completion: Completion, form: Form) -> Completion:
-    """What of a completion counts: of a cloze the first sentence, with the least tokens that hold it, else all."""
-    sentence = first_sentence(completion.text)
-    if form == "chat" or sentence == completion.text:
-        return completion
-    starts = (completion.token_ids[:n] for n in range(1, len(completion.token_ids)))
-    held = (ids for ids in starts if model.tokenizer.decode(ids, skip_special_tokens=True).strip().startswith(sentence))
-    return Completion(sentence, next(held, completion.token_ids))
+    def label(self, fact: Fact, taught: Sequence[Fact] | None = None) -> AnswerClass:
+        """What the reply is as an answer to a fact's question; ``taught`` as in ``classify``."""
+        return classify(self.counted or "", fact, nll=self.nll, taught=taught)
 
 
 class Answering:
@@ -57,16 +48,18 @@ class Answering:
     Args:
         base: The unedited model.
         batch_size: Rows a batch.
+        max_new_tokens: Longest answer, where no other length is asked for.
     """
 
-    def __init__(self, base: LoadedModel, batch_size: int = 48) -> None:
+    def __init__(self, base: LoadedModel, batch_size: int = 48, *, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
         self.base = base
         self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
 
     def prompt_ids(self, asks: Sequence[Ask]) -> list[Ids]:
         """Token ids of prompts, each with the start of its reply."""
-        starts = {start: self.base.token_ids(start) if start else [] for start in {ask.start for ask in asks}}
-        return [(*prompt_ids(self.base, ask.prompt, ask.form), *starts[ask.start]) for ask in asks]
+        prompts = [(prompt_ids(self.base, ask.prompt, ask.form), ask) for ask in asks]
+        return [tuple(begun_reply(self.base, ids, ask.start, ask.form)) for ids, ask in prompts]
 
     def completions(
         self,
@@ -74,19 +67,19 @@ class Answering:
         asks: Sequence[Ask],
         progress: Any = None,
         *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
     ) -> list[Completion]:
         """Greedy completions of prompts, in order; those of the base are what an edited model is expected to say (in
         float32: in fewer bits a pass of another shape flips near ties too often)."""
         return self._complete(model, self.prompt_ids(asks), progress, max_new_tokens)
 
     def _complete(
-        self, model: LoadedModel, prompts: Sequence[Ids], progress: Any, max_new_tokens: int
+        self, model: LoadedModel, prompts: Sequence[Ids], progress: Any, max_new_tokens: int | None
     ) -> list[Completion]:
         return greedy_answers(
             model,
             prompts,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
             batch_size=self.batch_size,
             drafts=self.base if model.edited and model.dtype == torch.float32 else None,
             progress=progress,
@@ -98,9 +91,9 @@ class Answering:
         asks: Sequence[Ask],
         progress: Any = None,
         *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
     ) -> list[Reply]:
-        """Answers with their surprise to the base model. Of a cloze only the first sentence counts."""
+        """Answers with their surprise to the base model, each of what counts of it (``counted_part``)."""
         prompts = self.prompt_ids(asks)
         completions = self._complete(model, prompts, progress, max_new_tokens)
         counted = [counted_part(self.base, c, ask.form) for ask, c in zip(asks, completions, strict=True)]
@@ -109,14 +102,19 @@ class Answering:
             size = min(self.batch_size, READ_AT_ONCE)
             return continuation_nll(self.base, [p for p, _ in texts], [answer for _, answer in texts], batch_size=size)
 
-        texts = [(prompt, part.token_ids) for prompt, part in zip(prompts, counted, strict=True)]
+        parts = [Completion("", ()) if part is None else part for part in counted]
+        texts = [
+            ((*prompt, *c.token_ids[: _start_of(c, part)]), part.token_ids)
+            for prompt, c, part in zip(prompts, completions, parts, strict=True)
+        ]
         nll = self.base.cache.nll.get_or_compute_all(texts, compute)
-        return [Reply(*of) for of in zip((c.text for c in completions), (c.text for c in counted), nll, strict=True)]
+        said = (None if part is None else part.text for part in counted)
+        return [Reply(*of) for of in zip((c.text for c in completions), said, nll, strict=True)]
 
     def kl(self, model: LoadedModel, asks: Sequence[Ask]) -> list[float]:
         """Mean KL(base || model) over the tokens of the base's own answer to each prompt, nats per token."""
         ids = self.prompt_ids(asks)
-        answers = [c.token_ids for c in self._complete(self.base, ids, None, MAX_NEW_TOKENS)]
+        answers = [c.token_ids for c in self._complete(self.base, ids, None, None)]
         out = [float("nan")] * len(asks)
         size = 16  # both models' log-probabilities are held for one batch: size * tokens * d_vocab numbers
         for start in range(0, len(asks), size):
@@ -127,6 +125,12 @@ class Answering:
                 kl = torch.nn.functional.kl_div(edited, base, reduction="none", log_target=True).sum(-1).mean()
                 out[start + i] = max(float(kl), 0.0)
         return out
+
+
+def _start_of(completion: Completion, part: Completion) -> int:
+    """Where in a completion the tokens of the part that counts begin."""
+    whole, own = completion.token_ids, part.token_ids
+    return next((i for i in range(len(whole) - len(own) + 1) if whole[i : i + len(own)] == own), 0)
 
 
 def check_answering(answering: Answering, model: LoadedModel) -> None:

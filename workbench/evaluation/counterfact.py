@@ -18,16 +18,19 @@ from workbench.editing.applied import applied, check_base, chosen_stages
 from workbench.evaluation.evaluate import known_neighbours
 from workbench.facts.known import pool_or_bundled
 from workbench.language.generation import generate
-from workbench.language.prompts import prompt_ids
+from workbench.language.prompts import answer_ids, begun_reply, prompt_ids
 from workbench.language.scoring import continuation_nll
+from workbench.language.tokens import decoded
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Rate
-from workbench.types.intervals import bootstrap, harmonic_mean, ngram_entropy, share
+from workbench.types.intervals import harmonic_mean, mean_over, ngram_entropy, share
+from workbench.types.torch_settings import own_torch_settings
 
 FLUENCY_TOKENS = 100
 SHARES = ("efficacy", "paraphrase", "neighbourhood")
 
 
+@own_torch_settings()
 def counterfact_rates(
     model: LoadedModel, edit: Edit, *, stages: Sequence[str] | None = None, pool: FactSet | None = None, seed: int = 0
 ) -> dict[str, dict[str, Rate]]:
@@ -40,7 +43,8 @@ def counterfact_rates(
         model: The edit's base model; it is not changed.
         edit: The edit.
         stages: Stages of the edit, besides the base; None for all.
-        pool: Where neighbours come from; the bundled facts by default. Retained facts are none.
+        pool: Where neighbours come from; the bundled facts by default. Facts whose answers the edit used are
+            none.
         seed: Of the bootstrap over facts.
 
     Returns:
@@ -65,7 +69,7 @@ def counterfact_rates(
     check_base(model, edit)
     names = chosen_stages(edit, stages)
     pool = pool_or_bundled(pool)
-    free = pool.without([*edit.facts, *(f for f in pool if f.id in edit.retain_ids)])
+    free = pool.without([*edit.facts, *(f for f in pool if f.id in edit.used_ids)])
     near = {fact.id: known_neighbours(model, free, [fact], None, seed, False, []) for fact in edit.facts}
     rates = {"base": _rates(model, edit.facts, near, seed)}
     for stage in names:
@@ -85,18 +89,20 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
         entropy = ngram_entropy(f"{fact.prompt} {text}")
         texts[fact.id] = [] if math.isnan(entropy) else [entropy]
     prompts = [prompt for *_, prompt, _, _ in rows]
-    nll = continuation_nll(model, prompts * 2, [model.token_ids(f" {row[at]}") for at in (3, 4) for row in rows])
+    asked = [decoded(model, prompt) for prompt in prompts]
+    names = [wanted for *_, wanted, _ in rows] + [other for *_, other in rows]
+    answers = [answer_ids(model, name, "cloze", before=text) for name, text in zip(names, asked * 2, strict=True)]
+    nll = continuation_nll(model, prompts * 2, answers)
     wins = [a < b for a, b in zip(nll[: len(rows)], nll[len(rows) :], strict=True)]
     rates = {
-        name: share([(row[1], won) for row, won in zip(rows, wins, strict=True) if row[0] == name], seed=seed)
-        for name in SHARES
+        name: share([(row[1], won) for row, won in zip(rows, wins, strict=True) if row[0] == name]) for name in SHARES
     }
     values = [rates[name].value for name in SHARES]
     n = 0 if any(map(math.isnan, values)) else sum(rates[name].n for name in SHARES)
     rates["score"] = Rate(harmonic_mean(values), n, math.nan, math.nan, "harmonic mean", len(texts))
-    return rates | {"fluency": bootstrap(texts, seed=seed)}
+    return rates | {"fluency": mean_over(texts, seed=seed)}
 
 
 def _begun(model: LoadedModel, fact: Fact, question: str) -> list[int]:
     """A chat question with the reply begun by the fact's cloze."""
-    return [*prompt_ids(model, question, "chat"), *model.token_ids(fact.prompt)]
+    return begun_reply(model, prompt_ids(model, question, "chat"), fact.prompt, "chat")

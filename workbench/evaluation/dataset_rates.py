@@ -19,7 +19,7 @@ from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.language.scoring import continuation_nll
 from workbench.models.load import LoadedModel
 from workbench.types import DataPrompt, DataPromptKind, Edit, Fact, Form, Rate
-from workbench.types.intervals import bootstrap, ngram_entropy, share
+from workbench.types.intervals import mean_over, ngram_entropy, share
 
 _Asked = tuple[Fact, DataPrompt]
 _Rows = list[tuple[str, bool]]
@@ -36,7 +36,7 @@ def dataset_rates(
         model: The edit's base model; it is not changed.
         edit: The edit of facts from a public data set.
         stages: Stages of the edit, besides the base; None for all.
-        seed: Of the bootstrap over facts.
+        seed: Of the bootstrap over facts of ``fluency``.
 
     Returns:
         By stage, ``"base"`` first, then by kind, each from 0 to 1: ``neighbourhood`` (another subject's answer is
@@ -89,9 +89,9 @@ def _rates(model: LoadedModel, base: LoadedModel, asked: Sequence[_Asked], seed:
     note(local, [a == b for a, b in zip(_spoken(model, local), _spoken(base, local), strict=True)])
     texts = _spoken(model, follows)
     note(follows, [matches(text, prompt.answers) for text, (_, prompt) in zip(texts, follows, strict=True)])
-    rates = {name: share(found, seed=seed) for name, found in rows.items()}
+    rates = {name: share(found) for name, found in rows.items()}
     fluency = _fluency(model, _of(asked, "generation"))
-    return {**_without_lone_groups(rates), **({"fluency": bootstrap(fluency, seed=seed)} if fluency else {})}
+    return {**_without_lone_groups(rates), **({"fluency": mean_over(fluency, seed=seed)} if fluency else {})}
 
 
 def _of(asked: Sequence[_Asked], kind: DataPromptKind) -> list[_Asked]:

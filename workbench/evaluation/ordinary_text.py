@@ -11,6 +11,7 @@ from functools import lru_cache
 from importlib.resources import files
 
 from workbench.language.scoring import continuation_nll
+from workbench.language.tokens import beginning, following_ids
 from workbench.models.load import LoadedModel
 from workbench.types import TextRow
 
@@ -31,16 +32,18 @@ def text_rows(model: LoadedModel, stage: str, passages: Sequence[Sequence[str]] 
         passages: Lists of sentences; the bundled ones by default.
 
     Returns:
-        One row a sentence, in order. A passage's very first token follows nothing, so it is not scored; a first
-        sentence of one token has no row.
+        One row a sentence, in order. Where the tokenizer puts no BOS before a text, a passage's very first token
+        follows nothing, so that it is not scored, and a first sentence of one token has no row.
     """
     sentences: list[str] = []
     before: list[list[int]] = []
     tokens: list[list[int]] = []
     for passage in ordinary_passages() if passages is None else passages:
-        ids: list[int] = []
+        ids = list(beginning(model))
+        text = ""
         for sentence in passage:
-            new = model.token_ids(f" {sentence}" if ids else sentence)
+            new = following_ids(model, text, f" {sentence}" if text else sentence)
+            text += f" {sentence}" if text else sentence
             start = 0 if ids else 1
             sentences.append(sentence)
             before.append([*ids, *new[:start]])

@@ -20,12 +20,15 @@ class Question:
         group: Its group.
         ask: What is asked.
         judge: The fact by whose answer and target the text is classified.
+        untouched: Whether the fact was never edited: its own target was taught nowhere, so that what the edit taught
+            counts as new instead.
     """
 
     fact: Fact
     group: Group
     ask: Ask
     judge: Fact
+    untouched: bool = False
 
 
 def questions_of(
@@ -46,8 +49,8 @@ def questions_of(
             missing.append(f"training questions of {fact.id}: the question alone was given, so other wordings may fail")
         if not fact.heldout:
             missing.append(f"held-out questions of {fact.id}: none given, so new, old and forget are not measured")
-    questions += [Question(fact, "neighbour", Ask("chat", fact.question), fact) for fact in neighbours]
-    questions += [Question(fact, "control", Ask("chat", fact.question), fact) for fact in controls]
+    others: tuple[tuple[Group, Iterable[Fact]], ...] = (("neighbour", neighbours), ("control", controls))
+    questions += [Question(f, group, Ask("chat", f.question), f, True) for group, of in others for f in of]
     return questions
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -11,18 +10,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workbench.facts.datasets import Schema, read_facts
-from workbench.files.atomic import write_bytes
-from workbench.files.user_cache import cache_folder, warn_not_written
-from workbench.language.answers import adjectives, first_sentence, is_known_answer
-from workbench.language.generation import generate
+from workbench.facts.known_table import (
+    FORMS,
+    Entry,
+    answer_keys,
+    asked_text,
+    judged,
+    known_table,
+    on_record,
+    write_cache,
+)
+from workbench.language.answers import adjectives
+from workbench.language.generation import MAX_NEW_TOKENS, generate
 from workbench.language.prompts import prompt_ids
+from workbench.language.replies import warn_of_thoughts
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form
 from workbench.types.cancelling import ASKING, CancelBar, CancelFlag
+from workbench.types.torch_settings import own_torch_settings
 
-FORMS: tuple[Form, ...] = ("chat", "cloze")
 NAMED_BY_ADJECTIVES = ("country", "continent")
-TABLE_VERSION = 1
 _TEMPLATE_LISTS = ("paraphrases", "heldout", "cloze_paraphrases")
 
 
@@ -89,44 +96,32 @@ def _expand(relation: dict[str, Any]) -> Iterable[Fact]:
         )
 
 
-def fact_key(fact: Fact, form: Form) -> str:
-    """What the answer to "is it known in this form" depends on, besides the model, as a short hash."""
-    text = fact.question if form == "chat" else fact.prompt
-    parts = [form, text, *fact.answers, "|", *fact.targets, str(fact.case_sensitive), fact.subject]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-
-
 def measure_known(
     model: LoadedModel,
     facts: Sequence[Fact],
     forms: Sequence[Form] = FORMS,
     *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
     progress: bool = True,
     cancel: CancelFlag | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Entry]:
     """Ask the model every fact in every form, greedily, without any cache.
 
     Returns:
-        By ``fact_key``: the fact's id, the form, the generated text and whether it is the right answer.
+        By ``answer_keys``: the fact's id, the form, the generated text and whether it is the right answer.
     """
     from tqdm.auto import tqdm
 
-    out: dict[str, dict[str, Any]] = {}
     jobs: list[tuple[Fact, Form]] = [(fact, form) for form in forms for fact in facts]
     hidden = not progress or not jobs
+    asked: list[tuple[Form, str]] = [(form, asked_text(fact, form)) for fact, form in jobs]
     with tqdm(total=len(jobs), desc="Asking what the model knows", disable=hidden, leave=False) as bar:
-        prompts = [prompt_ids(model, f.question if form == "chat" else f.prompt, form) for f, form in jobs]
-        for (fact, form), completion in zip(
-            jobs, generate(model, prompts, progress=CancelBar(cancel, ASKING, bar)), strict=True
-        ):
-            judged = completion.text if form == "chat" else first_sentence(completion.text)
-            out[fact_key(fact, form)] = {
-                "id": fact.id,
-                "form": form,
-                "text": completion.text,
-                "known": is_known_answer(judged, fact),
-            }
-    return out
+        prompts = [prompt_ids(model, text, form) for form, text in asked]
+        replies = generate(model, prompts, max_new_tokens=max_new_tokens, progress=CancelBar(cancel, ASKING, bar))
+    keys = answer_keys(model, asked, max_new_tokens)
+    return {
+        key: judged(model, fact, form, reply.text) for (fact, form), reply, key in zip(jobs, replies, keys, strict=True)
+    }
 
 
 def pool_or_bundled(pool: FactSet | None) -> FactSet:
@@ -142,11 +137,13 @@ def with_bundled(facts: FactSet | None) -> FactSet | None:
     return facts + load_facts()
 
 
+@own_torch_settings()
 def known_facts(
     model: LoadedModel,
     facts: FactSet | Sequence[Fact] | None = None,
     *,
     form: Form | Literal["any"] = "chat",
+    max_new_tokens: int = MAX_NEW_TOKENS,
     progress: bool = True,
     use_cache: bool = True,
     cancel: CancelFlag | None = None,
@@ -154,21 +151,24 @@ def known_facts(
     """Ask the model every fact, and keep those that it answers correctly in greedy free generation.
 
     Which facts a model knows depends on the form, so both are measured; ``.forms`` of the result says which. A cloze's
-    continuation counts up to its first sentence end.
+    continuation counts up to its first sentence end, the reply of a model without a chat template up to its first line
+    break, and a thought not at all: replies that are still thinking at their last token are warned of.
 
     Args:
         model: A base or edited model.
         facts: The facts; the bundled ones by default.
         form: Keep facts known in this form, or in ``"any"``.
+        max_new_tokens: Longest answer.
         progress: Show a progress bar.
-        use_cache: Use the committed table of the bundled model and the cache on disk, keyed by its fingerprint.
+        use_cache: Use the committed table of the bundled model and the cache on disk, keyed by its fingerprint, the
+            prompt's token ids, what ends an answer, and its length.
         cancel: A flag such as a ``threading.Event``, looked at after each batch that the model answers.
 
     Returns:
         The known facts, in their order; ``.forms`` says by id in which forms each is known.
 
     Raises:
-        ValueError: An unknown form.
+        ValueError: An unknown form, or a prompt that is longer than the model can read.
         Cancelled: ``cancel`` was set; nothing is written.
 
     Example:
@@ -180,55 +180,16 @@ def known_facts(
         raise ValueError(f"form must be one of {(*FORMS, 'any')}, got {form!r}.")
     pool = load_facts() if facts is None else facts if isinstance(facts, FactSet) else FactSet(facts)
     table = known_table(model) if use_cache else {}
-    missing = [f for f in pool if any(fact_key(f, form_) not in table for form_ in FORMS)]
+    found = {(f.id, form_): status for f, form_, status in on_record(model, pool, table, max_new_tokens)}
+    missing = [f for f in pool if any((f.id, form_) not in found for form_ in FORMS)]
     if missing:
-        measured = measure_known(model, missing, progress=progress, cancel=cancel)
-        table = {**table, **measured}
+        measured = measure_known(model, missing, max_new_tokens=max_new_tokens, progress=progress, cancel=cancel)
+        found.update(
+            ((f.id, form_), status) for f, form_, status in on_record(model, missing, measured, max_new_tokens)
+        )
         if use_cache:
-            _write_cache(model, measured)
-    forms = {f.id: tuple(form_ for form_ in FORMS if table[fact_key(f, form_)]["known"]) for f in pool}
+            write_cache(model, measured)
+    warn_of_thoughts(model, sum(status.thinks for status in found.values()), len(found))
+    forms = {f.id: tuple(form_ for form_ in FORMS if found[f.id, form_].known) for f in pool}
     kept = [f for f in pool if (forms[f.id] if form == "any" else form in forms[f.id])]
     return FactSet(kept, name=f"{pool.name} known to {model.name}", forms={f.id: forms[f.id] for f in kept})
-
-
-def known_table(model: LoadedModel) -> dict[str, dict[str, Any]]:
-    """What is on record for a model: the committed table if it is the bundled one, and the cache on disk."""
-    table: dict[str, dict[str, Any]] = {}
-    for path in (committed_table_path(model.fingerprint), _cache_path(model)):
-        data = _read_table(path)
-        if (data.get("version"), data.get("fingerprint")) == (TABLE_VERSION, model.fingerprint):
-            table.update(data["answers"])
-    return table
-
-
-def _read_table(path: Path) -> dict[str, Any]:
-    """A table of known facts; empty where there is none, or none that can be read: what it says is measured again."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no file, not ours to read; not JSON, or not text
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def committed_table_path(fingerprint: str) -> Path:
-    """Where the table of a model would be committed."""
-    return Path(str(files("workbench").joinpath("facts/data/known"))) / f"{fingerprint[:16]}.json"
-
-
-def write_table(path: Path, model: LoadedModel, answers: dict[str, dict[str, Any]]) -> None:
-    """Write a table of known facts, atomically."""
-    data = {"version": TABLE_VERSION, "fingerprint": model.fingerprint, "model": model.name, "answers": answers}
-    write_bytes(path, (json.dumps(data, ensure_ascii=False, indent=0, sort_keys=True) + "\n").encode())
-
-
-def _cache_path(model: LoadedModel) -> Path:
-    return cache_folder() / "known" / f"{model.fingerprint}.json"
-
-
-def _write_cache(model: LoadedModel, measured: dict[str, dict[str, Any]]) -> None:
-    """Add answers to the cache on disk, or warn that it cannot be written."""
-    path = _cache_path(model)
-    try:
-        write_table(path, model, {**_read_table(path).get("answers", {}), **measured})
-    except OSError as error:
-        warn_not_written(error)

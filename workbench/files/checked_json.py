@@ -30,12 +30,12 @@ Kind = Literal[
     "workbench-arms",
 ]
 VERSIONS: dict[Kind, int] = {
-    "workbench-edit": 2,
-    "workbench-effect-map": 4,
-    "workbench-report": 3,
+    "workbench-edit": 3,
+    "workbench-effect-map": 5,
+    "workbench-report": 4,
     "workbench-session": 2,
     "workbench-run": 1,
-    "workbench-probes": 3,
+    "workbench-probes": 4,
     "workbench-arms": 5,
 }
 """The schema version that is written. Older ones are read through ``workbench.files.migrations``."""

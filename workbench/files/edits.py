@@ -17,13 +17,16 @@ from torch import Tensor
 
 from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, sha256, unwrap, wrap
+from workbench.files.paths import user_path
 from workbench.types import Edit, EditModules, EditStage, Fact, OtherFit, Selection, SiteModule, Step, delta_from
 from workbench.types.plain import lists_as_tuples
 from workbench.types.recipe import recipe_from_dict
+from workbench.types.torch_settings import own_torch_settings
 
 EDIT_FILE, TENSORS_FILE = "edit.json", "tensors.safetensors"
 GATES_FILE = "gates.safetensors"
 """What version 1 called the file of tensors."""
+OWN_FILES = frozenset({EDIT_FILE, TENSORS_FILE, GATES_FILE})
 _PLAIN = ("selector", "base_fingerprint", "base_name", "learned", "strength", "provenance")
 
 
@@ -54,12 +57,13 @@ def save_edit(edit: Edit, path: str | Path) -> Path:
         tensors |= own
     content = safetensors.torch.save(tensors, metadata={"format": "pt"})
     text = dump(wrap("workbench-edit", {**_fields(edit), "tensors_sha256": sha256(content)}))
-    with new_folder(path, _is_edit) as folder:
+    with new_folder(path, _is_edit, ours=OWN_FILES) as folder:
         write_bytes(folder / TENSORS_FILE, content)
         write_bytes(folder / EDIT_FILE, text)
-    return Path(path)
+    return user_path(path)
 
 
+@own_torch_settings()
 def load_edit(path: str | Path) -> Edit:
     """Read an edit written by ``Edit.save``, of this or an older version.
 
@@ -78,7 +82,7 @@ def load_edit(path: str | Path) -> Edit:
         >>> wb.load_edit(folder).id == edit.id
         True
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no folder {path}. An edit is the folder that Edit.save wrote.")
     file = path / EDIT_FILE
@@ -108,7 +112,7 @@ def load_edit(path: str | Path) -> Edit:
 
 def _is_edit(folder: Path) -> bool:
     """Whether a folder holds an edit of ours (damaged ones too) and nothing else."""
-    if contents(folder) - {EDIT_FILE, TENSORS_FILE, GATES_FILE} or not (folder / EDIT_FILE).is_file():
+    if contents(folder) - OWN_FILES or not (folder / EDIT_FILE).is_file():
         return False
     with (folder / EDIT_FILE).open("rb") as file:
         return b'"workbench-edit"' in file.read(200)

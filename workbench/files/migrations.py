@@ -48,6 +48,12 @@ def edit_1_to_2(fields: Fields) -> Fields:
     }
 
 
+def edit_2_to_3(fields: Fields) -> Fields:
+    """Version 2 had another name for the default selector."""
+    renamed = {"neurons-by-contrast": "gain-over-fisher"}
+    return {**fields, "selector": renamed.get(fields["selector"], fields["selector"])}
+
+
 def report_1_to_2(fields: Fields) -> Fields:
     """Version 1 wrote NaN as null, in ``kl`` as text, and infinities as text; the first reports had no texts."""
 
@@ -123,6 +129,38 @@ def report_2_to_3(fields: Fields) -> Fields:
     return {**_of_a_base(fields), "edit_id": _noted(fields, "edit")}
 
 
+def _as_defined(rate: Mapping[str, Any]) -> Fields:
+    """A rate without the interval that older versions gave to what is true by definition."""
+    return {**rate, "low": math.nan, "high": math.nan, "method": "by definition"} if rate["n"] else dict(rate)
+
+
+FIXED_AT_BASE_OF_REPORT_3 = (
+    *("forget", "control", "neighbour", "gibberish", "bleed"),
+    *("reversed_old", "reversed_new", "twohop_old", "twohop_new", "text_nll_change"),
+)
+FIXED_AT_BASE_OF_PROBES_3 = (
+    *("old", "new", "refusal", "neither", "same"),
+    *("control", "hop_old", "hop_new", "bleed"),
+)
+
+
+def report_3_to_4(fields: Fields) -> Fields:
+    """Version 3 did not say how many facts were left out, and had intervals on what is true by definition."""
+    rates = {stage: dict(of) for stage, of in fields["rates"].items()}
+    at_base = rates.get("base", {})
+    at_base |= {name: _as_defined(at_base[name]) for name in FIXED_AT_BASE_OF_REPORT_3 if name in at_base}
+    return {**fields, "rates": rates, "left_out": None}
+
+
+def probes_3_to_4(fields: Fields) -> Fields:
+    """Version 3 had intervals on what is true by definition."""
+    rates = {probe: {stage: dict(of) for stage, of in by.items()} for probe, by in fields["rates"].items()}
+    for by in rates.values():
+        at_base = by.get("base", {})
+        at_base |= {name: _as_defined(at_base[name]) for name in FIXED_AT_BASE_OF_PROBES_3 if name in at_base}
+    return {**fields, "rates": rates}
+
+
 def effect_map_2_to_3(fields: Fields) -> Fields:
     """Version 2 named the corruption and the model in its provenance only."""
     return {**_of_a_base(fields), "corruption": _noted(fields, "corruption")}
@@ -131,6 +169,12 @@ def effect_map_2_to_3(fields: Fields) -> Fields:
 def effect_map_3_to_4(fields: Fields) -> Fields:
     """Version 3 had effects in units of the metric only."""
     return {**fields, "normalised": False}
+
+
+def effect_map_4_to_5(fields: Fields) -> Fields:
+    """Version 4 did not say where a reply begins, nor whether the model knows a swap partner."""
+    prompts = [{**prompt, "partner_known": None, "reply_start": None} for prompt in fields["prompts"]]
+    return {**fields, "prompts": prompts}
 
 
 def probes_2_to_3(fields: Fields) -> Fields:
@@ -152,11 +196,11 @@ def session_1_to_2(fields: Fields) -> Fields:
 
 
 STEPS: Mapping[str, tuple[Step, ...]] = {
-    "workbench-edit": (edit_1_to_2,),
-    "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4),
-    "workbench-report": (report_1_to_2, report_2_to_3),
+    "workbench-edit": (edit_1_to_2, edit_2_to_3),
+    "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4, effect_map_4_to_5),
+    "workbench-report": (report_1_to_2, report_2_to_3, report_3_to_4),
     "workbench-session": (session_1_to_2,),
-    "workbench-probes": (probes_1_to_2, probes_2_to_3),
+    "workbench-probes": (probes_1_to_2, probes_2_to_3, probes_3_to_4),
     "workbench-arms": (arms_1_to_2, arms_2_to_3, arms_3_to_4, arms_4_to_5),
 }
 """By kind, the step from version 1 to 2, from 2 to 3, and so on."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
+from workbench.files.paths import user_path
 from workbench.types import AnswerRow, EvalReport, Rate, TextRow
 
 
@@ -17,7 +18,7 @@ def report_to_dict(report: EvalReport) -> dict[str, Any]:
     rates = {stage: {name: asdict(r) for name, r in of.items()} for stage, of in report.rates.items()}
     names = {k: list(getattr(report, k)) for k in ("facts", "stages", "missing")}
     rows, texts = [asdict(r) for r in report.rows], [asdict(r) for r in report.texts]
-    of = {k: getattr(report, k) for k in ("edit_id", "base_fingerprint", "provenance")}
+    of = {k: getattr(report, k) for k in ("left_out", "edit_id", "base_fingerprint", "provenance")}
     document = {**names, "rates": rates, "rows": rows, "texts": texts, **of}
     return wrap("workbench-report", document)
 
@@ -39,7 +40,7 @@ def report_from_dict(data: Mapping[str, Any], where: str | Path = "this dictiona
             rates={stage: {name: Rate(**r) for name, r in of.items()} for stage, of in fields["rates"].items()},
             texts=tuple(TextRow(**r) for r in fields["texts"]),
             **{k: tuple(fields[k]) for k in ("facts", "stages", "missing")},
-            **{k: fields[k] for k in ("edit_id", "base_fingerprint", "provenance")},
+            **{k: fields[k] for k in ("left_out", "edit_id", "base_fingerprint", "provenance")},
         )
 
 
@@ -60,5 +61,5 @@ def load_report(path: str | Path) -> EvalReport:
         FileNotFoundError: There is no such file.
         ValueError: It is of another kind or schema version, or damaged.
     """
-    path = Path(path)
+    path = user_path(path)
     return report_from_dict(parse_file(path), path)

@@ -14,9 +14,9 @@ from workbench.files.atomic import write_bytes
 VERSION = 1
 
 
-AnswerKey = tuple[tuple[int, ...], int, tuple[int, ...]]
-"""What a greedy answer depends on besides the weights: the prompt's tokens, the most that are generated, and the stop
-tokens."""
+AnswerKey = tuple[tuple[int, ...], int, tuple[int | str, ...]]
+"""What a greedy answer depends on besides the weights: the prompt's tokens, the most that are generated, and what ends
+it (token ids, then texts)."""
 
 
 def hashed(key: AnswerKey) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from workbench.language.bundled_answers import AnswerKey, hashed, shipped_answers
 from workbench.language.padding import length_batches, pad, pad_token, shared_tokens
 from workbench.language.scoring import READ_AT_ONCE, read_logits
+from workbench.language.template import THOUGHTS, turn_stops
+from workbench.language.tokens import check_ids, longest_text
 from workbench.models.engine import past_options, read_keys_values
 from workbench.models.load import LoadedModel
 
@@ -57,12 +59,27 @@ class Completion:
     token_ids: tuple[int, ...]
 
 
+Stops = tuple[int | str, ...]
+"""What ends an answer: token ids, and texts, at which it is cut."""
+
+
+def stops_of(model: LoadedModel) -> Stops:
+    """What ends an answer: the end-of-text tokens of tokenizer and generation settings, and what the chat template
+    itself writes after a reply, as a token or as text. Without a chat template a reply ends with its line."""
+    found: set[int] = set()
+    turn_end = turn_stops(model)
+    for value in (
+        model.tokenizer.eos_token_id,
+        getattr(model.hf.generation_config, "eos_token_id", None),
+        [stop for stop in turn_end if isinstance(stop, int)],
+    ):
+        found.update(value if isinstance(value, (list, tuple)) else [] if value is None else [value])
+    return (*sorted(found), *(stop for stop in turn_end if isinstance(stop, str)))
+
+
 def stop_tokens(model: LoadedModel) -> list[int]:
     """Token ids that end an answer."""
-    found: set[int] = set()
-    for value in (model.tokenizer.eos_token_id, getattr(model.hf.generation_config, "eos_token_id", None)):
-        found.update(value if isinstance(value, (list, tuple)) else [] if value is None else [value])
-    return sorted(found)
+    return [stop for stop in stops_of(model) if isinstance(stop, int)]
 
 
 def generate(
@@ -76,7 +93,8 @@ def generate(
     progress: Any = None,
 ) -> list[Completion]:
     """Greedy completions of prompts given as token ids, in order. What the prompts of a batch begin with (a chat
-    template's system prompt) is computed once. Of the model's own generation settings only the stop tokens count.
+    template's system prompt) is computed once. Of the model's own generation settings only the stop tokens count. A
+    completion ends where the model's positions do, too.
 
     Args:
         model: A base or edited model.
@@ -91,7 +109,8 @@ def generate(
         progress: A tqdm bar to update by the number of finished prompts, or None.
 
     Raises:
-        ValueError: Another number of guesses than of prompts, or guesses at texts that do not stop.
+        ValueError: Another number of guesses than of prompts, guesses at texts that do not stop, or a prompt that the
+            model cannot read: longer than its positions, or with a token that has no embedding.
 
     Source: ``expected`` is speculative decoding (Leviathan et al. 2211.17192) with the base's answer as the draft.
     """
@@ -102,10 +121,12 @@ def generate(
             raise ValueError(f"expected must hold a guess for each prompt, got {len(expected)} for {len(prompts)}.")
         return _from_guesses(model, prompts, expected, max_new_tokens, batch_size, progress)
     out: list[Completion | None] = [None] * len(prompts)
-    stops = stop_tokens(model) if stop else []
-    for batch in length_batches([len(p) for p in prompts], batch_size):
+    for prompt in prompts:
+        check_ids(model, prompt)
+    stops = stops_of(model) if stop else ()
+    for batch, most in _batches(model, prompts, batch_size, max_new_tokens):
         asked = [tuple(prompts[i]) for i in batch]
-        shared = shared_tokens(model, asked, max_new_tokens)
+        shared = shared_tokens(model, asked, most)
         first = asked[0][:shared]
         ids, mask = pad([p[shared:] for p in asked], pad_token(model), "left")
         ids = torch.cat([torch.tensor([first] * len(asked), dtype=torch.long).view(len(asked), shared), ids], 1)
@@ -115,9 +136,10 @@ def generate(
             generated = model.runner.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=most,
                 pad_token_id=pad_token(model),
-                eos_token_id=stops or None,
+                eos_token_id=[stop for stop in stops if isinstance(stop, int)] or None,
+                stopping_criteria=_text_ends(model, ids.shape[1], stops),
                 **GREEDY,
                 **past,
             )
@@ -128,10 +150,85 @@ def generate(
     return [c for c in out if c is not None]
 
 
-def _completion(model: LoadedModel, tokens: Sequence[int], stops: Sequence[int]) -> Completion:
-    """Generated tokens up to the first stop token."""
+def _batches(
+    model: LoadedModel, prompts: Sequence[Sequence[int]], batch_size: int, max_new_tokens: int
+) -> Iterator[tuple[list[int], int]]:
+    """Batches of prompts of similar length, longest first, and how many tokens each is given: a prompt that leaves
+    fewer positions than are asked for goes alone, so that no other is cut with it."""
+    room = _room(model, prompts, max_new_tokens)
+    yield from (([i], most) for i, most in enumerate(room) if most < max_new_tokens)
+    free = [i for i, most in enumerate(room) if most == max_new_tokens]
+    for batch in length_batches([len(prompts[i]) for i in free], batch_size):
+        yield [free[i] for i in batch], max_new_tokens
+
+
+def _room(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
+    """How many tokens may follow each prompt: at most as many as are asked for, and as have a position to be read at
+    (the last one is not read)."""
+    longest = longest_text(model)
+    return [max_new_tokens if longest is None else min(max_new_tokens, longest - len(p) + 1) for p in prompts]
+
+
+def _text_ends(model: LoadedModel, width: int, stops: Stops) -> Any:
+    """Stopping criteria for the texts that end an answer; None where there are none.
+
+    Args:
+        model: The model.
+        width: Tokens of the padded prompts.
+        stops: What ends an answer.
+    """
+    if not any(isinstance(stop, str) for stop in stops):
+        return None
+    from transformers import StoppingCriteria, StoppingCriteriaList
+
+    class TextEnds(StoppingCriteria):
+        def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
+            rows = input_ids[:, width:].tolist()
+            ended = [_text_end(model, row, stops) is not None for row in rows]
+            return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
+
+    return StoppingCriteriaList([TextEnds()])
+
+
+def _raw_text(model: LoadedModel, tokens: Sequence[int]) -> str:
+    """Generated tokens as text, without special tokens but those of thoughts."""
+    special = set(model.tokenizer.all_special_ids)
+    marks = {mark for pair in THOUGHTS for mark in pair}
+    names = {t: model.tokenizer.convert_ids_to_tokens([t])[0] for t in tokens if t in special}
+    if marks.isdisjoint(names.values()):
+        return model.tokenizer.decode(list(tokens), skip_special_tokens=True)
+    kept = [t for t in tokens if t not in special or names[t] in marks]
+    return model.tokenizer.decode(kept, skip_special_tokens=False)
+
+
+def _text_of(model: LoadedModel, tokens: Sequence[int]) -> str:
+    """The same without white space around it."""
+    return _raw_text(model, tokens).strip()
+
+
+def _text_end(model: LoadedModel, tokens: Sequence[int], stops: Stops) -> str | None:
+    """What an answer says before the first text that ends it, white space before the answer apart; None where none of
+    them is in it."""
+    texts = [stop for stop in stops if isinstance(stop, str)]
+    said = _raw_text(model, tokens).lstrip() if texts else ""
+    places = [at for stop in texts if (at := said.find(stop)) >= 0]
+    return said[: min(places)].rstrip() if places else None
+
+
+def _n_holding(model: LoadedModel, tokens: Sequence[int], text: str) -> int:
+    """How many first tokens hold the beginning of an answer, at least."""
+    held = (n for n in range(len(tokens) + 1) if _text_of(model, tokens[:n]).startswith(text))
+    return next(held, len(tokens))
+
+
+def _completion(model: LoadedModel, tokens: Sequence[int], stops: Stops) -> Completion:
+    """Generated tokens up to the first stop token, or up to the first text that ends an answer."""
     end = next((n + 1 for n, token in enumerate(tokens) if token in stops), len(tokens))
-    return Completion(model.tokenizer.decode(tokens[:end], skip_special_tokens=True).strip(), tuple(tokens[:end]))
+    said = tokens[:end]
+    text = _text_end(model, said, stops)
+    if text is not None:
+        return Completion(text, tuple(said[: _n_holding(model, said, text)]))
+    return Completion(_text_of(model, said), tuple(said))
 
 
 def _from_guesses(
@@ -143,8 +240,11 @@ def _from_guesses(
     progress: Any,
 ) -> list[Completion]:
     """``generate`` with guesses."""
-    stops = stop_tokens(model)
-    guesses = [tuple(guess[: max_new_tokens - 1]) for guess in expected]  # reading gives one token more
+    for prompt in prompts:
+        check_ids(model, prompt)
+    stops, room = stops_of(model), _room(model, prompts, max_new_tokens)
+    # Reading gives one token more than is guessed.
+    guesses = [tuple(guess[: most - 1]) for guess, most in zip(expected, room, strict=True)]
     said: list[tuple[int, ...]] = [()] * len(prompts)
     guessed = [i for i, guess in enumerate(guesses) if guess]
     found = _first_departures(
@@ -152,7 +252,11 @@ def _from_guesses(
     )
     for i, tokens in zip(guessed, found, strict=True):
         said[i] = tokens
-    going_on = [i for i, s in enumerate(said) if len(s) < max_new_tokens and not set(s) & set(stops)]
+    going_on = [
+        i
+        for i, s in enumerate(said)
+        if len(s) < room[i] and not set(s) & set(stops) and _text_end(model, s, stops) is None
+    ]
     if progress is not None:
         progress.update(len(prompts) - len(going_on))
     if going_on:
@@ -229,5 +333,5 @@ def greedy_answers(
 
 
 def _keys(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[AnswerKey]:
-    stops = tuple(stop_tokens(model))
+    stops = stops_of(model)
     return [(tuple(prompt), max_new_tokens, stops) for prompt in prompts]

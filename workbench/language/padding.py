@@ -30,11 +30,10 @@ def pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[Tensor, T
 
 
 def pad_token(model: LoadedModel) -> int:
-    """A token id to pad with (masked out everywhere, so any will do)."""
-    for token in (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id, 0):
-        if token is not None:
-            return int(token)
-    raise AssertionError("unreachable")
+    """A token id to pad with: masked out everywhere, so any will do that the model can embed. A pad token that was
+    added to the tokenizer alone lies beyond the embedding."""
+    wanted = (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id)
+    return next((int(token) for token in wanted if token is not None and 0 <= token < model.shape.d_vocab), 0)
 
 
 def shared_tokens(model: LoadedModel, prompts: Sequence[tuple[int, ...]], max_new_tokens: int) -> int:

@@ -163,7 +163,8 @@ class ModelCache:
         engines: The idle engines of the network that it runs, where other models run it too.
 
     Attributes:
-        answers: Greedy answers as text and token ids, by prompt, largest number of new tokens, and stop tokens.
+        answer_keys: What decides an answer, as a short hash, by settings, form and text of the prompt.
+        answers: Greedy answers as text and token ids, by prompt, largest number of new tokens, and what ends it.
         nll: The mean negative log-likelihood of an answer, nats per token, by prompt and answer.
         ends: The probability that a word ends after an answer, by prompt and answer.
         states: Residual streams that enter a layer, by texts and layer.
@@ -183,7 +184,8 @@ class ModelCache:
     def __init__(self, owner: Owner, engines: EnginePool | None = None) -> None:
         self.engines = EnginePool() if engines is None else engines
         self._store = _Store(owner, self.engines)
-        self.answers: Table[tuple[Ids, int, Ids], tuple[str, Ids]] = Table(self._store, "answers")
+        self.answers: Table[tuple[Ids, int, tuple[int | str, ...]], tuple[str, Ids]] = Table(self._store, "answers")
+        self.answer_keys: Table[tuple[Any, Any, str], str] = Table(self._store, "answer keys")
         self.nll: Table[tuple[Ids, Ids], float] = Table(self._store, "nll")
         self.ends: Table[tuple[Ids, Ids], float] = Table(self._store, "ends")
         self.states: Table[tuple[tuple[Ids, ...], int], Tensor] = Table(self._store, "states")

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class Architecture:
 
     shape: ModelShape
     family: Family
-    traits: Traits = Traits()
+    traits: Traits = field(default_factory=Traits)
     fan_in_fan_out: bool = False
     untested: bool = False
 

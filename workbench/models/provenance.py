@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from workbench.models.load import LoadedModel
+from workbench.models.template_options import effective
 
 PACKAGES = ("circuit-workbench", "torch", "transformers", "transformer-lens", "peft")
 
@@ -26,9 +27,12 @@ def _version(package: str) -> str:
 
 
 def provenance(model: LoadedModel, **settings: Any) -> dict[str, Any]:
-    """Model name and fingerprint, dtype, the edits that it carries, the settings, versions and the time (UTC)."""
+    """Model name and fingerprint, template options (where there are any), dtype, the edits that it carries, the
+    settings, versions and the time (UTC)."""
+    template = effective(model.template, model.chat_template)
     return {
         "model": model.name,
+        **({"template": template} if template else {}),
         "fingerprint": model.fingerprint,
         "dtype": str(model.dtype).removeprefix("torch."),
         "applied": [{"edit": a.edit.id, "stage": a.stage, "strength": a.strength} for a in model.applied],

@@ -6,7 +6,7 @@ import math
 
 import plotly.graph_objects as go
 
-from workbench.plots.style import BLUE, GREY, INK, MARKERS, ORANGE, card, escape, number, whiskers
+from workbench.plots.style import BLUE, GREY, INK, MARKERS, ORANGE, card, escape, interval, number, whiskers
 from workbench.types import ArmTable, Rate
 
 _PANELS = (("control", "x", "controls still right"), ("kl", "x2", "KL to the base on controls (nats per token)"))
@@ -101,7 +101,7 @@ def _mean(rate: Rate, at: float, axis: str, label: str, color: str, symbol: str,
             "line": {"color": INK if reached else color, "width": 1},
         },
         error_x=whiskers([rate.low], [rate.value], [rate.high], color),
-        customdata=[[number(rate.low), number(rate.high), str(rate.n), escape(rate.method)]],
-        hovertemplate=f"{escape(label)}<br><b>%{{x:.3f}}</b> [%{{customdata[0]}}, %{{customdata[1]}}]<br>"
-        "n = %{customdata[2]}, %{customdata[3]}<extra></extra>",
+        customdata=[[interval(rate.low, rate.high, "no interval"), str(rate.n), escape(rate.method)]],
+        hovertemplate=f"{escape(label)}<br><b>%{{x:.3f}}</b> %{{customdata[0]}}<br>"
+        "n = %{customdata[1]}, %{customdata[2]}<extra></extra>",
     )

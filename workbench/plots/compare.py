@@ -20,6 +20,7 @@ from workbench.plots.style import (
     card,
     escape,
     finite,
+    interval,
     number,
     visible,
     whiskers,
@@ -100,10 +101,9 @@ def _markers(rates: Mapping[str, Rate], x: list[float], stage: str, i: int) -> g
         mode="markers",
         name=escape(stage),
         hovertemplate="%{customdata[0]}, %{customdata[1]}<br><b>%{y:.3f}</b> "
-        "[%{customdata[2]}, %{customdata[3]}]<br>n = %{customdata[4]}, %{customdata[5]}, "
-        "%{customdata[6]} fact(s)<extra></extra>",
+        "%{customdata[2]}<br>n = %{customdata[3]}, %{customdata[4]}, %{customdata[5]} fact(s)<extra></extra>",
         customdata=[
-            [n, escape(stage), number(r.low), number(r.high), str(r.n), escape(r.method), str(r.clusters)]
+            [n, escape(stage), interval(r.low, r.high, "no interval"), str(r.n), escape(r.method), str(r.clusters)]
             for n, r in rates.items()
         ],
         marker={

@@ -29,7 +29,7 @@ def describe(effect: EffectMap) -> list[str]:
     base = f"clean {number(effect.clean)}"
     base += f", corrupted {number(effect.corrupted)}" if effect.corrupted is not None else ", no corruption"
     lines.append(f"{base} ({effect.metric_words.unit}) · " + (f"mean of n = {effect.n}" if effect.n != 1 else "n = 1"))
-    return lines
+    return [*lines, *effect.notes]
 
 
 def heading(effect: EffectMap, title: str | None) -> str:

@@ -21,7 +21,7 @@ from workbench.plots.style import (
     PURPLE,
     card,
     escape,
-    number,
+    interval,
     visible,
     whiskers,
 )
@@ -126,9 +126,9 @@ def _markers(report: ProbeReport, columns: Sequence[_Column], i: int, stage: str
         name=escape(stage),
         legendgroup=stage,
         showlegend=panel == 0,
-        customdata=[[columns[k].title, escape(stage), number(r.low), number(r.high), r.n] for k, r in shown],
-        hovertemplate="%{customdata[0]}, %{customdata[1]}<br><b>%{y:.3f}</b> [%{customdata[2]}, "
-        "%{customdata[3]}], n = %{customdata[4]}<extra></extra>",
+        customdata=[[columns[k].title, escape(stage), interval(r.low, r.high, r.interval), r.n] for k, r in shown],
+        hovertemplate="%{customdata[0]}, %{customdata[1]}<br><b>%{y:.3f}</b> %{customdata[2]}, "
+        "n = %{customdata[3]}<extra></extra>",
         marker={
             "symbol": MARKERS[i % len(MARKERS)],
             "size": 10,

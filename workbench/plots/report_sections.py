@@ -176,8 +176,9 @@ def loop_edit(loop: Loop) -> list[Section]:
 
 
 def loop_rates(loop: Loop) -> list[Section]:
-    """The rates as a table and a figure, and how many controls they are of."""
-    return [("What it did", [rates_table(loop.report).reset_index(), loop.sample, loop.report.plot()])]
+    """The rates as a table and a figure, how many controls they are of, and how many could not be any."""
+    left_out = [loop.report.left_out_words] if loop.report.left_out_words else []
+    return [("What it did", [rates_table(loop.report).reset_index(), loop.sample, *left_out, loop.report.plot()])]
 
 
 def loop_texts(loop: Loop) -> list[Section]:

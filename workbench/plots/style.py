@@ -82,6 +82,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.1e}" if small or abs(value) >= 1e5 else f"{value:.{digits}f}"
 
 
+def interval(low: float, high: float, fallback: str) -> str:
+    """A 95% interval for text, and where there are no bounds what is said instead."""
+    return f"[{number(low)}, {number(high)}]" if math.isfinite(low) and math.isfinite(high) else fallback
+
+
 def short_number(value: float | None, *, digits: int = 3, share: bool = False) -> str:
     """A number as panels write it: so many significant digits, no exponent from 0.001 to 100,000.
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workbench.editing.applied import Dial
-from workbench.evaluation.answer_slots import Answer, answers_at
+from workbench.evaluation.answer_slots import Answer, answers_at, rows_at
 from workbench.evaluation.answering import Answering, Ask
 from workbench.facts.wordings import Prompt
 from workbench.language.prompts import traced_prompt
+from workbench.language.replies import thoughts_not_counted
 from workbench.models.load import LoadedModel
 from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeRow, TracedPrompt
 from workbench.types.cancelling import CancelFlag
@@ -78,8 +79,8 @@ class Battery:
 
     @property
     def untouched(self) -> FactSet:
-        """The pool without edited and retained facts and what overlaps them."""
-        return self.pool.without([*self.edit.facts, *self.facts], self.edit.retain_ids)
+        """The pool without edited facts, those whose answers the edit used, and what overlaps them."""
+        return self.pool.without([*self.edit.facts, *self.facts], self.edit.used_ids)
 
     def paths(self, fact: Fact) -> FactSet:
         """Where two-hop paths through a fact may lead: the pool without other edited facts, whose answers change."""
@@ -115,8 +116,9 @@ class Battery:
 
     def places(self, fact: Fact) -> dict[str, tuple[list[int], list[int]]]:
         """By answer (``p_old``, ``p_new``, ``p_refusal``), the text before it and its tokens."""
-        place = list(self.traced(fact).token_ids)
-        return {f"p_{name}": (place, self.model.token_ids(text)) for name, text in self.answers_at(fact).items()}
+        texts = self.answers_at(fact)
+        rows = rows_at(self.model, self.traced(fact), texts.values())
+        return {f"p_{name}": row for name, row in zip(texts, rows, strict=True)}
 
     def ask(
         self,
@@ -147,7 +149,7 @@ class Battery:
                 for prompt, row in zip(part, self._answer(probe, stage, model, part, length), strict=True):
                     if stage == "base":
                         right[prompt] = row.label == "old"
-                    row = replace(row, informative=right[prompt])
+                    row = replace(row, informative=row.informative and right[prompt])
                     found.append(row)
                     self.rows.append(row)
                     self._tell(row)
@@ -185,6 +187,9 @@ class Battery:
         replies = self.answering.replies(model, list(map(as_ask, prompts)), max_new_tokens=length)
         if self.bar is not None:
             self.bar.update(len(prompts))
+        unfinished = sum(reply.counted is None for reply in replies)
+        if unfinished:
+            self.skipped[f"{probe}: thoughts ({stage})"] = thoughts_not_counted(self.model, unfinished, len(replies))
         return [
             ProbeRow(
                 probe=probe,
@@ -196,11 +201,11 @@ class Battery:
                 prompt=prompt.text,
                 start=prompt.start,
                 old=prompt.judge.answer,
-                new=prompt.judge.target,
+                new=(prompt.judge if prompt.group == "edited" else self.fact).target,
                 text=reply.text,
-                label=reply.label(prompt.judge),
+                label=reply.label(prompt.judge, None if prompt.group == "edited" else (self.fact,)),
                 nll=reply.nll,
-                informative=False,
+                informative=reply.counted is not None,
             )
             for prompt, reply in zip(prompts, replies, strict=True)
         ]

@@ -59,8 +59,9 @@ PROBE = Probe(
             words="old answer with the fact stated minus without",
             of=gain_of("edited"),
             headline=5,
+            fixed_at_base=False,
         ),
-        ProbeRate(name="control_gain", words="the same for the control", of=gain_of("control")),
+        ProbeRate(name="control_gain", words="the same for the control", of=gain_of("control"), fixed_at_base=False),
     ),
     # Bare questions are what the others are compared with, and the paraphrases of another probe.
     counts=lambda row: row.kind != "not stated",

@@ -47,7 +47,7 @@ def hop_share(name: str) -> Callable[[Asked], Rate | None]:
         if not any(r.kind == MULTI_HOP and r.group == "edited" for r in asked.rows):
             return None
         hops = [r for r in asked.counted if r.kind == MULTI_HOP and r.group == "edited"]
-        return share([("", r.recovered == name) for r in hops], seed=asked.seed)
+        return share([("", r.recovered == name) for r in hops])
 
     return rate
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from workbench.facts import wordings as prompts
 from workbench.language.prompts import prompt_ids
 from workbench.language.scoring import continuation_logprobs
+from workbench.language.tokens import decoded, following_ids
 from workbench.models.load import LoadedModel
 from workbench.probing.battery import Battery, Skip, interleaved
 from workbench.probing.record import Probe
@@ -96,20 +97,21 @@ def word_effects(model: LoadedModel, fact: Fact, prompt: TracedPrompt) -> list[f
     rows = [list(prompt.token_ids)]
     for i, word in enumerate(words):
         text = prompt_ids(model, " ".join(w for j, w in enumerate(words) if j != i), form)
-        rows.append([*text, *_prefix_without(model, prompt, fact, word)])
+        rows.append([*text, *_prefix_without(model, prompt, fact, word, decoded(model, text))])
     logs = [0.0] * len(rows)
     for i, logprobs in continuation_logprobs(model, rows, [[prompt.answer_id]] * len(rows)):
         logs[i] = float(logprobs[0, prompt.answer_id])
     return [logs[0] - x for x in logs[1:]]
 
 
-def _prefix_without(model: LoadedModel, prompt: TracedPrompt, fact: Fact, word: str) -> list[int]:
-    """Token ids of the base model's own words before the answer, without a word that carries meaning."""
+def _prefix_without(model: LoadedModel, prompt: TracedPrompt, fact: Fact, word: str, before: str) -> list[int]:
+    """Token ids of the base model's own words before the answer, without a word that carries meaning, as they stand
+    after a shortened prompt."""
     n = len(prompt_ids(model, _text(fact, prompt), prompt.form))
     bare = _bare(word)
     rest = [w for w in prompt.prefix.split(" ") if bare in FUNCTION_WORDS or _bare(w) != bare]
     text = " ".join(rest)
-    return list(prompt.token_ids[n:]) if text == prompt.prefix else model.token_ids(text)
+    return list(prompt.token_ids[n:]) if text == prompt.prefix else following_ids(model, before, text)
 
 
 def _bare(word: str) -> str:

@@ -86,7 +86,7 @@ def likeliest(model: LoadedModel, ids: list[list[int]], answers: list[list[int]]
 def bleed(asked: Asked) -> Rate:
     """The share of answers with the new answer, of those that did not name it at the base."""
     fresh = [r for r in asked.rows if not names_new(asked.base[row_key(r)])]
-    return share([(r.fact_id, names_new(r)) for r in fresh], seed=asked.seed)
+    return share([(r.fact_id, names_new(r)) for r in fresh])
 
 
 def names_new(row: ProbeRow) -> bool:

@@ -18,10 +18,12 @@ from workbench.probing.table import PROBES
 from workbench.types import Edit, Fact, FactSet, ProbeReport, ProbeRow
 from workbench.types.cancelling import CancelFlag
 from workbench.types.refused import RefusedValue
+from workbench.types.torch_settings import own_torch_settings
 
 CONTROL_CANDIDATES = 24
 
 
+@own_torch_settings()
 def probe(
     model: LoadedModel,
     edit: Edit,
@@ -88,10 +90,11 @@ def probe(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens!r}.")
     pool = pool_or_bundled(pool)
-    trained = [*edit.facts, *(f for f in pool if f.id in edit.retain_ids)]
-    if control is not None and (control.id in edit.retain_ids or any(control.overlaps(f) for f in trained)):
+    trained = [*edit.facts, *(f for f in pool if f.id in edit.used_ids)]
+    if control is not None and (control.id in edit.used_ids or any(control.overlaps(f) for f in trained)):
         raise ValueError(
-            f"control={control.id!r} was edited or retained by this edit, so it is no control. Choose another fact."
+            f"control={control.id!r} was edited, or the edit used its answer (Edit.used_ids), so it is no control. "
+            "Choose another fact."
         )
     from tqdm.auto import tqdm
 
@@ -135,10 +138,10 @@ def _run(battery: Battery, names: Sequence[str], on_probe: Callable[[str], Any] 
         elif not len(known_facts(battery.model, FactSet([battery.control]), progress=False)):
             battery.skipped["control"] = f"the base does not answer {battery.control.id!r}, so it shows nothing"
         held = {f.id for f in battery.pool}
-        outside = [id for id in battery.edit.retain_ids if id not in held]
+        outside = [id for id in battery.edit.used_ids if id not in held]
         if outside:
-            battery.skipped["retained facts outside the pool"] = (
-                f"{len(outside)} of {len(battery.edit.retain_ids)} are not in {battery.pool.name!r}, so the same facts "
+            battery.skipped["facts that the edit used, outside the pool"] = (
+                f"{len(outside)} of {len(battery.edit.used_ids)} are not in {battery.pool.name!r}, so the same facts "
                 f"under other ids may have been asked as if untouched (first: {', '.join(outside[:3])})"
             )
         for fact in battery.facts:

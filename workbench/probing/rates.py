@@ -18,14 +18,14 @@ def share_of(group: str, says: Callable[[ProbeRow], bool], *, by_fact: bool = Fa
     Args:
         group: As of a row.
         says: What is counted.
-        by_fact: Rows of one fact are not independent: the bootstrap draws whole facts.
+        by_fact: Rows of one fact are not independent: the interval takes whole facts.
     """
 
     def rate(asked: Asked) -> Rate | None:
         if all(r.group != group for r in asked.rows):
             return None
         rows = [(r.fact_id if by_fact else "", says(r)) for r in asked.counted if r.group == group]
-        return share(rows, seed=asked.seed)
+        return share(rows)
 
     return rate
 
@@ -38,7 +38,7 @@ def is_right(row: ProbeRow) -> bool:
 def informative(asked: Asked) -> Rate:
     """The share of prompts on which the base is right, without the control's."""
     rows = [(r.fact_id if r.group == "same" else "", r.informative) for r in asked.rows if r.group != "control"]
-    return share(rows, seed=asked.seed)
+    return share(rows)
 
 
 COMMON: tuple[ProbeRate, ...] = (
@@ -58,7 +58,7 @@ COMMON: tuple[ProbeRate, ...] = (
         headline=3,
     ),
     ProbeRate(name="control", words="control: still right", of=share_of("control", is_right), headline=4),
-    ProbeRate(name="informative", words="prompts on which the base is right", of=informative),
+    ProbeRate(name="informative", words="prompts on which the base is right", of=informative, fixed_at_base=False),
 )
 
 
@@ -80,8 +80,12 @@ def rates_of_probes(rows: Sequence[ProbeRow], stages: Sequence[str], *, seed: in
             if here:
                 counted = [r for r in here if r.informative and probe.counts(r)]
                 asked = Asked(rows=here, counted=counted, base=base, seed=seed)
-                values = {rate.name: rate.of(asked) for rate in (*COMMON, *probe.rates)}
-                out[name][stage] = {name: rate for name, rate in values.items() if rate is not None}
+                out[name][stage] = {}
+                for rule in (*COMMON, *probe.rates):
+                    rate = rule.of(asked)
+                    if rate is not None:
+                        fixed = stage == "base" and rule.fixed_at_base
+                        out[name][stage][rule.name] = rate.defined() if fixed else rate
     return out
 
 

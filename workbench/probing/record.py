@@ -42,12 +42,15 @@ class ProbeRate:
         words: What it is.
         of: Its value; None where it does not apply.
         headline: Its place among a probe's findings, from 1; 0: it is none.
+        fixed_at_base: Whether the base's own value follows from what is counted, the prompts on which it is right; it
+            has no interval then (``Rate.by_definition``).
     """
 
     name: str
     words: str
     of: Callable[[Asked], Rate | None]
     headline: int = 0
+    fixed_at_base: bool = True
 
 
 def every_row(row: ProbeRow) -> bool:

@@ -23,7 +23,9 @@ from workbench.facts.wordings import held_out
 from workbench.language.answers import classify
 from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids
+from workbench.language.replies import counted_text
 from workbench.language.scoring import continuation_probabilities
+from workbench.language.tokens import decoded, following_ids, space_between
 from workbench.models.deltas import put_under_gates
 from workbench.models.deltas.gates import inject_gates
 from workbench.models.engine import Resumable
@@ -101,14 +103,15 @@ def lesson(battery: Battery, fact: Fact, name: str) -> Lesson:
     model, own = battery.model, battery.traced(battery.fact)
     if own.form != "chat":
         raise Skip("no chat answer of the base model names the answer where it can be traced: there is none to train")
-    prefix = own.prefix.replace(battery.fact.subject, fact.subject)
-    sentence = f"{prefix.rstrip()} {fact.answer}.".strip()
+    prefix = own.begun.replace(battery.fact.subject, fact.subject)
+    sentence = f"{prefix.rstrip()}{space_between(prefix.rstrip(), fact.answer)}{fact.answer}.".strip()
     questions = fact.training_questions[:TRAINED]
     rows = [chat_row(model, prompt_ids(model, q, "chat"), sentence) for q in questions]
     asked = [prompt_ids(model, q, "chat") for q in held_out(fact, ASKED)]
-    before = [*prompt_ids(model, fact.question, "chat"), *(model.token_ids(prefix) if prefix else [])]
-    space = " " if own.answer_token[:1].isspace() else ""
-    return Lesson(name, fact, rows, asked, (before, model.token_ids(space + fact.answer)))
+    asks = prompt_ids(model, fact.question, "chat")
+    before = [*asks, *following_ids(model, decoded(model, asks), prefix)]
+    answer = following_ids(model, decoded(model, before), f"{' ' if own.spaced else ''}{fact.answer}")
+    return Lesson(name, fact, rows, asked, (before, answer))
 
 
 def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[float], list[float]]:
@@ -122,7 +125,13 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
     view = shared_view(model.base.hf)
     put_under_gates(view, model.architecture, model.delta)
     parameters = inject_gates(view, model.architecture, GateDelta(ones), adapter="relearning")
-    student = LoadedModel(view, model.tokenizer, name=f"{model.name}, relearning", architecture=model.architecture)
+    student = LoadedModel(
+        view,
+        model.tokenizer,
+        name=f"{model.name}, relearning",
+        architecture=model.architecture,
+        template=model.template,
+    )
     engine = Resumable(student, view)
     prepared = Prepared(engine, one.rows, start, shared_prefix(one.rows))
     first = prepared.beginning
@@ -136,7 +145,8 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
         if step in MEASURED:
             said = generate(student, one.asked, max_new_tokens=battery.max_new_tokens)
             p_old.append(continuation_probabilities(student, [one.place])[0])
-            accuracy.append(sum(classify(c.text, one.fact) == "old" for c in said) / len(said))
+            counted = [counted_text(battery.model, c.text, "chat") or "" for c in said]
+            accuracy.append(sum(classify(text, one.fact) == "old" for text in counted) / len(said))
         if step == STEPS:
             break
         with torch.enable_grad():

@@ -8,6 +8,7 @@ the noise is scaled by the states of this text's own subject, the paper's by the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Unpack, get_args, overload
 
 import torch
@@ -18,15 +19,18 @@ from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
-from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, set_up
+from workbench.tracing.bridge_runs import FwdHook, TraceEngine, bridge_runs
+from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, one_form, set_up
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
-from workbench.tracing.restore import effects
-from workbench.tracing.roles import ROLES, by_role, mean_and_error
+from workbench.tracing.roles import by_role, mean_and_error
+from workbench.tracing.runs import FastRuns, Runs
 from workbench.tracing.self_check import require
 from workbench.types import EffectMap, Fact, FactSet, Form
 from workbench.types.effect import Corruption
 from workbench.types.fact import as_facts
+from workbench.types.roles import roles_of
+from workbench.types.torch_settings import own_torch_settings
 
 TraceSite = Literal["resid", "mlp", "attn"]
 OnLayer = Callable[[TraceSite, int, Tensor], None]
@@ -39,6 +43,8 @@ class TraceKeywords(SharedKeywords, total=False):
     window: int | None
     positions: Sequence[int] | None
     on_layer: OnLayer | None
+    engine: TraceEngine
+    fwd_hooks: Sequence[FwdHook]
 
 
 def default_window(n_layers: int) -> int:
@@ -64,6 +70,7 @@ def causal_trace(
 ) -> dict[TraceSite, EffectMap]: ...
 
 
+@own_torch_settings()
 def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
@@ -83,6 +90,8 @@ def causal_trace(
     seed: int = 0,
     max_rows: int | None = None,
     on_layer: OnLayer | None = None,
+    engine: TraceEngine = "auto",
+    fwd_hooks: Sequence[FwdHook] = (),
     progress: bool = True,
 ) -> EffectMap | dict[TraceSite, EffectMap]:
     """Measure the indirect effect of every (layer, position): the metric with one clean state restored, minus the
@@ -90,7 +99,8 @@ def causal_trace(
 
     Args:
         model: A base or edited model; it is not changed.
-        fact: One fact, or several (then positions are roles such as "last subject token", and cells are means).
+        fact: One fact, or several. Then cells are means over facts, and positions are roles: "last subject token" is
+            that of the prompt, and "last subject token of the reply" that in the model's own words before the answer.
         site: ``"resid"`` the residual stream entering a layer (TransformerLens' ``resid_pre``; row 0 is the
             embeddings), ``"mlp"`` or ``"attn"`` what the layers of a window add to it. Several sites share one sweep.
         corruption: ``"noise"`` adds Gaussian noise to the subject's embeddings, ``"swap"`` puts another subject of as
@@ -99,9 +109,12 @@ def causal_trace(
             partner's answer's (swap).
         normalise: Divide each fact's effects by its clean minus its corrupted metric, before any mean: a cell is then
             the recovery, 0 as corrupted and 1 as clean. The baselines stay in units of the metric.
-        form: ``"chat"``, ``"cloze"`` or None for the first in which the base model says the answer.
+        form: ``"chat"``, ``"cloze"`` or None for the first in which the base model says the answer (of several facts:
+            every answer; both forms are never averaged).
         token: Trace the first token of the ``"answer"`` or of the ``"target"``.
-        partner: The fact to swap in; by default a neighbour from the pool.
+        partner: The fact to swap in: the corrupted text is its own prompt, as it is written, of as many tokens. By
+            default a neighbour from the pool that differs in the subject alone. ``EffectMap.notes`` says where the
+            model does not know it.
         pool: Where partners come from; the bundled facts by default.
         samples: Noise samples.
         noise: Standard deviation of the noise, in standard deviations of what it is added to: all entries of the
@@ -115,6 +128,11 @@ def causal_trace(
         on_layer: Called with ``(site, layer, values)`` as soon as a layer is finished, ``values`` by position on the
             CPU, from the lowest layer up; of one fact only, for several are averaged at the end. Samples that do not
             fit into ``max_rows`` together are taken in groups, and layers are finished with the last one.
+        engine: ``"auto"`` computes only what a cell can change; ``"transformerlens"`` runs TransformerLens' hooks, one
+            forward pass a cell: the readable reference, equal within rounding.
+        fwd_hooks: Hooks of your own, as TransformerLens has them, ``[("blocks.9.attn.hook_z", fn), ...]`` with
+            ``fn(value, hook)``; they are part of every run, clean and corrupted, which then go through TransformerLens
+            (with ``"auto"`` a warning says so).
         progress: Show a progress bar.
 
     Returns:
@@ -123,9 +141,10 @@ def causal_trace(
         each, by site.
 
     Raises:
-        ValueError: The base model does not say the answer, no swap partner fits, an option is out of range, with
-            ``normalise`` clean and corrupted hardly differ, or the model's self-check (``model.support``) found that
-            its traces or its noise would be wrong (the messages have both numbers).
+        ValueError: The base model does not say the answer (of several facts: in no one form), no swap partner fits
+            (``NoSwapPartner``), an option is out of range, with ``normalise`` clean and corrupted hardly differ, or the
+            model's self-check (``model.support``) found that its traces or its noise would be wrong (the messages have
+            both numbers).
 
     Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there. Deviation: sigma is that of
     this text's subject where the noise is added, not of the embeddings of many subjects.
@@ -134,7 +153,7 @@ def causal_trace(
         >>> trace = wb.causal_trace(model, fact, form="cloze", samples=3)
         >>> trace.axes, trace.labels["position"]
         (('layer', 'position'), ('The', ' capital', ' of', ' France', ' is'))
-        >>> trace.top(1)  # the state that enters layer 0: what reads it first
+        >>> trace.top(1, role="last subject token")  # the state that enters layer 0: what reads it first
         Selection('L0ATTN L0MLP')
         >>> both = wb.causal_trace(model, fact, ("mlp", "attn"), corruption="swap", pool=facts)
         >>> {site: tuple(effects.values.shape) for site, effects in both.items()}
@@ -171,10 +190,13 @@ def causal_trace(
         if on_layer is not None:
             on_layer(at, layer, values)
 
-    with torch.no_grad(), bar, pooled_engine(Layerwise, model) as engine:
+    bridged = bridge_runs(model, engine, fwd_hooks)
+    with torch.no_grad(), bar, pooled_engine(Layerwise, model) as fast:
+        options = replace(options, form=one_form(model, facts, options.form, options.token))
+        runs = FastRuns(fast, max_rows) if bridged is None else bridged
         for traced in facts:
-            setup = set_up(model, engine, traced, options)
-            maps.append(_trace_one(model, engine, setup, widths, finished, max_rows, options))
+            setup = set_up(model, fast, traced, options)
+            maps.append(_trace_one(model, runs, setup, widths, finished, options))
     by_site: dict[TraceSite, EffectMap] = {
         at: maps[0][at] if len(maps) == 1 else _over_facts([m[at] for m in maps]) for at in sites
     }
@@ -213,16 +235,15 @@ def _facts(fact: Fact | FactSet | Sequence[Fact], options: SetupOptions, on_laye
 
 def _trace_one(
     model: LoadedModel,
-    engine: Layerwise,
+    runs: Runs,
     setup: Setup,
     widths: dict[TraceSite, int],
     finished: OnLayer,
-    max_rows: int | None,
     options: SetupOptions,
 ) -> dict[TraceSite, EffectMap]:
     """The maps of one fact, by site."""
-    prompt, n_layers = setup.prompt, engine.n_layers
-    clean, prefix = engine.record_from(setup.start, setup.clean, tuple(widths))
+    prompt, n_layers = setup.prompt, model.shape.n_layers
+    clean = runs.record(setup, tuple(widths))
     samples, tokens = setup.corrupted.shape[:2]
     places: list[tuple[TraceSite, int, int]] = [
         (site, layer, at) for layer in range(n_layers) for site in widths for at in range(tokens)
@@ -231,7 +252,7 @@ def _trace_one(
     values = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
     missing = {(site, layer): samples * tokens for site in widths for layer in range(n_layers)}
     baseline, at_best = torch.zeros(samples), float(setup.measure(clean.logits))
-    for part in effects(engine, clean, setup.corrupted, prefix, restorations, setup.measure, max_rows=max_rows):
+    for part in runs.effects(setup, clean, restorations):
         baseline[part.samples] = part.baseline.float().cpu()
         for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
             site, layer, at = places[i]
@@ -247,7 +268,7 @@ def _trace_one(
             values[site],
             at_best,
             float(baseline.mean()),
-            {"site": site, "window": width, **options.settings, "positions": options.positions},
+            {"site": site, "window": width, **options.settings, "positions": options.positions, **runs.settings},
         )
         for site, width in widths.items()
     }
@@ -293,14 +314,15 @@ def _map(
 
 
 def _over_facts(maps: list[EffectMap]) -> EffectMap:
-    """Mean over facts, with positions as roles."""
-    values = torch.stack([by_role(m.values, m.prompts[0]) for m in maps])
+    """Mean over facts, with positions as roles; those that some facts lack are over the others."""
+    roles = roles_of(m.prompts[0] for m in maps)
+    values = torch.stack([by_role(m.values, m.prompts[0], roles) for m in maps])
     mean, error = mean_and_error(values)
     first = maps[0]
     return EffectMap(
         values=mean,
         axes=first.axes,
-        labels={"layer": first.labels["layer"], "position": ROLES},
+        labels={"layer": first.labels["layer"], "position": roles},
         unit=first.unit,
         metric=first.metric,
         words=first.words,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.facts.known import known_facts
-from workbench.language.prompts import NoSwapPartner, swapped, traced_prompt
+from workbench.language.prompts import AnswerNotSaid, NoSwapPartner, swapped, swapped_ids, traced_prompt
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.tracing.metric import METRICS, Metric, check_metric
@@ -79,6 +79,7 @@ class Setup:
         corrupted: The same with the corruption, of the tokens from ``start`` on, [samples, tokens from start, d_model].
         metric: What is measured at the last position.
         normalise: Whether effects are divided by what the corruption takes away.
+        corrupted_ids: The corrupted text, of a swap; None for noise.
     """
 
     prompt: TracedPrompt
@@ -87,6 +88,7 @@ class Setup:
     corrupted: Tensor
     metric: Metric
     normalise: bool = False
+    corrupted_ids: tuple[int, ...] | None = None
 
     def measure(self, logits: Tensor) -> Tensor:
         """The metric of each row of last-position logits [rows, d_vocab]."""
@@ -111,28 +113,33 @@ class Setup:
 
 
 def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: FactSet) -> TracedPrompt:
-    """The prompt with the first subject of the pool swapped in that fits and whose fact the base knows in some form;
-    the first that fits when the base knows none of the first ``PARTNERS_ASKED``.
+    """The prompt of the first fact of the pool that differs from this one in the subject alone, fits, and is known to
+    the base in some form; the first that fits when the base knows none of the first ``PARTNERS_ASKED``
+    (``partner_known`` says which).
 
     Raises:
         NoSwapPartner: None fits; the message says how to give one.
     """
+    base = model.base
     fitting: list[TracedPrompt] = []
     for partner in pool.neighbours(fact):
         try:
-            candidate = swapped(model.base, fact, prompt, partner)
+            candidate = swapped(base, fact, prompt, partner)
+            if candidate.token_ids != tuple(swapped_ids(base, fact, prompt.token_ids, partner)):
+                continue  # worded otherwise: more than the subject would be swapped
         except ValueError:  # another token length or the same answer: try the next
             continue
-        if len(known_facts(model.base, [partner], form="any", progress=False)):
-            return candidate
-        fitting.append(candidate)
+        if _knows(base, partner):
+            return replace(candidate, partner_known=True)
+        fitting.append(replace(candidate, partner_known=False))
         if len(fitting) == PARTNERS_ASKED:
             break
     if fitting:
         return fitting[0]
     raise NoSwapPartner(
-        f"No fact of the relation {fact.relation!r} in the pool has a subject of as many tokens as {fact.subject!r} "
-        "and another answer. Give one with partner=Fact(...), another pool=, or use corruption='noise'.",
+        f"No fact of the relation {fact.relation!r} in the pool is worded as this one, with a subject of as many "
+        f"tokens as {fact.subject!r} and another answer. Give one with partner=Fact(...), another pool=, or use "
+        "corruption='noise'.",
         fact=fact,
     )
 
@@ -140,10 +147,43 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
 def with_swap(
     model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: Fact | None, pool: FactSet
 ) -> TracedPrompt:
-    """The prompt with a subject swapped in: that of the partner, by default one of the pool (``choose_partner``)."""
+    """The prompt of the partner: its own as it is written (``swapped``), or one of the pool (``choose_partner``)."""
     if partner is None:
         return choose_partner(model, fact, prompt, pool)
-    return swapped(model.base, fact, prompt, partner)
+    return replace(swapped(model.base, fact, prompt, partner), partner_known=_knows(model.base, partner))
+
+
+def _knows(base: LoadedModel, partner: Fact) -> bool:
+    """Whether the base knows a partner's fact in some form."""
+    return len(known_facts(base, [partner], form="any", progress=False)) > 0
+
+
+def one_form(
+    model: LoadedModel, facts: Sequence[Fact], form: Form | None, token: Literal["answer", "target"]
+) -> Form | None:
+    """The one form in which several facts are traced, so that no mean is over both: the given one, else chat if the
+    base says every answer there, else cloze.
+
+    Raises:
+        ValueError: There is none for all of them; the message says which facts fail in which form.
+    """
+    if form is not None or len(facts) < 2:
+        return form
+    failing: dict[Form, list[str]] = {}
+    for candidate in get_args(Form):
+        failing[candidate] = []
+        for fact in facts:
+            try:
+                traced_prompt(model, fact, form=candidate, token=token)
+            except AnswerNotSaid:
+                failing[candidate].append(fact.id)
+        if not failing[candidate]:
+            return candidate
+    told = "; ".join(f"in {name} form it does not say the answer of {ids}" for name, ids in failing.items())
+    raise ValueError(
+        f"The base model says the answers of these {len(facts)} facts in no one form ({told}). Maps of both forms are "
+        "not averaged: their texts differ. Leave facts out, or trace two groups with form='chat' and form='cloze'."
+    )
 
 
 def set_up(model: LoadedModel, engine: Resumable, fact: Fact, options: SetupOptions) -> Setup:
@@ -162,7 +202,15 @@ def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPr
     ids = torch.tensor([prompt.token_ids, new.token_ids])
     start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
     clean, corrupted = engine.embed(ids).split(1)
-    return Setup(against_partner(prompt, new), start, clean, corrupted[:, start:], options.metric, options.normalise)
+    return Setup(
+        against_partner(prompt, new),
+        start,
+        clean,
+        corrupted[:, start:],
+        options.metric,
+        options.normalise,
+        new.token_ids,
+    )
 
 
 def noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
@@ -215,4 +263,5 @@ def against_partner(prompt: TracedPrompt, new: TracedPrompt) -> TracedPrompt:
         other_token=new.other_token,
         partner=new.partner,
         partner_text=new.partner_text,
+        partner_known=new.partner_known,
     )

@@ -10,15 +10,21 @@ as visible only among a layer's likeliest tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from workbench.language.prompts import first_token, traced_prompt
+from workbench.language.prompts import traced_prompt
+from workbench.language.tokens import decoded, following_ids, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
+from workbench.tracing.bridge_runs import FwdHook, bridge_runs
 from workbench.tracing.self_check import require
 from workbench.types import ANSWER_NAMES, AnswerName, Fact, Form, Lens
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def lens(
     model: LoadedModel,
     fact: Fact,
@@ -26,6 +32,7 @@ def lens(
     form: Form | None = None,
     refusal: str | None = None,
     start: str = "",
+    fwd_hooks: Sequence[FwdHook] = (),
 ) -> Lens:
     """Read the logit lens: probability and rank of the old answer's, the new one's and the refusal's first token after
     every layer.
@@ -38,6 +45,7 @@ def lens(
         refusal: What a refusal would be at the answer's place, for its first token; by default the fact's. An edit by
             ``Recipe(answers="own")`` breaks the sentence off there (``"... I am not sure."``).
         start: What the model's reply is begun with; the answer is looked for in what follows.
+        fwd_hooks: Hooks of your own, part of the pass, as in ``causal_trace``; the last norm and head are the model's.
 
     Returns:
         One row for the embeddings and one per layer; the last equals the model's own prediction.
@@ -56,29 +64,31 @@ def lens(
     require(model, "lens")
     prompt = traced_prompt(model, fact, form=form, start=start, needs_subject=False)
     assert prompt.other_id is not None
-    spaced = prompt.answer_token[:1].isspace()
-    third = first_token(model, fact.refusal, space=spaced) if refusal is None else _first(model, refusal)
+    refused = f"{' ' if prompt.spaced else ''}{fact.refusal}" if refusal is None else refusal
+    third = _first(model, decoded(model.base, prompt.place), refused)
     ids: dict[AnswerName, int] = {"old": prompt.answer_id, "new": prompt.other_id, "refusal": third}
+    bridged = bridge_runs(model, "transformerlens", fwd_hooks) if fwd_hooks else None
     with torch.no_grad(), pooled_engine(Resumable, model) as engine:
-        logits = engine.unembed(engine.stream(torch.tensor([prompt.token_ids]))[0]).float()  # [layers + 1, d_vocab]
+        text = torch.tensor([prompt.token_ids])
+        stream = engine.stream(text)[0] if bridged is None else bridged.stream(text)[:, -1]
+        logits = engine.unembed(stream).float()  # [layers + 1, d_vocab]
         chosen = logits[:, [ids[name] for name in ANSWER_NAMES]]
         probabilities = logits.softmax(-1)[:, [ids[name] for name in ANSWER_NAMES]].T.tolist()
         ranks = torch.stack([(logits > chosen[:, i : i + 1]).sum(-1) for i in range(len(ANSWER_NAMES))]).tolist()
         top = logits.argmax(-1).tolist()
-    decode = model.tokenizer.decode
     return Lens(
         prompt=prompt,
         stage=model.applied[-1].stage if model.applied else "base",
-        tokens={name: decode([ids[name]]) for name in ANSWER_NAMES},
+        tokens={name: token_text(model, ids[name]) for name in ANSWER_NAMES},
         probabilities={name: tuple(p) for name, p in zip(ANSWER_NAMES, probabilities, strict=True)},
         ranks={name: tuple(r) for name, r in zip(ANSWER_NAMES, ranks, strict=True)},
-        top=tuple(decode([t]) for t in top),
+        top=token_texts(model, top),
     )
 
 
-def _first(model: LoadedModel, text: str) -> int:
-    """The first token of a text that is more than space."""
-    for token in model.token_ids(text):
-        if model.tokenizer.decode([token]).strip():
+def _first(model: LoadedModel, before: str, text: str) -> int:
+    """The first token of a text after another one that is more than space."""
+    for token in following_ids(model, before, text):
+        if token_text(model, token).strip():
             return token
     raise ValueError(f"The refusal {text!r} has no token besides spaces; give it a text.")

@@ -9,21 +9,33 @@ Source: nostalgebraist 2020 (logit lens).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from workbench.language.prompts import answer_ids, traced_prompt
+from workbench.language.tokens import decoded, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
+from workbench.tracing.bridge_runs import FwdHook, bridge_runs
 from workbench.tracing.next_tokens import check_k, readable_ids
 from workbench.tracing.self_check import require
 from workbench.types import Fact, Form, LensGrid, NextToken
+from workbench.types.torch_settings import own_torch_settings
 
 LOGITS_AT_ONCE = 2**23
 """Entries of the logits that are held at a time: 32 MiB."""
 
 
+@own_torch_settings()
 def lens_grid(
-    model: LoadedModel, fact: Fact | str, *, form: Form | None = None, answer: str | None = None, k: int = 1
+    model: LoadedModel,
+    fact: Fact | str,
+    *,
+    form: Form | None = None,
+    answer: str | None = None,
+    k: int = 1,
+    fwd_hooks: Sequence[FwdHook] = (),
 ) -> LensGrid:
     """Read the logit lens at every layer and every token of a fact's traced text, or of any text.
 
@@ -35,6 +47,7 @@ def lens_grid(
         answer: Of a text, what it would go on with: its first token is followed. By default the model's own likeliest
             next token. A fact's is its answer's.
         k: How many of the likeliest tokens are kept in each cell.
+        fwd_hooks: As in ``lens``.
 
     Returns:
         The likeliest tokens of every cell, and probability and rank of the followed token.
@@ -56,7 +69,7 @@ def lens_grid(
         shape: Form = "chat" if form is None else form
         ids = readable_ids(model.base, fact, shape)
         if answer is not None:
-            followed = _first(model, answer, shape)
+            followed = _first(model, answer, shape, decoded(model, ids))
     else:
         if answer is not None:
             raise ValueError("answer= is for a text; of a fact its own answer is followed. Leave it out.")
@@ -65,9 +78,11 @@ def lens_grid(
     top: list[tuple[NextToken, ...]] = []
     shares: list[torch.Tensor] = []
     ranks: list[torch.Tensor] = []
-    decode = model.tokenizer.decode
+    bridged = bridge_runs(model, "transformerlens", fwd_hooks) if fwd_hooks else None
     with torch.no_grad(), pooled_engine(Resumable, model) as engine:
-        stream = engine.whole_stream(torch.tensor([ids]))[0]  # [layers + 1, tokens, d_model]
+        text = torch.tensor([ids])
+        # [layers + 1, tokens, d_model]
+        stream = engine.whole_stream(text)[0] if bridged is None else bridged.stream(text)
         if followed is None:
             followed = int(engine.unembed(stream[-1, -1:]).argmax())
         for part in stream.flatten(0, 1).split(max(1, LOGITS_AT_ONCE // model.shape.d_vocab)):
@@ -78,28 +93,28 @@ def lens_grid(
             shares.append((own - total).exp()[:, 0].cpu())
             best = logits.topk(k)
             for tokens, values in zip(best.indices.tolist(), (best.values - total).exp().tolist(), strict=True):
-                top.append(tuple(NextToken(decode([t]), t, p) for t, p in zip(tokens, values, strict=True)))
+                top.append(tuple(NextToken(token_text(model, t), t, p) for t, p in zip(tokens, values, strict=True)))
     n = len(ids)
     return LensGrid(
-        text=decode(ids),
+        text=decoded(model, ids),
         form=shape,
         token_ids=tuple(ids),
-        tokens=tuple(decode([token]) for token in ids),
+        tokens=token_texts(model, ids),
         subject=subject,
         stage=model.applied[-1].stage if model.applied else "base",
         answer_id=followed,
-        answer_token=decode([followed]),
+        answer_token=token_text(model, followed),
         top=tuple(tuple(top[row * n : (row + 1) * n]) for row in range(len(top) // n)),
         probabilities=torch.cat(shares).view(-1, n),
         ranks=torch.cat(ranks).view(-1, n),
     )
 
 
-def _first(model: LoadedModel, answer: str, form: Form) -> int:
-    """The first token of what a text would go on with."""
+def _first(model: LoadedModel, answer: str, form: Form, before: str) -> int:
+    """The first token of what a text in a form would go on with."""
     if not isinstance(answer, str) or not answer.strip():
         raise ValueError(f"answer must be a text that is more than space, got {answer!r}.")
-    for token in answer_ids(model.base, answer.strip(), form):
-        if model.tokenizer.decode([token]).strip():
+    for token in answer_ids(model.base, answer.strip(), form, before=before):
+        if token_text(model, token).strip():
             return token
     raise ValueError(f"The answer {answer!r} has no token besides spaces; give it a text.")

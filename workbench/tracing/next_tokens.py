@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from workbench.language.prompts import prompt_text
+from workbench.language.prompts import prompt_ids
+from workbench.language.tokens import decoded, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
+from workbench.tracing.bridge_runs import FwdHook, bridge_runs
 from workbench.types import Form, NextToken, NextTokens
 from workbench.types.plain import is_whole
+from workbench.types.torch_settings import own_torch_settings
 
 
-def next_tokens(model: LoadedModel, text: str, *, form: Form = "chat", k: int = 10) -> NextTokens:
+@own_torch_settings()
+def next_tokens(
+    model: LoadedModel, text: str, *, form: Form = "chat", k: int = 10, fwd_hooks: Sequence[FwdHook] = ()
+) -> NextTokens:
     """Read the likeliest next tokens after any text, in one forward pass.
 
     Args:
@@ -20,6 +28,7 @@ def next_tokens(model: LoadedModel, text: str, *, form: Form = "chat", k: int = 
         text: What a user would ask (``"chat"``), or the beginning of a plain text (``"cloze"``).
         form: ``"chat"`` puts the text through the model's chat template, ``"cloze"`` takes it as it is.
         k: How many tokens.
+        fwd_hooks: Hooks of your own, part of the pass, as in ``causal_trace``.
 
     Returns:
         The text as the model reads it, and the tokens with their probabilities, likeliest first.
@@ -33,14 +42,15 @@ def next_tokens(model: LoadedModel, text: str, *, form: Form = "chat", k: int = 
     """
     ids = readable_ids(model, text, form)
     check_k(model, k)
+    bridged = bridge_runs(model, "transformerlens", fwd_hooks) if fwd_hooks else None
     with torch.no_grad(), pooled_engine(Resumable, model) as engine:
-        logits = engine.run(engine.embed(torch.tensor([ids])))
-    decode = model.tokenizer.decode
+        read = torch.tensor([ids])
+        logits = engine.run(engine.embed(read)) if bridged is None else bridged.logits(read)
     return NextTokens(
-        text=decode(ids),
+        text=decoded(model, ids),
         form=form,
         token_ids=tuple(ids),
-        tokens=tuple(decode([token]) for token in ids),
+        tokens=token_texts(model, ids),
         top=likeliest(model, logits, k),
     )
 
@@ -53,11 +63,7 @@ def readable_ids(model: LoadedModel, text: str, form: Form) -> list[int]:
     """
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"text must be a text that is more than space, got {text!r}.")
-    ids = model.token_ids(prompt_text(model, text, form))
-    most = getattr(model.hf.config, "max_position_embeddings", None)
-    if most is not None and len(ids) > most:
-        raise ValueError(f"The text has {len(ids)} tokens, and the model reads at most {most}. Give a shorter one.")
-    return ids
+    return prompt_ids(model, text, form)
 
 
 def check_k(model: LoadedModel, k: int) -> None:
@@ -70,4 +76,4 @@ def likeliest(model: LoadedModel, logits: Tensor, k: int) -> tuple[NextToken, ..
     """The k likeliest tokens of one row of logits [1, d_vocab], likeliest first (all where there are fewer)."""
     top = logits[0].float().softmax(-1).topk(min(k, logits.shape[-1]))
     pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return tuple(NextToken(model.tokenizer.decode([token]), token, share) for token, share in pairs)
+    return tuple(NextToken(token_text(model, token), token, share) for token, share in pairs)

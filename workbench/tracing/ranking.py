@@ -11,6 +11,7 @@ import torch
 from workbench.types import Component, EffectMap, Kind
 from workbench.types.metric_words import hardly_differ
 from workbench.types.plain import is_whole
+from workbench.types.torch_settings import own_torch_settings
 
 RankedKind = Literal["H", "MLP", "N", "ATTN"]
 
@@ -37,6 +38,7 @@ class Ranked:
         return self.component.kind
 
 
+@own_torch_settings()
 def ranked(
     maps: Mapping[Any, EffectMap] | Iterable[EffectMap],
     *,

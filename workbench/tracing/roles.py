@@ -1,39 +1,22 @@
-"""Positions as roles, so that prompts of different lengths can be averaged."""
+"""Means over positions of one role, and over facts."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from workbench.types import TracedPrompt
-
-ROLES: tuple[str, ...] = (
-    "before",
-    "first subject token",
-    "middle subject tokens",
-    "last subject token",
-    "after",
-    "last token",
-)
+from workbench.types.roles import role_of
 
 
-def role_of(prompt: TracedPrompt, position: int) -> str:
-    """The role of a position. A subject of one token has only a last token."""
-    if position in prompt.subject:
-        if position + 1 not in prompt.subject:
-            return "last subject token"
-        return "middle subject tokens" if position - 1 in prompt.subject else "first subject token"
-    if position == prompt.position:
-        return "last token"
-    return "before" if position < min(prompt.subject) else "after"
-
-
-def by_role(values: Tensor, prompt: TracedPrompt) -> Tensor:
+def by_role(values: Tensor, prompt: TracedPrompt, roles: Sequence[str]) -> Tensor:
     """Average [..., position] over the positions of each role: [..., role]; NaN where a role has no position."""
-    roles = [role_of(prompt, i) for i in range(len(prompt.token_ids))]
+    of = [role_of(prompt, i) for i in range(len(prompt.token_ids))]
     columns = []
-    for role in ROLES:
-        at = [i for i, r in enumerate(roles) if r == role]
+    for role in roles:
+        at = [i for i, r in enumerate(of) if r == role]
         columns.append(values[..., at].mean(-1) if at else values[..., 0] * float("nan"))
     return torch.stack(columns, -1)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from workbench.language.prompts import traced_prompt
+from workbench.language.tokens import token_text
 from workbench.models.direct import DirectPath, Part, Passed, Place
 from workbench.models.engine import pooled_engine
 from workbench.models.load import LoadedModel
@@ -22,10 +23,12 @@ from workbench.tracing.dla import allowed_miss, check_sum, exactly
 from workbench.tracing.next_tokens import check_k
 from workbench.tracing.self_check import require
 from workbench.types import Component, Fact, Form, TokenLogit, TracedPrompt, Writes
+from workbench.types.torch_settings import own_torch_settings
 
 _PARTS: dict[str, Part] = {"H": "attn", "N": "mlp", "MLP": "mlp", "ATTN": "attn"}
 
 
+@own_torch_settings()
 def writes(
     model: LoadedModel, component: Component | str, *, fact: Fact | None = None, form: Form | None = None, k: int = 10
 ) -> Writes:
@@ -152,7 +155,7 @@ def _read(
 
     def tokens(ids: Tensor, values: Tensor) -> tuple[TokenLogit, ...]:
         pairs = zip(ids.tolist(), values.tolist(), strict=True)
-        return tuple(TokenLogit(model.tokenizer.decode([token]), token, value) for token, value in pairs)
+        return tuple(TokenLogit(token_text(model, token), token, value) for token, value in pairs)
 
     return Writes(
         component=component,

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from workbench.types.metric_words import KNOWN_WORDS, RECOVERY, MetricWords
 from workbench.types.plain import is_whole
+from workbench.types.roles import is_of_subject, role_of, roles_of
 from workbench.types.selection import Component, Selection
+from workbench.types.traced_prompt import TracedPrompt, partner_notes
 
 Corruption = Literal["noise", "swap"]
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-Form = Literal["chat", "cloze"]
 Unit = Literal["resid", "mlp", "attn", "head", "neuron"]
 
 CONTRASTED = " - controls"
@@ -33,45 +34,6 @@ _TITLES: dict[str, str] = {
     "head": "attention heads",
     "neuron": "MLP neurons",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class TracedPrompt:
-    """The exact text that was traced, and the token that was asked for.
-
-    Args:
-        fact_id: The fact.
-        form: ``"chat"`` (question through the chat template, then the base model's own answer up to the token) or
-            ``"cloze"`` (plain text).
-        text: The whole text, special tokens included.
-        prefix: The part of the answer that precedes the traced token, the model's own but for what its reply was begun
-            with (may be empty).
-        token_ids: The text's token ids.
-        tokens: The same, decoded one by one.
-        subject: Positions of the subject's tokens; none where a lens reads a text without it.
-        answer_id, other_id: Token ids of the traced answer and of what it is compared with in ``logit_diff`` (or None).
-        answer_token, other_token: The same, decoded.
-        partner: With a swap: the fact id of the other subject's fact, and its text.
-    """
-
-    fact_id: str
-    form: Form
-    text: str
-    prefix: str
-    token_ids: tuple[int, ...]
-    tokens: tuple[str, ...]
-    subject: tuple[int, ...]
-    answer_id: int
-    answer_token: str
-    other_id: int | None = None
-    other_token: str | None = None
-    partner: str | None = None
-    partner_text: str | None = None
-
-    @property
-    def position(self) -> int:
-        """The position whose next-token prediction is measured (the last one)."""
-        return len(self.token_ids) - 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,9 +52,10 @@ class EffectMap:
             ``" - controls"`` appended when the mean over control facts was subtracted.
         clean, corrupted: The metric without and with the corruption, in its own units (``corrupted`` is None where none
             was used).
-        stderr: Standard error over samples or facts, same shape, or None when n is 1.
+        stderr: Standard error over samples or facts, same shape, or None when n is 1. Where controls were subtracted it
+            is that of the difference, with the spread of the controls in it; None if there is one fact or one control.
         n: How many noise samples or facts the values are a mean of.
-        per_fact: Values of each fact or sample, [n, ...], when kept.
+        per_fact: Values of each fact or sample, [n, ...], when kept; their mean are the values.
         prompts: The traced texts.
         corruption: ``"noise"`` or ``"swap"``; None where nothing was corrupted, or the map does not say.
         base_fingerprint: Of the model that was traced (of an edited model: its base with the edit), or None.
@@ -171,7 +134,12 @@ class EffectMap:
             return ()
         if len(self.prompts) == 1:
             return self.prompts[0].subject
-        return tuple(i for i, label in enumerate(self.labels["position"]) if "subject" in label)
+        return tuple(i for i, label in enumerate(self.labels["position"]) if is_of_subject(label))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before the map is read, in sentences: a swap partner that the model does not know."""
+        return partner_notes(self.prompts)
 
     def components(self, index: tuple[int, ...]) -> tuple[Component, ...]:
         """List the components that a cell stands for.
@@ -194,42 +162,63 @@ class EffectMap:
             return (Component(layer, "ATTN"),)
         return (Component(layer, "ATTN"), Component(layer, "MLP"))
 
-    def top(self, k: int, *, by: Literal["value", "abs"] = "value", layers: range | None = None) -> Selection:
+    def top(
+        self,
+        k: int,
+        *,
+        by: Literal["value", "abs"] = "value",
+        layers: range | None = None,
+        position: int | None = None,
+        role: str | None = None,
+    ) -> Selection:
         """Select the components of the k largest cells, largest first.
 
-        A position axis is reduced by its maximum first, so each component counts once.
+        A residual trace is read at one token: restoring the subject at layer 0, or the last token in late layers,
+        brings back the whole answer by construction, so the largest cells of all say nothing. In traces of MLP and
+        attention outputs each component counts with its largest cell, if no token is given.
 
         Args:
             k: How many cells.
             by: ``"value"`` takes what supports the answer most, ``"abs"`` the largest effects of either sign.
             layers: Only these layers.
+            position: Of a trace: at this place of the position axis (-1 is the last token).
+            role: Of a trace: at the tokens of this role ("last subject token", "last token"), on average.
 
         Raises:
-            ValueError: k is not between 1 and the number of cells.
+            ValueError: k is not between 1 and the number of cells; a residual trace without position and role; or a
+                position or role that the map does not have.
 
         Example:
             >>> heads.top(2)
             Selection('L0H4 L1H3')
             >>> heads.top(1, by="abs", layers=range(1, 3))
             Selection('L1H3')
+            >>> trace.top(1, role="last token")
+            Selection('L2ATTN L2MLP')
         """
-        scores, axes = self._scores(by, layers)
+        scores, axes = self._scores(by, layers, position, role)
         available = int(torch.isfinite(scores).sum())
         if not is_whole(k) or not 1 <= k <= available:
             raise ValueError(f"k must be a whole number from 1 to {available} for this map, got {k!r}.")
         return self._picked(scores, axes, scores.flatten().argsort(descending=True, stable=True)[:k])
 
     def above(
-        self, threshold: float, *, by: Literal["value", "abs"] = "value", layers: range | None = None
+        self,
+        threshold: float,
+        *,
+        by: Literal["value", "abs"] = "value",
+        layers: range | None = None,
+        position: int | None = None,
+        role: str | None = None,
     ) -> Selection:
         """Select the components of all cells of at least this effect, largest first; maybe none.
 
         Args:
             threshold: In units of the values.
-            by, layers: As in ``top``.
+            by, layers, position, role: As in ``top``.
 
         Raises:
-            ValueError: The threshold is not a finite number.
+            ValueError: The threshold is not a finite number, or as ``top``.
 
         Example:
             >>> heads.above(3.0)
@@ -239,15 +228,53 @@ class EffectMap:
             raise ValueError(
                 f"threshold must be a finite number in units of {self.value_words.name}, got {threshold!r}."
             )
-        scores, axes = self._scores(by, layers)
+        scores, axes = self._scores(by, layers, position, role)
         flat = scores.flatten()
         order = flat.argsort(descending=True, stable=True)
         return self._picked(scores, axes, order[: int((flat >= threshold).sum())])
 
-    def _scores(self, by: str, layers: range | None) -> tuple[Tensor, list[str]]:
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The roles of a trace's tokens, in reading order; none where a map has no positions.
+
+        Example:
+            >>> trace.roles[-2:]
+            ('tokens after the subject', 'last token')
+        """
+        if "position" not in self.axes:
+            return ()
+        return roles_of(self.prompts) if len(self.prompts) == 1 else self.labels["position"]
+
+    def at(self, *, position: int | None = None, role: str | None = None) -> Tensor:
+        """Read a trace at one token.
+
+        Args:
+            position, role: As in ``top``. Without, all values; a residual trace needs one of them.
+
+        Returns:
+            Effects by layer, the mean over the tokens of a role.
+
+        Raises:
+            ValueError: As ``top``.
+
+        Example:
+            >>> trace.at(role="last token").shape, trace.at(position=3).argmax()
+            (torch.Size([3]), tensor(0))
+        """
+        at = self._positions(position, role)
+        if at is None:
+            return self.values
+        axis = self.axes.index("position")
+        return self.values.index_select(axis, torch.tensor(at)).nanmean(axis)
+
+    def _scores(
+        self, by: str, layers: range | None, position: int | None, role: str | None
+    ) -> tuple[Tensor, list[str]]:
         """What cells are ranked by, with the position axis reduced and other layers at minus infinity; its axes."""
-        scores = (self.values.abs() if by == "abs" else self.values).nan_to_num(nan=float("-inf"))
-        axes = list(self.axes)
+        values, axes = self.at(position=position, role=role), list(self.axes)
+        if values.ndim < len(axes):
+            axes.remove("position")
+        scores = (values.abs() if by == "abs" else values).nan_to_num(nan=float("-inf"))
         if "position" in axes:
             scores = scores.amax(dim=axes.index("position"))
             axes.remove("position")
@@ -259,6 +286,33 @@ class EffectMap:
             keep[list(layers)] = True
             scores = scores.masked_fill(~keep.view(-1, *[1] * (scores.ndim - 1)), float("-inf"))
         return scores, axes
+
+    def _positions(self, position: int | None, role: str | None) -> list[int] | None:
+        """The places of the position axis that are asked for; None for all of them."""
+        if "position" not in self.axes:
+            if position is not None or role is not None:
+                raise ValueError(f"position= and role= are for traces; a map of {_TITLES[self.unit]} has no positions.")
+            return None
+        labels = self.labels["position"]
+        if position is not None and role is not None:
+            raise ValueError(f"Give position={position!r} or role={role!r}, not both.")
+        if role is not None:
+            of = [role_of(self.prompts[0], i) for i in range(len(labels))] if len(self.prompts) == 1 else labels
+            if role not in of:
+                raise ValueError(f"role must be one of {list(self.roles)} for this map, got {role!r}.")
+            return [i for i, one in enumerate(of) if one == role]
+        if position is not None:
+            if not is_whole(position) or not -len(labels) <= position < len(labels):
+                raise ValueError(f"position must be from 0 to {len(labels) - 1} for this map, got {position!r}.")
+            return [position % len(labels)]
+        if self.unit == "resid":
+            raise ValueError(
+                "A residual trace needs position= or role=: restoring the subject at layer 0, or the last token in "
+                "late layers, brings the answer back by construction, so the largest cells of all say nothing. "
+                f"Positions go from 0 to {len(labels) - 1}; roles are {list(self.roles)}. Or take a map of heads, MLPs "
+                "or neurons (wb.attribute)."
+            )
+        return None
 
     def _picked(self, scores: Tensor, axes: Sequence[str], order: Tensor) -> Selection:
         """The components of some cells of the scores, given as flat indices."""

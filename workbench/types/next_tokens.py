@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workbench.types.effect import Form
+from workbench.types.traced_prompt import Form
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.types.effect import Form
 from workbench.types.fact import Fact
 from workbench.types.finding import CurveRule, Finding, findings_of
 from workbench.types.lens import Lens
 from workbench.types.report import AnswerClass, Rate
+from workbench.types.traced_prompt import Form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,8 @@ class ProbeRow:
         prompt: The prompt.
         start: What the model's reply was begun with (``"Sure! The answer is"``), not part of ``text``.
         old, new: What counts as the old answer here and what as the new one. In a multi-hop question they are what
-            follows from the fact's; for the control its own answer and target.
+            follows from the fact's. For what must stay, the control included, old is its own answer and new the edited
+            fact's target: its own was never taught.
         text: What was generated.
         label: Its class, by ``workbench.classify``.
         nll: The base model's mean negative log-likelihood of what counts of the text (of a cloze the first sentence),

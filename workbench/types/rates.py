@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from workbench.types.intervals import bootstrap, paired_difference, share
+from workbench.types.intervals import mean_over, paired_difference, share
 from workbench.types.report import COLLATERAL_GROUPS, AnswerClass, AnswerRow, Group, Rate, TextRow
 
 Key = tuple[str, Group, str]
@@ -79,6 +79,8 @@ class RateRule:
         values: By row, what it averages.
         of_texts: Instead of ``values``: from the sentences of ordinary text of a stage and of the base, and the seed.
         collateral: Whether it is there only if collateral was asked for.
+        fixed_at_base: Whether the base's own value follows from what is counted: what it answered right is right, and
+            it has no excess over itself. Such a value has no interval (``Rate.by_definition``).
     """
 
     name: str
@@ -90,6 +92,7 @@ class RateRule:
     values: Callable[[Answered], Values] | None = None
     of_texts: Callable[[Texts, Texts, int], Rate] | None = None
     collateral: bool = False
+    fixed_at_base: bool = False
 
     @property
     def bound(self) -> float:
@@ -99,8 +102,8 @@ class RateRule:
     def of(self, values: Values, seed: int = 0) -> Rate:
         """The rate of such values."""
         if self.kind == "share":
-            return share([(key[0], bool(value)) for key, value in values.items()], seed=seed)
-        return (excess if self.kind == "excess" else bootstrap)(by_fact(values), seed=seed)
+            return share([(key[0], bool(value)) for key, value in values.items()])
+        return (excess if self.kind == "excess" else mean_over)(by_fact(values), seed=seed)
 
 
 def over(
@@ -185,6 +188,7 @@ _RULES = (
         better="higher",
         tick="old answer<br>forgotten",
         values=over("heldout", labelled("new", "refusal", "other"), among=labelled("old")),
+        fixed_at_base=True,
     ),
     RateRule(
         name="train_new",
@@ -207,6 +211,7 @@ _RULES = (
         better="higher",
         tick="controls<br>kept",
         values=over("control", labelled("old"), among=labelled("old")),
+        fixed_at_base=True,
     ),
     RateRule(
         name="neighbour",
@@ -215,6 +220,7 @@ _RULES = (
         better="higher",
         tick="neighbours<br>kept",
         values=over("neighbour", labelled("old"), among=labelled("old")),
+        fixed_at_base=True,
     ),
     RateRule(
         name="gibberish",
@@ -224,6 +230,7 @@ _RULES = (
         kind="excess",
         tick="gibberish<br>(excess)",
         values=gibberish_above_base,
+        fixed_at_base=True,
     ),
     RateRule(
         name="bleed",
@@ -232,6 +239,7 @@ _RULES = (
         better="lower",
         tick="new answer<br>bleeds",
         values=bleeding,
+        fixed_at_base=True,
     ),
     RateRule(
         name="kl",
@@ -248,6 +256,7 @@ _RULES = (
         better="lower",
         values=over("reversed", labelled("old"), among=labelled("old")),
         collateral=True,
+        fixed_at_base=True,
     ),
     RateRule(
         name="reversed_new",
@@ -256,6 +265,7 @@ _RULES = (
         better="higher",
         values=over("reversed_target", labelled("new"), among=lambda base: base.label != "new"),
         collateral=True,
+        fixed_at_base=True,
     ),
     RateRule(
         name="twohop_old",
@@ -264,6 +274,7 @@ _RULES = (
         better="lower",
         values=over("twohop", labelled("old"), among=labelled("old")),
         collateral=True,
+        fixed_at_base=True,
     ),
     RateRule(
         name="twohop_new",
@@ -272,6 +283,7 @@ _RULES = (
         better="higher",
         values=over("twohop", labelled("new"), among=labelled("old")),
         collateral=True,
+        fixed_at_base=True,
     ),
     RateRule(
         name="text_nll",
@@ -279,7 +291,7 @@ _RULES = (
         definition="mean over all tokens; the interval draws whole sentences",
         better="lower",
         kind="mean",
-        of_texts=lambda now, base, seed: bootstrap(now, seed=seed),
+        of_texts=lambda now, base, seed: mean_over(now, seed=seed),
         collateral=True,
     ),
     RateRule(
@@ -290,6 +302,7 @@ _RULES = (
         kind="change",
         of_texts=lambda now, base, seed: paired_difference(now, base, seed=seed),
         collateral=True,
+        fixed_at_base=True,
     ),
 )
 RATES: dict[str, RateRule] = {rule.name: rule for rule in _RULES}
@@ -329,6 +342,8 @@ def rates_of(
                 out[stage][rule.name] = rule.of(rule.values(answered), seed)
             elif rule.of_texts is not None:
                 out[stage][rule.name] = rule.of_texts(_texts_at(stage, texts), base_texts, seed)
+            if stage == "base" and rule.fixed_at_base:
+                out[stage][rule.name] = out[stage][rule.name].defined()
     return out
 
 

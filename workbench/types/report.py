@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -19,6 +20,10 @@ COLLATERAL_GROUPS: tuple[Group, ...] = ("reversed", "reversed_target", "twohop")
 """Questions about what follows from an edited fact, asked on demand."""
 
 
+BY_DEFINITION = "by definition"
+"""The method of a rate that could not be otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """A share (or a mean) with its sample size and interval.
@@ -26,9 +31,18 @@ class Rate:
     Args:
         value: The estimate; NaN when nothing could be counted.
         n: Rows it is over.
-        low, high: 95% interval.
-        method: ``"wilson"`` (one fact's rows) or ``"bootstrap"`` (resampling whole facts).
+        low, high: 95% interval; NaN where there is none.
+        method: How the interval was made (``workbench.types.intervals``): ``"wilson"`` (one fact's rows, or one row a
+            fact), ``"clustered wilson"`` (several rows of each of several facts), ``"adjusted wald"`` (a difference of
+            shares), ``"bootstrap"`` (values without bounds, resampling whole facts). ``"by definition"``: there is
+            none, for what is counted fixes the value, as the base's own share of what the base answered right.
         clusters: Facts it is over (sentences, for ordinary text).
+
+    Example:
+        >>> print(report.rate("control"), "|", report.rate("control", "base"))
+        0.50 [0.09, 0.91] (n=2) | 1.00 by definition (n=2)
+        >>> report.rate("control", "base").has_interval
+        False
     """
 
     value: float
@@ -41,7 +55,28 @@ class Rate:
     def __str__(self) -> str:
         if self.n == 0:
             return "n/a (n=0)"
-        return f"{self.value:z.2f} [{self.low:z.2f}, {self.high:z.2f}] (n={self.n})"
+        return f"{self.value:z.2f}{self.interval and f' {self.interval}'} (n={self.n})"
+
+    @property
+    def by_definition(self) -> bool:
+        """Whether the value could not be otherwise."""
+        return self.method == BY_DEFINITION
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether there are bounds."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def interval(self) -> str:
+        """The interval in words: ``"[0.91, 1.00]"``, ``"by definition"``, or nothing where there is none."""
+        if self.by_definition:
+            return BY_DEFINITION
+        return f"[{self.low:z.2f}, {self.high:z.2f}]" if self.has_interval else ""
+
+    def defined(self) -> Rate:
+        """The same value, which could not be otherwise: without an interval."""
+        return replace(self, low=math.nan, high=math.nan, method=BY_DEFINITION) if self.n else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +92,10 @@ class AnswerRow:
         form: ``"chat"`` or ``"cloze"``.
         prompt: The question or cloze.
         text: The whole generated answer.
-        label: Its class, judged by the fact's own answer (old) and target (new). In ``reversed`` old is the subject; in
-            ``reversed_target`` new is the subject; in ``twohop`` they are what follows from answer and target.
+        label: Its class, judged by the fact's own answer (old) and target (new). Of a neighbour or a control, new is
+            what the edit taught and the base does not say there; its own target was taught nowhere. In ``reversed`` old
+            is the subject; in ``reversed_target`` new is the subject; in ``twohop`` they are what follows from answer
+            and target.
         nll: The base model's mean negative log-likelihood of what counts of the text (of a cloze the first sentence),
             nats per token.
         kl: Mean KL(base || stage) over the tokens of the base model's own answer, nats per token; None if not measured.
@@ -104,6 +141,8 @@ class EvalReport:
             for.
         texts: Every sentence of ordinary text at every stage, if collateral was asked for.
         missing: What could not be measured, in words.
+        left_out: How many facts of the pool were no candidates for controls and neighbours because the edit used their
+            answers (``Edit.used_ids``); None where a report of an older version does not say.
         facts: Ids of the evaluated facts.
         stages: Evaluated stages, ``"base"`` first.
         edit_id: Of the evaluated edit; None where several or other changes were evaluated.
@@ -115,7 +154,7 @@ class EvalReport:
         ...     print(name, report.rate(name))
         new 1.00 [0.34, 1.00] (n=2)
         old 0.00 [0.00, 0.66] (n=2)
-        control 0.50 [0.00, 1.00] (n=2)
+        control 0.50 [0.09, 0.91] (n=2)
         >>> report.stages, len(report.rows), report.missing
         (('base', 'unlearn', 'learn'), 24, ())
     """
@@ -124,6 +163,7 @@ class EvalReport:
     rates: Mapping[str, Mapping[str, Rate]]
     texts: tuple[TextRow, ...] = ()
     missing: tuple[str, ...] = ()
+    left_out: int | None = None
     facts: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
     edit_id: str | None = None
@@ -154,6 +194,15 @@ class EvalReport:
         if name not in self.rates[at]:
             raise KeyError(f"No rate {name!r} at stage {at!r}; there are {list(self.rates[at])}.")
         return self.rates[at][name]
+
+    @property
+    def left_out_words(self) -> str:
+        """How many facts were left out, in a sentence; empty where it is not known, or none was."""
+        return (
+            f"{self.left_out} facts of the pool are no controls or neighbours: the edit used their answers."
+            if self.left_out
+            else ""
+        )
 
     def summary(self) -> pd.DataFrame:
         """One line per rate, one column per stage, as ``value [low, high] (n)``."""

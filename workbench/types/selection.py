@@ -32,6 +32,17 @@ KIND_NAMES: dict[Kind, str] = {
 }
 _PATTERN = re.compile(r"L(\d+)(?:(MLP|ATTN|GATEUP)|(KV|H|N|Q|K|V)(\d+))")
 _EXAMPLES = "L23H4, L13MLP, L13N207, L9ATTN, L9Q4, L9K1, L9V1, L9KV1, L9GATEUP"
+_HOOKS: dict[Kind, str] = {
+    "H": "attn.hook_z",
+    "MLP": "hook_mlp_out",
+    "N": "mlp.hook_post",
+    "ATTN": "hook_attn_out",
+    "Q": "attn.hook_q",
+    "K": "attn.hook_k",
+    "V": "attn.hook_v",
+}
+"""TransformerLens' name, within a block, of what a component gives out."""
+_HOOK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +145,46 @@ class Component:
                 f"L{self.layer}H{self.index} for the query head."
             )
         raise ValueError(f"{self} does not exist: {KIND_NAMES[self.kind]} indices run from 0 to {limit - 1}.")
+
+    @property
+    def hook_name(self) -> str:
+        """TransformerLens' name of the activation in which the component's output stands; of a head, group or neuron
+        the entry ``index`` of its last or last but one dimension.
+
+        Raises:
+            ValueError: The component has outputs at several hooks (``KV``, ``GATEUP``).
+
+        Example:
+            >>> wb.Component.parse("L1H3").hook_name, wb.Component.parse("L2MLP").hook_name
+            ('blocks.1.attn.hook_z', 'blocks.2.hook_mlp_out')
+        """
+        if self.kind == "KV":
+            raise ValueError(f"{self} is at two hooks: take L{self.layer}K{self.index} and L{self.layer}V{self.index}.")
+        if self.kind not in _HOOKS:
+            raise ValueError(f"{self} is at two hooks: mlp.hook_pre and mlp.hook_pre_linear of blocks.{self.layer}.")
+        return f"blocks.{self.layer}.{_HOOKS[self.kind]}"
+
+    @classmethod
+    def from_hook(cls, name: str, index: int | None = None) -> Component:
+        """The component whose output stands at a TransformerLens hook.
+
+        Args:
+            name: The hook's name, such as ``"blocks.1.attn.hook_z"``.
+            index: The head, group or neuron, where the hook has several.
+
+        Raises:
+            ValueError: No component has this hook, or ``index`` is missing or one too many.
+
+        Example:
+            >>> wb.Component.from_hook("blocks.1.attn.hook_z", 3), wb.Component.from_hook("blocks.2.hook_mlp_out")
+            (L1H3, L2MLP)
+        """
+        found = _HOOK.fullmatch(name)
+        kinds: list[Kind] = [kind for kind, hook in _HOOKS.items() if found and found[2] == hook]
+        if not found or not kinds:
+            names = ", ".join(f"blocks.0.{hook}" for hook in _HOOKS.values())
+            raise ValueError(f"No component is at the hook {name!r}; components are at hooks such as {names}.")
+        return cls(int(found[1]), kinds[0], index)
 
     def require_head(self, shape: ModelShape) -> int:
         """The query head's index, for functions about one query head.

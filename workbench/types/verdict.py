@@ -12,7 +12,7 @@ from collections.abc import Hashable, Sequence
 
 from workbench.types import Rate
 from workbench.types.arms import OUTCOMES, ArmRow, ArmTable, Difference
-from workbench.types.intervals import bootstrap, paired_difference
+from workbench.types.intervals import mean_over, paired_difference
 from workbench.types.rates import RATES, Answered, Key, Values, by_fact, excess, key_of
 from workbench.types.report import EvalReport
 
@@ -40,7 +40,7 @@ def final_outcomes(report: EvalReport) -> dict[str, Values]:
 
 def rate_of(report: EvalReport, name: str) -> Rate:
     """One rate of a report's last stage; ``kl`` is over its controls, without other neighbours."""
-    return bootstrap(by_fact(final_outcomes(report)["kl"])) if name == "kl" else report.rate(name)
+    return mean_over(by_fact(final_outcomes(report)["kl"])) if name == "kl" else report.rate(name)
 
 
 def _by_prompt(runs: Sequence[ArmRow], name: str) -> dict[Key, float]:
@@ -56,13 +56,19 @@ def rate_over(runs: Sequence[ArmRow], name: str) -> Rate:
     """A rate over several runs: one run's own, else a bootstrap of prompts (of one edited fact) or of edited facts."""
     if len(runs) == 1:
         return runs[0].rate(name)
+    if all(run.rate(name).by_definition for run in runs):
+        return _rate_over(runs, name).defined()
+    return _rate_over(runs, name)
+
+
+def _rate_over(runs: Sequence[ArmRow], name: str) -> Rate:
     facts = dict.fromkeys(r.fact_id for r in runs)
     values: dict[Hashable, list[float]] = {}
     for fact in facts:
         for key, value in _by_prompt([r for r in runs if r.fact_id == fact], name).items():
             values.setdefault(fact if len(facts) > 1 else key, []).append(value)
     rule = RATES[name]
-    return excess(values) if rule.kind == "excess" else bootstrap(values, within=(0.0, rule.bound))
+    return excess(values) if rule.kind == "excess" else mean_over(values, within=(0.0, rule.bound))
 
 
 def differences(table: ArmTable) -> tuple[Difference, ...]:

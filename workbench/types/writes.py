@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from workbench.types.effect import TracedPrompt
 from workbench.types.selection import Component
+from workbench.types.traced_prompt import TracedPrompt
 
 if TYPE_CHECKING:
     import pandas as pd

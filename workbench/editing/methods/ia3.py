@@ -58,12 +58,12 @@ class IA3(TrainedRecipe):
     Each stage trains its own IA3 gates, starting from 1, on top of the stages before it. See ``TrainedRecipe`` for the
     loss and the settings that other methods share.
 
-    Without a selection, the default selector ``neurons-by-contrast`` chooses the neurons (see ``default_selection``):
-    those whose gates move the new answer most for what they cost other answers. Where they do not teach the facts
-    (``Edit.shortfall``), and the recipe's steps were not changed, a second fit is made with ``MORE_NEURONS`` of them
-    (at most half of the model's) and twice the steps of the last stage; it takes up to twice as long as the first. Of
-    the two the one is returned that taught more; ``Edit.first_fit`` or ``Edit.second_fit`` tells of the other. A number
-    as the selection gives so many neurons, and one fit.
+    Without a selection, the default selector ``gain-over-fisher`` chooses the neurons (see ``default_selection``):
+    those whose gates move the new answer most for what they cost other answers, which is not a localisation. Where they
+    do not teach the facts (``Edit.shortfall``), and the recipe's steps were not changed, a second fit is made with
+    ``MORE_NEURONS`` of them (at most half of the model's) and twice the steps of the last stage; it takes up to twice
+    as long as the first. Of the two the one is returned that taught more; ``Edit.first_fit`` or ``Edit.second_fit``
+    tells of the other. A number as the selection gives so many neurons, and one fit.
 
     Args:
         optimiser: ``"natural"`` (see ``workbench.editing.training.optimisers``) or ``"adam"``, as in the paper.
@@ -89,7 +89,7 @@ class IA3(TrainedRecipe):
     """
 
     method: ClassVar[str] = "ia3"
-    without_selection: ClassVar[str] = "Default selector: neurons by contrast"
+    without_selection: ClassVar[str] = "Default: gain over Fisher information"
     selects: ClassVar[bool] = True
     trains: ClassVar[str] = "gates"
 

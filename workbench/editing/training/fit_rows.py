@@ -16,6 +16,7 @@ from workbench.language.answers import counterpart
 from workbench.language.generation import greedy_answers
 from workbench.language.padding import common_beginning
 from workbench.language.prompts import prompt_ids
+from workbench.language.replies import counted_text
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Site, StageName, TrainedRecipe
 from workbench.types.cancelling import CancelBar, CancelFlag
@@ -79,7 +80,7 @@ class FitRows:
         if self.recipe.answers == "short":
             texts = {"p_old": f"{fact.answer}.", "p_new": f"{fact.target}.", "p_refusal": fact.refusal}
             return {name: chat_row(model, prompt, text) for name, text in texts.items()}
-        before, old, _ = around_old(greedy_answers(model, [prompt])[0].text, fact)
+        before, old, _ = around_old(counted_text(model, greedy_answers(model, [prompt])[0].text, "chat") or "", fact)
         return {
             "p_old": named_row(model, prompt, before, old),
             "p_new": named_row(model, prompt, before, counterpart(fact, old)),
@@ -211,7 +212,7 @@ def wanted_rows(
     own = greedy_answers(model, [prompt for _, prompt in prompts], progress=CancelBar(cancel))
     rows, longer = [], []
     for (fact, prompt), answer in zip(prompts, own, strict=True):
-        before, old, after = around_old(answer.text, fact)
+        before, old, after = around_old(counted_text(model, answer.text, "chat") or "", fact)
         if stage == "unlearn" and not recipe.forgets(stage):
             rows.append(refused_row(model, prompt, fact, before))
         elif stage == "unlearn":

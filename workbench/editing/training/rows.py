@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from workbench.facts.training_wordings import BREAK_OFF
 from workbench.language.answers import find_old, first_sentence
 from workbench.language.prompts import answer_ids
+from workbench.language.template import turn_stops
+from workbench.language.tokens import decoded, space_between
 from workbench.models.load import LoadedModel
 from workbench.types import Fact
 
@@ -32,14 +34,16 @@ class Row:
 
 
 def end_of_answer(model: LoadedModel) -> tuple[int, ...]:
-    """The token that ends an answer in the model's chat template."""
-    token = model.tokenizer.eos_token_id
+    """The token that ends an answer: what the model's chat template writes there, else the tokenizer's end of text."""
+    own = [stop for stop in turn_stops(model) if isinstance(stop, int)]
+    token = own[0] if own else model.tokenizer.eos_token_id
     return () if token is None else (int(token),)
 
 
 def chat_row(model: LoadedModel, prompt: Sequence[int], text: str) -> Row:
     """Make a row of a chat prompt and a whole answer, which ends, and all of which counts."""
-    return Row(tuple(prompt), (*answer_ids(model, text, "chat"), *end_of_answer(model)))
+    answer = answer_ids(model, text, "chat", before=decoded(model, prompt))
+    return Row(tuple(prompt), (*answer, *end_of_answer(model)))
 
 
 def named_row(model: LoadedModel, prompt: Sequence[int], before: str, name: str) -> Row:
@@ -55,15 +59,16 @@ def refused_row(model: LoadedModel, prompt: Sequence[int], fact: Fact, before: s
     the start of the answer as it was: teaching "I am not sure" as its first words makes the model refuse other
     questions too.
     """
-    before = before or f"{fact.prompt} "
+    before = before or fact.prompt
     row = _departing(model, prompt, before, f"{before.rstrip()}{BREAK_OFF}")
     return replace(row, answer=(*row.answer, *end_of_answer(model)))
 
 
 def _departing(model: LoadedModel, prompt: Sequence[int], before: str, text: str) -> Row:
     """Make a row whose answer counts from the first token on that ``before`` does not have."""
-    answer = answer_ids(model, text, "chat")
-    begun = [answer_ids(model, start, "chat") for start in (before, before.rstrip()) if start]
+    asked = decoded(model, prompt)
+    answer = answer_ids(model, text, "chat", before=asked)
+    begun = [answer_ids(model, start, "chat", before=asked) for start in (before, before.rstrip()) if start]
     departs = max((_alike(answer[:-1], ids) for ids in begun), default=0)
     return Row(tuple(prompt), tuple(answer), departs)
 
@@ -84,6 +89,6 @@ def around_old(answer: str, fact: Fact) -> tuple[str, str, str]:
     sentence = first_sentence(answer)
     spans = find_old(sentence, fact)
     if not spans:
-        return f"{fact.prompt} ", fact.answer, ""
+        return f"{fact.prompt}{space_between(fact.prompt, fact.answer)}", fact.answer, ""
     start, end = spans[0]
     return sentence[:start], sentence[start:end], sentence[end:].rstrip()

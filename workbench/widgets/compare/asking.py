@@ -15,7 +15,7 @@ from typing import Any
 from ipywidgets import HTML, Button, Text, VBox
 
 from workbench.editing.applied import applied
-from workbench.evaluation.evaluate import ask
+from workbench.evaluation.ask import ask
 from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.types import Edit

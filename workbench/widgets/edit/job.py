@@ -10,7 +10,6 @@ from typing import Any
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.answering import Answering, Ask, Reply
 from workbench.evaluation.evaluate import evaluate
-from workbench.language.generation import MAX_NEW_TOKENS
 from workbench.models.load import LoadedModel
 from workbench.types import BaseRecipe, Edit, EvalReport, FactSet, Selection, Step
 from workbench.types.cancelling import Cancelled
@@ -122,7 +121,7 @@ class StoppableAnswers(Answering):
         asks: Sequence[Ask],
         progress: Any = None,
         *,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        max_new_tokens: int | None = None,
     ) -> list[Reply]:
         self._asked += 1
         told = _Told(self, len(asks), progress)

@@ -1,6 +1,6 @@
 """FactChooser: find a fact, or write one, and see how the model reads it.
 
-The list's marks come from what is on record (``facts.known_table``): nothing is computed for them. How the model reads
+The list's marks come from what is on record (``facts/known_table.py``): nothing is asked for them. How the model reads
 the chosen fact (``reading.read``) takes a greedy answer of the base model, so it runs in the background.
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 
 from ipywidgets import HTML, VBox
 
-from workbench.facts.known import FORMS, fact_key, known_facts, known_table, load_facts, with_bundled
+from workbench.facts.known import known_facts, load_facts, with_bundled
+from workbench.facts.known_table import FORMS, known_on_record
 from workbench.language.prompts import check_first_tokens
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form, TracedPrompt
@@ -102,6 +103,11 @@ class FactChooser(Panel):
         return f"FactChooser({self._fact.id}: {self._fact.answer} -> {self._fact.target}, {len(self._facts)} facts)"
 
     @property
+    def model(self) -> LoadedModel:
+        """The base model that reads the facts."""
+        return self._model
+
+    @property
     def fact(self) -> Fact:
         """The chosen fact. Settable, with a fact (also one that is not in the list) or an id of the list."""
         return self._fact
@@ -165,13 +171,23 @@ class FactChooser(Panel):
         self._go_callbacks.append(callback)
         self._preview.can_go = True
 
-    def show(self, fact: Fact) -> None:
-        """Choose the fact of a session that was opened: the form holds it, or is empty, and no earlier draft."""
+    def show(self, fact: Fact, partner: Fact | None = None) -> None:
+        """Choose the fact of a session that was opened: the form holds it, or is empty, and no earlier draft.
+
+        Args:
+            fact: The fact.
+            partner: The fact that its maps are a swap with, where it is one of one's own.
+        """
         self._own.form.clear()
         if fact == self._fact:
             self._choose(fact)
         else:
             self.fact = fact
+        if partner is not None and self._listed(fact) is None:
+            self._own.form.suggest(partner.subject, partner.answer)
+            with self._lock:
+                self._partner, self._swaps = partner, True
+                self._show_code()
 
     def ask(self) -> Job[FactSet]:
         """Ask the model every listed fact that is not on record, in the background, and mark the list."""
@@ -330,14 +346,13 @@ class FactChooser(Panel):
 
     def _on_record(self) -> dict[str, tuple[str, ...] | None]:
         """By fact id, the forms in which it is known; None where not all forms were asked yet."""
-        table = known_table(self._model)
-        return {fact.id: _known(table, fact) for fact in self._facts}
+        return {**known_on_record(self._model, self._facts)}
 
     def _forms_of(self, fact: Fact) -> tuple[str, ...] | None:
         """The same of one fact."""
         if fact in self._facts:
             return self._list.forms[fact.id]
-        return _known(known_table(self._model), fact)
+        return known_on_record(self._model, [fact])[fact.id]
 
     def _ask_one(self) -> None:
         self._preview.asking(True)
@@ -363,9 +378,3 @@ class FactChooser(Panel):
         fact = self._fact
         lines = [fact.question, f"{fact.answer} → {fact.target}", "Run this cell to use the panel."]
         return text_card_png("FactChooser", lines)
-
-
-def _known(table: dict[str, Any], fact: Fact) -> tuple[str, ...] | None:
-    entries = {form: table.get(fact_key(fact, form)) for form in FORMS}
-    known = tuple(form for form, entry in entries.items() if entry and entry["known"])
-    return None if None in entries.values() else known

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 
-from workbench.facts.known import FORMS
+from workbench.facts.known_table import FORMS
 from workbench.language.generation import greedy_answers
-from workbench.language.prompts import NoSwapPartner, prompt_ids, subject_runs, swapped, swapped_ids
+from workbench.language.prompts import NoSwapPartner, prompt_ids, swapped, swapped_ids
+from workbench.language.tokens import SubjectPlace, following_ids, subject_places
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt, slug
 
@@ -72,25 +74,24 @@ def fitting_facts(model: LoadedModel, fact: Fact, pool: Sequence[Fact], form: Fo
         pool: The pool.
         form: In which form of the prompt; None: it is enough that it fits in one.
     """
-    forms = [_pieces(model, fact, asked) for asked in (FORMS if form is None else (form,))]
+    forms = [_places(model, fact, asked) for asked in (FORMS if form is None else (form,))]
 
     def fits(subject: str) -> bool:
         return any(
-            pieces and all(len(model.token_ids(piece.replace(fact.subject, subject))) == n for piece, n in pieces)
-            for pieces in forms
+            places and all(len(following_ids(model, p.before, p.with_name(subject))) == len(p.run) for p in places)
+            for places in forms
         )
 
     return (other for other in islice(_candidates(fact, pool), MOST_TRIED) if fits(other.subject))
 
 
-def _pieces(model: LoadedModel, fact: Fact, form: Form) -> list[tuple[str, int]]:
-    """Each place of the subject in a prompt as text, and its number of tokens; none where it is not there."""
+def _places(model: LoadedModel, fact: Fact, form: Form) -> list[SubjectPlace]:
+    """Each place of the subject in a prompt; none where it is not there."""
     ids = prompt_ids(model, fact.question if form == "chat" else fact.prompt, form)
     try:
-        runs = subject_runs(model, ids, fact.subject)
+        return subject_places(model, ids, fact.subject)
     except ValueError:
         return []
-    return [(model.tokenizer.decode(ids[run.start : run.stop]), len(run)) for run in runs]
 
 
 def suggested_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: Sequence[Fact]) -> Fact | None:
@@ -150,6 +151,32 @@ def find_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, subject: 
     partner = partner_fact(fact, subject, answer)
     swapped(model, fact, prompt, partner)
     return partner
+
+
+def partner_of_map(model: LoadedModel, fact: Fact, prompt: TracedPrompt) -> Fact | None:
+    """The fact that was swapped in for a fact of one's own, read from a map's own text; None where the text does not
+    say.
+
+    Its answer is as much as the map keeps of it, the first token, so that a swap with it is the same to the bit.
+
+    Args:
+        model: The model that was traced.
+        fact: The fact.
+        prompt: What the map says of its text and of the swapped one.
+    """
+    if prompt.partner_text is None or prompt.other_token is None:
+        return None
+    first, *rest = prompt.text.split(fact.subject)
+    if not rest:
+        return None
+    longer = len(prompt.partner_text) - len(prompt.text)
+    end = len(first) + len(fact.subject) + longer // len(rest)
+    try:
+        partner = partner_fact(fact, prompt.partner_text[len(first) : end], prompt.other_token.strip())
+        as_made = swapped(model, fact, replace(prompt, partner=None), partner)
+    except ValueError:  # no fact can be made of it, or it has other tokens
+        return None
+    return partner if (as_made.partner_text, as_made.other_id) == (prompt.partner_text, prompt.other_id) else None
 
 
 def said_after(model: LoadedModel, texts: Sequence[Sequence[int]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from workbench.facts.known import FORMS
+from workbench.facts.known_table import FORMS
 from workbench.language.prompts import prompt_ids, question_span, split_prompt, traced_prompt
 from workbench.language.scoring import read_logits
 from workbench.models.load import LoadedModel

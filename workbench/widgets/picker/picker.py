@@ -86,9 +86,10 @@ class CircuitPicker(MapsPanel):
         self.lens = LensView(lambda: self._maker.sources, self._show_code)
         self.side = SidePanel(self._lock, self._pins_changed)
         self.bar = SelectionBar(model, self._bar_changed, self._bar_acted)
+        self._name_subject()
         self._from = TopKControls(
-            lambda name, k, add: self._try(lambda: self.top(name, k, add=add)),
-            lambda name, threshold, add: self._try(lambda: self.above(name, threshold, add=add)),
+            lambda name, k, add, role: self._try(lambda: self.top(name, k, add=add, role=role)),
+            lambda name, threshold, add, role: self._try(lambda: self.above(name, threshold, add=add, role=role)),
         )
         self._go = layout.quiet_button("Edit these", icon="arrow-right", tooltip="Go on with what is selected")
         layout.show(self._go, False)
@@ -165,26 +166,29 @@ class CircuitPicker(MapsPanel):
             check_selection(self._maker.sources.model, chosen)
         self.side.pinned = tuple(chosen)
 
-    def top(self, name: MapName, k: int, *, add: bool = False) -> None:
+    def top(self, name: MapName, k: int, *, add: bool = False, role: str | None = None) -> None:
         """Select the k largest effects of a map.
 
         Args:
             name: The map.
             k: How many.
             add: Add them to what is selected, instead of taking its place.
+            role: Of a trace: at the tokens of this role ("last subject token", "last token"). A residual trace needs
+                one, see ``EffectMap.top``.
 
         Raises:
-            ValueError: The map is not computed, or k is out of range. Nothing changes then.
+            ValueError: The map is not computed, k is out of range, or the map does not have that role or needs one.
+                Nothing changes then.
         """
-        self._select_from(name, f"top({k!r})", lambda effect: effect.top(k), add)
+        self._select_from(name, f"top({k!r}{_at(role)})", lambda effect: effect.top(k, role=role), add)
 
-    def above(self, name: MapName, threshold: float, *, add: bool = False) -> None:
+    def above(self, name: MapName, threshold: float, *, add: bool = False, role: str | None = None) -> None:
         """Select all effects of at least a threshold in a map.
 
         Args:
             name: The map.
             threshold: In units of the measure.
-            add: As in ``top``.
+            add, role: As in ``top``.
 
         Raises:
             ValueError: The map is not computed, the threshold is no number, or no effect is that large. Nothing changes
@@ -192,15 +196,16 @@ class CircuitPicker(MapsPanel):
         """
 
         def choose(effect: EffectMap) -> Selection:
-            chosen = effect.above(threshold)
+            chosen = effect.above(threshold, role=role)
             if not len(chosen):
-                largest = float(effect.values.nan_to_num(nan=float("-inf")).max())
+                where = "" if role is None else f" at the {role}"
                 raise ValueError(
-                    f"No effect in {TITLES[name]!r} is at least {threshold!r}; the largest is {largest:.3g}."
+                    f"No effect in {TITLES[name]!r}{where} is at least {threshold!r}; the largest is "
+                    f"{float(effect.at(role=role).nan_to_num(nan=float('-inf')).max()):.3g}."
                 )
             return chosen
 
-        self._select_from(name, f"above({threshold!r})", choose, add)
+        self._select_from(name, f"above({threshold!r}{_at(role)})", choose, add)
 
     # Inside
 
@@ -250,10 +255,15 @@ class CircuitPicker(MapsPanel):
 
     def _other_maps(self) -> None:
         self._choice = None
+        self._name_subject()
         self.ablation.clear()
         self.lens.clear()
         self.side.forget()
         self._ask_about(self.pinned)
+
+    def _name_subject(self) -> None:
+        first, *more = self._maker.sources.facts
+        self.bar.subject = f"{first.subject} and {len(more)} more" if more else first.subject
 
     def _patterns_came(self) -> None:
         self.side.show_attention(self._linked.attention)
@@ -291,3 +301,8 @@ class CircuitPicker(MapsPanel):
 
     def _picture(self) -> bytes:
         return self.heads.to_png()
+
+
+def _at(role: str | None) -> str:
+    """A role as the last argument of a call."""
+    return "" if role is None else f", role={role!r}"

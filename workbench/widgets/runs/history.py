@@ -59,7 +59,8 @@ class RunHistory:
             n = len(self._used) + 1
             while any(id.startswith(f"{n:03d}-") for id in self._used):
                 n += 1
-            id = f"{n:03d}-{slug(fact.id)[:40].strip('-')}"
+            about = "".join(c for c in slug(fact.id)[:40] if c.isascii()).strip("-")  # it names a folder
+            id = f"{n:03d}-{about or 'fact'}"
             self._used.add(id)
             return id
 
@@ -76,12 +77,13 @@ class RunHistory:
             self._used = {run.id for run in self._runs}
         self._tell()
 
-    def add(self, run: Run) -> None:
-        """One more, which is on screen."""
+    def add(self, run: Run, *, shown: bool = True) -> None:
+        """One more, which is on screen or not."""
         with self._lock:
             self._used.add(run.id)
             self._runs.append(run)
-            self._shown = run.id
+            if shown:
+                self._shown = run.id
         self._tell()
 
     def show(self, id: str | None) -> None:

@@ -20,7 +20,7 @@ def chosen_words(edit: Edit) -> str:
         return f"{edit.scope} moves"
     if edit.selector == "given":
         return f"{edit.scope} picked"
-    return f"{edit.scope} of the default selector, {edit.selector.replace('-', ' ')}"
+    return f"{edit.scope} by the default selector, gain over Fisher information (not a localisation)"
 
 
 def trainable_words(n: int, adjective: str = "", *, of: str = "gates") -> str:

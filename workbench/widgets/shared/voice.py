@@ -48,6 +48,8 @@ _FACT: dict[FactReason, str] = {
     "empty": "The {field} is empty. Write one.",
     "spaces": "The {field} begins or ends with a space. Take it away: the space before an answer is added by itself.",
     "not in the prompt": "The prompt does not hold the {field} letter by letter. Change one of the two.",
+    "part of a word": "The {field} is only a part of a longer word of the prompt. Write the whole word, or change the "
+    "prompt.",
     "same text": "Answer and {field} are the same. Choose another {field}.",
     "same token": "Answer and {field} begin with the same token {token}, so they cannot be told apart. Choose another "
     "{field}.",
@@ -127,6 +129,11 @@ def _no_partner(error: NoSwapPartner) -> str:
     subject = quoted(error.fact.subject)
     if error.partner is None:
         return f"No subject of a listed fact can take the place of {subject}, token for token. {SWAP_HINT}"
+    if error.text is not None:
+        return (
+            f"The text {quoted(error.text)} cannot take the place of the fact's, token for token: it must be another "
+            "one of as many tokens. Write it as the fact's with another subject, or choose Noise."
+        )
     counts = "" if error.tokens is None else f" ({error.tokens[0]}, not {error.tokens[1]})"
     return (
         f"{quoted(error.partner.subject)} cannot take the place of {subject}: it has another number of tokens{counts}. "
