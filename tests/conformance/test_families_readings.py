@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,7 +62,7 @@ def own_difference(model: LoadedModel, plain: Plain) -> float:
 
 
 @check("parts")
-def test_parts_add_up_to_the_logit_difference(name: str) -> None:
+def test_parts_add_up_to_the_logit_difference(name: str, record_property: Callable[[str, object], None]) -> None:
     model = model_of(name)
     plain = Plain(model, FRANCE)
     total = own_difference(model, plain)
@@ -84,6 +85,7 @@ def test_parts_add_up_to_the_logit_difference(name: str) -> None:
         with pytest.raises(ValueError, match="no neurons to attribute to") as refusal:
             attribute(model, FRANCE, "neuron", method="dla", **OPTIONS)
         assert model.shape.no_neurons in str(refusal.value)
+        record_property("without", "neurons")
         return
     neurons = decomposed(model, plain.prompt, "neuron").values["neuron"]
     assert neurons.shape == (model.shape.n_layers, model.shape.d_mlp)

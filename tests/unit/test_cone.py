@@ -29,6 +29,7 @@ from workbench.tracing.memory import free_memory
 from workbench.tracing.packed import Unsupported
 from workbench.tracing.restoration import Restoration, cone_tokens
 from workbench.tracing.restore import LEAST_ROWS, ROWS, default_rows, effects
+from workbench.tracing.self_check import require
 
 N_LAYERS = 4
 HEADS = 6
@@ -353,6 +354,7 @@ def test_free_memory_is_no_more_than_the_control_groups_allow(
 @pytest.mark.parametrize("rows", [1, 16, 64])
 def test_max_rows_bounds_every_batch(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model = knowing(tiny_llama(tied=False, n_layers=N_LAYERS), FACTS)
+    require(model, "trace", "noise")  # whose few tokens are not of this trace
     most = 0
     real = Layerwise.call_layer
 

@@ -535,6 +535,7 @@ CALLS: dict[str, Call] = {
     "export_base": lambda m, path: wb.export_base(path / "base", m),
     "to_peft": lambda m, path: small_edit(m).to_peft(path / "adapter"),
     "fingerprint and bridge": lambda m, _: (m.fingerprint, m.bridge),
+    "support": lambda m, _: m.support,
 }
 
 
