@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import re
@@ -32,6 +33,7 @@ from workbench.facts.training_wordings import training_prompts
 from workbench.language.answers import adjectives, first_sentence
 from workbench.models.load import LoadedModel, load_model
 from workbench.types import Fact, FactSet, slug
+from workbench.types.mentions import find_subject
 
 FRANCE: dict[str, Any] = {
     "subject": "France",
@@ -74,7 +76,48 @@ def test_topics() -> None:
 def test_ids_come_from_subject_and_relation() -> None:
     assert Fact(**FRANCE, relation="country-capital").id == "france-country-capital"
     assert slug("The Eiffel Tower!") == "the-eiffel-tower"
-    assert slug("東京") == "fact"
+    assert slug("São Paulo") == slug("Sa\u0303o  Paulo") == "são-paulo"
+
+
+def test_facts_of_any_script_have_ids_of_their_own() -> None:
+    names = [
+        "東京",
+        "大阪",
+        "की",
+        "का",
+        "القاهرة",
+        "الرباط",
+        "Łódź",
+        "Lodz",
+        "♠",
+        "♥",
+        "🇫🇷 flag",
+        "🇩🇪 flag",
+        "Київ",
+        "Киев",
+    ]
+    asked: dict[str, Any] = {"question": "?", "answer": "1", "target": "2"}
+    facts = FactSet(Fact(subject=name, prompt=f"{name} :", **asked) for name in names)
+    assert len(set(facts.ids)) == len(names) and facts.ids[0] == "東京"
+
+
+def test_ids_of_ascii_texts_are_what_they_were() -> None:
+    for text in ("The Louvre", "C++", "AC/DC", "  x  ", "1,000", "!!!", "", "O'Brien"):
+        assert slug(text) == (re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "fact")
+    assert hashlib.sha256("\n".join(load_facts().ids).encode()).hexdigest()[:12] == "7d5f5884fa3f"
+
+
+def test_texts_are_kept_in_the_composed_form() -> None:
+    parts: dict[str, Any] = {
+        "prompt": "Sa\u0303o Paulo is",
+        "question": "Sa\u0303o Paulo?",
+        "answer": "Jose\u0301",
+        "target": "Zoe\u0308",
+    }
+    fact = Fact(subject="São Paulo", **parts, answer_aliases=("Jose\u0301 I",))
+    assert fact.prompt == "São Paulo is" and fact.answer == "José" and fact.answer_aliases == ("José I",)
+    assert Fact.from_dict(fact.to_dict()) == fact
+    assert Fact(subject="Sa\u0303o Paulo", **parts, answer_aliases=("José I",)) == fact
 
 
 @pytest.mark.parametrize(
@@ -95,6 +138,13 @@ def test_ids_come_from_subject_and_relation() -> None:
         ({"refusal": ""}, "Fact.refusal is empty"),
         ({"target": "Paris"}, "Answer and target are both 'Paris'"),
         ({"target": "paris"}, "Answer and target are both"),
+        ({"target": "Pàris"}, "Answer and target are one answer to whoever reads them"),
+        ({"answer": "\u200b"}, "Fact.answer is empty"),
+        ({"subject": "Franc"}, r"only inside a longer word \('France'\).*Write the whole word"),
+        ({"subject": "foot", "prompt": "The word for football is"}, r"only inside a longer word \('football'\)"),
+        ({"subject": "Paris", "prompt": "The Parisian metro is"}, "only inside a longer word"),
+        ({"subject": "1", "prompt": "The number 1,000 is"}, "only inside a longer word"),
+        ({"subject": "프랑", "prompt": "프랑스의 수도는"}, "only inside a longer word"),
         ({"split": "train"}, r"Fact.split must be one of \('dev', 'test'\) or None, got 'train'"),
         ({"role": "neighbour"}, "Fact.role must be one of"),
         ({"heldout": (FRANCE["question"],)}, "Held-out questions must not be training questions.*What is the capital"),
@@ -104,6 +154,24 @@ def test_ids_come_from_subject_and_relation() -> None:
 def test_bad_facts(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Fact(**{**FRANCE, **change})
+
+
+@pytest.mark.parametrize(
+    ("subject", "prompt"),
+    [
+        ("法国", "法国的首都是"),
+        ("프랑스", "프랑스의 수도는"),
+        ("He", "He is the symbol of"),
+        ("foot", "The football and the foot are"),
+        ("Yahoo!", "Yahoo!'s founder is"),
+        ("ปารีส", "เมืองปารีสอยู่ใน"),
+        ("Queen", "The band (Queen) is from"),
+    ],
+)
+def test_subjects_that_stand_alone(subject: str, prompt: str) -> None:
+    """What a fact takes as its subject is what a trace finds."""
+    fact = Fact(subject=subject, prompt=prompt, question="?", answer="1", target="2")
+    assert find_subject(fact.prompt, fact.subject)
 
 
 def test_values_of_a_wrong_type() -> None:

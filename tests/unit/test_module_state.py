@@ -19,14 +19,11 @@ CACHED_FUNCTIONS = {
     "evaluation/ordinary_text.py: ordinary_passages": "a file of the package",
     "facts/known.py: _bundled_facts": "files of the package",
     "language/answers.py: adjectives": "a file of the package",
-    "language/answers.py: _flat": "texts, normalised",
-    "language/answers.py: _pattern": "regular expressions of words",
+    "language/answers.py: _looked_for": "names of facts, made ready to be looked for",
     "language/bundled_answers.py: shipped_answers": "a file of the package, by the fingerprint in its name",
     "types/flat_text.py: flatten": "texts, made comparable",
     "types/flat_text.py: _flat_piece": "characters, made comparable",
-    "types/mentions.py: _name": "names, made comparable",
-    "types/mentions.py: _is_exact": "names, by whether their case counts",
-    "types/mentions.py: _pattern": "regular expressions of names",
+    "types/mentions.py: sought": "names, made ready to be looked for",
     "models/provenance.py: _version": "versions of the installed packages",
 }
 """Functions that remember their results, and of what: nothing that a model computed."""

@@ -61,6 +61,18 @@ def test_what_the_model_says_around_the_old_answer(said: str, before: str, old: 
     assert around_old(said, FRANCE) == (before, old, after)
 
 
+@pytest.mark.parametrize(
+    ("said", "before", "old", "after"),
+    [
+        ("法国的首都是巴黎。它很大。", "法国的首都是", "巴黎", "。"),
+        ("**巴黎**是首都。", "**", "巴黎", "**是首都。"),
+    ],
+)
+def test_the_old_answer_in_a_script_without_spaces(said: str, before: str, old: str, after: str) -> None:
+    fact = Fact(subject="法国", prompt="法国的首都是", question="法国的首都是哪里？", answer="巴黎", target="罗马")
+    assert around_old(said, fact) == (before, old, after)
+
+
 def test_only_what_takes_the_old_answers_place_counts() -> None:
     model = tiny()
     before = "The capital of France is "
@@ -151,6 +163,14 @@ def test_a_space_that_sentencepiece_drops_from_a_lone_token_ends_a_word() -> Non
     assert tokenizer.decode([0]) == tokenizer.decode([1]) == "Rome"
     model: Any = SimpleNamespace(tokenizer=tokenizer, shape=SimpleNamespace(d_vocab=8))  # rows that no token has
     assert word_ends.word_ends(model) == [0, 2, 3]
+
+
+def test_a_word_ends_before_a_script_without_spaces() -> None:
+    """ "巴黎" is named in "巴黎是" as in "Paris是"; but a vowel sign belongs to the letter before it."""
+    words = {"是": 0, "パ": 1, "ป": 2, "\u0e31": 3, "a": 4, "</s>": 5}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, unk_token="a")), eos_token="</s>")
+    model: Any = SimpleNamespace(tokenizer=tokenizer, shape=SimpleNamespace(d_vocab=6))
+    assert word_ends.word_ends(model) == [0, 1, 2, 5]
 
 
 def test_an_adjective_is_taught_in_an_adjectives_place(monkeypatch: pytest.MonkeyPatch) -> None:

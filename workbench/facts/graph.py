@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from workbench.types import Fact, FactSet
+from workbench.types.mentions import find_mentions
 
 SAME_TYPE = {"capital": "city"}
 """Words for a kind of thing that another relation may call by the second name."""
@@ -155,7 +156,7 @@ def _plain(name: str) -> str:
 
 
 def _names_any(text: str, names: Iterable[str]) -> bool:
-    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) for name in names)
+    return bool(find_mentions(text, names))
 
 
 def _spelled(question: str) -> str:

@@ -16,15 +16,16 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 
 from workbench.types import AnswerClass, Fact
+from workbench.types.flat_text import Flat, flatten
+from workbench.types.mentions import Sought, Span, as_given, find_mentions, inside, is_named, sought, spans_in
 
-CLASSIFIER_VERSION = 1
-"""Raised with every change of what ``classify`` says of a text, so that answers on record are judged anew."""
+CLASSIFIER_VERSION = 2
+"""Raised whenever some text gets another class: what was classified by another version is classified anew."""
 
 NLL_LIMIT = 4.0
 """Nats per token of the base model above which a text is suspected of being gibberish."""
@@ -44,37 +45,59 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_FUNCTION_WORDS = _words(
-    "a am an as at be by do go he hi how i if in is it la me my no of oh on or os pa so to up us we who why"
+def _compiled(source: str) -> re.Pattern[str]:
+    """A pattern in words of other scripts, made comparable as the texts are."""
+    return re.compile(flatten(source).text, re.VERBOSE | re.IGNORECASE)
+
+
+_NEGATORS = _words(
+    "not cannot never neither nor nicht kein keine pas unlike isnt wasnt arent dont doesnt non nao niet geen nie nem "
+    "inte ikke не нет ни ليس ليست לא אינה אינו איננה δεν"
 )
-_AFTER_SYMBOL = _words("and or because which where since but while stands comes derives")
-_AFTER_I = _AFTER_SYMBOL | _words("is has as for from with of in on to the a an it its atom ion symbol")
-_PRONOUN_CUES = _words("and am can could did do may might should than was will would")
-_NEGATORS = _words("not cannot never neither nor nicht kein keine pas unlike isnt wasnt arent dont doesnt")
-_NEGATOR_PAIRS = frozenset({("no", "longer"), ("rather", "than"), ("instead", "of"), ("opposed", "to"), ("no", "es")})
+_NEGATOR_PAIRS = frozenset(
+    {("no", "longer"), ("rather", "than"), ("instead", "of"), ("opposed", "to"), ("no", "es"), ("khong", "phai")}
+)
 _SCOPE_ENDS = _words(
     "although and because but certain forget however if just know merely only simply so sure though until what when "
-    "whereas whether which while who yet aber mais pero sondern"
+    "whereas whether which while who yet aber mais pero sondern sino ma maar ale но а بل אלא αλλα"
 )
 _TRUTH_WORDS = _words("true correct right case think believe fact")
 _SCOPE_WORDS = 6
-_NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-_SENTENCE_END = re.compile(r"(?<=[.!?;])(?<!\b[A-Z]\.)(?<!\b(?:St|Mt|Dr|Mr|Ms|Jr)\.)(?<!\bMrs\.)\s|\n")
-_WORD = re.compile(r"[\w']+")
-_GAP = r"[\s*\"'`~\-]{1,5}"
-_QUOTES = "\"'*`"
-_REPLACED = str.maketrans(
-    {"‘": "'", "’": "'", "ʼ": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "–": "—", "\u2010": "-", "_": "*"}
-    | dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff\u00ad")
+_ENDS = " ?.!:？。！：؟।"
+"""What may end a question or a cloze, and is missing where it is echoed."""
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?;؟۔।])(?<!\b[A-Z]\.)(?<!\b(?:St|Mt|Dr|Mr|Ms|Jr)\.)(?<!\bMrs\.)\s|\n|(?<=[。｡！？；])"
 )
+_NEXT_QUESTION = re.compile(r"\n\s*[#*]*\s*(?:question|q|user|human|instruction)\s*\d*\s*[*]*:", re.IGNORECASE)
+"""Where a text that runs on begins the next pair of question and answer."""
+_CLAUSE_END = re.compile(r"[.,;:!?()\n—。、،؛]")
+_WORD = re.compile(r"[\w']+")
 _NEGATED_AFTER = re.compile(
     r"""[*"'`)]{0,4}\s+(?:
         (?:(?:is|was|are|were)\s+(?:not|never|no\s+longer)|(?:is|was|are|were)n't)\s+
             (?:(?:actually|really|in\s+fact)\s+)?(?:the|its|their|correct|right|true|it|what|who)\b
       | (?:is|was|would\s+be)\s+(?:wrong|incorrect|false|untrue|a\s+mistake)\b
+      | degil\b
       | (?:did\s+not|didn't|never)\s+(?:write|wrote|develop|create|make|made|invent|compose|paint|discover)
     )""",
     re.VERBOSE | re.IGNORECASE,
+)
+_NOT_BEFORE = _compiled(
+    r"(?:不是|並不是|并非|並非|而非|不叫|不在|不会是|不會是|ไม่ใช่|ບໍ່ແມ່ນ|មិនមែន(?:ជា)?)[\s\"'「『“*]*\Z"
+)
+_NOT_AFTER = _compiled(
+    r"""[\s"'」』”*]*(?:
+        (?:市|県|都|のこと)?(?:では|じゃ)(?:決して)?(?:ない|なく|なかった|ありません|ございません)
+      | (?:이|가|은|는|도)?\s*(?:아니|아닙니다|아닌|아닐)
+      | (?:नहीं|নয়|નથી|نہیں|نیست)
+    )"""
+)
+_REFUSAL_ELSEWHERE = _compiled(
+    r"""不知道 | 不确定 | 不確定 | 不清楚 | (?:无法|不能)回答 | わかりません | 分かりません | 知りません
+      | わからない | 分からない | お答えできません | 모르겠 | 모릅니다 | 알\s?수\s?없 | 확실하지\s않
+      | не\s+знаю | не\s+уверен | не\s+могу\s+(?:сказать|ответить)
+      | لا\s+(?:أعرف|أعلم) | لست\s+متأكد | לא\s+יודע | לא\s+בטוח | नहीं\s+(?:पता|जानता|मालूम) | पता\s+नहीं
+      | ไม่ทราบ | ไม่รู้ | ไม่แน่ใจ | δεν\s+(?:ξέρω|γνωρίζω)"""
 )
 _REFUSAL = re.compile(
     r"""\b(?:
@@ -94,6 +117,8 @@ _REFUSAL = re.compile(
       | there\s+is\s+no\s+(?:way\s+(?:to|of)\s+know|information)
       | i\s+(?:must\s+)?(?:decline|refuse)\s+to\b | unsure\s+(?:what|who|which|about|of)\b
       | ich\s+weiss\s+(?:es\s+)?nicht | je\s+ne\s+sais\s+pas | no\s+lo\s+se\b | nao\s+sei\b
+      | non\s+(?:lo\s+)?so\b | weet\s+(?:ik\s+|het\s+)?niet\b | nie\s+wiem\b | bilmiyorum\b | khong\s+(?:biet|ro)\b
+      | vet\s+inte\b | tidak\s+tahu\b
     )""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -120,9 +145,14 @@ def classify(text: str, fact: Fact, *, nll: float | None = None, taught: Sequenc
     Example:
         >>> [wb.classify(text, fact) for text in ("It is Rome.", "Paris", "Rome or Paris", "I am not sure.", "Berlin")]
         ['new', 'old', 'both', 'refusal', 'other']
+        >>> control, said = facts["spain-capital"], "Madrid. It is larger than Berlin."
+        >>> control.target, wb.classify(said, control), wb.classify(said, control, taught=[fact])
+        ('Berlin', 'both', 'old')
     """
-    flat = _flat(text)
-    old, new = _mentions(flat, fact, taught)
+    text = own_part(text)
+    whole = flatten(text)
+    flat = whole.text
+    old, new = ([not _negated(flat, span) for span in side] for side in _named(whole, fact, taught))
     if not old and not new and not any(c.isalnum() for c in flat):
         return "gibberish"
     if repetition(text) > REPETITION_LIMIT or (nll is not None and too_surprising(text, nll)):
@@ -133,9 +163,9 @@ def classify(text: str, fact: Fact, *, nll: float | None = None, taught: Sequenc
         return "old"
     if any(new):
         return "new"
-    if _REFUSAL.search(flat) or _DONT_KNOW_ALONE.match(flat) or _spans(flat, (fact.refusal.rstrip(" .!"),), False):
+    if _REFUSAL.search(flat) or _DONT_KNOW_ALONE.match(flat) or spans_in(whole, [sought(fact.refusal.rstrip(_ENDS))]):
         return "refusal"
-    return "other"
+    return "refusal" if not flat.isascii() and _REFUSAL_ELSEWHERE.search(flat) else "other"
 
 
 def is_known_answer(text: str, fact: Fact) -> bool:
@@ -152,9 +182,7 @@ def matches(text: str, names: Iterable[str], *, case_sensitive: bool = False, ig
         case_sensitive: For symbols such as ``"K"``.
         ignore: Phrases inside which a name does not count (the subject, the question).
     """
-    flat, kept = _flat(text), tuple(names)
-    skip = _spans(flat, tuple(p for p in ignore if not _same(p, kept)), False)
-    return any(not _inside(s, skip) for s in _spans(flat, kept, case_sensitive))
+    return bool(find_mentions(text, names, case_sensitive=case_sensitive, ignore=ignore))
 
 
 def first_sentence(text: str) -> str:
@@ -166,28 +194,20 @@ def first_sentence(text: str) -> str:
 
 
 def find_old(text: str, fact: Fact) -> list[tuple[int, int]]:
-    """Where a text names the old answer: character spans, first to last, overlapping ones joined.
+    """Where a text names the old answer: character spans of the text as it is, first to last, overlapping ones joined.
 
-    A name inside the subject does not count ("Mexico" in "Mexico City"), one that holds the subject does. This locates;
-    ``classify`` judges.
+    The same mentions as ``classify`` counts, negated ones included: a name inside the subject or the question does not
+    count ("Mexico" in "Mexico City"), one that holds the subject does. This locates; ``classify`` judges.
     """
-    flags = 0 if fact.case_sensitive else re.IGNORECASE
+    flat = flatten(own_part(text))
+    return as_given(flat, _named(flat, fact)[0])
 
-    def spans_of(name: str) -> list[tuple[int, int]]:
-        return [m.span() for m in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text, flags)]
 
-    subjects = spans_of(fact.subject)
-    named = {span for name in fact.answers for span in spans_of(name)}
-    found = sorted(
-        (start, end) for start, end in named if not any(first <= start and end <= last for first, last in subjects)
-    )
-    spans: list[tuple[int, int]] = []
-    for start, end in found:
-        if spans and start < spans[-1][1]:
-            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
-        else:
-            spans.append((start, end))
-    return spans
+def own_part(text: str) -> str:
+    """A text up to where it goes on to a next question ("Paris\\nQuestion: And of Italy?\\nAnswer: Rome"), as base
+    models do after a prompt of that shape: what stands there answers something else."""
+    found = _NEXT_QUESTION.search(text, len(text) - len(text.lstrip()))
+    return text[: found.start()] if found else text
 
 
 @lru_cache(maxsize=1)
@@ -239,7 +259,7 @@ def repetition(text: str) -> float:
 
     Case and punctuation do not matter, except among characters. Of long texts the last 400 words or characters count.
     """
-    words = [w.strip("'") for w in _WORD.findall(_flat(text).casefold())][-400:]
+    words = [w.strip("'") for w in _WORD.findall(flatten(text).folded)][-400:]
     chars = re.sub(r"[^\S\n]+", "", text)[-400:]
     scores = [_loop_share(words, len(words) * 2 // 5, MIN_LOOP_WORDS, 5), _loop_share(chars, 8, 24, 12)]
     if len(words) >= 24:
@@ -265,33 +285,40 @@ def _loop_share(items: Sequence[str], longest: int, shortest: int, rounds: int) 
     return best / len(items) if items else 0.0
 
 
-def _mentions(flat: str, fact: Fact, taught: Sequence[Fact] | None = None) -> tuple[list[bool], list[bool]]:
-    """For old and for new, one entry per mention: True when affirmed, False when negated. ``taught`` as in
-    ``classify``."""
-    others = [(fact.targets, fact.case_sensitive)]
-    if taught is not None:
-        names = [tuple(name for name in one.targets if not _same(name, fact.answers)) for one in taught]
-        others = list(zip(names, (one.case_sensitive for one in taught), strict=True))
-    phrases = (fact.subject, fact.prompt, fact.cloze_paraphrases, fact.training_questions, fact.heldout)
-    echoes = tuple(p.rstrip(" ?.!:") for group in phrases for p in ((group,) if isinstance(group, str) else group))
-    both = (*fact.answers, *(name for names, _ in others for name in names))
-    skip = _spans(flat, tuple(p for p in echoes if not _same(p, both)), False)
-    sides = [
-        _spans(flat, fact.answers, fact.case_sensitive),
-        [span for names, exact in others for span in _spans(flat, names, exact)],
-    ]
+def _named(flat: Flat, fact: Fact, taught: Sequence[Fact] | None = None) -> tuple[list[Span], list[Span]]:
+    """Where a flattened text names the old answer and where the new one, outside echoes of what was asked; ``taught``
+    as in ``classify``."""
+    looked_for = _looked_for(fact, None if taught is None else tuple(taught))
+    skip, *sides = (spans_in(flat, names) for names in looked_for)
     old, new = (
-        [s for s in side if not _inside(s, skip) and not any(_within(s, o) for o in other)]
+        [s for s in side if not inside(s, skip) and not any(_within(s, o) for o in other)]
         for side, other in (sides, sides[::-1])
     )
-    return [not _negated(flat, s) for s in old], [not _negated(flat, s) for s in new]
+    return old, new
+
+
+@lru_cache(maxsize=4096)
+def _looked_for(fact: Fact, taught: tuple[Fact, ...] | None) -> tuple[list[Sought], list[Sought], list[Sought]]:
+    """What is looked for in a text: echoes of the fact's subject, prompts and questions, inside which a name answers
+    nothing; names of the old answer; names of the new one."""
+    targets = [(name, fact.case_sensitive) for name in fact.targets]
+    if taught is not None:
+        targets = [(name, f.case_sensitive) for f in taught for name in f.targets if not is_named(name, fact.answers)]
+    both = {flatten(name).folded for name in (*fact.answers, *(name for name, _ in targets))}
+    phrases = (fact.subject, fact.prompt, *fact.cloze_paraphrases, *fact.training_questions, *fact.heldout)
+    echoes = [p for p in (p.rstrip(_ENDS) for p in phrases) if flatten(p).folded not in both]
+    return (
+        [Sought(p) for p in dict.fromkeys(echoes)],
+        [Sought(name, fact.case_sensitive) for name in fact.answers],
+        [Sought(*of) for of in targets],
+    )
 
 
 def _negated(flat: str, span: tuple[int, int]) -> bool:
     """Whether a mention stands under a negation of its own clause, before or after it."""
-    if _NEGATED_AFTER.match(flat, span[1]):
+    if _NEGATED_AFTER.match(flat, span[1]) or (not flat.isascii() and _negated_elsewhere(flat, span)):
         return True
-    clause = re.split(r"[.,;:!?()\n—]", flat[max(0, span[0] - 100) : span[0]])[-1]
+    clause = _CLAUSE_END.split(flat[max(0, span[0] - 100) : span[0]])[-1]
     words = _WORD.findall(clause.casefold())[-_SCOPE_WORDS:]
     for i in range(len(words) - 1, -1, -1):
         word, before = words[i], words[i - 1] if i else ""
@@ -304,86 +331,13 @@ def _negated(flat: str, span: tuple[int, int]) -> bool:
     return False
 
 
-def _spans(flat: str, names: tuple[str, ...], case_sensitive: bool) -> list[tuple[int, int]]:
-    """Where the names occur as words in a flattened text."""
-    folded = flat.casefold()
-    found: list[tuple[int, int]] = []
-    for name in names:
-        flat_name = _flat(name).strip()
-        if not flat_name:
-            continue
-        exact = case_sensitive or (flat_name.casefold() in _FUNCTION_WORDS and not flat_name.islower())
-        sought, within = (flat_name, flat) if exact else (flat_name.casefold(), folded)
-        if not all(part in within for part in _parts(sought)):  # quicker than to compile what cannot match
-            continue
-        for match in _pattern(sought).finditer(within):
-            if not exact or _is_symbol(flat, match.start(), match.end()):
-                found.append(match.span())
-    return found
-
-
-def _parts(name: str) -> list[str]:
-    """What of a name stands in every text that names it: what is between its spaces and hyphens."""
-    return [part for part in re.split(r"[\s\-]+", name) if part] or [name]
-
-
-@lru_cache(maxsize=4096)
-def _pattern(name: str) -> re.Pattern[str]:
-    """A name between word boundaries; spaces and hyphens inside it match each other and take markdown along."""
-    parts = [re.escape(part) for part in _parts(name)]
-    first, last = name[0], name[-1]
-    left = right = ""
-    if first.isalnum() and not _NO_SPACES.match(first):
-        left = r"(?<!\w)(?<!\d[.,])" if first.isdigit() else r"(?<!\w)"
-    if last.isalnum() and not _NO_SPACES.match(last):
-        right = r"(?!\w|[.,]\d)" if last.isdigit() else r"(?!\w)"
-    return re.compile(left + _GAP.join(parts) + right)
-
-
-def _is_symbol(flat: str, start: int, end: int) -> bool:
-    """Whether an exactly spelled name is used as a name: always for long ones, see the module for short ones."""
-    name, before, after = flat[start:end], flat[max(0, start - 40) : start], flat[end : end + 40]
-    if len(name) == 1:
-        if re.match(r"-\w|'(?!s\b)[^\W_]", after) or re.search(r"\w-$|\d\s?$|(?i:\bvitamin |\bspecial )$", before):
-            return False
-        if re.match(r"\. ?[A-Z]", after) and re.search(r"(?:\b[A-Z]\.|\b[A-Z][a-z]+) ?$", before):
-            return False
-    if name.casefold() not in _FUNCTION_WORDS or len(name) > 3:
-        return True
-    quoted = before[-1:] in _QUOTES + "({[$" and after[:1] in _QUOTES + ")}]$" and before[-1:] != ""
-    if quoted:
-        return True
-    if "'" in after[:1] or (name == "No" and after[:1] == "," and not before.strip()):
-        return False
-    follower, last = re.match(r"\s+([\w']+)", after), re.search(r"([\w']+)\s+$", before)
-    if name == "I" and last and not follower and last[1].casefold() in _PRONOUN_CUES:
-        return False
-    if name == "I" and last and last[1][:1].isupper() and last[1] not in ("Symbol", "Letter", "Answer", "Iodine"):
-        return False
-    if name.isupper() and len(name) > 1:
-        return True
-    return follower is None or follower[1] in (_AFTER_I if name == "I" else _AFTER_SYMBOL)
-
-
-@lru_cache(maxsize=4096)
-def _flat(text: str) -> str:
-    """NFKC, plain quotes and hyphens, no accents on Latin letters; keeps case, and casefolding keeps its length."""
-    plain = unicodedata.normalize("NFKC", text).translate(_REPLACED)
-    plain = re.sub(r"([A-Za-z])[\u0300-\u036f]+", r"\1", unicodedata.normalize("NFD", plain))
-    plain = unicodedata.normalize("NFC", plain)
-    return "".join(c if len(c.casefold()) == 1 else c.casefold() for c in plain)
-
-
-def _same(phrase: str, names: Iterable[str]) -> bool:
-    """Whether a phrase is one of the names (then it cannot be ignored without losing the answer)."""
-    return _flat(phrase).casefold() in {_flat(n).casefold() for n in names}
+def _negated_elsewhere(flat: str, span: tuple[int, int]) -> bool:
+    """Whether a mention is negated as languages without negators of their own or with verbs at the end do it."""
+    return _NOT_BEFORE.search(flat, max(0, span[0] - 12), span[0]) is not None or (
+        _NOT_AFTER.match(flat, span[1]) is not None
+    )
 
 
 def _within(span: tuple[int, int], other: tuple[int, int]) -> bool:
     """Whether a span lies inside another, longer one."""
     return other[0] <= span[0] and span[1] <= other[1] and span != other
-
-
-def _inside(span: tuple[int, int], others: Iterable[tuple[int, int]]) -> bool:
-    """Whether a span lies inside one of the others, or is one of them."""
-    return any(o[0] <= span[0] and span[1] <= o[1] for o in others)

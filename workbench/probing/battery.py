@@ -201,9 +201,9 @@ class Battery:
                 prompt=prompt.text,
                 start=prompt.start,
                 old=prompt.judge.answer,
-                new=prompt.judge.target,
+                new=(prompt.judge if prompt.group == "edited" else self.fact).target,
                 text=reply.text,
-                label=reply.label(prompt.judge),
+                label=reply.label(prompt.judge, None if prompt.group == "edited" else (self.fact,)),
                 nll=reply.nll,
                 informative=reply.counted is not None,
             )

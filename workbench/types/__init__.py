@@ -6,7 +6,7 @@ from workbench.types.data_prompt import DataPrompt, DataPromptKind
 from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
 from workbench.types.effect import EffectMap, Unit
-from workbench.types.fact import Fact, FactSet, Role, Split, slug
+from workbench.types.fact import Fact, FactSet, Role, Split
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
@@ -37,6 +37,7 @@ from workbench.types.selection import (
     all_components,
     shape_of,
 )
+from workbench.types.slug import slug
 from workbench.types.traced_prompt import Form, TracedPrompt
 from workbench.types.writes import TokenLogit, Writes
 

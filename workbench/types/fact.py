@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, overload
@@ -12,6 +13,7 @@ from workbench.types.data_prompt import DataPrompt
 from workbench.types.fact_error import fact_errors
 from workbench.types.fact_source import FactSource
 from workbench.types.plain import tuples_as_lists
+from workbench.types.slug import slug
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,11 +23,6 @@ Role = Literal["retain", "control"]
 _TEXTS = ("subject", "prompt", "question", "answer", "target", "refusal")
 
 
-def slug(text: str) -> str:
-    """Lower-case ASCII identifier of a text, words joined by hyphens (``"The Louvre"`` -> ``the-louvre``)."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "fact"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
     """One fact that a model may know, with the counterfactual answer an edit should teach.
@@ -33,8 +30,11 @@ class Fact:
     Only ``subject, prompt, question, answer, target`` are required. What else is missing (held-out questions, a
     relation and so on) makes the corresponding part of an evaluation impossible, and the evaluation says so.
 
+    Texts are kept in Unicode's composed form (NFC), whatever form they come in, so that a subject is found in its
+    prompt and the model reads what it was trained on. An ``id`` that is given stays as it is.
+
     Args:
-        subject: The entity, literally contained in ``prompt`` (``"France"``).
+        subject: The entity, literally contained in ``prompt`` (``"France"``), there not as a part of a longer word.
         prompt: A cloze ending right before the answer, without trailing space (``"The capital of France is"``).
         question: The chat form (``"What is the capital of France?"``).
         answer: The true answer, without surrounding spaces (``"Paris"``).
@@ -53,8 +53,9 @@ class Fact:
         data_prompts: What a public data set asks beside the fact (``dataset_rates`` asks it); none for other facts.
 
     Raises:
-        ValueError: An empty field, a subject that the prompt does not contain, surrounding spaces, an answer equal to
-            the target (a ``FactError`` names the field), or a held-out question that is also a training question.
+        ValueError: An empty field, a subject that the prompt does not contain or holds only inside a longer word
+            ("foot" in "football"), surrounding spaces, an answer that reads like the target (a ``FactError`` names the
+            field), or a held-out question that is also a training question.
 
     Example:
         >>> fact = wb.Fact(
@@ -91,14 +92,15 @@ class Fact:
         for name, value in texts.items():
             if not isinstance(value, str):
                 raise TypeError(f"Fact.{name} must be a string, got {value!r}.")
+            texts[name] = _set(self, name, unicodedata.normalize("NFC", value))
         for error in fact_errors(texts):
             raise error
         for name in ("answer_aliases", "target_aliases", "paraphrases", "heldout", "cloze_paraphrases"):
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(f"Fact.{name} must be a list of strings, got the string {value!r}; write [{value!r}].")
-            object.__setattr__(self, name, tuple(value))
-        object.__setattr__(self, "data_prompts", tuple(DataPrompt.read(p) for p in self.data_prompts))
+            _set(self, name, tuple(unicodedata.normalize("NFC", v) if isinstance(v, str) else v for v in value))
+        _set(self, "data_prompts", tuple(DataPrompt.read(p) for p in self.data_prompts))
         for name, allowed in (("split", get_args(Split)), ("role", get_args(Role))):
             if getattr(self, name) not in (None, *allowed):
                 raise ValueError(f"Fact.{name} must be one of {allowed} or None, got {getattr(self, name)!r}.")
@@ -109,7 +111,7 @@ class Fact:
                 "from one of the two lists."
             )
         if not self.id:
-            object.__setattr__(self, "id", slug(f"{self.subject} {self.relation}".strip()))
+            _set(self, "id", slug(f"{self.subject} {self.relation}".strip()))
 
     @property
     def training_questions(self) -> tuple[str, ...]:
@@ -185,6 +187,12 @@ class Fact:
         if unknown:
             raise ValueError(f"Unknown field(s) {unknown} in a fact; allowed are {sorted(names)}.")
         return cls(**data)
+
+
+def _set(fact: Fact, name: str, value: Any) -> Any:
+    """Set a field of a fact that is being made."""
+    object.__setattr__(fact, name, value)
+    return value
 
 
 class FactSet(Sequence[Fact]):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-FactReason = Literal["empty", "spaces", "not in the prompt", "same text", "same token"]
+from workbench.types.flat_text import flatten
+from workbench.types.mentions import find_subject, is_named
+
+FactReason = Literal["empty", "spaces", "not in the prompt", "part of a word", "same text", "same token"]
 _NOT_EMPTY = ("subject", "prompt", "question", "answer", "target", "refusal")
 _NO_SPACES = ("answer", "target", "subject", "prompt")
 
@@ -46,7 +51,8 @@ def fact_errors(texts: Mapping[str, str]) -> Iterator[FactError]:
         >>> [(e.field, e.reason) for e in fact_errors({"subject": "Peru", "prompt": "Say: ", "answer": ""})]
         [('answer', 'empty'), ('prompt', 'spaces'), ('subject', 'not in the prompt')]
     """
-    given = {name: text for name, text in texts.items() if text.strip()}
+    texts = {name: unicodedata.normalize("NFC", text) for name, text in texts.items()}
+    given = {name: text for name, text in texts.items() if flatten(text).text.strip()}
     for name in _NOT_EMPTY:
         if name in texts and name not in given:
             message = f"Fact.{name} is empty ({texts[name]!r}); give it a text."
@@ -67,9 +73,35 @@ def fact_errors(texts: Mapping[str, str]) -> Iterator[FactError]:
             field="subject",
             reason="not in the prompt",
         )
-    if {"answer", "target"} <= given.keys() and given["answer"].casefold() == given["target"].casefold():
+    elif {"subject", "prompt"} <= given.keys() and not _stands_alone(given["subject"], given["prompt"]):
         yield FactError(
-            f"Answer and target are both {given['answer']!r}; the target must be another answer.",
-            field="target",
-            reason="same text",
+            f"The subject {given['subject']!r} stands in the prompt {given['prompt']!r} only inside a longer word"
+            f"{_longer_word(given['subject'], given['prompt'])}, where no trace would find it. Write the whole word as "
+            "the subject, or change the prompt.",
+            field="subject",
+            reason="part of a word",
         )
+    if {"answer", "target"} <= given.keys() and is_named(given["answer"], (given["target"],)):
+        both = f"both {given['answer']!r}"
+        if given["answer"].casefold() != given["target"].casefold():
+            both = f"one answer to whoever reads them ({given['answer']!r} and {given['target']!r})"
+        yield FactError(
+            f"Answer and target are {both}; the target must be another answer.", field="target", reason="same text"
+        )
+
+
+def _stands_alone(subject: str, prompt: str) -> bool:
+    """Whether a prompt that holds a subject letter by letter also mentions it there."""
+    found = [place.start() for place in re.finditer(re.escape(subject), prompt)]
+    for start in found:  # between spaces it does, and this is quick
+        before, after = prompt[:start][-1:], prompt[start + len(subject) :][:1]
+        if (not before or before.isspace()) and (not after or after.isspace()):
+            return True
+    spans = find_subject(prompt, subject)
+    return any(first <= start < last for first, last in spans for start in found)
+
+
+def _longer_word(subject: str, prompt: str) -> str:
+    """The word of a prompt that holds a subject, in brackets; nothing where no letters touch it."""
+    word = re.search(rf"[\w']*{re.escape(subject)}[\w']*", prompt)
+    return f" ({word[0]!r})" if word and word[0] != subject else ""

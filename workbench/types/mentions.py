@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
 from workbench.types.flat_text import Flat, flatten
@@ -41,8 +40,8 @@ _AFTER_SYMBOL = _words("and or because which where since but while stands comes 
 _AFTER_I = _AFTER_SYMBOL | _words("is has as for from with of in on to the a an it its atom ion symbol")
 _PRONOUN_CUES = _words("and am can could did do may might should than was will would")
 _QUOTES = "\"'*`"
-_BETWEEN = r"[\s\-—・·]+"
-_GAP = r"[\s*\"'`~\-・·]"
+_BETWEEN = re.compile(r"[\s\-—・·]+")
+_GAP, _PLAIN_GAP = r"[\s*\"'`~\-・·]", r"[\s*\"'`~\-]"  # the latter is quicker to compile
 _EMPHASIS_INSIDE = re.compile(r"[^\W\d]\*{1,3}[^\W\d]")
 
 
@@ -73,8 +72,9 @@ def find_mentions(
         ([(0, 2)], [(2, 8)])
     """
     flat, kept = flatten(text), _tuple(names)
-    skip = spans_in(flat, tuple(p for p in _tuple(ignore) if not is_named(p, kept)), False)
-    return as_given(flat, (s for s in spans_in(flat, kept, case_sensitive) if not inside(s, skip)))
+    skip = spans_in(flat, [sought(p) for p in _tuple(ignore) if not is_named(p, kept)])
+    found = spans_in(flat, [sought(name, case_sensitive) for name in kept])
+    return as_given(flat, (span for span in found if not inside(span, skip)))
 
 
 def find_subject(text: str, subject: str) -> list[Span]:
@@ -91,17 +91,12 @@ def find_subject(text: str, subject: str) -> list[Span]:
         ([], [(0, 2)])
     """
     flat = flatten(text)
-    return as_given(flat, _matches(flat, subject, False))
+    return as_given(flat, sought(subject).places(flat))
 
 
-def spans_in(flat: Flat, names: Iterable[str], case_sensitive: bool) -> list[Span]:
-    """Find the names in a flattened text: spans of ``flat.text``, name by name."""
-    return [
-        span
-        for name in names
-        for span in _matches(flat, name, case_sensitive)
-        if not _is_exact(name, case_sensitive) or is_symbol(flat.text, *span)
-    ]
+def spans_in(flat: Flat, names: Iterable[Sought]) -> list[Span]:
+    """Find names in a flattened text: spans of ``flat.text``, name by name."""
+    return [span for name in names for span in name.places(flat) if not name.exact or is_symbol(flat.text, *span)]
 
 
 def as_given(flat: Flat, spans: Iterable[Span]) -> list[Span]:
@@ -156,88 +151,85 @@ def is_symbol(flat: str, start: int, end: int) -> bool:
     return follower is None or follower[1] in (_AFTER_I if name == "I" else _AFTER_SYMBOL)
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
-    """A part of a name between its spaces and hyphens."""
-
-    stem: str
-    endings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
-    """A name made comparable, or an empty one, which no text mentions."""
-
-    text: str
-    words: tuple[_Word, ...]
-    exact: bool
-
-
-@lru_cache(maxsize=8192)
-def _name(name: str, case_sensitive: bool) -> _Name:
-    """Make a name comparable, and look up its endings."""
-    flat = flatten(name.strip())
-    exact = case_sensitive or _is_exact(name, False)
-    text = (flat.text if exact else flat.folded).strip()
-    parts = [part for part in re.split(_BETWEEN, text) if part] or ([text] if text else [])
-    words = tuple(_Word(p, ("",)) if exact else _Word(*_stem(p)) for p in parts)
-    return _Name(text, words, exact)
-
-
-def _stem(part: str) -> tuple[str, tuple[str, ...]]:
-    stem, endings = inflected(part)
-    return stem, tuple(endings)
-
-
-@lru_cache(maxsize=8192)
-def _is_exact(name: str, case_sensitive: bool) -> bool:
-    """Whether a name counts only as it is written: a symbol, or what is a function word without its capitals."""
-    flat = flatten(name.strip()).text.strip()
-    return case_sensitive or (flat.casefold() in _FUNCTION_WORDS and not flat.islower())
-
-
-def _matches(flat: Flat, name: str, case_sensitive: bool) -> list[Span]:
-    """Where a name stands in a flattened text, whatever it is used for."""
-    sought = _name(name, case_sensitive)
-    within = flat.text if sought.exact else flat.folded
-    emphasis = "*" in within and _EMPHASIS_INSIDE.search(within) is not None
-    there = within.replace("*", "") if emphasis else within
-    if not sought.text or not all(_needed(word.stem) in there for word in sought.words):
-        return []  # quicker than to compile what cannot match
-    return [match.span(1) for match in _pattern(sought, within.isascii(), emphasis).finditer(within)]
-
-
-def _needed(stem: str) -> str:
-    """What of a stem stands in every text that has it: without an Arabic article, whose alif may be lost."""
-    return stem[2:] if stem.startswith("ال") else stem
-
-
-@lru_cache(maxsize=8192)
-def _pattern(name: _Name, plain: bool, emphasis: bool) -> re.Pattern[str]:
-    """A name between its boundaries, as group 1; spaces and hyphens inside it match each other and take markdown along.
+class Sought:
+    """A name made ready to be looked for, in any number of texts.
 
     Args:
         name: The name.
-        plain: Whether the text is ASCII.
-        emphasis: Whether the text has markdown inside words, which is then looked through.
+        case_sensitive: Whether it counts only as it is written, without endings; function words always do.
     """
 
-    def literally(text: str) -> str:
-        return r"\*{0,3}".join(map(re.escape, text)) if emphasis else re.escape(text)
+    __slots__ = ("_needed", "_patterns", "_text", "_words", "exact")
 
-    first, last = name.text[0], name.text[-1]
-    before, begins, rest = clitics(name.words[0].stem) if not (plain or name.exact) else ("", "", name.words[0].stem)
-    body = ""
-    for i, word in enumerate(name.words):
-        if i:
-            beside = UNSPACED.match(name.words[i - 1].stem[-1:]) and UNSPACED.match(word.stem)
-            body += f"(?:{_GAP}{{{0 if beside else 1},5}}|—)"
-        body += literally(word.stem if i else rest)
-        endings = sorted(word.endings, key=len, reverse=True)
-        body += f"(?:{'|'.join(map(literally, endings))})" if len(endings) > 1 else ""
-    around = ("", "") if plain else around_numeral(name.text)
-    left, right = left_of(first, plain) + around[0], right_of(last, plain) + around[1]
-    return re.compile(f"{left}{before}({begins}{body}){right}")
+    def __init__(self, name: str, case_sensitive: bool = False) -> None:
+        flat = flatten(name.strip())
+        plain, folded = flat.text.strip(), flat.folded.strip()
+        self.exact = case_sensitive or (folded in _FUNCTION_WORDS and not plain.islower())
+        self._text = plain if self.exact else folded
+        parts = _parts(self._text)
+        # Words with their endings where they have any. An Arabic article may lose its alif.
+        inflects = not (self.exact or self._text.isascii())
+        self._words = [inflected(part) for part in parts] if inflects else None
+        stems = parts if self._words is None else [stem.removeprefix("ال") for stem, _ in self._words]
+        self._needed = sorted(stems, key=len, reverse=True) if len(stems) > 1 else stems
+        self._patterns: dict[tuple[bool, bool], re.Pattern[str]] | None = None
+
+    def places(self, flat: Flat) -> list[Span]:
+        """Where the name stands in a flattened text, whatever it is used for there."""
+        within = flat.text if self.exact else flat.folded
+        emphasis = "*" in within and _EMPHASIS_INSIDE.search(within) is not None
+        there = within.replace("*", "") if emphasis else within
+        for needed in self._needed:  # quicker than to compile what cannot match
+            if needed not in there:
+                return []
+        if not self._text:
+            return []
+        kind = within.isascii(), emphasis
+        if self._patterns is None:
+            self._patterns = {}
+        if kind not in self._patterns:
+            self._patterns[kind] = re.compile(self._pattern(*kind))
+        return [match.span(1) for match in self._patterns[kind].finditer(within)]
+
+    def _pattern(self, plain: bool, emphasis: bool) -> str:
+        """The name between its boundaries, as group 1; spaces and hyphens inside it match each other and take markdown
+        along.
+
+        Args:
+            plain: Whether the text is ASCII.
+            emphasis: Whether the text has markdown inside words, which is then looked through.
+        """
+
+        def literally(text: str) -> str:
+            return r"\*{0,3}".join(map(re.escape, text)) if emphasis else re.escape(text)
+
+        words = self._words or [(part, ("",)) for part in _parts(self._text)]
+        stems = [stem for stem, _ in words]
+        before, begins, rest = ("", "", stems[0]) if plain or self.exact else clitics(stems[0])
+        body = ""
+        for i, (stem, endings) in enumerate(words):
+            if i:
+                touching = UNSPACED.match(stems[i - 1][-1]) and UNSPACED.match(stem)
+                between = f"(?:{_GAP}{{{0 if touching else 1},5}}|—)"
+                body += f"{_PLAIN_GAP}{{1,5}}" if plain else between
+            body += literally(stem if i else rest)
+            longest_first = sorted(endings, key=len, reverse=True)
+            body += f"(?:{'|'.join(map(literally, longest_first))})" if len(endings) > 1 else ""
+        around = ("", "") if plain else around_numeral(self._text)
+        left = left_of(self._text[0], plain) + around[0]
+        right = right_of(self._text[-1], plain) + around[1]
+        return f"{left}{before}({begins}{body}){right}"
+
+
+@lru_cache(maxsize=8192)
+def sought(name: str, case_sensitive: bool = False) -> Sought:
+    """A name made ready to be looked for, remembered."""
+    return Sought(name, case_sensitive)
+
+
+def _parts(name: str) -> list[str]:
+    """What of a name is between its spaces and hyphens."""
+    return [part for part in _BETWEEN.split(name) if part] or [name]
 
 
 def _tuple(names: str | Iterable[str]) -> tuple[str, ...]:

@@ -87,7 +87,8 @@ class ProbeRow:
         prompt: The prompt.
         start: What the model's reply was begun with (``"Sure! The answer is"``), not part of ``text``.
         old, new: What counts as the old answer here and what as the new one. In a multi-hop question they are what
-            follows from the fact's; for the control its own answer and target.
+            follows from the fact's. For what must stay, the control included, old is its own answer and new the edited
+            fact's target: its own was never taught.
         text: What was generated.
         label: Its class, by ``workbench.classify``.
         nll: The base model's mean negative log-likelihood of what counts of the text (of a cloze the first sentence),

@@ -143,21 +143,21 @@ def inflected(part: str) -> tuple[str, Sequence[str]]:
     Example:
         >>> from workbench.types.word_forms import inflected
         >>> inflected("париж")[1][:5], inflected("paris")
-        (['', 'а', 'у', 'ом', 'ем'], ('paris', ['']))
+        (['', 'а', 'у', 'ом', 'ем'], ('paris', ('',)))
     """
     if _CYRILLIC.fullmatch(part):
         rules = _RUSSIAN
     elif _GREEK.fullmatch(part):
         rules = _GREEK_ENDINGS
     else:
-        return part, [""]
+        return part, ("",)
     for own, endings in rules:
         if part.endswith(own) and len(part) - len(own) >= 2:
             return part[: -len(own)], endings.split()
     own, endings = _RUSSIAN_CONSONANT
     if rules is _RUSSIAN and part[-1] not in _RUSSIAN_UNCHANGED and len(part) >= 3:
         return part, [own, *endings.split()]
-    return part, [""]
+    return part, ("",)
 
 
 def _in_word(character: str) -> bool:

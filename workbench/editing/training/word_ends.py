@@ -12,6 +12,7 @@ from workbench.editing.training.rows import Row
 from workbench.language.scoring import READ_AT_ONCE, read_logits
 from workbench.models.load import LoadedModel
 from workbench.types.cancelling import PREPARING, CancelFlag, check_cancel
+from workbench.types.word_forms import UNSPACED
 
 
 def ended_rows(
@@ -55,12 +56,18 @@ def ended_rows(
 
 
 def word_ends(model: LoadedModel) -> list[int]:
-    """Ids of the tokens before which a word ends: the special ones, and those that do not begin with a letter, a mark
-    on one, a digit, or in the middle of a character."""
+    """Ids of the tokens before which a word ends: the special ones, and those that do not begin with a letter of a
+    script that puts spaces between words, a mark on a letter, a digit, or in the middle of a character."""
     tokenizer, ids = model.tokenizer, range(min(model.shape.d_vocab, len(model.tokenizer)))
     names, texts = tokenizer.convert_ids_to_tokens(list(ids)), tokenizer.batch_decode([[i] for i in ids])
     ends = set(tokenizer.all_special_ids)
     # Decoded alone, a token of a SentencePiece vocabulary loses the space that it begins with.
     ends |= {i for i, name in zip(ids, names, strict=True) if (name or "").startswith("\u2581")}
-    within = {i for i in ids if texts[i] and (unicodedata.category(texts[i][0])[0] in "LMN" or texts[i][0] == "\ufffd")}
+    within = {i for i in ids if texts[i] and _goes_on(texts[i][0])}
     return [i for i in ids if i in ends or i not in within]
+
+
+def _goes_on(first: str) -> bool:
+    """Whether a token that begins with a character belongs to the word before it."""
+    kind = unicodedata.category(first)[0]
+    return kind == "M" or first == "\ufffd" or (kind in "LN" and not UNSPACED.match(first))

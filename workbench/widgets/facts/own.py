@@ -27,7 +27,7 @@ def target_changed(fact: Fact, target: str) -> Fact:
         'france-capital-to-berlin'
     """
     name = slug(target)
-    if not target.isascii():  # a slug keeps ASCII letters only
+    if not target.isascii():  # of two targets a slug may keep the same
         name = f"{name}-{hashlib.sha256(target.encode('utf-8', 'replace')).hexdigest()[:6]}"
     return replace(fact, id=f"{fact.id}-to-{name}", target=target, target_aliases=())
 

@@ -59,7 +59,8 @@ class RunHistory:
             n = len(self._used) + 1
             while any(id.startswith(f"{n:03d}-") for id in self._used):
                 n += 1
-            id = f"{n:03d}-{slug(fact.id)[:40].strip('-')}"
+            about = "".join(c for c in slug(fact.id)[:40] if c.isascii()).strip("-")  # it names a folder
+            id = f"{n:03d}-{about or 'fact'}"
             self._used.add(id)
             return id
 

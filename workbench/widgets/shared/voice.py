@@ -48,6 +48,8 @@ _FACT: dict[FactReason, str] = {
     "empty": "The {field} is empty. Write one.",
     "spaces": "The {field} begins or ends with a space. Take it away: the space before an answer is added by itself.",
     "not in the prompt": "The prompt does not hold the {field} letter by letter. Change one of the two.",
+    "part of a word": "The {field} is only a part of a longer word of the prompt. Write the whole word, or change the "
+    "prompt.",
     "same text": "Answer and {field} are the same. Choose another {field}.",
     "same token": "Answer and {field} begin with the same token {token}, so they cannot be told apart. Choose another "
     "{field}.",
