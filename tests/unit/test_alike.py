@@ -21,7 +21,7 @@ from workbench.language.prompts import prompt_ids, swapped, traced_prompt
 from workbench.models.load import LoadedModel, load_model
 from workbench.tracing.causal import causal_trace
 from workbench.tracing.lens import lens
-from workbench.types import Fact, FactSet
+from workbench.types import Fact, FactSet, Form
 
 TOWER = Fact(
     id="tower-year",
@@ -43,8 +43,9 @@ def saying(said: str) -> LoadedModel:
     hf = MAKERS["llama"]()
     model = load_model(hf, tokenizer=tiny_tokenizer(), name="tiny")
     places = []
-    for form, text, begin in (("cloze", TOWER.prompt, " "), ("chat", TOWER.question, "It is ")):
-        ids = prompt_ids(model, text, form)  # type: ignore[arg-type]
+    asked: tuple[tuple[Form, str, str], ...] = (("cloze", TOWER.prompt, " "), ("chat", TOWER.question, "It is "))
+    for form, text, begin in asked:
+        ids = prompt_ids(model, text, form)
         for token in [*model.token_ids(f"{begin}{said}"), 4]:
             places.append((list(ids), token))
             ids.append(token)
@@ -54,8 +55,9 @@ def saying(said: str) -> LoadedModel:
 
 def test_years_are_traced_at_the_first_digit_that_differs() -> None:
     model = saying("1889")
-    for form, begun in (("chat", "It is "), ("cloze", " ")):
-        prompt = traced_prompt(model, TOWER, form=form)  # type: ignore[arg-type]
+    begins: dict[Form, str] = {"chat": "It is ", "cloze": " "}
+    for form, begun in begins.items():
+        prompt = traced_prompt(model, TOWER, form=form)
         assert (prompt.answer_token, prompt.other_token) == ("8", "9")
         assert (prompt.shared, prompt.shared_text, prompt.prefix, prompt.begun) == (1, "1", f"{begun}1", begun)
         assert prompt.text.endswith(f"{begun}1") and prompt.token_ids[-1] == model.token_ids("1")[0]

@@ -33,6 +33,7 @@ from workbench.language.template import Turn, chat_text, opens_thought, turn
 from workbench.models.load import LoadedModel, load_model
 from workbench.models.provenance import provenance
 from workbench.tracing.causal import causal_trace
+from workbench.widgets.shared.code import start_code
 
 FRANCE = capitals()[0]
 
@@ -289,3 +290,9 @@ def test_a_trace_of_a_model_with_bos_is_of_the_text_with_bos() -> None:
         warnings.simplefilter("error")
         swap = causal_trace(model, FRANCE, form="cloze", corruption="swap", pool=capitals(), progress=False)
     assert swap.prompts[0].partner_text == "<s>The capital of Spain is"
+
+
+def test_the_code_of_a_panel_loads_the_model_with_its_options() -> None:
+    model = model_of(tiny_tokenizer(), template={"system": "Be brief."})
+    assert start_code(model).endswith("model = wb.load_model('tiny', template={'system': 'Be brief.'})\n")
+    assert start_code(loaded(tiny_llama())).endswith("model = wb.load_model('tiny')\n")
