@@ -13,6 +13,7 @@ from benchmarks import (
     edit_quality,
     first_run,
     frontier,
+    intervals,
     paper,
     quickstart,
     readme,
@@ -30,6 +31,7 @@ if __name__ == "__main__":
     rounded += ["--noisy", "michael-jordan-sport", "north-carolina-state-capital"]
     speed_trace.main([*rounded, "--only", "lens", "heads", "loop"])
     for part in (
+        intervals,
         quickstart,
         readme,
         first_run,

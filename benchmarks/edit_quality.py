@@ -319,28 +319,59 @@ def main() -> None:
     for first in filter(fails, one_fit):
         edits.second(facts[first["fact"]], first, args.max_controls)
     default = [edits.default(fact, seed, args.max_controls) for seed in args.default for fact in drawn[seed]]
+    arguments = {k: v for k, v in vars(args).items() if k != "out"}
+    known_of = {"code": kept.code.to_dict(), "model": model.fingerprint}
+    write_summary(args.out, arguments, known_of, france, one_fit, default, edits.firsts, edits.pairs)
+
+
+def write_summary(
+    out: Path,
+    arguments: dict[str, Any],
+    known: dict[str, Any],
+    france: dict[str, Any],
+    one_fit: Sequence[dict[str, Any]],
+    default: Sequence[dict[str, Any]],
+    firsts: Sequence[dict[str, Any]],
+    pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+) -> None:
+    """Print the tables of finished edits and write their summary.
+
+    Args:
+        out: The file.
+        arguments, known: With which options, by which code and on which model they were made.
+        france: The edit of France.
+        one_fit, default, firsts: Edits of one fit, the default edits, and the first fits of these.
+        pairs: First and second fits.
+    """
     print(f"\n{head(COLLATERAL)}")
     for result in (france, *one_fit, *default):
         print(line(f"{result['fact']}, seed {result['seed']}", rates_of(result), COLLATERAL))
     parts = {"one fit": summary(one_fit), "the default edit": summary(default)}
     print("\nOf these the first fits alone:")
-    firsts = summary(edits.firsts)
-    by_seed = {f"seed {seed}": summary([r for r in one_fit if r["seed"] == seed]) for seed in args.one_fit}
-    print(f"\n{page(parts)}\n\nFirst fit, and again with {HARDER}\n\n{page_of_second(edits.pairs)}")
+    of_firsts = summary(firsts)
+    by_seed = {
+        f"seed {seed}": summary([r for r in one_fit if r["seed"] == seed])
+        for seed in dict.fromkeys(result["seed"] for result in one_fit)
+    }
+    print(f"\n{page(parts)}\n\nFirst fit, and again with {HARDER}\n\n{page_of_second(pairs)}")
     content = {
-        "arguments": {k: v for k, v in vars(args).items() if k != "out"},
-        "code": kept.code.to_dict(),
-        "model": model.fingerprint,
+        "arguments": arguments,
+        **known,
         **parts,
-        "the default edit, first fits": firsts,
+        "the default edit, first fits": of_firsts,
         **by_seed,
-        "france-capital": france["rates"],
+        "france-capital": plain(france),
         "second fits": {
             "change": HARDER,
-            "rates": {second["fact"]: [one["rates"] for one in (first, second)] for first, second in edits.pairs},
+            "rates": {second["fact"]: [plain(one) for one in (first, second)] for first, second in pairs},
         },
     }
-    write_bytes(args.out, json.dumps(content, indent=1).encode())
+    write_bytes(out, json.dumps(content, indent=1).encode())
+
+
+def plain(result: dict[str, Any]) -> dict[str, Any]:
+    """The rates of one edit by stage, with today's intervals."""
+    return {stage: {k: vars_of(r) for k, r in rates_of(result, stage).items()} for stage in result["rates"]}
 
 
 if __name__ == "__main__":

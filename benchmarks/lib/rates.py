@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import workbench as wb
 from workbench.types import Rate
-from workbench.types.intervals import mean_over
+from workbench.types.intervals import mean_over, wilson
 from workbench.types.rates import RATES
 
 NO_SHARES = tuple(name for name, rule in RATES.items() if rule.kind != "share")
@@ -28,8 +28,21 @@ def plain_texts(report: wb.EvalReport) -> dict[str, Any]:
 
 
 def rates_of(result: dict[str, Any], stage: str = "learn") -> dict[str, Rate]:
-    """The rates of one edit."""
-    return {name: Rate(**rate) for name, rate in result["rates"][stage].items()}
+    """The rates of one edit, with today's intervals (``recounted``)."""
+    return {name: recounted(name, Rate(**rate), stage) for name, rate in result["rates"][stage].items()}
+
+
+def recounted(name: str, rate: Rate, stage: str) -> Rate:
+    """A rate that is on file with today's interval, where the number of rows and facts says it: a share of one fact's
+    rows, or of one row of each of several facts, is Wilson's; what is true by definition has none."""
+    rule = RATES.get(name)
+    if rule is None or not rate.n:
+        return rate
+    if stage == "base" and rule.fixed_at_base:
+        return rate.defined()
+    if rule.kind == "share" and rate.clusters in (1, rate.n):
+        return replace(wilson(round(rate.value * rate.n), rate.n), clusters=rate.clusters)
+    return rate
 
 
 def by_fact(results: Sequence[dict[str, Any]], name: str) -> dict[str, list[float]]:

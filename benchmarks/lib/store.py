@@ -85,6 +85,11 @@ class Store:
         meanwhile, stay."""
         self._change(lambda lines: lines | {line.name: line})
 
+    def replace(self, lines: Iterable[Line]) -> None:
+        """Write several results at once, each in the place of the one of its name."""
+        given = {line.name: line for line in lines}
+        self._change(lambda there: there | given)
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove results.
 

@@ -44,9 +44,9 @@ def by_hand(*rows: ArmRow, fingerprint: str = "m") -> ArmTable:
 
 
 def test_the_paired_difference_of_one_fact_by_hand() -> None:
-    """Four controls, of which every other one is lost by one draw less: 2/3 and 1 per control. All four differ, so the
-    mean 5/6 and its variance, 4 / 36 / 3 / 4, weigh 4 / (4 + 2), and the rest those with one control each way added;
-    3.182 standard errors, and no more than 1. The draw that did not reach the fact would have made it less."""
+    """Four controls, of which every other one is lost by one draw less: 2/3 and 1 per control. Two are not as the other
+    two, so the mean 5/6 and its variance, 4 / 36 / 3 / 4, weigh 16/25, the rest those with one control more each way.
+    The draw that did not reach the fact would have made it less."""
     table = by_hand(
         row("selected", [1] * 4, [0.1, 0.2] * 2),
         row("random-layers", [0] * 4, [0.4, 0.3] * 2, seed=0),
@@ -58,13 +58,15 @@ def test_the_paired_difference_of_one_fact_by_hand() -> None:
     rate = found["control"].rate
     added = 10 / 3 / 6
     spread = 2 * (2 / 3 - added) ** 2 + 2 * (1 - added) ** 2 + (1 - added) ** 2 + (1 + added) ** 2
-    centre, variance = 2 / 3 * 5 / 6 + 1 / 3 * added, 2 / 3 / 108 + 1 / 3 * spread / 36
-    assert (rate.value, rate.low, rate.high) == pytest.approx((5 / 6, centre - 3.182446 * math.sqrt(variance), 1))
+    doubt = (3 / 5) ** 2
+    half = math.sqrt((1 - doubt) * 3.182446**2 / 108 + doubt * 1.959964**2 * spread / 36)
+    low = (1 - doubt) * 5 / 6 + doubt * added - half
+    assert (rate.value, rate.low, rate.high) == pytest.approx((5 / 6, low, 1))
     assert (rate.n, rate.clusters, found["control"].sign) == (4, 4, 1)
     rate = found["kl"].rate
     assert (rate.value, rate.low, rate.high) == pytest.approx((-0.2, -0.3837, -0.0163), abs=1e-4)
     assert found["kl"].sign == -1
-    assert "same layers: the selection kept more controls (+0.833 [+0.151, +1.000], 4 pairs)." in table.verdict
+    assert "same layers: the selection kept more controls (+0.833 [+0.313, +1.000], 4 pairs)." in table.verdict
     assert "It moved other answers less (KL on controls -0.200 [-0.384, -0.016] nats per token)." in table.verdict
     assert "1 of 4 draws did not reach the new fact." in table.verdict
     assert "Against random, anywhere: not run" in table.verdict
@@ -75,7 +77,7 @@ def test_either_sign_is_a_finding() -> None:
         row("selected", [0] * 4, [0.4, 0.3] * 2),
         *(row("random-anywhere", [1, 1 if s else 0] * 2, [0.1, 0.2] * 2, seed=s) for s in range(3)),
     )
-    assert "anywhere: the selection kept fewer controls (-0.833 [-1.000, -0.151]" in table.verdict
+    assert "anywhere: the selection kept fewer controls (-0.833 [-1.000, -0.313]" in table.verdict
     assert "It moved other answers more (KL on controls +0.200" in table.verdict
 
 

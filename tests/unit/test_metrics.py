@@ -74,15 +74,11 @@ def test_single_rows_get_wilsons_interval() -> None:
 
 def test_the_effective_sample_size_by_hand() -> None:
     """Rows (1 1), (1 1), (1 0), (0 0): p = 5/8; V = (2 (3/4)^2 + (1/4)^2 + (5/4)^2) / 64 * 4/3; three clusters have
-    a 1, two a 0: the weight is 2 / (2 + 2), and 1/4 is what eight rows in four clusters of two are worth at least."""
+    a 1, two a 0: d = 2, so (3/5)^2 of the weight is on 1/4, as if the two rows of each cluster were alike."""
     rate = mean_over({0: [1, 1], 1: [1, 1], 2: [1, 0], 3: [0, 0]})
     p, between = 5 / 8, (2 * 0.75**2 + 0.25**2 + 1.25**2) / 64 * 4 / 3
-    n = 1 / (0.5 * between / (p * (1 - p)) + 0.5 / 4)
-    z2 = 3.182446**2
-    centre, half = (
-        (p + z2 / (2 * n)) / (1 + z2 / n),
-        math.sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n),
-    )
+    q = 0.64 * 3.182446**2 * between / (p * (1 - p)) + 0.36 * 1.959964**2 / 4
+    centre, half = (p + q / 2) / (1 + q), math.sqrt(q * p * (1 - p) + q * q / 4) / (1 + q)
     assert (rate.low, rate.high) == pytest.approx((centre - half, centre + half))
 
 
@@ -184,8 +180,8 @@ def test_equal_clusters_do_not_pretend_to_be_certain() -> None:
     rate = share([(f, True) for f in range(5) for _ in range(8)])
     assert (rate.value, rate.n, rate.clusters, rate.method) == (1.0, 40, 5, "clustered wilson")
     assert rate.low == pytest.approx(wilson(5, 5).low)
-    half = mean_over({i: [0, 1] for i in range(4)})
-    assert half.low < 0.2 and half.high > 0.8
+    half = mean_over({i: [0, 1] for i in range(4)})  # never narrower than of as many independent rows
+    assert (half.low, half.high) == pytest.approx((wilson(4, 8).low, wilson(4, 8).high))
     number = mean_over({i: [0.25] for i in range(4)})
     assert number.value == 0.25
     assert math.isnan(number.low)
@@ -219,12 +215,13 @@ def test_equal_differences_keep_a_width(x: int, y: int, sign: int) -> None:
 
 def test_an_adjusted_difference_by_hand() -> None:
     """Three pairs of 1 and 0, one of 0 and 1, six equal: adjusted (3 - 1) / 12 and ((3 + 1 + 2) / 12 - its square)
-    / 12, beside 0.2 and the variance between pairs; four of them differ, so the latter weigh 4 / (4 + 2)."""
+    / 12, beside 0.2 and the variance between pairs; four of them differ, so the former weigh (3 / 7)^2."""
     d = [1, 1, 1, -1, *[0] * 6]
     rate = paired_difference({i: [max(x, 0)] for i, x in enumerate(d)}, {i: [max(-x, 0)] for i, x in enumerate(d)})
-    centre = 2 / 3 * 0.2 + 1 / 3 * 2 / 12
-    variance = 2 / 3 * (4 / 10 - 0.04) / 9 + 1 / 3 * (6 / 12 - (2 / 12) ** 2) / 12
-    half = 2.262157 * math.sqrt(variance)
+    doubt = 9 / 49
+    centre = (1 - doubt) * 0.2 + doubt * 2 / 12
+    between, adjusted = (4 / 10 - 0.04) / 9, (6 / 12 - (2 / 12) ** 2) / 12
+    half = math.sqrt((1 - doubt) * 2.262157**2 * between + doubt * 1.959964**2 * adjusted)
     assert (rate.value, rate.n) == (pytest.approx(0.2), 10)
     assert (rate.low, rate.high) == pytest.approx((centre - half, centre + half))
 

@@ -136,7 +136,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "another version": (
         lambda p: rewrite_json(p / EDIT_FILE, schema_version=4),
-        "schema version 3, but this version of circuit-workbench reads version 2 and older ones",
+        "schema version 4, but this version of circuit-workbench reads version 3 and older ones",
     ),
     "edited by hand": (lambda p: rewrite_json(p / EDIT_FILE, base_name="x"), "damaged or edited"),
     "a field more": (lambda p: rewrite_json(p / EDIT_FILE, more=1), "damaged or edited"),

@@ -19,7 +19,7 @@ from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.language.scoring import continuation_nll
 from workbench.models.load import LoadedModel
 from workbench.types import DataPrompt, DataPromptKind, Edit, Fact, Form, Rate
-from workbench.types.intervals import bootstrap, ngram_entropy, share
+from workbench.types.intervals import mean_over, ngram_entropy, share
 
 _Asked = tuple[Fact, DataPrompt]
 _Rows = list[tuple[str, bool]]
@@ -67,11 +67,16 @@ def dataset_rates(
             f"The facts of this edit ({listed}) have no data_prompts; load them from a data set that has some, such as "
             "CounterFact, zsRE or KnowEdit."
         )
-    rates = {"base": _rates(model, model, asked, seed)}
+    rates = {"base": {name: _at_base(name, rate) for name, rate in _rates(model, model, asked, seed).items()}}
     for stage in names:
         with applied(model, edit, stage) as edited:
             rates[stage] = _rates(edited, model, asked, seed)
     return rates
+
+
+def _at_base(name: str, rate: Rate) -> Rate:
+    """A rate of the base: it says what itself says, by definition."""
+    return rate.defined() if name.partition(": ")[0] == "locality" else rate
 
 
 def _rates(model: LoadedModel, base: LoadedModel, asked: Sequence[_Asked], seed: int) -> dict[str, Rate]:
@@ -89,9 +94,9 @@ def _rates(model: LoadedModel, base: LoadedModel, asked: Sequence[_Asked], seed:
     note(local, [a == b for a, b in zip(_spoken(model, local), _spoken(base, local), strict=True)])
     texts = _spoken(model, follows)
     note(follows, [matches(text, prompt.answers) for text, (_, prompt) in zip(texts, follows, strict=True)])
-    rates = {name: share(found, seed=seed) for name, found in rows.items()}
+    rates = {name: share(found) for name, found in rows.items()}
     fluency = _fluency(model, _of(asked, "generation"))
-    return {**_without_lone_groups(rates), **({"fluency": bootstrap(fluency, seed=seed)} if fluency else {})}
+    return {**_without_lone_groups(rates), **({"fluency": mean_over(fluency, seed=seed)} if fluency else {})}
 
 
 def _of(asked: Sequence[_Asked], kind: DataPromptKind) -> list[_Asked]:

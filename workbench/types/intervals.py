@@ -30,8 +30,8 @@ T95 = (
     *(2.079614, 2.073873, 2.068658, 2.063899, 2.059539, 2.055529, 2.051831, 2.048407, 2.045230),
 )
 """Two-sided 95% quantiles of Student's t with 1, 2, ... degrees of freedom: for two to thirty clusters."""
-DOUBT = 2.0
-"""So many clusters' worth of doubt in what the others say about spread: see `mean_over`."""
+DOUBT = 3.0
+"""How slowly clusters that deviate make known how much clusters differ: see `mean_over`."""
 SHARES = (0.0, 1.0)
 """The bounds of a share."""
 
@@ -57,7 +57,7 @@ def wilson(successes: float, n: int) -> Rate:
         raise ValueError(f"successes must be between 0 and n, got {successes} of {n}.")
     if n == 0:
         return _nothing("wilson", 0)
-    return Rate(successes / n, n, *_score(successes / n, n, Z95), "wilson", 1)
+    return Rate(successes / n, n, *_score(successes / n, Z95**2 / n), "wilson", 1)
 
 
 def share(rows: Sequence[tuple[Hashable, bool]]) -> Rate:
@@ -87,9 +87,10 @@ def mean_over(
     *Shares* (values of 0 and 1, or any ``within`` 0 and 1) get Wilson's score interval. Where each cluster has one row
     of 0 or 1, or there is one cluster of them, its trials are the rows. Else they are the effective sample size
     p (1 - p) / V, V being the variance of the mean p between clusters, and Student's t takes the place of z. V is
-    hardly known where few clusters deviate from the others, and 0 where none does. So 1 / effective size is the mean of
-    V / (p (1 - p)) and of what it is where all rows of a cluster are alike (sum of squares of the cluster sizes / n^2),
-    weighed by the number of clusters with the rarer outcome and by ``DOUBT``.
+    hardly known where few clusters deviate from the others, and 0 where none does. So what the interval is made of,
+    t^2 / effective size, is a mean: t^2 V / (p (1 - p)), and z^2 times what 1 / size is where all rows of a cluster are
+    alike (sum of squares of the cluster sizes / n^2). The latter weighs (``DOUBT`` / (``DOUBT`` + d))^2, with d
+    clusters that hold the rarer outcome.
 
     *Other values* get percentiles of a bootstrap that draws clusters; with two to thirty, where it is too narrow, each
     bound is at least as far as that of Student's t with the standard error of a jackknife over clusters.
@@ -110,8 +111,8 @@ def mean_over(
 
     Source: Wilson 1927; design effect and effective sample size after Kish 1965, in a score interval with Student's t
     after Korn and Graubard 1998 and Dean and Pagano 2015. Known deviation: the weighing with ``DOUBT`` is ours, chosen
-    by simulation (without it intervals hold 86% where they promise 95%). Bootstrap: Field and Welsh 2007, Efron 1979;
-    jackknife: Efron and Stein 1981.
+    by simulation (without it some intervals hold 86% where they promise 95%). Bootstrap: Field and Welsh 2007, Efron
+    1979; jackknife: Efron and Stein 1981.
     """
     rows = _clean(values)
     n, k = sum(len(v) for v in rows), len(rows)
@@ -120,18 +121,17 @@ def mean_over(
     binary = all(bool(np.isin(v, SHARES).all()) for v in rows)
     if binary and (k == 1 or n == k):
         total = float(np.concatenate(rows).sum())
-        return Rate(total / n, n, *_score(total / n, n, Z95), "wilson", k)
+        return Rate(total / n, n, *_score(total / n, Z95**2 / n), "wilson", k)
     if not binary and (within != SHARES or not _spread(rows)):
         return _bootstrap(rows, seed, resamples, within)
     mean = float(np.concatenate(rows).mean())
     return Rate(mean, n, *_clustered_score(rows, mean, binary), "clustered wilson", k)
 
 
-def _score(p: float, n: float, z: float) -> tuple[float, float]:
-    """Wilson's bounds for a share of n trials."""
-    z2 = z * z
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = z / (1 + z2 / n) * math.sqrt(max(p * (1 - p), 0.0) / n + z2 / (4 * n * n))
+def _score(p: float, q: float) -> tuple[float, float]:
+    """Wilson's bounds for a share of n trials: they depend on q = z^2 / n alone."""
+    centre = (p + q / 2) / (1 + q)
+    half = math.sqrt(q * max(p * (1 - p), 0.0) + q * q / 4) / (1 + q)
     # At 0 and 1 the bound is 0 or 1 exactly; rounding must not put the estimate outside its own interval.
     return min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
 
@@ -143,11 +143,11 @@ def _clustered_score(rows: list[np.ndarray], p: float, binary: bool) -> tuple[fl
     deviating = min(int((sums < counts).sum()), int((sums > 0).sum()))
     alike = float((counts**2).sum()) / n**2
     if not deviating:
-        return _score(p, 1 / alike, Z95)
+        return _score(p, Z95**2 * alike)
     between = float(((sums - p * counts) ** 2).sum()) / n**2 * k / (k - 1)
-    weight = deviating / (deviating + DOUBT)
-    inverse = weight * between / (p * (1 - p)) + (1 - weight) * alike
-    return _score(p, 1 / max(inverse, 1 / n if binary else 0.0), _t95(k))
+    doubt = (DOUBT / (DOUBT + deviating)) ** 2
+    q = (1 - doubt) * _t95(k) ** 2 * between / (p * (1 - p)) + doubt * Z95**2 * alike
+    return _score(p, max(q, Z95**2 / n) if binary else q)
 
 
 def _t95(k: int) -> float:
@@ -170,8 +170,9 @@ def paired_difference(
 
     *Shares* (all values 0 or 1, or ``within`` -1 and 1) get the adjusted Wald interval: mean and variance as if there
     were two more clusters, one all for a and one all for b. Where clusters differ, the mean and the variance between
-    them take over, weighed as in `mean_over`: by the number of clusters in which a and b differ at all, and by
-    ``DOUBT`` for the adjusted ones. *Other values* get the bootstrap of `mean_over`.
+    them take over, with the weights of `mean_over`: d is the number of clusters that are not as most are, without any
+    difference, all for a, or all for b. Where rows are shares themselves, the added clusters differ by as much as any
+    row does. *Other values* get the bootstrap of `mean_over`.
 
     Args:
         a, b: Rows by cluster; the i-th rows of a cluster belong to the same prompt (and seed).
@@ -201,24 +202,28 @@ def paired_difference(
     binary = all(bool(np.isin(v, SHARES).all()) for v in (*left, *right))
     if binary or within == (-1.0, 1.0):
         mean = float(np.concatenate(rows).mean())
-        return Rate(mean, n, *_adjusted_wald(rows, mean), "adjusted wald", k)
+        most = 1.0 if binary else max(float(np.abs(v).max()) for v in rows) or 1.0
+        return Rate(mean, n, *_adjusted_wald(rows, mean, most), "adjusted wald", k)
     return _bootstrap(rows, seed, resamples, within)
 
 
-def _adjusted_wald(rows: list[np.ndarray], mean: float) -> tuple[float, float]:
-    """The bounds of a difference of shares; see `paired_difference`."""
+def _adjusted_wald(rows: list[np.ndarray], mean: float, most: float) -> tuple[float, float]:
+    """The bounds of a difference of shares; see `paired_difference`. The added clusters differ by ``most``."""
     sums, counts = _units(rows)
     n, k, size = float(counts.sum()), len(sums), float(counts.mean())
-    differing = sum(bool(v.any()) for v in rows) if len(rows) > 1 else int(np.count_nonzero(rows[0]))
+    units = rows if len(rows) > 1 else [v.reshape(1) for v in rows[0]]
+    alike = max(sum(bool((v == outcome).all()) for v in units) for outcome in (0.0, most, -most))
+    differing = k - alike
     more = n + 2 * size
     centre = float(sums.sum()) / more
-    added = size**2 * ((1 - centre) ** 2 + (1 + centre) ** 2)
+    added = size**2 * ((most - centre) ** 2 + (most + centre) ** 2)
     variance = (float(((sums - centre * counts) ** 2).sum()) + added) / more**2
-    weight = differing / (differing + DOUBT) if k > 1 else 0.0
-    if weight:
+    square = Z95**2 * variance
+    if differing and k > 1:
+        doubt = (DOUBT / (DOUBT + differing)) ** 2
         between = float(((sums - mean * counts) ** 2).sum()) / n**2 * k / (k - 1)
-        centre, variance = weight * mean + (1 - weight) * centre, weight * between + (1 - weight) * variance
-    half = (_t95(k) if weight else Z95) * math.sqrt(variance)
+        centre, square = (1 - doubt) * mean + doubt * centre, (1 - doubt) * _t95(k) ** 2 * between + doubt * square
+    half = math.sqrt(square)
     return min(mean, max(-1.0, centre - half)), max(mean, min(1.0, centre + half))
 
 
