@@ -128,7 +128,7 @@ def beside_its_words(control: Locator) -> Place:
 
 def play(film: Film) -> None:
     """From the fact to the comparison."""
-    expect(panel(film.page).get_by_text("Traced token:")).to_be_visible(timeout=120_000)
+    expect(panel(film.page).get_by_text(re.compile("^Traced token:"))).to_be_visible(timeout=120_000)
     film.shoot("One cell. Choose a fact: the capital of France is Paris.", 1.8)
     click(film)
     edit(film)
@@ -138,7 +138,7 @@ def play(film: Film) -> None:
 def click(film: Film) -> None:
     """The maps, a click on each of the heads, and what the answer is without them."""
     page = film.page
-    button(page, "Where does it live?").click()
+    button(page, r"Where does it live\?").click()
     film.wait("app.picker.maps and not app.picker.status")
     top = panel(page).get_by_text(re.compile("^Recovery of")).locator("visible=true")
     film.shoot("Where is it? A causal trace, heads, MLPs, and what they say in a sentence.", 2.4, top=top)
@@ -151,7 +151,7 @@ def click(film: Film) -> None:
     ablate = button(page, "Ablate selection")
     ablate.scroll_into_view_if_needed()
     ablate.click()
-    film.wait("app.picker.ablation.result is not None and app.picker.ablation.result.control")
+    film.wait("app.picker.ablation.result is not None and app.picker.ablation.result.controls")
     film.shoot("Ablate them: what the answer loses, beside random heads.", 2.6, top=ablate)
 
 
@@ -167,7 +167,7 @@ def edit(film: Film) -> None:
         pointer=beside_its_words(run),
     )
     run.click()
-    film.wait("__import__('re').match(r'learn: step (1[2-9]|2[0-9])', app.editor.status)", minutes=15)
+    film.wait("__import__('re').match(r'learn (1[2-9]|2[0-9]) of', app.editor.status)", minutes=15)
     film.shoot("It runs in the background.", 1.5)
     film.wait("app.editor.job.state == 'done'", minutes=30)
     film.shoot("What did it do? A verdict, the answers, and what else changed.", 3.2)

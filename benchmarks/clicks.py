@@ -237,7 +237,7 @@ def in_the_picker(page: Page, notebook: Notebook) -> list[Timing]:
 
 
 def with_the_slider(page: Page, notebook: Notebook) -> list[Timing]:
-    """Steps of the strength slider until the probabilities are those of the new strength, with nothing else to compute."""
+    """Steps of the strength slider until the probabilities are those of the new strength."""
     slider = page.get_by_role("slider", name="Strength")
     expect(page.locator(".hg-root").first).to_be_visible(timeout=180_000)  # the maps that the view makes by itself
     assert not notebook.ask("view.busy")

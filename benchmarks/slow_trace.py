@@ -20,7 +20,8 @@ class MengLoop:
         where = list(prompt.subject)
         draw = torch.randn(samples, len(where), table.shape[1], generator=torch.Generator().manual_seed(seed))
         self.rows = table[torch.tensor([prompt.token_ids], device=table.device)].repeat(1 + samples, 1, 1)
-        self.rows[1:, where] += (draw * noise * table.float().std().item()).to(table)
+        sigma = self.rows[0, where].float().std().item()  # a Llama's embeddings enter layer 0 as they are
+        self.rows[1:, where] += (draw * noise * sigma).to(table)
         with torch.no_grad():
             self.baseline = self._measure(model.hf(inputs_embeds=self.rows).logits)
 

@@ -1,6 +1,6 @@
 """What mkdocs calls while it builds the site: see ``mkdocs.yml``.
 
-Markers in a page: ``<!-- generated: files -->`` (or ``cli``) is replaced by what is made from the package,
+Markers in a page: ``<!-- generated: files -->`` (or ``cli``, ``families``) is replaced by what is made from the package,
 ``<!-- include: CHANGELOG.md -->`` by a file of the checkout. What is not there ends the build.
 """
 
@@ -23,12 +23,13 @@ from plotly.offline import get_plotlyjs
 
 from docsite import api, flowchart, links, notebooks
 from docsite.cli_help import cli_help
+from docsite.family_results import family_results
 from docsite.file_table import file_table
 from workbench.plots.page import FIGURES_SCRIPT
 
 ROOT = Path(__file__).parents[1]
 ASSETS = Path(__file__).parent / "assets"
-GENERATED: dict[str, Callable[[], str]] = {"files": file_table, "cli": cli_help}
+GENERATED: dict[str, Callable[[], str]] = {"files": file_table, "cli": cli_help, "families": family_results}
 """What a marker stands for."""
 _MARKER = re.compile(r"^<!-- (generated|include): (\S+) -->$", re.MULTILINE)
 _prepared: dict[str, notebooks.Prepared] = {}

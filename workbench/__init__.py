@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.comparing.compare import compare
     from workbench.comparing.maps import MapComparison, compare_maps
     from workbench.editing.applied import applied
+    from workbench.editing.estimate import estimate
     from workbench.editing.export import export_base, merge
     from workbench.editing.methods import table as recipes
     from workbench.editing.methods.table import Recipe
@@ -44,7 +45,9 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.models.load import LoadedModel, load_model
     from workbench.probing.probe import probe
     from workbench.tracing.ablation import ablate, attention_pattern, attention_patterns
-    from workbench.tracing.attribution import agreement, attribute
+    from workbench.tracing.agreement import agreement
+    from workbench.tracing.attribution import attribute
+    from workbench.tracing.cache import cache
     from workbench.tracing.causal import causal_trace
     from workbench.tracing.lens import lens
     from workbench.tracing.lens_grid import lens_grid
@@ -59,6 +62,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         DataPrompt,
         Edit,
         EffectMap,
+        Estimate,
         EvalReport,
         Fact,
         FactSet,
@@ -68,6 +72,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         ProbeReport,
         Run,
         Selection,
+        Support,
         Writes,
     )
     from workbench.widgets.app import Workbench
@@ -90,6 +95,7 @@ _HOMES = {
     "Edit": "types",
     "EditPanel": "widgets.edit.panel",
     "EffectMap": "types",
+    "Estimate": "types",
     "EvalReport": "types",
     "Fact": "types",
     "FactChooser": "widgets.facts.chooser",
@@ -105,16 +111,18 @@ _HOMES = {
     "Run": "types",
     "Selection": "types",
     "Session": "files.session",
+    "Support": "types",
     "Workbench": "widgets.app",
     "Writes": "types",
     "ablate": "tracing.ablation",
-    "agreement": "tracing.attribution",
+    "agreement": "tracing.agreement",
     "answer_probabilities": "evaluation.evaluate",
     "applied": "editing.applied",
     "ask": "evaluation.ask",
     "attention_pattern": "tracing.ablation",
     "attention_patterns": "tracing.ablation",
     "attribute": "tracing.attribution",
+    "cache": "tracing.cache",
     "causal_trace": "tracing.causal",
     "classify": "language.answers",
     "compare": "comparing.compare",
@@ -124,6 +132,7 @@ _HOMES = {
     "dataset_rates": "evaluation.dataset_rates",
     "default_retain": "editing.retain",
     "default_selection": "editing.selector",
+    "estimate": "editing.estimate",
     "evaluate": "evaluation.evaluate",
     "export_base": "editing.export",
     "known_facts": "facts.known",

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from workbench.files.paths import user_path
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status. Expected errors are printed in one line, without a traceback."""
@@ -39,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="trace, edit and evaluate one fact; write a report")
     demo.add_argument("--fact", default="france-capital", help="a fact id (default: %(default)s)")
-    demo.add_argument("--out", type=Path, default=Path("out/demo"), help="folder to write (default: %(default)s)")
+    demo.add_argument("--out", type=user_path, default=Path("out/demo"), help="folder to write (default: %(default)s)")
     demo.add_argument("--recipe", default="unlearn-then-learn", help="a built-in recipe (default: %(default)s)")
     demo.add_argument(
         "--max-controls",
@@ -56,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     export = commands.add_parser("export", help="write a notebook, with its panels, as one HTML page without a network")
-    export.add_argument("notebook", type=Path, help="the .ipynb file, as it was saved; it is not run")
-    export.add_argument("--out", type=Path, help="file to write (default: beside the notebook, .html)")
+    export.add_argument("notebook", type=user_path, help="the .ipynb file, as it was saved; it is not run")
+    export.add_argument("--out", type=user_path, help="file to write (default: beside the notebook, .html)")
     export.set_defaults(run=_export)
 
     lab = commands.add_parser("lab", help="start JupyterLab on the start notebook; further options are passed on to it")

@@ -15,6 +15,7 @@ from workbench.evaluation.answering import Answering, Ask, Reply
 from workbench.evaluation.evaluate import answer_probabilities, evaluate
 from workbench.facts.known import known_facts, load_facts
 from workbench.files.atomic import write_bytes
+from workbench.files.paths import user_path
 from workbench.models.bundled import bundled_file
 from workbench.models.load import LoadedModel, load_model
 from workbench.pace import Pace
@@ -169,7 +170,7 @@ def code_for(fact: Fact, recipe: BaseRecipe, asked: Asked, stages: Sequence[str]
 
 def run_demo(
     fact_id: str,
-    out: Path,
+    out: str | Path,
     *,
     recipe: str = "unlearn-then-learn",
     max_controls: int | None = None,
@@ -197,6 +198,7 @@ def run_demo(
     settings = Recipe.named(recipe, seed=seed)
     asked = Asked.of(max_controls, full)
     bundled_file()
+    out = user_path(out)
     out.mkdir(parents=True, exist_ok=True)  # a folder that cannot be is an error now, not after minutes of work
     model = load_model()
     print(model)

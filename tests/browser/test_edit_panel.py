@@ -141,8 +141,8 @@ def test_the_edit_panel_and_that_its_assertions_can_fail(run_notebook: Run, page
     )
     assert len(tips) > 5 and not [tip for tip in tips if re.fullmatch(r"(null|undefined)?", tip)]
     mutants = [
-        Mutant("Advanced", unfolded, "panel._settings_box.controls._unfold = lambda: None",
-               "del panel._settings_box.controls._unfold\npanel._settings_box.controls._unfold()"),
+        Mutant("Advanced", unfolded, "panel.settings.controls._unfold = lambda: None",
+               "del panel.settings.controls._unfold\npanel.settings.controls._unfold()"),
         Mutant("fields", answered, "panel._recheck = lambda: None", "del panel._recheck"),
         Mutant("the mark", marked, "panel._mark.compare = lambda now: None", "del panel._mark.compare"),
         Mutant("phases", followed, "panel._run_progress.draw = lambda: None", "del panel._run_progress.draw"),

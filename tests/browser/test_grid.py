@@ -461,6 +461,54 @@ grid
     assert page.evaluate(pixel, ["bar", 0]) == scale.rgb(np.array(0.0)).tolist()
 
 
+WORDS = """
+from workbench.widgets.grid.grid import HeatGrid
+grid = HeatGrid([[0.0, 0.5, 1.0]], rows=["a"], cols="xyz", limit=1, scale="viridis", title="Words")
+grid.cell_height = 16
+grid.set_values([[0.0, 0.5, 1.0]], limit=1, words=[["·Paris", "אבגד", "word" * 20]])
+grid
+"""
+# In each of three cells the darkest and the lightest pixel, and whether the pixels at its edges have the cell's colour.
+INK = """() => {
+  const canvas = document.querySelector('.hg-picture'), cells = document.querySelector('.hg-cells');
+  const ratio = canvas.width / canvas.offsetWidth, w = cells.offsetWidth / 3, h = cells.offsetHeight;
+  return [0, 1, 2].map((c) => {
+    const at = (x, y, wide, high) => [...canvas.getContext('2d').getImageData(
+      Math.round(x * ratio), Math.round(y * ratio), Math.round(wide * ratio), Math.round(high * ratio)).data];
+    const sums = (data) => data.filter((_, i) => i % 4 < 3)
+      .reduce((all, v, i) => (i % 3 ? (all[all.length - 1] += v) : all.push(v), all), []);
+    const left = cells.offsetLeft + c * w, top = cells.offsetTop;
+    const inside = sums(at(left + 3, top + 2, w - 6, h - 4));
+    const edges = [...sums(at(left + 1, top + 2, 1, h - 4)), ...sums(at(left + w - 2, top + 2, 1, h - 4))];
+    return { dark: Math.min(...inside), light: Math.max(...inside), edge: Math.max(...edges) - Math.min(...edges) };
+  });
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_words_in_cells_can_be_read_and_stay_in_them(run_notebook: Run, page: Page, theme: str) -> None:
+    notebook = run_notebook(WORDS)
+    if theme == "dark":
+        notebook.theme("JupyterLab Dark")
+    cells(page).wait_for()
+    page.wait_for_timeout(300)
+    first, _, last = page.evaluate(INK)
+    assert first["light"] > 600 and last["dark"] < 120, "white on violet, black on yellow"
+    assert all(cell["edge"] <= 12 for cell in page.evaluate(INK)), "no word leaves its cell"
+    page.mouse.move(*point(page, 0, 1, (1, 3)))
+    expect(page.get_by_role("gridcell", include_hidden=True)).to_contain_text("0")
+
+
+def test_a_word_is_cut_after_a_whole_character(page: Page) -> None:
+    module = read_module("grid/words.js") + "\nexport { cutTo };"
+    cut = """async ([module, words, most]) => {
+      const { cutTo } = await import(URL.createObjectURL(new Blob([module], { type: 'text/javascript' })));
+      return words.map((word) => cutTo(word, (text) => text.length <= most));
+    }"""
+    words = ["Paris", "Parisian", "👩‍👩‍👧", "e\u0301e\u0301e\u0301e\u0301"]
+    assert page.evaluate(cut, [module, words, 5]) == ["Paris", "Pari…", "", "e\u0301e\u0301…"]
+
+
 def test_each_source_is_a_module_by_itself(run_notebook: Run, page: Page) -> None:
     """Not joined: the browser itself follows the imports, and a name that a file forgot to import is an error."""
     notebook = run_notebook(GRID)

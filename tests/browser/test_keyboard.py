@@ -105,7 +105,7 @@ def test_the_whole_workbench_by_keyboard(run_notebook: Run, page: Page) -> None:
     tab_to(page, run)
     page.keyboard.press("x")
     page.keyboard.press("Enter")
-    expect(panel(page).locator(".wb-step-now", has_text="prepare")).to_be_visible()
+    expect(panel(page).locator(".widget-tab .wb-step-now", has_text="prepare")).to_be_visible()
     notebook.wait_for("app.editor.running", True)
     tab_to(page, cancel)
     page.keyboard.press("Space")

@@ -55,7 +55,7 @@ def started(page: Page, notebook: Notebook) -> None:
     idle(notebook)
     go_to(page, "3 Edit")
     press(page, "Run")
-    expect(bench.panel(page).locator(".wb-step-now", has_text="prepare")).to_be_visible()
+    expect(bench.panel(page).locator(".widget-tab .wb-step-now", has_text="prepare")).to_be_visible()
     assert notebook.ask("app.editor.running") is True
     idle(notebook)
 

@@ -115,7 +115,7 @@ def test_click_box_keyboard_chips_undo_and_redo(run_notebook: Run, page: Page) -
     chips(page, "L23H4")
     click(page, "Trace", 9, 2)  # a residual state: both modules that read it, in all maps
     chips(page, "L23H4", "L9ATTN", "L9MLP")
-    sees(page, "Trace", "6 cells selected")
+    sees(page, "Trace", "1 layer selected, at all 6 positions")
     sees(page, "MLPs", "1 MLP selected")
     assert held(notebook) == ["L23H4", "L9ATTN", "L9MLP"]
     expect(page.get_by_text("3 components, ")).to_be_visible()
@@ -138,7 +138,7 @@ def test_click_box_keyboard_chips_undo_and_redo(run_notebook: Run, page: Page) -
 
     page.get_by_role("button", name="L9MLP ×").click()
     sees(page, "MLPs", "0 MLPs selected")
-    sees(page, "Trace", "0 cells selected")  # the attention alone is not the whole of a residual cell
+    sees(page, "Trace", "0 layers selected")  # the attention alone is not the whole of a residual cell
     assert "L9MLP" not in held(notebook) and "L9ATTN" in held(notebook)
     button(page, "Undo").click()
     sees(page, "MLPs", "1 MLP selected")

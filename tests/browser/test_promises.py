@@ -75,7 +75,7 @@ def test_three_clicks_to_a_running_edit(run_notebook: Run, page: Page) -> None:
         go_to(page, "3 Edit")
         press(page, "Use the default")
         press(page, "Run")
-        expect(panel(page).locator(".wb-step-now").locator("visible=true")).to_have_count(1)
+        expect(panel(page).locator(".widget-tab .wb-step-now").locator("visible=true")).to_have_count(1)
         notebook.wait_for("[app.editor.running, app.editor.selection]", [True, None])
     notebook.execute("app.editor.cancel()")
     notebook.wait_for("[app.editor.running, app.editor.job.state]", [False, "cancelled"])

@@ -74,6 +74,19 @@ def closed(page: Page, notebook: Notebook) -> None:
     notebook.wait_for("[app._code.opened, app._code.source]", [False, ""])
 
 
+def leads_on(page: Page, notebook: Notebook) -> None:
+    """A button at the end of a long tab turns to a shorter one, whose head is then in sight."""
+    page.set_viewport_size({"width": 1100, "height": 420})
+    notebook.execute("app._line.unfold(None); app.tab = 'picker'")
+    further = panel(page).get_by_role("button", name="Edit these").locator("visible=true")
+    further.scroll_into_view_if_needed()
+    tab = panel(page).get_by_role("tab", name="3 Edit")
+    expect(tab).not_to_be_in_viewport()
+    further.click()
+    notebook.wait_for("app.tab", "editor")
+    expect(tab).to_be_in_viewport()
+
+
 def stays_in_sight(page: Page) -> None:
     """However far the notebook is scrolled, in at most two lines."""
     page.mouse.move(500, 500)
@@ -112,5 +125,6 @@ def test_the_line_on_top_and_its_assertions(run_notebook: Run, page: Page) -> No
         Mutant("the place", inserted, ("return known ? number + 1 : shared.cells.length;", "return 0;")),
         Mutant("copy", copied, ("copyText(model.get(\"source\"), row).then(", "copyText(\"\", row).then(")),
         Mutant("close", closed, ('model.set("opened", fold.open);', "")),
+        Mutant("lead on", leads_on, "app._connection.show_top = lambda: None", "del app._connection.show_top"),
     ]  # fmt: skip
     assert survivors(page, notebook, mutants, "code.js", ["app._code"], ".wb-top .wb-code details") == []

@@ -147,7 +147,7 @@ def test_the_whole_loop(run_notebook: Run, page: Page, lab: Lab) -> None:
     notebook.wait_for("list(app.editor.recipe.stage_steps)", [1, 2])
     sees(page, "guessed from the speed of this model")
     press(page, "Run")
-    expect(panel(page).locator(".wb-step-now", has_text="prepare")).to_be_visible()
+    expect(panel(page).locator(".widget-tab .wb-step-now", has_text="prepare")).to_be_visible()
     assert notebook.ask("app.editor.running") is True
     assert not violations(page), "while an edit is being prepared"
     go_to(page, "2 Circuit")  # a pick while it runs reaches Python, and the edit keeps what it was given
@@ -329,14 +329,14 @@ def test_the_script_in_a_fresh_kernel_gives_the_numbers_that_were_shown(
         np.testing.assert_allclose(again[i], shown[i], atol=1e-5)
 
 
-def test_cancel_and_a_refused_fact(run_notebook: Run, page: Page, session: Path) -> None:
+def test_another_fact_while_an_edit_runs_and_cancel(run_notebook: Run, page: Page, session: Path) -> None:
     notebook = run_notebook(OPENED.replace("\napp\n", "\napp.open_session('saved')\napp\n"), "6 * 7")
     go_to(page, "3 Edit")
     press(page, "Advanced")
     fill(page, "unlearn steps", "9000")
     held = notebook.ask("app.editor.edit.id")
     press(page, "Run")
-    expect(panel(page).locator(".wb-step-now", has_text="unlearn")).to_be_visible(timeout=120_000)
+    expect(panel(page).locator(".widget-tab .wb-step-now", has_text="unlearn")).to_be_visible(timeout=120_000)
     last = page.locator(".jp-InputArea-prompt").last
     expect(last).to_have_text("[2]:")
     last.click()
@@ -344,13 +344,21 @@ def test_cancel_and_a_refused_fact(run_notebook: Run, page: Page, session: Path)
     expect(last).to_have_text("[3]:")
     assert notebook.ask("app.editor.running") is True
     notebook.execute("app.chooser.fact = 'spain-capital'")
-    sees(page, "Cancel it or wait, then choose another fact.")
-    press(page, "Cancel")
+    line = panel(page).locator(".wb-running")
+    expect(line).to_contain_text("France: Paris → ")
+    expect(line.locator(".wb-step-now")).to_contain_text("unlearn")
+    sees(page, "An edit of France is running")
+    expect(button(page, "Run")).to_be_disabled()
+    assert notebook.ask("[app.fact.id, app.editor.running, app.editor.edit]") == ["spain-capital", False, None]
+    press(page, "Show it")
+    assert notebook.ask("[app.fact.id, app.editor.running]") == ["france-capital", True]
+    press(page, "Cancel edit")
     sees(page, "Cancelled in stage 'unlearn'")
     sees(page, "cancelled after")
     assert notebook.ask("[app.editor.job.state, app.editor.edit.id, app.editor.error, app.chooser.fact.id]") == [
         "cancelled", held, None, "france-capital",
     ], "the edit of before is still there"  # fmt: skip
+    expect(line).to_be_hidden()
     sees(page, "The run after it was cancelled: these results are kept.")
     sees(page, "steps 9,000 + 1 steps, was 1 + 1 steps")
     expect(button(page, "Run")).to_be_enabled()

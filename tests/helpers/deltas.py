@@ -56,7 +56,7 @@ def low_rank(model: LoadedModel, seed: int) -> LowRankDelta:
     names = list(model.architecture.family.modules)
     for layer, module, rank in ((0, names[-1], 2), (1, names[0], 1), (2, names[-1], 1)):
         weight = model.hf.get_submodule(model.architecture.module_name(layer, module)).weight
-        d_out, d_in = weight.shape[::-1] if model.architecture.family.fan_in_fan_out else weight.shape
+        d_out, d_in = weight.shape[::-1] if model.architecture.fan_in_fan_out else weight.shape
         factors[layer, module] = draw(d_out, rank, seed=seed), draw(rank, d_in, seed=seed + 1)
     return LowRankDelta(factors)
 
@@ -94,10 +94,10 @@ class Case:
 
 def edit_with(model: LoadedModel, *deltas: Delta) -> Edit:
     """An edit that has these deltas, one a stage."""
-    plain = random_edit(model, "L0MLP")
+    plain = random_edit(model, "L0H0" if model.shape.no_neurons else "L0MLP")
     names = ("unlearn", "learn", "more")
     stages = tuple(EditStage(name, delta) for name, delta in zip(names, deltas, strict=False))
-    ours: tuple[Site, ...] = ("z", "post")
+    ours: list[Site] = [site for of in model.architecture.family.modules.values() for site in of]
     sites: list[tuple[int, Site]] = [(layer, site) for layer in range(model.shape.n_layers) for site in ours]
     return replace(plain, stages=stages, modules=model.architecture.describe(sites))
 

@@ -86,15 +86,22 @@ def let_go(go: threading.Event, cancel: threading.Event) -> bool:
 
 
 class Held:
-    """In place of the fit: waits until it is let go or cancelled."""
+    """In place of the fit: waits until it is let go or cancelled.
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    Args:
+        monkeypatch: Puts it there.
+        fits: Whether it then fits.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, fits: bool = False) -> None:
         self.go, self.calls = threading.Event(), 0
+        self.then: Callable[..., Any] | None = edit_panel.fit_and_evaluate if fits else None
         self.given: tuple[Any, ...] = ()
         monkeypatch.setattr(edit_panel, "fit_and_evaluate", self)
 
-    def __call__(self, *given: Any, cancel: threading.Event, **options: Any) -> None:
+    def __call__(self, *given: Any, cancel: threading.Event, **options: Any) -> Any:
         self.calls += 1
         self.given = given
         if not let_go(self.go, cancel):
             raise Cancelled("Cancelled here.")
+        return None if self.then is None else self.then(*given, cancel=cancel, **options)

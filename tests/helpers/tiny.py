@@ -65,10 +65,10 @@ def tiny_tokenizer(*, chat: bool = True) -> Any:
 
 
 N_VOCAB = len(tiny_tokenizer())
-_TOKENS = {"bos_token_id": 1, "eos_token_id": 4, "pad_token_id": 0}
+TOKENS = {"bos_token_id": 1, "eos_token_id": 4, "pad_token_id": 0}
 
 
-def _randomise(model: nn.Module, seed: int) -> Any:
+def randomise(model: nn.Module, seed: int) -> Any:
     """Draw every parameter again: weights wide enough to matter, norms around 1, biases around 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -104,16 +104,16 @@ def tiny_llama(seed: int = 0, *, bias: bool = False, tied: bool = True, n_layers
         num_hidden_layers=n_layers,
         attention_bias=bias,
         tie_word_embeddings=tied,
-        **{**_TOKENS, **sizes, **options},
+        **{**TOKENS, **sizes, **options},
     )
-    return _randomise(LlamaForCausalLM(config), seed)
+    return randomise(LlamaForCausalLM(config), seed)
 
 
 def tiny_gpt2(seed: int = 0, *, n_layers: int = 3, **options: Any) -> Any:
     """GPT-2 (Conv1D, fused q, k and v, biases everywhere): 4 heads of width 10, d_mlp 56. Plain HF model."""
     sizes = {"n_embd": 40, "n_head": 4, "n_inner": 56, "n_positions": 128}
-    config = GPT2Config(vocab_size=N_VOCAB, n_layer=n_layers, **{**_TOKENS, **sizes, **options})
-    return _randomise(GPT2LMHeadModel(config), seed)
+    config = GPT2Config(vocab_size=N_VOCAB, n_layer=n_layers, **{**TOKENS, **sizes, **options})
+    return randomise(GPT2LMHeadModel(config), seed)
 
 
 def tiny_phi3(seed: int = 0, *, n_layers: int = 3, **options: Any) -> Any:
@@ -124,17 +124,17 @@ def tiny_phi3(seed: int = 0, *, n_layers: int = 3, **options: Any) -> Any:
         num_hidden_layers=n_layers,
         max_position_embeddings=128,
         original_max_position_embeddings=128,
-        **{**_TOKENS, **sizes, **options},
+        **{**TOKENS, **sizes, **options},
     )
-    return _randomise(Phi3ForCausalLM(config), seed)
+    return randomise(Phi3ForCausalLM(config), seed)
 
 
 def tiny_qwen2(seed: int = 0, *, n_layers: int = 3, **options: Any) -> Any:
     """Qwen2 whose layers above the first see two tokens only: 6 heads of width 8 in 2 groups, d_mlp 40."""
     sizes = {"hidden_size": 48, "intermediate_size": 40, "num_attention_heads": 6, "num_key_value_heads": 2}
     window = {"use_sliding_window": True, "sliding_window": 2, "max_window_layers": 1}
-    config = Qwen2Config(vocab_size=N_VOCAB, num_hidden_layers=n_layers, **{**_TOKENS, **sizes, **window, **options})
-    return _randomise(Qwen2ForCausalLM(config), seed)
+    config = Qwen2Config(vocab_size=N_VOCAB, num_hidden_layers=n_layers, **{**TOKENS, **sizes, **window, **options})
+    return randomise(Qwen2ForCausalLM(config), seed)
 
 
 def loaded(hf: Any, *, chat: bool = True, name: str = "tiny") -> LoadedModel:

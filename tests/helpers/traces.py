@@ -144,9 +144,10 @@ class SlowTrace:
 
 
 def noisy(model: LoadedModel, prompt: TracedPrompt, where: Any, samples: int, noise: float, seed: int) -> list[Tensor]:
-    """Token embeddings with noise of ``noise`` times the embeddings' standard deviation on some positions."""
+    """Token embeddings with noise on some positions, of ``noise`` times the standard deviation of the subject's states
+    that enter layer 0."""
     table = model.hf.get_input_embeddings().weight
-    sigma = noise * table.float().std().item()
+    sigma = noise * entering(model, prompt.token_ids)[list(prompt.subject)].std().item()
     draw = torch.randn(samples, len(where), table.shape[1], generator=torch.Generator().manual_seed(seed)) * sigma
     clean = table[torch.tensor([prompt.token_ids])].detach()
     out = []
@@ -159,3 +160,16 @@ def noisy(model: LoadedModel, prompt: TracedPrompt, where: Any, samples: int, no
 
 def embedded(model: LoadedModel, ids: Any) -> Tensor:
     return model.hf.get_input_embeddings().weight[torch.tensor([list(ids)])].detach()
+
+
+def entering(model: LoadedModel, ids: Any) -> Tensor:
+    """What enters layer 0 of the plain model, [tokens, d_model]."""
+    caught: list[Tensor] = []
+
+    def keep(value: Tensor) -> Tensor:
+        caught.append(value)
+        return value
+
+    with torch.no_grad(), hooked(model.hf, {f"{model.architecture.family.layers}.0": (True, keep)}):
+        model.hf(torch.tensor([list(ids)]))
+    return caught[0][0]

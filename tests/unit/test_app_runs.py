@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +15,11 @@ import torch
 from ipywidgets.embed import dependency_state
 
 import workbench as wb
+from tests.helpers.choosers import WRITTEN, field, read, write
 from tests.helpers.panels import EVIL, FACTS, FRANCE, SPAIN, Held, control, descendants, shown, tiny, until
 from tests.helpers.small_fits import same
 from tests.helpers.wire import click, enter
-from tests.unit.test_app import bench, executed, go_to, in_tab, run, said, saved
+from tests.unit.test_app import bench, executed, go_to, in_tab, run, saved
 from workbench.files.session import load_session
 from workbench.plots.style import short_number
 from workbench.types import Fact, Run, Selection
@@ -93,6 +96,35 @@ def test_a_click_opens_a_run_with_everything_in_it() -> None:
     assert control(one, "Run 1 of 2").tooltip
     with pytest.raises(KeyError, match="There is no run 'no'"):
         one.open_run("no")
+
+
+def test_a_reopened_fact_of_ones_own_keeps_its_swap_subject() -> None:
+    one = bench()
+    write(one.chooser, **WRITTEN, swap="Italy")
+    read(one.chooser)
+    partner = one.picker.partner
+    assert partner is not None and (partner.subject, partner.answer) == ("Italy", "Rome") == _swap(one)
+    one.picker.compute("heads").wait(60)
+    run(one)
+    heads, code = one.maps["heads"], one.picker.shown_code()
+    one.fact = "spain-capital"
+    assert one.picker.partner != partner
+    one.open_run(one.runs[0].id)
+    assert one.picker.partner == one.chooser.partner == partner and _swap(one) == ("Italy", "Rome")
+    assert "swap with Italy" in shown(one.picker) and one.maps["heads"] is heads
+    assert one.picker.shown_code() == code, "the script gives the same numbers"
+    result = one.picker.ablation.run("swap").wait(60)
+    assert (
+        result.clean == pytest.approx(heads.clean, abs=1e-4)
+        and result.prompt.other_token == heads.prompts[0].other_token
+    )
+    read(one.chooser)
+    assert one.maps["heads"] is heads, "nothing is computed again"
+
+
+def _swap(one: Workbench) -> tuple[str, str]:
+    """The subject to swap with and its answer, in the form."""
+    return field(one.chooser, "swap").value, field(one.chooser, "swap_answer").value
 
 
 def test_probes_join_the_run_that_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +221,7 @@ def test_two_runs_are_compared() -> None:
     assert "not evaluated: failed" in compared(bare, second, tiny()) and "<img" not in compared(bare, second, tiny())
 
 
-def test_while_an_edit_runs_the_tabs_say_so_and_no_run_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_an_edit_runs_the_tabs_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     one = bench()
     run(one)
     one.fact = "italy-capital"
@@ -199,9 +231,6 @@ def test_while_an_edit_runs_the_tabs_say_so_and_no_run_is_opened(monkeypatch: py
     until(lambda: held.calls)
     words = f"Edit running: {one.editor.status}"
     assert one.editor.status and words in shown(in_tab(one, "comparison")) and words in shown(one._line)
-    enter(control(run_list(one), "Runs"), index=0)
-    assert isinstance(one.error, RuntimeError) and "An edit is running" in said(one) and one.run is None
-    assert control(run_list(one), "Runs").value is None
     click(control(in_tab(one, "comparison"), "Go to 3 Edit"))
     assert one.tab == "editor"
     click(control(one.editor, "Cancel"))
@@ -248,8 +277,10 @@ def test_the_line_on_top_says_what_all_tabs_are_about() -> None:
     enter(control(one, "Code"), value=False)
     assert line.unfolded is None
     evil = Fact(subject=EVIL, prompt=f"{EVIL} is", question="?", answer="Paris", target="Rome", id="evil")
-    line.about(evil, (), None, EVIL)
-    assert "<img" not in shown(line)
+    line.about(evil, (), None)
+    editor = SimpleNamespace(fact=evil, subject=EVIL, status=EVIL, phases="", job=None)
+    line.running(editor, on_screen=False)
+    assert "<img" not in shown(line) and shown(line).count(html.escape(EVIL)) == 3
 
 
 def many(n: int) -> Path:

@@ -18,7 +18,9 @@ from tests.unit.test_app import bench, executed, run, said
 from tests.unit.test_app_runs import two_runs
 from tests.unit.test_session import report as some_report
 from workbench.files.session import load_session
+from workbench.files.session_folder import SessionFolder
 from workbench.widgets.app import Workbench
+from workbench.widgets.shared import snapshot
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +140,62 @@ def test_a_session_with_an_edit_of_its_own_becomes_a_run(monkeypatch: pytest.Mon
     assert load_session("older").runs[0].name == "Old one" and not Path("older/edit").exists()
     one.open_run(one.runs[0])
     assert executed(one.code, monkeypatch)["edit"].id == edit.id and ".at('001-france-capital')" in one.code
+
+
+def pages(folder: str) -> list[str]:
+    return sorted(path.name for path in Path(folder).glob("*.html"))
+
+
+def test_export_writes_what_is_on_screen_into_the_sessions_folder_and_says_where() -> None:
+    one = bench("heads")
+    click(control(one, "Export"))
+    first = Path("my-session/france-capital-1.html")
+    assert f"Exported to {first.resolve()}" in said(one) and one.error is None
+    run(one)
+    assert one.export_html() == Path("my-session/france-capital-2.html").resolve(), "and none is written over"
+    page = first.with_name("france-capital-2.html").read_text()
+    assert one.snapshot().html in page and "What it says to held-out questions" in page
+    assert "<script" not in page and first.read_text() != page
+    read = load_session("my-session")
+    assert read.shown == one.runs[0].id and pages("my-session") == ["france-capital-1.html", "france-capital-2.html"]
+    click(control(one, "Save"))
+    one.delete_run(one.runs[0])
+    assert len(pages("my-session")) == 2, "what is saved later leaves them"
+
+
+def test_a_session_with_pages_is_nobody_elses_to_write() -> None:
+    one = bench("heads")
+    one.export_html()
+    other = bench()
+    other.fact = "spain-capital"
+    click(control(other, "Save"))
+    assert "my-session holds another session" in said(other) and pages("my-session") == ["france-capital-1.html"]
+    assert other.export_html() == Path("my-session-2/spain-capital-1.html").resolve()
+
+
+@pytest.mark.parametrize("broken", ["save", "page"])
+def test_what_cannot_be_exported_is_said(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = bench("heads")
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied", "my-session")
+
+    monkeypatch.setattr(*((SessionFolder, "create") if broken == "save" else (snapshot, "write_bytes")), refuse)
+    click(control(one, "Export"))
+    assert isinstance(one.error, PermissionError) and "my-session" in said(one) and "Exported" not in said(one)
+    assert pages("my-session") == []
+    monkeypatch.undo()
+    click(control(one, "Export"))
+    assert one.error is None and "Exported to" in said(one)
+
+
+def test_export_goes_on_where_the_folder_is_gone_or_taken() -> None:
+    one = bench("heads")
+    one.export_html()
+    shutil.rmtree("my-session")
+    assert one.export_html() == Path("my-session/france-capital-1.html").resolve()
+    other = Workbench(tiny(), FACTS)
+    other.open_session("my-session")
+    other.save_session("my-session")
+    where = one.export_html()
+    assert where == Path("my-session-2/france-capital-1.html").resolve() and load_session(where.parent).fact == FRANCE

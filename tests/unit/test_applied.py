@@ -110,7 +110,7 @@ def test_gates_multiply_what_they_say(family: str) -> None:
         module = model.hf.get_submodule(place.module)
         gate = gates[1, site]
 
-        def scale(value: Tensor, span: slice = place.span, gate: Tensor = gate) -> Tensor:
+        def scale(value: Tensor, span: Tensor = place.index, gate: Tensor = gate) -> Tensor:
             value = value.clone()
             value[..., span] *= gate
             return value

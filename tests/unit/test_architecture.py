@@ -34,6 +34,7 @@ FACADES = {"plot", "save", "load", "to_dict", "to_html", "write_html"}
 """Methods of results that may import plots and files when they are called: a result offers them without depending on
 either."""
 LATE = {
+    ("models/load.py", "support", "workbench.tracing.self_check"),
     ("types/edit.py", "to_peft", "workbench.editing.export"),
     ("types/recipe.py", "named", "workbench.editing.methods.table"),
     ("types/recipe.py", "recipe_from_dict", "workbench.editing.methods.table"),

@@ -13,7 +13,8 @@ from tests.helpers.plain_hooks import FACTS, FRANCE, ITALY, SPAIN, Plain, head, 
 from tests.helpers.tiny_facts import FAMILIES, MAKERS, by_hand, edit_of, knowing, some_gates
 from workbench.editing.applied import Dial
 from workbench.language.prompts import traced_prompt
-from workbench.tracing.attribution import AttributionUnit, Method, agreement, attribute
+from workbench.tracing.agreement import agreement
+from workbench.tracing.attribution import AttributionUnit, Method, attribute
 from workbench.types import EffectMap
 
 SWAP: dict[str, Any] = {"corruption": "swap", "partner": SPAIN, "form": "cloze", "pool": FACTS, "progress": False}
@@ -156,9 +157,10 @@ def test_noise_is_a_mean_over_samples() -> None:
     options: dict[str, Any] = {"pool": FACTS, "progress": False, "form": "cloze", "unit": "mlp", "method": "patching"}
     two = attribute(single(), FRANCE, samples=2, seed=3, **options)
     table = single().hf.get_input_embeddings().weight
-    draws = torch.randn(2, 1, 42, generator=torch.Generator().manual_seed(3)) * 3 * table.std()
     prompt = two.prompts[0]
     clean = table[torch.tensor([prompt.token_ids])]
+    sigma = clean[0, list(prompt.subject)].std()
+    draws = torch.randn(2, 1, 42, generator=torch.Generator().manual_seed(3)) * 3 * sigma
     hf = single().hf
     effects = torch.zeros(2, 3)
     for i, draw in enumerate(draws):
@@ -262,7 +264,7 @@ def test_agreement_is_a_rank_correlation() -> None:
         ({"metric": "loss"}, "metric must be one of"),
         (
             {"method": "dla", "metric": "probability"},
-            "method='dla' reads .* its metric is 'logit_diff', got 'probability'",
+            "method='dla' takes the logit difference apart.*metric='probability' is none",
         ),
         ({"corruption": "none"}, "corruption must be one of"),
         ({"fact": []}, "at least one fact, got none"),

@@ -119,7 +119,8 @@ def test_three_linked_maps_on_one_scale() -> None:
         assert (effect.values[:, :first] == 0).all()
     enter(panel.grids[1], cursor=[2, 1])
     assert [g.cursor for g in panel.grids] == [[2, 1]] * 3
-    assert "swapped with" in shown(panel)
+    partner = result.before.prompts[0].partner
+    assert partner == "spain-capital" and ", swapped with Spain, token" in shown(panel), "a subject, not an id"
 
 
 def test_heads_and_the_map_before_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:

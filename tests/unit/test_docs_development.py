@@ -16,11 +16,13 @@ import pytest
 import torch
 
 import workbench as wb
+from tests.helpers import families as tiny_families
 from tests.helpers import tiny
 from tests.helpers.doc_pages import DOCS, Block, blocks_of
 from tests.helpers.tiny_facts import capitals, edit_of, knowing, some_gates
 from workbench.editing.methods.table import METHODS, Method
 from workbench.models import families
+from workbench.models.family import Family
 from workbench.probing.table import PROBES
 from workbench.widgets import app, app_tabs
 from workbench.widgets.app_tabs import PanelTab
@@ -104,16 +106,11 @@ def test_a_panel_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_family_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import Starcoder2Config
-    from transformers.models.starcoder2 import Starcoder2ForCausalLM
-
     files = files_of("add-a-family.md")
-    names = {**vars(tiny), "Starcoder2Config": Starcoder2Config, "Starcoder2ForCausalLM": Starcoder2ForCausalLM}
-    exec(files["tiny"].text, names)
-    hf = names["tiny_starcoder2"]()
+    hf = eval(files["tiny"].text, vars(tiny_families)).hf()
     with pytest.raises(ValueError, match="of no supported decoder family"):
         tiny.loaded(hf)
-    row = eval(files["row"].text, {"Family": families.Family})
+    row = eval(files["row"].text, {"Family": Family})
     monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, row))
     model, facts = knowing(hf), capitals()
     trace = wb.causal_trace(model, facts[0], form="cloze", samples=2, progress=False)

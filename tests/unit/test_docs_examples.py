@@ -8,6 +8,7 @@ without a second fit: what an edit teaches is tested elsewhere.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.helpers.examples import Names
 from workbench.editing.methods import ia3
 from workbench.editing.selector import default_selection
 from workbench.facts import known
-from workbench.models import load
+from workbench.models import sources
 from workbench.types import TrainedRecipe
 from workbench.widgets.shared.panel import Panel
 
@@ -39,8 +40,9 @@ def names() -> Names:
 @pytest.fixture
 def stand_ins(names: Names, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A tiny model and five facts in the place of the bundled ones. Returns the current folder, which is empty."""
-    assert default_selection.__kwdefaults__ is not None
-    monkeypatch.setitem(default_selection.__kwdefaults__, "k", NEURONS)
+    defaults = inspect.unwrap(default_selection).__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "k", NEURONS)
     steps = TrainedRecipe.stage_steps.fget
     assert steps is not None
     monkeypatch.setattr(
@@ -48,8 +50,8 @@ def stand_ins(names: Names, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     )
     monkeypatch.setattr(ia3, "MORE_NEURONS", 0)
     monkeypatch.setattr(known, "_bundled_facts", lambda: names.facts)
-    monkeypatch.setattr(load, "bundled_file", lambda: tmp_path / "tiny.gguf")
-    monkeypatch.setattr(load, "load_gguf", lambda _: (names.model.hf, names.model.tokenizer))
+    monkeypatch.setattr(sources, "bundled_file", lambda: tmp_path / "tiny.gguf")
+    monkeypatch.setattr(sources, "load_gguf", lambda *_: (names.model.hf, names.model.tokenizer))
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     here = tmp_path / "here"
     here.mkdir()

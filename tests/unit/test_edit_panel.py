@@ -556,7 +556,8 @@ def test_a_snapshot_gives_the_rates_once_there_are_some() -> None:
     one.run().wait(60)
     assert one.snapshot().data == base64.b64decode(one._repr_mimebundle_()["image/png"]) != card
     assert one.report is not None
-    lines = edit_views.card_lines(one.report)
+    head, *lines, last = edit_views.card_lines(FRANCE, "quick", one.report)[1:]
+    assert (head, last) == ("Paris -> Rome", edit_views.RUN_CELL) and lines.pop(0) == "Recipe: quick"
     old = one.report.rates["learn"]["old"]
     assert [line.partition(":")[0] for line in lines] == ["before", "after unlearn", "after learn"]
     assert f"old {old.value:.2f} (n={old.n})" in lines[-1]

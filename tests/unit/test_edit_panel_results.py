@@ -89,7 +89,7 @@ def test_what_is_picked_stands_beside_the_default() -> None:
     click(button)
     assert one.selection is None and button.layout.display == "none" and "for comparison" not in shown(one)
     one = panel("L1H0", recipe=LoRA(stages=("learn",)))
-    assert "low-rank updates" in shown(one) and "gate" not in shown(one._settings_box), "a LoRA trains no gates"
+    assert "low-rank updates" in shown(one) and "gate" not in shown(one.settings), "a LoRA trains no gates"
     assert "low-rank updates" in control(one, "Train").options[0][0]
 
 
@@ -254,7 +254,7 @@ def test_the_default_is_the_recipes_own_settings_too() -> None:
     assert f"{neurons:,} neurons, {neurons:,} gates." in shown(one)
     assert Selection([Component(0, "N", i) for i in range(5)]).n_parameters(tiny()) == 5, "a neuron has one gate"
     control(one, "Recipe").value = "full"
-    assert "gates." not in shown(one._settings_box), "which moves all layers"
+    assert "gates." not in shown(one.settings), "which moves all layers"
 
 
 def test_a_reopened_recipe_has_a_way_back_to_the_built_in_numbers() -> None:

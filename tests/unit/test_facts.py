@@ -33,6 +33,7 @@ from workbench.facts.training_wordings import training_prompts
 from workbench.language.answers import adjectives, first_sentence
 from workbench.models.load import LoadedModel, load_model
 from workbench.types import Fact, FactSet, slug
+from workbench.types.fact import as_facts
 from workbench.types.mentions import find_subject
 
 FRANCE: dict[str, Any] = {
@@ -154,6 +155,14 @@ def test_texts_are_kept_in_the_composed_form() -> None:
 def test_bad_facts(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Fact(**{**FRANCE, **change})
+
+
+@pytest.mark.parametrize(
+    "given", [None, "france-capital", 3, ["france-capital"], [capital("France", "Paris", "Rome"), None]]
+)
+def test_where_facts_are_taken_something_else_is_named(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"takes a Fact, or several, got (None|'france-capital'|3); an id is looked up"):
+        as_facts(given)
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,18 @@ def test_set_values_redraws_in_one_message_and_keeps_what_still_exists() -> None
 # ------------------------------------------------------------------ selection from Python
 
 
+def test_words_are_of_the_values_and_go_with_them() -> None:
+    grid = make()
+    grid.set_values(VALUES, words=[["a", "b\n", "c"], ["d", "e", "f"]])
+    assert grid.words == [["a", "b⏎", "c"], ["d", "e", "f"]]
+    for wrong in ([["a"]], [["a", "b", "c"]], [["a", "b", "c"], ["d"]]):
+        with pytest.raises(ValueError, match="words must be 2 rows of 3 texts"):
+            grid.set_values(VALUES, words=wrong)
+    assert grid.words[0][0] == "a", "nothing has changed"
+    grid.set_values(VALUES)
+    assert grid.words == []
+
+
 class Interrupted(HeatGrid):
     """A grid whose first message takes long: ``meanwhile`` happens while it is sent."""
 

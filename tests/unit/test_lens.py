@@ -196,3 +196,10 @@ def test_frame_and_figure() -> None:
         lens_figure([one, reading([0.1, 0.2], [0.2, 0.1])])
     with pytest.raises(ValueError, match="of one model"):
         lens_figure([])
+
+
+def test_an_answer_settles_where_it_stays_the_likeliest_of_all_tokens() -> None:
+    assert reading([0.1, 0.5, 0.6, 0.7], [0.0] * 4, ranks=[0, 3, 0, 0]).settles() == "L1"
+    assert reading([0.1, 0.5, 0.6, 0.7], [0.0] * 4, ranks=[0, 0, 0, 2]).settles() is None
+    both = reading([0.1] * 4, [0.2] * 4, ranks=[0] * 4, new_ranks=[9, 0, 0, 0])
+    assert (both.settles("old"), both.settles("new")) == ("in", "L0")

@@ -10,7 +10,8 @@ import pytest
 from bs4 import BeautifulSoup, Tag
 
 from workbench.plots.colours import colour_scale
-from workbench.plots.map_svg import HeatMap, heat_map_of, heat_map_svg
+from workbench.plots.map_svg import HeatMap, heat_map_svg
+from workbench.plots.saved_map import heat_map_of
 from workbench.widgets.grid.grid import HeatGrid
 
 
@@ -66,6 +67,23 @@ def test_labels_bar_marks_and_words() -> None:
     root = soup.svg
     assert root is not None and root["role"] == "img"
     assert root["aria-label"] == "Trace: 2 x 3, Layer by Token. 1 cell selected: L1, ·Paris"
+
+
+def test_words_stand_in_the_cells_that_have_a_value_cut_and_isolated() -> None:
+    widget = HeatGrid([[0.0, 1.0], [np.nan, 0.5]], rows="ab", cols="xy", scale="viridis")
+    widget.set_values(widget.values, limit=1.0, words=[["·Paris", "a" * 40], ["no", "<b>אב"]])
+    heat = heat_map_of({name: getattr(widget, name) for name in widget.keys})
+    assert heat is not None
+    drawn = svg(heat).select("text.wbm-word")
+    assert [word.text for word in drawn] == ["\u2068·Paris\u2069", f"\u2068{'a' * 11}…\u2069", "\u2068<b>אב\u2069"]
+    assert [str(word["style"]) for word in drawn][:2] == [f"fill: light-dark({c}, {c})" for c in ("#fff", "#000")]
+    assert len(svg(grid(np.ones((2, 2)))).select("text.wbm-word")) == 0
+
+
+def test_whole_rows_are_counted_as_what_they_are() -> None:
+    heat = grid(np.ones((4, 3)), title="Trace")
+    rows = HeatMap(**{**vars(heat), "row_unit": "layer", "selected": [(r, c) for r in (1, 3) for c in range(3)]})
+    assert rows.status == "2 layers selected, at all positions: L1, L3"
 
 
 @pytest.mark.parametrize("shape", [(30, 9), (30, 1), (1, 60), (4, 15), (80, 40)])

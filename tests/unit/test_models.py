@@ -143,7 +143,7 @@ def test_the_folder_itself_as_the_tokenizers(folder: Path) -> None:
 
 def test_a_tokenizer_folder_for_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_tokenizer(chat=False).save_pretrained(tmp_path / "tokenizer")
-    monkeypatch.setattr("workbench.models.load.load_gguf", lambda path: (tiny_llama(), tiny_tokenizer()))
+    monkeypatch.setattr("workbench.models.sources.load_gguf", lambda *_: (tiny_llama(), tiny_tokenizer()))
     assert load_model("x.gguf").chat_template is not None
     assert load_model("x.gguf", tokenizer=tmp_path / "tokenizer").chat_template is None
 

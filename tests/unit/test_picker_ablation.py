@@ -78,11 +78,13 @@ def test_the_code_repeats_an_ablation_of_what_was_selected_then() -> None:
     shown.selection = "L1H2"
     result = ablated(shown)
     assert result.metric == "probability" and result.prompt.other_token == "Rome"  # the target: nothing is swapped
+    assert result.corruption == "noise" and result.left is not None
+    assert f"(recovery {short_number(result.left)}: 1 clean, 0 with noise on the subject)" in text(shown)
     shown.selection = "L0H1 L0H2"
     assert "wb.ablate(model, fact, wb.Selection('L1H2'), ablation='zero'" in shown.code
     names: dict[str, Any] = {"given": tiny()}
     exec(shown.code.replace("model = wb.load_model('tiny')", "model = given"), names)
-    assert names["ablation"].ablated == result.ablated
+    assert names["ablation"].ablated == result.ablated and names["ablation"].left == result.left
     assert "Without L1H2: probability" in text(shown)
     shown.fact = FACTS[1]
     assert shown.ablation.result is None and "Without L1H2" not in text(shown) and "wb.ablate" not in shown.code
@@ -104,7 +106,11 @@ def test_swap_without_a_partner_says_what_to_do() -> None:
     assert shown.ablation.job is not None
     until(lambda: shown.ablation.job is not None and not shown.ablation.job.running)
     assert "choose zero or mean" in text(shown) and shown.ablation.error is not None
-    enter(control(shown, "Set to"), index=0)
+    for kind in ("mean", "zero"):  # which need none, though no map has found yet that there is none
+        enter(control(shown, "Set to"), index=["zero", "mean"].index(kind))
+        result = ablated(shown)
+        assert result.ablation == kind and result.prompt.other_token == "Rome" and len(result.controls) == DRAWS
+        assert f"ablation={kind!r}, metric='logit_diff', against='target'" in shown.code
     shown.compute("heads").wait(60)  # which finds that there is none
     result = ablated(shown)
     assert result.prompt.other_token == "Rome" and shown.ablation.error is None and "choose zero" not in text(shown)

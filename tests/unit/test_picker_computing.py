@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -210,7 +211,7 @@ def test_cancel_stops_within_a_map_and_keeps_what_is_there(monkeypatch: pytest.M
     job = shown.compute("heads", "resid", "mlps")
     assert drawn.acquire(timeout=30)
     assert shown._line.layout.visibility == "visible"
-    until(lambda: "1 of 3 layers, about" in shown.status)
+    until(lambda: re.search(r"1 of 3 layers at \d+ positions, about \d+ s left", shown.status))
     assert "map 3 of 4" in shown.status and " s" in shown.status  # the attention patterns are one of them
     click(cancel)
     go.release(3)

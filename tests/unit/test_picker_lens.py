@@ -41,8 +41,9 @@ def test_the_lens_is_drawn_on_demand_and_a_click_shows_a_cells_tokens() -> None:
     assert grid.cols[0] == visible(expected.tokens[start]) and grid.marked == [at - start for at in expected.subject]
     for row, column in ((0, 1), (2, 3)):
         assert grid.values[row, column] == pytest.approx(expected.top[row][column + start][0].probability)
+    assert grid.words == [[visible(tokens[0].token) for tokens in row[start:]] for row in expected.top]
     words = html.unescape(text(shown.lens))
-    assert "is the likeliest token at the end from" in words
+    assert "is the likeliest token at the end from" in words and "Likeliest token: the first of all tokens" in words
     assert all(part in words for part in said(expected.top[-1][-1])), "at first the model's own prediction"
     enter(grid, picked=[*grid.selected, [1, 2]], seq=1)
     assert grid.selected == [[1, 2]]

@@ -13,7 +13,8 @@ from tests.helpers.panels import control
 from tests.helpers.panels import shown as text
 from tests.helpers.pickers import FACTS, FRANCE, fresh, ready, tiny
 from tests.helpers.wire import click, enter, message
-from workbench.plots.map_svg import heat_map_of, heat_map_svg
+from workbench.plots.map_svg import heat_map_svg
+from workbench.plots.saved_map import heat_map_of
 from workbench.plots.style import short_number, visible
 from workbench.tracing.ablation import attention_patterns
 from workbench.types import Component, Selection

@@ -171,6 +171,25 @@ def test_write_image_without_a_browser(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_write_image_where_the_browser_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    import kaleido
+
+    from workbench.plots import export
+
+    end = threading.Event()
+    assert export.MOST_SECONDS == 60
+    monkeypatch.setattr(export, "MOST_SECONDS", 0.05)
+    monkeypatch.setattr(kaleido, "calc_fig_sync", lambda *_, **__: end.wait(60))
+    try:
+        with pytest.raises(RuntimeError, match=r"has not answered for 0 s\. Write an \.html file instead"):
+            plots.write_image(plots.effect_figure(trace()), tmp_path / "a.png")
+    finally:
+        end.set()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_write_image_where_the_browser_does_not_exist(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -183,7 +183,7 @@ def test_a_line_counts_what_its_probe_recovered_and_the_verdict_stands_on_top() 
     assert count.n
     assert f"{count} prompts" in line(view, "interconnected") and "wb-share" in line(view, "interconnected")
     reading = report.lens()
-    assert f"leads at {len(reading.old_leads)} of {reading.n_layers} layers" in line(view, "lens")
+    assert f"old leads at {len(reading.old_leads)} of {reading.n_layers} layers" in line(view, "lens")
     found = outcome(report)
     assert f"wb-verdict-{found.kind}" in shown(view) and found.words in shown(view)
     assert "took " in line(view, "interconnected") and "took " not in line(view, "priming")

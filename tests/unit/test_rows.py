@@ -254,7 +254,7 @@ def test_gate_gradients_are_those_of_ia3_gates(family: str, case: str, monkeypat
             place = model.architecture.gate_module(layer, site)
             gradient = gates[place.module].grad
             assert gradient is not None
-            expected.append(gradient.flatten()[place.span][list(index)])
+            expected.append(gradient.flatten()[place.index][list(index)])
         torch.testing.assert_close(mine, torch.cat(expected), atol=5e-6, rtol=1e-4)
         assert float(mine.abs().max()) > 1e-4
 

@@ -117,6 +117,20 @@ def test_injection_into_every_text_of_a_map_and_of_a_list() -> None:
     assert soup.text.count("alert(1)") > 8
 
 
+def test_a_long_list_is_cut_to_what_was_seen_and_picked() -> None:
+    names = [f"L0N{i}" for i in range(1200)]
+    values = [float(1200 - i) for i in range(1200)]
+    listed = anywidget("BarList", names=names, values=values, selected=["L0N900"], list_height=100.0, limit=1200.0)
+    soup = drawn(root=listed)
+    assert texts(soup, "tbody th") == ["L0N0", "L0N1", "L0N2", "L0N3", "✓ L0N900"]
+    assert texts(soup, "tbody .wbs-number") == ["1200", "1199", "1198", "1197", "300"]
+    assert texts(soup, "tfoot td") == ["and 1,195 more"]
+    whole = drawn(root=anywidget("BarList", names=names, values=values, list_height=0.0))
+    assert len(texts(whole, "tbody th")) == 1200 and not whole.select("tfoot")
+    short = drawn(root=anywidget("BarList", names=names[:4], values=values[:4], list_height=100.0))
+    assert len(texts(short, "tbody th")) == 4 and not short.select("tfoot")
+
+
 def test_a_circle_a_missing_child_and_a_foreign_reference_end() -> None:
     soup = drawn(
         root=record("VBox", children=[ref("a"), ref("root"), ref("gone"), 3, None, {"x": 1}]),

@@ -200,3 +200,39 @@ def test_what_is_shown_is_what_is_held(steps: list[str]) -> None:
             shown.selection = step
         assert chips(shown) == [f"{c} ×" for c in shown.selection][:CHIPS]
         assert not calls or calls[-1] == shown.selection
+
+
+def said_elsewhere(shown: SelectionBar) -> str:
+    return shown.elsewhere.description if shown.elsewhere.layout.display != "none" else ""
+
+
+def test_what_was_picked_for_another_subject_is_said_and_one_click_clears_it() -> None:
+    shown, calls = bar()
+    shown.subject = "France"
+    shown.selection = "L0H1 L1MLP"
+    assert said_elsewhere(shown) == "" and shown.elsewhere.disabled
+    shown.subject = "Spain"
+    assert said_elsewhere(shown) == "picked for France ×" and shown.selection == Selection("L0H1 L1MLP")
+    shown.selection = "L0H1 L1MLP L2MLP"
+    assert said_elsewhere(shown) == "2 of 3 picked for France ×"
+    shown.subject = "Italy"
+    assert said_elsewhere(shown) == "picked for France and Spain ×"
+    shown.subject = "Spain"
+    click(shown.elsewhere)
+    assert shown.selection == calls[-1] == Selection("L2MLP") and said_elsewhere(shown) == ""
+    shown.undo()
+    assert said_elsewhere(shown) == "2 of 3 picked for France ×", "what comes back is what it was"
+    shown.claim()
+    assert said_elsewhere(shown) == "" and len(shown.selection) == 3
+    shown.clear()
+    shown.subject = "France"
+    assert said_elsewhere(shown) == ""
+
+
+def test_what_is_picked_again_is_picked_for_the_subject_that_is_shown() -> None:
+    shown, _ = bar()
+    shown.subject, shown.selection = "France", "L0H1"
+    shown.subject = "Spain"
+    shown.clear()
+    shown.selection = "L0H1"
+    assert said_elsewhere(shown) == ""

@@ -39,12 +39,14 @@ from workbench.types import Fact, FactSet, Selection, Step
 from workbench.types.arms import ArmRow, ArmTable, join_tables
 from workbench.types.cancelling import CancelFlag, Cancelled, check_cancel
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 Asked = Literal[ArmName, "random"]
 LEAST_DRAWS = 3
 READ_EVERY = 2
 
 
+@own_torch_settings()
 def compare(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],

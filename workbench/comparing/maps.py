@@ -20,6 +20,7 @@ from workbench.tracing.metric import Metric
 from workbench.types import Edit, EffectMap, Fact, FactSet, Form
 from workbench.types.cancelling import Cancelled
 from workbench.types.effect import Corruption
+from workbench.types.torch_settings import own_torch_settings
 
 MapSite = Literal["resid", "mlp", "attn", "head"]
 MAP_SITES: tuple[MapSite, ...] = ("resid", "mlp", "attn", "head")
@@ -54,6 +55,7 @@ class MapComparison:
         return max(float(m.values.abs().nan_to_num().max()) for m in (self.before, self.after, self.difference))
 
 
+@own_torch_settings()
 def compare_maps(
     model: LoadedModel,
     edit: Edit,

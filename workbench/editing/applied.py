@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from workbench.models.cache import EnginePool
-from workbench.models.deltas import Mounted
+from workbench.models.deltas import Mounted, gate_sites
 from workbench.models.load import AppliedEdit, LoadedModel
 from workbench.models.views import shared_view
+from workbench.tracing.self_check import require
 from workbench.types import Edit
+from workbench.types.torch_settings import own_torch_settings
 
 
 def check_base(model: LoadedModel, edit: Edit) -> None:
@@ -47,18 +49,22 @@ class Dial:
         stage: Its stages up to this one; None for all.
 
     Raises:
-        ValueError: Another base, or an unknown stage.
+        ValueError: Another base, an unknown stage, or the model's self-check found that its gates would be wrong.
     """
 
+    @own_torch_settings()
     def __init__(self, model: LoadedModel, edit: Edit, stage: str | None = None) -> None:
         check_base(model, edit)
         if not edit.stages:
             raise ValueError("The edit has no stages, so there is nothing to apply.")
         self._model, self._edit, self._stage = model, edit, stage or edit.stage_names[-1]
         self._view = shared_view(model.base.hf)
-        self._mounted = Mounted(self._view, model.architecture, model.delta.then(edit.delta(stage)))
+        whole = model.delta.then(edit.delta(stage))
+        require(model, "gate", *(("groups",) if {"k", "v"} & {site for _, site in gate_sites(whole)} else ()))
+        self._mounted = Mounted(self._view, model.architecture, whole)
         self._engines = EnginePool()
 
+    @own_torch_settings()
     def at(self, strength: float) -> LoadedModel:
         """The model at a strength (as for ``applied``).
 
@@ -108,7 +114,8 @@ def applied(
         The edited model, a view that shares the given model's weights.
 
     Raises:
-        ValueError: Another base, an unknown stage, a strength that is not finite, or an edited model without ``stack``.
+        ValueError: Another base, an unknown stage, a strength that is not finite, an edited model without ``stack``, or
+            the model's self-check (``model.support``) found that its gates would be wrong.
 
     Example:
         >>> with wb.applied(model, edit) as edited:

@@ -13,11 +13,13 @@ from typing import Any
 
 from workbench.editing.applied import check_base
 from workbench.files.atomic import contents, new_folder, write_bytes
+from workbench.files.paths import user_path
 from workbench.models.bundled import NAME as BUNDLED
 from workbench.models.deltas import Base, export, fold, gate_sites
 from workbench.models.load import LoadedModel, load_model
 from workbench.models.views import shared_view
 from workbench.types import Edit
+from workbench.types.torch_settings import own_torch_settings
 
 README = "README.md"
 _WRITTEN = re.compile(r"<!-- circuit-workbench (\w+): (.*) -->\s*\Z")
@@ -28,6 +30,7 @@ _BUNDLED_NOTE = (
 _OTHER_NOTE = "The licence is the base model's own."
 
 
+@own_torch_settings()
 def save_peft(edit: Edit, path: str | Path, *, stage: str | None = None, model: LoadedModel | None = None) -> Path:
     """Write one PEFT adapter that does what the stages of an edit up to ``stage`` do together: IA3 for gates, LoRA for
     low-rank updates and for both together.
@@ -90,6 +93,7 @@ It fits this base only. With the base as a plain transformers model:
     return _write(path, "adapter", fill, f"{title} adapter", text, front=front, base=edit.base_name)
 
 
+@own_torch_settings()
 def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None = None) -> Path:
     """Write an edited model as a plain HF folder (model and tokenizer), with the edit folded into the weights.
 
@@ -131,6 +135,7 @@ def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None
     return _write(path, "merged", _model_writer(view, model), "Edited model", text, front=front, base=model.name)
 
 
+@own_torch_settings()
 def export_base(path: str | Path, model: LoadedModel | None = None) -> Path:
     """Write the exact base model as a plain HF folder (model and tokenizer), for others to use an adapter on.
 
@@ -211,17 +216,28 @@ def _write(
     """A folder of this kind with a README, whole or not at all."""
     head = dict(front) | ({"license": "apache-2.0"} if base == BUNDLED else {})
     lines = "\n".join(f"{k}: {v}" for k, v in head.items())
-    with new_folder(path, lambda old: _is_ours(old, kind)) as folder:
+    with new_folder(path, lambda old: _is_ours(old, kind), ours=_written_names(user_path(path))) as folder:
         fill(folder)
         names = sorted({*(p.name for p in folder.iterdir()), README})
         page = f"---\n{lines}\n---\n\n# {title}\n{text}\n<!-- circuit-workbench {kind}: {' '.join(names)} -->\n"
         write_bytes(folder / README, page.encode())
-    return Path(path)
+    return user_path(path)
 
 
 def _is_ours(folder: Path, kind: str) -> bool:
     """Whether a folder was written by ``_write`` as this kind and nothing was added to it."""
-    if not (folder / README).is_file():
-        return False
-    found = _WRITTEN.search((folder / README).read_text(encoding="utf-8", errors="replace"))
+    found = _mark(folder)
     return found is not None and found[1] == kind and contents(folder) <= set(found[2].split(" "))
+
+
+def _written_names(folder: Path) -> set[str]:
+    """Names of what ``_write`` wrote to a folder; none where it wrote nothing there."""
+    found = _mark(folder)
+    return set() if found is None else set(found[2].split(" "))
+
+
+def _mark(folder: Path) -> re.Match[str] | None:
+    """What the README of a folder of ours says it is, and holds."""
+    if not (folder / README).is_file():
+        return None
+    return _WRITTEN.search((folder / README).read_text(encoding="utf-8", errors="replace"))

@@ -9,6 +9,7 @@ from workbench.facts.known import known_facts, load_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet
 from workbench.types.cancelling import CancelFlag
+from workbench.types.torch_settings import own_torch_settings
 
 
 def retainable(
@@ -25,6 +26,7 @@ def retainable(
     return known_facts(model, candidates, progress=progress, cancel=cancel) if len(candidates) else candidates
 
 
+@own_torch_settings()
 def default_retain(
     model: LoadedModel,
     facts: Sequence[Fact],

@@ -6,15 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from workbench.editing.methods.table import DEFAULT, METHODS, named_recipe
+from workbench.editing.selector import check_number
 from workbench.editing.task import Task, check_selection
 from workbench.language.prompts import check_first_tokens
 from workbench.language.template import check_no_thought
 from workbench.models import LoadedModel
+from workbench.tracing.self_check import require
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def rewrite(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
@@ -87,6 +91,9 @@ def rewrite(
         check_first_tokens(model, edited)
     chosen = Selection(selection) if isinstance(selection, str) else selection
     check_selection(model, chosen)
+    if chosen is None and settings.selects:
+        check_number(model, 1)  # a mixture of experts has no neurons to choose
+    require(model, "gate", "resume")
     task = Task(
         model=model,
         facts=tuple(facts),

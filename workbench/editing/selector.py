@@ -19,6 +19,7 @@ from workbench.tracing.attribution import attribute
 from workbench.types import Component, Fact, FactSet, Form, Selection, Site, TrainedRecipe
 from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
+from workbench.types.torch_settings import own_torch_settings
 
 NEURONS = 2000
 MORE_NEURONS = 8000
@@ -30,6 +31,7 @@ SELECTOR = "gain-over-fisher"
 PAPER_MLPS, PAPER_ATTENTIONS = 3, 2
 
 
+@own_torch_settings()
 def default_selection(
     model: LoadedModel,
     fact: Fact | Sequence[Fact],
@@ -65,7 +67,8 @@ def default_selection(
         k neurons, the highest scores.
 
     Raises:
-        ValueError: k is out of range, or ``rows`` are of another model or of other facts.
+        ValueError: k is out of range, the model is a mixture of experts, or ``rows`` are of another model or of other
+            facts.
 
     Example:
         >>> selection = wb.default_selection(model, fact, pool=facts, k=3)
@@ -82,12 +85,15 @@ def default_selection(
 
 
 def check_number(model: LoadedModel, k: int) -> None:
-    """Raise a ValueError for what is no number of neurons of a model."""
+    """Raise a ValueError for what is no number of neurons of a model, or a mixture of experts, which has none."""
+    if model.shape.no_neurons:
+        raise ValueError(f"No neurons can be chosen in {model.name!r}: {model.shape.no_neurons}")
     n = model.shape.n_layers * model.shape.d_mlp
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= n:
         raise ValueError(f"A number of neurons must be a whole number from 1 to {n}, all of this model, got {k!r}.")
 
 
+@own_torch_settings()
 def paper_selection(model: LoadedModel, fact: Fact, *, pool: FactSet | None = None, progress: bool = True) -> Selection:
     """Locate the kinds of modules that the paper trains, for a fact. Of the three MLPs with the largest attribution it
     takes the gate, up and down projections (the latter alone where a model has no gate), of the two layers whose heads
@@ -170,6 +176,7 @@ def selection_facts(
     return default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
 
 
+@own_torch_settings()
 def contrast_facts(
     model: LoadedModel,
     fact: Fact | Sequence[Fact],

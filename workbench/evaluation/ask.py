@@ -6,8 +6,10 @@ from workbench.language.generation import MAX_NEW_TOKENS, generate
 from workbench.language.prompts import prompt_ids
 from workbench.language.replies import counted_text, warn_of_thoughts
 from workbench.models.load import LoadedModel
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def ask(model: LoadedModel, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> str:
     """Ask the model a question in chat form, and return its greedy answer.
 

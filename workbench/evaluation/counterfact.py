@@ -24,11 +24,13 @@ from workbench.language.tokens import decoded
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Rate
 from workbench.types.intervals import harmonic_mean, mean_over, ngram_entropy, share
+from workbench.types.torch_settings import own_torch_settings
 
 FLUENCY_TOKENS = 100
 SHARES = ("efficacy", "paraphrase", "neighbourhood")
 
 
+@own_torch_settings()
 def counterfact_rates(
     model: LoadedModel, edit: Edit, *, stages: Sequence[str] | None = None, pool: FactSet | None = None, seed: int = 0
 ) -> dict[str, dict[str, Rate]]:

@@ -38,7 +38,7 @@ def dataset_rates(
         model: The edit's base model; it is not changed.
         edit: The edit of facts from a public data set.
         stages: Stages of the edit, besides the base; None for all.
-        seed: Of the bootstrap over facts.
+        seed: Of the bootstrap over facts of ``fluency``.
 
     Returns:
         By stage, ``"base"`` first, then by kind, each from 0 to 1: ``neighbourhood`` (another subject's answer is

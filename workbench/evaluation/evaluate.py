@@ -25,10 +25,12 @@ from workbench.models.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
 from workbench.types.fact import as_facts
 from workbench.types.rates import rates_of
+from workbench.types.torch_settings import own_torch_settings
 
 KL_ROWS = 48
 
 
+@own_torch_settings()
 def evaluate(
     model: LoadedModel,
     facts: Fact | FactSet | Sequence[Fact] | None = None,
@@ -336,6 +338,7 @@ def unsaid(taught: Sequence[Fact], text: str) -> list[Fact]:
     return [f for f in taught if not matches(text, f.targets, case_sensitive=f.case_sensitive)]
 
 
+@own_torch_settings()
 def answer_probabilities(
     model: LoadedModel, fact: Fact, *, edit: Edit | None = None, strength: float = 1.0
 ) -> Mapping[str, Mapping[str, float]]:

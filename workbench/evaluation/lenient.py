@@ -9,8 +9,10 @@ from __future__ import annotations
 from workbench.language.answers import matches
 from workbench.types import EvalReport, FactSet, Rate
 from workbench.types.intervals import wilson
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def lenient_rates(report: EvalReport, facts: FactSet) -> dict[str, Rate]:
     """Count the answers of a report's last stage leniently.
 

@@ -27,6 +27,7 @@ from workbench.language.replies import warn_of_thoughts
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet, Form
 from workbench.types.cancelling import ASKING, CancelBar, CancelFlag
+from workbench.types.torch_settings import own_torch_settings
 
 NAMED_BY_ADJECTIVES = ("country", "continent")
 _TEMPLATE_LISTS = ("paraphrases", "heldout", "cloze_paraphrases")
@@ -136,6 +137,7 @@ def with_bundled(facts: FactSet | None) -> FactSet | None:
     return facts + load_facts()
 
 
+@own_torch_settings()
 def known_facts(
     model: LoadedModel,
     facts: FactSet | Sequence[Fact] | None = None,

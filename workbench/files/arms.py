@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
+from workbench.files.paths import user_path
 from workbench.files.reports import report_from_dict, report_to_dict
 from workbench.types import ArmRow, ArmTable, Selection
 
@@ -72,5 +73,5 @@ def load_arms(path: str | Path) -> ArmTable:
         FileNotFoundError: There is no such file.
         ValueError: It is of another kind or schema version, or damaged.
     """
-    path = Path(path)
+    path = user_path(path)
     return arms_from_dict(parse_file(path), path)

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
+
+from workbench.files.paths import user_path
+
+TRIES, PAUSE = 20, 0.05
+"""How often a rename is tried, and the seconds between: about one in all."""
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
@@ -27,7 +33,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
     Raises:
         OSError: The folder or file cannot be written; the old file is as it was and no temporary file is left behind.
     """
-    path = Path(path)
+    path = user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
@@ -35,19 +41,42 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        rename(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
 
 
+def rename(old: Path, new: Path) -> None:
+    """Give a file or folder another name; a file that is there is replaced, and an empty folder too.
+
+    Windows refuses it while another program (a virus scanner, an indexer, an editor) has one of the files open, mostly
+    for a moment: so it is tried again for about a second.
+
+    Raises:
+        OSError: It cannot be done; a PermissionError after the last try.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            os.replace(old, new)
+        except PermissionError:
+            if not left:
+                raise
+            time.sleep(PAUSE)
+        else:
+            return
+
+
 @contextmanager
-def new_folder(path: str | Path, may_replace: Callable[[Path], bool]) -> Generator[Path, None, None]:
+def new_folder(
+    path: str | Path, may_replace: Callable[[Path], bool], *, ours: Collection[str] = ()
+) -> Generator[Path, None, None]:
     """An empty folder to fill in a ``with`` block; it gets its name when the block ends without an error.
 
     Args:
         path: The folder's name; the folders above it are made when missing.
         may_replace: Asked about a folder of that name that is not empty, before the block and after it; False refuses.
+        ours: Names that such a folder may hold; a refusal names the others.
 
     Yields:
         The folder under its temporary name.
@@ -56,8 +85,8 @@ def new_folder(path: str | Path, may_replace: Callable[[Path], bool]) -> Generat
         FileExistsError: There is a file of that name, or a folder that may not be replaced.
         OSError: It cannot be written; the old folder is as it was and nothing temporary is left behind.
     """
-    path = Path(path).resolve()  # a link to a folder stays a link
-    _check_free(path, may_replace)
+    path = user_path(path).resolve()  # a link to a folder stays a link
+    _check_free(path, may_replace, ours)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = _beside(path), _beside(path)
     try:
@@ -67,38 +96,47 @@ def new_folder(path: str | Path, may_replace: Callable[[Path], bool]) -> Generat
             if file.is_file():
                 with open(file, "rb+") as stream:
                     os.fsync(stream.fileno())
-        _check_free(path, may_replace)
+        _check_free(path, may_replace, ours)
         try:
             if path.exists():
-                os.replace(path, old)
-            os.replace(temporary, path)
+                rename(path, old)
+            rename(temporary, path)
         finally:
             if old.exists() and not path.exists():  # the second rename failed or was interrupted
-                os.rename(old, path)
+                rename(old, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if path.exists():  # never the only copy
             shutil.rmtree(old, ignore_errors=True)
 
 
-LITTER = {".ipynb_checkpoints", ".DS_Store", "__pycache__", "desktop.ini", "Thumbs.db"}
-"""What JupyterLab and file managers leave in folders that somebody has looked at."""
+LITTER = frozenset(
+    {".ipynb_checkpoints", ".virtual_documents", ".DS_Store", ".AppleDouble", ".directory", "__pycache__"}
+    | {"desktop.ini", "thumbs.db", "ehthumbs.db"}
+)
+"""What JupyterLab and file managers leave in folders that somebody has looked at, as it is or in small letters."""
+_LITTER_BEGINS = ("._", ".nfs", ".fuse_hidden", ".goutputstream-")
+"""How names begin that file systems give: macOS on foreign disks, and what is deleted while it is open."""
 
 
 def contents(folder: Path) -> set[str]:
     """Names of what is in a folder, but for what programs leave there."""
-    return {p.name for p in folder.iterdir()} - LITTER
+    names = {path.name for path in folder.iterdir()}
+    return {n for n in names if not ({n, n.lower()} & LITTER or n.startswith(_LITTER_BEGINS))}
 
 
-def _check_free(path: Path, may_replace: Callable[[Path], bool]) -> None:
+def _check_free(path: Path, may_replace: Callable[[Path], bool], ours: Collection[str]) -> None:
     if not path.exists():
         return
     if not path.is_dir():
         raise FileExistsError(f"{path} is a file, but a folder is to be written. Choose another name.")
-    if contents(path) and not may_replace(path):
+    there = contents(path)
+    if there and not may_replace(path):
+        in_the_way = sorted(there - set(ours)) or sorted(there)
+        named = ", ".join(in_the_way[:3]) + (f" and {len(in_the_way) - 3} more" if len(in_the_way) > 3 else "")
         raise FileExistsError(
-            f"The folder {path} holds something else than what is to be written, so it is not replaced. Choose another "
-            "name, or remove it yourself."
+            f"The folder {path} holds something else than what is to be written ({named}), so it is not replaced. "
+            "Choose another name, or remove it yourself."
         )
 
 

@@ -17,13 +17,16 @@ from torch import Tensor
 
 from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, sha256, unwrap, wrap
+from workbench.files.paths import user_path
 from workbench.types import Edit, EditModules, EditStage, Fact, OtherFit, Selection, SiteModule, Step, delta_from
 from workbench.types.plain import lists_as_tuples
 from workbench.types.recipe import recipe_from_dict
+from workbench.types.torch_settings import own_torch_settings
 
 EDIT_FILE, TENSORS_FILE = "edit.json", "tensors.safetensors"
 GATES_FILE = "gates.safetensors"
 """What version 1 called the file of tensors."""
+OWN_FILES = frozenset({EDIT_FILE, TENSORS_FILE, GATES_FILE})
 _PLAIN = ("selector", "base_fingerprint", "base_name", "learned", "strength", "provenance")
 
 
@@ -54,12 +57,13 @@ def save_edit(edit: Edit, path: str | Path) -> Path:
         tensors |= own
     content = safetensors.torch.save(tensors, metadata={"format": "pt"})
     text = dump(wrap("workbench-edit", {**_fields(edit), "tensors_sha256": sha256(content)}))
-    with new_folder(path, _is_edit) as folder:
+    with new_folder(path, _is_edit, ours=OWN_FILES) as folder:
         write_bytes(folder / TENSORS_FILE, content)
         write_bytes(folder / EDIT_FILE, text)
-    return Path(path)
+    return user_path(path)
 
 
+@own_torch_settings()
 def load_edit(path: str | Path) -> Edit:
     """Read an edit written by ``Edit.save``, of this or an older version.
 
@@ -78,7 +82,7 @@ def load_edit(path: str | Path) -> Edit:
         >>> wb.load_edit(folder).id == edit.id
         True
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_dir():
         raise FileNotFoundError(f"There is no folder {path}. An edit is the folder that Edit.save wrote.")
     file = path / EDIT_FILE
@@ -108,7 +112,7 @@ def load_edit(path: str | Path) -> Edit:
 
 def _is_edit(folder: Path) -> bool:
     """Whether a folder holds an edit of ours (damaged ones too) and nothing else."""
-    if contents(folder) - {EDIT_FILE, TENSORS_FILE, GATES_FILE} or not (folder / EDIT_FILE).is_file():
+    if contents(folder) - OWN_FILES or not (folder / EDIT_FILE).is_file():
         return False
     with (folder / EDIT_FILE).open("rb") as file:
         return b'"workbench-edit"' in file.read(200)
@@ -124,7 +128,7 @@ def _fields(edit: Edit) -> dict[str, Any]:
         "facts": [f.to_dict() for f in edit.facts],
         **{name: list(getattr(edit, name)) for name in ("retain_ids", "selection_ids", "fisher_ids")},
         "history": [asdict(s) for s in edit.history],
-        "modules": None if edit.modules is None else asdict(edit.modules),
+        "modules": None if edit.modules is None else _described(edit.modules),
         "first_fit": None if edit.first_fit is None else asdict(edit.first_fit),
         "second_fit": None if edit.second_fit is None else asdict(edit.second_fit),
         **{name: getattr(edit, name) for name in _PLAIN},
@@ -148,6 +152,15 @@ def _edit_from(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit
         **{name: tuple(fields[name]) for name in ("retain_ids", "selection_ids", "fisher_ids")},
         **{name: fields[name] for name in _PLAIN},
     )
+
+
+def _described(modules: EditModules) -> dict[str, Any]:
+    """Module names as fields; the groups of a site only where it has several, as older versions had none."""
+    fields = asdict(modules)
+    for site in fields["sites"]:
+        if site["groups"] == 1:
+            del site["groups"]
+    return fields
 
 
 def _modules(fields: Mapping[str, Any] | None) -> EditModules | None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import RETRY_HINT, errors_name, parse, tensors_sha256, unwrap, wrap
+from workbench.files.paths import user_path
 from workbench.types import EffectMap, TracedPrompt
 from workbench.types.metric_words import MetricWords
 from workbench.types.plain import lists_as_tuples
@@ -53,7 +54,7 @@ def load_effect_map(path: str | Path) -> EffectMap:
         FileNotFoundError: There is no such file.
         ValueError: It is of another kind or schema version, or damaged.
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:

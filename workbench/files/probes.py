@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
+from workbench.files.paths import user_path
 from workbench.types import (
     Curve,
     CurveRule,
@@ -104,7 +105,7 @@ def load_probes(path: str | Path) -> ProbeReport:
         FileNotFoundError: There is no such file.
         ValueError: It is of another kind or schema version, or damaged.
     """
-    path = Path(path)
+    path = user_path(path)
     return probes_from_dict(parse_file(path), path)
 
 

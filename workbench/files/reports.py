@@ -9,6 +9,7 @@ from typing import Any
 
 from workbench.files.atomic import write_bytes
 from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, wrap
+from workbench.files.paths import user_path
 from workbench.types import AnswerRow, EvalReport, Rate, TextRow
 
 
@@ -60,5 +61,5 @@ def load_report(path: str | Path) -> EvalReport:
         FileNotFoundError: There is no such file.
         ValueError: It is of another kind or schema version, or damaged.
     """
-    path = Path(path)
+    path = user_path(path)
     return report_from_dict(parse_file(path), path)

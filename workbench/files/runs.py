@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from workbench.files.atomic import new_folder, write_bytes
+from workbench.files.atomic import new_folder, rename, write_bytes
 from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, unwrap, wrap
 from workbench.files.edits import load_edit, save_edit
 from workbench.files.effect_maps import load_effect_map, save_effect_map
@@ -101,5 +101,5 @@ def remove_run(folder: Path) -> None:
     hidden = folder.with_name(f".{folder.name}.deleted")
     if folder.exists():
         shutil.rmtree(hidden, ignore_errors=True)
-        folder.rename(hidden)
+        rename(folder, hidden)
     shutil.rmtree(hidden, ignore_errors=True)

@@ -18,11 +18,13 @@ from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, unwrap, wrap
 from workbench.files.edits import load_edit, save_edit
 from workbench.files.effect_maps import load_effect_map, save_effect_map
+from workbench.files.paths import user_path
 from workbench.files.probes import load_probes, save_probes
 from workbench.files.reports import load_report, save_report
 from workbench.files.runs import CONTROL_FILE, PROBES_FILE, REPORT_FILE, fill_run_folder, load_run
 from workbench.types import Edit, EffectMap, EvalReport, Fact, ProbeReport, Selection
 from workbench.types.run import Run, check_parts
+from workbench.types.torch_settings import own_torch_settings
 
 SESSION_FILE, OWNER_FILE, RUNS, MAPS = "session.json", "owner.json", "runs", "maps"
 EDIT_PARTS = ("edit", REPORT_FILE, CONTROL_FILE, PROBES_FILE)
@@ -161,7 +163,7 @@ class Session:
 
 def write_session(session: Session, path: str | Path, may_replace: Callable[[Path], bool]) -> Path:
     """Write a whole session; see ``workbench.files.atomic.new_folder`` for ``may_replace`` and what it raises."""
-    with new_folder(path, may_replace) as folder:
+    with new_folder(path, may_replace, ours={*PARTS, MAPS}) as folder:
         write_maps(session.maps, folder / MAPS)
         (folder / RUNS).mkdir()
         for run in session.runs:
@@ -170,7 +172,7 @@ def write_session(session: Session, path: str | Path, may_replace: Callable[[Pat
         if session.shown is None:
             _write_edit(session, folder)
         write_index(session, folder, MAPS)
-    return Path(path)
+    return user_path(path)
 
 
 def write_maps(maps: Mapping[str, EffectMap], folder: Path) -> None:
@@ -212,6 +214,7 @@ def write_index(session: Session, folder: Path, maps_folder: str) -> None:
     write_bytes(folder / SESSION_FILE, dump(wrap("workbench-session", fields)))
 
 
+@own_torch_settings()
 def load_session(path: str | Path) -> Session:
     """Read a session written by ``Session.save`` or by the Workbench.
 
@@ -233,7 +236,7 @@ def load_session(path: str | Path) -> Session:
         >>> wb.load_session(folder) == session
         True
     """
-    path = Path(path)
+    path = user_path(path)
     if not path.is_dir():
         raise FileNotFoundError(
             f"There is no folder {path.absolute()}. A session is the folder that Session.save wrote."
@@ -291,6 +294,11 @@ def _runs(folder: Path, listed: list[str], fingerprint: str) -> tuple[tuple[Run,
         else:
             runs.append(run)
     return tuple(runs), tuple(damaged)
+
+
+def has_session(folder: Path) -> bool:
+    """Whether a folder holds a session, and perhaps other things, such as pages that were exported there."""
+    return (folder / SESSION_FILE).is_file()
 
 
 def is_session(folder: Path) -> bool:

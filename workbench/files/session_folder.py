@@ -92,6 +92,14 @@ def free_name(path: Path) -> Path:
     return free
 
 
+def free_page(folder: Path, name: str) -> Path:
+    """A file name in a folder for one more page of something: ``name-1.html``, or the first number that is free."""
+    n = 1
+    while (path := folder / f"{name}-{n}.html").exists():
+        n += 1
+    return path
+
+
 class SessionFolder:
     """The folder of a session that is written part by part.
 

@@ -8,20 +8,21 @@ import shutil
 import warnings
 from pathlib import Path
 
+from workbench.files.paths import user_path
+
 _WARNED_ABOUT: set[Path] = set()
 
 
 def cache_folder() -> Path:
     """``$WORKBENCH_CACHE``, else ``circuit-workbench`` in the user's cache folder."""
     if os.environ.get("WORKBENCH_CACHE"):
-        return Path(os.environ["WORKBENCH_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "circuit-workbench"
+        return user_path(os.environ["WORKBENCH_CACHE"])
+    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "circuit-workbench"
 
 
 def free_bytes(path: str | Path) -> int:
     """Free space on the disk of a path, bytes; of the nearest folder above it, where it is not there yet."""
-    path = Path(path).absolute()
+    path = user_path(path).absolute()
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     return shutil.disk_usage(there).free
 

@@ -42,7 +42,7 @@ def shared_tokens(model: LoadedModel, prompts: Sequence[tuple[int, ...]], max_ne
     0 as well if a layer's attention window could end within the texts (the padding stands between the shared tokens
     and a row's own, and the window would count it), and for a model that asks for a kind of cache of its own.
     """
-    window = getattr(model.hf.config.get_text_config(), "sliding_window", None)
+    window = model.architecture.traits.window
     too_long = window is not None and max(map(len, prompts)) + max_new_tokens > window
     own_cache = getattr(model.hf.generation_config, "cache_implementation", None) is not None
     if len(prompts) == 1 or too_long or own_cache:

@@ -34,6 +34,7 @@ from workbench.language.tokens import (
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt
 from workbench.types.fact_error import FactError
+from workbench.types.torch_settings import own_torch_settings
 
 
 def prompt_text(model: LoadedModel, text: str, form: Form) -> str:
@@ -81,6 +82,7 @@ def split_prompt(model: LoadedModel, fact: Fact, form: Form) -> tuple[tuple[str,
         return token_texts(model, ids), ()
 
 
+@own_torch_settings()
 def traced_prompt(
     model: LoadedModel,
     fact: Fact,

@@ -14,6 +14,7 @@ from weakref import ref
 from torch import Tensor
 
 from workbench.models.lru import LruEntries, byte_size
+from workbench.types.support import SupportCheck
 
 BUDGET = 256 * 2**20
 """Bytes that a model's cache may hold."""
@@ -169,7 +170,8 @@ class ModelCache:
         states: Residual streams that enter a layer, by texts and layer.
         fisher: Fisher information of the gates of a site, [layers, gates], by rows, seed, lowest layer and site.
         hidden: What the logits of each row are made of, by rows, seed and lowest layer.
-        deviations: Standard deviations of the entries of a weight, by its name.
+        deviations: Standard deviations of states that enter layer 0, by text and positions.
+        checks: What the self-check found, by the check's name.
         means: Mean states of a site, [layers, width], by the texts that they are means over.
         engines: Engines that nobody uses now.
 
@@ -189,7 +191,8 @@ class ModelCache:
         self.states: Table[tuple[tuple[Ids, ...], int], Tensor] = Table(self._store, "states")
         self.fisher: Table[Hashable, Tensor] = Table(self._store, "fisher")
         self.hidden: Table[Hashable, Mapping[Any, Tensor]] = Table(self._store, "hidden")
-        self.deviations: Table[str, float] = Table(self._store, "deviations")
+        self.deviations: Table[Hashable, float] = Table(self._store, "deviations")
+        self.checks: Table[str, SupportCheck] = Table(self._store, "checks")
         self.means: Table[tuple[str, tuple[Ids, ...]], Tensor] = Table(self._store, "means")
 
     @property

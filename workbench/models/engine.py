@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,15 +22,25 @@ HookSite = Literal["resid", "attn", "mlp", "z", "post", "q", "k", "v", "gate", "
 """``resid``: the residual stream entering a layer; ``attn``, ``mlp``: what a layer adds to it; ``z``, ``post``: inputs
 of the attention and MLP output projections (before the gates of an edited model); the others: outputs of their
 projections (all of a fused one, after the gates)."""
+FLAT: frozenset[HookSite] = frozenset({"mlp", "post", "gate", "up"})
+"""Sites whose states some models (``Family.flat_mlp``) have without a dimension for rows."""
 Change = Callable[[Tensor], Tensor]
 KeysValues = list[tuple[Tensor, Tensor]]
 
 
 class Skipped(nn.Module):
-    """Stands for a layer that is not computed."""
+    """Stands for a layer that is not computed.
 
-    def forward(self, hidden: Tensor, *args: Any, **options: Any) -> Tensor:
-        return hidden
+    Args:
+        tuples: Layers of this model return a tuple that begins with the residual stream.
+    """
+
+    def __init__(self, tuples: bool = False) -> None:
+        super().__init__()
+        self._tuples = tuples
+
+    def forward(self, hidden: Tensor, *args: Any, **options: Any) -> Any:
+        return (hidden, None) if self._tuples else hidden
 
 
 class _Stop(Exception):
@@ -102,18 +112,30 @@ class Resumable:
 
     @contextmanager
     def _changed(self, changes: Mapping[tuple[HookSite, int], Change]) -> Iterator[None]:
-        handles = []
+        handles: list[RemovableHandle] = []
         try:
             for (site, layer), change in changes.items():
                 module, on_input = self._module(site, layer)
+                if site in FLAT and self._family.flat_mlp:
+                    change = self._by_row(change, layer, handles)
                 if on_input:
                     handles.append(module.register_forward_pre_hook(input_hook(change)))
                 else:
-                    handles.append(module.register_forward_hook(_output_hook(change)))
+                    handles.append(module.register_forward_hook(output_hook(change, own=self._family.adds_in_place)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _by_row(self, change: Change, layer: int, handles: list[RemovableHandle]) -> Change:
+        """A change of states [rows, tokens, width] for a module that has them as [rows * tokens, width]."""
+        entered: list[torch.Size] = []
+
+        def see(_: nn.Module, args: tuple[Any, ...]) -> None:
+            entered[:] = [args[0].shape[:2]]
+
+        handles.append(self._layers[layer].register_forward_pre_hook(see))
+        return lambda flat: change(flat.view(*entered[0], -1)).view(flat.shape)
 
     @contextmanager
     def _from_layer(self, start: int, resid: Tensor) -> Iterator[None]:
@@ -126,7 +148,7 @@ class Resumable:
     def _skipping(self, below: int, handle: RemovableHandle) -> Iterator[None]:
         """Skip the layers below this one; what they would give a hook puts in, which is removed afterwards."""
         # As many layers as before: Qwen2 picks each layer's attention mask by its place in the list.
-        skipped = [Skipped() for _ in range(below)]
+        skipped = [Skipped(self._family.tuples) for _ in range(below)]
         setattr(self._parent, self._list_name, nn.ModuleList([*skipped, *self._layers[below:]]))
         try:
             yield
@@ -278,20 +300,29 @@ class Resumable:
         return Recording(logits, kept), prefix if first else None
 
 
-E = TypeVar("E", bound=Resumable)
+class Poolable(Protocol):
+    """What the pool of idle engines asks of one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its own, about."""
+        ...
+
+
+E = TypeVar("E", bound=Poolable)
 BYTES_PER_MODULE = 2700
 """What a view takes for each module of its own, measured; its weights are the network's."""
 
 
 @contextmanager
-def pooled_engine(kind: type[E], model: LoadedModel) -> Iterator[E]:
+def pooled_engine(kind: Callable[[LoadedModel], E], model: LoadedModel) -> Iterator[E]:
     """An engine of a model for the length of a ``with`` block. ``model.cache`` holds it for the next block, since its
     view takes longer to make than a short text to run; blocks of several threads at once have engines of their own, and
     one in which a pass has failed is not used again, nor one whose network got other tensors or other attention
     meanwhile.
 
     Args:
-        kind: ``Resumable`` or a subclass.
+        kind: ``Resumable``, a subclass, or another class of what runs a view of a model.
         model: A base or edited model.
     """
     runner = model.runner
@@ -352,10 +383,17 @@ def input_hook(change: Change) -> Callable[..., Any]:
     return hook
 
 
-def _output_hook(change: Change) -> Callable[..., Any]:
+def output_hook(change: Change, *, own: bool = False) -> Callable[..., Any]:
+    """A forward hook that changes a module's output.
+
+    Args:
+        change: From the output, or the first of several, to another.
+        own: The model goes on with a copy, since it adds to outputs in place and ``change`` may have kept them.
+    """
+
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        if isinstance(output, tuple):
-            return (change(output[0]), *output[1:])
-        return change(output)
+        value = change(output[0] if isinstance(output, tuple) else output)
+        value = value.clone() if own else value
+        return (value, *output[1:]) if isinstance(output, tuple) else value
 
     return hook

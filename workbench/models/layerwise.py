@@ -15,6 +15,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from workbench.models.engine import Change, HookSite, KeysValues, Resumable, past_options
+from workbench.types import ModelShape
+
+
+def bytes_in_layer(shape: ModelShape, tokens: int, itemsize: int) -> int:
+    """Memory that one token takes at most in one layer, in bytes: its states, and its attention to a text of so many
+    tokens, in numbers of so many bytes."""
+    return (10 * shape.d_model + 4 * shape.d_mlp + 4 * shape.n_heads * tokens) * itemsize
+
+
+def row_bytes(shape: ModelShape, tokens: int, itemsize: int) -> int:
+    """Memory that one token of a batch takes at most, in bytes: in one layer, and what is recorded of it in all."""
+    recorded = shape.n_layers * (shape.d_model + 2 * shape.n_kv_heads * shape.d_head)
+    return bytes_in_layer(shape, tokens, itemsize) + recorded * itemsize
 
 
 @dataclass
@@ -45,10 +58,7 @@ class Layerwise(Resumable):
     def row_bytes(self, tokens: int) -> int:
         """Memory that one token of a batch takes at most, in bytes: its states in one layer, what is recorded of it in
         all of them, and its attention to a text of so many tokens."""
-        shape = self._architecture.shape
-        in_layer = 10 * shape.d_model + 4 * shape.d_mlp + 4 * shape.n_heads * tokens
-        recorded = shape.n_layers * (shape.d_model + 2 * shape.n_kv_heads * shape.d_head)
-        return (in_layer + recorded) * next(self._view.parameters()).element_size()
+        return row_bytes(self._architecture.shape, tokens, next(self._view.parameters()).element_size())
 
     def record_inputs(self, resid: Tensor, *, prefix: KeysValues | None = None) -> LayerInputs:
         """Run from the embeddings and keep what every layer was given."""
@@ -97,7 +107,9 @@ class Layerwise(Resumable):
 
     @property
     def takes_options(self) -> bool:
-        """Whether layers hand on options that they do not know to their attention."""
+        """Whether layers hand on options that they do not know to their attention, which is looked up by its name."""
+        if self._family.own_attention:
+            return False
         parameters = inspect.signature(self._layers[0].forward).parameters.values()
         return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
 

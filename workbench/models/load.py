@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Hashable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.models.bundled import NAME, bundled_file, load_gguf
 from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
-from workbench.models.families import Architecture, read_architecture
-from workbench.models.quiet import no_loading_bars
+from workbench.models.dtypes import read_dtype
+from workbench.models.families import Architecture, best_effort, read_architecture
+from workbench.models.refusals import ModelRefused
+from workbench.models.sources import Placing, from_memory, from_source, own_tokenizer
 from workbench.models.template_options import checked_options
 from workbench.models.views import shared_view
-from workbench.types import NO_DELTA, Delta, Edit, ModelShape
+from workbench.types import NO_DELTA, Delta, Edit, ModelShape, Support
+from workbench.types.torch_settings import own_torch_settings
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,12 @@ class LoadedModel:
         delta: Delta = NO_DELTA,
         engines: EnginePool | None = None,
         template: Mapping[str, Any] | None = None,
+        untested: bool = False,
     ) -> None:
         self.hf = hf
         self.tokenizer = tokenizer
         self.name = name
-        self.architecture = architecture or read_architecture(hf)
+        self.architecture = architecture or (best_effort(hf) if untested else read_architecture(hf))
         self.applied = applied
         self._base = base
         self.delta = delta
@@ -120,10 +122,25 @@ class LoadedModel:
         return getattr(self.tokenizer, "chat_template", None)
 
     @property
+    def support(self) -> Support:
+        """What the self-check of the base model found: whether noise, direct effects, traces, resumed passes, the lens
+        and gates give what plain forward passes give. Made when asked, in about a second, and then remembered;
+        functions make the checks that they rest on by themselves, and raise where one fails.
+
+        Example:
+            >>> model.support
+            Support('tiny', Llama, tested family: all 7 checks passed)
+        """
+        from workbench.tracing.self_check import self_check
+
+        return self_check(self)
+
+    @property
     def runner(self) -> Any:
         """The HF model to compute with: in eval mode, without gradients, sharing the weights of ``hf``."""
         if self._runner is None:
-            self._runner = self.hf if self.edited else shared_view(self.hf)
+            with own_torch_settings():
+                self._runner = self.hf if self.edited else shared_view(self.hf)
         return self._runner
 
     @property
@@ -133,19 +150,30 @@ class LoadedModel:
         the edited ones, and a gate on a module's input is part of them (``hook_z`` is before the gate).
 
         It prepends the BOS token to strings by default: pass token ids.
+
+        Raises:
+            ValueError: Its logits are not the model's, so that all that it shows would be of another model.
         """
         if self._bridge is None:
-            from transformer_lens.model_bridge import TransformerBridge
-
-            view = shared_view(self.base.hf)
-            # Folded in, so that the bridge's weights are the edited ones: of a wrapped module TransformerLens guesses
-            # the layout by its shape, and a square projection comes out transposed.
-            fold(view, self.architecture, self.delta)
-            tokenizer = copy.deepcopy(self.tokenizer)
-            # With these, TransformerLens takes it as it is; else it would load its files again, perhaps from the hub.
-            tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
-            self._bridge = TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=tokenizer)
+            with own_torch_settings():
+                self._bridge = self._new_bridge()
         return self._bridge
+
+    def _new_bridge(self) -> Any:
+        from transformer_lens.model_bridge import TransformerBridge
+
+        view = shared_view(self.base.hf)
+        # Of a model made in memory the configuration names no class, by which TransformerLens knows it.
+        view.config.architectures = view.config.architectures or [type(view).__name__]
+        # Folded in, so that the bridge's weights are the edited ones: of a wrapped module TransformerLens guesses the
+        # layout by its shape, and a square projection comes out transposed.
+        fold(view, self.architecture, self.delta)
+        tokenizer = copy.deepcopy(self.tokenizer)
+        # With these, TransformerLens takes it as it is; else it would load its files again, perhaps from the hub.
+        tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
+        bridge = TransformerBridge.boot_transformers(self.name, hf_model=view, tokenizer=tokenizer)
+        _check_bridge(self, bridge)
+        return bridge
 
     @property
     def fingerprint(self) -> str:
@@ -162,8 +190,10 @@ class LoadedModel:
         return self._fingerprint[1]
 
     def _written(self) -> Hashable:
-        """Where each weight lies, and how often it was written in place."""
-        return tuple((t.data_ptr(), t._version) for t in self.hf.state_dict(keep_vars=True).values())
+        """Where each weight lies, and how often it was written in place: torch does not count that of weights made in
+        inference mode, which only inference mode can write."""
+        tensors = self.hf.state_dict(keep_vars=True).values()
+        return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
     @property
     def version(self) -> Hashable:
@@ -190,6 +220,20 @@ class LoadedModel:
         )
 
 
+def _check_bridge(model: LoadedModel, bridge: Any) -> None:
+    """Raise a ValueError where a bridge computes something else than its model."""
+    ids = torch.arange(1, 17, device=model.device).view(2, 8) % model.shape.d_vocab
+    with torch.no_grad():
+        own = model.runner(input_ids=ids, use_cache=False).logits.float()
+        theirs = bridge.run_with_hooks(ids, fwd_hooks=[]).float()
+    off, scale = float((own - theirs).abs().max()), float(own.abs().max())
+    if not off <= (1e-3 if model.dtype in (torch.float32, torch.float64) else 0.1) * max(scale, 1.0):
+        raise ValueError(
+            f"The TransformerLens bridge of {type(model.hf).__name__} gives other logits than the model itself: they "
+            f"differ by up to {off:.3g}, where the largest is {scale:.3g}."
+        )
+
+
 def _hash_tensors(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     seen: set[tuple[int, tuple[int, ...]]] = set()
@@ -204,17 +248,22 @@ def _hash_tensors(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@own_torch_settings()
 def load_model(
     source: str | Path | nn.Module | None = None,
     *,
     tokenizer: Any = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
+    device_map: Any = None,
     trust_remote_code: bool = False,
     name: str | None = None,
     template: Mapping[str, Any] | None = None,
+    untested: bool = False,
 ) -> LoadedModel:
     """Load a language model.
+
+    Every weight of it comes from the checkpoint: one that lacks some, or holds others than the model has, is refused.
 
     Args:
         source: None for the bundled SmolLM2-135M-Instruct (converted once, then about 1 s); a local folder; a ``.gguf``
@@ -222,89 +271,49 @@ def load_model(
             network may be used.
         tokenizer: A tokenizer, or a folder or hub id to load it from; by default the model's own.
         device: Where to put the model (default: where it is, CPU for files). Not for a model in memory.
-        dtype: The weights' dtype (default float32). Not for a model in memory.
+        dtype: The weights' dtype: ``"float32"`` (the default), ``"bfloat16"``, ``"float16"``, ``"float64"``, the same
+            of torch, or ``"auto"``, which is the checkpoint's own. Gates and what else is trained are float32 in any
+            case. Not for a model in memory.
+        device_map: Where accelerate puts the parts of the model, as transformers takes it: ``"auto"``, or a dict of
+            modules and devices. All weights must stay in memory. Not for a model in memory, which may have been loaded
+            with one.
         trust_remote_code: Run code that a hub repository brings along. Off unless asked for.
         name: What to call the model in results.
         template: Options of the chat template, by name: ``"system"`` for a system prompt, and whatever the template
             looks at (``{"enable_thinking": True}``). Thoughts are off where the template knows ``enable_thinking``,
             unless it is given here.
+        untested: Take a model of no tested family too, if its modules have the names of one. Nothing says then that its
+            numbers are right but its self-check (``model.support``), and what that finds wrong raises where it is used.
 
     Returns:
         The model, ready for every function of the package.
 
     Raises:
         FileNotFoundError: The bundled model is not installed (with the command that installs it), or no such file.
-        ValueError: A damaged or foreign file, an unsupported family, or a missing tokenizer.
+        ValueError: A damaged or foreign file, one of several that belong together, a checkpoint that does not fit, an
+            unsupported family, a missing tokenizer, an unknown dtype; a model that is quantised, compiled, carries an
+            adapter or is not in memory as a whole; a folder that is an adapter or an edit.
         TypeError: A source of another type.
 
     Example:
         >>> folder = wb.export_base("base", model)
         >>> wb.load_model(folder, name="capitals")
         LoadedModel('capitals', 3 layers, 6 heads in 2 key-value groups, d_model 42, d_mlp 56, float32 on cpu)
+        >>> wb.load_model(folder, dtype="bfloat16").dtype
+        torch.bfloat16
     """
     if isinstance(source, nn.Module):
-        return _from_memory(source, tokenizer, device, dtype, name, template)
+        placed = {"device": device, "dtype": dtype, "device_map": device_map}
+        hf, own, label = from_memory(source, tokenizer, placed, name)
+        return LoadedModel(hf, own, name=label, template=template, untested=untested)
     if source is not None and not isinstance(source, (str, Path)):
-        raise TypeError(
+        raise ModelRefused(
             f"source must be None, a folder, a .gguf file, a hub id or an HF model, got {type(source).__name__}."
         )
-    if source is None:
-        hf, own = load_gguf(bundled_file())
-        label = NAME
-    elif str(source).endswith(".gguf"):
-        hf, own = load_gguf(Path(source))
-        label = Path(source).stem
-    else:
-        hf, own = _from_pretrained(source, tokenizer, dtype, trust_remote_code)
-        label = Path(source).name if Path(source).is_dir() else str(source)
-    if isinstance(tokenizer, (str, Path)):
-        own = _tokenizer(tokenizer, trust_remote_code)
-    elif tokenizer is not None:
-        own = tokenizer
-    hf = hf.to(device=device, dtype=dtype or torch.float32).eval()
-    for parameter in hf.parameters():
-        parameter.requires_grad_(False)
-    return LoadedModel(hf, own, name=name or label, template=template)
-
-
-def _from_memory(
-    hf: nn.Module, tokenizer: Any, device: Any, dtype: Any, name: str | None, template: Mapping[str, Any] | None
-) -> LoadedModel:
-    if tokenizer is None:
-        raise ValueError("A model in memory needs its tokenizer: load_model(hf_model, tokenizer=...).")
-    if device is not None or dtype is not None:
-        raise ValueError("A model in memory stays as it is: move or cast it yourself before load_model.")
-    if not hasattr(hf, "generate") or type(hf).__module__.startswith(("transformer_lens", "peft")):
-        raise TypeError(
-            f"Expected a plain HF causal language model, got {type(hf).__name__} from {type(hf).__module__}. Pass the "
-            "HF model itself: bridges are made from it, and adapters must be merged first."
-        )
-    label = name or getattr(hf.config, "name_or_path", "") or type(hf).__name__
-    return LoadedModel(hf, tokenizer, name=str(label), template=template)
-
-
-def _tokenizer(source: str | Path, trust_remote_code: bool) -> Any:
-    from transformers import AutoTokenizer
-
-    local = Path(source).is_dir()
-    try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"Cannot load a tokenizer from {str(source)!r}: {error}") from error
-
-
-def _from_pretrained(source: str | Path, tokenizer: Any, dtype: Any, trust_remote_code: bool) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    local = Path(source).is_dir()
-    if not local and (Path(source).is_absolute() or str(source).startswith((".", "~"))):
-        raise FileNotFoundError(f"There is no folder {source}.")
-    options = {"local_files_only": local, "trust_remote_code": trust_remote_code}
-    try:
-        with no_loading_bars() if local else nullcontext():  # a download has bars
-            hf = AutoModelForCausalLM.from_pretrained(source, dtype=dtype or torch.float32, **options)
-        own = AutoTokenizer.from_pretrained(source, **options) if tokenizer is None else None
-    except (OSError, ValueError) as error:
-        kind = "folder" if local else "hub id (there is no folder of that name)"
-        raise ValueError(f"Cannot load {str(source)!r} as a {kind}: {error}") from error
-    return hf, own
+    placing = Placing(read_dtype(dtype), device, device_map, trust_remote_code)
+    hf, own, label = from_source(source, placing, tokenizer=tokenizer is None)
+    if device is not None:
+        hf = hf.to(device=device)
+    hf.eval().requires_grad_(False)
+    chosen = own if tokenizer is None else own_tokenizer(tokenizer, trust_remote_code)
+    return LoadedModel(hf, chosen, name=name or label, template=template, untested=untested)

@@ -6,10 +6,14 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from workbench.models.families import Architecture
 
+_OF_ITS_MODEL = ("to", "cuda", "npu", "xpu", "mlu", "musa", "sdaa", "hf_device_map")
+"""What accelerate puts on a model that it spreads over devices, and what would act on that model from a copy too. Its
+hooks, which move what a module is given to where the module is, are copied with the modules."""
 PASS_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -19,13 +23,26 @@ def shared_view(model: nn.Module) -> Any:
     It takes some milliseconds and no memory. Injecting adapters, wrapping modules or setting flags on the view leaves
     the original as it is.
     """
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in model.parameters()}
-    memo |= {id(b): b for b in model.buffers()}
+    memo: dict[int, Any] = {id(p): nn.Parameter(tracked(p.detach()), requires_grad=False) for p in model.parameters()}
+    memo |= {id(b): tracked(b) for b in model.buffers()}
     for module in model.modules():
         # Most of what there is to copy are tables of hooks, nearly all of them empty; what watches passes stays behind.
         tables = {name: table for name, table in vars(module).items() if "_hooks" in name}
         memo |= {id(t): type(t)() for name, t in tables.items() if not t or name.startswith(PASS_HOOKS)}
-    return copy.deepcopy(model, memo).eval()
+    view = copy.deepcopy(model, memo)
+    for name in _OF_ITS_MODEL:
+        vars(view).pop(name, None)
+    return view.eval()
+
+
+def tracked(tensor: Tensor) -> Tensor:
+    """A tensor as it is; one that was made in inference mode, which no gradient can pass, as another tensor over the
+    same storage."""
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        return alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
 
 
 def own_layer_weights(view: nn.Module, architecture: Architecture, layers: Iterable[int]) -> dict[str, nn.Parameter]:

@@ -7,6 +7,7 @@ import math
 import plotly.graph_objects as go
 
 from workbench.plots.bars import bars_figure, ranking_figure
+from workbench.plots.colours import ScaleMode, checked_mode
 from workbench.plots.heat_map import heat_map_figure
 from workbench.types import EffectMap
 
@@ -20,6 +21,7 @@ def effect_figure(
     zlim: float | None = None,
     n_neurons: int = 30,
     group_size: int | None = None,
+    scale: ScaleMode = "linear",
 ) -> go.Figure:
     """An effect map as the figure that fits its axes.
 
@@ -32,18 +34,27 @@ def effect_figure(
             value.
         n_neurons: How many neurons a ranking shows.
         group_size: Query heads per key-value group: draws the groups into a head grid.
+        scale: Where a value of a heat map lies on the colours: ``"linear"``; ``"symlog"``, so that what is small beside
+            the largest can be told apart; or ``"clip"``, which ends at the 99th percentile of the magnitudes. Hover has
+            the true value in each.
 
     Returns:
         A figure of its own fixed size.
 
     Raises:
-        ValueError: Axes without a figure, a limit that is not a positive number, fewer than one neuron, or a group size
-            that does not divide the number of heads.
+        ValueError: Axes without a figure, a limit that is not a positive number, fewer than one neuron, a group size
+            that does not divide the number of heads, an unknown scale, or bars on another than the linear.
     """
     if zlim is not None and not (math.isfinite(zlim) and zlim > 0):
         raise ValueError(f"zlim must be a positive number (units of {effect.value_words.name}) or None, got {zlim!r}.")
+    checked_mode(scale)
     if effect.axes in (("layer", "position"), ("layer", "head")):
-        return heat_map_figure(effect, title, zlim, group_size)
+        return heat_map_figure(effect, title, zlim, group_size, scale)
+    if scale != "linear":
+        raise ValueError(
+            f"scale={scale!r} is for the colours of heat maps; a map with the axes {effect.axes} is drawn as bars, "
+            "whose lengths are the values. Leave it out."
+        )
     if effect.axes == ("layer",):
         return bars_figure(effect, title, zlim)
     if effect.axes == ("layer", "neuron"):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import plotly.graph_objects as go
 
 from workbench.files.atomic import write_bytes
+from workbench.files.paths import user_path
 
+MOST_SECONDS = 60.0
+"""How long a browser may take for a picture."""
 _BROWSER = (
     "Chrome or Chromium is needed to write {kind} files and was not found or did not start ({error}). Install one (for "
     'example "apt install chromium" or "plotly_get_chrome"), or write an .html file instead.'
@@ -34,10 +39,10 @@ def write_image(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> P
 
     Raises:
         ValueError: Another suffix.
-        RuntimeError: kaleido or a browser is missing (PNG and SVG).
+        RuntimeError: kaleido or a browser is missing, or the browser hangs (PNG and SVG).
         OSError: The folder cannot be written.
     """
-    path = Path(path)
+    path = user_path(path)
     kind = path.suffix.lower()
     if kind == ".html":
         page = figure.to_html(
@@ -59,7 +64,33 @@ def _render(figure: go.Figure, kind: str, scale: float) -> bytes:
         ) from error
     content: dict[str, Any] = figure.to_dict()
     size = {"width": content["layout"].get("width", 900), "height": content["layout"].get("height", 600)}
+    options: dict[str, Any] = {"opts": {"format": kind, "scale": scale, **size}, "kopts": {"mathjax": False}}
     try:  # plotly's own write_image would fetch MathJax from a content server
-        return kaleido.calc_fig_sync(content, opts={"format": kind, "scale": scale, **size}, kopts={"mathjax": False})
+        return _within(MOST_SECONDS, kind, lambda: kaleido.calc_fig_sync(content, **options))
     except (ChromeNotFoundError, BrowserFailedError, BrowserClosedError, OSError) as error:
         raise RuntimeError(_BROWSER.format(kind=kind, error=type(error).__name__)) from error
+
+
+def _within(seconds: float, kind: str, render: Callable[[], bytes]) -> bytes:
+    """What a function gives, or a RuntimeError when it takes too long: a browser that hangs would block a notebook for
+    good. It is left to itself then, in a thread that ends with the process."""
+    done: list[bytes] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(render())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = Thread(target=run, name="workbench-picture", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise RuntimeError(
+            f"The browser that draws {kind} files has not answered for {seconds:.0f} s. Write an .html file instead, "
+            "which needs none, or end its processes (chrome, chromium) and try again."
+        )
+    return done[0]

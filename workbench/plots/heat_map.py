@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
+from workbench.plots.colours import KNEE, ColourAxis, ScaleMode, clip_limit
 from workbench.plots.effect_words import clipped, describe, extremes, heading, limit_of, scale_title
 from workbench.plots.style import (
     COLORSCALE,
@@ -24,6 +26,7 @@ from workbench.plots.style import (
     finite,
     number,
     runs,
+    short_number,
     visible,
 )
 from workbench.types import EffectMap
@@ -31,8 +34,12 @@ from workbench.types import EffectMap
 _ROWS: dict[str, str] = {"resid": "Layer (its input)"}
 
 
-def heat_map_figure(effect: EffectMap, title: str | None, zlim: float | None, group_size: int | None) -> go.Figure:
-    content = heat_map(effect)
+def heat_map_figure(
+    effect: EffectMap, title: str | None, zlim: float | None, group_size: int | None, scale: ScaleMode = "linear"
+) -> go.Figure:
+    limit = zlim if zlim is not None else limit_of(effect)
+    axis = ColourAxis(scale, limit, clip_limit(effect.values.float().cpu().numpy(), limit))
+    content = heat_map(effect).on(axis)
     rows, columns = content.size
     if group_size is not None and (effect.axes[1] != "head" or group_size < 1 or columns % group_size):
         raise ValueError(
@@ -44,9 +51,8 @@ def heat_map_figure(effect: EffectMap, title: str | None, zlim: float | None, gr
     width = max(560, int(cell_x * columns) + 190)
     cell_x = (width - 190) / columns
     height = max(160, int(cell_y * rows))
-    limit = zlim if zlim is not None else limit_of(effect)
     figure = go.Figure(content.trace(coloraxis="coloraxis"))
-    notes = describe(effect) + clipped(effect, zlim)
+    notes = describe(effect) + clipped(effect, zlim) + _scale_note(axis)
     if content.marked:
         notes.append("* and bracket: subject tokens.")
     if any(None in row for row in content.z):
@@ -66,7 +72,7 @@ def heat_map_figure(effect: EffectMap, title: str | None, zlim: float | None, gr
         left=70,
         above=30 if content.marked or group_size is not None else 8,
     )
-    figure.update_layout(coloraxis=color_axis(limit, scale_title(effect)), plot_bgcolor=MISSING)
+    figure.update_layout(coloraxis=_color_axis(axis, scale_title(effect)), plot_bgcolor=MISSING)
     figure.update_xaxes(**content.x_axis(cell_x))
     figure.update_yaxes(**content.y_axis(height / rows))
     mark_subject(figure, content.marked, xref="x", yref="y", top=1.0, height=height)
@@ -127,6 +133,20 @@ class HeatMap:
             hoverongaps=False,
             **options,
         )
+
+    def on(self, axis: ColourAxis) -> HeatMap:
+        """The same with its colours on an axis: on a symmetric log, ``z`` is where the values lie on it, and the hover
+        has them from elsewhere."""
+        if axis.mode != "symlog":
+            return self
+        values = np.array(self.z, dtype=float)
+        custom = [
+            [[*cell, "" if np.isnan(value) else f"{value:.4f}"] for cell, value in zip(cells, row, strict=True)]
+            for cells, row in zip(self.customdata, values, strict=True)
+        ]
+        at = len(self.customdata[0][0])
+        hover = self.hovertemplate.replace("%{z:.4f}", f"%{{customdata[{at}]}}")
+        return replace(self, z=finite(axis.place(values).tolist()), customdata=custom, hovertemplate=hover)
 
     def x_axis(self, cell: float) -> dict[str, Any]:
         """Ticks by number, so that equal tokens stay apart. Sideways when they would touch."""
@@ -210,6 +230,23 @@ def heat_map(effect: EffectMap) -> HeatMap:
         plain=plain,
         marked=marked,
     )
+
+
+def _scale_note(axis: ColourAxis) -> list[str]:
+    if axis.mode == "symlog":
+        return [f"Colours on a symmetric log, linear up to ±{number(axis.limit * KNEE)}."]
+    return [f"Colours end at ±{number(axis.end)}, the 99th percentile of the magnitudes."] if axis.cut else []
+
+
+def _color_axis(axis: ColourAxis, title: str) -> dict[str, Any]:
+    """The colour axis with the ticks of a scale that is not linear up to its limit."""
+    if axis.mode == "linear":
+        return color_axis(axis.limit, title)
+    log, ticks = axis.mode == "symlog", axis.ticks(-1.0)
+    ends = {0: "≤" * axis.cut, len(ticks) - 1: "≥" * axis.cut}
+    texts = [f"{ends.get(i, '')}{short_number(value)}" for i, (_, value) in enumerate(ticks)]
+    at = [place if log else value for place, value in ticks]
+    return color_axis(1.0 if log else axis.end, title, tickmode="array", tickvals=at, ticktext=texts)
 
 
 def color_axis(limit: float, title: str, **bar: Any) -> dict[str, Any]:

@@ -11,17 +11,18 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from workbench.plots.colours import ColourAxis, ColourScale, checked_mode, colour_scale
+from workbench.plots.colour_bar import ink_on, tick_labels
+from workbench.plots.colours import ColourAxis, ColourScale, colour_scale
 from workbench.plots.style import short_number
 
 FONT = 11
 _ADVANCE = 6.3  # pixels that a character of the labels takes
 _LONGEST = 48  # characters of a label
 _WIDE, _TALL = 760, 440  # of the coloured area, pixels
+_WORDS = (38.0, 84.0)  # of a cell with a word in it, pixels
 _BAR, _ZONE = 180, 40
 _MOST_TITLES = 4000  # cells that have a tooltip each
 _LEVELS = 255
@@ -43,6 +44,8 @@ class HeatMap:
         selected: Cells, outlined.
         row_kind: What is chosen where these are one row, no pick.
         descriptions: A name for each cell, or nothing.
+        words: One written into each cell, or nothing.
+        row_unit: What a row is, where whole rows are picked.
         scale: The colours in both themes.
     """
 
@@ -63,6 +66,8 @@ class HeatMap:
     marked: Sequence[int] = ()
     selected: Sequence[tuple[int, int]] = ()
     descriptions: Sequence[Sequence[str]] = ()
+    words: Sequence[Sequence[str]] = ()
+    row_unit: str = ""
     scale: ColourScale = field(default_factory=lambda: colour_scale("RdBu"))
     cell_width: float = 0.0
     cell_height: float = 0.0
@@ -87,46 +92,11 @@ class HeatMap:
             return f"{self.row_kind}: {self.rows[self.selected[0][0]]}" if n else ""
         cells = ", ".join(self.name(r, c) for r, c in self.selected[:40]) + (", …" if n > 40 else "")
         picked = [f"{n} {self.kind}{'' if n == 1 else 's'} selected: {cells}"] if n else []
+        if n and self.row_unit:
+            rows = sorted({r for r, _ in self.selected})
+            names = ", ".join(self.rows[r] for r in rows)
+            picked = [f"{len(rows)} {self.row_unit}{'' if len(rows) == 1 else 's'} selected, at all positions: {names}"]
         return " · ".join(picked + ["hatched: no value"] * bool(np.isnan(self.values).any()))
-
-
-def heat_map_of(state: dict[str, Any]) -> HeatMap | None:
-    """The map that a saved state of ``HeatGrid`` describes; None where it describes none.
-
-    Args:
-        state: Its traits by name; ``data`` as bytes. It may come from anywhere: nothing in it is trusted.
-    """
-    shape, data = state.get("shape"), state.get("data")
-    if not (isinstance(shape, list) and len(shape) == 2 and all(type(n) is int and n > 0 for n in shape)):
-        return None
-    if not isinstance(data, bytes) or len(data) != 4 * shape[0] * shape[1]:
-        return None
-    values = np.frombuffer(data, dtype="<f4").reshape(shape).astype(float)
-    values = np.where(np.isfinite(values), values, np.nan)
-    rows, cols = (_texts(state.get(name), n) for name, n in zip(("rows", "cols"), shape, strict=True))
-    if rows is None or cols is None:
-        return None
-    named = [_texts(row, shape[1]) for row in _listed(state.get("descriptions"))]
-    words = {
-        name: str(state[name])
-        for name in ("title", "row_title", "col_title", "unit", "kind", "alt", "naming", "group_name", "row_kind")
-        if isinstance(state.get(name), str)
-    }
-    cells = [tuple(cell) for cell in _listed(state.get("selected")) if _is_cell(cell, shape)]
-    return HeatMap(
-        values,
-        rows,
-        cols,
-        **words,
-        axis=_axis(state),
-        groups=_columns(state.get("groups"), shape[1]),
-        marked=_columns(state.get("marked"), shape[1]),
-        selected=cells,
-        descriptions=[row for row in named if row is not None] if len(named) == shape[0] and None not in named else (),
-        scale=_scale(state.get("colours")),
-        cell_width=_size(state.get("cell_width")),
-        cell_height=_size(state.get("cell_height")),
-    )
 
 
 def heat_map_svg(heat: HeatMap, name: str) -> str:
@@ -141,7 +111,7 @@ def heat_map_svg(heat: HeatMap, name: str) -> str:
         f'<defs><pattern id="{name}-h" width="5" height="5" patternUnits="userSpaceOnUse" '
         'patternTransform="rotate(45)"><path class="wbm-line" d="M0 0V5"/></pattern></defs>'
     )
-    parts = [hatching, _bar(heat, at), *_cells(heat, at, name), *_lines(heat, at)]
+    parts = [hatching, _bar(heat, at), *_cells(heat, at, name), *_words(heat, at), *_lines(heat, at)]
     parts += _row_labels(heat, at) + _column_labels(heat, at) + _selection(heat, at)
     words = heat.alt or heat.title or "Heat map"
     spoken = words + (f". {heat.status}" if heat.status else "")
@@ -159,7 +129,8 @@ class _Layout:
         self.rows = [_cut(text) for text in heat.rows]
         self.cols = [("★" if c in set(heat.marked) else "") + _cut(text) for c, text in enumerate(heat.cols)]
         self.h = heat.cell_height or max(3.0, min(22.0, _TALL // n_rows))
-        self.w = heat.cell_width or max(1.0, min(60.0 if n_cols == 1 else 32.0, _WIDE / n_cols))
+        least, most = _WORDS if heat.words else (1.0, 60.0 if n_cols == 1 else 32.0)
+        self.w = heat.cell_width or max(least, min(most, _WIDE / n_cols))
         self.row_step = _step(FONT + 2, self.h)
         longest = max(map(_width, self.cols))
         numbers = all(text.lstrip("★").lstrip("LHN·+").isdigit() for text in self.cols)
@@ -185,7 +156,6 @@ class _Layout:
 def _bar(heat: HeatMap, at: _Layout) -> str:
     """The colour bar with its ends and its middle."""
     steps, low = 60, heat.scale.low
-    ticks = heat.axis.ticks(low)
     width = at.bar / steps
     colours = _fills(heat.scale, np.linspace(low, 1, steps))
     parts = [
@@ -193,9 +163,8 @@ def _bar(heat: HeatMap, at: _Layout) -> str:
         for i, colour in enumerate(colours)
     ]
     parts.append(f'<rect class="wbm-frame" x="{at.left:.1f}" y="4" width="{at.bar:.1f}" height="9"/>')
-    for i, (place, value) in enumerate(ticks):
-        anchor = "start" if i == 0 else "end" if i == len(ticks) - 1 else "middle"
-        parts.append(_label(at.left + (place - low) / (1 - low) * at.bar, 28, short_number(value), anchor))
+    for x, text in tick_labels(heat.axis, low, at.bar, _width):
+        parts.append(_label(at.left + x, 28, text, "start"))
     parts.append(_label(at.left + at.bar + 6, 28, heat.unit, "start") if heat.unit else "")
     return f"<g>{''.join(parts)}</g>"
 
@@ -231,6 +200,21 @@ def _cells(heat: HeatMap, at: _Layout, name: str) -> Iterable[str]:
             for c in range(n_cols)
         ]
         yield f'<g transform="translate({at.left:.1f} {at.top + r * at.h:.6g})">{"".join(row)}</g>'
+
+
+def _words(heat: HeatMap, at: _Layout) -> Iterable[str]:
+    """A word in each cell that has a value, black or white: what stands out more from its colour, in both themes."""
+    most = int((at.w - 5) / _ADVANCE)
+    low, dark = heat.scale.low, ColourScale(heat.scale.name, heat.scale.kind, heat.scale.dark or heat.scale.stops)
+    places = np.clip(np.nan_to_num(heat.axis.place(heat.values)), low, 1)
+    inks = [np.vectorize(ink_on, signature="(n)->()")(of.rgb(places)) for of in (heat.scale, dark)]
+    for r, row in enumerate(heat.words):
+        for c, word in enumerate(row):
+            if word and not math.isnan(heat.values[r, c]):
+                x, y = at.left + (c + 0.5) * at.w, at.top + (r + 0.5) * at.h + 4
+                shown = word if len(word) <= most else f"{word[: most - 1]}…"
+                fill = f'style="fill: light-dark({inks[0][r, c]}, {inks[1][r, c]})"'
+                yield _label(x, y, f"\u2068{shown}\u2069", "middle", f'class="wbm-word" {fill}')
 
 
 def _lines(heat: HeatMap, at: _Layout) -> list[str]:
@@ -293,7 +277,7 @@ def _selection(heat: HeatMap, at: _Layout) -> list[str]:
         x, y = at.left + c * at.w, at.top + r * at.h
         box = f'x="{x:.1f}" y="{y:.1f}" width="{at.w:.1f}" height="{at.h:.1f}"'
         parts += [f'<rect class="wbm-halo" {box}/>', f'<rect class="wbm-picked" {box}/>']
-        if small >= 7:
+        if small >= 7 and not heat.words:
             radius = max(1.5, min(3.0, small / 6))
             parts.append(
                 f'<circle class="wbm-dot" cx="{x + at.w - radius - 3:.1f}" cy="{y + radius + 3:.1f}" r="{radius:.1f}"/>'
@@ -311,28 +295,6 @@ def _fills(scale: ColourScale, places: np.ndarray) -> list[str]:
     both = zip(scale.rgb(places), dark.rgb(places), strict=True)
     pairs = (("#" + bytes(light).hex(), "#" + bytes(other).hex()) for light, other in both)
     return [f'fill="{light}" style="fill: light-dark({light}, {other})"' for light, other in pairs]
-
-
-def _scale(state: Any) -> ColourScale:
-    """The scale that the browser was given; RdBu where it is none."""
-    try:
-        kind = "sequential" if state["low"] == 0 else "diverging"
-        return ColourScale("saved", kind, tuple(state["light"]), tuple(state["dark"]))
-    except (TypeError, KeyError, ValueError):
-        return colour_scale("RdBu")
-
-
-def _axis(state: dict[str, Any]) -> ColourAxis:
-    """Where the values lie on the colours; a straight one to the limit where the state says something else."""
-    limit, clip = (_positive(state.get(name)) for name in ("limit", "clip"))
-    try:
-        return ColourAxis(checked_mode(str(state.get("scale_mode", "linear"))), limit, clip)
-    except ValueError:
-        return ColourAxis("linear", limit)
-
-
-def _positive(value: Any) -> float:
-    return float(value) if _is_number(value) and value > 0 else 1.0
 
 
 def _step(needed: float, size: float) -> int:
@@ -358,31 +320,3 @@ def _named(title: str, label: str) -> str:
 
 def _text(text: str) -> str:
     return html.escape(text.replace("\0", "\ufffd").encode("utf-8", "replace").decode(), quote=True)
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _texts(value: Any, n: int) -> list[str] | None:
-    """So many labels; None where there are others."""
-    return [str(text) for text in value] if isinstance(value, list | tuple) and len(value) == n else None
-
-
-def _columns(value: Any, n: int) -> list[int]:
-    return [c for c in _listed(value) if type(c) is int and 0 <= c < n]
-
-
-def _is_cell(value: Any, shape: Sequence[int]) -> bool:
-    if not isinstance(value, list | tuple) or len(value) != 2 or any(type(i) is not int for i in value):
-        return False
-    return 0 <= value[0] < shape[0] and 0 <= value[1] < shape[1]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _size(value: Any) -> float:
-    """A cell's width or height in pixels; 0 where it is to fit."""
-    return float(value) if _is_number(value) and 1 <= value <= 200 else 0.0

@@ -12,12 +12,15 @@ whatever text is in an output from running or from asking for anything.
 
 from __future__ import annotations
 
+import codecs
 import html
 import json
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import nbformat
 from bs4 import BeautifulSoup
@@ -25,6 +28,7 @@ from nbconvert import HTMLExporter
 from plotly.offline import get_plotlyjs
 
 from workbench.files.atomic import write_bytes
+from workbench.files.paths import user_path
 from workbench.plots.page import FIGURES_CONFIG, FIGURES_SCRIPT, content_policy, figure_element, json_element
 from workbench.plots.saved_widgets import of_notebook
 from workbench.plots.widget_html import WidgetPage, panel_style
@@ -32,6 +36,10 @@ from workbench.plots.widget_html import WidgetPage, panel_style
 WIDGET = "application/vnd.jupyter.widget-view+json"
 PLOTLY = "application/vnd.plotly.v1+json"
 NEED_SCRIPTS = (WIDGET, "application/javascript", "text/vnd.mermaid")
+_LOST = "application/x-lost"
+"""The kind of a picture that a cell shows and does not hold."""
+_HTML_PICTURE = re.compile(r"""(<img\b[^>]*?\bsrc=["']?)attachment:([^"'>\s]+)""")
+"""nbconvert knows attachments in Markdown alone, JupyterLab in HTML too."""
 _ACTIVE = "script, link, base, iframe, object, embed, meta[http-equiv]"
 _STYLE = """.plot { background: #ffffff; min-height: 200px; } figure { margin: 0; } .scroll { overflow-x: auto; }
 figcaption { font-size: 0.875em; } :root { color-scheme: light dark; }
@@ -62,8 +70,8 @@ def export_notebook(notebook: str | Path, out: str | Path | None = None) -> Path
         ValueError: The file is not a notebook, or ``out`` is the notebook itself.
         OSError: A file cannot be read or written.
     """
-    notebook = Path(notebook)
-    out = notebook.with_suffix(".html") if out is None else Path(out)
+    notebook = user_path(notebook)
+    out = notebook.with_suffix(".html") if out is None else user_path(out)
     content = read_notebook(notebook)
     if out.resolve() == notebook.resolve():
         raise ValueError(f"{out} is the notebook itself; choose another file for the HTML, such as one in .html.")
@@ -94,7 +102,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; give the path of a notebook (.ipynb).")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
         if not {"nbformat", "metadata"} <= set(json.loads(text)):
             raise ValueError("it has no nbformat and metadata")
         content = nbformat.reads(text, as_version=4)
@@ -103,6 +111,39 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} is not a notebook that can be read ({reason}); give an .ipynb file.") from error
     return content
+
+
+def _text_of(path: Path) -> str:
+    """A file's text: UTF-8, or what the mark at its beginning says (some editors and shells write one)."""
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+class _Attachments(nbformat.NotebookNode):
+    """The pictures attached to a cell, by names as they are written in its text: percent-encoded or not, composed or
+    not. One that is not there is given as of a kind of its own, at which nbconvert does not stop."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __getitem__(self, name: str) -> Any:
+        plain = {_plain_name(key): key for key in self.keys()}
+        key = plain.get(_plain_name(name))
+        return {_LOST: ""} if key is None else super().__getitem__(key)
+
+    def in_html(self, source: str) -> str:
+        """A cell's text with the pictures that its HTML shows in the place of their names."""
+
+        def shown(found: re.Match[str]) -> str:
+            kind, content = next(iter(self[found[2]].items()), (_LOST, ""))
+            return f"{found[1]}data:{kind};base64,{content}"
+
+        return _HTML_PICTURE.sub(shown, source)
+
+
+def _plain_name(name: str) -> str:
+    return unicodedata.normalize("NFC", unquote(name))
 
 
 def make_static(
@@ -120,6 +161,9 @@ def make_static(
     figures: list[dict[str, Any]] = []
     words: dict[str, str] = {}
     for cell in content.cells:
+        if cell.cell_type != "code":
+            cell.attachments = attached = _Attachments(cell.get("attachments", {}))
+            cell.source = attached.in_html(cell.source)
         if "outputs" in cell:
             cell.outputs = [one for output in cell.outputs for one in _static(output, widgets, figures)]
             for data in (output.data for output in cell.outputs if "data" in output):
@@ -169,7 +213,10 @@ def _closed(page: str, figures: list[dict[str, Any]], words: dict[str, str], *, 
         element.decompose()
     for picture in soup.select("img"):
         source = str(picture.get("src", ""))
-        if source.startswith("data:"):
+        if source.startswith(f"data:{_LOST}"):
+            words_for_it = str(picture.get("alt", "")).strip() or "no description"
+            picture.replace_with(f"[a picture that the notebook has lost: {words_for_it}]")
+        elif source.startswith("data:"):
             del picture["srcset"]
             encoded = "".join(source.partition(",")[2].split())
             picture["alt"] = words.get(encoded, str(picture.get("alt", "")))

@@ -15,9 +15,10 @@ from itertools import count
 from typing import Any
 
 from workbench.plots.clean_html import clean_html, is_plain
-from workbench.plots.map_svg import heat_map_of, heat_map_svg
+from workbench.plots.map_svg import heat_map_svg
 from workbench.plots.page import page_head
 from workbench.plots.saved_fields import FIELDS, field_words
+from workbench.plots.saved_map import heat_map_of
 from workbench.plots.saved_widgets import SavedWidget, SavedWidgets
 from workbench.plots.style import short_number
 
@@ -42,6 +43,7 @@ _LEFT_OUT = frozenset(
     ("Button", "ToggleButton", "Connection", "FileUpload", "Play", "Layout", "Controller", "Audio", "Video", "Link")
 )
 _FINISHED = ("success", "danger")
+_LIST_ROW = 22  # pixels of a row of a ranked list, as in static/bars/bars.css
 
 
 class WidgetPage:
@@ -217,25 +219,30 @@ def _heat_map(page: WidgetPage, widget: SavedWidget) -> str:
 
 
 def _bar_list(page: WidgetPage, widget: SavedWidget) -> str:
-    """A table of names, values and bars."""
-    names, values = map(str, widget.listed("names")), widget.listed("values")
+    """A table of names, values and bars: those that the list showed without scrolling, and all that are picked."""
     picked, limit = set(map(str, widget.listed("selected"))), widget.number("limit", 1.0) or 1.0
+    pairs = zip(map(str, widget.listed("names")), widget.listed("values"), strict=False)
+    listed = [(name, value) for name, value in pairs if isinstance(value, int | float)]
+    height = widget.number("list_height")
+    seen = max(1, int(height / _LIST_ROW)) if height > 0 else len(listed)
+    shown = [row for i, row in enumerate(listed) if i < seen or row[0] in picked]
     rows = [
         f'<tr><th scope="row">{"✓ " if name in picked else ""}{escape(name)}</th>'
         f'<td class="wbs-number">{escape(short_number(value))}</td><td><span class="wbs-bar" style="width: '
         f'{120 * min(1.0, abs(value / limit)):.0f}px"></span></td></tr>'
-        for name, value in zip(names, values, strict=False)
-        if isinstance(value, int | float)
+        for name, value in shown
     ]
     if not rows:
         return ""
+    more = len(listed) - len(shown)
+    rest = f'<tfoot><tr><td colspan="3">and {more:,} more</td></tr></tfoot>' if more else ""
     caption = escape(widget.text("title") or widget.text("alt"))
     unit = escape(widget.text("unit")) or "Value"
     heads = ("Name", unit, '<span class="wbs-hidden">Bar</span>')
     head = "".join(f'<th scope="col">{words}</th>' for words in heads)
     return (
         f'<table class="wbs-list"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>"
+        f"<tbody>{''.join(rows)}</tbody>{rest}</table>"
     )
 
 

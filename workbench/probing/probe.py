@@ -18,10 +18,12 @@ from workbench.probing.table import PROBES
 from workbench.types import Edit, Fact, FactSet, ProbeReport, ProbeRow
 from workbench.types.cancelling import CancelFlag
 from workbench.types.refused import RefusedValue
+from workbench.types.torch_settings import own_torch_settings
 
 CONTROL_CANDIDATES = 24
 
 
+@own_torch_settings()
 def probe(
     model: LoadedModel,
     edit: Edit,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from workbench.facts.wordings import Prompt, held_out
 from workbench.models.deltas import changed_weights, fold
+from workbench.models.family import stores_transposed
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
 from workbench.probing.battery import Battery, Skip
@@ -69,9 +70,9 @@ def rounded_model(model: LoadedModel, delta: Delta, names: Sequence[str], bits: 
     """
     view = shared_view(model.base.hf)
     fold(view, model.architecture, delta)
-    transposed = model.architecture.family.fan_in_fan_out
     for name in names:
         parameter = view.get_parameter(name)
+        transposed = stores_transposed(view.get_submodule(name.rpartition(".")[0]))
         back = rounded(parameter.T if transposed else parameter, bits)
         parameter.data = (back.T if transposed else back).contiguous()
     name = f"{model.name}, edited weights at {bits} bits"

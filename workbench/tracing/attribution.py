@@ -15,19 +15,23 @@ import torch
 from torch import Tensor
 
 from workbench.facts.known import pool_or_bundled
-from workbench.models.engine import HookSite, Resumable, pooled_engine
+from workbench.models.engine import HookSite, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
+from workbench.tracing.bridge_runs import FwdHook, TraceEngine, bridge_runs
 from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, one_form, set_up
-from workbench.tracing.dla import direct_effects
+from workbench.tracing.dla import decomposed
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
-from workbench.tracing.restore import effects
 from workbench.tracing.roles import mean_and_error
+from workbench.tracing.runs import FastRuns, Runs
+from workbench.tracing.self_check import require
 from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import CONTRASTED, Corruption
 from workbench.types.fact import as_facts
+from workbench.types.metric_words import LOGIT_DIFF_BEFORE_CAP
+from workbench.types.torch_settings import own_torch_settings
 
 AttributionUnit = Literal["head", "mlp", "neuron", "attn"]
 Method = Literal["attribution", "patching", "dla"]
@@ -41,6 +45,8 @@ class AttributionKeywords(SharedKeywords, total=False):
     method: Method
     contrast: FactSet | Sequence[Fact] | None
     on_layer: OnLayerOfUnit | None
+    engine: TraceEngine
+    fwd_hooks: Sequence[FwdHook]
 
 
 UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post", "attn": "attn"}
@@ -64,6 +70,7 @@ def attribute(
 ) -> dict[AttributionUnit, EffectMap]: ...
 
 
+@own_torch_settings()
 def attribute(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
@@ -83,6 +90,8 @@ def attribute(
     seed: int = 0,
     max_rows: int | None = None,
     on_layer: OnLayerOfUnit | None = None,
+    engine: TraceEngine = "auto",
+    fwd_hooks: Sequence[FwdHook] = (),
     progress: bool = True,
 ) -> EffectMap | dict[AttributionUnit, EffectMap]:
     """Measure how much each head, MLP, neuron or attention layer supports the answer, summed over positions.
@@ -100,21 +109,23 @@ def attribute(
         contrast: Control facts: the mean of their maps is subtracted. What is left is specific to the fact, and its
             standard error is that of the difference.
         corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
-        metric: ``"logit_diff"`` by default, which is linear in the last residual, and the only one of ``"dla"``;
-            ``"probability"`` saturates.
+        metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates. Not for
+            ``"dla"``, which takes the logit difference apart (before a cap on logits, where a model has one; the map's
+            words say so).
         normalise: As in ``causal_trace``: each fact's effects (each control's too) as shares of its own clean minus
             corrupted metric, before any mean. Not for ``"dla"``, which corrupts nothing.
         samples: Noise samples; the effects are means over them.
         on_layer: Called with ``(unit, layer, values)`` as soon as all of a layer's components are patched, ``values``
             [heads] or a scalar on the CPU; for ``"patching"`` one fact without ``contrast``.
+        engine, fwd_hooks: As in ``causal_trace``.
 
     Returns:
         ``values`` [layer, head], [layer] or [layer, neuron], in units of the metric (or recovery). For several
         units a map each, by unit.
 
     Raises:
-        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, ``normalise`` with
-            ``"dla"``, or as ``causal_trace``.
+        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, ``normalise`` or
+            another metric with ``"dla"``, direct effects that do not add up, or as ``causal_trace``.
 
     Example:
         >>> heads = wb.attribute(model, fact, "head")
@@ -139,6 +150,8 @@ def attribute(
     )
     facts, controls = as_facts(fact), list(contrast or ())
     _check(facts, controls, method, options, on_layer)
+    if method != "dla":  # whose sum is checked on each text
+        require(model, "trace" if method == "patching" else "resume", *(("noise",) if corruption == "noise" else ()))
 
     from tqdm.auto import tqdm
 
@@ -147,23 +160,28 @@ def attribute(
     n_maps = len(facts) + len(controls)
     bar = tqdm(total=n_maps, desc=name, disable=not progress or n_maps == 1)
     options = replace(options, form=one_form(model, [*facts, *controls], form, token))
-    with bar, pooled_engine(Layerwise, model) as engine:
+    bridged = bridge_runs(model, engine, fwd_hooks)
+    if fwd_hooks and method == "dla":
+        raise ValueError("fwd_hooks= are for runs that are compared; method='dla' reads one run. Use another method.")
+    with bar, pooled_engine(Layerwise, model) as fast:
+        runs = FastRuns(fast, max_rows) if bridged is None else bridged
         for attributed in [*facts, *controls]:
-            setup = set_up(model, engine, attributed, options)
+            setup = set_up(model, fast, attributed, options)
             if method == "attribution":
-                measured.append(_by_gradient(model, engine, setup, units))
+                measured.append(_by_gradient(model, runs, setup, units))
             elif method == "patching":
-                measured.append(_by_patching(model, engine, setup, units, max_rows, on_layer))
+                measured.append(_by_patching(model, runs, setup, units, on_layer))
             else:
                 measured.append(_directly(model, setup, units))
             bar.update()
+    words = LOGIT_DIFF_BEFORE_CAP if any(one.before_cap for one in measured) else METRICS[metric].words
     maps = _maps(
         measured,
         len(facts),
         units,
         {
             "metric": metric,
-            "words": METRICS[metric].words,
+            "words": words,
             "method": method + (CONTRASTED if controls else ""),
             "corruption": None if method == "dla" else corruption,
             "normalised": normalise,
@@ -175,6 +193,7 @@ def attribute(
         "method": method,
         "facts": [f.id for f in facts],
         "contrast": [f.id for f in controls],
+        **({} if bridged is None else bridged.settings),
     }
     by_unit: dict[AttributionUnit, EffectMap] = {
         at: replace(m, provenance=provenance(model, unit=at, **settings)) for at, m in maps.items()
@@ -190,12 +209,14 @@ class _Measured:
         prompt: The traced text.
         effects: By unit, [layer, ...].
         corrupted, clean: The metric with and without the corruption; None where none was used.
+        before_cap: Whether it is the metric before a cap that the model puts on its logits.
     """
 
     prompt: TracedPrompt
     effects: dict[AttributionUnit, Tensor]
     corrupted: float | None
     clean: float
+    before_cap: bool = False
 
 
 def _units(
@@ -207,6 +228,8 @@ def _units(
         raise ValueError(f"unit must be one of {get_args(AttributionUnit)}, got {unit!r}. Or give several.")
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}.")
+    if "neuron" in units and model.shape.no_neurons:
+        raise ValueError(f"There are no neurons to attribute to: {model.shape.no_neurons}")
     if method == "patching" and "neuron" in units:
         n = model.shape.n_layers * model.shape.d_mlp
         raise ValueError(f"Patching each of {n} neurons takes {n} forward passes; use method='attribution'.")
@@ -227,8 +250,8 @@ def _check(
         raise ValueError("on_layer= is for method='patching' and one fact without contrast. Leave it out.")
     if method == "dla" and options.metric != "logit_diff":
         raise ValueError(
-            f"method='dla' reads what a component adds to a difference of logits, so its metric is 'logit_diff', got "
-            f"{options.metric!r}. Leave metric out, or use method='attribution' or 'patching'."
+            f"method='dla' takes the logit difference apart, which is a sum of what components write; "
+            f"metric={options.metric!r} is none. Use metric='logit_diff', or method='attribution' or 'patching'."
         )
     if method == "dla" and options.normalise:
         raise ValueError(
@@ -281,53 +304,22 @@ def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, 
     )
 
 
-def agreement(first: EffectMap, second: EffectMap) -> float:
-    """Compute Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
-
-    It holds for what was patched: these components of this fact in this form, not neurons, nor other facts.
-
-    Args:
-        first: A map.
-        second: Another of the same shape.
-
-    Returns:
-        From -1 to 1, over all cells.
-
-    Raises:
-        ValueError: The maps have different shapes.
-
-    Example:
-        >>> exact = wb.attribute(model, fact, "head", method="patching")
-        >>> round(wb.agreement(heads, exact), 1)
-        0.7
-    """
-    from workbench.types.intervals import spearman
-
-    if first.values.shape != second.values.shape:
-        raise ValueError(f"The maps differ in shape: {tuple(first.values.shape)} and {tuple(second.values.shape)}.")
-    return spearman(first.values.flatten().tolist(), second.values.flatten().tolist())
-
-
-def _by_gradient(model: LoadedModel, engine: Resumable, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:
+@own_torch_settings()
+def _by_gradient(model: LoadedModel, runs: Runs, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:
     """First-order effects by one backward pass for all units."""
     sites = _hook_sites(units)
     with torch.no_grad():
-        clean, prefix = engine.record_from(setup.start, setup.clean, sites)
-    with torch.enable_grad():
-        # Parameters are frozen, so the graph has to start at the residual stream.
-        start = setup.corrupted.detach().clone().requires_grad_(True)
-        run = engine.record(start, sites, prefix=prefix)
-        measured = setup.measure(run.logits)
-        gradients = dict(zip(run.states, torch.autograd.grad(measured.sum(), list(run.states.values())), strict=True))
+        clean = runs.record(setup, sites)
+    run, gradients = runs.gradients(setup, sites)
     by_unit: dict[AttributionUnit, Tensor] = {}
     for unit in units:
         rows = []
-        for layer in range(engine.n_layers):
+        for layer in range(model.shape.n_layers):
             place = UNIT_SITE[unit], layer
-            product = (clean.states[place] - run.states[place].detach()) * gradients[place]
+            product = (clean.states[place] - run.states[place]) * gradients[place]
             rows.append(_per_unit(product.float().sum(1).mean(0), model, unit))
         by_unit[unit] = torch.stack(rows).cpu()
-    at_best, at_worst = float(setup.measure(clean.logits)), float(measured.detach().mean())
+    at_best, at_worst = float(setup.measure(clean.logits)), float(setup.measure(run.logits).mean())
     divisor = setup.divisor(at_best, at_worst)
     return _Measured(setup.prompt, {unit: of / divisor for unit, of in by_unit.items()}, at_worst, at_best)
 
@@ -345,28 +337,26 @@ def _per_unit(vector: Tensor, model: LoadedModel, unit: AttributionUnit) -> Tens
 
 def _by_patching(
     model: LoadedModel,
-    engine: Layerwise,
+    runs: Runs,
     setup: Setup,
     units: Sequence[AttributionUnit],
-    max_rows: int | None,
     on_layer: OnLayerOfUnit | None,
 ) -> _Measured:
     """Exact effects, one restoration for each component."""
+    n_layers = model.shape.n_layers
     heads = {"head": range(model.shape.n_heads), "mlp": (None,), "attn": (None,)}
     places: list[tuple[AttributionUnit, int, int | None]] = [
-        (unit, layer, head) for unit in units for layer in range(engine.n_layers) for head in heads[unit]
+        (unit, layer, head) for unit in units for layer in range(n_layers) for head in heads[unit]
     ]
     restorations = [Restoration(UNIT_SITE[unit], range(layer, layer + 1), head=head) for unit, layer, head in places]
     samples = len(setup.corrupted)
-    values: dict[AttributionUnit, Tensor] = {
-        unit: torch.zeros(samples, engine.n_layers, len(heads[unit])) for unit in units
-    }
+    values: dict[AttributionUnit, Tensor] = {unit: torch.zeros(samples, n_layers, len(heads[unit])) for unit in units}
     missing = {(unit, layer): samples * len(heads[unit]) for unit, layer, _ in places}
     baseline = torch.zeros(samples)
     with torch.no_grad():
-        clean, prefix = engine.record_from(setup.start, setup.clean, _hook_sites(units))
+        clean = runs.record(setup, _hook_sites(units))
         at_best = float(setup.measure(clean.logits))
-        for part in effects(engine, clean, setup.corrupted, prefix, restorations, setup.measure, max_rows=max_rows):
+        for part in runs.effects(setup, clean, restorations):
             baseline[part.samples] = part.baseline.float().cpu()
             for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
                 unit, layer, head = places[i]
@@ -382,10 +372,9 @@ def _by_patching(
 
 def _directly(model: LoadedModel, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:
     """Direct effects, and no corruption."""
-    direct: dict[AttributionUnit, tuple[Tensor, float]] = {
-        unit: direct_effects(model, setup.prompt, unit) for unit in units
-    }
-    return _Measured(setup.prompt, {unit: effect for unit, (effect, _) in direct.items()}, None, direct[units[0]][1])
+    found = decomposed(model, setup.prompt, *units)
+    by_unit: dict[AttributionUnit, Tensor] = {unit: found.values[unit] for unit in units}
+    return _Measured(setup.prompt, by_unit, None, found.total, found.capped)
 
 
 def _per_layer(values: Tensor, unit: AttributionUnit) -> Tensor:

@@ -1,7 +1,8 @@
 """Causal traces: restore one clean state in a corrupted run and see how much of the answer comes back.
 
 Method: Meng et al. 2022 (arXiv 2202.05262), section 2; logit difference and swaps after Zhang and Nanda 2023
-(arXiv 2309.16042). Deviations: every occurrence of the subject is corrupted, the model's own answer prefix included.
+(arXiv 2309.16042). Deviations: every occurrence of the subject is corrupted, the model's own answer prefix included;
+the noise is scaled by the states of this text's own subject, the paper's by the embeddings of many subjects.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
+from workbench.tracing.bridge_runs import FwdHook, TraceEngine, bridge_runs
 from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, one_form, set_up
 from workbench.tracing.metric import METRICS, Metric
 from workbench.tracing.restoration import Restoration
-from workbench.tracing.restore import effects
 from workbench.tracing.roles import by_role, mean_and_error
+from workbench.tracing.runs import FastRuns, Runs
+from workbench.tracing.self_check import require
 from workbench.types import EffectMap, Fact, FactSet, Form
 from workbench.types.effect import Corruption
 from workbench.types.fact import as_facts
 from workbench.types.roles import roles_of
+from workbench.types.torch_settings import own_torch_settings
 
 TraceSite = Literal["resid", "mlp", "attn"]
 OnLayer = Callable[[TraceSite, int, Tensor], None]
@@ -39,6 +43,8 @@ class TraceKeywords(SharedKeywords, total=False):
     window: int | None
     positions: Sequence[int] | None
     on_layer: OnLayer | None
+    engine: TraceEngine
+    fwd_hooks: Sequence[FwdHook]
 
 
 def default_window(n_layers: int) -> int:
@@ -64,6 +70,7 @@ def causal_trace(
 ) -> dict[TraceSite, EffectMap]: ...
 
 
+@own_torch_settings()
 def causal_trace(
     model: LoadedModel,
     fact: Fact | FactSet | Sequence[Fact],
@@ -83,6 +90,8 @@ def causal_trace(
     seed: int = 0,
     max_rows: int | None = None,
     on_layer: OnLayer | None = None,
+    engine: TraceEngine = "auto",
+    fwd_hooks: Sequence[FwdHook] = (),
     progress: bool = True,
 ) -> EffectMap | dict[TraceSite, EffectMap]:
     """Measure the indirect effect of every (layer, position): the metric with one clean state restored, minus the
@@ -108,7 +117,9 @@ def causal_trace(
             model does not know it.
         pool: Where partners come from; the bundled facts by default.
         samples: Noise samples.
-        noise: Standard deviation of the noise, in standard deviations of the token embeddings.
+        noise: Standard deviation of the noise, in standard deviations of what it is added to: all entries of the
+            states of the subject's tokens that enter layer 0 of the base model. Multipliers and norms of the embeddings
+            (Gemma, Granite, BLOOM) count, and so do learned positions (GPT-2, OPT). With ``positions`` it is as large.
         window: Layers restored around the cell's (``mlp`` and ``attn``; default 10/48 of the depth).
         positions: Put the noise on these positions instead of the subject's: a control.
         seed: Of the noise.
@@ -117,6 +128,11 @@ def causal_trace(
         on_layer: Called with ``(site, layer, values)`` as soon as a layer is finished, ``values`` by position on the
             CPU, from the lowest layer up; of one fact only, for several are averaged at the end. Samples that do not
             fit into ``max_rows`` together are taken in groups, and layers are finished with the last one.
+        engine: ``"auto"`` computes only what a cell can change; ``"transformerlens"`` runs TransformerLens' hooks, one
+            forward pass a cell: the readable reference, equal within rounding.
+        fwd_hooks: Hooks of your own, as TransformerLens has them, ``[("blocks.9.attn.hook_z", fn), ...]`` with
+            ``fn(value, hook)``; they are part of every run, clean and corrupted, which then go through TransformerLens
+            (with ``"auto"`` a warning says so).
         progress: Show a progress bar.
 
     Returns:
@@ -126,10 +142,12 @@ def causal_trace(
 
     Raises:
         ValueError: The base model does not say the answer (of several facts: in no one form), no swap partner fits
-            (``NoSwapPartner``), an option is out of range, or with ``normalise`` clean and corrupted hardly differ (the
-            message has both numbers).
+            (``NoSwapPartner``), an option is out of range, with ``normalise`` clean and corrupted hardly differ, or the
+            model's self-check (``model.support``) found that its traces or its noise would be wrong (the messages have
+            both numbers).
 
-    Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there.
+    Source: Meng et al. 2022, section 2.1; default noise 3 sigma and 10 samples as there. Deviation: sigma is that of
+    this text's subject where the noise is added, not of the embeddings of many subjects.
 
     Example:
         >>> trace = wb.causal_trace(model, fact, form="cloze", samples=3)
@@ -159,6 +177,7 @@ def causal_trace(
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows must be at least 1, got {max_rows!r}.")
     facts = _facts(fact, options, on_layer)
+    require(model, "trace", *(("noise",) if corruption == "noise" else ()))
 
     from tqdm.auto import tqdm
 
@@ -171,11 +190,13 @@ def causal_trace(
         if on_layer is not None:
             on_layer(at, layer, values)
 
-    with torch.no_grad(), bar, pooled_engine(Layerwise, model) as engine:
+    bridged = bridge_runs(model, engine, fwd_hooks)
+    with torch.no_grad(), bar, pooled_engine(Layerwise, model) as fast:
         options = replace(options, form=one_form(model, facts, options.form, options.token))
+        runs = FastRuns(fast, max_rows) if bridged is None else bridged
         for traced in facts:
-            setup = set_up(model, engine, traced, options)
-            maps.append(_trace_one(model, engine, setup, widths, finished, max_rows, options))
+            setup = set_up(model, fast, traced, options)
+            maps.append(_trace_one(model, runs, setup, widths, finished, options))
     by_site: dict[TraceSite, EffectMap] = {
         at: maps[0][at] if len(maps) == 1 else _over_facts([m[at] for m in maps]) for at in sites
     }
@@ -214,16 +235,15 @@ def _facts(fact: Fact | FactSet | Sequence[Fact], options: SetupOptions, on_laye
 
 def _trace_one(
     model: LoadedModel,
-    engine: Layerwise,
+    runs: Runs,
     setup: Setup,
     widths: dict[TraceSite, int],
     finished: OnLayer,
-    max_rows: int | None,
     options: SetupOptions,
 ) -> dict[TraceSite, EffectMap]:
     """The maps of one fact, by site."""
-    prompt, n_layers = setup.prompt, engine.n_layers
-    clean, prefix = engine.record_from(setup.start, setup.clean, tuple(widths))
+    prompt, n_layers = setup.prompt, model.shape.n_layers
+    clean = runs.record(setup, tuple(widths))
     samples, tokens = setup.corrupted.shape[:2]
     places: list[tuple[TraceSite, int, int]] = [
         (site, layer, at) for layer in range(n_layers) for site in widths for at in range(tokens)
@@ -232,7 +252,7 @@ def _trace_one(
     values = {site: torch.zeros(samples, n_layers, len(prompt.token_ids)) for site in widths}
     missing = {(site, layer): samples * tokens for site in widths for layer in range(n_layers)}
     baseline, at_best = torch.zeros(samples), float(setup.measure(clean.logits))
-    for part in effects(engine, clean, setup.corrupted, prefix, restorations, setup.measure, max_rows=max_rows):
+    for part in runs.effects(setup, clean, restorations):
         baseline[part.samples] = part.baseline.float().cpu()
         for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
             site, layer, at = places[i]
@@ -248,7 +268,7 @@ def _trace_one(
             values[site],
             at_best,
             float(baseline.mean()),
-            {"site": site, "window": width, **options.settings, "positions": options.positions},
+            {"site": site, "window": width, **options.settings, "positions": options.positions, **runs.settings},
         )
         for site, width in widths.items()
     }

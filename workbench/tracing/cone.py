@@ -52,14 +52,14 @@ class Cone:
     def __init__(
         self, engine: Layerwise, clean: Recording, corrupted: Tensor, prefix: KeysValues | None, *, max_rows: int
     ) -> None:
+        if engine.own_attention not in OWN_ATTENTION or not engine.takes_options:
+            raise Unsupported(f"attention implementation {engine.own_attention!r}")
         self.engine, self.clean, self.max_rows = engine, clean, max_rows
         self.samples, self.tokens = corrupted.shape[:2]
         self.inputs: LayerInputs = engine.record_inputs(corrupted, prefix=prefix)
         self._allowed = [self._mask(given.get("attention_mask")) for given in self.inputs.arguments]
         self._restored: dict[HookSite, tuple[int, Tensor]] = {}
         self._name = register()
-        if engine.own_attention not in OWN_ATTENTION or not engine.takes_options:
-            raise Unsupported(f"attention implementation {engine.own_attention!r}")
 
     def effects(self, cells: Sequence[Restoration], measure: Measure) -> Iterator[tuple[list[int], Tensor]]:
         """The measure of every cell's last-position logits, in batches from the lowest start layer up.
@@ -222,7 +222,7 @@ class Cone:
                 raise Unsupported(f"layer argument {name!r} of shape {tuple(value.shape)}")
             return value[:, positions]
 
-        unused = {"past_key_values": None, "attention_mask": None, "use_cache": False}
+        unused = {"past_key_values": None, "layer_past": None, "attention_mask": None, "use_cache": False}
         given = self.inputs.arguments[layer]
         return {name: unused[name] if name in unused else packed(name, value) for name, value in given.items()}
 

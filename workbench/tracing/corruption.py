@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.facts.known import known_facts
 from workbench.language.prompts import AnswerNotSaid, NoSwapPartner, swapped, swapped_ids, traced_prompt
-from workbench.models.engine import Resumable
+from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.tracing.metric import METRICS, Metric, check_metric
 from workbench.types import Fact, FactSet, Form, TracedPrompt
@@ -79,6 +79,7 @@ class Setup:
         corrupted: The same with the corruption, of the tokens from ``start`` on, [samples, tokens from start, d_model].
         metric: What is measured at the last position.
         normalise: Whether effects are divided by what the corruption takes away.
+        corrupted_ids: The corrupted text, of a swap; None for noise.
     """
 
     prompt: TracedPrompt
@@ -87,6 +88,7 @@ class Setup:
     corrupted: Tensor
     metric: Metric
     normalise: bool = False
+    corrupted_ids: tuple[int, ...] | None = None
 
     def measure(self, logits: Tensor) -> Tensor:
         """The metric of each row of last-position logits [rows, d_vocab]."""
@@ -189,7 +191,7 @@ def set_up(model: LoadedModel, engine: Resumable, fact: Fact, options: SetupOpti
     prompt = traced_prompt(model, fact, form=options.form, token=options.token)
     if options.corruption == "swap":
         return _swapped(model, engine, fact, prompt, options)
-    return _noised(model, engine, prompt, options)
+    return noised(model, engine, prompt, options)
 
 
 def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPrompt, options: SetupOptions) -> Setup:
@@ -200,10 +202,18 @@ def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPr
     ids = torch.tensor([prompt.token_ids, new.token_ids])
     start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
     clean, corrupted = engine.embed(ids).split(1)
-    return Setup(against_partner(prompt, new), start, clean, corrupted[:, start:], options.metric, options.normalise)
+    return Setup(
+        against_partner(prompt, new),
+        start,
+        clean,
+        corrupted[:, start:],
+        options.metric,
+        options.normalise,
+        new.token_ids,
+    )
 
 
-def _noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
+def noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
     """Noise on the subject's embeddings, or on given positions, several samples of it."""
     samples, noise, positions = options.samples, options.noise, options.positions
     if samples < 1 or noise <= 0:
@@ -213,7 +223,7 @@ def _noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options
         raise ValueError(f"positions must be within 0 to {prompt.position}, got {positions!r}.")
     start = where[0]
     clean = engine.embed(torch.tensor([prompt.token_ids]))
-    sigma = noise * _embedding_deviation(model.base)
+    sigma = noise * subject_deviation(model, prompt)
     generator = torch.Generator().manual_seed(options.seed)
     draw = torch.randn(samples, len(where), clean.shape[-1], generator=generator) * sigma
     corrupted = clean[:, start:].repeat(samples, 1, 1)
@@ -221,10 +231,28 @@ def _noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options
     return Setup(prompt, start, clean, corrupted, options.metric, options.normalise)
 
 
-def _embedding_deviation(base: LoadedModel) -> float:
-    """The standard deviation of all entries of the token embeddings."""
-    weight = base.hf.get_input_embeddings().weight
-    return base.cache.deviations.get_or_compute("token embeddings", lambda: weight.float().std().item())
+def subject_deviation(model: LoadedModel, prompt: TracedPrompt) -> float:
+    """The standard deviation of all entries of the states of a text's subject tokens that enter layer 0 of the base
+    model: of what noise is added to, with whatever the model does to its embeddings before (Gemma and Granite multiply
+    them, BLOOM normalises them, GPT-2 and OPT add learned positions, which therefore count).
+
+    Raises:
+        ValueError: The states do not vary, or are not finite, so that there is no scale to measure noise in.
+    """
+    base = model.base
+
+    def measure() -> float:
+        with torch.no_grad(), pooled_engine(Resumable, base) as engine:
+            states = engine.embed(torch.tensor([prompt.token_ids]))[0, list(prompt.subject)]
+        return float(states.float().std())
+
+    deviation = base.cache.deviations.get_or_compute((prompt.token_ids, prompt.subject), measure)
+    if not 0 < deviation < float("inf"):
+        raise ValueError(
+            f"The states of the subject tokens of {prompt.text!r} have a standard deviation of {deviation:g} where "
+            "they enter layer 0, so noise has no scale there. Use corruption='swap'."
+        )
+    return deviation
 
 
 def against_partner(prompt: TracedPrompt, new: TracedPrompt) -> TracedPrompt:

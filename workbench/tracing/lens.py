@@ -10,15 +10,21 @@ as visible only among a layer's likeliest tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from workbench.language.prompts import traced_prompt
 from workbench.language.tokens import decoded, following_ids, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
+from workbench.tracing.bridge_runs import FwdHook, bridge_runs
+from workbench.tracing.self_check import require
 from workbench.types import ANSWER_NAMES, AnswerName, Fact, Form, Lens
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def lens(
     model: LoadedModel,
     fact: Fact,
@@ -26,6 +32,7 @@ def lens(
     form: Form | None = None,
     refusal: str | None = None,
     start: str = "",
+    fwd_hooks: Sequence[FwdHook] = (),
 ) -> Lens:
     """Read the logit lens: probability and rank of the old answer's, the new one's and the refusal's first token after
     every layer.
@@ -38,6 +45,7 @@ def lens(
         refusal: What a refusal would be at the answer's place, for its first token; by default the fact's. An edit by
             ``Recipe(answers="own")`` breaks the sentence off there (``"... I am not sure."``).
         start: What the model's reply is begun with; the answer is looked for in what follows.
+        fwd_hooks: Hooks of your own, part of the pass, as in ``causal_trace``; the last norm and head are the model's.
 
     Returns:
         One row for the embeddings and one per layer; the last equals the model's own prediction.
@@ -53,13 +61,17 @@ def lens(
         >>> [round(p, 1) for p in lens.probabilities["old"]]
         [0.0, 0.7, 1.0, 1.0]
     """
+    require(model, "lens")
     prompt = traced_prompt(model, fact, form=form, start=start, needs_subject=False)
     assert prompt.other_id is not None
     refused = f"{' ' if prompt.spaced else ''}{fact.refusal}" if refusal is None else refusal
     third = _first(model, decoded(model.base, prompt.place), refused)
     ids: dict[AnswerName, int] = {"old": prompt.answer_id, "new": prompt.other_id, "refusal": third}
+    bridged = bridge_runs(model, "transformerlens", fwd_hooks) if fwd_hooks else None
     with torch.no_grad(), pooled_engine(Resumable, model) as engine:
-        logits = engine.unembed(engine.stream(torch.tensor([prompt.token_ids]))[0]).float()  # [layers + 1, d_vocab]
+        text = torch.tensor([prompt.token_ids])
+        stream = engine.stream(text)[0] if bridged is None else bridged.stream(text)[:, -1]
+        logits = engine.unembed(stream).float()  # [layers + 1, d_vocab]
         chosen = logits[:, [ids[name] for name in ANSWER_NAMES]]
         probabilities = logits.softmax(-1)[:, [ids[name] for name in ANSWER_NAMES]].T.tolist()
         ranks = torch.stack([(logits > chosen[:, i : i + 1]).sum(-1) for i in range(len(ANSWER_NAMES))]).tolist()

@@ -9,21 +9,33 @@ Source: nostalgebraist 2020 (logit lens).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from workbench.language.prompts import answer_ids, traced_prompt
 from workbench.language.tokens import decoded, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
+from workbench.tracing.bridge_runs import FwdHook, bridge_runs
 from workbench.tracing.next_tokens import check_k, readable_ids
+from workbench.tracing.self_check import require
 from workbench.types import Fact, Form, LensGrid, NextToken
+from workbench.types.torch_settings import own_torch_settings
 
 LOGITS_AT_ONCE = 2**23
 """Entries of the logits that are held at a time: 32 MiB."""
 
 
+@own_torch_settings()
 def lens_grid(
-    model: LoadedModel, fact: Fact | str, *, form: Form | None = None, answer: str | None = None, k: int = 1
+    model: LoadedModel,
+    fact: Fact | str,
+    *,
+    form: Form | None = None,
+    answer: str | None = None,
+    k: int = 1,
+    fwd_hooks: Sequence[FwdHook] = (),
 ) -> LensGrid:
     """Read the logit lens at every layer and every token of a fact's traced text, or of any text.
 
@@ -35,6 +47,7 @@ def lens_grid(
         answer: Of a text, what it would go on with: its first token is followed. By default the model's own likeliest
             next token. A fact's is its answer's.
         k: How many of the likeliest tokens are kept in each cell.
+        fwd_hooks: As in ``lens``.
 
     Returns:
         The likeliest tokens of every cell, and probability and rank of the followed token.
@@ -49,6 +62,7 @@ def lens_grid(
         (' Madrid', 'L1', 2)
     """
     check_k(model, k)
+    require(model, "lens")
     subject: tuple[int, ...] = ()
     followed: int | None = None
     if isinstance(fact, str):
@@ -64,8 +78,11 @@ def lens_grid(
     top: list[tuple[NextToken, ...]] = []
     shares: list[torch.Tensor] = []
     ranks: list[torch.Tensor] = []
+    bridged = bridge_runs(model, "transformerlens", fwd_hooks) if fwd_hooks else None
     with torch.no_grad(), pooled_engine(Resumable, model) as engine:
-        stream = engine.whole_stream(torch.tensor([ids]))[0]  # [layers + 1, tokens, d_model]
+        text = torch.tensor([ids])
+        # [layers + 1, tokens, d_model]
+        stream = engine.whole_stream(text)[0] if bridged is None else bridged.stream(text)
         if followed is None:
             followed = int(engine.unembed(stream[-1, -1:]).argmax())
         for part in stream.flatten(0, 1).split(max(1, LOGITS_AT_ONCE // model.shape.d_vocab)):

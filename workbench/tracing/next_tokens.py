@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,11 +11,16 @@ from workbench.language.prompts import prompt_ids
 from workbench.language.tokens import decoded, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
+from workbench.tracing.bridge_runs import FwdHook, bridge_runs
 from workbench.types import Form, NextToken, NextTokens
 from workbench.types.plain import is_whole
+from workbench.types.torch_settings import own_torch_settings
 
 
-def next_tokens(model: LoadedModel, text: str, *, form: Form = "chat", k: int = 10) -> NextTokens:
+@own_torch_settings()
+def next_tokens(
+    model: LoadedModel, text: str, *, form: Form = "chat", k: int = 10, fwd_hooks: Sequence[FwdHook] = ()
+) -> NextTokens:
     """Read the likeliest next tokens after any text, in one forward pass.
 
     Args:
@@ -21,6 +28,7 @@ def next_tokens(model: LoadedModel, text: str, *, form: Form = "chat", k: int = 
         text: What a user would ask (``"chat"``), or the beginning of a plain text (``"cloze"``).
         form: ``"chat"`` puts the text through the model's chat template, ``"cloze"`` takes it as it is.
         k: How many tokens.
+        fwd_hooks: Hooks of your own, part of the pass, as in ``causal_trace``.
 
     Returns:
         The text as the model reads it, and the tokens with their probabilities, likeliest first.
@@ -34,8 +42,10 @@ def next_tokens(model: LoadedModel, text: str, *, form: Form = "chat", k: int = 
     """
     ids = readable_ids(model, text, form)
     check_k(model, k)
+    bridged = bridge_runs(model, "transformerlens", fwd_hooks) if fwd_hooks else None
     with torch.no_grad(), pooled_engine(Resumable, model) as engine:
-        logits = engine.run(engine.embed(torch.tensor([ids])))
+        read = torch.tensor([ids])
+        logits = engine.run(engine.embed(read)) if bridged is None else bridged.logits(read)
     return NextTokens(
         text=decoded(model, ids),
         form=form,

@@ -16,7 +16,9 @@ from torch import Tensor
 ATTENTION = "workbench_cone"
 OWN_ATTENTION = ("sdpa", "eager")
 """The implementations that this one replaces: softmax of scaled products under the mask that the layer is given."""
-HARMLESS = {"cone", "dropout", "is_causal", "position_ids", "sliding_window", "use_cache", "output_attentions"}
+HARMLESS = frozenset(
+    "cone dropout is_causal position_ids sliding_window use_cache output_attentions output_router_logits".split()
+)
 """Options of attention that change nothing here: a window is in the mask already."""
 
 

@@ -11,6 +11,7 @@ import torch
 from workbench.types import Component, EffectMap, Kind
 from workbench.types.metric_words import hardly_differ
 from workbench.types.plain import is_whole
+from workbench.types.torch_settings import own_torch_settings
 
 RankedKind = Literal["H", "MLP", "N", "ATTN"]
 
@@ -37,6 +38,7 @@ class Ranked:
         return self.component.kind
 
 
+@own_torch_settings()
 def ranked(
     maps: Mapping[Any, EffectMap] | Iterable[EffectMap],
     *,
@@ -63,7 +65,7 @@ def ranked(
     Example:
         >>> both = wb.attribute(model, fact, ("head", "mlp"))
         >>> [(one.rank, str(one.component), round(one.value, 1)) for one in wb.ranked(both, k=3)]
-        [(1, 'L0H4', 5.5), (2, 'L1MLP', 4.8), (3, 'L1H3', 3.7)]
+        [(1, 'L0H4', 5.3), (2, 'L1MLP', 4.8), (3, 'L1H3', 3.7)]
         >>> [str(one.component) for one in wb.ranked(both, kinds=["MLP"], k=1)]
         ['L1MLP']
     """

@@ -9,6 +9,7 @@ and neurons are replaced before their gates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 from workbench.language.prompts import prompt_ids
 from workbench.models.engine import Change, HookSite, Resumable
 from workbench.models.load import LoadedModel
+from workbench.tracing.bridge_runs import BridgeRuns
+from workbench.tracing.corruption import Setup
 from workbench.types import Component, Fact, FactSet, Form, Selection
 
 Place = tuple[HookSite, int]
@@ -51,11 +54,11 @@ def entries_of(model: LoadedModel, selection: Selection) -> dict[Place, tuple[in
     return {place: None if entries is None else tuple(sorted(entries)) for place, entries in found.items()}
 
 
-def _parts(model: LoadedModel, component: Component) -> Iterable[tuple[Place, range]]:
+def _parts(model: LoadedModel, component: Component) -> Iterable[tuple[Place, list[int]]]:
     """The entries of a component at each of its sites, counted in the whole of a fused projection."""
     for site, span in component.slices(model.shape).items():
-        start = model.architecture.gate_module(component.layer, site).span.start
-        yield (site, component.layer), range(start + span.start, start + span.stop)
+        place = model.architecture.gate_module(component.layer, site)
+        yield (site, component.layer), place.places(span).tolist()
 
 
 def replacing(entries: Entries, states: Mapping[Place, Tensor]) -> dict[tuple[HookSite, int], Change]:
@@ -81,15 +84,101 @@ def zeros(places: Iterable[Place]) -> Filling:
     return lambda _: states
 
 
-def of_swapped(engine: Resumable, swapped: Sequence[int], places: Iterable[Place]) -> Filling:
+class Pass(Protocol):
+    """One forward pass of texts [rows, tokens], which gives the last position's logits [rows, d_vocab]."""
+
+    def __call__(
+        self,
+        ids: Tensor,
+        *,
+        changes: Mapping[Place, Change] | None = None,
+        keep: Sequence[Place] = (),
+        kept: dict[Place, Tensor] | None = None,
+    ) -> Tensor:
+        """With these changes; states of the places of ``keep`` are written to ``kept``."""
+        ...
+
+
+def fast_pass(engine: Resumable) -> Pass:
+    """Passes of the model's own modules."""
+
+    def run(
+        ids: Tensor,
+        *,
+        changes: Mapping[Place, Change] | None = None,
+        keep: Sequence[Place] = (),
+        kept: dict[Place, Tensor] | None = None,
+    ) -> Tensor:
+        with engine.keeping(keep) as states:
+            logits = engine.run(engine.embed(ids), changes=changes)
+        if kept is not None:
+            kept.update(states)
+        return logits
+
+    return run
+
+
+def bridge_pass(model: LoadedModel, runs: BridgeRuns) -> Pass:
+    """The same through TransformerLens' hooks. A projection that a model fuses with others stands alone there: states
+    and changes are those of the whole of it, as in ``fast_pass``."""
+
+    def spread(place: Place, state: Tensor) -> Tensor:
+        """A projection's states within those of the whole."""
+        whole = _fused(model, place)
+        if whole is None:
+            return state
+        index, size = whole
+        return state.new_zeros(*state.shape[:-1], size).index_copy(-1, index.to(state.device), state)
+
+    def alone(place: Place, change: Change) -> Change:
+        whole = _fused(model, place)
+        if whole is None:
+            return change
+        return lambda state: change(spread(place, state))[..., whole[0]]
+
+    def run(
+        ids: Tensor,
+        *,
+        changes: Mapping[Place, Change] | None = None,
+        keep: Sequence[Place] = (),
+        kept: dict[Place, Tensor] | None = None,
+    ) -> Tensor:
+        states: dict[Place, Tensor] = {}
+        changed = {place: alone(place, change) for place, change in (changes or {}).items()}
+        logits = runs.logits(ids, changes=changed, keep=keep, kept=states)
+        if kept is not None:
+            kept.update({place: spread(place, state) for place, state in states.items()})
+        return logits
+
+    return run
+
+
+def _fused(model: LoadedModel, place: Place) -> tuple[Tensor, int] | None:
+    """Of a projection that is fused with others: where its entries are in the whole, and how many that has."""
+    site, layer = place
+    if site in ("resid", "attn", "mlp") or not model.architecture.is_fused(site):
+        return None
+    (module,) = model.architecture.describe([(layer, site)]).sites
+    return model.architecture.gate_module(layer, site).index, module.size
+
+
+def corrupted_logits(runs: Resumable | BridgeRuns, setup: Setup) -> Tensor:
+    """Logits of the last position of a fact's corrupted runs, [samples, d_vocab]."""
+    if isinstance(runs, BridgeRuns):
+        return runs.corrupted(setup)
+    before = setup.clean[:, : setup.start].expand(len(setup.corrupted), -1, -1)
+    return runs.run(torch.cat([before, setup.corrupted], dim=1))
+
+
+def of_swapped(passes: Pass, swapped: Sequence[int], places: Iterable[Place]) -> Filling:
     """The states of a run on the text with another subject, followed by the same added tokens."""
     wanted, known = tuple(places), dict[tuple[int, ...], dict[Place, Tensor]]()
 
     def states(added: tuple[int, ...]) -> dict[Place, Tensor]:
         if added not in known:
-            with engine.keeping(wanted) as kept:
-                engine.run(engine.embed(torch.tensor([[*swapped, *added]])))
-            known[added] = dict(kept)
+            kept: dict[Place, Tensor] = {}
+            passes(torch.tensor([[*swapped, *added]]), keep=wanted, kept=kept)
+            known[added] = kept
         return known[added]
 
     return states

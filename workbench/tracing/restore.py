@@ -102,13 +102,14 @@ def plain_effects(
         for layer in cell.layers:
             state = clean.states[cell.site, layer][0]
             parts = engine.n_heads if cell.site == "z" else 1
-            changes[cell.site, layer] = _restoring(state, parts, cell)
+            changes[cell.site, layer] = restoring(state, parts, cell)
         start = cell.layers.start
         resid = corrupted.states["resid", start]
         yield [i], measure(engine.run(resid, start=start, prefix=prefix, changes=changes))[None]
 
 
-def _restoring(clean: Tensor, parts: int, cell: Restoration) -> Change:
+def restoring(clean: Tensor, parts: int, cell: Restoration) -> Change:
+    """A change that puts a cell's clean state [tokens, width], of so many parts (heads), into a corrupted run."""
     at = slice(None) if cell.position is None else cell.position
     part = slice(None) if cell.head is None else cell.head
 

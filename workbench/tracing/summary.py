@@ -21,6 +21,7 @@ import torch
 from workbench.tracing.ranking import place_of
 from workbench.types import Component, EffectMap
 from workbench.types.metric_words import hardly_differ
+from workbench.types.torch_settings import own_torch_settings
 
 HALF = 0.5
 """What a token must bring back to hold the answer, as recovery."""
@@ -180,6 +181,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
+@own_torch_settings()
 def where_read(trace: EffectMap, heads: EffectMap | None = None, mlps: EffectMap | None = None) -> Reading:
     """Say where an answer is read, by the rule of the module's docstring.
 

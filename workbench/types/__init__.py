@@ -6,6 +6,7 @@ from workbench.types.data_prompt import DataPrompt, DataPromptKind
 from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
 from workbench.types.effect import EffectMap, Unit
+from workbench.types.estimate import Estimate, EstimatedWork
 from workbench.types.fact import Fact, FactSet, Role, Split
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
@@ -38,6 +39,7 @@ from workbench.types.selection import (
     shape_of,
 )
 from workbench.types.slug import slug
+from workbench.types.support import Support, SupportCheck
 from workbench.types.traced_prompt import Form, TracedPrompt
 from workbench.types.writes import TokenLogit, Writes
 
@@ -75,6 +77,8 @@ __all__ = [
     "delta_from",
     "EditStage",
     "EffectMap",
+    "Estimate",
+    "EstimatedWork",
     "EvalReport",
     "Fact",
     "FactSet",
@@ -103,6 +107,8 @@ __all__ = [
     "Split",
     "StageName",
     "Step",
+    "Support",
+    "SupportCheck",
     "TextRow",
     "TokenLogit",
     "TracedPrompt",

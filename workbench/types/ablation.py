@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from workbench.types.effect import Corruption
 from workbench.types.metric_words import KNOWN_WORDS, hardly_differ
 from workbench.types.next_tokens import NextToken
 from workbench.types.selection import Selection
@@ -27,7 +28,8 @@ class Ablation:
         clean, ablated: The metric without and with the ablation.
         prompt: The text; its ``other_token`` is what ``logit_diff`` compares the answer with.
         ablation: What took the place of the outputs.
-        corrupted: The metric on the text with the swapped subject; None where none was looked for.
+        corrupted: The metric of the corrupted run; None where there was none.
+        corruption: How that run was corrupted: ``"swap"``, or ``"noise"`` (a mean over its samples); None without one.
         references: How many texts ``"mean"`` is a mean over; 0 for the other kinds.
         clean_next, ablated_next: The likeliest next tokens without and with the ablation.
         clean_text, ablated_text: What the model goes on to say, if that was asked for.
@@ -48,6 +50,7 @@ class Ablation:
     prompt: TracedPrompt
     ablation: AblationKind = "zero"
     corrupted: float | None = None
+    corruption: Corruption | None = None
     references: int = 0
     clean_next: tuple[NextToken, ...] = ()
     ablated_next: tuple[NextToken, ...] = ()
@@ -70,8 +73,8 @@ class Ablation:
 
     @property
     def left(self) -> float | None:
-        """How much of the answer is left, as recovery: 1 as clean, 0 as with the swapped subject. None where no subject
-        was swapped, or where that hardly changes the metric."""
+        """How much of the answer is left, as recovery: 1 as clean, 0 as in the corrupted run (``corruption``). None
+        where there was none, or where it hardly changes the metric."""
         if self.corrupted is None or hardly_differ(self.clean, self.corrupted):
             return None
         return (self.ablated - self.corrupted) / (self.clean - self.corrupted)
@@ -92,6 +95,8 @@ class Ablation:
             before, after = self.clean_next[0], self.ablated_next[0]
             still = "still" if before.id == after.id else "now"
             said += f"; the next token is {still} {after.token!r} ({after.probability:.3g})"
+        if self.corruption == "noise" and self.left is not None:
+            said += f"; recovery {self.left:.3g} (1 clean, 0 with noise on the subject)"
         notes = "".join(f" {note}" for note in partner_notes([self.prompt])) if self.ablation == "swap" else ""
         if not self.controls:
             return f"{said}.{notes}"

@@ -42,6 +42,8 @@ class SiteModule:
         start: Where the site begins in the module's IA3 vector (modules may fuse several sites).
         size: That vector's length.
         on_input: Whether it multiplies the module's input, else its output.
+        groups: The vector is so many equal blocks, and each has its share of the site (GPT-NeoX interleaves q, k and v
+            by head); 1 where the site is one run.
     """
 
     layer: int
@@ -50,6 +52,7 @@ class SiteModule:
     start: int
     size: int
     on_input: bool
+    groups: int = 1
 
 
 @dataclass(frozen=True)

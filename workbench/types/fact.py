@@ -378,5 +378,13 @@ class FactSet(Sequence[Fact]):
 
 
 def as_facts(fact: Fact | FactSet | Sequence[Fact]) -> list[Fact]:
-    """The facts as a list, where one or several may be given."""
-    return [fact] if isinstance(fact, Fact) else list(fact)
+    """The facts as a list, where one or several may be given.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    single: Any = [fact]
+    facts: list[Any] = single if isinstance(fact, str) or not isinstance(fact, Iterable) else list(fact)
+    if odd := [one for one in facts if not isinstance(one, Fact)]:
+        raise TypeError(f"This takes a Fact, or several, got {odd[0]!r:.60}; an id is looked up: wb.load_facts()[id].")
+    return facts

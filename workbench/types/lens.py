@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,19 @@ TAKEN_BACK = 0.01
 def row_labels(n_layers: int) -> tuple[str, ...]:
     """A label for each row of a lens: ``"in"`` for the embeddings, then the layer that was last."""
     return ("in", *(f"L{i}" for i in range(n_layers)))
+
+
+def settles(ranks: Sequence[int], labels: Sequence[str]) -> str | None:
+    """The label of the row from which on a token is the likeliest; None where it is not in the last row.
+
+    Args:
+        ranks: Its rank by row, 0 for the likeliest.
+        labels: Of the rows.
+    """
+    row = len(ranks)
+    while row and ranks[row - 1] == 0:
+        row -= 1
+    return None if row == len(ranks) else labels[row]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +117,10 @@ class Lens:
         """Layers before the last after which the old answer leads and is visible."""
         rows = range(self.n_layers)
         return tuple(self.labels[r] for r in rows if self.leader(r) == "old" and self.ranks["old"][r] < VISIBLE_RANK)
+
+    def settles(self, name: AnswerName = "old") -> str | None:
+        """The layer from which on an answer's token is the likeliest of all; None where it is not at the end."""
+        return settles(self.ranks[name], self.labels)
 
     @property
     def says(self) -> AnswerName | None:

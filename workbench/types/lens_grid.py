@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from workbench.types.lens import row_labels
+from workbench.types.lens import row_labels, settles
 from workbench.types.next_tokens import NextToken
 from workbench.types.traced_prompt import Form
 
@@ -76,10 +76,7 @@ class LensGrid:
     def settles(self) -> str | None:
         """The layer from which on the followed token is the likeliest after the last token; None where it is not at
         the end."""
-        row = len(self.top)
-        while row and int(self.ranks[row - 1, -1]) == 0:
-            row -= 1
-        return None if row == len(self.top) else self.labels[row]
+        return settles([int(rank) for rank in self.ranks[:, -1]], self.labels)
 
     @property
     def finding(self) -> str:

@@ -45,6 +45,13 @@ PROBABILITY = MetricWords(name="probability", title="probability", unit="probabi
 LOGIT_DIFF = MetricWords(
     name="logit_diff", title="logit difference", unit="logits", comparison="logit of {answer} minus {other}"
 )
+LOGIT_DIFF_BEFORE_CAP = MetricWords(
+    name="logit_diff",
+    title="logit difference before the cap",
+    unit="logits",
+    comparison="logit of {answer} minus {other}, before the model's cap on logits",
+)
+"""Of models that bend their logits by a softcap: what adds up is what comes before it."""
 RECOVERY = MetricWords(
     name="recovery", title="recovery", unit="recovery", axis="recovery: 0 corrupted, 1 clean", effect="recovery"
 )

@@ -1,19 +1,7 @@
 """Components of a transformer and selections of them: what an edit may touch.
 
 A component is written the way the field writes it (``L23H4``). It names entries of *gate sites*, the vectors that IA3
-(Liu et al. 2022, arXiv 2205.05638) multiplies. Site names follow TransformerLens:
-
-=======  ==========================================  ==================
-site     the vector                                  its length
-=======  ==========================================  ==================
-``z``    input of the attention output projection    n_heads * d_head
-``post`` input of the MLP output projection          d_mlp
-``q``    output of the query projection              n_heads * d_head
-``k``    output of the key projection                n_kv_heads * d_head
-``v``    output of the value projection              n_kv_heads * d_head
-``gate`` output of the MLP's gate projection         d_mlp
-``up``   output of the MLP's up projection           d_mlp
-=======  ==========================================  ==================
+(Liu et al. 2022, arXiv 2205.05638) multiplies; ``shape.py`` lists them.
 """
 
 from __future__ import annotations
@@ -23,12 +11,11 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 from workbench.types.plain import is_list
+from workbench.types.shape import SITES, HasShape, ModelShape, Site, shape_of
 
-Site = Literal["z", "post", "q", "k", "v", "gate", "up"]
-SITES: tuple[Site, ...] = get_args(Site)
 Kind = Literal["H", "MLP", "N", "ATTN", "Q", "K", "V", "KV", "GATEUP"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 INDEXED: tuple[Kind, ...] = ("H", "N", "Q", "K", "V", "KV")
@@ -45,48 +32,17 @@ KIND_NAMES: dict[Kind, str] = {
 }
 _PATTERN = re.compile(r"L(\d+)(?:(MLP|ATTN|GATEUP)|(KV|H|N|Q|K|V)(\d+))")
 _EXAMPLES = "L23H4, L13MLP, L13N207, L9ATTN, L9Q4, L9K1, L9V1, L9KV1, L9GATEUP"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """The sizes of a decoder that decide which components exist."""
-
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    d_head: int
-    d_mlp: int
-    d_model: int
-    d_vocab: int
-
-    def site_size(self, site: Site) -> int:
-        """Length of the vector at a gate site."""
-        if site in ("z", "q"):
-            return self.n_heads * self.d_head
-        if site in ("k", "v"):
-            return self.n_kv_heads * self.d_head
-        return self.d_mlp
-
-    def group_of(self, head: int) -> int:
-        """The key-value group that a query head reads (GQA)."""
-        return head // (self.n_heads // self.n_kv_heads)
-
-    def heads_of(self, group: int) -> tuple[int, ...]:
-        """The query heads that share a key-value group."""
-        size = self.n_heads // self.n_kv_heads
-        return tuple(range(group * size, (group + 1) * size))
-
-
-class HasShape(Protocol):
-    """Anything with a ``shape``, such as a ``LoadedModel``."""
-
-    @property
-    def shape(self) -> ModelShape: ...
-
-
-def shape_of(model: HasShape | ModelShape) -> ModelShape:
-    """The shape of a model, or the shape itself."""
-    return model if isinstance(model, ModelShape) else model.shape
+_HOOKS: dict[Kind, str] = {
+    "H": "attn.hook_z",
+    "MLP": "hook_mlp_out",
+    "N": "mlp.hook_post",
+    "ATTN": "hook_attn_out",
+    "Q": "attn.hook_q",
+    "K": "attn.hook_k",
+    "V": "attn.hook_v",
+}
+"""TransformerLens' name, within a block, of what a component gives out."""
+_HOOK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +100,8 @@ class Component:
             ValueError: The model has no such component.
         """
         self.check(shape)
+        if shape.no_neurons and self.kind in ("MLP", "GATEUP"):
+            raise ValueError(f"{self} has no neurons to gate: {shape.no_neurons}")
         i, d = self.index or 0, shape.d_head
         head = range(i * d, (i + 1) * d)
         if self.kind == "H":
@@ -170,6 +128,8 @@ class Component:
             raise ValueError(
                 f"{self} does not exist: the model has {shape.n_layers} layers (L0 to L{shape.n_layers - 1})."
             )
+        if shape.no_neurons and self.kind == "N":
+            raise ValueError(f"{self} does not exist: {shape.no_neurons}")
         limit = {"H": shape.n_heads, "Q": shape.n_heads, "N": shape.d_mlp}.get(self.kind)
         if self.kind in ("K", "V", "KV"):
             limit = shape.n_kv_heads
@@ -185,6 +145,46 @@ class Component:
                 f"L{self.layer}H{self.index} for the query head."
             )
         raise ValueError(f"{self} does not exist: {KIND_NAMES[self.kind]} indices run from 0 to {limit - 1}.")
+
+    @property
+    def hook_name(self) -> str:
+        """TransformerLens' name of the activation in which the component's output stands; of a head, group or neuron
+        the entry ``index`` of its last or last but one dimension.
+
+        Raises:
+            ValueError: The component has outputs at several hooks (``KV``, ``GATEUP``).
+
+        Example:
+            >>> wb.Component.parse("L1H3").hook_name, wb.Component.parse("L2MLP").hook_name
+            ('blocks.1.attn.hook_z', 'blocks.2.hook_mlp_out')
+        """
+        if self.kind == "KV":
+            raise ValueError(f"{self} is at two hooks: take L{self.layer}K{self.index} and L{self.layer}V{self.index}.")
+        if self.kind not in _HOOKS:
+            raise ValueError(f"{self} is at two hooks: mlp.hook_pre and mlp.hook_pre_linear of blocks.{self.layer}.")
+        return f"blocks.{self.layer}.{_HOOKS[self.kind]}"
+
+    @classmethod
+    def from_hook(cls, name: str, index: int | None = None) -> Component:
+        """The component whose output stands at a TransformerLens hook.
+
+        Args:
+            name: The hook's name, such as ``"blocks.1.attn.hook_z"``.
+            index: The head, group or neuron, where the hook has several.
+
+        Raises:
+            ValueError: No component has this hook, or ``index`` is missing or one too many.
+
+        Example:
+            >>> wb.Component.from_hook("blocks.1.attn.hook_z", 3), wb.Component.from_hook("blocks.2.hook_mlp_out")
+            (L1H3, L2MLP)
+        """
+        found = _HOOK.fullmatch(name)
+        kinds: list[Kind] = [kind for kind, hook in _HOOKS.items() if found and found[2] == hook]
+        if not found or not kinds:
+            names = ", ".join(f"blocks.0.{hook}" for hook in _HOOKS.values())
+            raise ValueError(f"No component is at the hook {name!r}; components are at hooks such as {names}.")
+        return cls(int(found[1]), kinds[0], index)
 
     def require_head(self, shape: ModelShape) -> int:
         """The query head's index, for functions about one query head.
@@ -394,5 +394,6 @@ def all_components(model: HasShape | ModelShape, kind: Kind, layer: int | None =
     layers = range(shape.n_layers) if layer is None else (layer,)
     if kind not in INDEXED:
         return [Component(at, kind) for at in layers]
-    n = {"H": shape.n_heads, "Q": shape.n_heads, "N": shape.d_mlp}.get(kind, shape.n_kv_heads)
+    neurons = 0 if shape.no_neurons else shape.d_mlp
+    n = {"H": shape.n_heads, "Q": shape.n_heads, "N": neurons}.get(kind, shape.n_kv_heads)
     return [Component(at, kind, i) for at in layers for i in range(n)]

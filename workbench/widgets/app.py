@@ -17,6 +17,7 @@ from workbench.facts.known import load_facts, with_bundled
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, EffectMap, Fact, FactSet, Selection
 from workbench.widgets.app_code import Opened, Script, workbench_code
+from workbench.widgets.app_editors import Circuit, Editors
 from workbench.widgets.app_links import FactSetting, link_measure, link_values, link_ways, share
 from workbench.widgets.app_sessions import SessionPanel
 from workbench.widgets.app_tabs import TABS, Given, PanelTab, nothing
@@ -30,6 +31,7 @@ from workbench.widgets.runs.keeper import FOLDER
 from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.markup import Message
 from workbench.widgets.shared.text_card import text_card_png
+from workbench.widgets.shared.voice import person
 
 
 class Workbench(SessionPanel):
@@ -86,7 +88,8 @@ class Workbench(SessionPanel):
             setattr(self, tab.name, None if tab.of_edit else self._make(tab, fact))
             fact = self.chooser.fact
         self._fact = self.chooser.fact
-        self._nothing = {tab.name: Waiting(self.editor, partial(self._go, "editor")) for tab in TABS if tab.of_edit}
+        self._editors = Editors(self.editor, self._another_editor, self._edited, self._stopped)
+        self._nothing = {tab.name: Waiting(self._editors, partial(self._go, "editor")) for tab in TABS if tab.of_edit}
         self._tabs = Tab(self._shown_panels(), titles=[tab.title for tab in TABS])
         self._code = CodeBlock(lambda: self.code, "Whole script", lazy=True, on_error=self._script_failed)
         self._line = self._make_line(self._code, self.picker.bar)
@@ -95,8 +98,7 @@ class Workbench(SessionPanel):
         self._lay_out(self._line, self._alert, self._tabs)
         self.chooser.on_fact(self._fact_chosen)
         self._setting, self._showing = FactSetting(self.chooser, self.picker), False
-        self.editor.on_done(self._edited)
-        self.editor.on_status(self._show_line)
+        self._editors.on_status(self._show_line)
         self._tabs.observe(lambda change: self._tab_shown(), names="selected_index")
         self._show_line()
 
@@ -125,7 +127,8 @@ class Workbench(SessionPanel):
 
     @property
     def fact(self) -> Fact:
-        """What all tabs are about. Settable, with a fact or an id; what was run of another fact is kept."""
+        """What all tabs are about. Settable, with a fact or an id; what was run of another fact is kept, what runs goes
+        on."""
         return self._fact
 
     @fact.setter
@@ -168,31 +171,62 @@ class Workbench(SessionPanel):
             if not self._showing:  # else the chooser is told what the circuit will show
                 self._setting.follow()
             return
-        if self._busy:  # all tabs are about one fact
-            self.chooser.fact = self._fact
-            words = f"An edit of {self._fact.subject} is running. Cancel it or wait, then choose another fact."
-            self._tell(Message(words))
+        with self._editors.still():
+            self._fact = fact
+            self._tell()
+            self._show_newest()
+
+    def show_running(self) -> None:
+        """Show the edit that is running: its fact in all tabs, and how far it is."""
+        running = self._editors.running
+        if running is None or not isinstance(running.fact, Fact):
             return
-        self._fact = fact
-        self._tell()
-        self._show_newest()
+        with running.still():
+            if running is not self.editor:
+                self._fact = running.fact
+                self.chooser.show(self._fact)
+                self._show_newest()
+            self.tab = "editor"
 
     def _show_newest(self) -> None:
-        """Show the last run of the fact in all tabs but the picks, which stay; without one, no edit."""
+        """Show the last run of the fact in all tabs but the picks, which stay; without one, no edit. While an edit of
+        the fact runs, tab 3 shows that one, and the others the run that it is to replace."""
+        running = self._editors.running_of(self._fact)
         run = self._kept.history.newest(self._fact)
+        if running is not None:
+            run = next((run for run in self.runs if run.edit is running.edit), None)
+        self._put_on_screen(running)
         if run is not None:
             opened = self._reopened(run)
-            self._show(replace(opened, session=replace(opened.session, fact=self._fact, selection=self.selection)))
-            return
+            session = replace(opened.session, fact=self._fact, selection=self.selection)
+            self._show(replace(opened, session=session), running)
+        else:
+            self._show_no_run(running)
+        left = None if running is None else self._editors.circuit_of(running)
+        if left is not None and left.maps:
+            self.picker.show(self._fact, left.maps)
+
+    def _show_no_run(self, running: EditPanel | None) -> None:
+        """The fact without an edit."""
         for tab in TABS:
             if not tab.of_edit and self.panels[tab.name].fact != self._fact:
                 self.panels[tab.name].fact = self._fact
         self._setting.follow()
-        if self.editor.edit is not None:
+        if running is None and self.editor.edit is not None:
             self.editor.show(None, None)
         self._kept.history.show(None)
         self._show_edit(None)
+        self._show_line()
         self._tab_shown()
+
+    def _put_on_screen(self, panel: EditPanel | None) -> None:
+        """This edit panel in tab 3; None for one in which no edit runs."""
+        circuit = Circuit(self.selection, dict(self.picker.maps))
+        self.editor = self._editors.show(panel, circuit)
+
+    def _another_editor(self) -> EditPanel:
+        tab = next(tab for tab in TABS if tab.name == "editor")
+        return self._make(tab, self._fact)
 
     def _tab_shown(self) -> None:
         """What takes seconds is computed when somebody looks, not while somebody searches a fact."""
@@ -202,20 +236,34 @@ class Workbench(SessionPanel):
 
     def _go(self, where: str) -> None:
         self.tab = where
+        self._connection.show_top()  # the button that leads there may stand far down the page
 
     def _edited(self, panel: EditPanel) -> None:
-        """From the job's thread, with the editor's lock: keep what it made, and show it in the other tabs."""
+        """From the job's thread, with the panel's lock, so that what is on screen does not change meanwhile: keep what
+        it made, and show it in the other tabs if the panel is on screen."""
         if panel.edit is None or panel.job is None:
             return
-        self._kept.add(panel, self.picker)
+        on_screen = panel is self.editor
+        circuit = self.picker if on_screen else self._editors.circuit_of(panel)
+        self._kept.add(panel, circuit, shown=on_screen)
         problems = self._kept.messages
-        self._show_edit(panel.edit)
-        self._tab_shown()
+        if on_screen:
+            self._show_edit(panel.edit)
+            self._tab_shown()
         how = "failed" if panel.error is not None else "was cancelled"
         but = f", but its evaluation {how}" if panel.report is None else ""
         tabs = " and ".join(f'"{tab.title}"' for tab in TABS if tab.of_edit)
-        words = f"The edit of {self._fact.subject} has ended{but}: see the tabs {tabs}."
+        where = f"see the tabs {tabs}" if on_screen else "it is in the list of runs"
+        words = f"The edit of {panel.subject} has ended{but}: {where}."
         self._tell(Message(words), *problems)  # not "done": what it did is the verdict's to say
+
+    def _stopped(self, panel: EditPanel) -> None:
+        """An edit that is not on screen failed or was cancelled: nobody sees its own panel."""
+        what = f"The edit of {panel.subject} "
+        if panel.error is None:
+            self._tell(Message(f"{what}was cancelled."))
+        else:
+            self._tell(Message(f"{what}failed. {person(panel.error)}", "error"))
 
     def _make(self, tab: PanelTab, fact: Fact | str | None, edit: Edit | None = None, code: str | None = None) -> Any:
         before = {**self._made, **self.panels}
@@ -227,9 +275,10 @@ class Workbench(SessionPanel):
         self._made[tab.name] = panel
         return panel
 
-    def _show(self, opened: Opened) -> None:
-        """Show a session, or a run, in all panels."""
+    def _show(self, opened: Opened, running: EditPanel | None = None) -> None:
+        """Show a session, or a run, in all panels but the one whose edit runs, if that is given."""
         session = opened.session
+        self._put_on_screen(running)
         self._fact, self._opened, self._showing = session.fact, opened, True
         try:
             self._kept.history.show(session.shown)
@@ -239,11 +288,14 @@ class Workbench(SessionPanel):
                 for tab in TABS:
                     if tab.of_edit == of_edit and tab.name in self.panels:
                         panel = self.panels[tab.name]
+                        if panel is running:
+                            continue
                         if tab.open is nothing and not of_edit and panel.fact != session.fact:
                             panel.fact = session.fact
                         tab.open(panel, opened)
         finally:
             self._showing = False
+        self._setting = FactSetting(self.chooser, self.picker)  # what was opened is no choice to pass on
         self._show_line()
         self._tab_shown()
 
@@ -265,13 +317,17 @@ class Workbench(SessionPanel):
         """What each tab shows: its panel, or that there is no edit yet."""
         return tuple(self.panels.get(tab.name) or self._nothing[tab.name] for tab in TABS)
 
+    def _claim_picks(self) -> None:
+        self.picker.bar.claim()
+
     # The line on top
 
     def _show_line(self) -> None:
         if self._line is None:
             return
-        busy = f"Edit running: {self.editor.status}" if self.editor.running else ""
-        self._line.about(self._fact, self.runs, self.run, busy)
+        running = self._editors.running
+        self._line.about(self._fact, self.runs, self.run)
+        self._line.running(running if self._editors.busy else None, on_screen=running is self.editor)
         self._line.say(self._kept.keeper.folder, len(self.runs), self._kept.unsaved)
 
     def _show_script(self) -> None:

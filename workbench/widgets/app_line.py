@@ -1,4 +1,5 @@
-"""What stays on top of a Workbench: a line with model, fact, runs, save, open and code, and one of what is picked.
+"""What stays on top of a Workbench: a line with model, fact, runs, save, open and code, one of the edit that runs, and
+one of what is picked.
 
 It holds the controls and shows what it is told; what they do is the Workbench's.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from ipywidgets import HTML, Button, Checkbox, Text, ToggleButton, VBox, Widget
 
@@ -36,11 +38,25 @@ class TopLine(VBox):
         self, model: LoadedModel, folder: str, autosave: bool, *, bar: Widget | None, runs: Widget, code: CodeBlock
     ) -> None:
         self._model = model
-        self._about, self._said = HTML(), HTML()
+        self._about, self._said, self._now = HTML(), HTML(), HTML()
+        self.back_button = layout.quiet_button(
+            "Show it", icon="arrow-right", tooltip="Show the fact of this edit, and how far it is, in all tabs"
+        )
+        self.cancel_button = layout.quiet_button(
+            "Cancel edit", icon="stop", tooltip="Stop at the next step, or after the prompts at hand"
+        )
+        self._running = layout.row(self._now, self.back_button, self.cancel_button)
+        self._running.add_class("wb-running")
+        layout.show(self._running, False)
         self.save_button = layout.quiet_button(
             "Save",
             icon="save",
             tooltip="Save the runs, and the fact, maps and picks on screen, in the session's folder",
+        )
+        self.export_button = layout.quiet_button(
+            "Export",
+            icon="file-code-o",
+            tooltip="Write all tabs as they are now as one HTML page into the session's folder",
         )
         self.open_button = Button(
             description="Open", icon="folder-open", tooltip="Open a saved session from this folder"
@@ -60,11 +76,12 @@ class TopLine(VBox):
             "code": (self._opener("Code", "The Python that repeats all of this, as it is now"), code),
         }
         openers = [button for button, _ in self._folds.values()]
-        line = layout.row(self._about, openers[0], self.save_button, *openers[1:])
+        line = layout.row(self._about, openers[0], self.save_button, self.export_button, *openers[1:])
         line.add_class("wb-line")
         below = VBox([box for _, box in self._folds.values()])
         below.add_class("wb-below")
-        super().__init__([HTML(markup.STYLE + STYLE), line, *([] if bar is None else [bar]), below])
+        above = [HTML(markup.STYLE + STYLE), line, self._running]
+        super().__init__([*above, *([] if bar is None else [bar]), below])
         self.add_class("wb-top")
         self._code = code
         self.unfold(None)
@@ -81,21 +98,37 @@ class TopLine(VBox):
             layout.show(box, key == name)
         self._code.opened = name == "code"
 
-    def about(self, fact: Fact, runs: tuple[Run, ...], shown: Run | None, busy: str) -> None:
+    def about(self, fact: Fact, runs: tuple[Run, ...], shown: Run | None) -> None:
         """Show what all tabs are about.
 
         Args:
             fact: The fact.
             runs: All runs.
             shown: The one that is on screen.
-            busy: How far the edit is that runs; empty where none does.
         """
-        what = f"<b>{markup.text(fact.subject)}</b>: {markup.text(fact.answer)} → {markup.text(fact.target)}"
-        now = f'<span class="wb-busy">{markup.text(busy)}</span>' if busy else ""
-        name = f'<span class="wb-muted">{markup.text(self._model.name)}</span>'
-        self._about.value = markup.block(f'<span class="wb-about">{name} {what}</span>{now}')
+        model = markup.text(self._model.name)
+        name = f'<span class="wb-muted" title="{model}">{model}</span>'
+        self._about.value = markup.block(f'<div class="wb-about">{name} {_change(fact)}</div>')
         place = next((n for n, run in enumerate(runs, 1) if run is shown), None)
         self._folds["runs"][0].description = _runs_words(len(runs), place)
+
+    def running(self, editor: Any, *, on_screen: bool) -> None:
+        """Show the edit that runs, whatever is on screen.
+
+        Args:
+            editor: Its panel; None where none runs.
+            on_screen: Whether its panel is the one in tab 3.
+        """
+        layout.show(self._running, editor is not None)
+        if editor is None:
+            self._now.value = ""
+            return
+        facts = editor.fact
+        what = _change(facts) if isinstance(facts, Fact) else f"<b>{markup.text(editor.subject)}</b>"
+        now = f'<span class="wb-busy">Edit running: {markup.text(editor.status)}</span>'
+        self._now.value = markup.block(f'<div class="wb-about">{what}{now}</div>') + editor.phases
+        self.cancel_button.disabled = editor.job is None or editor.job.cancelling
+        layout.show(self.back_button, not on_screen)
 
     def say(self, where: Path, runs: int, unsaved: int) -> None:
         """Say where the session is saved.
@@ -127,6 +160,12 @@ class TopLine(VBox):
             self.unfold(names[0])
         elif names and self.unfolded is None:
             self.unfold(None)
+
+
+def _change(fact: Fact) -> str:
+    """A fact and what it is to become."""
+    change = f"<b>{markup.text(fact.subject)}</b>: {markup.text(fact.answer)} → {markup.text(fact.target)}"
+    return f"<span>{change}</span>"
 
 
 def _count(n: int) -> str:

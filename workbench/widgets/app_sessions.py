@@ -8,12 +8,14 @@ from typing import Any
 
 from workbench.editing.applied import check_base
 from workbench.editing.task import check_selection
-from workbench.files.session import Session, is_session, load_session
-from workbench.files.session_folder import free_name
+from workbench.files.paths import user_path
+from workbench.files.session import Session, has_session, load_session
+from workbench.files.session_folder import free_name, free_page
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, EvalReport, ProbeReport
+from workbench.types import Edit, EvalReport, ProbeReport, slug
 from workbench.types.run import Run
 from workbench.widgets.app_code import Opened
+from workbench.widgets.app_editors import Editors
 from workbench.widgets.app_line import TopLine
 from workbench.widgets.runs.kept import KeptRuns
 from workbench.widgets.runs.run_list import RunList
@@ -33,6 +35,7 @@ class SessionPanel(Panel):
 
     model: LoadedModel
     editor: Any
+    _editors: Editors
 
     def __init__(self, model: LoadedModel, folder: str, *, autosave: bool) -> None:
         super().__init__()
@@ -71,22 +74,22 @@ class SessionPanel(Panel):
     # Runs
 
     def open_run(self, run: Run | str) -> Run:
-        """Show a run in all tabs: its fact, maps, picks, edit, evaluation and probes.
+        """Show a run in all tabs: its fact, maps, picks, edit, evaluation and probes. An edit that runs goes on.
 
         Args:
             run: The run or its id.
 
         Raises:
             KeyError: There is no such run.
-            RuntimeError: An edit is running.
-            ValueError: It picked components that the model lacks. Nothing changes in all three cases.
+            ValueError: It picked components that the model lacks. Nothing changes in both cases.
         """
         chosen = self._kept.history[_id(run)]
-        self._check_idle("open the run")
         if len(chosen.selection):
             check_selection(self.model, chosen.selection)
-        self._tell()
-        self._show(self._reopened(chosen))
+        with self._editors.still():
+            self._tell()
+            self._show(self._reopened(chosen))
+            self._claim_picks()
         return chosen
 
     def rename_run(self, run: Run | str, name: str) -> Run:
@@ -103,14 +106,16 @@ class SessionPanel(Panel):
 
         Raises:
             KeyError: There is no such run.
-            RuntimeError: It is on screen, and an edit is running.
+            RuntimeError: It is on screen beside an edit that is running.
         """
         chosen = self._kept.history[_id(run)]
         if chosen is not self.run:
             return self._kept.history.delete(chosen.id)
-        self._check_idle("delete the run on screen")
-        self._kept.history.delete(chosen.id)
-        self._show_newest()
+        if self.editor is self._editors.running:
+            self._check_idle("delete the run on screen")
+        with self._editors.still():
+            self._kept.history.delete(chosen.id)
+            self._show_newest()
         return chosen
 
     def undo_delete(self) -> Run | None:
@@ -142,6 +147,20 @@ class SessionPanel(Panel):
         self._show_line()
         return path
 
+    def export_html(self) -> Path:
+        """Write all tabs as they are now as one HTML page, which needs neither a kernel nor a network, into the
+        session's folder; the session is saved there too.
+
+        Returns:
+            The file; no other one is replaced.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        page = self.snapshot()
+        folder = self.save_session(self._kept.keeper.folder)
+        return page.save(free_page(folder, slug(self.session().fact.id)[:60]))
+
     def open_session(self, folder: str | Path) -> Session:
         """Show a saved session in all panels, and go on with its runs. A run that cannot be read is left out, and said.
 
@@ -166,6 +185,7 @@ class SessionPanel(Panel):
         whole, taken = self._kept.opened(path, session)
         origin = self._kept.origins.get(whole.shown or "")
         self._show(Opened(whole, str(path), run_in_folder=origin is not None and not origin.legacy))
+        self._claim_picks()
         words = [*session.damaged, *([f"{taken} What is run here is saved beside it."] if taken else [])]
         self._tell(*(Message(line) for line in words))
         return session
@@ -176,13 +196,26 @@ class SessionPanel(Panel):
         """Fact, maps and selection, by the fields of a session."""
         raise NotImplementedError
 
-    def _show(self, opened: Opened) -> None:
-        """Show a session, or a run, in all panels."""
+    def _show(self, opened: Opened, running: Any = None) -> None:
+        """Show a session, or a run, in all panels but the one whose edit runs, if that is given."""
         raise NotImplementedError
 
     def _show_newest(self) -> None:
         """Show the last run of the fact; without one, no edit."""
         raise NotImplementedError
+
+    def _claim_picks(self) -> None:
+        """What is picked was opened with the fact."""
+        raise NotImplementedError
+
+    def show_running(self) -> None:
+        """Show the edit that is running: its fact in all tabs, and how far it is."""
+        raise NotImplementedError
+
+    def _cancel_running(self) -> None:
+        running = self._editors.running
+        if running is not None:
+            running.cancel()
 
     def _show_line(self) -> None:
         """Show on top what all tabs are about."""
@@ -193,8 +226,7 @@ class SessionPanel(Panel):
     @property
     def _busy(self) -> bool:
         """Whether an edit runs, or what it made is not yet among the runs."""
-        job = self.editor.job
-        return bool(self.editor.running or (job is not None and not job.settled))
+        return self._editors.running is not None
 
     def _check_idle(self, what: str) -> None:
         if self._busy:
@@ -227,14 +259,17 @@ class SessionPanel(Panel):
         )
         line = TopLine(self.model, self._first_folder, self._kept.keeper.on, bar=bar, runs=self._list, code=code)
         line.save_button.on_click(lambda _: self._try(self._save_clicked))
+        line.export_button.on_click(lambda _: self._try(lambda: f"Exported to {self.export_html().resolve()}"))
         line.open_button.on_click(lambda _: self._try(self._open_clicked))
+        line.cancel_button.on_click(lambda _: self._cancel_running())
+        line.back_button.on_click(lambda _: self._attempt(self.show_running))
         line.autosave.observe(lambda change: self._kept.autosave(bool(change["new"])), names="value")
         return line
 
     def _save_clicked(self) -> str:
         assert self._line is not None
         path, own = _named(self._line.folder.value), self._kept.keeper.own
-        held = path.is_dir() and path.resolve() != own and is_session(path)
+        held = path.is_dir() and path.resolve() != own and has_session(path)
         where = self.save_session(free_name(path) if held else path)
         self._line.folder.value = str(where)
         other = f"{path} holds another session, so this one is beside it. " if held else ""
@@ -278,4 +313,4 @@ def _id(run: Run | str) -> str:
 def _named(folder: str | Path) -> Path:
     if not str(folder).strip():
         raise ValueError("Give the folder a name, such as my-session.")
-    return Path(folder).expanduser()
+    return user_path(folder)

@@ -17,6 +17,7 @@ from workbench.widgets.app_code import Opened, Script
 from workbench.widgets.compare.view import CompareView
 from workbench.widgets.edit.panel import EditPanel
 from workbench.widgets.facts.chooser import FactChooser
+from workbench.widgets.facts.partner import partner_of_map
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.probe.panel import ProbePanel
 from workbench.widgets.shared.code import facts_code
@@ -86,7 +87,10 @@ class PanelTab:
 
 
 def _open_chooser(chooser: FactChooser, opened: Opened) -> None:
-    chooser.show(opened.session.fact)
+    fact = opened.session.fact
+    prompts = [effect.prompts[0] for effect in opened.session.maps.values() if effect.prompts]
+    swaps = (partner_of_map(chooser.model, fact, prompt) for prompt in prompts if prompt.partner is not None)
+    chooser.show(fact, next(filter(None, swaps), None))
 
 
 # 2 Circuit

@@ -16,7 +16,7 @@ class Waiting(VBox):
     """A line and a button.
 
     Args:
-        editor: The panel that runs edits; the line follows how far it is.
+        editor: What runs edits, with ``busy``, ``status`` and ``on_status``; the line follows how far it is.
         go: Called by the button.
     """
 
@@ -36,4 +36,5 @@ class Waiting(VBox):
     def refresh(self) -> None:
         """Say why there is nothing to see yet."""
         self._words = f"Edit running: {self._editor.status}" if self._editor.busy else NO_EDIT
+        (self.add_class if self._editor.busy else self.remove_class)("wb-running")
         self._line.value = markup.STYLE + markup.alert(self._words, "info")

@@ -323,7 +323,7 @@ class _Fit:
         gates: dict[tuple[int, Site], Tensor] = {}
         for layer, site in self.entries:
             place = self.model.architecture.gate_module(layer, site)
-            gates[layer, site] = parameters[place.module].detach().flatten()[place.span]
+            gates[layer, site] = parameters[place.module].detach().flatten()[place.index]
         return GateDelta(gates)
 
     def _optimiser(self, parameters: Mapping[str, nn.Parameter]) -> Optimiser:
@@ -332,7 +332,7 @@ class _Fit:
         places: list[tuple[nn.Parameter, Tensor]] = []
         for (layer, site), indices in self.entries.items():
             place = self.model.architecture.gate_module(layer, site)
-            places.append((parameters[place.module], torch.tensor(indices) + place.span.start))
+            places.append((parameters[place.module], place.places(indices)))
         return NaturalGradient(places, self._fisher.of(self.entries))
 
     def _draw_back(

@@ -136,7 +136,7 @@ def _masks(model: LoadedModel, selection: Selection, factors: Factors) -> Mappin
         if place.module not in factors:
             continue
         down, up = factors[place.module]
-        index = torch.tensor(list(indices)) + place.span.start
+        index = place.places(indices)
         if place.on_input:
             mask = out.setdefault(f"{place.module}.V", torch.zeros_like(down, requires_grad=False))
             mask[:, index] = 1.0

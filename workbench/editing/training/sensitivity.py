@@ -56,7 +56,7 @@ def gate_gradients(
     shared = shared_prefix(rows) if model.runner.config._attn_implementation in OWN_ATTENTION else 0
     prepared = Prepared(engine, rows, lowest, shared, cancel=cancel)
     places: list[tuple[HookSite, int]] = [(site, layer) for layer, site in entries]
-    columns = [torch.tensor(index) + _start(model, layer, site) for (layer, site), index in entries.items()]
+    columns = [model.architecture.gate_module(*key).places(index) for key, index in entries.items()]
     beginning = None if prepared.beginning is None else _Beginning(engine, prepared.beginning, lowest, places)
     out = torch.zeros(len(rows), sum(map(len, columns)))
     for part in prepared.parts(prepared.rows):
@@ -250,8 +250,3 @@ def measure_fisher(
 def damped(fisher: Tensor) -> Tensor:
     """Fisher information plus ``DAMPING`` times its mean, so that no gate seems free to move."""
     return fisher + DAMPING * float(fisher.mean()) + 1e-12
-
-
-def _start(model: LoadedModel, layer: int, site: Site) -> int:
-    """Where a site begins in the state of its (maybe fused) module."""
-    return model.architecture.gate_module(layer, site).span.start

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from workbench.facts.datasets.files import Row, read_rows
 from workbench.facts.datasets.schemas import SCHEMAS, Schema, recognise
+from workbench.files.paths import user_path
 from workbench.types import Fact, FactSet
 from workbench.types.fact_source import FactSource
 
@@ -44,7 +45,7 @@ def read_facts(
         >>> read_facts("peru.csv")["peru"].answer
         'Lima'
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     if schema is not None and schema not in get_args(Schema):

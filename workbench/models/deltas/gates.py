@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.deltas.adapter import Adapter, Base, any_of, base_key, float_weight
-from workbench.models.families import Architecture
+from workbench.models.families import Architecture, site_index
+from workbench.models.family import stores_transposed
 from workbench.types import EditModules, GateDelta, Site
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def fold(
         module: Any = view.get_submodule(name)
         weight = float_weight(module, name)
         on_input = name in inputs
-        columns = on_input != architecture.family.fan_in_fan_out  # the weight's second dimension, else its first
+        columns = on_input != stores_transposed(module)  # the weight's second dimension, else its first
         gate = vector.to(weight.device)
         module.weight = _product(weight, gate if columns else gate[:, None])
         if not on_input and module.bias is not None:
@@ -97,7 +98,7 @@ def export(delta: GateDelta, modules: EditModules, base: Base | None = None) -> 
     for key, gate in delta.gates.items():
         place = places[key]
         vector = vectors.setdefault(place.module, torch.ones(place.size))  # a fused module keeps 1 at its other sites
-        vector[place.start : place.start + len(gate)] = gate
+        vector[site_index(place.start, len(gate), place.size, place.groups)] = gate
         inputs |= {place.module} if place.on_input else set()
     config = _config(vectors, inputs, modules.fan_in_fan_out)
     config.inference_mode = True
@@ -116,7 +117,7 @@ def ia3_config(architecture: Architecture, keys: Iterable[tuple[int, Site]]) -> 
     """
     places = [architecture.gate_module(layer, site) for layer, site in keys]
     inputs = {p.module for p in places if p.on_input}
-    return _config({p.module for p in places}, inputs, architecture.family.fan_in_fan_out)
+    return _config({p.module for p in places}, inputs, architecture.fan_in_fan_out)
 
 
 def _config(modules: Iterable[str], inputs: Iterable[str], fan_in_fan_out: bool) -> IA3Config:

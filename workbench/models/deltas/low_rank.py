@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from workbench.models.deltas.adapter import Adapter, Base, any_of, base_key, float_weight
 from workbench.models.families import Architecture
+from workbench.models.family import sizes, stores_transposed
 from workbench.types import EditModules, LowRankDelta, Site
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def fold(
         module: Any = view.get_submodule(name)
         weight = float_weight(module, name)
         update = (u @ v).to(weight.device)
-        if architecture.family.fan_in_fan_out:
+        if stores_transposed(module):
             update = update.T
         module.weight = nn.Parameter((weight + update).to(weight.dtype), requires_grad=False)
 
@@ -75,7 +76,7 @@ def check(view: nn.Module, architecture: Architecture, delta: LowRankDelta) -> N
     """Raise a ValueError for factors that do not fit a model's modules."""
     for name, (u, v) in named(architecture, delta).items():
         module: Any = view.get_submodule(name)
-        outputs, inputs = module.weight.shape[::-1] if architecture.family.fan_in_fan_out else module.weight.shape
+        outputs, inputs = sizes(module)
         if (u.shape[0], v.shape[1]) != (outputs, inputs):
             raise ValueError(
                 f"The delta has factors for {u.shape[0]} outputs and {v.shape[1]} inputs at {name}, and the model's "
@@ -147,7 +148,7 @@ def inject_lora(
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # pyright: ignore[reportUnknownMemberType]
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
-        config = lora_config(ranks, architecture.family.fan_in_fan_out)
+        config = lora_config(ranks, architecture.fan_in_fan_out)
         inject_adapter_in_model(config, view, adapter_name=adapter)
     out: Factors = {}
     for name in ranks:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from workbench.models.deltas import dense, gates, low_rank
 from workbench.models.deltas.adapter import Adapter, Base, Kind
 from workbench.models.families import Architecture
+from workbench.models.family import stores_transposed
 from workbench.models.views import shared_view
 from workbench.types import Delta, Deltas, DenseDelta, EditModules, GateDelta, LowRankDelta, Site
 from workbench.types.delta import DeltaKind
@@ -146,9 +147,9 @@ def normal_form(architecture: Architecture, parts: Sequence[Delta]) -> tuple[Gat
             if key in factors:
                 u, v = (factor.clone() for factor in factors[key])
                 if place.on_input:
-                    v[:, place.span] *= gate
+                    v[:, place.index] *= gate
                 else:
-                    u[place.span] *= gate[:, None]
+                    u[place.index] *= gate[:, None]
                 factors[key] = u, v
         updates = LowRankDelta(factors)
     return product, updates
@@ -168,7 +169,7 @@ def gates_as_low_rank(base: Base, delta: GateDelta) -> LowRankDelta:
     for name, vector in architecture.vectors(delta).items():
         module: Any = base.network.get_submodule(name)
         weight = module.weight.detach().to("cpu", torch.float32)
-        weight = weight.T if architecture.family.fan_in_fan_out else weight
+        weight = weight.T if stores_transposed(module) else weight
         moved = (vector != 1).nonzero()[:, 0]
         ones = torch.zeros(len(moved), len(vector))
         ones[torch.arange(len(moved)), moved] = vector[moved] - 1

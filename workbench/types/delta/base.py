@@ -126,8 +126,9 @@ def check_shapes(place: str, mine: Tensor, other: Tensor) -> None:
 
 
 def owned(tensor: Tensor, dtype: torch.dtype | None = torch.float32) -> Tensor:
-    """A copy on the CPU that nobody else can change."""
-    return tensor.detach().to("cpu", dtype or tensor.dtype).clone()
+    """A copy on the CPU that nobody else can change, with which a model can be trained: not one of inference mode."""
+    with torch.inference_mode(False):
+        return tensor.detach().to("cpu", dtype or tensor.dtype).clone()
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.types.delta.base import Delta, DeltaKind, check_shapes, finite, owned
-from workbench.types.selection import Site
+from workbench.types.shape import Site
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,13 @@ from ipywidgets import HTML, GridBox, VBox
 
 from workbench.comparing.maps import MapComparison
 from workbench.plots.style import short_number, visible
+from workbench.types import FactSet
 from workbench.widgets.compare.wanted import Compared, Wanted
 from workbench.widgets.compare.words import at_words, strength_words
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.picker.maps import left_out
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.partner_words import everywhere
 
 SITE_WORDS = {
     "resid": "Trace of the residual stream",
@@ -33,19 +35,21 @@ class BeforeAfterMaps(VBox):
         self.grids: tuple[HeatGrid, ...] = ()
         super().__init__([self._note, self._row])
 
-    def show(self, result: MapComparison | None, *, groups: Sequence[int] = ()) -> None:
+    def show(self, found: Compared | None, *, pool: FactSet | None, groups: Sequence[int] = ()) -> None:
         """Show these maps, or none. Tokens before the subject, where every effect is exactly 0, are left out.
 
         Args:
-            result: The maps.
+            found: The maps.
+            pool: Where the swapped subject came from.
             groups: First head of each key-value group; lines on a map of heads.
         """
         for old in self.grids:
             old.close()
         self.grids = self._row.children = ()
         self._note.value = ""
-        if result is None:
+        if found is None:
             return
+        result, partner = found.result, found.partner_subject(pool)
         before, axis = result.before, result.before.axes[1]
         first = left_out(before)
         names = ("Before", f"After {result.stage}", "After minus before")
@@ -72,7 +76,7 @@ class BeforeAfterMaps(VBox):
         for other in self.grids[1:]:
             traitlets.link((self.grids[0], "cursor"), (other, "cursor"))
         self._row.children = self.grids
-        self._note.value = markup.block(markup.text(_words(result, first)))
+        self._note.value = markup.block(markup.text(_words(result, partner, first)))
 
 
 def maps_title(shown: Compared | None, wanted: Wanted) -> str:
@@ -105,13 +109,13 @@ def step_words(seconds: float, done: int, total: int) -> markup.Progress:
     return markup.Progress(f"Map {which} the edit: {seconds:.0f} s{rest}", done, total)
 
 
-def _words(result: MapComparison, first: int) -> str:
+def _words(result: MapComparison, partner: str, first: int) -> str:
     before, prompt = result.before, result.before.prompts[0]
-    partner = f", swapped with {prompt.partner}" if prompt.partner else ""
+    swap = f", swapped with {partner}{everywhere(prompt)}" if partner else ""
     hidden = f" The {first} tokens before the subject have no effect and are not shown." if first else ""
     title = before.title[:1].upper() + before.title[1:]
     return (
-        f"{title}, {prompt.form} form{partner}, token {visible(prompt.answer_token)}. "
+        f"{title}, {prompt.form} form{swap}, token {visible(prompt.answer_token)}. "
         f"{before.metric_words.title} of the clean run: {short_number(before.clean)} before, "
         f"{short_number(result.after.clean)} after. One colour scale for all three.{hidden}"
         + "".join(f" {note}" for note in before.notes)

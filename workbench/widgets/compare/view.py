@@ -319,7 +319,7 @@ class CompareView(RunPanel[MapComparison]):
             found = self._comparisons.nearest(self._edit, wanted)
             if found is not self._shown:
                 self._shown = found
-                self._maps.show(found.result if found else None, groups=head_groups(self._model))
+                self._maps.show(found, pool=self._pool, groups=head_groups(self._model))
             self._title.value = maps_title(found, wanted)
             self._show_code()
 

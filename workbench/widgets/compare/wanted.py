@@ -12,6 +12,7 @@ from workbench.types import Edit, Fact, FactSet, Form
 from workbench.types.effect import Corruption
 from workbench.widgets.shared.code import fact_call_in_a_line
 from workbench.widgets.shared.measure import NOISE_SAMPLES, Measure
+from workbench.widgets.shared.partner_words import partner_subject
 
 NO_PARTNER = "No other subject fits into this prompt, so these maps corrupt by noise instead of a swap."
 
@@ -87,6 +88,10 @@ class Compared:
     def note(self) -> str:
         """Why the corruption is another one than was asked for; empty if it is not."""
         return NO_PARTNER if self.corruption != self.wanted.measure.corruption else ""
+
+    def partner_subject(self, pool: FactSet | None) -> str:
+        """Whose subject was swapped in; empty without a swap."""
+        return partner_subject(self.result.before.prompts[0], self.wanted.partner, pool)
 
     @property
     def arguments(self) -> str:

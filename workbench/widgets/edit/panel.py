@@ -19,7 +19,7 @@ from workbench.widgets.edit import views as edit_views
 from workbench.widgets.edit.job import fit_and_evaluate
 from workbench.widgets.edit.progress import RunProgress
 from workbench.widgets.edit.results import EditResults
-from workbench.widgets.edit.settings import EditSettings, title_of
+from workbench.widgets.edit.settings import EditSettings, edited_facts, title_of
 from workbench.widgets.edit.timeline import Phase, Speeds, probe_seconds
 from workbench.widgets.shared import layout
 from workbench.widgets.shared.code import EditLines, edit_lines, facts_code, start_code
@@ -75,7 +75,7 @@ class EditPanel(RunPanel[EvalReport]):
     ) -> None:
         super().__init__()
         self._model, self._pool, self._max_controls = model, pool, max_controls
-        self._facts = _fact_set(fact)
+        self._facts = edited_facts(fact)
         self._ran: EditLines | None = None  # of the last run, until a setting changes
         self._made_by: EditLines | None = None  # of the edit that is shown
         self._edit: Edit | None = None
@@ -83,22 +83,24 @@ class EditPanel(RunPanel[EvalReport]):
         self._control_report: EvalReport | None = None
         self._callbacks: list[Callable[[EditPanel], object]] = []
         self._leads: list[Callable[[EditPanel, str], object]] = []
-        self._settings_box = EditSettings(model, selection_source, recipe)
+        self.elsewhere: Callable[[], str] = str
+        """Says why no edit can start now whatever is chosen here, such as another panel's edit; empty if it can."""
+        self.settings = EditSettings(model, selection_source, recipe)
         self._run_progress = RunProgress(Speeds(lambda: probe_seconds(model)))
         self._results = EditResults(self._go)
-        left = VBox([self._settings_box, self._buttons()])
+        left = VBox([self.settings, self._buttons()])
         right = VBox([self._run_progress, self._alert, self._mark, self._results])
         self._lay_out(self._heading, layout.columns(left, right, widths=("0 0 320px", "1 1 420px")), self._code)
         self._show_heading()
         self._show_code()
-        self._settings_box.on_change(self._settings_changed)
+        self.settings.on_change(self._settings_changed)
         self._recheck()
 
     # What it holds
 
     def __repr__(self) -> str:
         state = self._job.state if self._job is not None else "not run"
-        return f"EditPanel({', '.join(self._facts.ids[:3])}: {self._settings_box.controls.name}, {state})"
+        return f"EditPanel({', '.join(self._facts.ids[:3])}: {self.settings.controls.name}, {state})"
 
     @property
     def fact(self) -> Fact | FactSet:
@@ -112,7 +114,7 @@ class EditPanel(RunPanel[EvalReport]):
                 message = "An edit is running on the fact shown. Cancel it or wait, then choose another fact."
                 self._tell(Message(message))
                 raise RuntimeError(message)
-            self._facts = _fact_set(fact)
+            self._facts = edited_facts(fact)
             self._show_heading()
             self._job = self._ran = None
             self._elapsed = None
@@ -125,16 +127,16 @@ class EditPanel(RunPanel[EvalReport]):
     @property
     def selection_source(self) -> Any:
         """Where the selection comes from. Settable."""
-        return self._settings_box.train.source
+        return self.settings.train.source
 
     @selection_source.setter
     def selection_source(self, source: Any) -> None:
-        self._settings_box.train.source = source
+        self.settings.train.source = source
 
     @property
     def selection(self) -> Selection | None:
         """What Run would train: the picked components, or None for the default selector."""
-        return self._settings_box.selection
+        return self.settings.selection
 
     @property
     def recipe(self) -> TrainedRecipe:
@@ -143,11 +145,11 @@ class EditPanel(RunPanel[EvalReport]):
         Raises:
             ValueError: On reading, a setting that is out of range.
         """
-        return self._settings_box.recipe
+        return self.settings.recipe
 
     @recipe.setter
     def recipe(self, recipe: TrainedRecipe) -> None:
-        self._settings_box.recipe = recipe
+        self.settings.recipe = recipe
 
     @property
     def running(self) -> bool:
@@ -167,11 +169,11 @@ class EditPanel(RunPanel[EvalReport]):
     @property
     def random_control(self) -> bool:
         """Whether Run also fits and evaluates a random selection of the same size. Settable."""
-        return self._settings_box.random_control
+        return self.settings.random_control
 
     @random_control.setter
     def random_control(self, wanted: bool) -> None:
-        self._settings_box.random_control = wanted
+        self.settings.random_control = wanted
 
     @property
     def control_report(self) -> EvalReport | None:
@@ -189,6 +191,16 @@ class EditPanel(RunPanel[EvalReport]):
         return self._run_progress.words if self._busy else ""
 
     @property
+    def phases(self) -> str:
+        """The markup of the phases of the run that goes on; empty when none does."""
+        return self._run_progress.markup if self._busy else ""
+
+    @property
+    def subject(self) -> str:
+        """What is edited, in a word or two."""
+        return edit_views.subject(self._facts)
+
+    @property
     def code(self) -> str:
         """Python that repeats the last run; before it, and after a setting was changed, what Run would do."""
         try:
@@ -198,7 +210,7 @@ class EditPanel(RunPanel[EvalReport]):
 
     @property
     def edit_code(self) -> str | None:
-        """Python that makes the edit that is shown, and its report; settings that were changed since do not matter."""
+        """Python that makes the edit that is shown, and its report, whatever settings were changed since."""
         return None if self._made_by is None else self._script(self._made_by)
 
     @property
@@ -235,6 +247,7 @@ class EditPanel(RunPanel[EvalReport]):
             if edit is None:
                 return
             self.random_control = control_report is not None
+            self.settings.train.show_choice_of(edit)
             if isinstance(edit.asked_recipe, TrainedRecipe):
                 self.recipe = edit.asked_recipe
             self._edit, self._report, self._control_report = edit, report, control_report
@@ -243,7 +256,7 @@ class EditPanel(RunPanel[EvalReport]):
             if report is not None:
                 self._results.show_report(report, control_report, self._facts)
             self._ran = self._made_by = None if edit_code is None else EditLines(edit_code)
-            settings = self._settings_box.values(edit)
+            settings = self.settings.values(edit)
             self._mark.show(title_of(settings), settings, at=edit_views.made_at(edit))
             self._recheck()
             self._show_code()
@@ -266,13 +279,13 @@ class EditPanel(RunPanel[EvalReport]):
     def refresh(self) -> None:
         """Show how large the source's selection is. Called by itself where the source tells of its changes."""
         with self._lock:
-            self._settings_box.train.refresh()
+            self.settings.train.refresh()
 
     def _problem(self) -> str:
-        return self._settings_box.problem
+        return " ".join(filter(None, (self.settings.problem, self.elsewhere())))
 
     def _settings(self) -> dict[str, Any]:
-        return self._settings_box.values()
+        return self.settings.values()
 
     def _run_title(self) -> str:
         return title_of(self._settings())
@@ -281,10 +294,12 @@ class EditPanel(RunPanel[EvalReport]):
         return self._run_progress.estimate(self._phases())
 
     def _phases(self) -> tuple[Phase, ...]:
-        return self._settings_box.phases(self._facts, self._pool, self._max_controls)
+        return self.settings.phases(self._facts, self._pool, self._max_controls)
 
     def _order(self) -> Callable[[threading.Event], EvalReport]:
-        selection, recipe = self._settings_box.checked()
+        selection, recipe = self.settings.checked()
+        if why := self.elsewhere():
+            raise RuntimeError(why)
         self._ran = self._lines_for(selection, recipe)
         self._show_code()
         self._say_plainly("")
@@ -358,7 +373,7 @@ class EditPanel(RunPanel[EvalReport]):
         self._results.clear()
 
     def _enable(self, enabled: bool) -> None:
-        self._settings_box.enable(enabled)
+        self.settings.enable(enabled)
 
     def _duration(self, seconds: float) -> str:
         return duration(seconds)
@@ -380,14 +395,5 @@ class EditPanel(RunPanel[EvalReport]):
         self._heading.value = edit_views.heading(self._facts)
 
     def _picture(self) -> bytes:
-        fact: Fact = next(iter(self._facts))
-        lines = [fact.question, f"{fact.answer} -> {fact.target}", f"Recipe: {self._settings_box.controls.name}"]
-        rates = edit_views.card_lines(self._report) if self._report is not None else []
-        return text_card_png("Edit panel", [*lines, *rates, "Run this cell to use the panel."])
-
-
-def _fact_set(fact: Fact | FactSet | Sequence[Fact]) -> FactSet:
-    facts = FactSet([fact] if isinstance(fact, Fact) else fact, name="edited facts")
-    if not len(facts):
-        raise ValueError("EditPanel needs at least one fact, got none.")
-    return facts
+        lines = edit_views.card_lines(self._facts[0], self.settings.controls.name, self._report)
+        return text_card_png("Edit panel", lines)

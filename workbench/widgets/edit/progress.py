@@ -35,6 +35,11 @@ class RunProgress(VBox):
         """What is going on, such as ``"learn 2 of 4"``; empty when nothing is."""
         return "" if self._timeline is None else self._timeline.words
 
+    @property
+    def markup(self) -> str:
+        """The phases as they stand."""
+        return self._stepper.value
+
     def estimate(self, phases: Sequence[Phase]) -> str:
         """How long phases would take together, and whether that was measured or guessed."""
         total, known = self.speeds.total(phases), "step" in self.speeds.measured

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ipywidgets import Checkbox, VBox
 
 from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, FactSet, Selection, TrainedRecipe
+from workbench.types import Edit, Fact, FactSet, Selection, TrainedRecipe
 from workbench.widgets.edit.job import check_control
 from workbench.widgets.edit.recipe_controls import RecipeControls
 from workbench.widgets.edit.timeline import Phase, phases_of, prompts_of
@@ -52,6 +52,14 @@ class EditSettings(VBox):
     @recipe.setter
     def recipe(self, recipe: TrainedRecipe) -> None:
         self.controls.recipe = recipe
+
+    def set_like(self, other: EditSettings) -> None:
+        """Take over what others say; what of them is out of range is left."""
+        if not other.controls.problem:
+            self.recipe = other.recipe
+        self.random_control = other.random_control
+        if other.selection is None:
+            self.train.use_default()
 
     @property
     def random_control(self) -> bool:
@@ -123,3 +131,15 @@ def title_of(values: dict[str, Any]) -> str:
     """The settings that matter most, in a line."""
     shown = (values[name] for name in ("what moves", "recipe", "steps", "random control"))
     return ", ".join(filter(None, map(str, shown)))
+
+
+def edited_facts(fact: Fact | FactSet | Sequence[Fact]) -> FactSet:
+    """The facts that are edited together.
+
+    Raises:
+        ValueError: There is none.
+    """
+    facts = FactSet([fact] if isinstance(fact, Fact) else fact, name="edited facts")
+    if not len(facts):
+        raise ValueError("EditPanel needs at least one fact, got none.")
+    return facts

@@ -157,6 +157,11 @@ class TrainChoice(VBox):
         if self._on_default is not None:
             self._on_default()
 
+    def show_choice_of(self, edit: Edit) -> None:
+        """Choose as an edit did: what is picked, if it was given what may move, else what the recipe moves."""
+        picked = edit.selector == "given" and self._source is not None
+        self._menu.value = "picked" if picked else "default"
+
     def use_default(self) -> None:
         """Choose what the recipe moves by itself."""
         self._menu.value = "default"

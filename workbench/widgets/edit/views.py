@@ -16,6 +16,10 @@ from workbench.widgets.shared.edit_words import chosen_words, moved_words
 FIRST_RATES = ("new", "old", "control", "neighbour")
 """What is shown of the table at once; the rest is folded."""
 FIRST_TEXTS = 3
+PER_TOKEN = "P per token while it was fitted (geometric mean over an answer's tokens; P of the whole answer is smaller)"
+"""What the curve of a fit shows; Compare shows the whole answer's probability."""
+RUN_CELL = "Run this cell to use the panel."
+"""The last line of a panel's card."""
 BADGES: dict[AnswerClass, markup.AnswerKind] = {"old": "old", "new": "new", "refusal": "refusal"}
 """The badge of a class of answers; of the other classes ``"other"``, under their own name."""
 
@@ -34,6 +38,12 @@ def heading(facts: Sequence[Fact]) -> str:
     return markup.panel_title(f"Edit: {len(facts)} facts together", pairs + ("; ..." if len(facts) > 4 else ""))
 
 
+def subject(facts: Sequence[Fact]) -> str:
+    """What is edited, in a word or two."""
+    more = f" and {len(facts) - 1} more" if len(facts) > 1 else ""
+    return f"{facts[0].subject}{more}"
+
+
 def answer_chart(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fact]) -> str:
     """The answers' probabilities by step, by decades, over the steps that the recipe allows; nothing for a method that
     takes none."""
@@ -46,7 +56,7 @@ def answer_chart(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fa
         f"new: {fact.target}": [(x, s.p_new) for x, s in steps],
         "refusal": [(x, s.p_refusal) for x, s in steps],
     }
-    heading = f"P(answer) per token while it was fitted (geometric mean){whose}"
+    heading = f"{PER_TOKEN}{whose}"
     return charts.side_by_side(
         charts.line_chart(
             answers,
@@ -169,15 +179,17 @@ def rates(report: EvalReport, control: EvalReport | None = None) -> str:
     return "".join(parts)
 
 
-def card_lines(report: EvalReport) -> list[str]:
-    """The rates that say most, one line a stage, as plain text."""
-    lines = []
+def card_lines(fact: Fact, recipe: str, report: EvalReport | None) -> list[str]:
+    """The fact, the recipe and the rates that say most, one line a stage, as plain text."""
+    lines = [fact.question, f"{fact.answer} -> {fact.target}", f"Recipe: {recipe}"]
+    if report is None:
+        return [*lines, RUN_CELL]
     for stage in report.stages:
         shown = [(name, report.rates[stage].get(name)) for name in ("new", "old", "control")]
         lines.append(
             f"{stage_words(stage)}: " + "; ".join(f"{n} {r.value:.2f} (n={r.n})" for n, r in shown if r and r.n)
         )
-    return lines
+    return [*lines, RUN_CELL]
 
 
 def texts(report: EvalReport) -> str:

@@ -103,6 +103,11 @@ class FactChooser(Panel):
         return f"FactChooser({self._fact.id}: {self._fact.answer} -> {self._fact.target}, {len(self._facts)} facts)"
 
     @property
+    def model(self) -> LoadedModel:
+        """The base model that reads the facts."""
+        return self._model
+
+    @property
     def fact(self) -> Fact:
         """The chosen fact. Settable, with a fact (also one that is not in the list) or an id of the list."""
         return self._fact
@@ -166,13 +171,23 @@ class FactChooser(Panel):
         self._go_callbacks.append(callback)
         self._preview.can_go = True
 
-    def show(self, fact: Fact) -> None:
-        """Choose the fact of a session that was opened: the form holds it, or is empty, and no earlier draft."""
+    def show(self, fact: Fact, partner: Fact | None = None) -> None:
+        """Choose the fact of a session that was opened: the form holds it, or is empty, and no earlier draft.
+
+        Args:
+            fact: The fact.
+            partner: The fact that its maps are a swap with, where it is one of one's own.
+        """
         self._own.form.clear()
         if fact == self._fact:
             self._choose(fact)
         else:
             self.fact = fact
+        if partner is not None and self._listed(fact) is None:
+            self._own.form.suggest(partner.subject, partner.answer)
+            with self._lock:
+                self._partner, self._swaps = partner, True
+                self._show_code()
 
     def ask(self) -> Job[FactSet]:
         """Ask the model every listed fact that is not on record, in the background, and mark the list."""

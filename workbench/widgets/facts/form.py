@@ -28,14 +28,14 @@ TIPS = {
     "answer": "What the model says, and should",
     "target": "What an edit is to teach instead",
     "question": "What the model is asked as a chat; without it, to complete the sentence",
-    "swap": "Another subject of as many tokens, for which another answer is right",
+    "swap": "Another subject of as many tokens, for which another answer is right; it takes every place of the subject",
     "swap_answer": "What is right for that subject; without it, what the model says",
     "relation": "What is asked for; the listed facts of the same relation are its neighbours",
 }
 ROWS = (("subject", "relation"), ("prompt",), ("answer", "target"), ("question",), ("swap", "swap_answer"))
 _HINT = (
     "Target: what an edit is to teach. Swap with: another subject of as many tokens; the circuit is found by what "
-    "changes when it takes the place of this one. Without it noise is used."
+    "changes when it takes the place of this one, at every place where this one stands. Without it noise is used."
 )
 
 

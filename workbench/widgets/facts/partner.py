@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 
 from workbench.facts.known_table import FORMS
@@ -150,6 +151,32 @@ def find_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, subject: 
     partner = partner_fact(fact, subject, answer)
     swapped(model, fact, prompt, partner)
     return partner
+
+
+def partner_of_map(model: LoadedModel, fact: Fact, prompt: TracedPrompt) -> Fact | None:
+    """The fact that was swapped in for a fact of one's own, read from a map's own text; None where the text does not
+    say.
+
+    Its answer is as much as the map keeps of it, the first token, so that a swap with it is the same to the bit.
+
+    Args:
+        model: The model that was traced.
+        fact: The fact.
+        prompt: What the map says of its text and of the swapped one.
+    """
+    if prompt.partner_text is None or prompt.other_token is None:
+        return None
+    first, *rest = prompt.text.split(fact.subject)
+    if not rest:
+        return None
+    longer = len(prompt.partner_text) - len(prompt.text)
+    end = len(first) + len(fact.subject) + longer // len(rest)
+    try:
+        partner = partner_fact(fact, prompt.partner_text[len(first) : end], prompt.other_token.strip())
+        as_made = swapped(model, fact, replace(prompt, partner=None), partner)
+    except ValueError:  # no fact can be made of it, or it has other tokens
+        return None
+    return partner if (as_made.partner_text, as_made.other_id) == (prompt.partner_text, prompt.other_id) else None
 
 
 def said_after(model: LoadedModel, texts: Sequence[Sequence[int]]) -> list[str]:

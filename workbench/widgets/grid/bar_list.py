@@ -15,7 +15,7 @@ from traitlets import TraitError
 from workbench.plots.style import visible
 from workbench.widgets.grid.picked import PickedWidget
 from workbench.widgets.grid.state import short
-from workbench.widgets.shared.javascript import STATIC, read_module
+from workbench.widgets.shared.javascript import STATIC
 from workbench.widgets.shared.text_card import text_card_png
 
 Order = Literal["magnitude", "value", "given"]
@@ -64,7 +64,7 @@ class BarList(PickedWidget):
         ['L23H5']
     """
 
-    _esm = read_module("bars/bars.js")
+    MODULE = "bars/bars.js"
     _css = STATIC / "bars" / "bars.css"
 
     names = traitlets.List(traitlets.Unicode(), help="in the order that is shown").tag(sync=True)

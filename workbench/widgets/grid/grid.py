@@ -15,8 +15,8 @@ import traitlets
 from workbench.plots.colours import ColourAxis, ScaleMode, checked_mode, colour_scale
 from workbench.widgets.grid.picked import PickedWidget
 from workbench.widgets.grid.png import heat_map_png
-from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state
-from workbench.widgets.shared.javascript import STATIC, read_module
+from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, words_state
+from workbench.widgets.shared.javascript import STATIC
 from workbench.widgets.shared.snapshot import Snapshot
 
 GridCell = tuple[int, int]
@@ -59,7 +59,7 @@ class HeatGrid(PickedWidget):
             mode of it, or values below zero on a sequential one.
     """
 
-    _esm = read_module("grid/grid.js")
+    MODULE = "grid/grid.js"
     _css = STATIC / "grid" / "grid.css"
 
     data = traitlets.Bytes(help="float32 values, row by row").tag(sync=True)
@@ -83,6 +83,8 @@ class HeatGrid(PickedWidget):
     cell_width = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     cell_height = traitlets.Float(0.0, help="pixels; 0: what fits").tag(sync=True)
     row_kind = traitlets.Unicode("", help="what is chosen where `selected` is one row, no pick").tag(sync=True)
+    row_unit = traitlets.Unicode("", help="what a row is, where whole rows are picked: they are counted").tag(sync=True)
+    words = traitlets.List(help="a word in each cell, rows x columns; empty: none").tag(sync=True)
     tip = traitlets.Unicode(help="a text below the value, for the cell in `hover`").tag(sync=True)
     tip_for = traitlets.Any(None, help="the cell that `tip` and `pattern` belong to").tag(sync=True)
     tip_picks = traitlets.Unicode("", allow_none=True, help="what a click selects; None: say nothing").tag(sync=True)
@@ -146,6 +148,7 @@ class HeatGrid(PickedWidget):
         groups: Iterable[int] | None = None,
         marked: Iterable[int] | None = None,
         descriptions: Sequence[Sequence[str]] | None = None,
+        words: Sequence[Sequence[str]] = (),
     ) -> None:
         """Show other values, in one redraw. Labels that are not given stay as they are, unless the size changes.
 
@@ -155,12 +158,14 @@ class HeatGrid(PickedWidget):
             values: Rows x columns.
             limit: As in the constructor.
             rows, cols, groups, marked, descriptions: As in the constructor; needed where the size changes.
+            words: One for each cell, written into it, cut where it has no room; none by default.
 
         Raises:
-            ValueError: As in the constructor. Nothing has changed then.
+            ValueError: As in the constructor, or words that do not match the values. Nothing has changed then.
         """
         array = as_values(values)
         same = list(array.shape) == self.shape
+        written = words_state(words, array.shape)
         state = picture_state(
             array,
             self.rows if rows is None else rows,
@@ -178,7 +183,7 @@ class HeatGrid(PickedWidget):
                 self.pinned = [[r, c] for r, c in self.pinned if r < array.shape[0] and c < array.shape[1]]
                 self.cursor = self.hover = None
             self._clear_tip()
-            for name, value in state.items():
+            for name, value in {**state, "words": written}.items():
                 setattr(self, name, value)
 
     def show_tip(

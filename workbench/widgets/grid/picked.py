@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import anywidget
 import traitlets
 from traitlets import TraitError
 
 from workbench.widgets.grid.png import with_picture
 from workbench.widgets.grid.state import short
+from workbench.widgets.shared.module import SharedModule
+from workbench.widgets.shared.subshells import reach_widgets
 from workbench.widgets.shared.sync import WholeMessages
 
 FROM_BROWSER = frozenset({"picked", "selected", "seq", "cursor", "hover"})
@@ -25,7 +26,7 @@ MAX_SEQ = 2**53  # the largest number up to which JavaScript counts in ones
 Callback = Callable[..., object]
 
 
-class PickedWidget(WholeMessages, anywidget.AnyWidget):
+class PickedWidget(WholeMessages, SharedModule):
     """The selection, its protocol and the callbacks; a subclass says in ``_item`` and ``_items`` what may be picked."""
 
     kind = traitlets.Unicode("cell", help="what is picked, in the singular").tag(sync=True)
@@ -47,6 +48,7 @@ class PickedWidget(WholeMessages, anywidget.AnyWidget):
     )
 
     def __init__(self, **traits: Any) -> None:
+        reach_widgets()
         self.error: Exception | None = None
         self._callbacks: dict[str, list[Callback]] = {"pick": [], "pin": [], "undo": [], "redo": []}
         super().__init__(**traits)

@@ -76,6 +76,18 @@ def picture_state(
     }
 
 
+def words_state(words: Sequence[Sequence[str]], shape: Sequence[int]) -> list[list[str]]:
+    """A word for each cell, checked.
+
+    Raises:
+        ValueError: They do not match the values.
+    """
+    written = [[_line(word) for word in row] for row in words]
+    if written and [len(row) for row in written] != [shape[1]] * shape[0]:
+        raise ValueError(f"words must be {shape[0]} rows of {shape[1]} texts, like the values.")
+    return written
+
+
 def _line(text: object) -> str:
     """One line of text, with what has no glyph (or turns the text around it) as its code: a canvas draws neither."""
     names = {"\r": "␍", "\n": "⏎", "\t": "⇥"}

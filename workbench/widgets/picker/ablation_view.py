@@ -22,6 +22,7 @@ from workbench.widgets.picker.maps import Sources
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.code import own_pool, selection_code
 from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.measure import NOISE_SAMPLES
 from workbench.widgets.shared.voice import person
 
 DRAWS = 5
@@ -57,6 +58,8 @@ class AblationOrder:
         sources = self.sources
         against = "partner" if sources.corruption == "swap" else "target"
         options: dict[str, Any] = {"ablation": self.kind, "metric": sources.measure.metric, "against": against}
+        if sources.corruption == "noise":
+            options |= {"corruption": "noise", "samples": NOISE_SAMPLES}
         if sources.form is not None:
             options["form"] = sources.form
         return options | ({"control": self.draws} if self.draws else {})
@@ -180,7 +183,14 @@ class AblationView(VBox):
         if problem:
             raise ValueError(problem)
         alone = replace(order, draws=0)
-        result = alone.run()
+        try:
+            result = alone.run()
+        except NoSwapPartner as error:  # which only a swap needs; the answer is then compared with the target
+            if order.kind == "swap":
+                raise
+            order = replace(order, sources=replace(order.sources, instead=str(error)))
+            alone = replace(order, draws=0)
+            result = alone.run()
         self._take(result, alone, cancel)
         draws = drawable(order.sources, order.selection)
         if draws:
@@ -226,7 +236,8 @@ def ablation_markup(result: Ablation) -> str:
     what = f"{len(result.selection):,} components" if len(result.selection) > _NAMED else str(result.selection)
     line = f"Without {what}: {metric} {short_number(result.clean)} → {short_number(result.ablated)}"
     if result.left is not None:
-        line += f" (recovery {short_number(result.left)})"
+        zero = "noise on the subject" if result.corruption == "noise" else "the swapped subject"
+        line += f" (recovery {short_number(result.left)}: 1 clean, 0 with {zero})"
     rows: list[tuple[Any, ...]] = [
         ("clean", short_number(result.clean), _share(1.0, result), _next(result.clean_next)),
         (

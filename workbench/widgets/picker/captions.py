@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 from workbench.plots.style import short_number, visible
@@ -12,6 +13,7 @@ from workbench.types.effect import CONTRASTED
 from workbench.widgets.picker.maps import TITLES, MapName, Sources, left_out, row_components
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.measure import MEASURES, Measure, MeasureName
+from workbench.widgets.shared.partner_words import everywhere, partner_subject
 
 CELLS: dict[str, str] = {
     "resid": "how much of the answer comes back when the corrupted run gets the clean residual stream entering this "
@@ -46,6 +48,7 @@ def headline(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
     how = "noise on the subject" if sources.corruption == "noise" else "swap"
     if sources.corruption == "swap" and sources.partner is not None:
         how = f"swap with {sources.partner.subject}"
+    how += everywhere(prompt) if prompt is not None else ""
     means = f"; means over {len(sources.facts)} facts" if len(sources.facts) > 1 else ""
     return f"{of}{scale}; {how}{means}"
 
@@ -72,10 +75,11 @@ def sentence(maps: Mapping[str, EffectMap]) -> str:
     return where_read(trace, alike.get("heads"), alike.get("mlps")).words
 
 
-def notes(maps: Mapping[str, EffectMap]) -> str:
+def notes(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
     """Where the values of the maps come from, as a table in a collapsible area, with one line above it."""
     if not maps:
         return ""
+    corrupted_by = partial(_corrupted_by, sources)
     rows = [
         (
             TITLES[name],
@@ -118,9 +122,10 @@ def in_a_line(effect: EffectMap) -> str:
     return ", ".join(words) + "."
 
 
-def corrupted_by(effect: EffectMap) -> str:
+def _corrupted_by(sources: Sources, effect: EffectMap) -> str:
     """The corruption, and whose subject is swapped in."""
-    partners = list(dict.fromkeys(prompt.partner for prompt in effect.prompts if prompt.partner is not None))
+    swaps = [prompt for prompt in effect.prompts if prompt.partner is not None]
+    partners = list(dict.fromkeys(partner_subject(prompt, sources.partner, sources.pool) for prompt in swaps))
     if len(partners) == 1:
         return f"a swap with {partners[0]}"
     return "swaps" if partners else effect.corruption or "something unknown"

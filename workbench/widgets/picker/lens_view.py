@@ -15,11 +15,12 @@ from workbench.widgets.grid.grid import GridCell, HeatGrid
 from workbench.widgets.picker.maps import Sources
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.job import Job
+from workbench.widgets.shared.lens_words import LIKELIEST, settled
 from workbench.widgets.shared.voice import person
 
 TOKENS = 5
 """Of a cell."""
-_ROW_HEIGHT = 15
+_ROW_HEIGHT = 16
 
 
 class LensView(VBox):
@@ -96,7 +97,8 @@ class LensView(VBox):
                 self._words.value = markup.alert(job.error and person(job.error))
             elif self.result is not None:
                 self._words.value = markup.hint(
-                    f"{lens_words(self.result)} Colour: probability of the likeliest token. Click a cell: its tokens."
+                    f"{lens_words(self.result)} Colour and word of a cell: the likeliest token there and its "
+                    f"probability. Click a cell: its tokens. {LIKELIEST}"
                 )
                 self._show(self.result)
         self._on_change()
@@ -115,6 +117,7 @@ class LensView(VBox):
                 cols=[visible(token) for token in result.tokens[self._start :]],
                 marked=[at - self._start for at in result.subject],
                 groups=(),
+                words=[[visible(tokens[0].token) for tokens in row] for row in cells],
             )
         layout.show(self.grid, True)
         last = (len(result.top) - 1, len(cells[0]) - 1)
@@ -150,7 +153,4 @@ class LensView(VBox):
 
 def lens_words(lens: LensGrid) -> str:
     """From which layer on the answer is the likeliest token at the end, in a sentence."""
-    answer = visible(lens.answer_token)
-    if lens.settles is None:
-        return f"{answer} is not the likeliest token at the end (rank {int(lens.ranks[-1, -1]):,})."
-    return f"{answer} is the likeliest token at the end from {lens.settles} on."
+    return settled(lens.answer_token, lens.settles, int(lens.ranks[-1, -1]))

@@ -69,6 +69,7 @@ class LinkedMaps(HBox):
             )
 
         self.trace = grid(["…"], "resid", "cell", "Token")
+        self.trace.row_unit = "layer"  # a click picks one, at all tokens
         self.heads = grid([f"H{i}" for i in range(model.shape.n_heads)], "heads", "head", "Head")
         self.mlps = grid(["MLP"], "mlps", "MLP")
         for shown, basis in ((self.trace, 250), (self.heads, 186), (self.mlps, 164)):

@@ -79,7 +79,7 @@ class MapMaker:
         self.cancelled = False
         """Whether the last maps that were asked for were cancelled."""
         self._linked, self._lock, self._on_map, self._on_layer = linked, lock, on_map, on_layer
-        self._layers = 0  # finished ones of the map that is being computed
+        self._layers = self._positions = 0  # finished layers of the map that is being computed, and tokens of each
         self._takers: dict[str, Callable[[Any], object]] = {}
         self._fell_back: dict[tuple[Fact, ...], str] = {}
         self._queue = MapQueue(lock, self._computed, on_change, on_layer)
@@ -104,7 +104,8 @@ class MapMaker:
         words = f"Computing: {TITLES.get(cast(MapName, waiting[0]), waiting[0]).lower()}"
         if 0 < self._layers < n_layers:
             left = self._queue.seconds_of_first / self._layers * (n_layers - self._layers)
-            words += f", {self._layers} of {n_layers} layers, about {left:.0f} s left"
+            at = f" at {self._positions} positions" if self._positions else ""
+            words += f", {self._layers} of {n_layers} layers{at}, about {left:.0f} s left"
         words += f" · map {done + 1} of {total} · {self._queue.seconds:.0f} s"
         return Progress(words, done * n_layers + self._layers, total * n_layers)
 
@@ -208,7 +209,7 @@ class MapMaker:
 
     def _make_of(self, sources: Sources, name: MapName, look: Look, exact: bool) -> EffectMap:
         first, *more = sources.facts
-        self._layers = 0
+        self._layers = self._positions = 0
         if more or not (exact or name in SITES.values()):
             return sources.compute(name)
         prompt = None if exact else traced_prompt(sources.model, first, form=sources.form)
@@ -220,6 +221,7 @@ class MapMaker:
                 if prompt is None:
                     self._linked.refine(name, layer, values)
                 else:
+                    self._positions = values.numel()
                     self._linked.draw(name, layer, values, prompt)
                 self._on_layer()
 

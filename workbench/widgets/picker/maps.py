@@ -15,6 +15,7 @@ from workbench.tracing.attribution import AttributionUnit, attribute
 from workbench.tracing.causal import TraceSite, causal_trace
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
+from workbench.widgets.facts.partner import partner_of_map
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.shared.code import fact_call_in_a_line, own_pool
 from workbench.widgets.shared.measure import NOISE_SAMPLES, Measure
@@ -71,8 +72,10 @@ class Sources:
         """The same, with the partner that a map of one fact has taken."""
         if self.partner is not None or self.corruption != "swap" or len(self.facts) != 1:
             return self
-        name, pool = effect.prompts[0].partner if effect.prompts else None, self.pool or load_facts()
-        return replace(self, partner=next((f for f in pool if f.id == name), None))
+        if not effect.prompts or (name := effect.prompts[0].partner) is None:
+            return self
+        of_pool = next((f for f in self.pool or load_facts() if f.id == name), None)
+        return replace(self, partner=of_pool or partner_of_map(self.model, self.facts[0], effect.prompts[0]))
 
     def compute(self, name: MapName, *, exact: bool = False, on_layer: OnMapLayer | None = None) -> EffectMap:
         """Make one map, with the public call that ``expression`` writes.

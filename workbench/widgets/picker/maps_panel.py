@@ -302,7 +302,7 @@ class MapsPanel(Panel):
     def _show_maps(self) -> None:
         """What is said about the maps, and the list of their largest effects."""
         self._measured.value = measure_line(self._maker.sources, self.maps)
-        self._notes.value = notes(self.maps)
+        self._notes.value = notes(self._maker.sources, self.maps)
         self.ranked.show(self.maps, self._why_missing(self.ranked.name))
 
     def _why_missing(self, name: MapName) -> str:

@@ -41,7 +41,10 @@ class MeasureRow(VBox):
         self._corruption = ToggleButtons(
             options=[("Swap", "swap"), ("Noise", "noise")],
             description="Corrupt by",
-            tooltips=["Another subject in the prompt; noise where none fits", "Noise on the subject's tokens"],
+            tooltips=[
+                "Another subject at every place where the fact's stands in the prompt; noise where none fits",
+                "Noise on the subject's tokens, at every place where it stands",
+            ],
             style={"button_width": "70px"},
         )
         self._metric = ToggleButtons(

@@ -86,6 +86,7 @@ class CircuitPicker(MapsPanel):
         self.lens = LensView(lambda: self._maker.sources, self._show_code)
         self.side = SidePanel(self._lock, self._pins_changed)
         self.bar = SelectionBar(model, self._bar_changed, self._bar_acted)
+        self._name_subject()
         self._from = TopKControls(
             lambda name, k, add, role: self._try(lambda: self.top(name, k, add=add, role=role)),
             lambda name, threshold, add, role: self._try(lambda: self.above(name, threshold, add=add, role=role)),
@@ -254,10 +255,15 @@ class CircuitPicker(MapsPanel):
 
     def _other_maps(self) -> None:
         self._choice = None
+        self._name_subject()
         self.ablation.clear()
         self.lens.clear()
         self.side.forget()
         self._ask_about(self.pinned)
+
+    def _name_subject(self) -> None:
+        first, *more = self._maker.sources.facts
+        self.bar.subject = f"{first.subject} and {len(more)} more" if more else first.subject
 
     def _patterns_came(self) -> None:
         self.side.show_attention(self._linked.attention)

@@ -75,6 +75,7 @@ class SelectionBar(VBox):
         self._parameters = sum(p.numel() for p in model.hf.parameters())
         self._history = History(Selection())
         self._draws = 0
+        self._subject, self._picked_for = "", dict[Component, str]()
         self._words, self._rest = HTML(), HTML()
         self.chips = [self._chip(i) for i in range(CHIPS)]
         """The buttons of the first components; those in excess are not displayed."""
@@ -97,11 +98,15 @@ class SelectionBar(VBox):
         for button in rare:
             layout.show(button, False)
         self._more.observe(lambda change: [layout.show(button, change["new"]) for button in rare], names="value")
+        self.elsewhere = layout.quiet_button("", tooltip="")
+        """Says for which other subject components were picked, and removes them."""
+        self.elsewhere.add_class("wb-elsewhere")
+        self.elsewhere.on_click(lambda _: self._try(self.drop_elsewhere))
         chips = layout.row(*self.chips, self._rest)
         chips.add_class("wb-chips")
         chips.add_class("wb-scroll")  # those without room
         line = layout.row(*first, self._more, *rare, self._words, chips)
-        super().__init__([line, self._below])
+        super().__init__([line, self.elsewhere, self._below])
         self.add_class("wb-selection")
         self._show()
 
@@ -120,9 +125,37 @@ class SelectionBar(VBox):
         if len(new):
             check_selection(self._model, new)
         if list(new) != list(self._history.now):
+            held = set(self.selection)
+            self._picked_for |= {c: self._subject for c in new if c not in held}
             self._history.push(new)
             self.error = None
             self._changed()
+
+    @property
+    def subject(self) -> str:
+        """What the maps are about, for which components are picked from now on. Settable; the selection stays."""
+        return self._subject
+
+    @subject.setter
+    def subject(self, subject: str) -> None:
+        self._subject = subject
+        self._show_elsewhere()
+
+    @property
+    def picked_elsewhere(self) -> dict[Component, str]:
+        """Of the selection what was picked for other subjects, by component."""
+        others = {c: self._picked_for.get(c, self._subject) for c in self.selection}
+        return {c: subject for c, subject in others.items() if subject != self._subject}
+
+    def claim(self) -> None:
+        """Say that all of the selection is of the subject that is shown, as where both were opened together."""
+        self._picked_for = dict.fromkeys(self.selection, self._subject)
+        self._show_elsewhere()
+
+    def drop_elsewhere(self) -> None:
+        """Take out of the selection what was picked for other subjects."""
+        others = self.picked_elsewhere
+        self.selection = Selection(c for c in self.selection if c not in others)
 
     def undo(self) -> None:
         """Back to the selection before."""
@@ -172,6 +205,7 @@ class SelectionBar(VBox):
         more = f'<span class="wb-muted" title="{markup.text(listed)}">+{len(rest):,} more</span>'
         self._rest.value = markup.block(more) if rest else ""
         layout.show(self._rest, bool(rest))
+        self._show_elsewhere()
         self._show_below()
         for name, possible in (
             ("Undo", self._history.can_undo),
@@ -179,6 +213,17 @@ class SelectionBar(VBox):
             *((n, bool(len(chosen))) for n in ("Clear", "Invert", "Random control")),
         ):
             self._buttons[name].disabled = not possible
+
+    def _show_elsewhere(self) -> None:
+        others = self.picked_elsewhere
+        subjects = list(dict.fromkeys(others.values()))
+        few = f"{len(others):,} of {len(self.selection):,} " * (len(others) < len(self.selection))
+        names = " and ".join(subjects[:2]) if len(subjects) <= 2 else f"{subjects[0]} and {len(subjects) - 1} others"
+        with self.elsewhere.hold_sync():
+            self.elsewhere.description = f"{few}picked for {names} ×" * bool(others)
+            self.elsewhere.tooltip = f"Remove what was not picked for {self._subject}" * bool(others)
+        self.elsewhere.disabled = not others
+        layout.show(self.elsewhere, bool(others))
 
     def _show_below(self) -> None:
         """Below the line: what went wrong, else what is selected twice."""

@@ -14,6 +14,7 @@ from workbench.widgets.edit.views import stage_words
 from workbench.widgets.shared import charts as svg
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.code import fact_code, is_bundled
+from workbench.widgets.shared.lens_words import LEADS, LIKELIEST, settled
 from workbench.widgets.shared.markup import AnswerKind, Markup
 
 _GROUPS = {"edited": "", "same": "must stay: ", "control": "control: "}
@@ -35,7 +36,7 @@ def result(report: ProbeReport | None, probe: str) -> tuple[str, Share | None]:
     if probe == "lens" and report.lenses:
         reading = report.lens()
         layers = Share(hits=len(reading.old_leads), n=reading.n_layers)
-        return f"leads at {layers} layers", layers
+        return f"old leads at {layers} layers", layers
     if any(curve.probe == probe for curve in report.curves):
         return "see its curves", None
     return ("other facts; see its texts", None) if probe in report.probes else ("not measured", None)
@@ -64,7 +65,7 @@ def found(report: ProbeReport, probe: str) -> str:
         parts.append(show(report, probe))
     if probe == "lens":
         readings = [x for x in report.lenses if x.prompt.fact_id == report.fact.id]
-        parts.append(lens_charts(readings))
+        parts += [lens_sentences(readings), lens_charts(readings)]
     parts += [markup.alert(why, "info") for name, why in report.skipped.items() if name == probe]
     return "".join(parts)
 
@@ -180,6 +181,14 @@ def _same_prompt(report: ProbeReport, row: ProbeRow) -> list[ProbeRow]:
 _KINDS: dict[str, AnswerKind] = {"old": "old", "new": "new", "refusal": "refusal", "neither": "other"}
 
 
+def lens_sentences(readings: Sequence[Lens]) -> str:
+    """From which layer on the old answer's token is the likeliest, by stage, and what the words mean."""
+    lines = [
+        f"{stage_words(x.stage)}: {settled(x.tokens['old'], x.settles('old'), x.ranks['old'][-1])}" for x in readings
+    ]
+    return markup.block("".join(f"<p>{markup.text(line)}</p>" for line in lines)) + markup.hint(f"{LIKELIEST} {LEADS}")
+
+
 def lens_charts(readings: Sequence[Lens]) -> str:
     """Log P of the answers' first tokens by layer, one chart per stage."""
     charts = [
@@ -203,6 +212,7 @@ def layers(readings: Sequence[Lens], prompt: str) -> str:
     """One prompt by layer: the verdict in words, a chart per stage, and the last ranks."""
     words = f"<p>{markup.text(f'Layer by layer: {prompt}')}</p>"
     words += "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.finding}.')}</p>" for x in readings)
+    words += lens_sentences(readings)
     heads = ["answer", *(f"rank, {stage_words(x.stage)}" for x in readings)]
     ranks = [
         [

@@ -77,12 +77,13 @@ class RunHistory:
             self._used = {run.id for run in self._runs}
         self._tell()
 
-    def add(self, run: Run) -> None:
-        """One more, which is on screen."""
+    def add(self, run: Run, *, shown: bool = True) -> None:
+        """One more, which is on screen or not."""
         with self._lock:
             self._used.add(run.id)
             self._runs.append(run)
-            self._shown = run.id
+            if shown:
+                self._shown = run.id
         self._tell()
 
     def show(self, id: str | None) -> None:

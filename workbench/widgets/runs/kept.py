@@ -71,12 +71,13 @@ class KeptRuns:
         self._saved()
         return why
 
-    def add(self, editor: Any, picker: Any) -> Run:
+    def add(self, editor: Any, circuit: Any, *, shown: bool = True) -> Run:
         """Keep what an edit panel has just made.
 
         Args:
             editor: The ``EditPanel``; its last job has ended, with an edit.
-            picker: The ``CircuitPicker`` of the same fact.
+            circuit: Has the ``selection`` and the ``maps`` of the same fact, such as a ``CircuitPicker``.
+            shown: Whether the run is on screen.
         """
         edit, job = editor.edit, editor.job
         fact = edit.facts[0]
@@ -84,8 +85,8 @@ class KeptRuns:
             id=self.history.new_id(fact),
             name=default_name(fact),
             edit=edit,
-            selection=edit.selection if edit.selector == "given" else picker.selection,
-            maps=dict(picker.maps),
+            selection=edit.selection if edit.selector == "given" else circuit.selection,
+            maps=dict(circuit.maps),
             report=editor.report,
             control_report=editor.control_report,
             code=str(editor.edit_lines or ""),
@@ -95,7 +96,7 @@ class KeptRuns:
         )
         if editor.edit_lines is not None:
             self.lines[run.id] = editor.edit_lines
-        self.history.add(run)
+        self.history.add(run, shown=shown)
         return run
 
     def opened(self, folder: Path, session: Session) -> tuple[Session, str]:

@@ -50,16 +50,16 @@ class RunList(VBox):
         self._model, self._history, self._filling = model, history, False
         self._open_run, self._attempt = open_run, attempt
         self._none = HTML(markup.hint(_NOTHING))
-        self._list = _Lines(description="Runs", options=[], rows=2, layout={"width": "min(100%, 860px)"})
+        self._list = _Lines(description="Runs", options=[], rows=2, layout={"width": "100%"})
         self._name = Text(description="Name", continuous_update=False, layout={"width": "min(100%, 380px)"})
         self._beside = _Menu(description="Beside", options=[("no other run", "")], layout={"width": "min(100%, 380px)"})
         self._delete = layout.quiet_button("Delete run", icon="trash", tooltip="Take the run on screen out of the list")
         self._undo = layout.quiet_button("Undo delete", icon="undo", tooltip="Bring back the run that was deleted last")
-        self._table = HTML()
+        self._whole, self._table = HTML(), HTML()
         for control in (self._list, self._name, self._beside):
             control.style.description_width = "initial"
         self._tools = layout.row(self._name, self._beside, self._delete)
-        super().__init__([self._none, self._list, self._tools, self._undo, self._table])
+        super().__init__([self._none, self._list, self._whole, self._tools, self._undo, self._table])
         self.add_class("wb-runs")
         self._list.observe(lambda change: self._chosen(change["new"]), names="value")
         self._name.observe(lambda change: self._renamed(change["new"]), names="value")
@@ -102,6 +102,8 @@ class RunList(VBox):
             self._name.value = "" if shown is None else shown.name
         finally:
             self._filling = False
+        whole = next((text for text, id in lines if shown is not None and id == shown.id), "")
+        self._whole.value = markup.hint(f"On screen: {whole}") if whole else ""  # the list may cut it
         self._name.disabled = self._delete.disabled = shown is None
         layout.show(self._none, not runs)
         layout.show(self._list, bool(runs))

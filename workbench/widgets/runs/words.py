@@ -27,13 +27,13 @@ def trained_words(run: Run) -> str:
 
 
 def line(number: int, run: Run) -> str:
-    """A run in a list.
+    """A run in a list: what came out stands before what was done, since a narrow list cuts the end.
 
     Args:
         number: Its place, from 1.
         run: The run.
     """
-    return f"{number}  {run.name} · {run.recipe.name} · {trained_words(run)} · {result_words(run)}"
+    return f"{number}  {run.name} · {result_words(run)} · {run.recipe.name} · {trained_words(run)}"
 
 
 def compared(first: Run, second: Run, model: LoadedModel) -> str:

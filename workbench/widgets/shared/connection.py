@@ -7,13 +7,18 @@ at the kernel every second, as ipywidgets notices only restarts. A map that stan
 In command mode JupyterLab binds the arrows and most letters for whatever has the focus and is not a text field: an
 arrow in a list would move to another cell, and ``x`` there would cut the cell. So keys without Ctrl, Alt or Meta end at
 the panel, but for Shift+Enter (run the cell), Escape and the F keys.
+
+A button that leads on to another tab may stand far down the page: the panel's top is then brought back into sight.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import anywidget
 
 from workbench.widgets.shared.javascript import STATIC, read_module
+from workbench.widgets.shared.subshells import reach_widgets
 
 
 class Connection(anywidget.AnyWidget):
@@ -21,6 +26,14 @@ class Connection(anywidget.AnyWidget):
 
     _esm = read_module("connection.js")
     _css = STATIC / "connection.css"
+
+    def __init__(self, **traits: Any) -> None:
+        reach_widgets()
+        super().__init__(**traits)
+
+    def show_top(self) -> None:
+        """Scroll the page to the panel's top, where that is above what is seen."""
+        self.send({"show": "top"})
 
     def __repr__(self) -> str:
         return "Connection()"

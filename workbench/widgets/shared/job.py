@@ -1,8 +1,8 @@
 """A function in a background thread, so that the notebook and its widgets stay usable while it runs.
 
-With ipykernel 7.4 a click waits for a running cell, so nothing long may run in a cell or in a callback. Whether
-gradients are recorded is a setting of each thread: it is set here, so that the same call gives the same numbers from a
-widget and from a script.
+With ipykernel 7.4 a click waits for a running cell, so nothing long may run in a cell or in a callback. Most settings
+of torch are those of a thread: they are set here, so that the same call gives the same numbers from a widget and from a
+script.
 
 A daemon thread that is still in the middle of a computation when the interpreter ends makes C++ abort ("terminate
 called without an active exception"). So what still runs then is cancelled and waited for, a short time.
@@ -18,9 +18,8 @@ import weakref
 from collections.abc import Callable
 from typing import Generic, Literal, TypeVar, cast
 
-import torch
-
 from workbench.types.cancelling import Cancelled
+from workbench.types.torch_settings import own_torch_settings
 
 State = Literal["running", "done", "failed", "cancelled"]
 T = TypeVar("T")
@@ -127,7 +126,7 @@ class Job(Generic[T]):
 
     def _run(self) -> None:
         try:
-            with torch.inference_mode(False), torch.enable_grad():
+            with own_torch_settings():
                 result = self._function(self._cancel)
         except Cancelled as error:
             self._end("cancelled", error=error)

@@ -32,6 +32,7 @@ class Panel(VBox):
         self._message = ""
         self._code_listeners: list[Callable[[], object]] = []
         self._alert, self._code = HTML(), CodeBlock(lambda: self.code)
+        self._connection = Connection()
         self.add_class("wb-panel")
 
     @property
@@ -79,7 +80,7 @@ class Panel(VBox):
 
     def _lay_out(self, *shown: Widget) -> None:
         """Put the controls in order, below the line that says when no kernel listens."""
-        self.children = (Connection(), *shown)
+        self.children = (self._connection, *shown)
 
     def _tell(self, *messages: markup.Message) -> None:
         """Show these messages in the alert, in the place of those before; none empties it."""

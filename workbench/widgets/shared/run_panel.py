@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -155,6 +156,10 @@ class RunPanel(Panel, Generic[T]):
         if problem:
             self._tell(markup.Message(problem, "error"))
         return self._job
+
+    def still(self) -> AbstractContextManager[object]:
+        """As long as it is held, a run of this panel does not end."""
+        return self._lock
 
     def cancel(self) -> None:
         """Ask the run to stop where it next looks. No effect when none is going on."""

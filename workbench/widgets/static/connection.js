@@ -1,5 +1,5 @@
-// What every panel has: a line that is shown while no kernel listens, controls that then do nothing, and keys that stay
-// in it. See connection.py.
+// What every panel has: a line that is shown while no kernel listens, controls that then do nothing, keys that stay in
+// it, and a way back to its top. See connection.py.
 
 import { connectionOf } from "./kernel.js";
 
@@ -62,6 +62,17 @@ function deafen(el) {
   };
 }
 
+// Another tab may be shorter than the one before, and the page stand far below it: on nothing. Brings the panel's top
+// back, where that is above what is seen.
+function turnTo(el) {
+  const panel = el.closest(".wb-panel");
+  if (!panel) return;
+  let seen = panel.parentElement;
+  while (seen && !/auto|scroll/.test(getComputedStyle(seen).overflowY)) seen = seen.parentElement;
+  const top = seen ? seen.getBoundingClientRect().top : 0;
+  if (panel.getBoundingClientRect().top < top) panel.scrollIntoView({ block: "start" });
+}
+
 function render({ model, el }) {
   const line = document.createElement("div");
   line.className = "wb-connection";
@@ -70,16 +81,27 @@ function render({ model, el }) {
 
   const connection = connectionOf(model);
   const tell = deafen(el);
+  const say = (lost) => {
+    const ended = el.isConnected && el.closest(".wb-panel")?.querySelector("progress, .wb-busy");
+    const more = ended ? " What was running has ended with it." : "";
+    line.textContent = lost ? `Not connected to a kernel: run the cell again to use this panel.${more}` : "";
+  };
   const show = () => {
     const lost = !connection.live();
     line.classList.toggle("wb-lost", lost);
-    line.textContent = lost ? "Not connected to a kernel: run the cell again to use this panel." : "";
+    say(lost);
+    if (lost) requestAnimationFrame(() => say(!connection.live())); // the panel may not be on the page yet
     tell(lost);
   };
   const stopWatching = connection.watch(show);
   show();
   const giveKeysBack = keepKeys(el);
+  const hear = (message) => {
+    if (message?.show === "top") requestAnimationFrame(() => requestAnimationFrame(() => turnTo(el)));
+  };
+  model.on("msg:custom", hear);
   return () => {
+    model.off("msg:custom", hear);
     giveKeysBack();
     stopWatching();
     tell(false);

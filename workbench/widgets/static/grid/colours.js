@@ -36,6 +36,13 @@ export function axisOf({ mode, limit, clip }, low) {
   return { place, end, cut: end < limit, ticks: values.map((value) => [place(value), value]) };
 }
 
+// Black or white, whichever has more contrast (WCAG) on a colour.
+export function inkOn([r, g, b]) {
+  const linear = [r, g, b].map((byte) => (byte / 255 <= 0.04045 ? byte / 255 / 12.92 : ((byte / 255 + 0.055) / 1.055) ** 2.4));
+  const light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  return (light + 0.05) / 0.05 > 1.05 / (light + 0.05) ? "#000" : "#fff";
+}
+
 // What is drawn with, from the page's theme and the map's scale.
 export function readTheme(root, model) {
   const { low, light, dark } = model.get("colours");

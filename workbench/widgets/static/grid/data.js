@@ -3,6 +3,11 @@
 import { axisOf } from "./colours.js";
 import { cut, isolate } from "./words.js";
 
+// While a map of another size is being sent, its words may come before or after it.
+function fits(words, nRows, nCols) {
+  return words.length === nRows && words.every((row) => row.length === nCols) ? words : [];
+}
+
 export function readData(model) {
   const [nRows, nCols] = model.get("shape");
   const bytes = model.get("data");
@@ -22,6 +27,7 @@ export function readData(model) {
     limit: model.get("limit"),
     axis: axisOf({ mode: model.get("scale_mode"), limit: model.get("limit"), clip: model.get("clip") }, model.get("colours").low),
     unit: model.get("unit"),
+    words: fits(model.get("words"), nRows, nCols), // one in each cell; [] without any
     cellWidth: model.get("cell_width"), // 0: what fits
     cellHeight: model.get("cell_height"),
   };

@@ -14,7 +14,7 @@ import { Tooltip } from "./tooltip.js";
 import { setGround, watchTheme } from "../theme.js";
 import { actsOn, describe } from "./words.js";
 
-const PICTURE = ["data", "shape", "rows", "cols", "limit", "colours", "unit", "row_title", "col_title", "groups", "group_name", "marked", "scale_mode", "clip", "cell_width", "cell_height"];
+const PICTURE = ["data", "shape", "rows", "cols", "limit", "colours", "unit", "row_title", "col_title", "groups", "group_name", "marked", "words", "scale_mode", "clip", "cell_width", "cell_height"];
 let views = 0;
 
 class HeatGridView {
@@ -35,7 +35,7 @@ class HeatGridView {
     on("blur", () => (this.tooltip.show(null), redraw()));
     this.listenTo(PICTURE, () => this.redraw(true));
     this.listenTo(["selected", "ack", "seq", "picked"], () => this.picks.answered());
-    this.listenTo(["cursor", "pinned", "selectable", "disabled", "kind", "row_kind"], redraw);
+    this.listenTo(["cursor", "pinned", "selectable", "disabled", "kind", "row_kind", "row_unit"], redraw);
     this.listenTo(["title", "alt", "problem", "descriptions", "pinnable"], () => showTexts(this.page, model));
     this.listenTo(["tip", "tip_for", "tip_picks", "pattern", "naming"], () => this.tooltip.fill());
     this.sizes = new ResizeObserver(() => this.page.root.clientWidth !== this.layout.rootWidth && this.redraw(true));
@@ -94,7 +94,7 @@ class HeatGridView {
     const { box } = this.actions;
     const cursor = this.actions.cursor();
     const focused = page.cells === document.activeElement;
-    const state = { selected: model.get("selected"), wanted: shown, box, cursor, pinned: this.pinned(), focused, dots: !model.get("row_kind") };
+    const state = { selected: model.get("selected"), wanted: shown, box, cursor, pinned: this.pinned(), focused, dots: !model.get("row_kind") && !this.data.words.length };
     const waiting = drawMarks(page.marks, this.data, this.layout, this.theme, state);
     describe(page, model, this.data, { shown, box, cursor, waiting });
     this.tooltip.sayActs();

@@ -6,6 +6,7 @@ import { formatNumber } from "./words.js";
 export const FONT = 11; // px of the labels
 export const BAR = { width: 180, height: 9, zone: 44 }; // the colour bar above the map
 export const GROUP_ZONE = 12; // the names of groups, between the two
+const WORDS = [38, 84]; // px of a cell with a word in it: with many columns the map scrolls
 const SIN60 = Math.sin(Math.PI / 3);
 
 export function font(theme, bold) {
@@ -61,7 +62,7 @@ export function layOut(data, theme, width, measure) {
 }
 
 // The margins depend on the labels, the labels on the width of a cell, that on the margins: it settles quickly.
-function layOutColumns({ nCols, rowLabels, colLabels, rowTitle, marked, cellWidth: wanted }, width, measure, rowStep) {
+function layOutColumns({ nCols, rowLabels, colLabels, rowTitle, marked, words, cellWidth: wanted }, width, measure, rowStep) {
   const rowWidth = Math.max(...every(rowLabels, rowStep).map(([text]) => measure(text)));
   const widths = colLabels.map((text, c) => measure(text, marked.has(c)));
   const longest = Math.max(...widths);
@@ -71,7 +72,7 @@ function layOutColumns({ nCols, rowLabels, colLabels, rowTitle, marked, cellWidt
   let cellWidth, colStep, rotated;
   for (let round = 0; round < 5; round++) {
     const room = (width || 800) - left - right - 4;
-    const fits = clamp(room / nCols, 1, nCols === 1 ? 60 : 32);
+    const fits = words.length ? clamp(room / nCols, ...WORDS) : clamp(room / nCols, 1, nCols === 1 ? 60 : 32);
     cellWidth = wanted || (fits > 4 ? Math.floor(fits) : fits);
     const across = niceStep(longest + 6, cellWidth);
     rotated = across > 1 && !numbers;

@@ -1,7 +1,8 @@
 // The lower canvas: the values as colours, the labels and the colour bar.
 
 import { BAR, FONT, GROUP_ZONE, every, font } from "./layout.js";
-import { formatNumber, isolate } from "./words.js";
+import { inkOn } from "./colours.js";
+import { cutTo, formatNumber, isolate } from "./words.js";
 
 export function drawPicture(canvas, data, layout, theme) {
   const ctx = canvas.getContext("2d");
@@ -19,6 +20,7 @@ export function drawPicture(canvas, data, layout, theme) {
   }
   ctx.strokeStyle = theme.muted;
   ctx.strokeRect(left - 0.5, top - 0.5, mapWidth + 1, mapHeight + 1);
+  if (data.words.length) drawWords(ctx, data, layout, theme);
   drawGroups(ctx, data, layout, theme);
   drawLabels(ctx, data, layout, theme);
 }
@@ -71,6 +73,20 @@ function imageOf({ values, nRows, nCols, axis }, theme) {
   });
   ctx.putImageData(image, 0, 0);
   return canvas;
+}
+
+// A word in each cell, cut where it has no room; black or white, whichever stands out more from the cell's colour.
+function drawWords(ctx, { words, values, nCols, axis }, { left, top, cellWidth, cellHeight }, theme) {
+  ctx.font = `${Math.min(FONT, cellHeight - 4)}px ${theme.family}`;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "middle";
+  values.forEach((value, i) => {
+    if (Number.isNaN(value)) return;
+    const r = Math.floor(i / nCols), c = i % nCols;
+    ctx.fillStyle = inkOn(theme.colorOf(axis.place(value)));
+    const word = cutTo(words[r][c], (text) => ctx.measureText(text).width <= cellWidth - 5);
+    ctx.fillText(isolate(word), left + (c + 0.5) * cellWidth, top + (r + 0.5) * cellHeight + 0.5);
+  });
 }
 
 function drawBar(ctx, { axis }, { left, barWidth, unit }, theme) {

@@ -8,6 +8,14 @@ export function cut(text) {
   return text.length <= LONGEST ? text : `${text.slice(0, LONGEST - 1)}…`;
 }
 
+// As many whole characters of a text as fit, and an ellipsis.
+export function cutTo(text, fits) {
+  if (fits(text)) return text;
+  const marks = typeof Intl === "object" && Intl.Segmenter ? [...new Intl.Segmenter().segment(text)].map((one) => one.segment) : [...text];
+  while (marks.length && !fits(`${marks.join("")}…`)) marks.pop();
+  return marks.length ? `${marks.join("")}…` : "";
+}
+
 // A token with its white space and what has no glyph made visible, as `visible` in plots/style.py.
 export function visible(text) {
   if (!text) return "∅";
@@ -103,13 +111,18 @@ export function describe(page, model, data, { shown, box, cursor, waiting }) {
   set(page.cell, "aria-colindex", c + 1);
   set(page.cell, "aria-selected", shown.some(([a, b]) => a === r && b === c));
   const group = groupOf(data, c);
-  const spoken = `${nameOf(model, [r, c])}${group && ` (${group})`}: ${valueOf(model, data, [r, c])}`;
+  const word = data.words.length ? `${isolate(data.words[r][c])}, ` : "";
+  const spoken = `${nameOf(model, [r, c])}${group && ` (${group})`}: ${word}${valueOf(model, data, [r, c])}`;
   if (page.cell.textContent !== spoken) page.cell.textContent = spoken;
 }
 
 function statusOf(model, { values, rowLabels }, { shown, box, waiting, disabled }) {
-  const count = shown.length, kind = model.get("kind"), rowKind = model.get("row_kind");
+  const count = shown.length, kind = model.get("kind"), rowKind = model.get("row_kind"), rowUnit = model.get("row_unit");
   let text = disabled && !count ? "" : `${count} ${kind}${count === 1 ? "" : "s"} selected`;
+  if (rowUnit && text) {
+    const rows = new Set(shown.map(([r]) => r)).size;
+    text = `${rows} ${rowUnit}${rows === 1 ? "" : "s"} selected${rows ? `, at all ${model.get("shape")[1]} positions` : ""}`;
+  }
   if (rowKind) return count ? `${rowKind}: ${rowLabels[shown[0][0]]}` : "";
   if (box) {
     const [r0, r1, c0, c1] = corners(box);

@@ -1,0 +1,187 @@
+"""Peak memory of a trace, an attribution and a fit beside the forward pass's, on a model of Qwen2.5-0.5B's exact shape.
+
+    python -m benchmarks.memory [--dtype float32|bfloat16] [--out FILE]
+
+The weights are random, so nothing has to be downloaded, and memory does not depend on what they are. The tokenizer has
+a word for each of the model's tokens. Each computation runs in a process of its own; what is measured is its largest
+resident set minus what it was with the loaded model and one token read, which includes the weights. ``wb.estimate``
+stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config
+from transformers.models.qwen2 import Qwen2ForCausalLM
+
+import workbench as wb
+from benchmarks.lib.code import code_of
+from workbench.language.generation import generate
+from workbench.models.load import LoadedModel
+from workbench.types import Fact, FactSet
+
+QWEN2_5_05B = Qwen2Config(
+    vocab_size=151936,
+    hidden_size=896,
+    intermediate_size=4864,
+    num_hidden_layers=24,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    max_position_embeddings=32768,
+    rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+    rms_norm_eps=1e-6,
+    tie_word_embeddings=True,
+    bos_token_id=151643,
+    eos_token_id=151645,
+)
+"""As its config.json has it: 494,032,768 parameters."""
+TOKENS = 32
+"""Of the text that is read, and of the traced one."""
+SAMPLES = {"trace": 10, "attribute": 4}
+RETAINED = 24
+"""Facts that stay as they are in the fit."""
+WORK = ("forward", "trace", "attribute", "fit")
+
+
+def words(*ids: int) -> str:
+    """The text of some tokens."""
+    return " ".join(f"w{i}" for i in ids)
+
+
+def tokenizer(n: int) -> Any:
+    """A tokenizer with a word for each token of the model."""
+    made = Tokenizer(models.WordLevel({f"w{i}": i for i in range(n)}, unk_token="w0"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="w0", eos_token=f"w{n - 1}")
+
+
+def random_model(dtype: torch.dtype, config: Qwen2Config = QWEN2_5_05B) -> LoadedModel:
+    """A random model of a shape, with attention spread so that prompts matter."""
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)  # or it would be twice as large while it is made
+    try:
+        hf: Any = Qwen2ForCausalLM(config)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return wb.load_model(
+        hf.eval().requires_grad_(False), tokenizer=tokenizer(config.vocab_size), name="random Qwen2.5-0.5B"
+    )
+
+
+def known(model: LoadedModel, n: int) -> FactSet:
+    """Facts that the model knows: its own first words are the answers."""
+    draw = random.Random(0)
+    ids = [[draw.randrange(1, 100_000) % (model.shape.d_vocab - 2) + 1 for _ in range(TOKENS)] for _ in range(n)]
+    said = [generate(model, [row], max_new_tokens=1)[0].text for row in ids]
+    facts = []
+    for i, (row, answer) in enumerate(zip(ids, said, strict=True)):
+        other = next(word for word in said[i + 1 :] + said[:i] + ["w7", "w8"] if word != answer)
+        facts.append(
+            Fact(
+                id=f"fact-{i}",
+                subject=words(*row[4:6]),
+                prompt=words(*row),
+                question=words(*row),
+                answer=answer,
+                target=other,
+                relation="random",
+                role=None if i == 0 else "retain",
+            )
+        )
+    return FactSet(facts, name="random")
+
+
+def compute(what: str, model: LoadedModel, facts: FactSet) -> None:
+    """One of ``WORK``."""
+    options: dict[str, Any] = {"form": "cloze", "pool": facts, "progress": False}
+    if what == "forward":
+        with torch.no_grad():
+            model.runner(torch.tensor([model.token_ids(facts[0].prompt)]))
+    elif what == "trace":
+        wb.causal_trace(model, facts[0], samples=SAMPLES[what], **options)
+    elif what == "attribute":
+        wb.attribute(model, facts[0], samples=SAMPLES[what], **options)
+    elif what == "fit":
+        wb.rewrite(
+            model,
+            facts[0],
+            "L10MLP L11MLP L12MLP",
+            recipe=recipe(),
+            retain=facts.filter(role="retain"),
+            pool=facts,
+            progress=False,
+        )
+
+
+def recipe() -> wb.Recipe:
+    """The default with few steps: memory is the same in each."""
+    return wb.Recipe(steps=2, early_stop=None, retain_size=RETAINED)
+
+
+def resident(name: str) -> int:
+    """A number of /proc/self/status, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
+
+
+def measure(what: str, dtype: torch.dtype) -> dict[str, float]:
+    """Peak memory of one computation in this process, and the estimate of it, in megabytes."""
+    model = random_model(dtype)
+    facts = known(model, RETAINED + 1 if what == "fit" else 3)
+    model.cache.clear()
+    gc.collect()
+    before = resident("VmRSS")
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")  # the peak counts from here
+    compute(what, model, facts)
+    found = {
+        "weights": model.hf.num_parameters() * dtype.itemsize,
+        "peak above the loaded model": resident("VmHWM") - before,
+    }
+    if what in SAMPLES:
+        estimated = wb.estimate(model, what, tokens=TOKENS, changed=TOKENS - 4, samples=SAMPLES[what], speed=1.0)  # pyright: ignore[reportArgumentType]
+        found["estimated"] = estimated.working_bytes
+    elif what == "fit":
+        found["estimated"] = wb.estimate(model, "fit", tokens=TOKENS, recipe=recipe(), speed=1.0).working_bytes
+    return {name: round(value / 2**20, 1) for name, value in found.items()}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure each in a process of its own, print a table, and write the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--one", choices=WORK, help="measure this one here, and print it as JSON")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/memory.json"))
+    args = parser.parse_args(argv)
+    if args.one:
+        print(json.dumps(measure(args.one, getattr(torch, args.dtype))))
+        return
+    found: dict[str, dict[str, float]] = {}
+    for what in WORK:
+        command = [sys.executable, "-m", "benchmarks.memory", "--one", what, "--dtype", args.dtype]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[what] = json.loads(done.stdout.splitlines()[-1])
+        print(f"{what}: {found[what]}", flush=True)
+    settings = {"model": "Qwen2.5-0.5B's shape, random weights", "dtype": args.dtype, "tokens": TOKENS}
+    settings |= {"samples": SAMPLES, "retained": RETAINED, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    result = {"settings": settings, "code": code_of(__file__).to_dict(), "megabytes": found}
+    args.out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    print("\n| computation | peak above the loaded model, MB | estimated | the same in weights |\n|---|---|---|---|")
+    for what, row in found.items():
+        peak, weights = row["peak above the loaded model"], row["weights"]
+        print(f"| {what} | {peak:.0f} | {row.get('estimated', float('nan')):.0f} | {peak / weights:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

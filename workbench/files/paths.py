@@ -1,0 +1,20 @@
+"""Paths as people write them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def user_path(path: str | Path) -> Path:
+    """A path with a leading ``~`` (or ``~name``) replaced by that user's home folder, as a shell does it.
+
+    Args:
+        path: As it was given.
+
+    Raises:
+        ValueError: There is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path} names a home folder that there is none of. Write the path in full.") from error
