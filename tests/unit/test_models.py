@@ -528,6 +528,7 @@ CALLS: dict[str, Call] = {
         pool=FACTS,
         progress=False,
     ),
+    "cache": lambda m, _: wb.cache(m, FRANCE, "blocks.1.hook_resid_pre"),
     "lens": lambda m, _: wb.lens(m, FRANCE),
     "probe": lambda m, _: wb.probe(m, small_edit(m), pool=FACTS, max_new_tokens=3, progress=False),
     "answer_probabilities": lambda m, _: wb.answer_probabilities(m, FRANCE, edit=small_edit(m)),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from workbench.types import EffectMap
 from workbench.types.intervals import spearman
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def agreement(first: EffectMap, second: EffectMap) -> float:
     """Compute Spearman's rank correlation of two maps of one shape, such as attribution and exact patching.
 

@@ -12,8 +12,10 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.bridge_runs import FwdHook, bridge_of, check_name, checked_hooks
 from workbench.tracing.next_tokens import readable_ids
 from workbench.types import Fact, Form
+from workbench.types.torch_settings import own_torch_settings
 
 
+@own_torch_settings()
 def cache(
     model: LoadedModel,
     fact: Fact | str,
