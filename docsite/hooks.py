@@ -1,7 +1,7 @@
 """What mkdocs calls while it builds the site: see ``mkdocs.yml``.
 
-Markers in a page: ``<!-- generated: files -->`` (or ``cli``, ``families``) is replaced by what is made from the package,
-``<!-- include: CHANGELOG.md -->`` by a file of the checkout. What is not there ends the build.
+Markers in a page: ``<!-- generated: files -->`` (or ``cli``, ``families``) is replaced by what is made from the package
+or its results, ``<!-- include: CHANGELOG.md -->`` by a file of the checkout. What is not there ends the build.
 """
 
 from __future__ import annotations

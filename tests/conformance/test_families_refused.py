@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 import workbench as wb
 from tests.helpers.families import TINY, model_of
 from tests.helpers.tiny import N_VOCAB, TOKENS, loaded, random_edit, randomise, tiny_gpt2, tiny_llama
+from tests.helpers.tiny_facts import capitals
 from workbench.models.deltas import fold
 from workbench.models.families import UnknownFamilyError, best_effort, read_architecture
 from workbench.models.family_table import FAMILIES, REFUSED
@@ -58,9 +59,8 @@ def test_the_classes_are_those_of_transformers(name: str) -> None:
     ],
 )
 def test_what_cannot_be_right_is_refused_with_the_reason(hf: Any, words: str) -> None:
-    with pytest.raises(ValueError, match=words) as error:
+    with pytest.raises(ValueError, match=words):
         loaded(hf())
-    assert not isinstance(error.value, UnknownFamilyError)
 
 
 def test_a_model_of_no_family_is_refused_and_may_be_read_by_its_names() -> None:
@@ -105,9 +105,9 @@ def test_all_layers_are_looked_at() -> None:
 def test_a_mixture_whose_first_layer_is_dense_has_no_neurons_anywhere() -> None:
     model = model_of("glm-4 moe")
     assert model.architecture.traits.experts == (1, 2)
-    for text in ("L0N5", "L1N5", "L0MLP", "L2GATEUP"):
-        with pytest.raises(ValueError, match=r"2 of the 3 layers \(L1 first\) the MLP is a mixture of experts"):
-            random_edit(model, text)
+    for text in ("L0N5", "L1N5", "L0MLP", "L1H2 L2GATEUP"):
+        with pytest.raises(ValueError, match=r"2 of 3 layers \(L1 first\) the MLP is a mixture of experts"):
+            wb.rewrite(model, capitals()[0], text, pool=capitals(), progress=False)
 
 
 def test_conv1d_or_linear_is_told_by_the_class_of_the_module() -> None:

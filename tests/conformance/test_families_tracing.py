@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from workbench.tracing import restore
 from workbench.tracing.attribution import AttributionUnit
 from workbench.tracing.causal import TraceSite, causal_trace, window_of
 from workbench.tracing.corruption import Setup, SetupOptions, set_up
-from workbench.types import Component, FactSet
+from workbench.types import Component, FactSet, Kind
 from workbench.types.effect import Corruption
 
 FACTS = capitals()
@@ -125,9 +126,10 @@ def test_slices_are_heads(name: str) -> None:
     model = model_of(name)
     plain, shape, layer = Plain(model, FRANCE), model.shape, 1
     before = plain.states(("z", layer))["z", layer]
-    for kind, n in (("Q", shape.n_heads), ("K", shape.n_kv_heads), ("V", shape.n_kv_heads)):
+    kinds: tuple[tuple[Kind, int], ...] = (("Q", shape.n_heads), ("K", shape.n_kv_heads), ("V", shape.n_kv_heads))
+    for kind, n in kinds:
         for i in range(n):
-            component = Component(layer, kind, i)  # type: ignore[arg-type]
+            component = Component(layer, kind, i)
             ((site, span),) = component.slices(shape).items()
             entries = model.architecture.gate_module(layer, site).places(span)
             kept: list[Tensor] = []
@@ -163,7 +165,7 @@ def test_attribution_is_a_derivative(name: str, record_property: Callable[[str, 
     """Against the derivative, by plain hooks, of moving each component's entries from corrupted to clean; in double
     precision, and for one head against a finite difference as well."""
     model = model_of(name, double=True)
-    units = [unit for unit in UNITS if unit != "neuron" or not model.shape.no_neurons]
+    units: list[AttributionUnit] = [unit for unit in UNITS if unit != "neuron" or not model.shape.no_neurons]
     options: dict[str, Any] = {"corruption": "swap", "partner": SPAIN, "form": "cloze", "pool": FACTS}
     maps = wb.attribute(model, FRANCE, units, progress=False, **options)
     setup = set_up_of(model, "swap", 1)
@@ -176,9 +178,9 @@ def test_attribution_is_a_derivative(name: str, record_property: Callable[[str, 
     slope = (up - down) / 2e-3
     assert abs(slope - float(maps["head"].values[1, 2])) < 5e-3 * max(1, abs(slope))
     if model.shape.no_neurons:
-        with pytest.raises(ValueError, match="mixture of experts") as error:
+        with pytest.raises(ValueError, match=re.escape(model.shape.no_neurons)):
             wb.attribute(model, FRANCE, "neuron", progress=False, **options)
-        record_property("without", f"neurons: {error.value}")
+        record_property("without", f"no neurons: {model.shape.no_neurons}")
 
 
 SITE_OF: dict[str, str] = {"head": "z", "mlp": "mlp", "attn": "attn", "neuron": "post"}
@@ -239,9 +241,9 @@ def test_ablations_are_plain_hooks(name: str, record_property: Callable[[str, ob
             assert found.clean == pytest.approx(float(clean), abs=2e-3)
     assert prompt.token_ids == setup.prompt.token_ids
     if model.shape.no_neurons:
-        with pytest.raises(ValueError, match="mixture of experts") as error:
+        with pytest.raises(ValueError, match=re.escape(model.shape.no_neurons)):
             wb.ablate(model, FRANCE, "L1N5", form="cloze", pool=FACTS)
-        record_property("without", f"neurons: {error.value}")
+        record_property("without", f"no neurons: {model.shape.no_neurons}")
 
 
 def place_of(model: LoadedModel, text: str) -> tuple[str, int, Tensor | slice]:

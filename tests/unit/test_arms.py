@@ -133,6 +133,15 @@ def test_the_default_selection_is_that_of_the_fact(monkeypatch: pytest.MonkeyPat
     assert [str(r.selection) for r in table.rows] == ["L2N6", "None", "L2N5", "None"]
 
 
+def test_facts_that_chose_the_selection_are_no_controls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "default_selection", lambda *_, **__: Selection("L2N1"))
+    monkeypatch.setattr(compare_module, "selection_facts", lambda *_, **__: FACTS.filter(ids=["italy-capital"]))
+    chosen, given = compared(None, FRANCE, arms=("none",)), compared("L2N1", FRANCE, arms=("none",))
+    for table, there in ((chosen, False), (given, True)):
+        assert ("italy-capital" in {row.fact_id for row in table.rows[0].report.rows}) is there
+        assert any("not a localisation" in note for note in table.notes) is not there
+
+
 # Random draws
 
 KINDS = "L1H2 L1H3 L0H1 L2N5 L2N6 L2N7 L0N9 L1K0 L2MLP"

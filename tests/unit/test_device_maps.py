@@ -29,7 +29,7 @@ FAMILIES: dict[str, tuple[Callable[[], Any], str, str]] = {
 }
 
 
-def parts_of(hf: Any, layers: str, first: str, second: str) -> dict[str, str]:
+def parts_of(hf: Any, layers: str, first: str, second: str) -> dict[str, Any]:
     """A map of two parts: the embeddings and the lowest layer, and all else."""
     trunk = layers.rpartition(".")[0]
     names = [name for name, _ in hf.named_children() if name != trunk]

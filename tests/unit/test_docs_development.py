@@ -107,7 +107,7 @@ def test_a_panel_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_family_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = files_of("add-a-family.md")
-    hf = eval(files["tiny"].text, vars(tiny_families)).hf()
+    hf = eval(files["tiny"].text, {**vars(tiny_families)}).hf()
     with pytest.raises(ValueError, match="of no supported decoder family"):
         tiny.loaded(hf)
     row = eval(files["row"].text, {"Family": Family})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import get_args
@@ -53,6 +54,12 @@ def test_the_reader_of_headings_itself(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Title\n\n## `code` and, words\n\n```\n# no heading\n```\n", encoding="utf-8")
     assert anchors(page) == {"title", "code-and-words"}
+
+
+def test_the_table_of_intervals_is_the_one_that_was_simulated() -> None:
+    simulated = json.loads((DOCS.parent / "benchmarks/results/intervals.json").read_text(encoding="utf-8"))
+    assert simulated["table"] in text_of("concepts/evaluation.md"), "python -m benchmarks.intervals prints it"
+    assert min(cell["score"] for cell in simulated["cells"]) > 0.9
 
 
 def test_every_kind_of_file_has_its_version_and_all_versions_before() -> None:

@@ -90,7 +90,7 @@ def operations(call: Any) -> float:
     return counter.get_total_flops()
 
 
-def swap(model: LoadedModel) -> tuple[dict[str, Any], dict[str, int]]:
+def noisy(model: LoadedModel) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of a trace, and the same for its estimate."""
     prompt = traced_prompt(model, FRANCE, form="cloze")
     tokens = len(prompt.token_ids)
@@ -99,14 +99,14 @@ def swap(model: LoadedModel) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def test_a_trace_takes_no_more_than_estimated_and_not_much_less(model: LoadedModel) -> None:
-    options, sizes = swap(model)
+    options, sizes = noisy(model)
     found = operations(lambda: wb.causal_trace(model, FRANCE, samples=6, **options))
     estimated = wb.estimate(model, samples=6, speed=1, **sizes).operations
     assert 0.5 * estimated < found <= 1.1 * estimated
 
 
 def test_an_attribution_takes_no_more_than_estimated_and_not_much_less(model: LoadedModel) -> None:
-    options, sizes = swap(model)
+    options, sizes = noisy(model)
     found = operations(lambda: wb.attribute(model, FRANCE, samples=30, **options))
     estimated = wb.estimate(model, "attribute", samples=30, speed=1, **sizes).operations
     assert 0.5 * estimated < found <= 1.1 * estimated
@@ -114,7 +114,7 @@ def test_an_attribution_takes_no_more_than_estimated_and_not_much_less(model: Lo
 
 def test_a_fit_takes_about_what_is_estimated(model: LoadedModel) -> None:
     """Its rows are of several lengths: within a factor of two."""
-    recipe = wb.Recipe(steps=20, early_stop=None, retain_size=3)
+    recipe = wb.Recipe(steps=5, early_stop=None, retain_size=3, draw_back=None)
     given: dict[str, Any] = {"recipe": recipe, "pool": POOL, "progress": False}
     found = operations(lambda: wb.rewrite(model, FRANCE, "L0N5 L0H1", **given))
     estimated = wb.estimate(model, "fit", tokens=28, recipe=recipe, speed=1).operations

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,12 +97,15 @@ def test_other_modules_and_sources_are_refused() -> None:
 
 
 def test_an_unsupported_family_is_named() -> None:
-    from transformers import OPTConfig
-    from transformers.models.opt import OPTForCausalLM
+    from transformers import ArceeConfig
+    from transformers.models.arcee import ArceeForCausalLM
 
-    config = OPTConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=24)
-    with pytest.raises(ValueError, match=r"OPTForCausalLM is of no supported decoder family. Supported: Llama-like"):
-        load_model(OPTForCausalLM(config), tokenizer=tiny_tokenizer())
+    config = ArceeConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
+    words = r"ArceeForCausalLM is of no supported decoder family, .* Supported: Llama, SmolLM3, Mistral,"
+    with pytest.raises(ValueError, match=words):
+        load_model(ArceeForCausalLM(config), tokenizer=tiny_tokenizer())
 
 
 @pytest.fixture
@@ -462,6 +466,15 @@ def small_edit(model: LoadedModel, **options: Any) -> wb.Edit:
     return wb.rewrite(model, FRANCE, "L1MLP L2H3 L1KV1", recipe=RECIPE, retain=RETAIN, progress=False, **options)
 
 
+def asked_by_a_data_set(model: LoadedModel) -> Any:
+    prompts = (
+        wb.DataPrompt(kind="neighbourhood", prompt="The capital of Spain is", answers=("Madrid",)),
+        wb.DataPrompt(kind="generation", prompt="The capital of France"),
+    )
+    edit = small_edit(model)
+    return wb.dataset_rates(model, replace(edit, facts=(replace(FRANCE, data_prompts=prompts),)))
+
+
 def apply_and_use(model: LoadedModel, tmp_path: Path) -> None:
     edit = small_edit(model)
     ids = torch.tensor([model.token_ids("The capital of France is")])
@@ -504,6 +517,7 @@ CALLS: dict[str, Call] = {
     "applied": apply_and_use,
     "evaluate": lambda m, _: wb.evaluate(m, edit=small_edit(m), pool=FACTS, progress=False),
     "counterfact_rates": lambda m, _: wb.counterfact_rates(m, small_edit(m), pool=FACTS),
+    "dataset_rates": lambda m, _: asked_by_a_data_set(m),
     "compare": lambda m, _: wb.compare(
         m,
         FRANCE,
@@ -533,7 +547,7 @@ def test_every_public_function_that_takes_a_model_is_listed() -> None:
         for name in wb.__all__
         if inspect.isfunction(getattr(wb, name)) and "model" in inspect.signature(getattr(wb, name)).parameters
     }
-    codes = [getattr(call, "__code__") for call in (*CALLS.values(), small_edit)]  # noqa: B009
+    codes = [getattr(call, "__code__") for call in (*CALLS.values(), small_edit, asked_by_a_data_set)]  # noqa: B009
     called = {name for code in codes for name in code.co_names}
     assert takes_model - called == set()
 

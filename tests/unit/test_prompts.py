@@ -134,14 +134,12 @@ def test_a_language_without_spaces() -> None:
 
 
 def test_a_swap_puts_the_name_where_the_subject_is_named() -> None:
-    """Whatever its form, and with what else its tokens hold."""
+    """Whatever it is written like, and with what else its tokens hold."""
     model = loaded(tiny_llama())
-    ids = model.token_ids("**(Zu\u0308rich)** is")
-    partner = capital("Mu\u0308nich", "Rome", "Paris")
+    ids = model.token_ids("**(ZÜRICH)** is")
+    partner = capital("Münich", "Rome", "Paris")
     fact = Fact(subject="Zürich", prompt="Zürich is", question="Zürich?", answer="Bern", target="Rome")
-    assert decoded(model, swapped_ids(model, fact, ids, partner)) == "**(Mu\u0308nich)** is".replace(
-        "Mu\u0308nich", partner.subject
-    )
+    assert decoded(model, swapped_ids(model, fact, ids, partner)) == "**(Münich)** is"
 
 
 def test_the_question_is_found_in_its_prompt() -> None:

@@ -198,7 +198,7 @@ def test_plain_models_are_taken(make: Callable[[], Any]) -> None:
 def test_an_adapter_in_the_place_of_a_model(tmp_path: Path) -> None:
     base = loaded(tiny_llama(), name="my-base")
     ours = random_edit(base, "L1N5").to_peft(tmp_path / "ours")
-    get_peft_model(tiny_llama(), LORA).save_pretrained(tmp_path / "lora")
+    get_peft_model(tiny_llama(), LORA).save_pretrained(str(tmp_path / "lora"))
     with pytest.raises(ValueError, match=r"ours is a PEFT adapter for 'my-base', not a model\. .*wb\.load_edit"):
         load_model(ours)
     with pytest.raises(ValueError, match=r"lora is a PEFT adapter, not a model\. .*merged with peft first"):
@@ -207,7 +207,7 @@ def test_an_adapter_in_the_place_of_a_model(tmp_path: Path) -> None:
 
 def test_an_adapter_beside_a_model(folder: Path) -> None:
     """transformers would load both, and the adapter would be part of the base."""
-    get_peft_model(tiny_llama(), LORA).save_pretrained(folder)
+    get_peft_model(tiny_llama(), LORA).save_pretrained(str(folder))
     with pytest.raises(ValueError, match=r"saved has a PEFT adapter beside its model\. Load the base alone"):
         load_model(folder)
 

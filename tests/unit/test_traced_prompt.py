@@ -170,7 +170,7 @@ def test_a_partner_that_the_model_does_not_know_is_named(monkeypatch: pytest.Mon
     result = ablate(tiny(), FRANCE, "L1H0", ablation="swap", partner=stranger, pool=FACTS)
     assert result.prompt.partner_known is False and found.notes[0] in result.words
     monkeypatch.setattr("workbench.tracing.corruption.known_facts", lambda *_, **__: [])
-    assert trace(tiny(), corruption="swap").prompts[0].partner_known is False
+    assert trace(tiny(), corruption="swap").prompts[0].partner_known is True, "its own answer names it"
 
 
 @pytest.mark.parametrize("form", ["cloze", "chat"])

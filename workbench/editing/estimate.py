@@ -207,7 +207,8 @@ def _trace(model: _Model, tokens: int, changed: int, samples: int, device: torch
     rows = max(LEAST_ROWS, ROWS[device.type != "cpu"])
     logits = min(rows * shape.d_vocab, LOGITS_AT_ONCE) * (2 * model.dtype.itemsize + 4)
     recorded = (samples * changed + 2 * tokens) * row_bytes(shape, tokens, model.dtype.itemsize)
-    in_sweep = rows * bytes_in_layer(shape, tokens, model.dtype.itemsize)
+    # Twice: what a layer is given, and what it gives with the copies into which clean states are put.
+    in_sweep = 2 * rows * bytes_in_layer(shape, tokens, model.dtype.itemsize)
     counted = f"{n_cells} cells of {samples} noise samples, from each cell's layer and token on"
     return counted, operations, recorded + in_sweep + logits
 

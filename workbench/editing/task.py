@@ -44,6 +44,9 @@ def check_selection(model: LoadedModel, selection: Selection | int | None) -> No
     if isinstance(selection, Selection):
         if not len(selection):
             raise ValueError("The selection is empty, so nothing could move. Pick components, or pass selection=None.")
+        experts = [c for c in selection if model.shape.no_neurons and c.kind in ("MLP", "GATEUP")]
+        if experts:
+            raise ValueError(f"{experts[0]} has nothing that an edit could move: {model.shape.no_neurons}")
         for layer, site in selection.entries(model):
             model.architecture.gate_module(layer, site)
     elif isinstance(selection, int):

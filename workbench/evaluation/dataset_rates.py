@@ -13,18 +13,22 @@ from collections.abc import Sequence
 
 from workbench.editing.applied import applied, check_base, chosen_stages
 from workbench.evaluation.counterfact import FLUENCY_TOKENS
-from workbench.language.answers import first_sentence, matches
+from workbench.language.answers import matches
 from workbench.language.generation import generate, greedy_answers
 from workbench.language.prompts import answer_ids, prompt_ids
+from workbench.language.replies import counted_text
 from workbench.language.scoring import continuation_nll
+from workbench.language.tokens import decoded
 from workbench.models.load import LoadedModel
 from workbench.types import DataPrompt, DataPromptKind, Edit, Fact, Form, Rate
 from workbench.types.intervals import mean_over, ngram_entropy, share
+from workbench.types.torch_settings import own_torch_settings
 
 _Asked = tuple[Fact, DataPrompt]
 _Rows = list[tuple[str, bool]]
 
 
+@own_torch_settings()
 def dataset_rates(
     model: LoadedModel, edit: Edit, *, stages: Sequence[str] | None = None, seed: int = 0
 ) -> dict[str, dict[str, Rate]]:
@@ -67,11 +71,16 @@ def dataset_rates(
             f"The facts of this edit ({listed}) have no data_prompts; load them from a data set that has some, such as "
             "CounterFact, zsRE or KnowEdit."
         )
-    rates = {"base": _rates(model, model, asked, seed)}
+    rates = {"base": {name: _at_base(name, rate) for name, rate in _rates(model, model, asked, seed).items()}}
     for stage in names:
         with applied(model, edit, stage) as edited:
             rates[stage] = _rates(edited, model, asked, seed)
     return rates
+
+
+def _at_base(name: str, rate: Rate) -> Rate:
+    """A rate of the base: it says what itself says, by definition."""
+    return rate.defined() if name.partition(": ")[0] == "locality" else rate
 
 
 def _rates(model: LoadedModel, base: LoadedModel, asked: Sequence[_Asked], seed: int) -> dict[str, Rate]:
@@ -114,22 +123,21 @@ def _ids(model: LoadedModel, asked: Sequence[_Asked]) -> list[list[int]]:
 
 def _likelier(model: LoadedModel, asked: Sequence[_Asked]) -> list[bool]:
     """Whether each prompt's own answer is likelier than the one that must not come, by nats per token."""
-    right = [answer_ids(model, prompt.answers[0], _form(prompt)) for _, prompt in asked]
-    wrong = [
-        answer_ids(model, fact.target if prompt.kind == "neighbourhood" else fact.answer, _form(prompt))
-        for fact, prompt in asked
+    ids = _ids(model, asked)
+    names = [prompt.answers[0] for _, prompt in asked]
+    names += [fact.target if prompt.kind == "neighbourhood" else fact.answer for fact, prompt in asked]
+    answers = [
+        answer_ids(model, name, _form(prompt), before=decoded(model, before))
+        for name, (_, prompt), before in zip(names, [*asked] * 2, ids * 2, strict=True)
     ]
-    nll = continuation_nll(model, _ids(model, asked) * 2, right + wrong) if asked else []
+    nll = continuation_nll(model, ids * 2, answers) if asked else []
     return [a < b for a, b in zip(nll[: len(asked)], nll[len(asked) :], strict=True)]
 
 
 def _spoken(model: LoadedModel, asked: Sequence[_Asked]) -> list[str]:
-    """What the model answers, of a cloze up to its first sentence end."""
+    """What the model answers, as far as it counts; nothing where it is a thought without end."""
     said = greedy_answers(model, _ids(model, asked)) if asked else []
-    return [
-        one.text if _form(prompt) == "chat" else first_sentence(one.text)
-        for one, (_, prompt) in zip(said, asked, strict=True)
-    ]
+    return [counted_text(model.base, one.text, _form(p)) or "" for one, (_, p) in zip(said, asked, strict=True)]
 
 
 def _fluency(model: LoadedModel, asked: Sequence[_Asked]) -> dict[str, list[float]]:

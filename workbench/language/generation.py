@@ -163,10 +163,10 @@ def _batches(
 
 
 def _room(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
-    """How many tokens may follow each prompt: at most as many as are asked for, and as have a position to be read at
-    (the last one is not read)."""
+    """How many tokens may follow each prompt: at most as many as are asked for, and as have a position left (one, where
+    the prompt takes all)."""
     longest = longest_text(model)
-    return [max_new_tokens if longest is None else min(max_new_tokens, longest - len(p) + 1) for p in prompts]
+    return [max_new_tokens if longest is None else min(max_new_tokens, max(longest - len(p), 1)) for p in prompts]
 
 
 def _text_ends(model: LoadedModel, width: int, stops: Stops) -> Any:

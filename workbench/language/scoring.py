@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.language.padding import common_beginning, length_batches, pad, pad_token, shared_tokens
+from workbench.language.tokens import check_ids
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 
@@ -34,11 +35,14 @@ def read_logits(
         (index, [continuation tokens + 1, d_vocab]) for each row, batch by batch, so that only one batch is held.
 
     Raises:
-        ValueError: An empty prompt: nothing predicts its continuation's first token.
+        ValueError: An empty prompt: nothing predicts its continuation's first token. A text that is longer than the
+            model can read.
     """
     _check_prompts(prompts)
     if not prompts:
         return
+    for prompt, continuation in zip(prompts, continuations, strict=True):
+        check_ids(model, [*prompt, *continuation], "A text with what follows it")
     for batch in length_batches([len(p) + len(c) for p, c in zip(prompts, continuations, strict=True)], batch_size):
         longest = max(len(continuations[i]) for i in batch)
         shared = shared_tokens(model, [tuple(prompts[i]) for i in batch], longest)
@@ -92,12 +96,15 @@ def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence
     ``continuation_logprobs`` up to rounding.
 
     Raises:
-        ValueError: An empty prompt: nothing predicts its continuation's first token.
+        ValueError: An empty prompt: nothing predicts its continuation's first token. A text that is longer than the
+            model can read.
     """
     _check_prompts([prompt for prompt, _ in rows])
     if not any(len(continuation) for _, continuation in rows):
         return [1.0] * len(rows)
     given = [(*prompt, *continuation)[:-1] for prompt, continuation in rows]
+    for text in given:
+        check_ids(model, text, "A text with what follows it")
     distinct = list(dict.fromkeys(given))
     texts = tuple(t for t in distinct if not any(o != t and o[: len(t)] == t for o in distinct))
     # One text alone goes forward at once: in parts, every weight would be fetched twice.

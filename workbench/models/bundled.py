@@ -17,7 +17,13 @@ from typing import Any
 
 from workbench.files.atomic import new_folder
 from workbench.files.user_cache import cache_folder, check_space, warn_not_written
-from workbench.models.checkpoints import CheckpointError, check_loaded, check_pointer, is_whole_safetensors
+from workbench.models.checkpoints import (
+    CheckpointError,
+    check_loaded,
+    check_pointer,
+    is_whole_safetensors,
+    load_with_info,
+)
 from workbench.models.dtypes import DTYPES, set_weights_dtype
 from workbench.models.quiet import no_loading_bars
 from workbench.models.refusals import out_of_memory
@@ -85,16 +91,12 @@ def read_gguf(path: Path) -> tuple[Any, Any]:
         ValueError: The file is damaged, or of an architecture that transformers cannot convert.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     check_gguf(path)
     folder, name = str(path.parent), path.name
-    loading: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=name, dtype=torch.float32, local_files_only=True, **loading
-        )
-        model, info = loaded
+        model, info = load_with_info(folder, gguf_file=name, dtype=torch.float32, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
     except Exception as error:  # whatever transformers raises for a foreign file, the user needs to know which file
         if out_of_memory(error):
@@ -160,7 +162,7 @@ def _as_asked(model: Any, loading: Mapping[str, Any]) -> Any:
 def _from_entry(entry: Path, loading: Mapping[str, Any]) -> tuple[Any, Any] | None:
     """Model and tokenizer from the cache; None where they are not there as a whole."""
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     if not _is_whole(entry):
         return None
@@ -170,10 +172,7 @@ def _from_entry(entry: Path, loading: Mapping[str, Any]) -> tuple[Any, Any] | No
         return None
     try:
         with no_loading_bars():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                entry, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **loading
-            )
-        model, info = loaded
+            model, info = load_with_info(entry, local_files_only=True, **loading)
         check_loaded(model, info, entry)
     except (CheckpointError, SafetensorError):
         return None

@@ -108,6 +108,20 @@ def is_whole_safetensors(path: Path) -> bool:
 # What went into the model
 
 
+def load_with_info(source: str | Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
+    """A causal language model by transformers, and what became of the checkpoint's weights: ``check_loaded`` judges it.
+
+    Args:
+        source: A folder or hub id.
+        options: For ``from_pretrained``.
+    """
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    # With these two, weights that do not fit are told with their names, instead of in the log.
+    return auto.from_pretrained(source, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+
+
 def check_loaded(hf: nn.Module, info: Mapping[str, Any], source: object) -> None:
     """Raise a ``CheckpointError`` that says how many weights of a checkpoint do not fit, and which first.
 

@@ -247,7 +247,7 @@ def _no_neurons(mixed: Sequence[int], n_layers: int) -> str:
     """Why a model has no neurons to point at; empty where it has."""
     if not mixed:
         return ""
-    which = "every layer" if len(mixed) == n_layers else f"{len(mixed)} of the {n_layers} layers (L{mixed[0]} first)"
+    which = "every layer" if len(mixed) == n_layers else f"{len(mixed)} of {n_layers} layers (L{mixed[0]} first)"
     return (
         f"in {which} the MLP is a mixture of experts: a token is read by a few of many small MLPs, so no one neuron "
         "has that index. Choose whole MLPs to look at, and heads or attention layers to edit."

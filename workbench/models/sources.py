@@ -12,7 +12,7 @@ from torch import nn
 
 from workbench.files.paths import user_path
 from workbench.models.bundled import NAME, bundled_file, load_gguf
-from workbench.models.checkpoints import check_files, check_loaded
+from workbench.models.checkpoints import check_files, check_loaded, load_with_info
 from workbench.models.dtypes import Auto
 from workbench.models.quiet import no_loading_bars
 from workbench.models.refusals import (
@@ -118,16 +118,13 @@ def own_tokenizer(tokenizer: Any, trust_remote_code: bool) -> Any:
 
 
 def _pretrained(source: str | Path, placing: Placing, *, tokenizer: bool) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     local = isinstance(source, Path) and source.is_dir()
     options = {"local_files_only": local, "trust_remote_code": placing.trust_remote_code}
-    # With the last two, weights that do not fit are told here with their names, instead of in the log.
-    loading = {**placing.options, "output_loading_info": True, "ignore_mismatched_sizes": True}
     try:
         with no_loading_bars() if local else nullcontext():  # a download has bars
-            loaded: Any = AutoModelForCausalLM.from_pretrained(source, **loading, **options)
-        hf, info = loaded
+            hf, info = load_with_info(source, **placing.options, **options)
         own = AutoTokenizer.from_pretrained(source, **options) if tokenizer else None
     except Exception as error:  # a damaged file ends in errors of json, safetensors, pickle or torch
         if out_of_memory(error):

@@ -118,7 +118,7 @@ def relearn(battery: Battery, model: LoadedModel, one: Lesson) -> tuple[list[flo
     """P(answer) and accuracy at the steps ``MEASURED``; the model is not changed, and the trained gates are dropped."""
     shape = model.shape
     start = shape.n_layers // 2
-    sites: tuple[Site, ...] = ("z", "post")
+    sites: tuple[Site, ...] = ("z",) if shape.no_neurons else ("z", "post")
     ones: dict[tuple[int, Site], torch.Tensor] = {
         (layer, site): torch.ones(shape.site_size(site)) for layer in range(start, shape.n_layers) for site in sites
     }

@@ -131,7 +131,7 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
             continue
         if _knows(base, partner):
             return replace(candidate, partner_known=True)
-        fitting.append(replace(candidate, partner_known=False))
+        fitting.append(replace(candidate, partner_known=_says(base, partner, prompt.form)))
         if len(fitting) == PARTNERS_ASKED:
             break
     if fitting:
@@ -150,12 +150,22 @@ def with_swap(
     """The prompt of the partner: its own as it is written (``swapped``), or one of the pool (``choose_partner``)."""
     if partner is None:
         return choose_partner(model, fact, prompt, pool)
-    return replace(swapped(model.base, fact, prompt, partner), partner_known=_knows(model.base, partner))
+    candidate = swapped(model.base, fact, prompt, partner)
+    return replace(candidate, partner_known=_knows(model.base, partner) or _says(model.base, partner, prompt.form))
 
 
 def _knows(base: LoadedModel, partner: Fact) -> bool:
     """Whether the base knows a partner's fact in some form."""
     return len(known_facts(base, [partner], form="any", progress=False)) > 0
+
+
+def _says(base: LoadedModel, partner: Fact, form: Form) -> bool:
+    """Whether the base's own answer to a partner's prompt names its answer, which is what a traced fact needs too."""
+    try:
+        traced_prompt(base, partner, form=form, needs_subject=False)
+    except ValueError:
+        return False
+    return True
 
 
 def one_form(

@@ -17,7 +17,16 @@ ATTENTION = "workbench_cone"
 OWN_ATTENTION = ("sdpa", "eager")
 """The implementations that this one replaces: softmax of scaled products under the mask that the layer is given."""
 HARMLESS = frozenset(
-    "cone dropout is_causal position_ids sliding_window use_cache output_attentions output_router_logits".split()
+    [
+        "cone",
+        "dropout",
+        "is_causal",
+        "position_ids",
+        "sliding_window",
+        "use_cache",
+        "output_attentions",
+        "output_router_logits",
+    ]
 )
 """Options of attention that change nothing here: a window is in the mask already."""
 

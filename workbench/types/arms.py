@@ -164,7 +164,7 @@ class ArmTable:
 
         Example:
             >>> table.runs("none")
-            (ArmRow(france-capital: none, no edit, control 1.00 [0.34, 1.00] (n=2)),)
+            (ArmRow(france-capital: none, no edit, control 1.00 by definition (n=2)),)
             >>> len(table.runs("selected")), len(table.runs("selected", reached=False))
             (1, 0)
         """
@@ -178,9 +178,9 @@ class ArmTable:
 
         Example:
             >>> print(table.rate("selected", "control"))
-            0.50 [0.00, 1.00] (n=2)
+            0.50 [0.09, 0.91] (n=2)
             >>> print(table.rate("none", "control"))
-            1.00 [0.34, 1.00] (n=2)
+            1.00 by definition (n=2)
         """
         from workbench.types.verdict import rate_over
 

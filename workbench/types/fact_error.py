@@ -52,7 +52,7 @@ def fact_errors(texts: Mapping[str, str]) -> Iterator[FactError]:
         [('answer', 'empty'), ('prompt', 'spaces'), ('subject', 'not in the prompt')]
     """
     texts = {name: unicodedata.normalize("NFC", text) for name, text in texts.items()}
-    given = {name: text for name, text in texts.items() if flatten(text).text.strip()}
+    given = {name: text for name, text in texts.items() if (text if text.isascii() else flatten(text).text).strip()}
     for name in _NOT_EMPTY:
         if name in texts and name not in given:
             message = f"Fact.{name} is empty ({texts[name]!r}); give it a text."
@@ -81,7 +81,7 @@ def fact_errors(texts: Mapping[str, str]) -> Iterator[FactError]:
             field="subject",
             reason="part of a word",
         )
-    if {"answer", "target"} <= given.keys() and is_named(given["answer"], (given["target"],)):
+    if {"answer", "target"} <= given.keys() and _read_alike(given["answer"], given["target"]):
         both = f"both {given['answer']!r}"
         if given["answer"].casefold() != given["target"].casefold():
             both = f"one answer to whoever reads them ({given['answer']!r} and {given['target']!r})"
@@ -93,12 +93,25 @@ def fact_errors(texts: Mapping[str, str]) -> Iterator[FactError]:
 def _stands_alone(subject: str, prompt: str) -> bool:
     """Whether a prompt that holds a subject letter by letter also mentions it there."""
     found = [place.start() for place in re.finditer(re.escape(subject), prompt)]
-    for start in found:  # between spaces it does, and this is quick
-        before, after = prompt[:start][-1:], prompt[start + len(subject) :][:1]
-        if (not before or before.isspace()) and (not after or after.isspace()):
-            return True
+    if any(
+        _is_edge(prompt[:i][-1:], subject[0]) and _is_edge(prompt[i + len(subject) :][:1], subject[-1]) for i in found
+    ):
+        return True
     spans = find_subject(prompt, subject)
     return any(first <= start < last for first, last in spans for start in found)
+
+
+def _is_edge(beside: str, end: str) -> bool:
+    """Whether a name surely ends where this stands beside its last or first character: of plain texts it is quick to
+    say."""
+    return not beside or beside.isspace() or (end.isalpha() and end.isascii() and beside in "'\"(),.:;?!-/")
+
+
+def _read_alike(answer: str, target: str) -> bool:
+    """Whether two answers are one to whoever reads them."""
+    if answer.isascii() and target.isascii():
+        return answer.casefold() == target.casefold()
+    return is_named(answer, (target,))
 
 
 def _longer_word(subject: str, prompt: str) -> str:

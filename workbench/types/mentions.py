@@ -6,7 +6,8 @@ A name counts as a word: nothing of a word may touch it, but
 - scripts without spaces (Han, kana, Thai, Lao, Khmer, Burmese) need no boundary, nor does what stands beside them
   ("巴黎Paris", "1889年"); a match never splits a syllable, nor a number ("三" in "十三");
 - a Korean name, or another name in a Korean text, may carry particles and the copula ("파리입니다", "Paris는");
-- a Cyrillic or Greek name may stand in its regular cases ("в Париже", "Москвы", "της Αθήνας"), word by word;
+- a Cyrillic or Greek name may stand in its regular cases ("в Париже", "Москвы", "της Αθήνας"), word by word, so may a
+  Georgian, Armenian, Bengali or Tamil one in the commonest;
 - an Arabic name may follow و, ف, ب, ك, ل and the article ("والقاهرة", "للقاهرة"), a Hebrew one ו, ב, ל, מ, ה, ש, כ;
 - an apostrophe ends a name ("Paris's", "Paris'te").
 
@@ -214,7 +215,7 @@ class Sought:
                 body += f"{_PLAIN_GAP}{{1,5}}" if plain else between
             body += literally(stem if i else rest)
             longest_first = sorted(endings, key=len, reverse=True)
-            body += f"(?:{'|'.join(map(literally, longest_first))})" if len(endings) > 1 else ""
+            body += f"(?:{'|'.join(map(literally, longest_first))})" if any(endings) else ""
         around = ("", "") if plain else around_numeral(self._text)
         left = left_of(self._text[0], plain) + around[0]
         right = right_of(self._text[-1], plain) + around[1]

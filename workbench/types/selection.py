@@ -94,14 +94,14 @@ class Component:
         return _component(text)
 
     def slices(self, shape: ModelShape) -> dict[Site, range]:
-        """The entries of each gate site that the component stands for.
+        """The entries of each gate site that the component stands for; none for the MLP of a mixture of experts.
 
         Raises:
             ValueError: The model has no such component.
         """
         self.check(shape)
         if shape.no_neurons and self.kind in ("MLP", "GATEUP"):
-            raise ValueError(f"{self} has no neurons to gate: {shape.no_neurons}")
+            return {}
         i, d = self.index or 0, shape.d_head
         head = range(i * d, (i + 1) * d)
         if self.kind == "H":
@@ -334,7 +334,7 @@ class Selection(Set[Component]):
         return {key: tuple(sorted(found[key])) for key in sorted(found, key=lambda k: (k[0], SITES.index(k[1])))}
 
     def n_parameters(self, model: HasShape | ModelShape) -> int:
-        """Count the gates that an edit of this selection trains.
+        """Count the gates that an edit of this selection trains. The MLPs of a mixture of experts have none.
 
         Example:
             >>> wb.Selection("L1H3 L2MLP").n_parameters(model)  # 8 of the head, 56 neurons

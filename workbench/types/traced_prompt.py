@@ -26,8 +26,8 @@ class TracedPrompt:
         answer_id, other_id: Token ids of the traced answer and of what it is compared with in ``logit_diff`` (or None).
         answer_token, other_token: The same, decoded.
         partner, partner_text: With a swap: the id of the partner's fact, and the corrupted text.
-        partner_known: Whether the base model knows the partner's fact, in some form; None without a swap, or where it
-            was not measured.
+        partner_known: Whether the base model knows the partner's fact in some form, or names its answer in this one;
+            None without a swap, or where it was not measured.
         reply_start: Position at which the prompt ends and the model's reply begins, of which the text has as much as
             precedes the traced token; None where it is not known.
         shared: With how many tokens answer and target both begin ("New" of "New York" and "New Delhi"). The text and

@@ -32,7 +32,6 @@ UNSPACED = re.compile(f"[{_UNSPACED}]")
 """A character of a script without spaces."""
 _ONLY_NUMERALS = re.compile(f"[{_HAN_NUMERALS}]+")
 _ARABIC, _HEBREW = re.compile("[\u0600-\u06ff]{3}"), re.compile("[\u05d0-\u05ea]{3}")
-_CYRILLIC, _GREEK = re.compile("[\u0400-\u04ff]{2,}"), re.compile("[\u0370-\u03ff]{3,}")
 
 _PARTICLES = (
     "이|가|은|는|을|를|의|에|에서|에게|에게서|한테|께|께서|로|으로|로서|으로서|로써|으로써|와|과|도|만|부터|까지|나|이나|든지|이든지|든|이든|"
@@ -63,9 +62,9 @@ _RUSSIAN = (
     ("ь", "ь и я ю ем е ью і"),
     ("й", "й я ю ем е и і"),
     ("ы", "ы ам ами ах"),
+    *((vowel, vowel) for vowel in "иуюэєіїё"),
+    ("", "- а у ом ем е ы и ым ов ам ами ах і ові"),
 )
-_RUSSIAN_CONSONANT = ("", "а у ом ем е ы и ым ов ам ами ах і ові")
-_RUSSIAN_UNCHANGED = "иуюэєіїё"
 _GREEK_ENDINGS = (
     ("οσ", "οσ ου ο ε οι ων ουσ"),
     ("ησ", "ησ η"),
@@ -75,6 +74,19 @@ _GREEK_ENDINGS = (
     ("ο", "ο ου"),
     ("ι", "ι ιου"),
 )
+_GEORGIAN = (("ი", "ი ის ში იდან ს მა ზე თან ით ად"), ("ა", "ა ას აში ადან აზე ასთან ის ით"))
+_ARMENIAN = (("", "- ը ն ի ին ից ում ով"),)
+_BENGALI = (("", "- র ের কে তে ে \u09af\u09bc"),)
+_TAMIL = (("்", "் ில் ின் ை ுக்கு ிலிருந்து ும்"),)
+_ENDINGS = (
+    (re.compile("[\u0400-\u04ff]+"), _RUSSIAN),
+    (re.compile("[\u0370-\u03ff]+"), _GREEK_ENDINGS),
+    (re.compile("[\u10d0-\u10ff]+"), _GEORGIAN),
+    (re.compile("[\u0561-\u0587]+"), _ARMENIAN),
+    (re.compile("[\u0980-\u09ff]+"), _BENGALI),
+    (re.compile("[\u0b80-\u0bff]+"), _TAMIL),
+)
+"""By script, how a word ends and how it may end instead ("-": nothing more); the first ending that fits decides."""
 
 
 def left_of(first: str, plain: bool) -> str:
@@ -145,18 +157,11 @@ def inflected(part: str) -> tuple[str, Sequence[str]]:
         >>> inflected("париж")[1][:5], inflected("paris")
         (['', 'а', 'у', 'ом', 'ем'], ('paris', ('',)))
     """
-    if _CYRILLIC.fullmatch(part):
-        rules = _RUSSIAN
-    elif _GREEK.fullmatch(part):
-        rules = _GREEK_ENDINGS
-    else:
-        return part, ("",)
-    for own, endings in rules:
-        if part.endswith(own) and len(part) - len(own) >= 2:
-            return part[: -len(own)], endings.split()
-    own, endings = _RUSSIAN_CONSONANT
-    if rules is _RUSSIAN and part[-1] not in _RUSSIAN_UNCHANGED and len(part) >= 3:
-        return part, [own, *endings.split()]
+    for script, rules in _ENDINGS:
+        if script.fullmatch(part):
+            for own, endings in rules:
+                if part.endswith(own) and len(part) - len(own) >= (2 if own else 3):
+                    return part[: len(part) - len(own)], [ending.replace("-", "") for ending in endings.split()]
     return part, ("",)
 
 

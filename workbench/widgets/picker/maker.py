@@ -128,9 +128,14 @@ class MapMaker:
         return tuple(n for n in MAPS if n in self.maps or n in self.waiting or n in self.failed)
 
     @property
+    def first(self) -> tuple[MapName, ...]:
+        """The maps that are shown first: ``FIRST``, without neurons where the model has none (mixtures of experts)."""
+        return tuple(n for n in FIRST if n != "neurons" or not self.sources.model.shape.no_neurons)
+
+    @property
     def missing(self) -> tuple[MapName, ...]:
         """The first maps that are neither there nor asked for, and have not failed."""
-        return tuple(n for n in FIRST if n not in self.asked)
+        return tuple(n for n in self.first if n not in self.asked)
 
     def compute(self, names: Iterable[MapName]) -> Job[None]:
         """Ask for maps; see ``CircuitPicker.compute``."""

@@ -17,7 +17,7 @@ from workbench.types import EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
 from workbench.widgets.picker.captions import measure_line, measure_of, notes
 from workbench.widgets.picker.linked_maps import LinkedMaps
-from workbench.widgets.picker.maker import FIRST, PATTERNS, MapMaker
+from workbench.widgets.picker.maker import PATTERNS, MapMaker
 from workbench.widgets.picker.maps import MAPS, MapName, Sources
 from workbench.widgets.picker.measure_row import MeasureRow
 from workbench.widgets.picker.ranked_list import RankedList
@@ -90,7 +90,7 @@ class MapsPanel(Panel):
     @fact.setter
     def fact(self, fact: Fact | FactSet | Sequence[Fact]) -> None:
         with self._lock:
-            shown: tuple[MapName, ...] = self._maker.asked or FIRST
+            shown: tuple[MapName, ...] = self._maker.asked or self._maker.first
             self.show(fact, {})
             if self._eager:
                 self.compute(*shown)
@@ -170,7 +170,7 @@ class MapsPanel(Panel):
         if unknown := [n for n in names if n not in MAPS]:
             raise ValueError(f"Unknown map(s) {unknown}; allowed are {list(MAPS)}.")
         with self._lock:
-            job = self._maker.compute(names or FIRST)
+            job = self._maker.compute(names or self._maker.first)
             self._say(None)
             return job
 

@@ -15,7 +15,6 @@ from typing import Any
 import traitlets
 from ipywidgets import HTML
 
-from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
 from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
@@ -26,7 +25,7 @@ from workbench.widgets.picker.lens_view import LensView
 from workbench.widgets.picker.linked_maps import SITES
 from workbench.widgets.picker.maps import TITLES, MapName, Sources
 from workbench.widgets.picker.maps_panel import MapsPanel, as_facts_to_show
-from workbench.widgets.picker.selection_bar import SelectionBar
+from workbench.widgets.picker.selection_bar import SelectionBar, check_shown
 from workbench.widgets.picker.side_panel import SidePanel, values_markup, written
 from workbench.widgets.picker.top_k import TopKControls
 from workbench.widgets.shared import layout, markup
@@ -163,7 +162,7 @@ class CircuitPicker(MapsPanel):
     def pinned(self, components: Iterable[Component | str] | str) -> None:
         chosen = Selection(components)
         if len(chosen):
-            check_selection(self._maker.sources.model, chosen)
+            check_shown(self._maker.sources.model, chosen)
         self.side.pinned = tuple(chosen)
 
     def top(self, name: MapName, k: int, *, add: bool = False, role: str | None = None) -> None:
@@ -214,7 +213,7 @@ class CircuitPicker(MapsPanel):
         given = proposal["value"]
         chosen = given if isinstance(given, Selection) else Selection(given)
         if len(chosen) and chosen is not self.bar.selection:  # the bar has checked its own
-            check_selection(self._maker.sources.model, chosen)
+            check_shown(self._maker.sources.model, chosen)
         return chosen
 
     def _selection_set(self, change: Any) -> None:

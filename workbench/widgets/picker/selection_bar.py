@@ -21,6 +21,14 @@ CHIPS = 6
 """So many fit in a line with the buttons; the others are counted."""
 
 
+def check_shown(model: LoadedModel, selection: Selection) -> None:
+    """Raise a ValueError for a component that a model lacks. The MLPs of a mixture of experts can be looked at and
+    ablated, though not edited."""
+    seen = [c for c in selection if not c.slices(model.shape)]
+    if len(selection) > len(seen):
+        check_selection(model, selection - seen)
+
+
 def size_words(model: LoadedModel, selection: Selection) -> str:
     """How many components, and how much of them an edit can train."""
     parts = "component" if len(selection) == 1 else "components"
@@ -123,7 +131,7 @@ class SelectionBar(VBox):
     def selection(self, selection: Selection | str | Iterable[Component]) -> None:
         new = selection if isinstance(selection, Selection) else Selection(selection)
         if len(new):
-            check_selection(self._model, new)
+            check_shown(self._model, new)
         if list(new) != list(self._history.now):
             held = set(self.selection)
             self._picked_for |= {c: self._subject for c in new if c not in held}

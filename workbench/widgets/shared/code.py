@@ -16,13 +16,15 @@ from workbench.types.plain import is_tuple
 
 
 def start_code(model: LoadedModel) -> str:
-    """The import and the model. A model from elsewhere is called by its name; its folder is not known here."""
+    """The import and the model, with its template options. A model from elsewhere is called by its name; its folder is
+    not known here."""
+    template = f"template={model.template!r}" if model.template else ""
     if model.name == NAME:
-        return "import workbench as wb\n\nmodel = wb.load_model()\n"
+        return f"import workbench as wb\n\nmodel = wb.load_model({template})\n"
     return (
         "import workbench as wb\n\n"
         f"# fingerprint {model.fingerprint[:12]}; load it the way it was loaded\n"
-        f"model = wb.load_model({model.name!r})\n"
+        f"model = wb.load_model({model.name!r}{', ' * bool(template)}{template})\n"
     )
 
 
