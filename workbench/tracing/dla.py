@@ -12,8 +12,6 @@ Source: Elhage et al. 2021 (A Mathematical Framework for Transformer Circuits); 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +22,7 @@ from workbench.models.direct import DirectPath, Passed, Place
 from workbench.models.engine import pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.types import TracedPrompt
+from workbench.types.torch_settings import own_torch_settings
 
 DirectUnit = Literal["head", "mlp", "neuron", "attn"]
 MISSED = 1e-3
@@ -63,13 +62,6 @@ class Decomposition:
         )
 
 
-@contextmanager
-def exactly(model: LoadedModel) -> Iterator[None]:
-    """Compute in the model's own dtype, with gradients where asked, whatever a notebook has switched on."""
-    with torch.inference_mode(False), torch.autocast(model.device.type, enabled=False):
-        yield
-
-
 def direct_effects(model: LoadedModel, prompt: TracedPrompt, unit: DirectUnit) -> tuple[Tensor, float]:
     """Direct effects of one unit [layer, ...] in logits, and the whole logit difference; see ``decomposed``."""
     found = decomposed(model, prompt, unit)
@@ -95,7 +87,7 @@ def decomposed(model: LoadedModel, prompt: TracedPrompt, *units: DirectUnit) -> 
 
 def taken_apart(model: LoadedModel, prompt: TracedPrompt, *units: DirectUnit) -> Decomposition:
     """``decomposed`` without the check that the parts add up."""
-    with exactly(model), pooled_engine(DirectPath, model) as path:
+    with own_torch_settings(), pooled_engine(DirectPath, model) as path:
         with torch.no_grad():
             passed = path.read(torch.tensor([prompt.token_ids]))
         return _by_gradients(model, path, prompt, passed, units)
@@ -190,7 +182,7 @@ def head_outputs(model: LoadedModel, prompt: TracedPrompt, layer: int) -> tuple[
     Returns:
         ([position, head, d_model], [position, d_model])
     """
-    with torch.no_grad(), exactly(model), pooled_engine(DirectPath, model) as path:
+    with own_torch_settings(), torch.no_grad(), pooled_engine(DirectPath, model) as path:
         writer = path.writer("attn", layer)
         z, whole = path.written("attn", layer, torch.tensor([prompt.token_ids]))
         heads = model.shape.n_heads

@@ -22,12 +22,13 @@ from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
 from workbench.tracing.corruption import SetupOptions, noised
-from workbench.tracing.dla import allowed_miss, exactly, taken_apart
+from workbench.tracing.dla import allowed_miss, taken_apart
 from workbench.tracing.plain_passes import At, Change, PlainPasses
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
 from workbench.types import GateDelta, Site, TracedPrompt
 from workbench.types.support import CheckName, Support, SupportCheck
+from workbench.types.torch_settings import own_torch_settings
 
 TOKENS, SUBJECT = 7, (2, 3)
 """The length of the text, and the positions of what stands for its subject."""
@@ -88,7 +89,7 @@ def _check(base: LoadedModel, name: CheckName) -> SupportCheck:
 def _made(base: LoadedModel, name: CheckName) -> SupportCheck:
     what, used_by, measure = _CHECKS[name]
     try:
-        with exactly(base):
+        with own_torch_settings():
             found, expected, allowed = measure(base)
     except _BROKEN as error:
         nothing = float("nan")

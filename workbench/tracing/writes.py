@@ -19,7 +19,7 @@ from workbench.language.tokens import token_text
 from workbench.models.direct import DirectPath, Part, Passed, Place
 from workbench.models.engine import pooled_engine
 from workbench.models.load import LoadedModel
-from workbench.tracing.dla import allowed_miss, check_sum, exactly
+from workbench.tracing.dla import allowed_miss, check_sum
 from workbench.tracing.next_tokens import check_k
 from workbench.tracing.self_check import require
 from workbench.types import Component, Fact, Form, TokenLogit, TracedPrompt, Writes
@@ -79,7 +79,7 @@ def writes(
 
 def _of_weight(model: LoadedModel, neuron: Component) -> Tensor:
     """What a neuron's output weight adds to the logits [d_vocab], with all norms at a scale of 1."""
-    with torch.no_grad(), exactly(model), pooled_engine(DirectPath, model) as path:
+    with torch.no_grad(), pooled_engine(DirectPath, model) as path:
         some_token = torch.tensor([[model.shape.d_vocab // 2]])  # its states are not used
         passed = path.read(some_token).at_any_scale()
         place: Place = "mlp", neuron.layer
@@ -95,7 +95,7 @@ def _on_text(model: LoadedModel, component: Component, prompt: TracedPrompt) -> 
     """What a component adds to the logits [d_vocab] at the last position, and a neuron's activation."""
     place: Place = _PARTS[component.kind], component.layer
     activation: float | None = None
-    with torch.no_grad(), exactly(model), pooled_engine(DirectPath, model) as path:
+    with torch.no_grad(), pooled_engine(DirectPath, model) as path:
         passed = path.read(torch.tensor([prompt.token_ids]))
         alone = passed.outputs[place]
         if component.kind in ("H", "N"):
