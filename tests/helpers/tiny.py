@@ -97,7 +97,7 @@ def tiny_llama(seed: int = 0, *, bias: bool = False, tied: bool = True, n_layers
         "num_attention_heads": 6,
         "num_key_value_heads": 2,
         "head_dim": 8,
-        "max_position_embeddings": 128,
+        "max_position_embeddings": 512,
     }
     config = LlamaConfig(
         vocab_size=N_VOCAB,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def test_picks_that_stay_are_said_to_be_of_another_fact() -> None:
 
 
 def test_train_shows_what_the_run_on_screen_has_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = default_selection.__kwdefaults__
+    defaults = inspect.unwrap(default_selection).__kwdefaults__
     assert defaults is not None
     monkeypatch.setitem(defaults, "k", 12)
     monkeypatch.setattr(ia3, "MORE_NEURONS", 0)

@@ -54,7 +54,7 @@ def groups(summary: dict[str, Any]) -> set[str]:
 def test_the_demo(model: LoadedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, summary = run(tmp_path, "--max-controls", "1")
     printed, told = capsys.readouterr()
-    assert re.search(r"controls still right +1\.00 \[\S+ \S+\] \(n=1\)", printed)
+    assert re.search(r"controls still right +1\.00 by definition \(n=1\) +1\.00 \[\S+ \S+\] \(n=1\)", printed)
     assert "Where is the capital of France?" in printed, "the held-out question with its answers"
     sample = (
         "Controls: 1 of 2 known test facts, drawn by seed. Left out in this short form: the stage unlearn, all but two "

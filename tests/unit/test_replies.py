@@ -238,9 +238,14 @@ def test_lengths_are_the_callers() -> None:
 # What a model can read
 
 
+def short(make: Any) -> Any:
+    """A tiny model with 128 positions."""
+    return make(max_position_embeddings=128) if make is tiny_llama else make()
+
+
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
 def test_a_text_longer_than_the_models_positions_is_refused_before_the_pass(make: Any) -> None:
-    model = loaded(make())
+    model = loaded(short(make))
     text = "xyz" * 50
     for refused in (
         lambda: prompt_ids(model, text, "cloze"),
@@ -257,7 +262,7 @@ def test_a_text_longer_than_the_models_positions_is_refused_before_the_pass(make
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
 def test_a_reply_ends_with_the_models_positions(make: Any) -> None:
-    model = loaded(make())
+    model = loaded(short(make))
     prompts = [[5] * 125, [6] * 3, [7] * 128]
     replies = generate(model, prompts, max_new_tokens=9, stop=False)
     assert [len(reply.token_ids) for reply in replies] == [3, 9, 1]

@@ -42,6 +42,18 @@ class Traits:
     window: int | None = None
 
 
+def _never(config: Any) -> bool:
+    return False
+
+
+def _kv_heads(config: Any) -> int | None:
+    return getattr(config, "num_key_value_heads", None)
+
+
+def _no_problem(config: Any) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Family:
     """A decoder family: the names of its modules relative to a layer, and what is unlike Llama in its code.
@@ -77,15 +89,15 @@ class Family:
     norm: str = "model.norm"
     experts: str = ""
     interleaved: bool = False
-    parallel: Callable[[Any], bool] = lambda config: False
+    parallel: Callable[[Any], bool] = _never
     post_norms: bool = False
     scaled_embeddings: bool = False
-    kv_heads: Callable[[Any], int | None] = lambda config: getattr(config, "num_key_value_heads", None)
+    kv_heads: Callable[[Any], int | None] = _kv_heads
     own_attention: bool = False
     tuples: bool = False
     adds_in_place: bool = False
     flat_mlp: bool = False
-    problem: Callable[[Any], str] = lambda config: ""
+    problem: Callable[[Any], str] = _no_problem
 
     def traits(self, config: Any, experts: tuple[int, ...] = ()) -> Traits:
         """How a model of this family computes.

@@ -86,6 +86,10 @@ def _hybrid_problem(config: Any) -> str:
     return ""
 
 
+def _encoder(config: Any) -> str:
+    return "it attends to an encoder as well" if config.add_cross_attention else ""
+
+
 FAMILIES: tuple[Family, ...] = (
     _llama_like("Llama", "LlamaForCausalLM"),
     _llama_like("SmolLM3", "SmolLM3ForCausalLM"),
@@ -144,7 +148,7 @@ FAMILIES: tuple[Family, ...] = (
         attention="attn",
         mlp="mlp",
         norm="transformer.ln_f",
-        problem=lambda config: "it attends to an encoder as well" if config.add_cross_attention else "",
+        problem=_encoder,
     ),
     Family(
         "GPT-J",
