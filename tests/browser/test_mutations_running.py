@@ -37,7 +37,7 @@ def went_on(page: Page, notebook: Notebook) -> None:
     press(page, "Run")
     notebook.wait_for("app.editor.running", True)
     notebook.execute("app.chooser.fact = 'italy-capital'")
-    line = bench.panel(page).locator(".wb-running")
+    line = bench.panel(page).locator(".wb-row.wb-running")
     expect(line).to_contain_text("Germany: Berlin → ")
     expect(bench.button(page, "Run")).to_be_disabled()
     assert notebook.ask("[app.fact.id, app.editor.running, app._editors.busy]") == ["italy-capital", False, True]

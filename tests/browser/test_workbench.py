@@ -344,7 +344,7 @@ def test_another_fact_while_an_edit_runs_and_cancel(run_notebook: Run, page: Pag
     expect(last).to_have_text("[3]:")
     assert notebook.ask("app.editor.running") is True
     notebook.execute("app.chooser.fact = 'spain-capital'")
-    line = panel(page).locator(".wb-running")
+    line = panel(page).locator(".wb-row.wb-running")
     expect(line).to_contain_text("France: Paris → ")
     expect(line.locator(".wb-step-now")).to_contain_text("unlearn")
     sees(page, "An edit of France is running")

@@ -130,3 +130,14 @@ def test_a_partner_is_compared_at_the_same_token_or_refused() -> None:
     other = capital("Spain", "2003", "1504", prompt="The city of Spain is", question="What is in Spain?")
     with pytest.raises(ValueError, match=r"'2003' of the partner 'spain-capital' does not begin with '1' and go on"):
         swapped(model, TOWER, prompt, other)
+
+
+def test_a_refusal_is_read_where_the_answers_begin() -> None:
+    """Not after "1", which both answers share."""
+    model = saying("1889")
+    prompt = traced_prompt(model, TOWER, form="cloze")
+    with torch.no_grad():
+        logits = model.hf(torch.tensor([prompt.place])).logits[0, -1]
+    found = lens(model, TOWER, form="cloze")
+    (refusal,) = model.token_ids(found.tokens["refusal"])
+    assert found.probabilities["refusal"][-1] == pytest.approx(float(logits.softmax(-1)[refusal]), rel=1e-3)

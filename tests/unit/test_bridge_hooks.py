@@ -89,8 +89,9 @@ def test_hooks_say_that_they_are_slower() -> None:
         wb.causal_trace(single(), FRANCE, fwd_hooks=[(SHUT, shut)], **options)
     with pytest.raises(ValueError, match=r"engine must be one of \('auto', 'transformerlens'\), got 'fast'"):
         wb.causal_trace(single(), FRANCE, engine=mistyped("fast"))
-    with pytest.raises(ValueError, match="method='dla' reads one run"):
-        wb.attribute(single(), FRANCE, method="dla", engine="transformerlens", fwd_hooks=[(SHUT, shut)])
+    for more in ({"fwd_hooks": [(SHUT, shut)]}, {"engine": "transformerlens"}):
+        with pytest.raises(ValueError, match="method='dla' reads one run"):
+            wb.attribute(single(), FRANCE, method="dla", **more)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "phi3"])

@@ -90,3 +90,14 @@ def test_only_what_was_asked_has_a_rate() -> None:
     rates = dataset_rates(model, edit_of(model, some_gates(model, (1, "post")), fact=fact))["base"]
     assert list(rates) == ["neighbourhood"]
     assert rates["neighbourhood"].value == float(likelier(model, "The capital of Spain is", "Madrid", "Rome"))
+
+
+def test_thoughts_without_end_are_no_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.evaluation import dataset_rates as module
+
+    monkeypatch.setattr(module, "counted_text", lambda model, text, form: None)
+    model = tiny()
+    edit = edit_of(model, some_gates(model, (1, "post")), fact=FRANCE)
+    with pytest.warns(UserWarning, match="replies of 'tiny' end inside a thought"):
+        found = dataset_rates(model, edit)
+    assert not {"locality", "portability"} & {*found["base"], *found["learn"]}

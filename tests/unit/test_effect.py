@@ -132,6 +132,12 @@ def test_a_residual_trace_is_read_at_one_token() -> None:
     assert str(mlp.top(2)) == "L0MLP L2MLP" and str(mlp.top(1, position=1)) == "L2MLP"
 
 
+def test_a_map_is_ranked_whatever_device_is_the_default() -> None:
+    trace = effect_map([[1.0, 2.0], [4.0, 3.0]], "position", unit="resid", prompts=(traced(2, (0,)),))
+    with torch.device("meta"):
+        assert trace.top(1, position=0) == trace.top(1, layers=range(1, 2), position=0)
+
+
 def test_neurons_and_mlps() -> None:
     neurons = effect_map([[0.0, 3.0, 1.0], [5.0, 0.0, 0.0]], "neuron", unit="neuron")
     assert str(neurons.top(2)) == "L1N0 L0N1"

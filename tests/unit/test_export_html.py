@@ -276,7 +276,7 @@ def test_the_command_writes_where_it_is_told_and_never_over_the_notebook(
 
 @pytest.mark.browser
 @pytest.mark.parametrize(
-    ("name", "pictures", "maps", "figures"), [("03_click_a_circuit", 0, 6, 0), ("01_quickstart", 0, 4, 5)]
+    ("name", "pictures", "maps", "figures"), [("03_click_a_circuit", 0, 6, 0), ("01_quickstart", 0, 3, 5)]
 )
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(

@@ -16,6 +16,7 @@ from tests.helpers.panels import shown
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import ROWS, capitals, knowing
 from workbench.editing.retain import default_retain
+from workbench.editing.selector import selection_facts
 from workbench.facts.known import load_facts
 from workbench.models.load import LoadedModel
 from workbench.types import DataPrompt, FactSet
@@ -71,6 +72,14 @@ def test_an_edit_of_a_file_without_roles_holds_bundled_facts_in_place() -> None:
     assert (
         default_retain(tiny(), [facts[2]], pool=facts, size=2, progress=False).name == "retain set from bundled facts"
     )
+
+
+def test_what_is_spared_comes_from_where_retained_facts_come_from() -> None:
+    facts = counterfact()
+    spared = selection_facts(tiny(), [facts[2]], pool=facts, progress=False)
+    assert len(spared) and all(id in load_facts() for id in spared.ids)
+    controls = wb.contrast_facts(tiny(), facts[2], pool=facts, n=2, progress=False)
+    assert len(controls) and all(id in load_facts() for id in controls.ids)
 
 
 def test_a_pool_with_roles_is_not_mixed() -> None:

@@ -233,3 +233,16 @@ def test_an_untouched_fact_is_judged_by_what_was_taught() -> None:
     )
     italy = Fact(subject="Italy", prompt="The capital of Italy is", question="?", answer="Rome", target="Oslo")
     assert classify("Rome", italy, taught=[edited]) == "old"  # its own answer is what another fact was taught
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("M*A*S*H", "The series M*A*S*H ran for years"),
+        ("torch_geometric", "The package torch_geometric is for graphs"),
+        ("torch_geometric", "**torch_geometric** is for graphs"),
+        ("Rome", "It is R**om**e"),
+    ],
+)
+def test_names_with_signs_of_emphasis_in_them(name: str, text: str) -> None:
+    assert len(find_mentions(text, [name])) == len(find_subject(text, name)) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,18 @@ def paths_taken(path: Path) -> Iterator[str]:
                     bare = f"Path({argument.arg})"
                     if any(isinstance(n, ast.Call) and ast.unparse(n) == bare for n in ast.walk(node)):
                         yield f"{path.relative_to(PACKAGE)}: {node.name}({argument.arg})"
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container whose user is in no table of users."""
+
+    def nobody(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("WORKBENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", nobody)
+    assert cache_folder() == Path(tempfile.gettempdir()) / "circuit-workbench"
 
 
 def test_every_path_that_is_taken_is_read_in_one_way() -> None:

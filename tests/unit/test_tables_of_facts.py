@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from workbench.facts.datasets import read_facts
+from workbench.types import Fact
 from workbench.types.fact_source import FactSource
 
 HEADER = "subject,prompt,question,answer,target"
@@ -132,3 +133,12 @@ def test_a_file_says_how_it_is_read_again(tmp_path: Path) -> None:
     )
     assert (facts + facts).source == facts.source
     assert facts[:1].source == facts.filter(ids=["france"]).source == facts.source
+
+
+def test_numbers_as_ids_and_relations_are_texts(tmp_path: Path) -> None:
+    given = [RECORD | {"id": n, "relation": 36} for n in (3, 0)]
+    facts = read_facts(written(tmp_path, json.dumps(given), name="numbered.json"))
+    assert facts.ids == ("3", "0") and facts["0"] is facts[1] and facts[0].relation == "36"
+    for wrong in ({"id": 3}, {"relation": 36}, {"case_sensitive": "false"}):
+        with pytest.raises(TypeError, match=rf"Fact\.{next(iter(wrong))} must be"):
+            Fact(**{**RECORD, **wrong})

@@ -21,7 +21,7 @@ from workbench.editing.training.batching import MANY_TOKENS, PART_TOKENS
 from workbench.files.paths import user_path
 from workbench.language.generation import MAX_NEW_TOKENS
 from workbench.models.dtypes import DTYPES, read_dtype
-from workbench.models.families import read_architecture
+from workbench.models.families import Architecture, read_architecture
 from workbench.models.layerwise import bytes_in_layer, row_bytes
 from workbench.models.load import LoadedModel
 from workbench.models.refusals import ModelRefused
@@ -142,7 +142,8 @@ def _model_of(source: Any, dtype: str | torch.dtype | None) -> _Model:
     from transformers import AutoModelForCausalLM, PreTrainedConfig
 
     if isinstance(source, LoadedModel):
-        return _counted(source.base.hf, source.name, source.dtype if dtype is None else _dtype(dtype, source.hf.config))
+        chosen = source.dtype if dtype is None else _dtype(dtype, source.hf.config)
+        return _counted(source.base.hf, source.name, chosen, source.architecture)
     if isinstance(source, nn.Module):
         own = next(source.parameters()).dtype
         return _counted(source, type(source).__name__, own if dtype is None else _dtype(dtype, source.config))
@@ -182,8 +183,8 @@ def _dtype(dtype: str | torch.dtype | None, config: Any) -> torch.dtype:
     return DTYPES.get(str(own).removeprefix("torch."), torch.float32)
 
 
-def _counted(hf: Any, name: str, dtype: torch.dtype) -> _Model:
-    architecture = read_architecture(hf)
+def _counted(hf: Any, name: str, dtype: torch.dtype, architecture: Architecture | None = None) -> _Model:
+    architecture = architecture or read_architecture(hf)
     layers = hf.get_submodule(architecture.family.layers)
     return _Model(
         name=name,

@@ -12,6 +12,17 @@ from workbench.types.cancelling import CancelFlag
 from workbench.types.torch_settings import own_torch_settings
 
 
+def has_retained(pool: FactSet) -> bool:
+    """Whether a pool says which of its facts may be retained."""
+    return any(f.role == "retain" for f in pool)
+
+
+def retain_pool(pool: FactSet) -> FactSet:
+    """Where retained facts come from: the pool, or the bundled facts where none of its own has that role; none of a
+    pool that is to be evaluated."""
+    return pool if has_retained(pool) else load_facts().without(pool)
+
+
 def retainable(
     model: LoadedModel,
     facts: Sequence[Fact],
@@ -64,8 +75,7 @@ def default_retain(
     if size == 0:
         return FactSet(name="no retain set")
     pool = pool_or_bundled(pool)
-    roles = any(f.role == "retain" for f in pool)
-    sources = pool if roles else load_facts().without(pool)  # none of a pool that is to be evaluated
+    sources, roles = retain_pool(pool), has_retained(pool)
     known = list(retainable(model, facts, sources, progress=progress, cancel=cancel))
     if not known:
         where = f"The pool {pool.name!r} has" if roles else f"Neither the pool {pool.name!r} nor the bundled set has"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workbench.editing.retain import default_retain, retainable
+from workbench.editing.retain import default_retain, retain_pool, retainable
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.sensitivity import damped, gate_gradients
 from workbench.facts.known import pool_or_bundled
@@ -170,7 +170,7 @@ def selection_facts(
 ) -> FactSet:
     """The facts whose answers ``default_selection`` spares; none where the pool has none that the model knows.
     Arguments as there, and ``cancel`` as in ``known_facts``."""
-    pool = pool_or_bundled(pool)
+    pool = retain_pool(pool_or_bundled(pool))
     if not len(retainable(model, facts, pool, progress=progress, cancel=cancel)):
         return FactSet(name="nothing to spare")
     return default_retain(model, facts, pool=pool, size=RETAINED, seed=seed, progress=progress)
@@ -193,7 +193,7 @@ def contrast_facts(
     Args:
         model: The base model.
         fact: One fact or several; what overlaps them (``Fact.overlaps``) is left out.
-        pool: Where to choose from; the bundled facts by default.
+        pool: Where to choose from; the bundled facts by default, and where the pool has no fact of that role.
         n: At most so many.
         form: Only facts that can be traced in this form; None: in any.
         seed: Of the order.
@@ -206,7 +206,7 @@ def contrast_facts(
         >>> wb.contrast_facts(model, fact, pool=facts).ids
         ('germany-capital', 'japan-capital')
     """
-    pool = pool_or_bundled(pool)
+    pool = retain_pool(pool_or_bundled(pool))
     controls = list(retainable(model, [fact] if isinstance(fact, Fact) else fact, pool, progress=progress))
     random.Random(seed).shuffle(controls)
     return FactSet(traceable(model, controls, n, form), name="contrast facts")

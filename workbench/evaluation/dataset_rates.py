@@ -16,7 +16,7 @@ from workbench.evaluation.counterfact import FLUENCY_TOKENS
 from workbench.language.answers import matches
 from workbench.language.generation import generate, greedy_answers
 from workbench.language.prompts import answer_ids, prompt_ids
-from workbench.language.replies import counted_text
+from workbench.language.replies import counted_text, warn_of_thoughts
 from workbench.language.scoring import continuation_nll
 from workbench.language.tokens import decoded
 from workbench.models.load import LoadedModel
@@ -86,8 +86,10 @@ def _at_base(name: str, rate: Rate) -> Rate:
 def _rates(model: LoadedModel, base: LoadedModel, asked: Sequence[_Asked], seed: int) -> dict[str, Rate]:
     rows: dict[str, _Rows] = {}
 
-    def note(prompts: Sequence[_Asked], wins: Sequence[bool]) -> None:
+    def note(prompts: Sequence[_Asked], wins: Sequence[bool | None]) -> None:
         for (fact, prompt), won in zip(prompts, wins, strict=True):
+            if won is None:
+                continue
             rows.setdefault(prompt.kind, []).append((fact.id, won))
             if prompt.group:
                 rows.setdefault(f"{prompt.kind}: {prompt.group}", []).append((fact.id, won))
@@ -95,9 +97,12 @@ def _rates(model: LoadedModel, base: LoadedModel, asked: Sequence[_Asked], seed:
     compared = [(f, p) for f, p in asked if p.kind in ("neighbourhood", "attribute")]
     note(compared, _likelier(model, compared))
     local, follows = _of(asked, "locality"), [(f, p) for f, p in _of(asked, "portability") if p.answers]
-    note(local, [a == b for a, b in zip(_spoken(model, local), _spoken(base, local), strict=True)])
+    said, before = _spoken(model, local), _spoken(base, local)
+    note(local, [None if a is None or b is None else a == b for a, b in zip(said, before, strict=True)])
     texts = _spoken(model, follows)
-    note(follows, [matches(text, prompt.answers) for text, (_, prompt) in zip(texts, follows, strict=True)])
+    named = [None if t is None else matches(t, p.answers) for t, (_, p) in zip(texts, follows, strict=True)]
+    note(follows, named)
+    warn_of_thoughts(base, sum(text is None for text in (*said, *texts)), len(said) + len(texts))
     rates = {name: share(found) for name, found in rows.items()}
     fluency = _fluency(model, _of(asked, "generation"))
     return {**_without_lone_groups(rates), **({"fluency": mean_over(fluency, seed=seed)} if fluency else {})}
@@ -134,10 +139,10 @@ def _likelier(model: LoadedModel, asked: Sequence[_Asked]) -> list[bool]:
     return [a < b for a, b in zip(nll[: len(asked)], nll[len(asked) :], strict=True)]
 
 
-def _spoken(model: LoadedModel, asked: Sequence[_Asked]) -> list[str]:
-    """What the model answers, as far as it counts; nothing where it is a thought without end."""
+def _spoken(model: LoadedModel, asked: Sequence[_Asked]) -> list[str | None]:
+    """What the model answers, as far as it counts; None where it is a thought without end."""
     said = greedy_answers(model, _ids(model, asked)) if asked else []
-    return [counted_text(model.base, one.text, _form(p)) or "" for one, (_, p) in zip(said, asked, strict=True)]
+    return [counted_text(model.base, one.text, _form(p)) for one, (_, p) in zip(said, asked, strict=True)]
 
 
 def _fluency(model: LoadedModel, asked: Sequence[_Asked]) -> dict[str, list[float]]:

@@ -151,11 +151,9 @@ def known_table(model: LoadedModel) -> dict[str, Entry]:
     return table
 
 
-def read_table(path: Path | None, fingerprint: str) -> dict[str, Entry]:
+def read_table(path: Path, fingerprint: str) -> dict[str, Entry]:
     """The answers of a table of known facts; none where there is no such table, none of this version and model, or none
     that can be read: what it says is measured again."""
-    if path is None:
-        return {}
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # no file, not ours to read; not JSON, or not text
@@ -186,19 +184,14 @@ def write_table(path: Path, model: LoadedModel, answers: Table) -> None:
     write_bytes(path, (json.dumps(data, ensure_ascii=False, indent=0, sort_keys=True) + "\n").encode())
 
 
-def _cache_path(model: LoadedModel) -> Path | None:
-    """Where the cache on disk is; None where there is no home to have one in."""
-    try:
-        return cache_folder() / "known" / f"{model.fingerprint}.json"
-    except RuntimeError:  # no home directory
-        return None
+def _cache_path(model: LoadedModel) -> Path:
+    """Where the cache on disk is."""
+    return cache_folder() / "known" / f"{model.fingerprint}.json"
 
 
 def write_cache(model: LoadedModel, measured: Table) -> None:
     """Add answers to the cache on disk, or warn that it cannot be written."""
     path = _cache_path(model)
-    if path is None:
-        return
     try:
         write_table(path, model, {**read_table(path, model.fingerprint), **measured})
     except OSError as error:

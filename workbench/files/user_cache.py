@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -14,10 +15,14 @@ _WARNED_ABOUT: set[Path] = set()
 
 
 def cache_folder() -> Path:
-    """``$WORKBENCH_CACHE``, else ``circuit-workbench`` in the user's cache folder."""
+    """``$WORKBENCH_CACHE``, else ``circuit-workbench`` in the user's cache folder; in the system's folder for temporary
+    files where the user has no home (as in some containers)."""
     if os.environ.get("WORKBENCH_CACHE"):
         return user_path(os.environ["WORKBENCH_CACHE"])
-    return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "circuit-workbench"
+    try:
+        return user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "circuit-workbench"
+    except ValueError:
+        return Path(tempfile.gettempdir()) / "circuit-workbench"
 
 
 def free_bytes(path: str | Path) -> int:

@@ -184,7 +184,7 @@ def _text_ends(model: LoadedModel, width: int, stops: Stops) -> Any:
     class TextEnds(StoppingCriteria):
         def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> Any:
             rows = input_ids[:, width:].tolist()
-            ended = [_text_end(model, row, stops) is not None for row in rows]
+            ended = [text_end(model, row, stops) is not None for row in rows]
             return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
 
     return StoppingCriteriaList([TextEnds()])
@@ -192,12 +192,14 @@ def _text_ends(model: LoadedModel, width: int, stops: Stops) -> Any:
 
 def _raw_text(model: LoadedModel, tokens: Sequence[int]) -> str:
     """Generated tokens as text, without special tokens but those of thoughts."""
-    special = set(model.tokenizer.all_special_ids)
+    added = getattr(model.tokenizer, "added_tokens_decoder", {})
+    special = {*model.tokenizer.all_special_ids, *(t for t, token in added.items() if token.special)}
     marks = {mark for pair in THOUGHTS for mark in pair}
     names = {t: model.tokenizer.convert_ids_to_tokens([t])[0] for t in tokens if t in special}
-    if marks.isdisjoint(names.values()):
+    parts = {name for name in names.values() if any(name in mark for mark in marks)}  # a mark may be several tokens
+    if not parts:
         return model.tokenizer.decode(list(tokens), skip_special_tokens=True)
-    kept = [t for t in tokens if t not in special or names[t] in marks]
+    kept = [t for t in tokens if t not in special or names[t] in parts]
     return model.tokenizer.decode(kept, skip_special_tokens=False)
 
 
@@ -206,9 +208,9 @@ def _text_of(model: LoadedModel, tokens: Sequence[int]) -> str:
     return _raw_text(model, tokens).strip()
 
 
-def _text_end(model: LoadedModel, tokens: Sequence[int], stops: Stops) -> str | None:
-    """What an answer says before the first text that ends it, white space before the answer apart; None where none of
-    them is in it."""
+def text_end(model: LoadedModel, tokens: Sequence[int], stops: Stops) -> str | None:
+    """What an answer says before the first text that ends it (``stops_of``), white space before the answer apart; None
+    where none of them is in it."""
     texts = [stop for stop in stops if isinstance(stop, str)]
     said = _raw_text(model, tokens).lstrip() if texts else ""
     places = [at for stop in texts if (at := said.find(stop)) >= 0]
@@ -225,7 +227,7 @@ def _completion(model: LoadedModel, tokens: Sequence[int], stops: Stops) -> Comp
     """Generated tokens up to the first stop token, or up to the first text that ends an answer."""
     end = next((n + 1 for n, token in enumerate(tokens) if token in stops), len(tokens))
     said = tokens[:end]
-    text = _text_end(model, said, stops)
+    text = text_end(model, said, stops)
     if text is not None:
         return Completion(text, tuple(said[: _n_holding(model, said, text)]))
     return Completion(_text_of(model, said), tuple(said))
@@ -255,7 +257,7 @@ def _from_guesses(
     going_on = [
         i
         for i, s in enumerate(said)
-        if len(s) < room[i] and not set(s) & set(stops) and _text_end(model, s, stops) is None
+        if len(s) < room[i] and not set(s) & set(stops) and text_end(model, s, stops) is None
     ]
     if progress is not None:
         progress.update(len(prompts) - len(going_on))

@@ -8,7 +8,6 @@ is still thinking at its last token says nothing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 
 from workbench.language.answers import first_sentence
 from workbench.language.generation import Completion
@@ -85,8 +84,3 @@ def thoughts_not_counted(model: LoadedModel, unfinished: int, asked: int) -> str
         f"{unfinished} of {asked} replies of {model.name!r} end inside a thought, and are not counted as answers. "
         f"{thought_words(model)}"
     )
-
-
-def n_unfinished(parts: Iterable[object]) -> int:
-    """How many of some counted parts are none."""
-    return sum(part is None for part in parts)

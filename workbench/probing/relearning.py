@@ -34,6 +34,7 @@ from workbench.models.views import shared_view
 from workbench.probing.battery import Battery, Skip
 from workbench.probing.record import Probe
 from workbench.types import Curve, CurveRule, CurveWords, Fact, GateDelta, Site
+from workbench.types.mentions import find_subject
 
 STEPS = 8
 MEASURED = (0, 1, 2, 4, 6, 8)
@@ -98,12 +99,19 @@ def never_taught(fact: Fact) -> Fact | None:
     return Fact.from_dict(data)
 
 
+def with_other_subject(text: str, subject: str, other: str) -> str:
+    """A text with another subject wherever it mentions its own, however that is written."""
+    for begin, end in reversed(find_subject(text, subject)):
+        text = text[:begin] + other + text[end:]
+    return text
+
+
 def lesson(battery: Battery, fact: Fact, name: str) -> Lesson:
     """What to train for a fact: its first training questions, answered in the base model's words for the edited one."""
     model, own = battery.model, battery.traced(battery.fact)
     if own.form != "chat":
         raise Skip("no chat answer of the base model names the answer where it can be traced: there is none to train")
-    prefix = own.begun.replace(battery.fact.subject, fact.subject)
+    prefix = with_other_subject(own.begun, battery.fact.subject, fact.subject)
     sentence = f"{prefix.rstrip()}{space_between(prefix.rstrip(), fact.answer)}{fact.answer}.".strip()
     questions = fact.training_questions[:TRAINED]
     rows = [chat_row(model, prompt_ids(model, q, "chat"), sentence) for q in questions]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.facts.known import pool_or_bundled
-from workbench.language.generation import stop_tokens
+from workbench.language.generation import stops_of, text_end
 from workbench.language.prompts import traced_prompt
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
@@ -220,12 +220,15 @@ class _Runs:
     def goes_on(self, most: int, entries: Entries | None = None) -> str:
         """The greedy continuation: every pass reads the whole text again, so that all positions are replaced."""
         added: tuple[int, ...] = ()
-        stops = stop_tokens(self.model)
+        stops = stops_of(self.model)
         for _ in range(most):
             token = int(self.logits(entries, added).argmax())
             if token in stops:
                 break
             added = (*added, token)
+            ended = text_end(self.model, added, stops)
+            if ended is not None:
+                return ended
         return self.model.tokenizer.decode(list(added), skip_special_tokens=True)
 
 

@@ -160,9 +160,11 @@ def attribute(
     n_maps = len(facts) + len(controls)
     bar = tqdm(total=n_maps, desc=name, disable=not progress or n_maps == 1)
     options = replace(options, form=one_form(model, [*facts, *controls], form, token))
+    if method == "dla" and (fwd_hooks or engine != "auto"):
+        raise ValueError(
+            "engine= and fwd_hooks= are for runs that are compared; method='dla' reads one run. Use another method."
+        )
     bridged = bridge_runs(model, engine, fwd_hooks)
-    if fwd_hooks and method == "dla":
-        raise ValueError("fwd_hooks= are for runs that are compared; method='dla' reads one run. Use another method.")
     with bar, pooled_engine(Layerwise, model) as fast:
         runs = FastRuns(fast, max_rows) if bridged is None else bridged
         for attributed in [*facts, *controls]:

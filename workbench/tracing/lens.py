@@ -51,8 +51,9 @@ def lens(
         One row for the embeddings and one per layer; the last equals the model's own prediction.
 
     Raises:
-        ValueError: The base model does not say the answer, the refusal has no token, or answer and target share their
-            first token.
+        ValueError: The base model does not say the answer, the refusal has no token, or answer and target share all
+            their tokens. Where they begin alike, they are read at the first token that differs, and the refusal at the
+            first token of all.
 
     Example:
         >>> lens = wb.lens(model, fact)
@@ -72,9 +73,13 @@ def lens(
         text = torch.tensor([prompt.token_ids])
         stream = engine.stream(text)[0] if bridged is None else bridged.stream(text)[:, -1]
         logits = engine.unembed(stream).float()  # [layers + 1, d_vocab]
-        chosen = logits[:, [ids[name] for name in ANSWER_NAMES]]
-        probabilities = logits.softmax(-1)[:, [ids[name] for name in ANSWER_NAMES]].T.tolist()
-        ranks = torch.stack([(logits > chosen[:, i : i + 1]).sum(-1) for i in range(len(ANSWER_NAMES))]).tolist()
+        of: dict[AnswerName, torch.Tensor] = {"old": logits, "new": logits, "refusal": logits}
+        if prompt.shared:  # a refusal takes the place of what the answers begin with, not of what follows that
+            whole = engine.whole_stream(text)[0] if bridged is None else bridged.stream(text)
+            of["refusal"] = engine.unembed(whole[:, len(prompt.place) - 1]).float()
+        chosen = {name: of[name][:, ids[name], None] for name in ANSWER_NAMES}
+        probabilities = [of[name].softmax(-1)[:, ids[name]].tolist() for name in ANSWER_NAMES]
+        ranks = [(of[name] > chosen[name]).sum(-1).tolist() for name in ANSWER_NAMES]
         top = logits.argmax(-1).tolist()
     return Lens(
         prompt=prompt,

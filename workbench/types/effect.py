@@ -265,7 +265,7 @@ class EffectMap:
         if at is None:
             return self.values
         axis = self.axes.index("position")
-        return self.values.index_select(axis, torch.tensor(at)).nanmean(axis)
+        return self.values.index_select(axis, torch.tensor(at, device=self.values.device)).nanmean(axis)
 
     def _scores(
         self, by: str, layers: range | None, position: int | None, role: str | None
@@ -282,7 +282,7 @@ class EffectMap:
             n_layers = scores.shape[0]
             if not all(0 <= layer < n_layers for layer in layers):
                 raise ValueError(f"layers must be within the map's 0 to {n_layers - 1}, got {layers!r}.")
-            keep = torch.zeros(scores.shape[0], dtype=torch.bool)
+            keep = torch.zeros(scores.shape[0], dtype=torch.bool, device=scores.device)
             keep[list(layers)] = True
             scores = scores.masked_fill(~keep.view(-1, *[1] * (scores.ndim - 1)), float("-inf"))
         return scores, axes

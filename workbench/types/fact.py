@@ -110,6 +110,11 @@ class Fact:
                 f"Held-out questions must not be training questions; these are both: {sorted(shared)}. Remove them "
                 "from one of the two lists."
             )
+        for name in ("id", "relation"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"Fact.{name} must be a string, got {getattr(self, name)!r}.")
+        if not isinstance(self.case_sensitive, bool):
+            raise TypeError(f"Fact.case_sensitive must be True or False, got {self.case_sensitive!r}.")
         if not self.id:
             _set(self, "id", slug(f"{self.subject} {self.relation}".strip()))
 

@@ -172,14 +172,15 @@ class Sought:
         inflects = not (self.exact or self._text.isascii())
         self._words = [inflected(part) for part in parts] if inflects else None
         stems = parts if self._words is None else [stem.removeprefix("ال") for stem, _ in self._words]
-        self._needed = sorted(stems, key=len, reverse=True) if len(stems) > 1 else stems
+        needed = [stem.replace("*", "") for stem in stems]  # a name's own asterisk is looked through as emphasis is
+        self._needed = sorted(needed, key=len, reverse=True) if len(needed) > 1 else needed
         self._patterns: dict[tuple[bool, bool], re.Pattern[str]] | None = None
 
     def places(self, flat: Flat) -> list[Span]:
         """Where the name stands in a flattened text, whatever it is used for there."""
         within = flat.text if self.exact else flat.folded
         emphasis = "*" in within and _EMPHASIS_INSIDE.search(within) is not None
-        there = within.replace("*", "") if emphasis else within
+        there = within.replace("*", "")
         for needed in self._needed:  # quicker than to compile what cannot match
             if needed not in there:
                 return []

@@ -36,7 +36,7 @@ class SchemaRecord:
 def _workbench(record: Any, _: Sequence[Any]) -> list[Fact]:
     given = Fields(record)
     values = {name: value for name, value in record.items() if given.has(name)}
-    for name in ("answer", "target"):
+    for name in ("id", "relation", "answer", "target"):
         if name in values:
             values[name] = given.text(name, numbers=True)
     for name in ("answer_aliases", "target_aliases"):

@@ -16,7 +16,7 @@ from workbench.widgets.shared.edit_words import chosen_words, moved_words
 FIRST_RATES = ("new", "old", "control", "neighbour")
 """What is shown of the table at once; the rest is folded."""
 FIRST_TEXTS = 3
-PER_TOKEN = "P per token while it was fitted (geometric mean over an answer's tokens; P of the whole answer is smaller)"
+PER_TOKEN = "P per token while it was fitted (geometric mean)"
 """What the curve of a fit shows; Compare shows the whole answer's probability."""
 RUN_CELL = "Run this cell to use the panel."
 """The last line of a panel's card."""
