@@ -89,7 +89,8 @@ def test_hooks_say_that_they_are_slower() -> None:
         wb.causal_trace(single(), FRANCE, fwd_hooks=[(SHUT, shut)], **options)
     with pytest.raises(ValueError, match=r"engine must be one of \('auto', 'transformerlens'\), got 'fast'"):
         wb.causal_trace(single(), FRANCE, engine=mistyped("fast"))
-    for more in ({"fwd_hooks": [(SHUT, shut)]}, {"engine": "transformerlens"}):
+    refused: list[dict[str, Any]] = [{"fwd_hooks": [(SHUT, shut)]}, {"engine": "transformerlens"}]
+    for more in refused:
         with pytest.raises(ValueError, match="method='dla' reads one run"):
             wb.attribute(single(), FRANCE, method="dla", **more)
 

@@ -113,7 +113,7 @@ class Fact:
         for name in ("id", "relation"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"Fact.{name} must be a string, got {getattr(self, name)!r}.")
-        if not isinstance(self.case_sensitive, bool):
+        if self.case_sensitive not in (True, False):
             raise TypeError(f"Fact.case_sensitive must be True or False, got {self.case_sensitive!r}.")
         if not self.id:
             _set(self, "id", slug(f"{self.subject} {self.relation}".strip()))
