@@ -147,7 +147,7 @@ def click(film: Film) -> None:
         page.mouse.click(*place)
         film.wait(f"{name!r} in app.selection")
         page.mouse.move(5, 5)  # the tooltip goes
-        film.shoot(f"Click components: {name}", 0.9, top=top, pointer=place)
+        film.shoot(f"Click components: {name}", 1.0, top=top, pointer=place)
     ablate = button(page, "Ablate selection")
     ablate.scroll_into_view_if_needed()
     ablate.click()
@@ -170,7 +170,7 @@ def edit(film: Film) -> None:
     film.wait("__import__('re').match(r'learn (1[2-9]|2[0-9]) of', app.editor.status)", minutes=15)
     film.shoot("It runs in the background.", 1.5)
     film.wait("app.editor.job.state == 'done'", minutes=30)
-    film.shoot("What did it do? A verdict, the answers, and what else changed.", 3.2)
+    film.shoot("What did it do? A verdict, the answers, and what else changed.", 3.0)
 
 
 def compare(film: Film) -> None:
