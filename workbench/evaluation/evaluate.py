@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from workbench.editing.applied import applied, check_base, chosen_stages
+from workbench.editing.retain import has_retained
 from workbench.evaluation.answer_slots import answers_at, rows_at
 from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
 from workbench.evaluation.ordinary_text import text_rows
@@ -166,7 +167,7 @@ def evaluate_views(
     touched = [*taught, *used_facts, *(f for f in pool if f.id in away)]
     unseen = sorted(away - {f.id for f in touched})
     from_bundled = [load_facts()[id] for id in unseen if id in load_facts()]
-    if from_bundled and not any(f.role == "retain" for f in pool):
+    if from_bundled and not has_retained(pool):
         touched += from_bundled
         unseen = sorted({*unseen} - {f.id for f in from_bundled})
         missing.append(f"retained facts of {pool.name!r}: it has none, so bundled ones were held in place")

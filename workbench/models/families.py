@@ -108,10 +108,6 @@ class Architecture:
             )
         return f"{self.family.layers}.{layer}.{module}"
 
-    def sites_of(self, module: str) -> tuple[Site, ...]:
-        """The gate sites of a module within a layer, in the order in which they are laid out in its vector."""
-        return self.family.modules[module]
-
     def _groups(self, sites: Sequence[Site]) -> int:
         """How many blocks a module's vector has, each with its share of every site."""
         return self.shape.n_kv_heads if self.family.interleaved and len(sites) > 1 else 1
