@@ -14,6 +14,7 @@ from benchmarks import (
     first_run,
     frontier,
     intervals,
+    levers,
     memory,
     paper,
     quickstart,
@@ -21,7 +22,9 @@ from benchmarks import (
     soft_forgetting,
     speed_fit,
     speed_trace,
+    tasks,
     tune,
+    two_schools,
 )
 
 if __name__ == "__main__":
@@ -37,6 +40,7 @@ if __name__ == "__main__":
         readme,
         first_run,
         memory,
+        tasks,
         speed_fit,
         clicks,
         soft_forgetting,
@@ -45,6 +49,8 @@ if __name__ == "__main__":
         edit_quality,
         frontier,
         tune,
+        levers,
+        two_schools,
     ):
         print(f"\n# {part.__name__}\n", flush=True)
         part.main()

@@ -27,7 +27,7 @@ from workbench.comparing.validation import THRESHOLD
 from workbench.evaluation.answering import Answering
 from workbench.files.arms import arms_from_dict, arms_to_dict
 from workbench.files.atomic import write_bytes
-from workbench.types.arms import OUTCOMES, join_tables
+from workbench.types.arms import join_tables
 
 ARMS: tuple[ArmName, ...] = get_args(ArmName)
 
@@ -47,7 +47,7 @@ def numbers(table: wb.ArmTable) -> dict[str, Any]:
             "reached": len(table.runs(arm)),
             "not_reached": len(table.runs(arm, reached=False)),
             "seconds": [row.seconds for row in table.rows if row.arm == arm],
-            **{name: vars_of(table.rate(arm, name)) for name in OUTCOMES if table.runs(arm)},
+            **{name: vars_of(table.rate(arm, name)) for name in table.outcomes if table.runs(arm)},
         }
         for arm in table.arms
     }
@@ -121,7 +121,7 @@ def main() -> None:
     kept = Kept(args.out.with_suffix(ENDING), __file__)
     model = wb.load_model()
     answering = Answering(model)
-    known = wb.known_facts(model, wb.load_facts().filter(split="test"))
+    known = wb.known_facts(model, wb.load_facts().core.filter(split="test"))
     given = {"seeds": args.seeds, "max_controls": args.max_controls, "seed": args.seed}
     settings = settings_of(model, given)
     tables: list[wb.ArmTable] = []

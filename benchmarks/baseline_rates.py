@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--facts", nargs="+", default=["france-capital", "rio-de-janeiro-country"])
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
-    dev, answering = facts.filter(split="dev"), Answering(model)
+    dev, answering = facts.core.filter(split="dev"), Answering(model)
     print("| fact | arm | rate | read at step | new answer | controls | KL |\n|" + "---|" * 7)
     for fact in (facts[id] for id in args.facts):
         selection = wb.default_selection(model, fact, pool=dev, progress=False)

@@ -311,7 +311,7 @@ def main() -> None:
     kept = Kept(args.out.with_suffix(ENDING), __file__)
     model, facts = wb.load_model(), wb.load_facts()
     edits = Edits(model, Answering(model), kept)
-    known = wb.known_facts(model, facts.filter(split="test"))
+    known = wb.known_facts(model, facts.core.filter(split="test"))
     drawn = draws(edits.answering, known, args.facts, args.relations, [*args.one_fit, *args.default])
     print(head(SHOWN), flush=True)
     france = edits.first(facts["france-capital"], args.one_fit[0], None)

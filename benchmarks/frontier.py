@@ -149,7 +149,7 @@ def main() -> None:
     kept = Kept(args.out.with_suffix(ENDING), __file__)
     model = wb.load_model()
     answering = Answering(model)
-    known = wb.known_facts(model, wb.load_facts().filter(split="test"))
+    known = wb.known_facts(model, wb.load_facts().core.filter(split="test"))
     drawn = draw_facts(answering, known, args.facts, args.relations, args.seed)
     content: list[dict[str, Any]] = []
     print(

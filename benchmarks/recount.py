@@ -20,39 +20,19 @@ import workbench as wb
 from benchmarks import arms, edit_quality, paper, tune
 from benchmarks.lib.rates import line, over_facts, rates_of, vars_of
 from benchmarks.lib.store import FOLDER, Line, Store
-from workbench.evaluation.evaluate import unsaid
 from workbench.files.arms import arms_from_dict, arms_to_dict
 from workbench.files.atomic import write_bytes
-from workbench.language.answers import classify, matches
 from workbench.probing.rates import rates_of_probes
-from workbench.types import AnswerRow, EvalReport
+from workbench.types import EvalReport
 from workbench.types.arms import ArmTable, join_tables
-from workbench.types.rates import key_of
-from workbench.types.rates import rates_of as rates_of_rows
 
 
 def counted_report(report: EvalReport, facts: wb.FactSet) -> EvalReport:
     """A report whose untouched facts are classified, and whose rates are counted, as today's evaluation does it."""
-    taught = [facts[id] for id in report.facts]
-    base = {key_of(row): row for row in report.rows if row.stage == "base"}
-
-    def judged(row: AnswerRow) -> AnswerRow:
-        if row.group not in ("neighbour", "control"):
-            return row
-        known = unsaid(taught, base[key_of(row)].text)
-        return replace(row, label=classify(row.text, facts[row.fact_id], nll=row.nll, taught=known))
-
-    def names_target(text: str) -> bool:
-        return any(matches(text, f.targets, case_sensitive=f.case_sensitive) for f in taught)
-
-    rows = [judged(row) for row in report.rows]
-    seed = report.provenance.get("settings", {}).get("seed", 0)
-    rates = rates_of_rows(
-        rows, report.stages, names_target, texts=report.texts, collateral=bool(report.texts), seed=seed
-    )
-    changed = sum(a.label != b.label for a, b in zip(rows, report.rows, strict=True))
-    print(f"<!-- {', '.join(report.facts)}: {changed} of {len(rows)} answers are of another class -->")
-    return replace(report, rows=tuple(rows), rates=rates)
+    again = wb.rescore(report, facts, groups=("neighbour", "control"))
+    changed = sum(a.label != b.label for a, b in zip(again.rows, report.rows, strict=True))
+    print(f"<!-- {', '.join(report.facts)}: {changed} of {len(report.rows)} answers are of another class -->")
+    return again
 
 
 def recount_arms(facts: wb.FactSet) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import workbench as wb
-from workbench.editing.training.fit_rows import RETAIN_TOKENS
+from workbench.facts.retained import RETAIN_TOKENS
 from workbench.language.bundled_answers import AnswerKey, hashed, shipped_answers, write_shipped
 from workbench.language.generation import MAX_NEW_TOKENS, generate, stop_tokens
 from workbench.language.prompts import prompt_ids

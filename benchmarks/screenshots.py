@@ -88,7 +88,10 @@ def take(notebook: Notebook, folder: Path) -> list[Path]:
     for theme, full_name in THEMES.items():
         notebook.theme(full_name)
         for tab in TABS:
-            page.get_by_role("tab", name=tab.title).click()
+            outer = next((one for one in TABS if one.name == tab.within), tab)
+            page.get_by_role("tab", name=outer.title).click()
+            if tab.within:
+                page.get_by_role("button", name=tab.title, exact=True).click()
             page.wait_for_timeout(1500)  # the maps are drawn
             panel.scroll_into_view_if_needed()
             box = panel.bounding_box()

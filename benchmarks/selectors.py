@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selectors.json"))
     args = parser.parse_args()
     model, facts = wb.load_model(), wb.load_facts()
-    dev = facts.filter(split="dev")
+    dev = facts.core.filter(split="dev")
     neurons = Selection([Component(at, "MLP") for at in range(model.shape.n_layers)]).entries(model)
     draw = torch.Generator().manual_seed(args.seed)
     others = list(wb.known_facts(model, dev.filter(role="control"), progress=False))

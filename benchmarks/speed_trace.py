@@ -34,7 +34,8 @@ from benchmarks.lib.timing import largest_difference, matrix_speed, met, seconds
 from benchmarks.slow_trace import MengLoop
 from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import attribute
-from workbench.tracing.causal import TraceSite, causal_trace, default_window, window_of
+from workbench.tracing.causal import TraceSite, causal_trace, default_window
+from workbench.tracing.cell_effects import window_of
 from workbench.tracing.restoration import Restoration, cone_tokens
 from workbench.types.intervals import spearman
 

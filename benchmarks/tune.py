@@ -285,7 +285,7 @@ def main() -> None:
     args = parser.parse_args()
     kept = Kept(args.kept, __file__)
     model, facts = wb.load_model(), wb.load_facts()
-    dev = facts.filter(split="dev")
+    dev = facts.core.filter(split="dev")
     tuning = Tuning(model, dev)
     chosen = [dev[id] for id in args.ids] if args.ids else dev_facts(model, facts, args.facts, args.seed)
     found: dict[str, dict[str, Any]] = {}

@@ -110,16 +110,22 @@ def _complete(settings: dict[str, Any]) -> dict[str, Any]:
     return given | {name: options | given[name] for name in RECIPES if name in given}
 
 
-def defaults(model: wb.LoadedModel, recipe: wb.Recipe | None = None, neurons: int = NEURONS) -> dict[str, Any]:
-    """What an edit by the default selector and its rates depend on: the model, the recipe (the default one for None),
-    the selector, and the bundled facts with their wordings and aliases. The package's code is not in it: what other
-    code made is used with a warning, until it is removed.
+def measured_on(model: wb.LoadedModel) -> dict[str, Any]:
+    """What every edit is made on: the model, and the bundled facts with their wordings and aliases, but for related
+    ones, which no edit uses. The package's code is not in it: what other code made is used with a warning, until it is
+    removed.
     """
-    facts = json.dumps([fact.to_dict() for fact in wb.load_facts()], sort_keys=True)
+    facts = json.dumps([fact.to_dict() for fact in wb.load_facts().core], sort_keys=True)
+    return {"facts": hashlib.sha256(facts.encode()).hexdigest()[:16], "model": model.fingerprint}
+
+
+def defaults(model: wb.LoadedModel, recipe: wb.Recipe | None = None, neurons: int = NEURONS) -> dict[str, Any]:
+    """What an edit by the default selector and its rates depend on: what it is made on, the recipe (the default one for
+    None), and the selector.
+    """
     recipe = recipe or wb.Recipe()
     return {
-        "facts": hashlib.sha256(facts.encode()).hexdigest()[:16],
-        "model": model.fingerprint,
+        **measured_on(model),
         "recipe": recipe.to_dict() | {"steps": list(recipe.stage_steps)},
         "selector": {"neurons": neurons, "layers": "all", "retained": RETAINED},
     }

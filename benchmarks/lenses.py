@@ -1,0 +1,125 @@
+"""How close lenses are to what the bundled model says, layer by layer, on texts that no lens was fitted on.
+
+    python -m benchmarks.lenses
+
+Three lenses: the logit lens, the tuned lens with least squares alone (``steps=0``), and the default. The measure is
+KL(the model's next-token distribution || the lens) in nats, and how often both have the same likeliest token. Two sets
+of texts: sentences of ordinary prose, and questions of control facts through the chat template with the base's own
+replies; neither is fitted on. Tokens that all texts begin with, and the first, do not count. Intervals take texts.
+Writes ``benchmarks/results/lenses.json`` with the tables of docs/results/lenses.md.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import workbench as wb
+from benchmarks.lib.code import code_of
+from workbench.evaluation.ordinary_text import ordinary_passages
+from workbench.facts.ordinary_texts import TextGroup, given_texts
+from workbench.files.atomic import write_bytes
+from workbench.language.generation import greedy_answers
+from workbench.language.padding import common_beginning
+from workbench.language.prompts import prompt_ids
+from workbench.models.engine import Resumable, pooled_engine
+from workbench.models.load import LoadedModel
+from workbench.tracing.lens_fit import STEPS
+from workbench.types.intervals import mean_over
+
+RESULTS = Path("benchmarks/results/lenses.json")
+LENSES = ("logit", "least squares", "tuned")
+QUESTIONS, REPLY = 40, 12
+"""Questions that are asked, and the longest reply in tokens."""
+AT_ONCE = 64
+"""Tokens whose logits are held at a time."""
+
+
+def held_out(model: LoadedModel) -> dict[str, TextGroup]:
+    """The sets of texts: prose, and questions with replies."""
+    (prose,) = given_texts(model, [" ".join(passage) for passage in ordinary_passages()], 1_000_000)
+    known = wb.known_facts(model, wb.load_facts().filter(role="control"), progress=False)
+    asked = [tuple(prompt_ids(model, fact.question, "chat")) for fact in list(known)[:QUESTIONS]]
+    replies = greedy_answers(model, asked, max_new_tokens=REPLY)
+    whole = tuple((*ids, *reply.token_ids) for ids, reply in zip(asked, replies, strict=True))
+    return {"prose": prose, "questions": TextGroup(whole, common_beginning(asked))}
+
+
+def measured(model: LoadedModel, group: TextGroup, lenses: dict[str, wb.TunedLens]) -> dict[str, Any]:
+    """By lens and row, the mean divergence with its interval, and the share of tokens with the same likeliest one."""
+    kl: dict[str, list[dict[str, list[float]]]] = {}
+    same: dict[str, list[float]] = {}
+    with torch.no_grad(), pooled_engine(Resumable, model) as engine:
+
+        def logprobs(states: torch.Tensor) -> torch.Tensor:
+            return torch.cat([engine.unembed(part).float().log_softmax(-1) for part in states.split(AT_ONCE)])
+
+        for name in LENSES:
+            kl[name] = [{} for _ in range(model.shape.n_layers + 1)]
+            same[name] = [0.0] * (model.shape.n_layers + 1)
+        for number, text in enumerate(group.texts):
+            stream = engine.whole_stream(torch.tensor([text]))[0][:, group.shared :]
+            wanted = logprobs(stream[-1])
+            for name in LENSES:
+                states = stream if name == "logit" else lenses[name].translated(stream)
+                for row, state in enumerate(states):
+                    got = logprobs(state)
+                    kl[name][row][str(number)] = (wanted.exp() * (wanted - got)).sum(-1).tolist()
+                    same[name][row] += int((wanted.argmax(-1) == got.argmax(-1)).sum())
+    return {
+        name: {
+            "kl": [_rate(row) for row in kl[name]],
+            "same": [round(count / group.counted, 4) for count in same[name]],
+        }
+        for name in LENSES
+    }
+
+
+def _rate(by_text: dict[str, list[float]]) -> dict[str, float]:
+    rate = mean_over(by_text)
+    return {"value": round(rate.value, 4), "low": round(rate.low, 4), "high": round(rate.high, 4)}
+
+
+def table(found: dict[str, Any], labels: list[str]) -> str:
+    """A row for each layer: the divergence of every lens, and the agreement of the first and the last."""
+    head = "| after | " + " | ".join(f"{name}, nats" for name in LENSES) + " | logit, same token | tuned, same token |"
+    lines = [head, "|---" * (len(LENSES) + 3) + "|"]
+    for row, label in enumerate(labels):
+        cells = []
+        for name in LENSES:
+            rate = found[name]["kl"][row]
+            cells.append(f"{rate['value']:.2f} [{rate['low']:.2f}, {rate['high']:.2f}]")
+        shares = [f"{found[name]['same'][row]:.2f}" for name in ("logit", "tuned")]
+        lines.append(f"| {label} | " + " | ".join([*cells, *shares]) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Fit, measure, print, write."""
+    model = wb.load_model()
+    lenses: dict[str, wb.TunedLens] = {}
+    seconds: dict[str, float] = {}
+    for name, steps in (("least squares", 0), ("tuned", STEPS)):
+        began = time.process_time()
+        lenses[name] = wb.tuned_lens(model, steps=steps, progress=False)
+        seconds[name] = round(time.process_time() - began, 1)
+        print(name, lenses[name], f"{seconds[name]} s of a processor", flush=True)
+    sets: dict[str, Any] = {}
+    for name, group in held_out(model).items():
+        found = measured(model, group, lenses)
+        sets[name] = {"texts": len(group.texts), "tokens": group.counted, "lenses": found}
+        sets[name]["table"] = table(found, list(lenses["tuned"].labels))
+        print(f"\n{name}: {group.counted} tokens of {len(group.texts)} texts\n\n{sets[name]['table']}", flush=True)
+    fitted_on = {name: {"tokens": lens.tokens, "held_out": lens.held_out} for name, lens in lenses.items()}
+    result = {"code": code_of(__file__).to_dict(), "model": model.fingerprint, "fitted_on": fitted_on, "sets": sets}
+    result["seconds"] = {**seconds, "threads": torch.get_num_threads()}
+    write_bytes(RESULTS, json.dumps(result, indent=1, ensure_ascii=False).encode())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
