@@ -69,7 +69,7 @@ def into(pool: FactSet, fact: Fact, most: int = 4) -> list[Hop]:
         and not _names_any(g.subject, (*fact.answers, *fact.targets))
     ]
     return [
-        Hop(_spelled(fact.question.replace(fact.subject, description(g))), fact, g.id) for g in _in_turn(first, most)
+        Hop(_spelled(fact.question.replace(fact.subject, description(g))), fact, g.id) for g in in_turn(first, most)
     ]
 
 
@@ -121,7 +121,7 @@ def same_answer(pool: FactSet, fact: Fact, most: int = 4, exclude: Iterable[str]
     ]
     return [
         Fact.from_dict(f.to_dict() | {"target": fact.target, "target_aliases": fact.target_aliases})
-        for f in _in_turn(found, most)
+        for f in in_turn(found, most)
     ]
 
 
@@ -136,7 +136,89 @@ def about_subject(pool: FactSet, fact: Fact, most: int = 3) -> list[Fact]:
         and _plain(f.subject) == _plain(fact.subject)
         and not _names_any(f"{f.prompt} {f.answer}", names)
     ]
-    return _in_turn(found, most)
+    return in_turn(found, most)
+
+
+def same_subject(pool: FactSet, fact: Fact) -> list[Fact]:
+    """Other facts about the fact's subject, which an edit of it must leave alone.
+
+    Left out are those that follow from the fact or that it follows from (a landmark's country from its city, as far as
+    the pool tells), and those whose answer is the fact's target: they would be "still right" if the edit spread.
+
+    Args:
+        pool: Where they come from.
+        fact: The edited fact.
+    """
+    targets = {name.casefold() for name in fact.targets}
+    return [
+        f
+        for f in pool
+        if f.id != fact.id
+        and (not f.relation or f.relation != fact.relation)
+        and _one_thing(f, fact)
+        and targets.isdisjoint(name.casefold() for name in f.answers)
+        and not {name.casefold() for name in f.answers} & {name.casefold() for name in fact.answers}
+        and not _follows(pool, f, fact)
+        and not _follows(pool, fact, f)
+    ]
+
+
+def same_answer_elsewhere(pool: FactSet, fact: Fact) -> list[Fact]:
+    """Facts about other subjects that have the fact's answer, which an edit of it must leave alone; as they are.
+
+    Left out are those that follow from the fact, as far as the pool tells: what lies in Lyon lies in its country.
+
+    Args:
+        pool: Where they come from.
+        fact: The edited fact.
+    """
+    names = {name.casefold() for name in fact.answers}
+    led = {_plain(f.subject) for f in pool if _plain(fact.subject) in {_plain(name) for name in f.answers}}
+    return [
+        f
+        for f in pool
+        if f.id != fact.id
+        and f.answer.casefold() in names
+        and _plain(f.subject) != _plain(fact.subject)
+        and not (_plain(f.subject) in led and f.relation != fact.relation)
+    ]
+
+
+def in_turn(facts: list[Fact], most: int) -> list[Fact]:
+    """At most so many, the relations in turn."""
+    queues: dict[str, list[Fact]] = {}
+    for fact in facts:
+        queues.setdefault(fact.relation, []).append(fact)
+    out: list[Fact] = []
+    while len(out) < most and any(queues.values()):
+        for queue in queues.values():
+            if queue and len(out) < most:
+                out.append(queue.pop(0))
+    return out
+
+
+def _one_thing(first: Fact, second: Fact) -> bool:
+    """Whether two facts are about one subject, and not about two of one name: of a proper name the relations must say
+    one kind where they say kinds (Georgia the country is no state)."""
+    if _plain(first.subject) != _plain(second.subject):
+        return False
+    kinds = [relation.rpartition("-")[0] for relation in (first.relation, second.relation)]
+    proper = _plain(first.subject)[:1].isupper()
+    return not (proper and all(kinds)) or kinds[0] == kinds[1]
+
+
+def _follows(pool: FactSet, later: Fact, first: Fact) -> bool:
+    """Whether one fact about a subject follows from another: a third leads from the one's answer to the other's, or
+    the relations say so ("landmark-country" from "landmark-city" where there is "city-country")."""
+    (kind, _, end), (other, _, later_end) = (f.relation.rpartition("-") for f in (first, later))
+    end = SAME_TYPE.get(end, end)
+    if kind and kind == other and f"{end}-{later_end}" in pool.relations:
+        return True
+    middle, ends = {_plain(name) for name in first.answers}, {name.casefold() for name in later.answers}
+    return any(
+        _plain(f.subject) in middle and _chains(first, f) and not ends.isdisjoint(a.casefold() for a in f.answers)
+        for f in pool
+    )
 
 
 def _chains(first: Fact, second: Fact) -> bool:
@@ -163,16 +245,3 @@ def _spelled(question: str) -> str:
     """A question with a description in a name's place, without what then stands there twice ("the city of the city
     where", "the country the country")."""
     return re.sub(r"\b[Tt]he (\w+) (?=the \1\b)|\bthe city of (?=the (?:city|capital)\b)", "", question)
-
-
-def _in_turn(facts: list[Fact], most: int) -> list[Fact]:
-    """At most so many, the relations in turn."""
-    queues: dict[str, list[Fact]] = {}
-    for fact in facts:
-        queues.setdefault(fact.relation, []).append(fact)
-    out: list[Fact] = []
-    while len(out) < most and any(queues.values()):
-        for queue in queues.values():
-            if queue and len(out) < most:
-                out.append(queue.pop(0))
-    return out

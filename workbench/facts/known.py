@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from workbench.facts.datasets import Schema, read_facts
 from workbench.facts.known_table import (
@@ -25,7 +25,7 @@ from workbench.language.generation import MAX_NEW_TOKENS, generate
 from workbench.language.prompts import prompt_ids
 from workbench.language.replies import warn_of_thoughts
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, FactSet, Form
+from workbench.types import Fact, FactSet, Form, Split
 from workbench.types.cancelling import ASKING, CancelBar, CancelFlag
 from workbench.types.torch_settings import own_torch_settings
 
@@ -33,11 +33,19 @@ NAMED_BY_ADJECTIVES = ("country", "continent")
 _TEMPLATE_LISTS = ("paraphrases", "heldout", "cloze_paraphrases")
 
 
-def load_facts(path: str | Path | None = None, *, schema: Schema | None = None, on_error: Any = "raise") -> FactSet:
+def load_facts(
+    path: str | Path | None = None,
+    *,
+    split: Split | None = None,
+    schema: Schema | None = None,
+    on_error: Any = "raise",
+) -> FactSet:
     """Load the bundled facts (CC0), or facts from a file (see ``workbench.facts.datasets.read_facts``).
 
     Args:
         path: None for the bundled set, or a ``.jsonl``, ``.json`` or ``.csv`` file.
+        split: Only the facts of this split. The bundled ``"sealed"`` facts come this way alone, and are in no other
+            set: relations and wordings that no default was tuned on, to be edited and measured once.
         schema: The file's schema; recognised when left out.
         on_error: ``"raise"``, or ``"skip"`` invalid records with a warning.
 
@@ -45,26 +53,47 @@ def load_facts(path: str | Path | None = None, *, schema: Schema | None = None, 
         The facts, in the order of the file.
 
     Raises:
-        FileNotFoundError, ValueError: As ``read_facts``.
+        FileNotFoundError, ValueError: As ``read_facts``; an unknown split.
 
     Example:
         >>> bundled = wb.load_facts()
         >>> bundled
-        FactSet('bundled facts', 932 facts, 26 relations)
+        FactSet('bundled facts', 1198 facts, 35 relations)
         >>> bundled.filter(relation="country-capital").ids[:3]
         ('france-capital', 'germany-capital', 'italy-capital')
+        >>> wb.load_facts(split="sealed")
+        FactSet('sealed facts', 157 facts, 10 relations)
     """
-    return _bundled_facts() if path is None else read_facts(path, schema=schema, on_error=on_error)
+    if split is not None and split not in get_args(Split):
+        raise ValueError(f"split must be one of {get_args(Split)} or None, got {split!r}.")
+    if path is None:
+        return _sealed_facts() if split == "sealed" else _split_of(_bundled_facts(), split)
+    return _split_of(read_facts(path, schema=schema, on_error=on_error), split)
+
+
+def _split_of(facts: FactSet, split: Split | None) -> FactSet:
+    return facts if split is None else facts.filter(split=split)
 
 
 @lru_cache(maxsize=1)
 def _bundled_facts() -> FactSet:
+    facts = _read_relations("relations")
+    facts.sort(key=lambda fact: fact.role == "related")  # the others come first, in the order that they always had
+    return FactSet(facts, name="bundled facts")
+
+
+@lru_cache(maxsize=1)
+def _sealed_facts() -> FactSet:
+    return FactSet(_read_relations("sealed"), name="sealed facts")
+
+
+def _read_relations(folder: str) -> list[Fact]:
+    """The facts of a folder of relations, file by file."""
     facts: list[Fact] = []
-    folder = files("workbench").joinpath("facts/data/relations")
-    for file in sorted(folder.iterdir(), key=lambda f: f.name):
+    for file in sorted(files("workbench").joinpath(f"facts/data/{folder}").iterdir(), key=lambda f: f.name):
         if file.name.endswith(".json"):
             facts += _expand(json.loads(file.read_text(encoding="utf-8")))
-    return FactSet(facts, name="bundled facts")
+    return facts
 
 
 def _expand(relation: dict[str, Any]) -> Iterable[Fact]:

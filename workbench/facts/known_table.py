@@ -144,9 +144,9 @@ def known_on_record(model: LoadedModel, facts: Iterable[Fact]) -> dict[str, tupl
 
 
 def known_table(model: LoadedModel) -> dict[str, Entry]:
-    """What is on record for a model: the committed table if it is the bundled one, and the cache on disk."""
+    """What is on record for a model: the committed tables if it is the bundled one, and the cache on disk."""
     table: dict[str, Entry] = {}
-    for path in (committed_table_path(model.fingerprint), _cache_path(model)):
+    for path in (*committed_table_paths(model.fingerprint), _cache_path(model)):
         table.update(read_table(path, model.fingerprint))
     return table
 
@@ -176,6 +176,12 @@ def _is_entry(entry: Any) -> bool:
 def committed_table_path(fingerprint: str) -> Path:
     """Where the table of a model would be committed."""
     return Path(str(files("workbench").joinpath("facts/data/known"))) / f"{fingerprint[:16]}.json"
+
+
+def committed_table_paths(fingerprint: str) -> tuple[Path, Path]:
+    """Where a model's tables would be: of the bundled facts, and of the sealed ones, which are apart."""
+    bundled = committed_table_path(fingerprint)
+    return bundled, bundled.parent / "sealed" / bundled.name
 
 
 def write_table(path: Path, model: LoadedModel, answers: Table) -> None:

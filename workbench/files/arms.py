@@ -20,7 +20,7 @@ def arms_to_dict(table: ArmTable) -> dict[str, Any]:
     """A table of control arms, with the reports of all runs, as plain JSON values, with its schema version and a
     checksum."""
     rows = [
-        {f.name: getattr(row, f.name) for f in fields_of(row)}
+        {f.name: getattr(row, f.name) for f in fields_of(row) if f.name != "beside" or row.beside is not None}
         | {"report": report_to_dict(row.report), "selection": None if row.selection is None else str(row.selection)}
         for row in table.rows
     ]

@@ -23,20 +23,30 @@ from workbench.types.plain import is_list, is_mapping, is_tuple
 Kind = Literal[
     "workbench-edit",
     "workbench-effect-map",
+    "workbench-edge-map",
     "workbench-report",
     "workbench-session",
     "workbench-run",
     "workbench-probes",
     "workbench-arms",
+    "workbench-stack",
+    "workbench-sweep",
+    "workbench-sweep-item",
+    "workbench-sweep-failure",
 ]
 VERSIONS: dict[Kind, int] = {
-    "workbench-edit": 3,
+    "workbench-edit": 4,
     "workbench-effect-map": 5,
+    "workbench-edge-map": 1,
     "workbench-report": 4,
-    "workbench-session": 2,
+    "workbench-session": 3,
     "workbench-run": 1,
-    "workbench-probes": 4,
+    "workbench-probes": 5,
     "workbench-arms": 5,
+    "workbench-stack": 1,
+    "workbench-sweep": 1,
+    "workbench-sweep-item": 1,
+    "workbench-sweep-failure": 1,
 }
 """The schema version that is written. Older ones are read through ``workbench.files.migrations``."""
 RETRY_HINT = "Take it from a copy, or make it again."

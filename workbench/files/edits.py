@@ -18,7 +18,19 @@ from torch import Tensor
 from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, sha256, unwrap, wrap
 from workbench.files.paths import user_path
-from workbench.types import Edit, EditModules, EditStage, Fact, OtherFit, Selection, SiteModule, Step, delta_from
+from workbench.types import (
+    EarlierEdit,
+    Edit,
+    EditModules,
+    EditStage,
+    Fact,
+    OtherFit,
+    Selection,
+    SiteModule,
+    Step,
+    Write,
+    delta_from,
+)
 from workbench.types.plain import lists_as_tuples
 from workbench.types.recipe import recipe_from_dict
 from workbench.types.torch_settings import own_torch_settings
@@ -127,10 +139,13 @@ def _fields(edit: Edit) -> dict[str, Any]:
         "recipe": edit.recipe.to_dict(),
         "facts": [f.to_dict() for f in edit.facts],
         **{name: list(getattr(edit, name)) for name in ("retain_ids", "selection_ids", "fisher_ids")},
+        "closed_relations": list(edit.closed_relations),
         "history": [asdict(s) for s in edit.history],
+        "writes": [write.to_dict() for write in edit.writes],
         "modules": None if edit.modules is None else _described(edit.modules),
         "first_fit": None if edit.first_fit is None else asdict(edit.first_fit),
         "second_fit": None if edit.second_fit is None else asdict(edit.second_fit),
+        **({"earlier": [asdict(one) for one in edit.earlier]} if edit.earlier else {}),  # older versions had none
         **{name: getattr(edit, name) for name in _PLAIN},
     }
 
@@ -145,10 +160,13 @@ def _edit_from(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit
         selection=Selection(fields["selection"]),
         recipe=recipe_from_dict(fields["method"], fields["recipe"]),
         facts=tuple(Fact.from_dict(f) for f in fields["facts"]),
+        closed_relations=tuple(fields.get("closed_relations", ())),
         history=tuple(Step(**s) for s in fields["history"]),
+        writes=tuple(Write.from_dict(write) for write in fields["writes"]),
         modules=_modules(fields["modules"]),
         first_fit=_other_fit(fields["first_fit"]),
         second_fit=_other_fit(fields["second_fit"]),
+        earlier=tuple(EarlierEdit(**lists_as_tuples(one)) for one in fields.get("earlier", ())),
         **{name: tuple(fields[name]) for name in ("retain_ids", "selection_ids", "fisher_ids")},
         **{name: fields[name] for name in _PLAIN},
     )

@@ -54,6 +54,11 @@ def edit_2_to_3(fields: Fields) -> Fields:
     return {**fields, "selector": renamed.get(fields["selector"], fields["selector"])}
 
 
+def edit_3_to_4(fields: Fields) -> Fields:
+    """Version 3 knew no closed forms."""
+    return {**fields, "writes": []}
+
+
 def report_1_to_2(fields: Fields) -> Fields:
     """Version 1 wrote NaN as null, in ``kl`` as text, and infinities as text; the first reports had no texts."""
 
@@ -177,6 +182,11 @@ def effect_map_4_to_5(fields: Fields) -> Fields:
     return {**fields, "prompts": prompts}
 
 
+def probes_4_to_5(fields: Fields) -> Fields:
+    """Version 4 had no null."""
+    return {**fields, "null": None}
+
+
 def probes_2_to_3(fields: Fields) -> Fields:
     """Version 2 named the edit, its base and how the probes were run in its provenance only."""
     noted = {name: _noted(fields, name) for name in ("max_new_tokens", "seed")}
@@ -195,12 +205,17 @@ def session_1_to_2(fields: Fields) -> Fields:
     return {**before, **fields, "runs": [], "shown": None, "maps_folder": "maps"}
 
 
+def session_2_to_3(fields: Fields) -> Fields:
+    """Version 2 knew facts alone, and no selected edges."""
+    return {**fields, "contrast": None, "circuit": None}
+
+
 STEPS: Mapping[str, tuple[Step, ...]] = {
-    "workbench-edit": (edit_1_to_2, edit_2_to_3),
+    "workbench-edit": (edit_1_to_2, edit_2_to_3, edit_3_to_4),
     "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4, effect_map_4_to_5),
     "workbench-report": (report_1_to_2, report_2_to_3, report_3_to_4),
-    "workbench-session": (session_1_to_2,),
-    "workbench-probes": (probes_1_to_2, probes_2_to_3, probes_3_to_4),
+    "workbench-session": (session_1_to_2, session_2_to_3),
+    "workbench-probes": (probes_1_to_2, probes_2_to_3, probes_3_to_4, probes_4_to_5),
     "workbench-arms": (arms_1_to_2, arms_2_to_3, arms_3_to_4, arms_4_to_5),
 }
 """By kind, the step from version 1 to 2, from 2 to 3, and so on."""

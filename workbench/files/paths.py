@@ -18,3 +18,16 @@ def user_path(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{path} names a home folder that there is none of. Write the path in full.") from error
+
+
+def whole_path(source: str | Path | None) -> str | None:
+    """A folder or file by its path from the root, for another process may run elsewhere; what is neither (the id of a
+    hub, None) as it is.
+
+    Args:
+        source: As it was given.
+    """
+    if source is None:
+        return None
+    path = user_path(source)
+    return str(path.resolve() if path.exists() else source)

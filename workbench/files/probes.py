@@ -16,6 +16,10 @@ from workbench.types import (
     CurveWords,
     Fact,
     Lens,
+    NullDraw,
+    NullOfProbe,
+    NullSize,
+    ProbeNull,
     ProbeReport,
     ProbeRow,
     ProbeWords,
@@ -48,6 +52,7 @@ def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
             "skipped": dict(report.skipped),
             **{name: getattr(report, name) for name in _PLAIN},
             "asked": list(report.asked),
+            "null": None if report.null is None else asdict(report.null),
             "rates": rates,
             "rows": [asdict(r) for r in report.rows],
             "curves": [asdict(c) for c in report.curves],
@@ -79,6 +84,7 @@ def probes_from_dict(data: Mapping[str, Any], where: str | Path = "this dictiona
             probes=tuple(fields["probes"]),
             words=_words(fields["words"]),
             asked=tuple(fields["asked"]),
+            null=_null(fields["null"]),
             skipped=fields["skipped"],
             rates=rates,
             rows=tuple(ProbeRow(**r) for r in fields["rows"]),
@@ -107,6 +113,18 @@ def load_probes(path: str | Path) -> ProbeReport:
     """
     path = user_path(path)
     return probes_from_dict(parse_file(path), path)
+
+
+def _null(data: Mapping[str, Any] | None) -> ProbeNull | None:
+    """A null as it was saved."""
+    if data is None:
+        return None
+    probes: dict[str, NullOfProbe] = {}
+    for probe, one in data["probes"].items():
+        fields: dict[str, Any] = {**_all_as_tuples(one), "draws": tuple(NullDraw(**d) for d in one["draws"])}
+        probes[probe] = NullOfProbe(**fields)
+    given: dict[str, Any] = {**_all_as_tuples(data), "size": NullSize(**data["size"]), "probes": probes}
+    return ProbeNull(**given)
 
 
 def _words(data: Mapping[str, Any]) -> dict[str, ProbeWords]:

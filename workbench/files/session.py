@@ -1,4 +1,4 @@
-"""A session in a folder: the runs, and what is on screen: the fact, its maps, the selection, the edit and its results.
+"""A session in a folder: the runs, and what is on screen: the fact or contrast, its maps, what is selected, the edit.
 
 The folder holds the files that the modules beside this one write: ``maps/*.safetensors``, ``runs/*/`` (see ``runs``),
 for an edit that is no run ``edit/``, ``report.json``, ``control_report.json`` and ``probes.json``, and
@@ -16,13 +16,14 @@ from typing import Any
 
 from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, unwrap, wrap
+from workbench.files.contrasts import contrast_fields, contrast_from
 from workbench.files.edits import load_edit, save_edit
 from workbench.files.effect_maps import load_effect_map, save_effect_map
 from workbench.files.paths import user_path
 from workbench.files.probes import load_probes, save_probes
 from workbench.files.reports import load_report, save_report
 from workbench.files.runs import CONTROL_FILE, PROBES_FILE, REPORT_FILE, fill_run_folder, load_run
-from workbench.types import Edit, EffectMap, EvalReport, Fact, ProbeReport, Selection
+from workbench.types import Circuit, Contrast, Edit, EffectMap, EvalReport, Fact, ProbeReport, Selection
 from workbench.types.run import Run, check_parts
 from workbench.types.torch_settings import own_torch_settings
 
@@ -40,11 +41,13 @@ class Session:
     """A session holds what a researcher has so far: the runs, and what is on screen.
 
     Args:
-        fact: The fact.
+        fact: The fact, or the last one where a contrast is on screen.
         fingerprint: Of the base model.
         model_name: Its name.
         selection: What is picked.
-        maps: Effect maps by name.
+        maps: Effect maps by name: of the contrast, where there is one.
+        contrast: The pair of prompts on screen; None where it is the fact.
+        circuit: The edges that are selected; None where none is.
         edit: The edit, if one was fitted; that of the run ``shown``, where one is.
         report: Its evaluation, if there is one.
         control_report: The evaluation of the same recipe on a random selection, if one was run beside the edit.
@@ -75,6 +78,8 @@ class Session:
     model_name: str
     selection: Selection = field(default_factory=Selection)
     maps: Mapping[str, EffectMap] = field(default_factory=dict[str, EffectMap])
+    contrast: Contrast | None = None
+    circuit: Circuit | None = None
     edit: Edit | None = None
     report: EvalReport | None = None
     control_report: EvalReport | None = None
@@ -91,6 +96,8 @@ class Session:
         if self.shown is not None:
             self._take_over(self.run(self.shown))
         check_parts(self.fingerprint, maps=self.maps, **self._edit_parts())
+        if self.circuit is not None and self.circuit.base_fingerprint not in (None, self.fingerprint):
+            raise ValueError(f"The session is of the model {self.fingerprint[:16]}, but its circuit is of another.")
         alone = {"the random control": self.control_report, "the probes": self.probes}
         if self.edit is None and (words := [what for what, part in alone.items() if part is not None]):
             raise ValueError(
@@ -140,7 +147,8 @@ class Session:
         """
         run = self.run(id)
         none = dict.fromkeys(self._edit_parts())
-        return replace(self, fact=run.fact, maps=run.maps, selection=run.selection, shown=id, **none)
+        of_run: dict[str, Any] = {"fact": run.fact, "maps": run.maps, "selection": run.selection}
+        return replace(self, **of_run, contrast=None, circuit=None, shown=id, **none)
 
     def save(self, path: str | Path) -> Path:
         """Write the session to a folder; a session that is there already is replaced once the new one is complete.
@@ -202,6 +210,8 @@ def write_index(session: Session, folder: Path, maps_folder: str) -> None:
         "fingerprint": session.fingerprint,
         "model_name": session.model_name,
         "selection": [str(c) for c in session.selection],
+        "contrast": None if session.contrast is None else contrast_fields(session.contrast),
+        "circuit": None if session.circuit is None else session.circuit.to_json(),
         "maps": list(session.maps),
         "maps_folder": maps_folder,
         "edit": own and session.edit is not None,
@@ -254,6 +264,8 @@ def load_session(path: str | Path) -> Session:
                 fingerprint=fields["fingerprint"],
                 model_name=fields["model_name"],
                 selection=Selection(fields["selection"]),
+                contrast=None if fields["contrast"] is None else contrast_from(fields["contrast"]),
+                circuit=None if fields["circuit"] is None else Circuit.from_json(fields["circuit"]),
                 maps={name: load_effect_map(maps / f"{name}.safetensors") for name in fields["maps"]},
                 edit=load_edit(path / "edit") if fields["edit"] else None,
                 report=load_report(path / REPORT_FILE) if fields["report"] else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,7 @@ def generate(
     batch_size: int = 48,
     expected: Sequence[Sequence[int]] | None = None,
     stop: bool = True,
+    noise: Callable[[Sequence[int]], Any] | None = None,
     progress: Any = None,
 ) -> list[Completion]:
     """Greedy completions of prompts given as token ids, in order. What the prompts of a batch begin with (a chat
@@ -106,6 +107,8 @@ def generate(
             only what follows the first token at which the model says something else is generated: the same completions,
             near ties aside, in less time where many guesses are right.
         stop: End at a stop token; False goes on to ``max_new_tokens`` (without guesses).
+        noise: What is added to the logits of a batch, given the indices of its prompts, for samples
+            (``workbench.language.sampling``); not with guesses.
         progress: A tqdm bar to update by the number of finished prompts, or None.
 
     Raises:
@@ -140,11 +143,12 @@ def generate(
                 pad_token_id=pad_token(model),
                 eos_token_id=[stop for stop in stops if isinstance(stop, int)] or None,
                 stopping_criteria=_text_ends(model, ids.shape[1], stops),
+                logits_processor=None if noise is None else [noise(batch)],
                 **GREEDY,
                 **past,
             )
         for i, row in zip(batch, generated[:, ids.shape[1] :].tolist(), strict=True):
-            out[i] = _completion(model, row, stops)
+            out[i] = completion_of(model, row, stops)
         if progress is not None:
             progress.update(len(batch))
     return [c for c in out if c is not None]
@@ -223,7 +227,7 @@ def _n_holding(model: LoadedModel, tokens: Sequence[int], text: str) -> int:
     return next(held, len(tokens))
 
 
-def _completion(model: LoadedModel, tokens: Sequence[int], stops: Stops) -> Completion:
+def completion_of(model: LoadedModel, tokens: Sequence[int], stops: Stops) -> Completion:
     """Generated tokens up to the first stop token, or up to the first text that ends an answer."""
     end = next((n + 1 for n, token in enumerate(tokens) if token in stops), len(tokens))
     said = tokens[:end]
@@ -271,7 +275,7 @@ def _from_guesses(
         )
         for i, more in zip(going_on, rest, strict=True):
             said[i] = (*said[i], *more.token_ids)[:max_new_tokens]
-    return [_completion(model, tokens, stops) for tokens in said]
+    return [completion_of(model, tokens, stops) for tokens in said]
 
 
 def _first_departures(
@@ -320,7 +324,7 @@ def greedy_answers(
 
     def compute(missing: list[AnswerKey]) -> list[tuple[str, tuple[int, ...]]]:
         tokens = {key: shipped[name] for key in missing if (name := hashed(key)) in shipped} if shipped else {}
-        made = {key: _completion(model, ids, key[2]) for key, ids in tokens.items()}
+        made = {key: completion_of(model, ids, key[2]) for key, ids in tokens.items()}
         unknown = [key for key in missing if key not in made]
         asked = [prompt for prompt, *_ in unknown]
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "progress": progress}

@@ -17,16 +17,17 @@ from workbench.language.answer_tokens import answer_ids as answer_ids
 from workbench.language.answer_tokens import first_token as first_token
 from workbench.language.answers import find_old, is_adjective
 from workbench.language.generation import Completion, greedy_answers
+from workbench.language.prompt_text import context_span, own_subject_places, own_subject_runs
+from workbench.language.prompt_text import prompt_ids as prompt_ids
+from workbench.language.prompt_text import prompt_text as prompt_text
 from workbench.language.replies import after_thought
-from workbench.language.template import chat_text, thought_words
+from workbench.language.template import thought_words
 from workbench.language.tokens import (
-    begun_ids,
+    SubjectNotNamed,
     check_ids,
     decoded,
     following_ids,
     spans,
-    subject_places,
-    subject_runs,
     token_text,
     token_texts,
     tokens_within,
@@ -35,25 +36,6 @@ from workbench.models.load import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt
 from workbench.types.fact_error import FactError
 from workbench.types.torch_settings import own_torch_settings
-
-
-def prompt_text(model: LoadedModel, text: str, form: Form) -> str:
-    """A question (chat form) or a cloze (plain text) as the model reads it, but for the BOS token."""
-    if form not in ("chat", "cloze"):
-        raise ValueError(f"form must be 'chat' or 'cloze', got {form!r}.")
-    return chat_text(model, text) if form == "chat" else text
-
-
-def prompt_ids(model: LoadedModel, text: str, form: Form) -> list[int]:
-    """The same as token ids, as the tokenizer itself reads a text: with the BOS token that it puts before one, unless
-    the text begins with it, as that of most chat templates does.
-
-    Raises:
-        ValueError: The model cannot read it: it is longer than the model's positions, or a token has no embedding.
-    """
-    ids = begun_ids(model, prompt_text(model, text, form))
-    check_ids(model, ids)
-    return ids
 
 
 def question_span(model: LoadedModel, question: str) -> range:
@@ -75,9 +57,11 @@ def question_span(model: LoadedModel, question: str) -> range:
 def split_prompt(model: LoadedModel, fact: Fact, form: Form) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """A fact's prompt as the model reads it: its tokens, decoded one by one, and the positions of the subject's tokens
     (none where the text does not hold the subject)."""
-    ids = prompt_ids(model, fact.question if form == "chat" else fact.prompt, form)
+    text = fact.question if form == "chat" else fact.prompt
+    ids = prompt_ids(model, text, form)
     try:
-        return token_texts(model, ids), tuple(i for run in subject_runs(model, ids, fact.subject) for i in run)
+        runs = own_subject_runs(model, ids, fact.subject, context_span(model, text, form))
+        return token_texts(model, ids), tuple(i for run in runs for i in run)
     except ValueError:
         return token_texts(model, ids), ()
 
@@ -95,9 +79,11 @@ def traced_prompt(
     """Make the text to trace, and choose the token to ask for (see the module's docstring).
 
     Args:
-        model: The model; for an edited one the base writes the answer, so that both are traced on one text.
+        model: The model; for an edited one the base writes the answer, so that both are traced on one text (but for the
+            context of an edit that has one, which is part of the text and holds no subject).
         fact: The fact.
-        form: ``"chat"``, ``"cloze"`` or None: chat if the base's greedy answer contains the fact's answer, else cloze.
+        form: ``"chat"``, ``"cloze"`` or None: chat if the question names the subject and the base's greedy answer
+            contains the fact's answer, else cloze.
         token: Which first token is measured: the answer's, or the target's at the same place.
         start: What the model's reply is begun with; it goes on from there.
         needs_subject: Whether the text must hold the subject, as a corruption needs it. Without, ``subject`` may be
@@ -123,7 +109,7 @@ def traced_prompt(
         raise ValueError(f"token must be 'answer' or 'target', got {token!r}.")
     base = model.base
     texts: dict[str, str] = {}
-    thinks = False
+    thinks, unnamed = False, None
     for candidate in ("chat", "cloze") if form is None else (form,):
         text = fact.question if candidate == "chat" else fact.prompt
         ids = begun_reply(base, prompt_ids(base, text, candidate), start, candidate)
@@ -131,12 +117,23 @@ def traced_prompt(
         texts[candidate] = completion.text
         place = _find_answer(base, candidate, ids, completion, fact)
         if place is not None:
-            found = _build(base, fact, candidate, place, token, needs_subject)
-            begun = len(prompt_ids(base, text, candidate))
+            begun = len(prompt_ids(model, text, candidate))
+            if model.context:
+                place = _after_context(model, place, text, candidate)
+            context = context_span(model, text, candidate)
+            try:
+                found = _build(model, fact, candidate, place, token, needs_subject, context)
+            except SubjectNotNamed as error:
+                if form is not None or candidate == "cloze":
+                    raise
+                unnamed = error  # the cloze of a fact names its subject
+                continue
             return replace(found, prefix=f"{start}{found.prefix}", reply_start=begun)
         thinks = thinks or after_thought(base, completion.text, candidate) is None
     said = "; ".join(f"{k} form says {v!r}" for k, v in texts.items())
     said += f"; it thinks, and comes to no answer. {thought_words(base).rstrip('.')}" if thinks else ""
+    if unnamed is not None:
+        raise SubjectNotNamed(f"{unnamed} In cloze form, where it is, the answer is not said ({said}).") from unnamed
     raise AnswerNotSaid(
         f"Fact {fact.id!r}: the model's own greedy answer does not contain {fact.answer!r}, or has its adjective "
         f"before it, so there is no place to trace ({said}). Choose a fact that it knows (known_facts), or another "
@@ -165,6 +162,13 @@ class _Place:
     prefix: str
 
 
+def _after_context(model: LoadedModel, place: _Place, text: str, form: Form) -> _Place:
+    """The place in the base's reply, after the prompt with the model's context."""
+    asked, own = prompt_ids(model, text, form), prompt_ids(model.base, text, form)
+    before = f"{decoded(model, asked)}{place.before[len(decoded(model, own)) :]}"
+    return replace(place, before=before, prompt=(*asked, *place.prompt[len(own) :]))
+
+
 def _find_answer(
     model: LoadedModel, form: Form, ids: Sequence[int], completion: Completion, fact: Fact
 ) -> _Place | None:
@@ -188,7 +192,9 @@ def _find_answer(
     return _Place(text[:first], text[first:start], tuple(whole[:at]), tuple(whole[at:stop]), text[begin:first])
 
 
-def _build(model: LoadedModel, fact: Fact, form: Form, place: _Place, token: str, needs_subject: bool) -> TracedPrompt:
+def _build(
+    model: LoadedModel, fact: Fact, form: Form, place: _Place, token: str, needs_subject: bool, context: range
+) -> TracedPrompt:
     if not token_text(model, place.answer[0]).strip():
         raise ValueError(f"Fact {fact.id!r}: the traced token {decoded(model, place.answer[:1])!r} is a bare space.")
     target = named_ids(model, place.before, f"{place.said}{fact.target}")
@@ -200,7 +206,7 @@ def _build(model: LoadedModel, fact: Fact, form: Form, place: _Place, token: str
     check_ids(model, full, "The prompt with the model's own answer")
     answer, other = (place.answer[n], target[n]) if token == "answer" else (target[n], place.answer[n])
     try:
-        runs = subject_runs(model, full, fact.subject)
+        runs = own_subject_runs(model, full, fact.subject, context)
     except ValueError:
         if needs_subject:
             raise
@@ -263,16 +269,23 @@ class NoSwapPartner(ValueError):
 
 
 def swapped_ids(
-    model: LoadedModel, fact: Fact, token_ids: Sequence[int], partner: Fact, *, start: int = 0
+    model: LoadedModel,
+    fact: Fact,
+    token_ids: Sequence[int],
+    partner: Fact,
+    *,
+    start: int = 0,
+    context: range = range(0),
 ) -> list[int]:
-    """A text with the partner's subject in the place of the fact's from a position on, token for token.
+    """A text with the partner's subject in the place of the fact's from a position on and outside a context, token for
+    token.
 
     Raises:
         NoSwapPartner: The partner's subject has another number of tokens.
         ValueError: The fact's subject is not in the text.
     """
     ids = list(token_ids)
-    for place in subject_places(model, ids, fact.subject):
+    for place in own_subject_places(model, ids, fact.subject, context):
         if place.run.start < start:
             continue
         run, new = place.run, following_ids(model, place.before, place.with_name(partner.subject))
@@ -297,9 +310,11 @@ def partner_ids(model: LoadedModel, fact: Fact, prompt: TracedPrompt, partner: F
         ValueError: The fact's subject is not in the text.
     """
     mine, theirs = (one.question if prompt.form == "chat" else one.prompt for one in (fact, partner))
+    context = context_span(model, mine, prompt.form)
     own, start = prompt_ids(model, theirs, prompt.form), len(prompt_ids(model, mine, prompt.form))
     if len(own) != start:
-        swapped_ids(model, fact, prompt.token_ids, partner)  # raises where the subject is why
+        # It raises where the subject is why.
+        swapped_ids(model, fact, prompt.token_ids, partner, context=context)
         raise NoSwapPartner(
             f"The partner {partner.id!r} is written {theirs!r}, {len(own)} tokens in {prompt.form} form where {mine!r} "
             f"has {start}; positions would shift. Write it with as many tokens, such as "

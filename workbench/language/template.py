@@ -33,7 +33,8 @@ _ASKED, _REPLIED, _NEXT = "qxzaska", "qxzreply", "qxzaskb"
 
 
 def chat_text(model: LoadedModel, question: str, system: str | None = None) -> str:
-    """A question through the model's chat template, ready for the answer.
+    """A question through the model's chat template, ready for the answer: with the header that the template writes
+    before each reply (`Turn.header`) where it leaves that to the model.
 
     Args:
         model: The model, whose ``template`` options hold; thoughts are turned off where the template knows
@@ -47,7 +48,7 @@ def chat_text(model: LoadedModel, question: str, system: str | None = None) -> s
     system = model.template.get(SYSTEM) if system is None else system
     if model.chat_template is None:
         return (f"{system}\n\n" if system else "") + PLAIN_TEMPLATE.format(question=question)
-    text = _rendered(model, [_message("user", question)], system, reply=True)
+    text = _rendered(model, [_message("user", question)], system, reply=True) + turn(model).header
     if system and system.strip() not in text:
         raise ValueError(
             f"The chat template of {model.name!r} leaves out the system prompt {system!r}: it knows none. Put it into "
@@ -92,10 +93,13 @@ class Turn:
     Args:
         start: Between a prompt that is ready for a reply and the reply: a space, or nothing.
         end: Between a reply and the next message of the user: its first special token, or its text, ends the reply.
+        header: What a finished reply begins with and a prompt that is ready for one leaves out: GPT-OSS' ``final``
+            channel, Command A's ``<|START_RESPONSE|>``.
     """
 
     start: str = ""
     end: str = ""
+    header: str = ""
 
 
 def turn(model: LoadedModel) -> Turn:
@@ -113,7 +117,11 @@ def turn(model: LoadedModel) -> Turn:
     if not 0 <= begins < ends:
         return Turn()
     start = whole[len(ready) : begins] if whole.startswith(ready) else ""
-    return Turn("" if start.strip() else start, whole[begins + len(_REPLIED) : ends])
+    end = whole[begins + len(_REPLIED) : ends]
+    if not start.strip():
+        return Turn(start, end)
+    thought = any(opening in start for opening, _ in THOUGHTS)  # an empty one: not where thoughts are asked for
+    return Turn("", end, header="" if thought and model.template.get(THINKING) else start)
 
 
 def turn_stops(model: LoadedModel) -> tuple[int | str, ...]:

@@ -7,6 +7,7 @@ follows, and cut where that ends.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,18 +118,30 @@ class SubjectPlace:
         return f"{self.lead}{name}{self.tail}"
 
 
+class SubjectNotNamed(ValueError):
+    """A text does not mention the subject."""
+
+
+_ARTICLE = re.compile(r"^(?:The|An?)\b")
+
+
+def _as_inside(text: str) -> str:
+    """A name as it is written inside a sentence: an article before it in lower case."""
+    return _ARTICLE.sub(lambda found: found[0].lower(), flatten(text).text)
+
+
 def subject_places(model: LoadedModel, ids: Sequence[int], subject: str) -> list[SubjectPlace]:
     """Every occurrence of the subject in a text, the model's own answer included; special tokens hold none. Where some
-    are written as the subject is, these alone.
+    are written as the subject is (but for the case of an article before it), these alone.
 
     Raises:
-        ValueError: The subject is not in the text.
+        SubjectNotNamed: The subject is not in the text.
     """
     text, places = decoded(model, ids), spans(model, ids)
     special = set(model.tokenizer.all_special_ids)
     found: list[SubjectPlace] = []
-    named, own = find_subject(text, subject), flatten(subject).text
-    as_written = [(a, b) for a, b in named if flatten(text[a:b]).text == own]
+    named, own = find_subject(text, subject), _as_inside(subject)
+    as_written = [(a, b) for a, b in named if _as_inside(text[a:b]) == own]
     for start, end in as_written or named:
         inside = tokens_within(places, start, end)
         if inside and special.isdisjoint(ids[i] for i in inside):
@@ -136,7 +149,7 @@ def subject_places(model: LoadedModel, ids: Sequence[int], subject: str) -> list
             run = range(inside[0], inside[-1] + 1)
             found.append(SubjectPlace(run, text[:first], text[first:start], text[end:last]))
     if not found:
-        raise ValueError(f"The subject {subject!r} is not in the text {text!r}; write it as the fact's texts do.")
+        raise SubjectNotNamed(f"The subject {subject!r} is not in the text {text!r}; write it as the fact's texts do.")
     return found
 
 

@@ -14,7 +14,9 @@ from weakref import ref
 from torch import Tensor
 
 from workbench.models.lru import LruEntries, byte_size
+from workbench.types.covariance import Covariance
 from workbench.types.support import SupportCheck
+from workbench.types.tuned_lens import TunedLens
 
 BUDGET = 256 * 2**20
 """Bytes that a model's cache may hold."""
@@ -172,6 +174,8 @@ class ModelCache:
         hidden: What the logits of each row are made of, by rows, seed and lowest layer.
         deviations: Standard deviations of states that enter layer 0, by text and positions.
         checks: What the self-check found, by the check's name.
+        covariances: Of what output projections read (``wb.covariance``), by the texts' hash and the place.
+        lenses: Tuned lenses, by their texts and options (``wb.tuned_lens``).
         means: Mean states of a site, [layers, width], by the texts that they are means over.
         engines: Engines that nobody uses now.
 
@@ -193,6 +197,8 @@ class ModelCache:
         self.hidden: Table[Hashable, Mapping[Any, Tensor]] = Table(self._store, "hidden")
         self.deviations: Table[Hashable, float] = Table(self._store, "deviations")
         self.checks: Table[str, SupportCheck] = Table(self._store, "checks")
+        self.covariances: Table[Hashable, Covariance] = Table(self._store, "covariances")
+        self.lenses: Table[Hashable, TunedLens] = Table(self._store, "lenses")
         self.means: Table[tuple[str, tuple[Ids, ...]], Tensor] = Table(self._store, "means")
 
     @property

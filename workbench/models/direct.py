@@ -23,6 +23,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import Site
 
 Part = Literal["attn", "mlp"]
+_IN_WORDS: dict[Part, str] = {"attn": "attention", "mlp": "MLP"}
 Place = tuple[Part, int]
 """A sublayer: its part of the layer, and the layer."""
 Given = Callable[[Place, Tensor], Tensor]
@@ -76,7 +77,7 @@ class DirectPath(Resumable):
                 if projects:
                     self._projected.add((part, layer))
         writers = set(self._writers.values())
-        inside = [m for layer in self._layers for m in layer.modules() if m not in writers and _may_be_a_norm(m)]
+        inside = [m for layer in self._layers for m in layer.modules() if m not in writers and may_be_a_norm(m)]
         self._norms = {names[module]: module for module in [*inside, self._norm]}
         self._unembedding: nn.Module = self._view.get_output_embeddings()
 
@@ -88,8 +89,19 @@ class DirectPath(Resumable):
         return self._layers[layer].get_submodule(self._family.mlp), False
 
     def writer(self, part: Part, layer: int) -> nn.Module:
-        """The output projection of a sublayer; with the gates and updates of an edited model."""
-        return self._writers[part, layer]
+        """The output projection of a sublayer; with the gates and updates of an edited model.
+
+        Raises:
+            ValueError: A memory is beside it, so that what it puts out is no sum over its inputs.
+        """
+        module = self._writers[part, layer]
+        if isinstance(getattr(module, "memories", None), tuple):
+            raise ValueError(
+                f"A memory is beside the output projection of layer {layer}'s {_IN_WORDS[part]}: it looks at the whole "
+                "input, so what a single component writes there is not defined. Ask the base (model.base), or use "
+                "method='attribution' or 'patching'."
+            )
+        return module
 
     def written(self, part: Part, layer: int, ids: Tensor) -> tuple[Tensor, Tensor]:
         """What goes into a sublayer's output projection on a text [1, tokens], and what it puts out, each
@@ -217,7 +229,7 @@ class DirectPath(Resumable):
                 handle.remove()
 
 
-def _may_be_a_norm(module: nn.Module) -> bool:
+def may_be_a_norm(module: nn.Module) -> bool:
     """Whether a module is small enough for a norm: no parts, and no matrices."""
     if isinstance(module, nn.Dropout | nn.Identity) or next(module.children(), None) is not None:
         return False

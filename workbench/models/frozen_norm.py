@@ -41,6 +41,10 @@ class FrozenNorm:
     def _linear(self, states: Tensor) -> Tensor:
         return (states - states.mean(-1, keepdim=True) if self.centres else states) * self.gain
 
+    def linear(self, states: Tensor) -> Tensor:
+        """The norm of states [..., d_model] without its bias: a linear map, so that parts add up."""
+        return (self._linear(states.to(self.gain.dtype)) * self.scale).to(states.dtype)
+
     def without_scale(self) -> FrozenNorm:
         """The same with a scale of 1."""
         return replace(self, scale=torch.ones_like(self.scale))
@@ -75,6 +79,28 @@ def freeze(module: nn.Module, entered: Tensor, left: Tensor) -> FrozenNorm | Non
     allowed = max(FITS, 4 * torch.finfo(_dtype_of(module, entered)).eps)
     if not bool((wanted - scale * shape).norm() <= allowed * wanted.norm()):
         return None
+    return replace(frozen, scale=scale)
+
+
+def freeze_each(module: nn.Module, entered: Tensor, left: Tensor) -> FrozenNorm:
+    """Hold a norm at the scales that it has for many vectors, each at its own.
+
+    Args:
+        module: A norm.
+        entered, left: What went into it and what came out, [..., d_model].
+
+    Returns:
+        The frozen norm, with a scale for each vector, [..., 1].
+
+    Raises:
+        ValueError: The module is not a norm.
+    """
+    rows, out = entered.reshape(-1, entered.shape[-1]), left.reshape(-1, left.shape[-1])
+    frozen = freeze(module, rows[-1], out[-1])
+    if frozen is None:
+        raise ValueError(f"A {type(module).__name__} after a sublayer is not a norm, so its parts do not add up.")
+    shape, wanted = frozen._linear(_exact(entered)), _exact(left) - frozen.bias
+    scale = (shape * wanted).sum(-1, keepdim=True) / (shape * shape).sum(-1, keepdim=True).clamp_min(1e-30)
     return replace(frozen, scale=scale)
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from workbench.models.engine import Change, HookSite, KeysValues, Resumable, past_options
+from workbench.models.family import PARTS
+from workbench.models.load import LoadedModel
 from workbench.types import ModelShape
 
 
@@ -50,10 +52,24 @@ class LayerInputs:
 class Layerwise(Resumable):
     """A ``Resumable`` whose layers can be called one by one."""
 
-    @property
-    def n_heads(self) -> int:
-        """Query heads a layer."""
-        return self._architecture.shape.n_heads
+    def __init__(self, model: LoadedModel, view: Any = None) -> None:
+        super().__init__(model, view)
+        self._parts: dict[HookSite, Tensor] = {}
+
+    def parts(self, site: HookSite) -> Tensor | None:
+        """Where the entries of every head, key-value group or neuron are in the states of a site (in the outputs of a
+        projection, or of all that it is fused with), [parts, width]; None for ``"resid"``, ``"attn"`` and ``"mlp"``."""
+        if site in ("resid", "attn", "mlp"):
+            return None
+        if site not in self._parts:
+            width = self._architecture.shape.d_head if PARTS[site] == "attention" else 1
+            self._parts[site] = self._architecture.gate_module(0, site).index.view(-1, width).to(self.device)
+        return self._parts[site]
+
+    def entries(self, site: HookSite, part: int) -> Tensor | None:
+        """Where the entries of one head, group or neuron are; see ``parts``."""
+        every = self.parts(site)
+        return None if every is None else every[part]
 
     def row_bytes(self, tokens: int) -> int:
         """Memory that one token of a batch takes at most, in bytes: its states in one layer, what is recorded of it in

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.files.paths import whole_path
 from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
 from workbench.models.dtypes import read_dtype
@@ -21,6 +22,7 @@ from workbench.models.sources import Placing, from_memory, from_source, own_toke
 from workbench.models.template_options import checked_options
 from workbench.models.views import shared_view
 from workbench.types import NO_DELTA, Delta, Edit, ModelShape, Support
+from workbench.types.earlier import fingerprint_with
 from workbench.types.torch_settings import own_torch_settings
 
 
@@ -31,6 +33,21 @@ class AppliedEdit:
     edit: Edit
     stage: str
     strength: float
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a model was loaded from files, so that another process can load it too.
+
+    Args:
+        source: As ``load_model`` takes it; a folder or file by its whole path.
+        options: Of ``load_model``.
+        version: Of the weights as they were loaded (``LoadedModel.version``).
+    """
+
+    source: str | None
+    options: Mapping[str, Any]
+    version: Hashable
 
 
 class LoadedModel:
@@ -47,6 +64,7 @@ class LoadedModel:
         applied: The edits it carries, first to last; empty for a base model.
         delta: What they add to the base together; it changes nothing for a base model.
         template: Options of its chat template, by name (``"system"``: a system prompt). An edited model has its base's.
+        origin: How it was loaded from files; None for one that was made in memory, and for an edited one.
         cache: What was computed with it, while its weights stay as they are. A copy begins with an empty one.
 
     Example:
@@ -79,6 +97,7 @@ class LoadedModel:
         self._base = base
         self.delta = delta
         self.template = base.template if base is not None else checked_options(template, self.chat_template, name)
+        self.origin: Origin | None = None
         self._bridge: Any = None
         self._runner: Any = None
         self._fingerprint: tuple[Hashable, str] | None = None
@@ -100,6 +119,11 @@ class LoadedModel:
     def edited(self) -> bool:
         """Whether this is a changed view of another model: one that carries edits, or was tuned to compare with."""
         return self._base is not None
+
+    @property
+    def context(self) -> str:
+        """The text that its edits put before what it is asked, which the prompt layer adds; empty for most."""
+        return "\n\n".join(self.delta.context)
 
     @property
     def shape(self) -> ModelShape:
@@ -129,7 +153,7 @@ class LoadedModel:
 
         Example:
             >>> model.support
-            Support('tiny', Llama, tested family: all 7 checks passed)
+            Support('tiny', Llama, tested family: all 8 checks passed)
         """
         from workbench.tracing.self_check import self_check
 
@@ -147,7 +171,8 @@ class LoadedModel:
     def bridge(self) -> Any:
         """A TransformerLens ``TransformerBridge`` over a structure copy that shares the weights; built when asked. That
         of an edited model has weights of its own where the edit changes them: its ``W_O``, ``W_out`` and the like are
-        the edited ones, and a gate on a module's input is part of them (``hook_z`` is before the gate).
+        the edited ones, and a gate on a module's input is part of them (``hook_z`` is before the gate). A memory is in
+        no weight; it acts between a module's input and its output.
 
         It prepends the BOS token to strings by default: pass token ids.
 
@@ -180,10 +205,7 @@ class LoadedModel:
         """SHA-256 over names, dtypes, shapes and bytes of all weights; for an edited model over base, edit, stage and
         strength. Computed once, and again after an in-place change of the weights."""
         if self.applied:
-            digest = hashlib.sha256(self.base.fingerprint.encode())
-            for a in self.applied:
-                digest.update(f"{a.edit.id}|{a.stage}|{a.strength!r}".encode())
-            return digest.hexdigest()
+            return fingerprint_with(self.base.fingerprint, ((a.edit.id, a.stage, a.strength) for a in self.applied))
         written = self._written()
         if self._fingerprint is None or self._fingerprint[0] != written:
             self._fingerprint = (written, _hash_tensors(dict(sorted(self.hf.state_dict().items()))))
@@ -316,4 +338,15 @@ def load_model(
         hf = hf.to(device=device)
     hf.eval().requires_grad_(False)
     chosen = own if tokenizer is None else own_tokenizer(tokenizer, trust_remote_code)
-    return LoadedModel(hf, chosen, name=name or label, template=template, untested=untested)
+    model = LoadedModel(hf, chosen, name=name or label, template=template, untested=untested)
+    if tokenizer is None or isinstance(tokenizer, (str, Path)):
+        options = {
+            "tokenizer": whole_path(tokenizer),
+            "device": device,
+            "dtype": dtype,
+            "device_map": device_map,
+            "name": name,
+        }
+        options |= {"trust_remote_code": trust_remote_code, "template": template, "untested": untested}
+        model.origin = Origin(whole_path(source), {k: v for k, v in options.items() if v}, model.version)
+    return model

@@ -1,19 +1,46 @@
 """Frozen result types: no files, no models. Everything else in the package imports from here."""
 
-from workbench.types.ablation import Ablation, AblationKind
+from workbench.types.ablation import Ablation, AblationKind, Ablations
 from workbench.types.arms import ArmRow, ArmTable
+from workbench.types.circuit import Circuit, Edge
+from workbench.types.contrast import Contrast
+from workbench.types.covariance import Covariance, OutputModule
 from workbench.types.data_prompt import DataPrompt, DataPromptKind
-from workbench.types.delta import NO_DELTA, Delta, Deltas, DenseDelta, GateDelta, LowRankDelta, delta_from
+from workbench.types.delta import (
+    NO_DELTA,
+    Codebook,
+    ContextDelta,
+    Delta,
+    Deltas,
+    DenseDelta,
+    GateDelta,
+    LowRankDelta,
+    Memory,
+    MemoryDelta,
+    SideMemory,
+    delta_from,
+)
+from workbench.types.dry_run import DryRun
+from workbench.types.earlier import EarlierEdit
+from workbench.types.edge_graph import EdgeGraph
+from workbench.types.edge_map import EdgeMap
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
 from workbench.types.effect import EffectMap, Unit
 from workbench.types.estimate import Estimate, EstimatedWork
-from workbench.types.fact import Fact, FactSet, Role, Split
+from workbench.types.fact import Fact, Role, Split
+from workbench.types.fact_set import FactSet
+from workbench.types.faithfulness import CircuitAblation, Faithfulness
+from workbench.types.faithfulness_curve import FaithfulnessCurve
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
-from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens
+from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens, LensKind
 from workbench.types.lens_grid import LensGrid
 from workbench.types.next_tokens import NextToken, NextTokens
-from workbench.types.probe import Curve, CurveWords, ProbeGroup, ProbeReport, ProbeRow, ProbeWords, Recovered
+from workbench.types.patchscope import Patchscope
+from workbench.types.path_effect import PathEffect
+from workbench.types.probe import ProbeReport
+from workbench.types.probe_null import NullDraw, NullGroup, NullOfProbe, NullSize, ProbeNull
+from workbench.types.probe_parts import Curve, CurveWords, ProbeGroup, ProbeRow, ProbeWords, Recovered
 from workbench.types.recipe import STAGES, BaseRecipe, Objective, StageName, TrainedRecipe
 from workbench.types.report import (
     ANSWER_CLASSES,
@@ -22,6 +49,7 @@ from workbench.types.report import (
     AnswerClass,
     AnswerRow,
     EvalReport,
+    Flip,
     Group,
     Rate,
     TextRow,
@@ -40,10 +68,14 @@ from workbench.types.selection import (
 )
 from workbench.types.slug import slug
 from workbench.types.support import Support, SupportCheck
+from workbench.types.task_set import TaskSet
 from workbench.types.traced_prompt import Form, TracedPrompt
+from workbench.types.tuned_lens import TunedLens
+from workbench.types.write import Write
 from workbench.types.writes import TokenLogit, Writes
 
 __all__ = [
+    "ContextDelta",
     "ANSWER_CLASSES",
     "ANSWER_NAMES",
     "COLLATERAL_GROUPS",
@@ -52,12 +84,19 @@ __all__ = [
     "STAGES",
     "Ablation",
     "AblationKind",
+    "Ablations",
     "AnswerClass",
     "AnswerName",
     "AnswerRow",
     "ArmRow",
     "ArmTable",
+    "Circuit",
+    "CircuitAblation",
+    "Codebook",
     "Component",
+    "Contrast",
+    "Covariance",
+    "DryRun",
     "Curve",
     "BaseRecipe",
     "Delta",
@@ -67,11 +106,19 @@ __all__ = [
     "CurveWords",
     "DataPrompt",
     "DataPromptKind",
+    "EarlierEdit",
+    "Edge",
+    "EdgeGraph",
+    "EdgeMap",
     "Edit",
     "EditModules",
     "LowRankDelta",
+    "Memory",
+    "MemoryDelta",
     "NO_DELTA",
     "OtherFit",
+    "OutputModule",
+    "SideMemory",
     "SiteModule",
     "TrainedRecipe",
     "delta_from",
@@ -82,6 +129,9 @@ __all__ = [
     "EvalReport",
     "Fact",
     "FactSet",
+    "Faithfulness",
+    "FaithfulnessCurve",
+    "Flip",
     "Finding",
     "Form",
     "GateDelta",
@@ -90,10 +140,18 @@ __all__ = [
     "Kind",
     "Lens",
     "LensGrid",
+    "LensKind",
     "ModelShape",
     "NextToken",
     "NextTokens",
+    "NullDraw",
+    "NullGroup",
+    "NullOfProbe",
+    "NullSize",
+    "Patchscope",
+    "PathEffect",
     "ProbeGroup",
+    "ProbeNull",
     "ProbeReport",
     "ProbeRow",
     "ProbeWords",
@@ -109,10 +167,13 @@ __all__ = [
     "Step",
     "Support",
     "SupportCheck",
+    "TaskSet",
     "TextRow",
     "TokenLogit",
     "TracedPrompt",
+    "TunedLens",
     "Unit",
+    "Write",
     "Writes",
     "all_components",
     "shape_of",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Literal
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Literal
 
 from workbench.types.effect import Corruption
-from workbench.types.metric_words import KNOWN_WORDS, hardly_differ
+from workbench.types.metric_words import KNOWN_WORDS, LOG_ODDS, hardly_differ
 from workbench.types.next_tokens import NextToken
 from workbench.types.selection import Selection
 from workbench.types.traced_prompt import Form, TracedPrompt, partner_notes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 AblationKind = Literal["zero", "mean", "swap"]
 """What takes the place of an ablated output: zeros, its mean over other texts, or what it is for a swapped subject."""
@@ -24,7 +28,7 @@ class Ablation:
 
     Args:
         selection: What was ablated.
-        metric: ``"probability"`` or ``"logit_diff"``.
+        metric: Its name, as in ``EffectMap``.
         clean, ablated: The metric without and with the ablation.
         prompt: The text; its ``other_token`` is what ``logit_diff`` compares the answer with.
         ablation: What took the place of the outputs.
@@ -87,7 +91,8 @@ class Ablation:
     @property
     def words(self) -> str:
         """The result in a sentence, and the controls in another."""
-        known = KNOWN_WORDS.get(self.metric)
+        whole = self.metric == "logit_diff" and self.prompt.whole_answers
+        known = LOG_ODDS if whole else KNOWN_WORDS.get(self.metric)
         title = known.title if known is not None else self.metric
         what = f"{len(self.selection)} components" if len(self.selection) > _NAMED else str(self.selection)
         said = f"{what} {self._how}: {title} {self.clean:.3g} → {self.ablated:.3g}"
@@ -96,7 +101,8 @@ class Ablation:
             still = "still" if before.id == after.id else "now"
             said += f"; the next token is {still} {after.token!r} ({after.probability:.3g})"
         if self.corruption == "noise" and self.left is not None:
-            said += f"; recovery {self.left:.3g} (1 clean, 0 with noise on the subject)"
+            where = "its noise" if self.prompt.roles else "noise on the subject"
+            said += f"; recovery {self.left:.3g} (1 clean, 0 with {where})"
         notes = "".join(f" {note}" for note in partner_notes([self.prompt])) if self.ablation == "swap" else ""
         if not self.controls:
             return f"{said}.{notes}"
@@ -111,4 +117,70 @@ class Ablation:
             return "set to zero"
         if self.ablation == "mean":
             return f"set to the mean over {self.references} other texts"
-        return f"as for {self.prompt.partner}"
+        return f"as for {self.prompt.partner}" if self.prompt.partner else "as in the corrupted run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablations:
+    """Ablations of the same components on several facts or contrasts, with their means.
+
+    Args:
+        rows: One for each, in order.
+
+    Example:
+        >>> several = wb.ablate(model, facts[:3], "L0MLP", form="cloze")
+        >>> len(several), several[0].prompt.fact_id, several.stderr is not None
+        (3, 'france-capital', True)
+        >>> abs(several.effect - sum(one.effect for one in several) / 3) < 1e-6
+        True
+    """
+
+    rows: tuple[Ablation, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Ablation]:
+        return iter(self.rows)
+
+    def __getitem__(self, index: int) -> Ablation:
+        return self.rows[index]
+
+    def __repr__(self) -> str:
+        error = "" if self.stderr is None else f" ± {self.stderr:.3g}"
+        return f"Ablations({len(self)} texts: {self.rows[0].metric} {self.clean:.3g} → {self.ablated:.3g}{error})"
+
+    @property
+    def clean(self) -> float:
+        """The mean of the metric without the ablation."""
+        return fmean(one.clean for one in self.rows)
+
+    @property
+    def ablated(self) -> float:
+        """The mean of the metric with it."""
+        return fmean(one.ablated for one in self.rows)
+
+    @property
+    def effect(self) -> float:
+        """What the ablation takes away on average: clean minus ablated."""
+        return fmean(one.effect for one in self.rows)
+
+    @property
+    def stderr(self) -> float | None:
+        """The standard error of ``effect`` over the texts; None for one text."""
+        return stdev(one.effect for one in self.rows) / len(self) ** 0.5 if len(self) > 1 else None
+
+    @property
+    def left(self) -> float | None:
+        """The mean of what is left of each answer; None where some text has no such number."""
+        left = [one.left for one in self.rows if one.left is not None]
+        return fmean(left) if len(left) == len(self) else None
+
+    def to_frame(self) -> pd.DataFrame:
+        """A line for each text: its id, the metric without and with the ablation, the effect and what is left."""
+        import pandas as pd
+
+        names = ("clean", "ablated", "effect", "corrupted", "left")
+        return pd.DataFrame(
+            [{"text": one.prompt.fact_id, **{name: getattr(one, name) for name in names}} for one in self.rows]
+        )

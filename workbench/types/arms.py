@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 OUTCOMES: tuple[str, ...] = ("new", "forget", "control", "neighbour", "kl", "gibberish")
 """The rates of a report that are compared; ``kl`` over controls only, where a report's own is over neighbours too."""
-Trained = Literal["gates", "weights"]
+RELATED_OUTCOMES: tuple[str, ...] = ("same_subject", "same_answer")
+"""Those that reports of older versions lack."""
+CLOSING_OUTCOMES: tuple[str, ...] = ("same_subject_closed", "same_subject_open")
+"""Those that only arms have whose method closed on relations of the subject (``Edit.closed_relations``)."""
+Trained = Literal["gates", "weights", "tokens"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,16 +35,18 @@ class ArmRow:
         arm: Which arm.
         seed: Of a random draw; None for other arms.
         report: What it did, at the step where it was read. Held-out questions are those that were not used to read.
-        reached: Whether validation accuracy reached the threshold; None where nothing was trained.
-        step: Steps of the learn stage after which it was read: the first at which it had reached the threshold, or the
+        reached: Whether validation accuracy reached the threshold; None where no new answer was taught.
+        step: Steps of the last stage after which it was read: the first at which it had reached the threshold, or the
             last.
-        updates: Updates of all stages until then.
-        validation: New-fact accuracy on the validation questions at that step; None where nothing was trained.
-        trained: How many gates or weights were trained.
+        updates: Updates of all stages until then; of a closed form, those of its target vectors.
+        validation: New-fact accuracy on the validation questions at that step; None where no new answer was taught.
+        trained: How many gates or weights were trained or solved for, or how many tokens a context takes.
         unit: What they are.
-        selection: Whose gates were trained; None for other arms. ``"all"`` writes all neurons of a layer as its MLP.
+        selection: Whose gates were trained, or what a method moved; None for other arms. ``"all"`` writes all neurons
+            of a layer as its MLP.
         recipe: The recipe's name.
         seconds: To fit, read and evaluate.
+        beside: Of a random draw: the arm that it is a control of, where that is not ``"selected"``.
     """
 
     fact_id: str
@@ -55,6 +62,7 @@ class ArmRow:
     selection: Selection | None
     recipe: str
     seconds: float
+    beside: str | None = None
 
     def rate(self, name: str) -> Rate:
         """One rate of the report's last stage; ``"kl"`` is over controls only."""
@@ -64,13 +72,14 @@ class ArmRow:
 
     def __repr__(self) -> str:
         seed = "" if self.seed is None else f" {self.seed}"
-        mark = {True: f"read at step {self.step}", False: f"not reached in {self.step} steps", None: "no edit"}
+        none = f"{self.recipe}, read at its end" if self.trained else "no edit"
+        mark = {True: f"read at step {self.step}", False: f"not reached in {self.step} steps", None: none}
         return f"ArmRow({self.fact_id}: {self.arm}{seed}, {mark[self.reached]}, control {self.rate('control')})"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The selection minus another arm, over prompts that both were asked.
+    """The selection, or a method, minus another arm, over prompts that both were asked.
 
     Args:
         arm: The other arm.
@@ -79,6 +88,7 @@ class Difference:
             the edited facts for several.
         facts: Ids of the edited facts that it is over: those where both reached the threshold.
         reached, runs: How many of the other arm's runs reached it, on all facts.
+        minuend: The arm that it is taken from: ``"selected"``, or the method that random arms stand beside.
     """
 
     arm: str
@@ -87,6 +97,7 @@ class Difference:
     facts: tuple[str, ...]
     reached: int
     runs: int
+    minuend: str = "selected"
 
     @property
     def sign(self) -> int:
@@ -184,20 +195,41 @@ class ArmTable:
         """
         from workbench.types.verdict import rate_over
 
-        return rate_over(self.runs(arm, reached=reached), name)
+        runs = self.runs(arm, reached=reached)
+        return rate_over([row for row in runs if _has(row, name)] if name in CLOSING_OUTCOMES else runs, name)
 
     def differences(self) -> tuple[Difference, ...]:
-        """The selection minus each other arm that was trained, for every outcome, paired by prompt."""
+        """The selection minus each other arm that was trained, and each method minus the random arms beside it, for
+        every outcome, paired by prompt."""
         from workbench.types.verdict import differences
 
         return differences(self)
 
     @property
     def verdict(self) -> str:
-        """In words: whether the selection beat random ones of its size, from the same layers and from anywhere."""
+        """In words: whether the selection beat random ones of its size, from the same layers and from anywhere, and
+        whether each method did better on what it moved than on random components."""
         from workbench.types.verdict import verdict
 
         return verdict(self)
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The rates that are compared: ``OUTCOMES``, those of related facts where every report has them, and the two of
+        the relations on which a method closed, and did not, where any has them."""
+        last = [row.report.rates.get(row.report.stages[-1], {}) for row in self.rows if row.report.stages]
+        related = [name for name in RELATED_OUTCOMES if last and all(name in rates for rates in last)]
+        closing = [name for name in CLOSING_OUTCOMES if any(rates[name].n for rates in last if name in rates)]
+        return (*OUTCOMES, *related, *closing)
+
+    def has(self, arm: str, name: str, *, reached: bool = True) -> bool:
+        """Whether an arm's rows have a rate: those that closed on nothing lack ``CLOSING_OUTCOMES``.
+
+        Example:
+            >>> table.has("selected", "control"), table.has("selected", "same_subject_closed")
+            (True, False)
+        """
+        return any(_has(row, name) for row in self.runs(arm, reached=reached))
 
     def summary(self) -> pd.DataFrame:
         """One line per arm (runs that never reached the threshold in lines of their own): how many runs, the rates as
@@ -209,7 +241,8 @@ class ArmTable:
             for reached in (True, False):
                 runs = self.runs(arm, reached=reached)
                 if runs:
-                    rates = {n: str(self.rate(arm, n, reached=reached)) for n in OUTCOMES}
+                    there = {n: self.has(arm, n, reached=reached) for n in self.outcomes}
+                    rates = {n: str(self.rate(arm, n, reached=reached)) if ok else "" for n, ok in there.items()}
                     ends = "" if reached else ", not reached"
                     lines[f"{self.words_of(arm)}{ends}"] = {
                         "runs": str(len(runs)),
@@ -228,7 +261,7 @@ class ArmTable:
             [
                 {k: getattr(r, k) for k in (*plain, "seconds")}
                 | {"questions": len(self.validation.get(r.fact_id, ()))}
-                | {n: r.rate(n).value for n in OUTCOMES}
+                | {n: r.rate(n).value if _has(r, n) else math.nan for n in self.outcomes}
                 for r in self.rows
             ]
         ).astype({"seed": "Int64", "reached": "boolean"})
@@ -317,6 +350,10 @@ def join_tables(tables: Iterable[ArmTable]) -> ArmTable:
         base_fingerprint=given[0].base_fingerprint,
         provenance=given[0].provenance,
     )
+
+
+def _has(row: ArmRow, name: str) -> bool:
+    return name in row.report.rates.get(row.report.stages[-1], {})
 
 
 def _span(values: Iterable[int]) -> str:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.types.delta import NO_DELTA, Delta
+from workbench.types.earlier import EarlierEdit, fingerprint_with
 from workbench.types.fact import Fact
 from workbench.types.history import Step
 from workbench.types.recipe import BaseRecipe
 from workbench.types.selection import Selection, Site
+from workbench.types.write import Write
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -75,7 +78,7 @@ class EditModules:
         return replace(self, sites=tuple(sites.values()))
 
 
-_ID_FIELDS = ("retain_ids", "selection_ids", "fisher_ids")
+_ID_FIELDS = ("retain_ids", "selection_ids", "fisher_ids", "closed_relations")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,20 +108,27 @@ class Edit:
     Args:
         stages: In the order they apply.
         selection: The components that were allowed to move; empty where all were.
-        selector: How the selection came about (``"given"``, ``"all"``, or the default selector's name).
+        selector: How the selection came about: ``"given"`` (with what was left out of it, or measured), ``"all"``, the
+            default selector's name, or how the method chose.
         recipe: The settings. Their type says which method made the edit.
         facts: The edited facts.
         retain_ids: Ids of the facts in the KL retain term.
         history: One ``Step`` per optimiser step, and one at the end of each stage; empty for a method without steps.
-        base_fingerprint, base_name: The model that it was made for, and the only one that it fits.
+        base_fingerprint, base_name: The model that it was made for, and the only one that it fits: a base, or a base
+            that carries the ``earlier`` edits.
         modules: Module names, to export the edit; None where they are not known.
         learned: The probability that three quarters of the training prompts give what the last stage teaches (geometric
-            mean per token), before the edit was drawn back; None where it was not looked at.
+            mean per token), before the edit was drawn back; None where it was not looked at. Of a closed form it is
+            measured on what was written, not with the target vector.
         strength: That to which the edit was drawn back in the end, 1 where it was not. The stages have it in them.
         first_fit: The fit before this one, which taught less, if ``rewrite`` made two.
         second_fit: The fit after this one, if it taught less or broke off.
         selection_ids: Ids of the facts, other than the edited ones, whose answers chose the selection.
         fisher_ids: Ids of the facts whose answers the Fisher information or a covariance was measured on.
+        writes: What a closed form wrote into each module, stage by stage; empty for trained edits.
+        closed_relations: Relations for which the method was told to leave the edited subjects alone, from questions
+            about them. Their rates are apart in a report.
+        earlier: The edits that the model carried when this one was made on it, first to last; none for a base.
         provenance: Versions, seconds, time of creation, notes. Nothing is decided by it.
 
     Example:
@@ -147,6 +157,9 @@ class Edit:
     second_fit: OtherFit | None = None
     selection_ids: tuple[str, ...] = ()
     fisher_ids: tuple[str, ...] = ()
+    writes: tuple[Write, ...] = ()
+    closed_relations: tuple[str, ...] = ()
+    earlier: tuple[EarlierEdit, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def __repr__(self) -> str:
@@ -161,6 +174,11 @@ class Edit:
     def scope(self) -> str:
         """What was allowed to move, in words: ``"3 components"``, or ``"whole model"``."""
         return f"{len(self.selection)} components" if len(self.selection) else "whole model"
+
+    @property
+    def picked(self) -> bool:
+        """Whether its components were given, all that it moves or some of them; False of a choice of the method."""
+        return self.selector.startswith("given")
 
     @property
     def method(self) -> str:
@@ -198,7 +216,7 @@ class Edit:
         """Names of the stages, in order."""
         return tuple(s.name for s in self.stages)
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Fingerprint of what the edit does: the base, and every number of every stage, with the kind of delta."""
         hashed = hashlib.sha256(self.base_fingerprint.encode())
@@ -206,6 +224,17 @@ class Edit:
             hashed.update(stage.name.encode())
             stage.delta.hash_into(hashed)
         return hashed.hexdigest()
+
+    @property
+    def root_fingerprint(self) -> str:
+        """Fingerprint of the model without any edit: that under the first of the ``earlier`` ones."""
+        return self.earlier[0].under if self.earlier else self.base_fingerprint
+
+    @property
+    def fingerprint_on_top(self) -> str:
+        """Fingerprint of the model on which the edit was made with the whole edit on it: the base of the next one."""
+        carried = [one.key for one in self.earlier]
+        return fingerprint_with(self.root_fingerprint, [*carried, (self.id, self.stage_names[-1], 1.0)])
 
     def delta(self, stage: str | None = None, strength: float = 1.0) -> Delta:
         """Join what the stages up to ``stage`` (None: all) do, from no edit (strength 0) to all of it (1).
@@ -236,7 +265,8 @@ class Edit:
         the other's; ``facts`` and the facts whose answers were used are those of both.
 
         Raises:
-            ValueError: They are for different bases, or of different shapes at one place.
+            ValueError: They are for different bases (the other was made neither for this one's base nor on top of this
+                one, whole), or of different shapes at one place.
 
         Example:
             >>> lora = wb.recipes.LoRA(steps=2, retain_weight=0)
@@ -245,10 +275,12 @@ class Edit:
             >>> both.stage_names, both.delta().words()
             (('unlearn', 'learn', 'learn 2'), '368 gates moved, then rank 1 added to 1 module')
         """
-        if other.base_fingerprint != self.base_fingerprint:
+        if other.base_fingerprint not in (self.base_fingerprint, self.fingerprint_on_top):
+            under = f" It was made on top of {', then '.join(e.words for e in other.earlier)}." if other.earlier else ""
             raise ValueError(
                 f"One edit is for {self.base_name!r} ({self.base_fingerprint[:16]}), the other for "
-                f"{other.base_name!r} ({other.base_fingerprint[:16]}). Only edits of one base follow each other."
+                f"{other.base_name!r} ({other.base_fingerprint[:16]}).{under} Only edits of one base, or one made on "
+                "top of the other, follow each other; of several on top of each other join the last two first."
             )
         self.delta().then(other.delta())  # whether their shapes fit
         names, stages = list(self.stage_names), list(self.stages)
@@ -260,6 +292,8 @@ class Edit:
         ids = {n: tuple(dict.fromkeys((*getattr(self, n), *getattr(other, n)))) for n in _ID_FIELDS}
         return replace(
             other,
+            base_fingerprint=self.base_fingerprint,
+            earlier=self.earlier,
             stages=tuple(stages),
             facts=tuple({f.id: f for f in (*self.facts, *other.facts)}.values()),
             history=(),
@@ -267,6 +301,7 @@ class Edit:
             learned=None,
             first_fit=None,
             second_fit=None,
+            writes=(*self.writes, *other.writes),
             provenance={"edits": [self.id, other.id]},
             **ids,
         )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
+from workbench.types.cell_intervals import mean_and_error, t_interval
+from workbench.types.map_places import at_places, places_of
 from workbench.types.metric_words import KNOWN_WORDS, RECOVERY, MetricWords
 from workbench.types.plain import is_whole
-from workbench.types.roles import is_of_subject, role_of, roles_of
+from workbench.types.roles import is_of_subject, roles_of
 from workbench.types.selection import Component, Selection
 from workbench.types.traced_prompt import TracedPrompt, partner_notes
+from workbench.types.units import UNITS, Unit
 
 Corruption = Literal["noise", "swap"]
 
@@ -23,17 +26,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-Unit = Literal["resid", "mlp", "attn", "head", "neuron"]
-
 CONTRASTED = " - controls"
 """Ends the method of a map from which the mean over control facts was subtracted."""
-_TITLES: dict[str, str] = {
-    "resid": "residual stream",
-    "mlp": "MLP output",
-    "attn": "attention output",
-    "head": "attention heads",
-    "neuron": "MLP neurons",
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,10 +40,10 @@ class EffectMap:
         axes: Names of the axes.
         labels: For each axis, one label per index (``"L0"``, a token, ``"H3"``).
         unit: What a cell stands for.
-        metric: ``"probability"`` or ``"logit_diff"``.
-        words: What figures call the metric; None for one of these two, or for its name.
-        method: ``"noise"``, ``"swap"`` (restoration traces), ``"attribution"``, ``"patching"``, ``"dla"``; with
-            ``" - controls"`` appended when the mean over control facts was subtracted.
+        metric: ``"probability"``, ``"logit_diff"``, ``"log_prob"``, ``"rank"``, ``"kl"``, or the name of a function.
+        words: What figures call the metric; None for one of these, or for its name.
+        method: ``"noise"``, ``"swap"`` (restoration traces), ``"attribution"``, ``"ig"``, ``"patching"``, ``"dla"``;
+            with ``" - controls"`` appended when the mean over control facts was subtracted.
         clean, corrupted: The metric without and with the corruption, in its own units (``corrupted`` is None where none
             was used).
         stderr: Standard error over samples or facts, same shape, or None when n is 1. Where controls were subtracted it
@@ -104,7 +98,7 @@ class EffectMap:
     def __repr__(self) -> str:
         size = " x ".join(f"{n} {axis}s" for n, axis in zip(self.values.shape, self.axes, strict=True))
         return (
-            f"EffectMap({_TITLES[self.unit]}, {self.method}, {size}, "
+            f"EffectMap({UNITS[self.unit].title}, {self.method}, {size}, "
             f"{'recovery of ' if self.normalised else ''}{self.metric}, "
             f"clean {self.clean:.3f}"
             + (f", corrupted {self.corrupted:.3f}" if self.corrupted is not None else "")
@@ -123,9 +117,15 @@ class EffectMap:
         return RECOVERY if self.normalised else self.metric_words
 
     @property
+    def support(self) -> Tensor:
+        """The values so that more of it supports the answer more: less where less of the metric is closer to the clean
+        run (``"rank"`` and ``"kl"``)."""
+        return -self.values if self.value_words.falls else self.values
+
+    @property
     def title(self) -> str:
         """A short title for figures."""
-        return f"{_TITLES[self.unit]} ({self.method})"
+        return f"{UNITS[self.unit].title} ({self.method})"
 
     @property
     def subject(self) -> tuple[int, ...]:
@@ -135,6 +135,18 @@ class EffectMap:
         if len(self.prompts) == 1:
             return self.prompts[0].subject
         return tuple(i for i, label in enumerate(self.labels["position"]) if is_of_subject(label))
+
+    @property
+    def interval(self) -> tuple[Tensor, Tensor] | None:
+        """The 95% interval of each cell, lower and upper bounds of the values' shape: Student's t over the facts or
+        samples that have it; NaN where fewer than two have. None where there is no standard error.
+
+        Example:
+            >>> low, high = trace.interval
+            >>> bool((low <= trace.values).all() and (trace.values <= high).all())
+            True
+        """
+        return None if self.stderr is None else t_interval(self.values, self.stderr, self.per_fact, self.n)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -152,15 +164,9 @@ class EffectMap:
             ((L1H3,), (L1ATTN, L1MLP))
         """
         layer = index[self.axes.index("layer")]
-        if self.unit == "head":
-            return (Component(layer, "H", index[self.axes.index("head")]),)
-        if self.unit == "neuron":
-            return (Component(layer, "N", index[self.axes.index("neuron")]),)
-        if self.unit == "mlp":
-            return (Component(layer, "MLP"),)
-        if self.unit == "attn":
-            return (Component(layer, "ATTN"),)
-        return (Component(layer, "ATTN"), Component(layer, "MLP"))
+        words = UNITS[self.unit]
+        at = None if words.axis is None else index[self.axes.index(words.axis)]
+        return tuple(Component(layer, kind, at) for kind in words.kinds)
 
     def top(
         self,
@@ -179,7 +185,8 @@ class EffectMap:
 
         Args:
             k: How many cells.
-            by: ``"value"`` takes what supports the answer most, ``"abs"`` the largest effects of either sign.
+            by: ``"value"`` takes what supports the answer most (``support``), ``"abs"`` the largest effects of either
+                sign.
             layers: Only these layers.
             position: Of a trace: at this place of the position axis (-1 is the last token).
             role: Of a trace: at the tokens of this role ("last subject token", "last token"), on average.
@@ -214,7 +221,7 @@ class EffectMap:
         """Select the components of all cells of at least this effect, largest first; maybe none.
 
         Args:
-            threshold: In units of the values.
+            threshold: In units of the values; of ``support``, if not by ``"abs"``.
             by, layers, position, role: As in ``top``.
 
         Raises:
@@ -267,11 +274,40 @@ class EffectMap:
         axis = self.axes.index("position")
         return self.values.index_select(axis, torch.tensor(at, device=self.values.device)).nanmean(axis)
 
+    def read_at(self, *, position: int | None = None, role: str | None = None) -> EffectMap:
+        """Read a trace at one token, as a map without positions: a trace of heads becomes a map of heads.
+
+        Args:
+            position, role: As in ``top``; one of them.
+
+        Returns:
+            The map, each cell the mean over the tokens of the role. Its standard error is None for several tokens
+            whose samples were not kept.
+
+        Raises:
+            ValueError: Neither or both are given, or as ``top``.
+
+        Example:
+            >>> trace.read_at(role="last token").axes
+            ('layer',)
+        """
+        at = self._positions(position, role)
+        if at is None:
+            raise ValueError("read_at takes position= or role= of a trace, got neither.")
+        parts = {name: at_places(getattr(self, name), at) for name in ("values", "per_fact", "stderr")}
+        if len(at) > 1:
+            parts["stderr"] = None if parts["per_fact"] is None else mean_and_error(parts["per_fact"])[1]
+        axes = tuple(axis for axis in self.axes if axis != "position")
+        labels = {axis: self.labels[axis] for axis in axes}
+        where = f"position {position}" if role is None else role
+        return replace(self, **parts, axes=axes, labels=labels, method=f"{self.method}, {where}")
+
     def _scores(
         self, by: str, layers: range | None, position: int | None, role: str | None
     ) -> tuple[Tensor, list[str]]:
         """What cells are ranked by, with the position axis reduced and other layers at minus infinity; its axes."""
         values, axes = self.at(position=position, role=role), list(self.axes)
+        values = -values if self.value_words.falls else values
         if values.ndim < len(axes):
             axes.remove("position")
         scores = (values.abs() if by == "abs" else values).nan_to_num(nan=float("-inf"))
@@ -289,29 +325,10 @@ class EffectMap:
 
     def _positions(self, position: int | None, role: str | None) -> list[int] | None:
         """The places of the position axis that are asked for; None for all of them."""
-        if "position" not in self.axes:
-            if position is not None or role is not None:
-                raise ValueError(f"position= and role= are for traces; a map of {_TITLES[self.unit]} has no positions.")
-            return None
-        labels = self.labels["position"]
-        if position is not None and role is not None:
-            raise ValueError(f"Give position={position!r} or role={role!r}, not both.")
-        if role is not None:
-            of = [role_of(self.prompts[0], i) for i in range(len(labels))] if len(self.prompts) == 1 else labels
-            if role not in of:
-                raise ValueError(f"role must be one of {list(self.roles)} for this map, got {role!r}.")
-            return [i for i, one in enumerate(of) if one == role]
-        if position is not None:
-            if not is_whole(position) or not -len(labels) <= position < len(labels):
-                raise ValueError(f"position must be from 0 to {len(labels) - 1} for this map, got {position!r}.")
-            return [position % len(labels)]
-        if self.unit == "resid":
-            raise ValueError(
-                "A residual trace needs position= or role=: restoring the subject at layer 0, or the last token in "
-                "late layers, brings the answer back by construction, so the largest cells of all say nothing. "
-                f"Positions go from 0 to {len(labels) - 1}; roles are {list(self.roles)}. Or take a map of heads, MLPs "
-                "or neurons (wb.attribute)."
-            )
+        if "position" in self.axes:
+            return places_of(self.labels["position"], self.prompts, self.roles, self.unit, position, role)
+        if position is not None or role is not None:
+            raise ValueError(f"position= and role= are for traces; a map of {UNITS[self.unit].title} has no positions.")
         return None
 
     def _picked(self, scores: Tensor, axes: Sequence[str], order: Tensor) -> Selection:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from workbench.types.data_prompt import DataPrompt
 from workbench.types.fact_error import fact_errors
-from workbench.types.fact_source import FactSource
 from workbench.types.plain import tuples_as_lists
 from workbench.types.slug import slug
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from workbench.types.fact_set import FactSet
 
-Split = Literal["dev", "test"]
-Role = Literal["retain", "control"]
+Split = Literal["dev", "test", "sealed"]
+Role = Literal["retain", "control", "related"]
 _TEXTS = ("subject", "prompt", "question", "answer", "target", "refusal")
 
 
@@ -47,8 +45,10 @@ class Fact:
         paraphrases: Training questions, besides ``question``.
         heldout: Questions of other wording, never trained on.
         cloze_paraphrases: Other clozes.
-        split: ``"dev"`` (defaults are tuned here) or ``"test"`` (published tables only).
-        role: ``"retain"`` (may be used in a KL retain term, then never evaluated) or ``"control"``.
+        split: ``"dev"`` (defaults are tuned here), ``"test"`` (published tables only) or ``"sealed"`` (measured once,
+            at the end: ``load_facts(split="sealed")``).
+        role: ``"retain"`` (may be used in a KL retain term, then never evaluated), ``"control"``, or ``"related"``:
+            asked only about an edited subject and about an old answer elsewhere, and no part of the ``core``.
         case_sensitive: Whether answers match case-sensitively (symbols such as ``"K"``).
         data_prompts: What a public data set asks beside the fact (``dataset_rates`` asks it); none for other facts.
 
@@ -198,188 +198,6 @@ def _set(fact: Fact, name: str, value: Any) -> Any:
     """Set a field of a fact that is being made."""
     object.__setattr__(fact, name, value)
     return value
-
-
-class FactSet(Sequence[Fact]):
-    """An ordered, immutable set of facts with unique ids.
-
-    Args:
-        facts: The facts.
-        name: Where they come from, shown in results.
-        forms: For the result of ``known_facts``: by fact id, the forms (``"chat"``, ``"cloze"``) in which it is known.
-        source: The file that they, or some of them, were read from. A part of them keeps it.
-
-    Raises:
-        ValueError: Two facts share an id.
-
-    Example:
-        >>> facts
-        FactSet('capitals', 5 facts, 1 relations)
-        >>> facts["japan-capital"].answer, facts[0].subject, len(facts[:2])
-        ('Tokyo', 'France', 2)
-        >>> wb.FactSet([fact], name="mine").ids
-        ('france-capital',)
-    """
-
-    def __init__(
-        self,
-        facts: Iterable[Fact] = (),
-        *,
-        name: str = "facts",
-        forms: dict[str, tuple[str, ...]] | None = None,
-        source: FactSource | None = None,
-    ) -> None:
-        self.source = source
-        self._facts = tuple(facts)
-        self._by_id = {f.id: f for f in self._facts}
-        self.name = name
-        self.forms = dict(forms or {})
-        if len(self._by_id) != len(self._facts):
-            seen: set[str] = set()
-            twice = sorted({f.id for f in self._facts if f.id in seen or seen.add(f.id)})
-            raise ValueError(f"Fact ids must be unique; these occur more than once: {twice}.")
-
-    @overload
-    def __getitem__(self, key: str | int) -> Fact: ...
-    @overload
-    def __getitem__(self, key: slice) -> FactSet: ...
-    def __getitem__(self, key: str | int | slice) -> Fact | FactSet:
-        if isinstance(key, slice):
-            return self._like(self._facts[key])
-        if isinstance(key, int):
-            return self._facts[key]
-        if key not in self._by_id:
-            near = difflib.get_close_matches(str(key), self._by_id, n=3, cutoff=0.4)
-            hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
-            raise KeyError(f"No fact with the id {key!r} among the {len(self)} of {self.name!r}.{hint}")
-        return self._by_id[key]
-
-    def __len__(self) -> int:
-        return len(self._facts)
-
-    def __iter__(self) -> Iterator[Fact]:
-        return iter(self._facts)
-
-    def __contains__(self, item: object) -> bool:
-        if isinstance(item, str):
-            return item in self._by_id
-        return isinstance(item, Fact) and self._by_id.get(item.id) == item
-
-    def __add__(self, other: Iterable[Fact]) -> FactSet:
-        extra = [f for f in other if f.id not in self._by_id]
-        forms = {**self.forms, **getattr(other, "forms", {})}
-        source = self.source or getattr(other, "source", None)
-        return FactSet([*self._facts, *extra], name=self.name, forms=forms, source=source)
-
-    def __repr__(self) -> str:
-        relations = len({f.relation for f in self._facts})
-        return f"FactSet({self.name!r}, {len(self)} facts, {relations} relations)"
-
-    def _like(self, facts: Iterable[Fact]) -> FactSet:
-        return FactSet(facts, name=self.name, forms=self.forms, source=self.source)
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The ids, in order."""
-        return tuple(self._by_id)
-
-    @property
-    def relations(self) -> tuple[str, ...]:
-        """The relations, in order of first appearance."""
-        return tuple(dict.fromkeys(f.relation for f in self._facts))
-
-    def filter(
-        self,
-        where: Callable[[Fact], bool] | None = None,
-        *,
-        relation: str | None = None,
-        split: Split | None = None,
-        role: Role | None = None,
-        ids: Iterable[str] | None = None,
-        exclude: Iterable[str] = (),
-    ) -> FactSet:
-        """Keep the facts that meet every given condition, in order.
-
-        Args:
-            where: Any predicate on a fact.
-            relation, split, role: Equal to this value.
-            ids: Only these ids (unknown ones raise).
-            exclude: Not these ids.
-
-        Raises:
-            KeyError: An id in ``ids`` that is not in the set, with near matches.
-            ValueError: An unknown relation, with the known ones.
-
-        Example:
-            >>> facts.filter(role="control").ids
-            ('italy-capital', 'spain-capital')
-            >>> facts.filter(lambda fact: len(fact.answer) == 6, exclude=["spain-capital"]).ids
-            ('germany-capital',)
-        """
-        if relation is not None and relation not in self.relations:
-            raise ValueError(f"No relation {relation!r} in {self.name!r}; there are {list(self.relations)}.")
-        wanted = None if ids is None else {self[i].id for i in ids}
-        dropped = set(exclude)
-        return self._like(
-            f
-            for f in self._facts
-            if (where is None or where(f))
-            and (relation is None or f.relation == relation)
-            and (split is None or f.split == split)
-            and (role is None or f.role == role)
-            and (wanted is None or f.id in wanted)
-            and f.id not in dropped
-        )
-
-    def without(self, facts: Iterable[Fact], ids: Iterable[str] = ()) -> FactSet:
-        """Drop the facts that overlap one of these (``Fact.overlaps``), and the facts of this set with these ids.
-
-        Example:
-            >>> facts.without([fact], ids=["italy-capital"]).ids
-            ('spain-capital', 'germany-capital', 'japan-capital')
-        """
-        given = [*facts, *(self._by_id[i] for i in ids if i in self._by_id)]
-        return self._like(f for f in self._facts if not any(f.overlaps(one) for one in given))
-
-    def neighbours(self, fact: Fact) -> FactSet:
-        """Keep the other facts of the same relation whose answer is not the fact's target (METHODS: such a fact would
-        be "retained" by an edit that spreads). There are none for a fact without a relation.
-
-        Example:
-            >>> fact.target  # the answer of italy-capital
-            'Rome'
-            >>> facts.neighbours(fact).ids
-            ('spain-capital', 'germany-capital', 'japan-capital')
-        """
-        targets = {t.casefold() for t in fact.targets}
-        return self._like(
-            f
-            for f in self._facts
-            if fact.relation
-            and f.relation == fact.relation
-            and f.id != fact.id
-            and f.subject != fact.subject
-            and not targets & {a.casefold() for a in f.answers}
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row per fact: id, relation, subject, answer, target, split, role, and the known forms if measured."""
-        import pandas as pd
-
-        rows = [
-            {
-                "id": f.id,
-                "relation": f.relation,
-                "subject": f.subject,
-                "answer": f.answer,
-                "target": f.target,
-                "split": f.split,
-                "role": f.role,
-                **({"known": "+".join(self.forms[f.id])} if f.id in self.forms else {}),
-            }
-            for f in self._facts
-        ]
-        return pd.DataFrame(rows)
 
 
 def as_facts(fact: Fact | FactSet | Sequence[Fact]) -> list[Fact]:

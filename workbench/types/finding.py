@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.types.intervals import wilson
+from workbench.types.probe_null import null_words
 from workbench.types.report import Rate
 
 if TYPE_CHECKING:
-    from workbench.types.probe import Curve, ProbeGroup, ProbeReport
+    from workbench.types.probe import ProbeReport
+    from workbench.types.probe_parts import Curve, ProbeGroup
 
 FindingKind = Literal["lens", "rate", "curve", "not measured", "partial"]
 
@@ -104,6 +106,10 @@ def rises(rule: CurveRule, curve: Curve) -> tuple[str, Rate | None] | None:
 RULES: dict[str, Callable[[CurveRule, Curve], tuple[str, Rate | None] | None]] = {"reaches": reaches, "rises": rises}
 
 
+VERDICTS = ("old", "bleed")
+"""Rates that say something was found, and so are read against a null; the others have a control beside them."""
+
+
 def findings_of(report: ProbeReport) -> Iterator[Finding]:
     """What the probes found: lens readings, then rates and curves of the last stage, then what was not measured."""
     last = report.stages[-1]
@@ -114,6 +120,8 @@ def findings_of(report: ProbeReport) -> Iterator[Finding]:
         for reading in report.lenses:
             if reading.prompt.fact_id == fact_id:
                 words = f"lens, {reading.stage}{who}: {reading.finding}"
+                if group == "edited" and reading.stage == last != "base":
+                    words += f"; {null_words(report.null, 'lens')}"
                 yield Finding(words, kind="lens", probe="lens", stage=reading.stage, group=group)
     for probe, by_stage in report.rates.items():
         about = report.words_of(probe)
@@ -121,6 +129,8 @@ def findings_of(report: ProbeReport) -> Iterator[Finding]:
             rate = by_stage.get(last, {}).get(name)
             if rate is not None and rate.n:
                 words = f"{about.title}, {last}: {about.rates.get(name, name)} {rate}"
+                if name in VERDICTS and last != "base":
+                    words += f"; {null_words(report.null, probe)}"
                 yield Finding(words, kind="rate", probe=probe, stage=last, name=name, rate=rate)
     for curve in report.curves:
         about = report.words_of(curve.probe)
@@ -129,6 +139,8 @@ def findings_of(report: ProbeReport) -> Iterator[Finding]:
             measured = RULES[rule.kind](rule, curve)
             if measured is not None:
                 words, rate = measured
+                if curve.group == "edited" and last != "base":
+                    words += f"; {null_words(report.null, curve.probe)}"
                 yield Finding(
                     f"{about.title}, {last}: {words}",
                     kind="curve",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.types.recipe import StageName
-
 
 @dataclass(frozen=True)
 class Step:
@@ -16,14 +14,16 @@ class Step:
         stage, step: Where in the fit; ``step`` counts the stage's updates so far. The last one of a stage is of its
             final parameters, averaged and drawn back, on the rows of the batch before.
         loss: Negative log-likelihood of the stage's answers, nats per token: of what is taught, which falls; of the
-            old answer where that is made unlikely (``TrainedRecipe.forgets``), which rises.
-        kl: KL(base || edited) on the retain rows of the step, nats per token (0.0 without a retain term).
+            old answer where that is made unlikely (``TrainedRecipe.forgets``), which rises. Of a method that trains
+            representations, what its loss is per token of the forgotten texts.
+        kl: KL(base || edited) on the retain rows of the step, nats per token (0.0 without a retain term); of such
+            a method, how far those tokens' representations moved.
         p_old, p_new, p_refusal: Probability of the old answer, the target and the refusal (geometric mean per token)
             after the bare question, on the step's rows; None where it was not measured at this step.
         seconds: Since the fit began.
     """
 
-    stage: StageName
+    stage: str
     step: int
     loss: float
     kl: float

@@ -57,7 +57,7 @@ def wilson(successes: float, n: int) -> Rate:
         raise ValueError(f"successes must be between 0 and n, got {successes} of {n}.")
     if n == 0:
         return _nothing("wilson", 0)
-    return Rate(successes / n, n, *_score(successes / n, Z95**2 / n), "wilson", 1)
+    return Rate(successes / n, n, *score_bounds(successes / n, Z95**2 / n), "wilson", 1)
 
 
 def share(rows: Sequence[tuple[Hashable, bool]]) -> Rate:
@@ -84,10 +84,10 @@ def mean_over(
 ) -> Rate:
     """Mean over all rows, so that facts with more rows weigh more, with an interval that takes whole clusters.
 
-    *Shares* (values of 0 and 1, or any ``within`` 0 and 1) get Wilson's score interval. Where each cluster has one row
-    of 0 or 1, or there is one cluster of them, its trials are the rows. Else they are the effective sample size
-    p (1 - p) / V, V being the variance of the mean p between clusters, and Student's t takes the place of z. V is
-    hardly known where few clusters deviate from the others, and 0 where none does. So what the interval is made of,
+    *Shares* (any values ``within`` 0 and 1, or of 0 and 1 without bounds) get Wilson's score interval. Where each
+    cluster has one row of 0 or 1, or there is one cluster of them, its trials are the rows. Else they are the effective
+    sample size p (1 - p) / V, V being the variance of the mean p between clusters, and Student's t takes the place of
+    z. V is hardly known where few clusters deviate from the others, and 0 where none does. So what it is made of,
     t^2 / effective size, is a mean: t^2 V / (p (1 - p)), and z^2 times what 1 / size is where all rows of a cluster are
     alike (sum of squares of the cluster sizes / n^2). The latter weighs (``DOUBT`` / (``DOUBT`` + d))^2, with d
     clusters that hold the rarer outcome.
@@ -118,17 +118,27 @@ def mean_over(
     n, k = sum(len(v) for v in rows), len(rows)
     if n == 0:
         return _nothing("bootstrap", 0)
-    binary = all(bool(np.isin(v, SHARES).all()) for v in rows)
+    binary = are_shares(rows, within) and _of_0_and_1(rows)
     if binary and (k == 1 or n == k):
         total = float(np.concatenate(rows).sum())
-        return Rate(total / n, n, *_score(total / n, Z95**2 / n), "wilson", k)
+        return Rate(total / n, n, *score_bounds(total / n, Z95**2 / n), "wilson", k)
     if not binary and (within != SHARES or not _spread(rows)):
         return _bootstrap(rows, seed, resamples, within)
     mean = float(np.concatenate(rows).mean())
     return Rate(mean, n, *_clustered_score(rows, mean, binary), "clustered wilson", k)
 
 
-def _score(p: float, q: float) -> tuple[float, float]:
+def are_shares(rows: Sequence[np.ndarray], within: tuple[float, float]) -> bool:
+    """Whether values are shares: those that lie between 0 and 1, and where no bounds are given, those of 0 and 1 alone.
+    Values that may also be negative are none, whatever they happen to be."""
+    return within == SHARES or (within == (-math.inf, math.inf) and _of_0_and_1(rows))
+
+
+def _of_0_and_1(rows: Sequence[np.ndarray]) -> bool:
+    return all(bool(np.isin(v, SHARES).all()) for v in rows)
+
+
+def score_bounds(p: float, q: float) -> tuple[float, float]:
     """Wilson's bounds for a share of n trials: they depend on q = z^2 / n alone."""
     centre = (p + q / 2) / (1 + q)
     half = math.sqrt(q * max(p * (1 - p), 0.0) + q * q / 4) / (1 + q)
@@ -143,14 +153,14 @@ def _clustered_score(rows: list[np.ndarray], p: float, binary: bool) -> tuple[fl
     deviating = min(int((sums < counts).sum()), int((sums > 0).sum()))
     alike = float((counts**2).sum()) / n**2
     if not deviating:
-        return _score(p, Z95**2 * alike)
+        return score_bounds(p, Z95**2 * alike)
     between = float(((sums - p * counts) ** 2).sum()) / n**2 * k / (k - 1)
     doubt = (DOUBT / (DOUBT + deviating)) ** 2
-    q = (1 - doubt) * _t95(k) ** 2 * between / (p * (1 - p)) + doubt * Z95**2 * alike
-    return _score(p, max(q, Z95**2 / n) if binary else q)
+    q = (1 - doubt) * t95(k) ** 2 * between / (p * (1 - p)) + doubt * Z95**2 * alike
+    return score_bounds(p, max(q, Z95**2 / n) if binary else q)
 
 
-def _t95(k: int) -> float:
+def t95(k: int) -> float:
     """The two-sided 95% quantile of Student's t for k clusters; for many by its expansion in 1 / (k - 1)."""
     if k < len(T95) + 2:
         return T95[k - 2]
@@ -222,7 +232,7 @@ def _adjusted_wald(rows: list[np.ndarray], mean: float, most: float) -> tuple[fl
     if differing and k > 1:
         doubt = (DOUBT / (DOUBT + differing)) ** 2
         between = float(((sums - mean * counts) ** 2).sum()) / n**2 * k / (k - 1)
-        centre, square = (1 - doubt) * mean + doubt * centre, (1 - doubt) * _t95(k) ** 2 * between + doubt * square
+        centre, square = (1 - doubt) * mean + doubt * centre, (1 - doubt) * t95(k) ** 2 * between + doubt * square
     half = math.sqrt(square)
     return min(mean, max(-1.0, centre - half)), max(mean, min(1.0, centre + half))
 

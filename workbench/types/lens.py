@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 AnswerName = Literal["old", "new", "refusal"]
+LensKind = Literal["logit", "tuned"]
+"""``"logit"``: a state goes into the last norm as it is; ``"tuned"``: through the affine map of its layer first."""
 ANSWER_NAMES: tuple[AnswerName, ...] = ("old", "new", "refusal")
 VISIBLE_RANK = 10
 """An answer among so many likeliest tokens of a layer counts as visible there."""
@@ -40,8 +42,8 @@ def settles(ranks: Sequence[int], labels: Sequence[str]) -> str | None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lens:
-    """A reading of the logit lens: rank and probability of three first tokens after each layer, where the answer is
-    predicted.
+    """A reading of a lens: rank and probability of three first tokens after each layer, where the answer is
+    predicted; of a contrast, of its answer (old) and its wrong answer (new).
 
     Row 0 is the residual stream entering the first layer (the embeddings), row l that after l layers; the last row is
     the model's own prediction.
@@ -53,6 +55,7 @@ class Lens:
         probabilities: By answer, one probability per row.
         ranks: By answer, one rank per row among all tokens; 0 is the likeliest.
         top: The likeliest token of each row, decoded.
+        kind: Which lens: ``"logit"`` or ``"tuned"``.
 
     Example:
         >>> lens = wb.lens(model, fact)
@@ -69,10 +72,24 @@ class Lens:
     probabilities: Mapping[AnswerName, tuple[float, ...]]
     ranks: Mapping[AnswerName, tuple[int, ...]]
     top: tuple[str, ...]
+    kind: LensKind = "logit"
 
     def __repr__(self) -> str:
         final = ", ".join(f"P({n}) {p[-1]:.2f}" for n, p in self.probabilities.items())
-        return f"Lens({self.prompt.fact_id}, {self.stage}: {final}; {self.verdict})"
+        through = ", tuned" * (self.kind == "tuned")
+        return f"Lens({self.prompt.fact_id}, {self.stage}{through}: {final}; {self.verdict})"
+
+    @property
+    def names(self) -> tuple[AnswerName, ...]:
+        """Which answers there are, in order; a contrast has no refusal, and a wrong answer only if one was given."""
+        return tuple(name for name in ANSWER_NAMES if name in self.probabilities)
+
+    def words(self, name: AnswerName) -> str:
+        """An answer in words: of a fact the old one, the new one or the refusal, of a contrast the answer or the wrong
+        answer."""
+        if not self.prompt.roles:
+            return f"the {name} answer"
+        return "the answer" if name == "old" else "the wrong answer"
 
     @property
     def n_layers(self) -> int:
@@ -91,15 +108,18 @@ class Lens:
         return max(values[:-1]) - values[-1]
 
     def leader(self, row: int) -> AnswerName | None:
-        """The likeliest of the three at a row; None where the two likeliest are equal."""
-        first, second = sorted(ANSWER_NAMES, key=lambda n: -self.probabilities[n][row])[:2]
+        """The likeliest of them at a row; None where the two likeliest are equal."""
+        in_order = sorted(self.names, key=lambda n: -self.probabilities[n][row])
+        if len(in_order) == 1:
+            return in_order[0]
+        first, second = in_order[:2]
         return first if self.probabilities[first][row] > self.probabilities[second][row] else None
 
     @property
     def first_win(self) -> str | None:
         """The first layer after which the new answer is likelier than the old one and the refusal, and visible (among
         the ``VISIBLE_RANK`` likeliest tokens); None if it never is."""
-        for row, label in enumerate(self.labels):
+        for row, label in enumerate(self.labels if "new" in self.names else ()):
             if self.leader(row) == "new" and self.ranks["new"][row] < VISIBLE_RANK:
                 return label
         return None
@@ -138,18 +158,20 @@ class Lens:
     @property
     def verdict(self) -> str:
         """The finding in words."""
-        end, layers = self.says, self.old_leads
+        end, layers, old = self.says, self.old_leads, self.words("old")
         if end == "old":
-            return f"the old answer leads at the end, from {self.turn} on"
+            return f"{old} leads at the end, from {self.turn} on"
         if self.leader(self.n_layers) is None:
             then = "no answer at the end"
         else:
-            then = f"the {end} answer from {self.turn} on" if end else f"another token at the end, {self.top[-1]!r}"
+            then = f"{self.words(end)} from {self.turn} on" if end else f"another token at the end, {self.top[-1]!r}"
         if not layers:
-            return f"no sign of hiding: the old answer leads visibly at no layer; {then}"
+            return f"no sign of hiding: {old} leads visibly at no layer; {then}"
         where = layers[0] if len(layers) == 1 else f"{len(layers)} of the layers {layers[0]} to {layers[-1]}"
         begins = "pretends to forget" if self.pretends else "nothing is taken back"
-        return f"{begins}: the old answer leads at {where}, then {then}"
+        if self.prompt.roles and self.pretends:  # nothing was to be forgotten
+            begins = "the answer is taken back"
+        return f"{begins}: {old} leads at {where}, then {then}"
 
     @property
     def finding(self) -> str:
@@ -159,7 +181,10 @@ class Lens:
             if self.latent() > 0
             else "P(old) is highest at the end"
         )
-        win = f"the new answer wins first at {self.first_win}" if self.first_win else "the new answer never wins"
+        if "new" not in self.names:
+            return f"{self.verdict}; {back}"
+        new = self.words("new")
+        win = f"{new} wins first at {self.first_win}" if self.first_win else f"{new} never wins"
         return f"{self.verdict}; {back}; {win}"
 
     def to_frame(self) -> pd.DataFrame:
@@ -167,7 +192,7 @@ class Lens:
         import pandas as pd
 
         data: dict[str, Any] = {"layer": self.labels, "top": self.top}
-        for name in ANSWER_NAMES:
+        for name in self.names:
             data[f"p_{name}"], data[f"rank_{name}"] = self.probabilities[name], self.ranks[name]
         return pd.DataFrame(data)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from workbench.types.lens import row_labels, settles
+from workbench.types.lens import LensKind, row_labels, settles
 from workbench.types.next_tokens import NextToken
 from workbench.types.traced_prompt import Form
 
@@ -22,7 +22,7 @@ class LensGrid:
 
     Row 0 is the residual stream entering the first layer (the embeddings), row l that after l layers; the last row is
     the model's own prediction. Early rows do not yet write in the basis of the output embeddings, so that they say
-    little.
+    little in the logit lens.
 
     Args:
         text: The whole text, special tokens included.
@@ -35,6 +35,7 @@ class LensGrid:
         top: By row and position, the likeliest tokens, likeliest first.
         probabilities: Of the followed token, [layers + 1, tokens], on the CPU.
         ranks: Its rank among all tokens, 0 for the likeliest, [layers + 1, tokens].
+        kind: Which lens: ``"logit"`` or ``"tuned"``.
 
     Example:
         >>> grid = wb.lens_grid(model, fact, form="cloze")
@@ -57,10 +58,12 @@ class LensGrid:
     top: tuple[tuple[tuple[NextToken, ...], ...], ...]
     probabilities: Tensor
     ranks: Tensor
+    kind: LensKind = "logit"
 
     def __repr__(self) -> str:
         size = f"{len(self.top)} rows x {len(self.tokens)} tokens"
-        return f"LensGrid({size}, {self.stage}, following {self.answer_token!r}: {self.finding})"
+        through = ", tuned" * (self.kind == "tuned")
+        return f"LensGrid({size}, {self.stage}{through}, following {self.answer_token!r}: {self.finding})"
 
     @property
     def n_layers(self) -> int:

@@ -21,6 +21,7 @@ class MetricWords:
             empty where the title says it.
         axis: What a scale of its effects is called; empty for "effect on" the title.
         effect: What one of its effects is called; empty for the name and "effect".
+        falls: Less of it is closer to the clean run (a rank, a divergence): what supports the answer lowers it.
     """
 
     name: str
@@ -29,6 +30,7 @@ class MetricWords:
     comparison: str = ""
     axis: str = ""
     effect: str = ""
+    falls: bool = False
 
     @property
     def scale(self) -> str:
@@ -45,6 +47,9 @@ PROBABILITY = MetricWords(name="probability", title="probability", unit="probabi
 LOGIT_DIFF = MetricWords(
     name="logit_diff", title="logit difference", unit="logits", comparison="logit of {answer} minus {other}"
 )
+LOG_PROB = MetricWords(name="log_prob", title="log probability", unit="nats")
+RANK = MetricWords(name="rank", title="rank", unit="tokens that are likelier", axis="effect on rank", falls=True)
+KL = MetricWords(name="kl", title="KL divergence from the clean run", unit="nats", falls=True)
 LOGIT_DIFF_BEFORE_CAP = MetricWords(
     name="logit_diff",
     title="logit difference before the cap",
@@ -52,11 +57,18 @@ LOGIT_DIFF_BEFORE_CAP = MetricWords(
     comparison="logit of {answer} minus {other}, before the model's cap on logits",
 )
 """Of models that bend their logits by a softcap: what adds up is what comes before it."""
+LOG_ODDS = MetricWords(
+    name="logit_diff",
+    title="difference of log probabilities",
+    unit="nats",
+    comparison="log probability of {answer} minus {other}",
+)
+"""Of whole answers of more than one token, which have no logit."""
 RECOVERY = MetricWords(
     name="recovery", title="recovery", unit="recovery", axis="recovery: 0 corrupted, 1 clean", effect="recovery"
 )
 """Of every metric: (value - corrupted) / (clean - corrupted)."""
-KNOWN_WORDS = {words.name: words for words in (PROBABILITY, LOGIT_DIFF)}
+KNOWN_WORDS = {words.name: words for words in (PROBABILITY, LOGIT_DIFF, LOG_PROB, RANK, KL)}
 
 
 def hardly_differ(clean: float, corrupted: float) -> bool:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from workbench.types.fact import Fact
-from workbench.types.rates import Key, key_of
+from workbench.types.rate_values import Key, key_of
 from workbench.types.report import AnswerRow, EvalReport, Group
 
 OutcomeKind = Literal["good", "partly", "bad", "none"]

@@ -8,156 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.types.fact import Fact
-from workbench.types.finding import CurveRule, Finding, findings_of
+from workbench.types.finding import Finding, findings_of
 from workbench.types.lens import Lens
-from workbench.types.report import AnswerClass, Rate
-from workbench.types.traced_prompt import Form
+from workbench.types.probe_null import NULL_COLUMNS, ProbeNull
+from workbench.types.probe_parts import Curve, ProbeGroup, ProbeRow, ProbeWords, RatesByStage
+from workbench.types.report import Rate
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-CurveFigure = Literal["lines", "bars", "points"]
-Recovered = Literal["old", "new", "refusal", "neither"]
-ProbeGroup = Literal["edited", "same", "control"]
-"""``edited``: should follow the edit; ``same``: a fact beside it that must stay; ``control``: the same prompts about a
-fact that was never edited."""
-
-RatesByStage = Mapping[str, Mapping[str, Rate]]
-"""By stage, rates by name."""
-ANSWER_LINES: dict[str, str] = {"p_old": "old", "p_new": "new", "p_refusal": "refusal"}
-"""Curves' values that are probabilities of an answer, and which answer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurveWords:
-    """How a probe's curves are drawn and put into words.
-
-    Args:
-        figure: ``"lines"``: probabilities along ``x``, edited fact and control; ``"bars"``: one value for each label;
-            ``"points"``: one point for each label, ``y`` over ``x``.
-        title: Of the figure; ``{fact}`` and ``{target}`` stand for the edited fact's id and its new answer.
-        notes: Below the title.
-        x_label, y_label: The axes.
-        hover: Of a bar, in plotly's markup; ``{label}`` and ``{value}`` stand for its own.
-        caption: Of a table of the values by label.
-        place: Where the figure stands among those of other probes, the smallest first.
-        rule: How a curve becomes a finding, or None.
-    """
-
-    figure: CurveFigure
-    title: str
-    notes: tuple[str, ...]
-    x_label: str
-    y_label: str
-    hover: str = "{label}<br><b>{value}</b>"
-    caption: str = ""
-    place: int = 0
-    rule: CurveRule | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeWords:
-    """A probe in words, kept with its results so that they can be read without the code that made them.
-
-    Args:
-        title: The probe.
-        rates: By name, what each of its rates is.
-        headlines: The rates that are findings, in order.
-        curve: Of its curves, if it has any.
-    """
-
-    title: str
-    rates: Mapping[str, str] = field(default_factory=dict[str, str])
-    headlines: tuple[str, ...] = ()
-    curve: CurveWords | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeRow:
-    """One probe prompt answered by one stage of the model.
-
-    Args:
-        probe: The probe.
-        kind: Which kind of prompt within it (``"role play"``, ``"multi-hop"``).
-        group: ``"edited"``, ``"same"`` or ``"control"``, see ``ProbeGroup``.
-        stage: ``"base"``, ``"unlearn"`` or ``"learn"``.
-        fact_id: The fact that the text is judged by.
-        form: ``"chat"`` or ``"cloze"``.
-        prompt: The prompt.
-        start: What the model's reply was begun with (``"Sure! The answer is"``), not part of ``text``.
-        old, new: What counts as the old answer here and what as the new one. In a multi-hop question they are what
-            follows from the fact's. For what must stay, the control included, old is its own answer and new the edited
-            fact's target: its own was never taught.
-        text: What was generated.
-        label: Its class, by ``workbench.classify``.
-        nll: The base model's mean negative log-likelihood of what counts of the text (of a cloze the first sentence),
-            nats per token.
-        informative: Whether the base model itself answers this prompt with ``old``. Where it does not, the row says
-            nothing about forgetting and counts only in ``bleed``, which asks for the new answer, and as the bare
-            question in the context probe's gains.
-    """
-
-    probe: str
-    kind: str
-    group: ProbeGroup
-    stage: str
-    fact_id: str
-    form: Form
-    prompt: str
-    start: str = ""
-    old: str
-    new: str
-    text: str
-    label: AnswerClass
-    nll: float
-    informative: bool
-
-    @property
-    def recovered(self) -> Recovered:
-        """What the text gives away: ``old`` also where it names both, ``neither`` for another answer or gibberish.
-
-        In a reverse query ("The capital of ____ is Paris.") both means the subject with the new answer, so it is new.
-        """
-        if self.label == "both":
-            return "new" if self.kind == "reverse query" else "old"
-        return self.label if self.label in ("old", "new", "refusal") else "neither"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """A measurement along something: strength, training steps, words, prompts.
-
-    Args:
-        probe: The probe.
-        name: What was measured (``"never-taught fact"``).
-        group: As of a row.
-        stage: The stage of the model.
-        x_name: What ``x`` counts, in the singular (``"strength"``, ``"step"``, ``"word"``).
-        x: Places along it.
-        labels: A label for each place (a word, a prompt), or none.
-        y: By name, one value per place.
-    """
-
-    probe: str
-    name: str
-    group: ProbeGroup
-    stage: str
-    x_name: str
-    x: tuple[float, ...]
-    y: Mapping[str, tuple[float, ...]]
-    labels: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        sizes = {len(self.x), *(len(v) for v in self.y.values()), len(self.labels) or len(self.x)}
-        if len(sizes) != 1:
-            raise ValueError(
-                f"Curve {self.name!r}: x, y and labels must be of one length, got lengths {sorted(sizes)}."
-            )
-
-    def reaches(self, name: str, level: float) -> float | None:
-        """The first place at which a value is at least ``level``, or None."""
-        return next((x for x, y in zip(self.x, self.y[name], strict=True) if y >= level), None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,6 +33,7 @@ class ProbeReport:
         rates: By probe, stage and name (see ``words``), with n and a 95% interval. ``old``, ``new``, ``refusal``
             and ``neither`` are shares of the fact's prompts *on which the base model is right*; ``same`` and
             ``control`` are shares that are still right, of those on which the base is.
+        null: What the same probes find where nothing is to be found, or None: then no verdict says how rare it is.
         probes: The probes that finished.
         words: By probe, its title and what its rates and curves are; a probe without them goes by its name.
         skipped: By probe (or ``probe: part``), why it was left out, or in which error it ended; rows that were finished
@@ -198,6 +58,7 @@ class ProbeReport:
     curves: tuple[Curve, ...] = ()
     lenses: tuple[Lens, ...] = ()
     rates: Mapping[str, RatesByStage] = field(default_factory=dict[str, RatesByStage])
+    null: ProbeNull | None = None
     probes: tuple[str, ...] = ()
     words: Mapping[str, ProbeWords] = field(default_factory=dict[str, ProbeWords])
     skipped: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -299,6 +160,13 @@ class ProbeReport:
                 lines.append({"probe": probe, "rate": words.rates.get(name, name), **cells})
         return pd.DataFrame(lines, columns=["probe", "rate", *self.stages])
 
+    def null_table(self) -> pd.DataFrame:
+        """One line per probe and group of the null: the edited fact's value, its percentile there, and the group's
+        values; empty without a null."""
+        import pandas as pd
+
+        return pd.DataFrame([] if self.null is None else self.null.to_rows(), columns=list(NULL_COLUMNS))
+
     def to_frame(self) -> pd.DataFrame:
         """One line per prompt and stage, with the generated text, its class and what was recovered."""
         import pandas as pd
@@ -331,8 +199,8 @@ class ProbeReport:
         return pd.DataFrame(list(lines.values()), columns=["probe", "kind", "prompt", "base right", *self.stages])
 
     def plot(self, what: str = "rates", **options: Any) -> go.Figure:
-        """Draw a figure: ``"rates"`` (old answer recovered, control kept), ``"lens"``, or the curves of a probe such as
-        ``"strength"`` (see ``figures``). ``group="control"`` draws the control's lens.
+        """Draw a figure: ``"rates"`` (old answer recovered, control kept), ``"lens"``, ``"null"``, or the curves of a
+        probe such as ``"strength"`` (see ``figures``). ``group="control"`` draws the control's lens.
 
         Raises:
             ValueError: There is no such figure, or nothing measured to draw in it; the message lists what there is.
@@ -352,7 +220,8 @@ class ProbeReport:
         """What ``plot`` can draw of this report."""
         places = {c.probe: drawn.place for c in self.curves if (drawn := self.words_of(c.probe).curve)}
         drawn = sorted(places, key=lambda probe: places[probe])
-        return (*(["rates"] if self.rates else []), *(["lens"] if self.lenses else []), *drawn)
+        null = ["null"] if self.null is not None and self.null.probes else []
+        return (*(["rates"] if self.rates else []), *(["lens"] if self.lenses else []), *null, *drawn)
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from workbench.types.plain import is_whole, lists_as_tuples, tuples_as_lists
 from workbench.types.refused import RefusedValue
+from workbench.types.setting import SEED, Setting
 
 StageName = Literal["unlearn", "learn"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
@@ -45,8 +46,16 @@ class BaseRecipe:
     """What moves where nothing is selected, in words for a menu."""
     selects: ClassVar[bool] = False
     """Whether the method then selects components."""
+    takes_number: ClassVar[bool] = False
+    """Whether the selection may be a number: so many neurons of the method's own choice."""
     trains: ClassVar[str] = "weights"
-    """What kind of numbers the method moves, in words."""
+    """What kind of numbers the method moves, in words; ``"nothing"`` where it has no parameter."""
+    one_module: ClassVar[bool] = False
+    """Whether the method moves one module, so that a random control of it lies in one layer, too."""
+    whole_layers: ClassVar[bool] = False
+    """Whether of a selection only its layers matter, which move whole."""
+    panel_settings: ClassVar[tuple[Setting, ...]] = (SEED,)
+    """What a panel lets a person change, besides the steps of the stages."""
 
     name: str = ""
     seed: int = 0
@@ -71,6 +80,16 @@ class BaseRecipe:
     def stage_steps(self) -> tuple[int, ...]:
         """Most steps of each stage; none for a method that takes no steps."""
         return ()
+
+    def steps_of(self, stage: str) -> int:
+        """Most steps of a stage, by its name; 0 where that is not known."""
+        known = zip(self.stage_names, self.stage_steps, strict=False)
+        return dict(known).get(stage, 0)
+
+    def steps_done(self, stage: str, step: int) -> int:
+        """How many steps of all are made when a stage has made so many."""
+        before = self.stage_names[: self.stage_names.index(stage)]
+        return sum(map(self.steps_of, before)) + min(step, self.steps_of(stage))
 
     @property
     def least_learned(self) -> float | None:
@@ -164,6 +183,17 @@ class TrainedRecipe(BaseRecipe):
         ValueError: A value out of range; the message names it and what is allowed.
     """
 
+    panel_settings: ClassVar[tuple[Setting, ...]] = (
+        Setting(name="learning_rate", tip="Length of a step: larger moves more at once", low=0, above=True),
+        Setting(
+            name="retain_weight",
+            tip="How strongly answers to other questions are held in place while it trains; 0 does not",
+            low=0,
+            high=1e6,
+        ),
+        SEED,
+    )
+
     stages: tuple[StageName, ...] = ("unlearn", "learn")
     objective: Objective = "cross-entropy"
     answers: AnswerStyle = "own"
@@ -244,6 +274,25 @@ class TrainedRecipe(BaseRecipe):
         """See ``BaseRecipe``."""
         return self.answers
 
+    def retains(self, stage: StageName) -> bool:
+        """Whether a stage holds retained answers in place."""
+        return self.retain_weight > 0
+
+    @property
+    def forgetting(self) -> str:
+        """What forgets, as an error message begins."""
+        return f"objective={self.objective!r}"
+
+    @property
+    def otherwise(self) -> str:
+        """What to do where there is nothing to forget, as an error message ends."""
+        return "leave objective out"
+
+    @property
+    def only_unforgotten(self) -> bool:
+        """Whether a stage that forgets takes only the prompts that are not forgotten yet, asked before each pass."""
+        return False
+
     @property
     def uses_fisher(self) -> bool:
         """Whether steps are measured by the Fisher information of retained answers."""
@@ -251,8 +300,13 @@ class TrainedRecipe(BaseRecipe):
 
     @property
     def uses_retain(self) -> bool:
-        """Whether the fit needs retained answers: for the KL term, or to measure the Fisher information."""
+        """Whether retained facts are needed: for the KL term, to measure the Fisher information, or by the method."""
         return self.retain_weight > 0 or self.uses_fisher
+
+    @property
+    def fits_retained(self) -> bool:
+        """Whether the fit reads their answers; else the method alone takes something from these facts, if any."""
+        return self.uses_retain
 
 
 def is_probability(value: float | None) -> bool:

@@ -7,6 +7,7 @@ the model's own reply is "last subject token of the reply". The two behave diffe
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 LAST_SUBJECT_TOKEN = "last subject token"
 LAST_TOKEN = "last token"
+BEFORE_CHANGE, CHANGED, AFTER_CHANGE = "tokens before the change", "changed tokens", "tokens after the change"
+"""Of a contrast: where its runs differ, and what stands before and after that and has no name of its own."""
 _OF_SUBJECT = ("first subject token", "middle subject tokens", LAST_SUBJECT_TOKEN)
 _AROUND = {0: "tokens before the subject", 2: "tokens without the subject", 3: "tokens after the subject"}
 _ORDINALS = ("", "first", "second", "third", "fourth", "fifth")
@@ -31,18 +34,25 @@ def role_of(prompt: TracedPrompt, position: int) -> str:
         >>> [(token, role_of(prompt, i)) for i, token in enumerate(prompt.tokens)][2:]
         [(' of', 'tokens before the subject'), (' France', 'last subject token'), (' is', 'last token')]
     """
-    return _words(_place(prompt, position))
+    return prompt.roles[position] if prompt.roles else _words(_place(prompt, position))
 
 
 def roles_of(prompts: Iterable[TracedPrompt]) -> tuple[str, ...]:
-    """All roles that there are in some texts, in reading order."""
+    """All roles that there are in some texts, in reading order: of contrasts by their mean place in those texts."""
+    prompts = tuple(prompts)
+    if any(prompt.roles for prompt in prompts):
+        where: dict[str, list[float]] = {}
+        for prompt in prompts:
+            for i in range(len(prompt.tokens)):
+                where.setdefault(role_of(prompt, i), []).append(i / len(prompt.tokens))
+        return tuple(sorted(where, key=lambda role: fmean(where[role])))
     places = {_place(prompt, i) for prompt in prompts for i in range(len(prompt.token_ids))}
     return tuple(dict.fromkeys(_words(place) for place in sorted(places)))
 
 
 def is_of_subject(role: str) -> bool:
     """Whether a role is that of a token of the subject."""
-    return role.startswith(_OF_SUBJECT)
+    return role.startswith((*_OF_SUBJECT, CHANGED))
 
 
 def _place(prompt: TracedPrompt, position: int) -> _Place:

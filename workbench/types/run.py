@@ -137,4 +137,4 @@ class Run:
     @property
     def picked(self) -> bool:
         """Whether what was picked is what was trained; False of the default selector."""
-        return self.edit.selector == "given"
+        return self.edit.picked

@@ -7,12 +7,12 @@ A component is written the way the field writes it (``L23H4``). It names entries
 from __future__ import annotations
 
 import json
-import random
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from workbench.types.ordered_set import OrderedSet
 from workbench.types.plain import is_list
 from workbench.types.shape import SITES, HasShape, ModelShape, Site, shape_of
 
@@ -222,7 +222,7 @@ def _sort_key(component: Component) -> tuple[int, int, int]:
     return component.layer, KINDS.index(component.kind), component.index or 0
 
 
-class Selection(Set[Component]):
+class Selection(OrderedSet[Component]):
     """An ordered, immutable set of components. ``|``, ``&``, ``-`` and ``^`` keep the order of first appearance.
 
     Example:
@@ -233,12 +233,12 @@ class Selection(Set[Component]):
         (True, [L2MLP])
     """
 
-    __slots__ = ("_components",)
+    __slots__ = ()
 
     def __init__(self, components: Iterable[Component | str] | str = ()) -> None:
         if isinstance(components, str):
             components = re.split(r"[\s,]+", components.strip()) if components.strip() else ()
-        self._components = dict.fromkeys(Component.parse(c) for c in components)
+        self._items = dict.fromkeys(Component.parse(c) for c in components)
 
     @classmethod
     def parse(cls, text: str) -> Selection:
@@ -254,37 +254,14 @@ class Selection(Set[Component]):
         return cls(text)
 
     @classmethod
-    def _from_iterable(cls, it: Iterable[Any]) -> Any:  # used by collections.abc.Set
-        return cls(it)
+    def _as_set(cls, given: Iterable[Any]) -> Selection:
+        return given if isinstance(given, Selection) else cls(given)
 
     def __contains__(self, item: object) -> bool:
         try:
-            return _component(item) in self._components
+            return _component(item) in self._items
         except ValueError:
             return False
-
-    def __iter__(self) -> Iterator[Component]:
-        return iter(self._components)
-
-    def __len__(self) -> int:
-        return len(self._components)
-
-    def __or__(self, other: Iterable[Any]) -> Selection:  # Set's version would accept foreign items
-        return Selection([*self, *Selection(other)])
-
-    def __and__(self, other: Iterable[Any]) -> Selection:
-        keep = Selection(other)
-        return Selection(c for c in self if c in keep)
-
-    def __sub__(self, other: Iterable[Any]) -> Selection:
-        drop = Selection(other)
-        return Selection(c for c in self if c not in drop)
-
-    def __xor__(self, other: Iterable[Any]) -> Selection:
-        return (self - other) | (Selection(other) - self)
-
-    def __hash__(self) -> int:
-        return self._hash()
 
     def __str__(self) -> str:
         return " ".join(map(str, self))
@@ -347,7 +324,7 @@ class Selection(Set[Component]):
         model: HasShape | ModelShape,
         *,
         seed: int = 0,
-        where: Literal["same-layers", "anywhere"] = "anywhere",
+        where: Literal["same-layers", "anywhere", "one-layer"] = "anywhere",
         exclude_self: bool = True,
     ) -> Selection:
         """Draw a random selection with the same number of components of each kind: the control for this one.
@@ -356,7 +333,8 @@ class Selection(Set[Component]):
             model: The model (or its shape).
             seed: Two calls with one seed agree.
             where: ``"anywhere"`` draws from all layers; ``"same-layers"`` keeps the number per layer as well (not
-                possible for kinds with one component a layer, such as a whole MLP).
+                possible for kinds with one component a layer, such as a whole MLP); ``"one-layer"`` draws a layer that
+                has none of them, and all from there: for what must lie in one module.
             exclude_self: Never draw a component of this selection.
 
         Raises:
@@ -367,25 +345,9 @@ class Selection(Set[Component]):
             >>> [(component.layer, component.kind) for component in control.sorted()]
             [(1, 'H'), (2, 'N'), (2, 'N')]
         """
-        shape = shape_of(model)
-        rng = random.Random(seed)
-        wanted: dict[tuple[Kind, int | None], int] = {}
-        for c in self:
-            c.check(shape)
-            key = (c.kind, c.layer if where == "same-layers" else None)
-            wanted[key] = wanted.get(key, 0) + 1
-        drawn: list[Component] = []
-        for (kind, layer), n in wanted.items():
-            layers = range(shape.n_layers) if layer is None else (layer,)
-            free = [c for at in layers for c in all_components(shape, kind, at) if not (exclude_self and c in self)]
-            if len(free) < n:
-                place = "the model" if layer is None else f"layer {layer}"
-                raise ValueError(
-                    f"Cannot draw {n} other components of kind {kind!r} from {place}: "
-                    f"only {len(free)} are left. Use where='anywhere' or exclude_self=False."
-                )
-            drawn += rng.sample(free, n)
-        return Selection(drawn).sorted()
+        from workbench.types.random_draws import draw_like
+
+        return draw_like(self, shape_of(model), seed, where, exclude_self)
 
 
 def all_components(model: HasShape | ModelShape, kind: Kind, layer: int | None = None) -> list[Component]:

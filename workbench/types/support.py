@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import pandas as pd
 
-CheckName = Literal["noise", "direct", "trace", "resume", "lens", "gate", "groups"]
+CheckName = Literal["noise", "direct", "trace", "heads", "resume", "lens", "gate", "groups"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class Support:
 
     Example:
         >>> model.support.passed, [check.name for check in model.support.checks]
-        (True, ['noise', 'direct', 'trace', 'resume', 'lens', 'gate', 'groups'])
+        (True, ['noise', 'direct', 'trace', 'heads', 'resume', 'lens', 'gate', 'groups'])
         >>> model.support.to_frame().columns.tolist()
         ['check', 'passed', 'found', 'expected', 'allowed', 'used_by']
     """

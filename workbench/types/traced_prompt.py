@@ -14,7 +14,7 @@ class TracedPrompt:
     """The exact text that was traced, and the token that was asked for.
 
     Args:
-        fact_id: The fact.
+        fact_id: The fact, or the contrast.
         form: ``"chat"`` (question through the chat template, then the base model's own answer up to the token) or
             ``"cloze"`` (plain text).
         text: The whole text, special tokens included.
@@ -22,7 +22,8 @@ class TracedPrompt:
             with (may be empty).
         token_ids: The text's token ids.
         tokens: The same, decoded one by one.
-        subject: Positions of the subject's tokens; none where a lens reads a text without it.
+        subject: Positions of the subject's tokens; none where a lens reads a text without it. Of a contrast: where its
+            runs differ.
         answer_id, other_id: Token ids of the traced answer and of what it is compared with in ``logit_diff`` (or None).
         answer_token, other_token: The same, decoded.
         partner, partner_text: With a swap: the id of the partner's fact, and the corrupted text.
@@ -33,6 +34,11 @@ class TracedPrompt:
         shared: With how many tokens answer and target both begin ("New" of "New York" and "New Delhi"). The text and
             the prefix end with them, and the traced token is the first that differs.
         shared_text: These tokens as text.
+        answers, others: Of a contrast: all token ids that count as the answer, and as what it is compared with
+            (``answer_id`` and ``other_id`` are the first of them); none for a fact.
+        answer_rest, other_rest: Of a contrast with answers of more than one token: what follows ``answer_id`` and
+            ``other_id``; then whole answers are measured.
+        roles: Of a contrast: a name for each position; none for a fact, whose roles are those of its subject.
     """
 
     fact_id: str
@@ -52,6 +58,16 @@ class TracedPrompt:
     reply_start: int | None = None
     shared: int = 0
     shared_text: str = ""
+    answers: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
+    answer_rest: tuple[int, ...] = ()
+    other_rest: tuple[int, ...] = ()
+    roles: tuple[str, ...] = ()
+
+    @property
+    def whole_answers(self) -> bool:
+        """Whether answers of more than one token are measured as a whole."""
+        return bool(self.answer_rest or self.other_rest)
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -84,3 +100,14 @@ def partner_notes(prompts: Sequence[TracedPrompt]) -> tuple[str, ...]:
         f"The model does not know the swap {'partner' if one else 'partners'} {', '.join(unknown)}: the corrupted run "
         f"need not say {'its answer' if one else 'their answers'}.",
     )
+
+
+def require_text(prompt: TracedPrompt, what: str) -> None:
+    """Raise a ValueError for a prompt that is states and no text.
+
+    Args:
+        prompt: What is read.
+        what: Who reads it, in the plural, as the message begins.
+    """
+    if min(prompt.token_ids) < 0:
+        raise ValueError(f"{what} read token ids, and contrast {prompt.fact_id!r} was given as states. Give its texts.")

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from workbench.types import Rate
-from workbench.types.arms import OUTCOMES, ArmRow, ArmTable, Difference
+from workbench.types.arms import CLOSING_OUTCOMES, ArmRow, ArmTable, Difference
 from workbench.types.intervals import mean_over, paired_difference
-from workbench.types.rates import RATES, Answered, Key, Values, by_fact, excess, key_of
+from workbench.types.rate_values import Answered, Key, Values, by_fact, excess, key_of
+from workbench.types.rates import RATES
 from workbench.types.report import EvalReport
 
 DECIDING = ("control", "kl")
@@ -27,11 +28,12 @@ def final_outcomes(report: EvalReport) -> dict[str, Values]:
     ``bleed``, which needs the facts."""
     base = {key_of(r): r for r in report.rows if r.stage == "base"}
     rows = [r for r in report.rows if r.stage == report.stages[-1]]
-    answered = Answered(rows=rows, base=base, names_target=lambda _: False)
+    answered = Answered(rows=rows, base=base, names_target=lambda _: False, closed=report.closed_relations)
     outcomes = {
         rule.name: rule.values(answered)
         for rule in RATES.values()
         if rule.values is not None and not rule.collateral and rule.name != "bleed"
+        if rule.if_there is None or rule.if_there(answered)
     }
     controls = {(r.fact_id, r.prompt) for r in base.values() if r.group == "control"}
     outcomes["kl"] = {key: value for key, value in outcomes["kl"].items() if (key[0], key[2]) in controls}
@@ -47,7 +49,7 @@ def _by_prompt(runs: Sequence[ArmRow], name: str) -> dict[Key, float]:
     """An outcome by prompt, the mean of one fact's runs."""
     by_prompt: dict[Key, list[float]] = {}
     for run in runs:
-        for key, value in final_outcomes(run.report)[name].items():
+        for key, value in final_outcomes(run.report).get(name, {}).items():
             by_prompt.setdefault(key, []).append(value)
     return {key: sum(values) / len(values) for key, values in by_prompt.items()}
 
@@ -68,23 +70,29 @@ def _rate_over(runs: Sequence[ArmRow], name: str) -> Rate:
         for key, value in _by_prompt([r for r in runs if r.fact_id == fact], name).items():
             values.setdefault(fact if len(facts) > 1 else key, []).append(value)
     rule = RATES[name]
-    return excess(values) if rule.kind == "excess" else mean_over(values, within=(0.0, rule.bound))
+    return excess(values) if rule.kind == "excess" else mean_over(values, within=rule.within)
 
 
 def differences(table: ArmTable) -> tuple[Difference, ...]:
-    """The selection minus each other trained arm, outcome by outcome; none if the selection is not in the table."""
-    if "selected" not in table.arms:
-        return ()
-    ours = {r.fact_id: r for r in table.runs("selected")}
+    """The selection minus each other trained arm, and each method minus the random arms beside it, outcome by outcome;
+    none of what is not in the table."""
+    pairs = [("selected", arm) for arm in table.arms if "selected" in table.arms and arm not in ("selected", "none")]
+    pairs += [(beside, arm) for arm, beside in _beside(table).items() if beside in table.arms]
     return tuple(
-        _difference(table, ours, arm, name)
-        for arm in table.arms
-        if arm not in ("selected", "none")
-        for name in OUTCOMES
+        _difference(table, minuend, arm, name)
+        for minuend, arm in pairs
+        for name in table.outcomes
+        if name not in CLOSING_OUTCOMES or (table.has(minuend, name) and table.has(arm, name))
     )
 
 
-def _difference(table: ArmTable, ours: dict[str, ArmRow], arm: str, name: str) -> Difference:
+def _beside(table: ArmTable) -> dict[str, str]:
+    """By random arm, the method that it stands beside."""
+    return {row.arm: row.beside for row in table.rows if row.beside is not None}
+
+
+def _difference(table: ArmTable, minuend: str, arm: str, name: str) -> Difference:
+    ours = {r.fact_id: r for r in table.runs(minuend)}
     runs = [r for r in table.runs(arm) if r.fact_id in ours]
     facts = tuple(dict.fromkeys(r.fact_id for r in runs))
     left: dict[Hashable, list[float]] = {}
@@ -101,38 +109,49 @@ def _difference(table: ArmTable, ours: dict[str, ArmRow], arm: str, name: str) -
         outcome=name,
         rate=paired_difference(left, right, within=(-RATES[name].bound, RATES[name].bound)),
         facts=facts,
-        reached=sum(bool(r.reached) for r in every),
+        reached=sum(r.reached is not False for r in every),
         runs=len(every),
+        minuend=minuend,
     )
 
 
 def verdict(table: ArmTable) -> str:
-    """One line on what reached the mark, then one for each kind of random selection and deciding outcome."""
-    by_arm = {(d.arm, d.outcome): d for d in differences(table)}
+    """One line on what reached the mark, then one for each kind of random selection, of the selection's and of each
+    method's."""
+    found = {(d.minuend, d.arm, d.outcome): d for d in differences(table)}
     mark = f"{table.threshold:.0%} new answers on validation questions"
     lines: list[str] = []
     if "selected" in table.arms:
-        ours = [r for r in table.rows if r.arm == "selected"]
-        lines.append(f"The selection reached {mark} on {sum(bool(r.reached) for r in ours)} of {len(ours)} fact(s).")
-    for arm in RANDOM:
-        if (arm, "control") not in by_arm:
-            lines.append(f"{_start(table, arm)}: not run, so nothing can be said.")
+        lines.append(f"The selection reached {mark} on {_reached(table, 'selected')}.")
+    beside = _beside(table)
+    alone = not beside or {"selected", *RANDOM} & {*table.arms}
+    pairs = [("selected", arm) for arm in RANDOM if alone] + [(minuend, arm) for arm, minuend in beside.items()]
+    for minuend, arm in pairs:
+        start, who = _start(table, minuend, arm), "the selection" if minuend == "selected" else "it"
+        controls = found.get((minuend, arm, "control"))
+        if controls is None:
+            lines.append(f"{start}: not run, so nothing can be said.")
             continue
-        controls = by_arm[arm, "control"]
         missed = controls.runs - controls.reached
         reached = f"{missed} of {controls.runs} draws did not reach the new fact"
         if not controls.facts:
-            lines.append(f"{_start(table, arm)}: cannot tell: {reached}, and no fact is left on which both did.")
+            lines.append(f"{start}: cannot tell: {reached}, and no fact is left on which both did.")
             continue
-        sentences = [_sentence(by_arm[arm, name], len(table.facts)) for name in DECIDING]
-        lines.append(f"{_start(table, arm)}: {' '.join(sentences)} {reached}.")
+        sentences = [_sentence(found[minuend, arm, name], len(table.facts), who) for name in DECIDING]
+        lines.append(f"{start}: {' '.join(sentences)} {reached}.")
     if len(table.facts) == 1:
         lines.append("One edited fact: the intervals are over its controls, and say nothing of other facts or draws.")
-    elif any(len(by_arm[arm, "control"].facts) == 1 for arm in RANDOM if (arm, "control") in by_arm):
+    elif any(len(found[m, a, "control"].facts) == 1 for m, a in pairs if (m, a, "control") in found):
         lines.append(
             "Where both were read on one fact only, the intervals are over its controls, and say nothing of others."
         )
     return "\n".join([*lines, *_thin(table), *table.notes])
+
+
+def _reached(table: ArmTable, arm: str) -> str:
+    """On how many facts an arm reached the mark, in words."""
+    runs = [r for r in table.rows if r.arm == arm]
+    return f"{sum(bool(r.reached) for r in runs)} of {len(runs)} fact(s)"
 
 
 def _thin(table: ArmTable) -> list[str]:
@@ -149,18 +168,21 @@ def _thin(table: ArmTable) -> list[str]:
     return lines
 
 
-def _start(table: ArmTable, arm: str) -> str:
-    return f"Against {table.words_of(arm)}"
+def _start(table: ArmTable, minuend: str, arm: str) -> str:
+    if minuend == "selected":
+        return f"Against {table.words_of(arm)}"
+    own = table.words_of(minuend)
+    return f"{own} against {table.words_of(arm).removeprefix(f'{own}, ')}"
 
 
-def _sentence(difference: Difference, edited: int) -> str:
+def _sentence(difference: Difference, edited: int, who: str) -> str:
     rate = difference.rate
     if rate.n == 0:
         return f"{difference.outcome} was not measured."
     pairs = f"{rate.n} pairs" + (f" on {len(difference.facts)} of {edited} edited facts" if edited > 1 else "")
     numbers = f"{rate.value:+.3f} [{rate.low:+.3f}, {rate.high:+.3f}]"
     if difference.outcome == "control":
-        by_sign = {1: "the selection kept more controls", -1: "the selection kept fewer controls"}
+        by_sign = {1: f"{who} kept more controls", -1: f"{who} kept fewer controls"}
         words = by_sign.get(difference.sign, "cannot tell which keeps more controls: the interval holds 0")
         return f"{words} ({numbers}, {pairs})."
     by_sign = {1: "It moved other answers more", -1: "It moved other answers less"}

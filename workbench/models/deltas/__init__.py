@@ -2,7 +2,7 @@
 
 ``put_on`` a view, and ``write`` other numbers there in place; ``fold`` into a view's weights; ``put_under_gates``,
 where new gates come on top; ``weights`` and ``gate_sites`` that it changes; ``check`` against a model; ``export`` for
-PEFT.
+PEFT; and whether it is ``not_in_weights`` that a merged model could have.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "export",
     "fold",
     "gate_sites",
+    "not_in_weights",
     "put_under_gates",
 ]
 
@@ -61,6 +62,7 @@ def check(view: nn.Module, architecture: Architecture, delta: Delta) -> None:
 
 def fold(view: nn.Module, architecture: Architecture, delta: Delta, base: Mapping[str, Tensor] | None = None) -> None:
     """Give a view weights of its own that do what the delta does. They are rounded to the weights' dtype once a part.
+    What no weights do (``not_in_weights``) is put beside them, so that the view as it is does it too.
 
     Args:
         view: A structure copy of the base.
@@ -91,6 +93,11 @@ def changed_weights(architecture: Architecture, delta: Delta) -> list[str]:
 def gate_sites(delta: Delta) -> list[tuple[int, Site]]:
     """The gate sites that a delta multiplies."""
     return _KINDS[delta.kind].gate_sites(delta)
+
+
+def not_in_weights(delta: Delta) -> str:
+    """Why no weights can do what a delta does, and what can be done instead; empty where they can."""
+    return _KINDS[delta.kind].not_in_weights(delta)
 
 
 def export(delta: Delta, modules: EditModules, base: Base | None = None) -> Adapter:

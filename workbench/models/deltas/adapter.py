@@ -77,6 +77,10 @@ class Kind(Protocol):
         """Raise a ValueError for a delta that does not fit a model."""
         ...
 
+    def not_in_weights(self, delta: Any, /) -> str:
+        """Why no weights can do what it does; empty where they can."""
+        ...
+
     def export(self, delta: Any, modules: EditModules, base: Base | None, /) -> Adapter:
         """A delta as a PEFT adapter."""
         ...

@@ -78,6 +78,11 @@ def check(view: nn.Module, architecture: Architecture, delta: DenseDelta) -> Non
             )
 
 
+def not_in_weights(delta: DenseDelta) -> str:
+    """Nothing: its weights do all of it."""
+    return ""
+
+
 def export(delta: DenseDelta, modules: EditModules, base: Base | None = None) -> Adapter:
     """Refused: PEFT has no adapter that owns whole tensors.
 

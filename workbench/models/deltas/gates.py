@@ -80,6 +80,11 @@ def check(view: nn.Module, architecture: Architecture, delta: GateDelta) -> None
             )
 
 
+def not_in_weights(delta: GateDelta) -> str:
+    """Nothing: its weights do all of it."""
+    return ""
+
+
 def export(delta: GateDelta, modules: EditModules, base: Base | None = None) -> Adapter:
     """The gates as one PEFT IA3 adapter.
 
@@ -137,6 +142,7 @@ def inject_gates(
     view: nn.Module, architecture: Architecture, delta: GateDelta, adapter: str = ADAPTER
 ) -> dict[str, nn.Parameter]:
     """Put a PEFT IA3 adapter with these gates into a view, on top of the adapters that it has, and freeze everything.
+    Memories of its modules stay outermost: they read what no gate has multiplied.
 
     The vectors stay float32 whatever the model's dtype, and are on each module's device.
 
@@ -146,6 +152,8 @@ def inject_gates(
     if not delta.gates:
         return {}
     from peft import inject_adapter_in_model
+
+    from workbench.models.deltas.remembering import remember_outside
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # pyright: ignore[reportUnknownMemberType]
         # PEFT draws the vectors, which are overwritten below, and warns of the second stage's adapter, which is meant.
@@ -161,6 +169,7 @@ def inject_gates(
         parameter = gated.ia3_l[adapter]
         parameter.data = vector.reshape(parameter.shape).to(parameter.device)
         out[name] = parameter
+        remember_outside(gated)
     for parameter in view.parameters():
         parameter.requires_grad_(False)
     return out

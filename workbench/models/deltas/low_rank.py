@@ -84,6 +84,11 @@ def check(view: nn.Module, architecture: Architecture, delta: LowRankDelta) -> N
             )
 
 
+def not_in_weights(delta: LowRankDelta) -> str:
+    """Nothing: its weights do all of it."""
+    return ""
+
+
 def export(delta: LowRankDelta, modules: EditModules, base: Base | None = None) -> Adapter:
     """The factors as one PEFT LoRA adapter, whose alpha is its rank.
 
@@ -130,6 +135,7 @@ def inject_lora(
     """Put a PEFT LoRA adapter on modules of a view (full names), and freeze everything.
 
     It starts as no change: U is 0, and V is drawn by seed. Float32 whatever the model's dtype.
+    Memories of the modules stay outermost: they take the output with the update in it.
 
     Args:
         view: The view; a module may carry IA3 gates already, which then multiply its weight and not the update.
@@ -145,6 +151,8 @@ def inject_lora(
         return {}
     from peft import inject_adapter_in_model
 
+    from workbench.models.deltas.remembering import remember_outside
+
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # pyright: ignore[reportUnknownMemberType]
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
@@ -157,6 +165,7 @@ def inject_lora(
         for factor in (down, up):
             factor.data = factor.data.float()
         out[name] = down, up
+        remember_outside(layer)
     for parameter in view.parameters():
         parameter.requires_grad_(False)
     return out

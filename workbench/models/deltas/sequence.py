@@ -1,4 +1,8 @@
-"""Several deltas on a model, in order: as adapters where that is exact, else folded into weights one by one."""
+"""Several deltas on a model, in order: as adapters where that is exact, else folded into weights one by one.
+
+Memories come last at their modules, whatever their place in the order; the parts beside them are folded into weights,
+so that a memory reads a module's input before any gate and takes the output of the changed weights.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.models.deltas import dense, gates, low_rank
+from workbench.models.deltas import context, dense, gates, low_rank, memory
 from workbench.models.deltas.adapter import Adapter, Base, Kind
 from workbench.models.families import Architecture
 from workbench.models.family import stores_transposed
 from workbench.models.views import shared_view
-from workbench.types import Delta, Deltas, DenseDelta, EditModules, GateDelta, LowRankDelta, Site
+from workbench.types import (
+    ContextDelta,
+    Delta,
+    Deltas,
+    DenseDelta,
+    EditModules,
+    GateDelta,
+    LowRankDelta,
+    MemoryDelta,
+    Site,
+)
 from workbench.types.delta import DeltaKind
 
-PARTS: Mapping[DeltaKind, Kind] = {"gates": gates, "low-rank": low_rank, "dense": dense}
+PARTS: Mapping[DeltaKind, Kind] = {
+    "gates": gates,
+    "low-rank": low_rank,
+    "dense": dense,
+    "memory": memory,
+    "context": context,
+}
 """What a sequence is made of: the functions of each kind."""
 
 
@@ -37,10 +57,12 @@ class Folded:
     Args:
         parameters: Those weights and biases by name.
         base: A view that shares the base's weights, to fold other strengths from.
+        memories: The modules with memories beside them.
     """
 
     parameters: dict[str, nn.Parameter]
     base: nn.Module
+    memories: memory.Mounted
 
 
 def put_on(view: nn.Module, architecture: Architecture, delta: Deltas) -> OnAdapters | Folded:
@@ -54,14 +76,16 @@ def put_on(view: nn.Module, architecture: Architecture, delta: Deltas) -> OnAdap
             low_rank.put_on(view, architecture, of_factors),
         )
     base = shared_view(view)
-    fold(view, architecture, delta)
+    in_weights, beside = _weights_and_memories(delta)
+    fold(view, architecture, in_weights)
     before = dict(base.named_parameters())
     own = {n: p for n, p in view.named_parameters() if p.data_ptr() != before[n].data_ptr()}
-    return Folded(own, base)
+    return Folded(own, base, memory.put_on(view, architecture, beside))
 
 
-def write(mounted: OnAdapters | Folded, architecture: Architecture, delta: Deltas) -> None:
-    """Give a sequence that is on a view (as ``put_on`` returns it) the numbers of another strength, in place."""
+def write(mounted: OnAdapters | Folded, architecture: Architecture, delta: Delta) -> None:
+    """Give a sequence that is on a view (as ``put_on`` returns it) the numbers of another strength, in place. Without
+    its context it may be a single delta."""
     if isinstance(mounted, OnAdapters):
         first, rest = _split(delta)
         of_gates, of_factors = normal_form(architecture, rest or ())
@@ -71,15 +95,17 @@ def write(mounted: OnAdapters | Folded, architecture: Architecture, delta: Delta
         low_rank.write(mounted.factors, architecture, of_factors)
         return
     fresh = shared_view(mounted.base)
-    fold(fresh, architecture, delta)
+    in_weights, beside = _weights_and_memories(delta)
+    fold(fresh, architecture, in_weights)
+    memory.write(mounted.memories, architecture, beside)
     for name, parameter in mounted.parameters.items():
         parameter.data.copy_(fresh.get_parameter(name))
 
 
-def fold(view: nn.Module, architecture: Architecture, delta: Deltas, base: Mapping[str, Tensor] | None = None) -> None:
-    """Fold each part into a view's weights, in order."""
+def fold(view: nn.Module, architecture: Architecture, delta: Delta, base: Mapping[str, Tensor] | None = None) -> None:
+    """Fold each part into a view's weights, in order; memories are put beside them."""
     base = base or {name: p.detach() for name, p in view.named_parameters()}
-    for part in delta.parts:
+    for part in _parts(delta):
         PARTS[part.kind].fold(view, architecture, part, base)
 
 
@@ -110,8 +136,10 @@ def export(delta: Deltas, modules: EditModules, base: Base | None = None) -> Ada
     have moved, which only the base's weights give.
 
     Raises:
-        ValueError: A part that owns whole tensors, a gate on an output with a bias, or no base at hand.
+        ValueError: A part that owns whole tensors or is a memory, a gate on an output with a bias, or no base at hand.
     """
+    if reason := not_in_weights(delta):
+        raise ValueError(reason)
     if any(isinstance(part, DenseDelta) for part in delta.parts):
         raise ValueError(
             f"This edit is {delta.words()}, and no PEFT adapter says that exactly. Write the whole edited model "
@@ -124,6 +152,11 @@ def export(delta: Deltas, modules: EditModules, base: Base | None = None) -> Ada
         )
     of_gates, of_factors = normal_form(base.architecture, delta.parts)
     return low_rank.export(_sum(gates_as_low_rank(base, of_gates), of_factors), modules)
+
+
+def not_in_weights(delta: Deltas) -> str:
+    """The reason of the first part that has one; empty where weights can do all of it."""
+    return next((reason for part in delta.parts if (reason := PARTS[part.kind].not_in_weights(part))), "")
 
 
 def normal_form(architecture: Architecture, parts: Sequence[Delta]) -> tuple[GateDelta, LowRankDelta]:
@@ -190,8 +223,25 @@ def _sum(first: LowRankDelta, second: LowRankDelta) -> LowRankDelta:
     return joined
 
 
-def _split(delta: Deltas) -> tuple[DenseDelta | None, tuple[Delta, ...] | None]:
-    """A dense delta that comes first, and what follows it; the latter None where another dense one follows."""
-    first = delta.parts[0] if isinstance(delta.parts[0], DenseDelta) else None
-    rest = delta.parts[1:] if first is not None else delta.parts
-    return first, None if any(isinstance(part, DenseDelta) for part in rest) else rest
+def _parts(delta: Delta) -> tuple[Delta, ...]:
+    return delta.parts if isinstance(delta, Deltas) else (delta,)
+
+
+def _split(delta: Delta) -> tuple[DenseDelta | None, tuple[Delta, ...] | None]:
+    """A dense delta that comes first, and what follows it; the latter None where another dense one or a memory follows.
+    Contexts, which are in the prompt, are left out."""
+    parts = tuple(part for part in _parts(delta) if not isinstance(part, ContextDelta))
+    first = parts[0] if parts and isinstance(parts[0], DenseDelta) else None
+    rest = parts[1:] if first is not None else parts
+    return first, None if any(isinstance(part, DenseDelta | MemoryDelta) for part in rest) else rest
+
+
+def _weights_and_memories(delta: Delta) -> tuple[Deltas, MemoryDelta]:
+    """The parts that weights can do, in order, and all memories as one."""
+    beside = MemoryDelta({})
+    for part in _parts(delta):
+        if isinstance(part, MemoryDelta):
+            joined = beside.then(part)
+            assert isinstance(joined, MemoryDelta), joined.kind
+            beside = joined
+    return Deltas(tuple(part for part in _parts(delta) if not isinstance(part, MemoryDelta))), beside

@@ -12,11 +12,27 @@ from typing import Any, get_args
 from torch import Tensor
 
 from workbench.types.delta.base import Delta, DeltaKind, Deltas
+from workbench.types.delta.context import ContextDelta
 from workbench.types.delta.dense import DenseDelta
 from workbench.types.delta.gates import NO_DELTA, GateDelta
 from workbench.types.delta.low_rank import LowRankDelta
+from workbench.types.delta.memory import Codebook, Memory, MemoryDelta, SideMemory
 
-__all__ = ["NO_DELTA", "Delta", "DeltaKind", "Deltas", "DenseDelta", "GateDelta", "LowRankDelta", "delta_from"]
+__all__ = [
+    "NO_DELTA",
+    "Codebook",
+    "ContextDelta",
+    "Delta",
+    "DeltaKind",
+    "Deltas",
+    "DenseDelta",
+    "GateDelta",
+    "LowRankDelta",
+    "Memory",
+    "MemoryDelta",
+    "SideMemory",
+    "delta_from",
+]
 
 
 def delta_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delta:
@@ -45,6 +61,10 @@ def _dense_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Del
     return DenseDelta({name: tensors[name] for name in header["names"]}, header["strength"])
 
 
+def _context_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delta:
+    return ContextDelta(header["texts"], header["tokens"])
+
+
 def _sequence_from(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Delta:
     parts: list[Delta] = []
     for i, part in enumerate(header["parts"]):
@@ -57,5 +77,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Tensor]], Delta
     "gates": _gates_from,
     "low-rank": _low_rank_from,
     "dense": _dense_from,
+    "memory": MemoryDelta.read,
+    "context": _context_from,
     "sequence": _sequence_from,
 }

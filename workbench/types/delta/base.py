@@ -6,13 +6,14 @@ import hashlib
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-DeltaKind = Literal["gates", "low-rank", "dense", "sequence"]
+DeltaKind = Literal["gates", "low-rank", "dense", "memory", "context", "sequence"]
 LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 """The layer in a module's or a parameter's name."""
 
@@ -42,6 +43,16 @@ class Delta(ABC):
     @abstractmethod
     def header(self) -> dict[str, Any]:
         """The rest as plain JSON values: the kind, and what the names of the tensors mean."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing in it at all, so that it can be left out."""
+        return not self.tensors()
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """Texts that it puts before what the model is asked, in order; none but for a context."""
+        return ()
 
     @property
     @abstractmethod
@@ -76,15 +87,35 @@ class Delta(ABC):
             ValueError: They have different shapes at one place.
         """
 
+    def permuted(self, seed: int) -> Delta:
+        """The delta with its gates, or the input columns that it reads, exchanged within each module: as large, and at
+        other places. What it does then is what any change of this size does.
+
+        Args:
+            seed: Of the permutation.
+
+        Raises:
+            ValueError: A kind that has neither gates nor input columns of its own.
+
+        Example:
+            >>> delta = edit.delta()
+            >>> delta.permuted(1).n_moved() == delta.n_moved()
+            True
+        """
+        raise ValueError(
+            f"A delta of the kind {self.kind!r} ({self.words()}) has no gates and no input columns of its own, so it "
+            "cannot be permuted. Deltas of gates and of low rank can be."
+        )
+
     def then(self, other: Delta) -> Delta:
         """What the two do one after the other, both made for the same base. Associative.
 
         Raises:
             ValueError: They are of different shapes at the same place, so that one of them is for another model.
         """
-        if not other.tensors():
+        if other.empty:
             return self
-        if not self.tensors():
+        if self.empty:
             return other
         first, second = _parts(self), _parts(other)
         joined = first[-1]._joined(second[0]) if first[-1].kind == second[0].kind else None
@@ -104,6 +135,12 @@ class Delta(ABC):
         for name, tensor in self.tensors().items():
             hashed.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
             hashed.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def drawn_order(seed: int) -> Callable[[int], Tensor]:
+    """Permutations drawn one after the other by a seed: called with a length, it gives that many indices."""
+    generator = torch.Generator().manual_seed(seed)
+    return lambda n: torch.randperm(n, generator=generator)
 
 
 def _parts(delta: Delta) -> tuple[Delta, ...]:
@@ -136,7 +173,8 @@ class Deltas(Delta):
     """Several deltas act one after the other. Made by ``Delta.then`` where they are of different kinds.
 
     The later one works on the model as the earlier ones left it: gates after a low-rank update multiply that update
-    too. A dense delta after others adds the difference between its tensors and the base's.
+    too. A dense delta after others adds the difference between its tensors and the base's. A memory stands beside its
+    module as all the others leave it, wherever it comes in the order.
 
     Args:
         parts: In order; neighbours are of different kinds, or dense.
@@ -161,6 +199,16 @@ class Deltas(Delta):
         return {"kind": self.kind, "parts": [part.header() for part in self.parts]}
 
     @property
+    def empty(self) -> bool:
+        """See ``Delta``."""
+        return all(part.empty for part in self.parts)
+
+    @property
+    def context(self) -> tuple[str, ...]:
+        """See ``Delta``: those of its parts."""
+        return tuple(text for part in self.parts for text in part.context)
+
+    @property
     def lowest_layer(self) -> int | None:
         """See ``Delta``."""
         layers = [part.lowest_layer for part in self.parts]
@@ -182,6 +230,10 @@ class Deltas(Delta):
     def scaled(self, strength: float) -> Deltas:
         """Each part by itself."""
         return Deltas(tuple(part.scaled(strength) for part in self.parts))
+
+    def permuted(self, seed: int) -> Deltas:
+        """Each part by itself."""
+        return Deltas(tuple(part.permuted(seed) for part in self.parts))
 
     def _joined(self, other: Any) -> Delta | None:
         raise TypeError("A sequence is taken apart before it is joined.")

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.types.delta.base import Delta, DeltaKind, check_shapes, finite, owned
+from workbench.types.delta.base import Delta, DeltaKind, check_shapes, drawn_order, finite, owned
 from workbench.types.shape import Site
 
 
@@ -69,6 +69,11 @@ class GateDelta(Delta):
         """Gates interpolated from 1 (strength 0, exactly) to these (strength 1, exactly)."""
         weight = finite(strength)
         return GateDelta({key: torch.lerp(torch.ones_like(gate), gate, weight) for key, gate in self.gates.items()})
+
+    def permuted(self, seed: int) -> GateDelta:
+        """The gates of each site exchanged with one another."""
+        order = drawn_order(seed)
+        return GateDelta({key: gate[order(len(gate))] for key, gate in self.gates.items()})
 
     def hash_into(self, hashed: Any) -> None:
         """Feed every gate and its place to a hash, as the first version of the saved files did: what names such an edit

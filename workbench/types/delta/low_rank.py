@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from workbench.types.delta.base import LAYER, Delta, DeltaKind, check_shapes, finite, owned
+from workbench.types.delta.base import LAYER, Delta, DeltaKind, check_shapes, drawn_order, finite, owned
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +96,11 @@ class LowRankDelta(Delta):
         """U times the strength."""
         weight = finite(strength)
         return LowRankDelta({key: (u * weight, v) for key, (u, v) in self.factors.items()})
+
+    def permuted(self, seed: int) -> LowRankDelta:
+        """The columns of each V exchanged with one another: the same update of other inputs."""
+        order = drawn_order(seed)
+        return LowRankDelta({key: (u, v[:, order(v.shape[1])]) for key, (u, v) in self.factors.items()})
 
     def restricted(self, columns: Mapping[tuple[int, str], Sequence[int]]) -> LowRankDelta:
         """The delta with some columns of V only, the others 0: those inputs of a module that were selected.
