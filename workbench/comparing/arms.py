@@ -1,25 +1,39 @@
 """The arms of a comparison: a table with one record each, of what it trains and how that is planned and fitted.
 
-An arm is added by one row of ``ARMS``: tables keep its words, so that figures, verdicts and pages follow.
+An arm is added by one row of ``ARMS``: tables keep its words, so that figures, verdicts and pages follow. Every recipe
+is an arm besides (``workbench.comparing.method_arms``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from typing import Any, Literal
 
-from workbench.editing.applied import Dial, applied
-from workbench.editing.methods.table import IA3, FullFineTuning, LoRA, Recipe
+from workbench.editing.applied import Dial
+from workbench.editing.methods.table import FullFineTuning, LoRA, Recipe
+from workbench.editing.retain import default_retain
 from workbench.editing.rewrite import rewrite
 from workbench.editing.selector import paper_selection
+from workbench.language.prompt_text import context_tokens
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, Fact, FactSet, Selection, TrainedRecipe, all_components
+from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, TrainedRecipe, all_components
 from workbench.types.arms import Trained
+from workbench.types.random_draws import Where
 from workbench.types.selection import INDEXED, Kind
 
-ArmName = Literal["selected", "random-layers", "random-anywhere", "all", "one-stage", "none", "full", "lora", "paper"]
+ArmName = Literal[
+    "selected",
+    "random-layers",
+    "random-anywhere",
+    "all",
+    "one-stage",
+    "other-relations",
+    "none",
+    "full",
+    "lora",
+    "paper",
+]
 BOTH_RANDOM = "random"
 """Stands for both kinds of random selection."""
 
@@ -34,14 +48,17 @@ class Plan:
 
     Args:
         arm, seed: The arm's name, and the seed of a random draw.
-        selection: What may move; None for no edit.
+        selection: What may move; None for no edit, and where the method chooses.
         recipe: The recipe, whose type says what moves.
+        beside: The arm whose selection this is a random one of; it is drawn once that arm has run, and ``selection`` is
+            None until then.
     """
 
     arm: str
     seed: int | None
     selection: Selection | None
-    recipe: TrainedRecipe
+    recipe: BaseRecipe
+    beside: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +71,7 @@ class Planning:
         recipe: The comparison's recipe.
         draws: Seeds of the random draws.
         by_name: Arms that were asked for by name: what is not possible of them is an error.
+        given: Whether the selection was given; else the default selector's.
         notes: What is worth a note is added.
     """
 
@@ -62,6 +80,7 @@ class Planning:
     recipe: Recipe
     draws: Sequence[int]
     by_name: Sequence[str] = ()
+    given: bool = True
     notes: list[str] = field(default_factory=list)
 
 
@@ -73,6 +92,7 @@ class Fitting:
         model, fact: The base model and the fact.
         retain: Facts held in place.
         spared: Facts whose answers chose the selection.
+        pool: As in ``rewrite``.
         options: ``on_step``, ``cancel`` and ``progress``, as ``rewrite`` takes them.
     """
 
@@ -80,13 +100,12 @@ class Fitting:
     fact: Fact
     retain: FactSet
     spared: FactSet
+    pool: FactSet | None
     options: dict[str, Any]
 
 
 Stop = Callable[[int, Callable[[], LoadedModel]], bool]
 """Whether an arm is to be read after so many steps of its last stage, given what makes its model as it is then."""
-Fitted = tuple[Callable[[], Any], int]
-"""Opens the fitted model for the length of a ``with`` block; and how many gates or weights were trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,16 +121,20 @@ class Arm:
         path: Whether it takes steps, along which it is read. One without is evaluated as it is.
         locate: Finds another selection for each fact, given model, fact, pool and progress.
         spread: Looked at as often in all as the others, not as densely, for it has a recipe of its own.
+        beside: The arm that this one is a random control of, where that is not ``"selected"``.
+        is_method: Whether it is a recipe by itself. What that refuses is noted, and the other arms go on.
     """
 
     name: str
     words: str
     plan: Callable[[Planning], list[Plan]]
-    fit: Callable[[Fitting, Plan, Stop | None], Fitted] | None
+    fit: Callable[[Fitting, Plan, Stop | None], Edit] | None
     unit: Trained = "gates"
     path: bool = True
     locate: Callable[[LoadedModel, Fact, FactSet | None, bool], Selection] | None = None
     spread: bool = False
+    beside: str | None = None
+    is_method: bool = False
 
 
 def as_selected(name: str) -> Callable[[Planning], list[Plan]]:
@@ -124,28 +147,43 @@ def nothing(planning: Planning) -> list[Plan]:
     return [Plan("none", None, None, planning.recipe)]
 
 
-def random_draws(name: str, where: Literal["same-layers", "anywhere"]) -> Callable[[Planning], list[Plan]]:
-    """As many other components of each kind, several draws of them.
-
-    A kind with one component a layer cannot be drawn from the same layers: those stay in every draw.
-    """
+def random_draws(name: str, where: Where) -> Callable[[Planning], list[Plan]]:
+    """As many other components of each kind, several draws of them."""
 
     def plan(planning: Planning) -> list[Plan]:
         selection = planning.selection
-        fixed = Selection([c for c in selection if c.kind not in INDEXED]) if where == "same-layers" else Selection()
         try:
-            # Where nothing is left to draw, all of it is tried: the error says why that is not possible.
-            free = selection - fixed or selection
-            drawn = [free.random_like(planning.model, seed=seed, where=where) | fixed for seed in planning.draws]
+            drawn = [drawn_like(planning.model, selection, where, seed) for seed in planning.draws]
         except ValueError as error:
             if name in planning.by_name:
                 raise
             raise NotPossible(str(error)) from error
-        if fixed:
-            planning.notes.append(f"{name}: {fixed} stay in every draw, as their layers have one of that kind.")
+        planning.notes.extend(stays(name, selection, where))
         return [Plan(name, seed, other, planning.recipe) for seed, other in zip(planning.draws, drawn, strict=True)]
 
     return plan
+
+
+def drawn_like(model: LoadedModel, selection: Selection, where: Where, seed: int) -> Selection:
+    """One draw of as many other components of each kind. A kind with one component a layer cannot be drawn from the
+    same layers: those stay.
+
+    Raises:
+        ValueError: Nothing, or too little, is left to draw.
+    """
+    fixed = _fixed(selection, where)
+    # Where nothing is left to draw, all of it is tried: the error says why that is not possible.
+    return (selection - fixed or selection).random_like(model, seed=seed, where=where) | fixed
+
+
+def stays(name: str, selection: Selection, where: Where) -> list[str]:
+    """A note on what is in every draw, if anything is."""
+    fixed = _fixed(selection, where)
+    return [f"{name}: {fixed} stay in every draw, as their layers have one of that kind."] if fixed else []
+
+
+def _fixed(selection: Selection, where: Where) -> Selection:
+    return Selection([c for c in selection if c.kind not in INDEXED]) if where == "same-layers" else Selection()
 
 
 def everything(planning: Planning) -> list[Plan]:
@@ -177,30 +215,48 @@ def as_the_paper(planning: Planning) -> list[Plan]:
     return [Plan("paper", None, planning.selection, recipe)]
 
 
-def fit_plan(fitting: Fitting, plan: Plan, stop: Stop | None) -> Fitted:
+def fit_plan(fitting: Fitting, plan: Plan, stop: Stop | None) -> Edit:
     """``rewrite`` with the plan's recipe on its selection."""
     model = fitting.model
 
     def stops(edit: Edit) -> bool:
         return stop is not None and stop(edit.history[-1].step + 1, lambda: Dial(model, edit).at(1.0))
 
-    edit = rewrite(
+    return rewrite(
         model,
         fitting.fact,
         plan.selection,
         recipe=plan.recipe,
         retain=fitting.retain,
+        pool=fitting.pool,
         stop=None if stop is None else stops,
         **fitting.options,
     )
-    return partial(applied, model, edit), n_trained(model, edit)
+
+
+def fit_on_other_relations(fitting: Fitting, plan: Plan, stop: Stop | None) -> Edit:
+    """``fit_plan`` with as many retained facts, none of them of the edited fact's relation.
+
+    Raises:
+        NotPossible: There are none of another relation.
+    """
+    given: dict[str, Any] = {"pool": fitting.pool, "size": len(fitting.retain), "seed": plan.recipe.seed}
+    try:
+        retain = default_retain(fitting.model, [fitting.fact], own_relation=False, progress=False, **given)
+    except ValueError as error:
+        raise NotPossible(str(error)) from error
+    return fit_plan(replace(fitting, retain=retain), plan, stop)
 
 
 def n_trained(model: LoadedModel, edit: Edit) -> int:
-    """How many gates were selected, or how many weights the first stage owns (later ones move the same)."""
-    if isinstance(edit.recipe, IA3):
+    """How many gates were selected, how many tokens a context takes, or how many weights the first stage owns (later
+    ones move the same)."""
+    if edit.recipe.trains == "gates":
         return edit.selection.n_parameters(model)
-    return sum(tensor.numel() for tensor in edit.stages[0].delta.tensors().values())
+    texts = edit.delta().context
+    if texts:
+        return sum(context_tokens(model, text, edit.facts[0].question) for text in texts)
+    return sum(t.numel() for t in edit.stages[0].delta.tensors().values() if t.is_floating_point())
 
 
 def all_weights(planning: Planning) -> list[Plan]:
@@ -251,6 +307,12 @@ ARMS: dict[str, Arm] = {
         ),
         Arm(name="all", words="everything of these kinds", plan=everything, fit=fit_plan),
         Arm(name="one-stage", words="the selection, one stage", plan=learn_alone, fit=fit_plan),
+        Arm(
+            name="other-relations",
+            words="the selection, own relation not retained",
+            plan=as_selected("other-relations"),
+            fit=fit_on_other_relations,
+        ),
         Arm(name="none", words="no edit", plan=nothing, fit=None),
         Arm(
             name="full",
@@ -279,36 +341,58 @@ def expanded(arms: Sequence[str]) -> list[str]:
 
 
 def plan_arms(
-    model: LoadedModel, selection: Selection, arms: Sequence[str], recipe: Recipe, draws: Sequence[int]
+    model: LoadedModel,
+    selection: Selection,
+    arms: Sequence[str],
+    recipe: Recipe,
+    draws: Sequence[int],
+    *,
+    among: Mapping[str, Arm] | None = None,
+    by_name: Sequence[str] | None = None,
+    given: bool = True,
 ) -> tuple[list[Plan], list[str]]:
     """The arms to run, in order, and notes on those that are not possible.
+
+    Args:
+        model, selection, recipe, draws, given: See ``Planning``.
+        arms: By name.
+        among: All that there are; None for ``ARMS``.
+        by_name: See ``Planning``; None for ``arms``.
 
     Raises:
         ValueError: A kind of random selection that was asked for by name cannot be drawn.
     """
-    planning = Planning(model=model, selection=selection, recipe=recipe, draws=draws, by_name=arms)
+    options: dict[str, Any] = {"by_name": arms if by_name is None else by_name, "given": given}
+    planning = Planning(model=model, selection=selection, recipe=recipe, draws=draws, **options)
     plans: list[Plan] = []
     for name in expanded(arms):
         try:
-            plans += ARMS[name].plan(planning)
+            plans += (ARMS if among is None else among)[name].plan(planning)
         except NotPossible as why:
-            planning.notes.append(_not_run(name, why))
+            planning.notes.append(not_run(name, why))
     return plans, planning.notes
 
 
 def located(
-    model: LoadedModel, fact: Fact, plans: Sequence[Plan], notes: list[str], pool: FactSet | None, progress: bool
+    model: LoadedModel,
+    fact: Fact,
+    plans: Sequence[Plan],
+    notes: list[str],
+    pool: FactSet | None,
+    progress: bool,
+    among: Mapping[str, Arm],
 ) -> list[Plan]:
     """The plans with the components that an arm locates itself; without it, and with a note, where it cannot."""
     out: list[Plan] = []
     for plan in plans:
-        locate = ARMS[plan.arm].locate
+        locate = among[plan.arm].locate
         try:
             out.append(plan if locate is None else replace(plan, selection=locate(model, fact, pool, progress)))
         except NotPossible as why:
-            notes.append(_not_run(plan.arm, why))
+            notes.append(not_run(plan.arm, why))
     return out
 
 
-def _not_run(name: str, why: NotPossible) -> str:
+def not_run(name: str, why: Exception) -> str:
+    """A note on an arm that was left out."""
     return f"{name} was not run{':' if str(why)[:1].islower() else '.'} {why}"

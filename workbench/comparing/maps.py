@@ -1,4 +1,4 @@
-"""One effect map of a model before and after an edit, and the difference of the two.
+"""One effect map of a model before and after an edit, and the difference of the two, of facts or contrasts.
 
 Everything that decides what is measured comes from the base: the form, the model's own answer up to the traced token,
 the swap partner, the noise, and what a recovery of 0 and of 1 is. So a cell means the same in both maps.
@@ -11,19 +11,28 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from workbench.editing.applied import applied, check_base
+import torch
+
+from workbench.editing.applied import applied, check_under
+from workbench.language.prompt_text import context_span
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
-from workbench.tracing.corruption import SharedKeywords
+from workbench.tracing.corruption import one_form
+from workbench.tracing.mean_maps import mean_map
 from workbench.tracing.metric import Metric
-from workbench.types import Edit, EffectMap, Fact, FactSet, Form
+from workbench.tracing.setup import SharedKeywords
+from workbench.types import Contrast, Edit, EffectMap, Fact, FactSet, Form, TracedPrompt
 from workbench.types.cancelling import Cancelled
+from workbench.types.cell_intervals import mean_and_error
+from workbench.types.contrast import Traced, as_traced
 from workbench.types.effect import Corruption
 from workbench.types.torch_settings import own_torch_settings
 
 MapSite = Literal["resid", "mlp", "attn", "head"]
 MAP_SITES: tuple[MapSite, ...] = ("resid", "mlp", "attn", "head")
+SAME = ("prompts", "metric", "unit", "normalised")
+"""Of two maps whose difference means something."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +40,8 @@ class MapComparison:
     """Three maps: before an edit, after it, and after minus before (of the baselines too).
 
     Args:
-        before, after, difference: Of the same places, in units of the same metric.
+        before, after, difference: Of the same places, in units of the same metric; of several facts or contrasts means
+            over them. The difference's standard error is that of their differences, each before and after.
         stage: The edit's stages up to this one.
         strength: Of the edit in the map after it.
 
@@ -59,7 +69,7 @@ class MapComparison:
 def compare_maps(
     model: LoadedModel,
     edit: Edit,
-    fact: Fact | None = None,
+    fact: Traced | None = None,
     *,
     site: MapSite = "resid",
     stage: str | None = None,
@@ -82,24 +92,27 @@ def compare_maps(
     Args:
         model: The edit's base; it is not changed.
         edit: The edit.
-        fact: What to trace; the edit's first fact by default.
+        fact: What to trace: a fact or a contrast, or several (means over them; of a trace by role or named position);
+            the edit's first fact by default.
         site: ``"resid"``, ``"mlp"`` or ``"attn"`` as in ``causal_trace``, or ``"head"`` as in ``attribute``.
         stage: The edit's stages up to this one; None for all.
         strength: Of the edit, as in ``applied``: at 0 both maps are the same to the bit.
         metric: As in ``causal_trace``; None for the default of what computes the map.
-        normalise: Divide all effects by the base's clean minus its corrupted metric: 0 is as corrupted, 1 as the clean
-            base. The map after is divided by the base's too, since an edit may leave hardly anything of its own.
-        corruption, form, token, partner, pool, progress: As in ``causal_trace``.
+        normalise: Divide the effects of each by the base's clean minus its corrupted metric: 0 is as corrupted, 1 as
+            the clean base. The map after is divided by the base's too, since an edit may leave hardly anything of its
+            own.
+        corruption, form, token, partner, pool, progress: As in ``causal_trace``; a contrast brings its own.
         samples: Of noise; None for the default of what computes the map.
-        before: The map before, when it is there already from a call with the same options.
+        before: The map before, of one fact or contrast, when it is there already from a call with the same options.
         on_step: Called with how much is done and all there is to do, in layers of maps.
-        cancel: Looked at after each layer of a trace, and between the two maps.
+        cancel: Looked at after each layer of a trace, and between maps.
 
     Returns:
         The two maps and their difference, after minus before, cell by cell in the same units.
 
     Raises:
-        ValueError: An unknown site, an edit of another base, or as ``causal_trace``.
+        ValueError: An unknown site, an edit of another base, ``before`` with several facts or contrasts, or as
+            ``causal_trace``.
         Cancelled: ``cancel`` was set.
 
     Example:
@@ -109,10 +122,8 @@ def compare_maps(
     """
     if site not in MAP_SITES:
         raise ValueError(f"site must be one of {MAP_SITES}, got {site!r}.")
-    if model.applied:
-        raise ValueError("compare_maps compares an edit with its base: pass the base model (model.base).")
-    check_base(model, edit)
-    fact = edit.facts[0] if fact is None else fact
+    check_under(model, edit, "compare_maps")
+    traced = as_traced(edit.facts[0] if fact is None else fact, "compare_maps")
     options: SharedKeywords = {
         "corruption": corruption,
         "form": form,
@@ -125,40 +136,60 @@ def compare_maps(
         options["metric"] = metric
     if samples is not None:
         options["samples"] = samples
-    steps = _Steps(model.shape.n_layers, on_step, cancel)
-    if before is None:
-        before = _measured(model, fact, site, {**options, "normalise": normalise}, steps)
-    steps.one_map()
-    with applied(model, edit, stage, strength) as edited:
-        after = _measured(edited, fact, site, options, steps)
-    if normalise:
-        after = _as_recovery_of(before, after)
-    steps.one_map()
-    if any(getattr(after, name) != getattr(before, name) for name in ("prompts", "metric", "unit", "normalised")):
+    if before is not None and len(traced) > 1:
+        raise ValueError(f"before= is the map of one fact or contrast, and {len(traced)} are given. Leave it out.")
+    options["form"] = one_form(model, traced, form, token)
+    steps = _Steps(model.shape.n_layers, on_step, cancel, len(traced))
+    base = [before] if before is not None else []
+    for one in traced[len(base) :]:
+        base.append(_measured(model, one, site, {**options, "normalise": normalise}, steps))
+        steps.one_map()
+    if before is not None:
+        steps.one_map()
+    changed: list[EffectMap] = []
+    with applied(model, edit, stage, strength, stack=True) as edited:
+        for one, own in zip(traced, base, strict=True):
+            after = _measured(edited, one, site, options, steps)
+            after = _without_context(edited, one, after, own) if edited.context else after
+            changed.append(_as_recovery_of(own, after) if normalise else after)
+            steps.one_map()
+    if any(getattr(a, name) != getattr(b, name) for a, b in zip(changed, base, strict=True) for name in SAME):
         raise ValueError("before= was measured on another text, site or metric; leave it out to measure it again.")
-    difference = replace(
+    first, second = (maps[0] if len(maps) == 1 else mean_map(maps) for maps in (base, changed))
+    return MapComparison(first, second, _difference(first, second), stage or edit.stage_names[-1], strength)
+
+
+def _difference(before: EffectMap, after: EffectMap) -> EffectMap:
+    """After minus before. Of several facts or contrasts the error is that of their own differences: what the edit did
+    to each, not how much they differ from each other."""
+    of_each, error = None, None
+    if len(after.prompts) > 1 and before.per_fact is not None and after.per_fact is not None:
+        of_each = after.per_fact - before.per_fact
+        _, error = mean_and_error(of_each)
+    return replace(
         after,
         values=after.values - before.values,
         clean=after.clean - before.clean,
         corrupted=None if after.corrupted is None or before.corrupted is None else after.corrupted - before.corrupted,
-        stderr=None,
-        per_fact=None,
+        stderr=error,
+        per_fact=of_each,
     )
-    return MapComparison(before, after, difference, stage or edit.stage_names[-1], strength)
 
 
 @dataclass
 class _Steps:
-    """How far the two maps are, in layers.
+    """How far the maps are, in layers.
 
     Args:
         n_layers: Of each map.
         on_step, cancel: As in ``compare_maps``.
+        n_traced: Facts or contrasts, of which each has a map before and one after.
     """
 
     n_layers: int
     on_step: Callable[[int, int], Any] | None
     cancel: threading.Event | None
+    n_traced: int = 1
     done: int = 0
     maps: int = 0
 
@@ -172,18 +203,62 @@ class _Steps:
         self._at(self.maps * self.n_layers)
 
     def _at(self, done: int) -> None:
-        self.done, total = done, 2 * self.n_layers
+        self.done, total = done, 2 * self.n_layers * self.n_traced
         if self.on_step is not None:
             self.on_step(done, total)
         if self.cancel is not None and self.cancel.is_set() and done < total:
-            which = "after" if self.maps else "before"
+            which = "after" if self.maps >= self.n_traced else "before"
             raise Cancelled(f"Cancelled; the map {which} the edit was not finished.")
 
 
-def _measured(model: LoadedModel, fact: Fact, site: MapSite, options: SharedKeywords, steps: _Steps) -> EffectMap:
+def _measured(
+    model: LoadedModel, one: Fact | Contrast, site: MapSite, options: SharedKeywords, steps: _Steps
+) -> EffectMap:
     if site == "head":
-        return attribute(model, fact, "head", **options)
-    return causal_trace(model, fact, site, on_layer=steps.layer, **options)
+        return attribute(model, one, "head", **options)
+    return causal_trace(model, one, site, on_layer=steps.layer, **options)
+
+
+def _without_context(edited: LoadedModel, one: Fact | Contrast, after: EffectMap, before: EffectMap) -> EffectMap:
+    """The map of an edit with a context on the base's own text: the context's positions, which no corruption reaches,
+    are left out.
+
+    Raises:
+        ValueError: The tokenizer reads the question otherwise after the context.
+    """
+    (prompt,), (own,) = after.prompts, before.prompts
+    inside = context_span(edited, _asked(one, prompt), prompt.form)
+    outside = [i for i in range(len(prompt.token_ids)) if i not in inside]
+    if tuple(prompt.token_ids[i] for i in outside) != own.token_ids:
+        raise ValueError(
+            f"After its context the edited model reads {prompt.text!r} in other tokens than the base, so the maps have "
+            "no cells in common. Trace each by itself: wb.causal_trace."
+        )
+    if "position" not in after.axes:
+        return replace(after, prompts=before.prompts)
+    axis, kept = after.axes.index("position"), torch.tensor(outside)
+    cut = {
+        name: None if (values := getattr(after, name)) is None else values.index_select(axis - len(after.axes), kept)
+        for name in ("values", "stderr", "per_fact")
+    }
+    changes: dict[str, Any] = {**cut, "labels": before.labels, "prompts": before.prompts}
+    return replace(after, **changes)
+
+
+def _asked(one: Fact | Contrast, prompt: TracedPrompt) -> str:
+    """What stands after the context.
+
+    Raises:
+        ValueError: A contrast of token ids or states, which are read without it.
+    """
+    if isinstance(one, Fact):
+        return one.question if prompt.form == "chat" else one.prompt
+    if not isinstance(one.clean, str):
+        raise ValueError(
+            f"This edit puts a context before texts, and contrast {one.id!r} has token ids or states, which are read "
+            "as they are. Give its texts."
+        )
+    return one.clean
 
 
 def _as_recovery_of(base: EffectMap, after: EffectMap) -> EffectMap:

@@ -6,6 +6,7 @@ Texts from models and files are escaped, see ``escape``.
 """
 
 from workbench.plots.arms import arms_figure
+from workbench.plots.circuits import edges_figure, faithfulness_figure
 from workbench.plots.compare import probabilities_figure, rates_figure
 from workbench.plots.difference import difference_figure
 from workbench.plots.effects import effect_figure
@@ -14,17 +15,22 @@ from workbench.plots.history import history_figure
 from workbench.plots.lens import lens_figure
 from workbench.plots.lens_grid import lens_grid_figure
 from workbench.plots.probes import probe_figure
+from workbench.plots.stack import broken_figure, overlaps_figure
 from workbench.plots.style import DIVERGING, escape, visible
 
 __all__ = [
     "DIVERGING",
     "arms_figure",
+    "broken_figure",
     "difference_figure",
+    "edges_figure",
     "effect_figure",
     "escape",
+    "faithfulness_figure",
     "history_figure",
     "lens_figure",
     "lens_grid_figure",
+    "overlaps_figure",
     "probabilities_figure",
     "probe_figure",
     "rates_figure",

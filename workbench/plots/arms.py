@@ -34,7 +34,7 @@ def arms_figure(table: ArmTable) -> go.Figure:
     said: list[str] = []
     kls = [1e-3]
     for at, (arm, label, reached) in enumerate(reversed(lines)):
-        color, symbol = _STYLES.get(arm, (GREY, MARKERS[3]))
+        color, symbol = _STYLES.get(arm.rsplit(": ", 1)[-1], (GREY, MARKERS[3]))
         color = color if reached else GREY
         runs = table.runs(arm, reached=reached)
         rates = {name: table.rate(arm, name, reached=reached) for name, _, _ in _PANELS}
@@ -72,7 +72,7 @@ def arms_figure(table: ArmTable) -> go.Figure:
         alt=f"Control retention and KL by arm. {'; '.join(reversed(said))}.",
         width=900,
         plot_height=max(160, 44 * len(lines)),
-        left=200,
+        left=min(420, max([200, *(7 * len(label) for _, label, _ in lines)])),
         bottom=60,
     )
     rows = {"tickmode": "array", "tickvals": list(range(len(lines))), "ticktext": [escape(x[1]) for x in lines[::-1]]}

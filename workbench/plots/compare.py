@@ -35,13 +35,14 @@ def rates_figure(report: EvalReport) -> go.Figure:
     """Rates of an evaluation by stage, with their 95% intervals.
 
     Args:
-        report: The evaluation. Shown are the rates that have a ``tick`` in ``workbench.types.rates.RATES``.
+        report: The evaluation. Shown are the rates that have a ``tick`` in ``workbench.types.rate_rules.RATES``.
 
     Returns:
         One marker and interval per rate and stage. A rate without a value is left out and named below the title.
     """
-    names = [name for name, rule in RATES.items() if rule.tick]
     stages = list(report.stages)
+    counted = {name for stage in stages for name in report.rates.get(stage, {})}  # older reports have fewer
+    names = [name for name, rule in RATES.items() if rule.tick and (name in counted or not counted)]
     figure = go.Figure()
     absent: dict[str, list[str]] = {}
     values: list[float] = [0.0, 1.0]

@@ -44,7 +44,7 @@ def difference_figure(before: EffectMap, after: EffectMap) -> go.Figure:
         notes=[
             f"before: {describe(before)[-1]}; after: {describe(after)[-1]}",
             *describe(before)[:-1],
-            *(["* and bracket: subject tokens."] if maps[0].marked else []),
+            *([f"* and bracket: {maps[0].mark} tokens."] if maps[0].marked else []),
             *(["The two maps are equal in every cell."] if bool((delta.values == 0).all()) else []),
         ],
         alt=f"Three heat maps of {rows} layers by {columns} {before.axes[1]}s. Before: {extremes(before)}. "

@@ -11,7 +11,7 @@ from workbench.plots.colours import ScaleMode, checked_mode
 from workbench.plots.heat_map import heat_map_figure
 from workbench.types import EffectMap
 
-_ALLOWED = "('layer', 'position'), ('layer', 'head'), ('layer', 'neuron') and ('layer',)"
+_ALLOWED = "('layer', 'position'), ('layer', 'head'), ('layer', 'kv'), ('layer', 'neuron') and ('layer',)"
 
 
 def effect_figure(
@@ -27,8 +27,8 @@ def effect_figure(
 
     Args:
         effect: The map. ``("layer", "position")`` gives a heat map by layer and token, subject tokens marked;
-            ``("layer", "head")`` a grid of heads; ``("layer",)`` bars; ``("layer", "neuron")`` the neurons with the
-            largest effects of either sign, sorted by value.
+            ``("layer", "head")`` a grid of heads, ``("layer", "kv")`` of key-value groups; ``("layer",)`` bars;
+            ``("layer", "neuron")`` the neurons with the largest effects of either sign, sorted by value.
         title: Instead of the map's own title; plain text.
         zlim: Half width of the colour scale or the value axis, in units of the metric; None takes the largest absolute
             value.
@@ -48,7 +48,7 @@ def effect_figure(
     if zlim is not None and not (math.isfinite(zlim) and zlim > 0):
         raise ValueError(f"zlim must be a positive number (units of {effect.value_words.name}) or None, got {zlim!r}.")
     checked_mode(scale)
-    if effect.axes in (("layer", "position"), ("layer", "head")):
+    if effect.axes in (("layer", "position"), ("layer", "head"), ("layer", "kv")):
         return heat_map_figure(effect, title, zlim, group_size, scale)
     if scale != "linear":
         raise ValueError(
@@ -59,4 +59,9 @@ def effect_figure(
         return bars_figure(effect, title, zlim)
     if effect.axes == ("layer", "neuron"):
         return ranking_figure(effect, title, zlim, n_neurons)
+    if "position" in effect.axes:
+        raise ValueError(
+            f"No figure for a map with the axes {effect.axes}. Read it at one token first: "
+            "effects.read_at(role='last token').plot()."
+        )
     raise ValueError(f"No figure for a map with the axes {effect.axes}; there are figures for {_ALLOWED}.")

@@ -32,6 +32,8 @@ from workbench.plots.style import (
 from workbench.types import EffectMap
 
 _ROWS: dict[str, str] = {"resid": "Layer (its input)"}
+_COLUMNS = {"head": ("Query head", "head"), "kv": ("Key-value group", "group")}
+"""What the columns of a map without positions are called, on the axis and in hovers."""
 
 
 def heat_map_figure(
@@ -54,7 +56,7 @@ def heat_map_figure(
     figure = go.Figure(content.trace(coloraxis="coloraxis"))
     notes = describe(effect) + clipped(effect, zlim) + _scale_note(axis)
     if content.marked:
-        notes.append("* and bracket: subject tokens.")
+        notes.append(f"* and bracket: {content.mark} tokens.")
     if any(None in row for row in content.z):
         notes.append("Grey: no value.")
     if group_size is not None:
@@ -75,7 +77,7 @@ def heat_map_figure(
     figure.update_layout(coloraxis=_color_axis(axis, scale_title(effect)), plot_bgcolor=MISSING)
     figure.update_xaxes(**content.x_axis(cell_x))
     figure.update_yaxes(**content.y_axis(height / rows))
-    mark_subject(figure, content.marked, xref="x", yref="y", top=1.0, height=height)
+    mark_subject(figure, content.marked, xref="x", yref="y", top=1.0, height=height, word=content.mark)
     if group_size is not None:
         for group in range(columns // group_size):
             first = group * group_size - 0.5
@@ -116,6 +118,7 @@ class HeatMap:
     y_ticks: tuple[str, ...]
     plain: tuple[str, ...]  # the x labels as raw text
     marked: tuple[int, ...]
+    mark: str = "subject"  # what the marked columns are
 
     @property
     def size(self) -> tuple[int, int]:
@@ -198,8 +201,9 @@ def heat_map(effect: EffectMap) -> HeatMap:
     plain = tuple(visible(label, limit) for label in effect.labels[column])
     marked = tuple(i for i in effect.subject if 0 <= i < len(plain))
     ticks = tuple(f"<b>{escape(p)} *</b>" if i in marked else escape(p) for i, p in enumerate(plain))
+    mark = "changed" if any(prompt.roles for prompt in effect.prompts) else "subject"
     full = [
-        escape(visible(label, 80)) + (" (subject)" if i in marked else "")
+        escape(visible(label, 80)) + (f" ({mark})" if i in marked else "")
         for i, label in enumerate(effect.labels[column])
     ]
     layers = tuple(escape(label) for label in effect.labels["layer"])
@@ -212,11 +216,10 @@ def heat_map(effect: EffectMap) -> HeatMap:
         ]
         for r in range(rows)
     ]
-    place = (
-        "position %{customdata[3]}: <b>%{customdata[1]}</b>" if column == "position" else "head <b>%{customdata[1]}</b>"
-    )
+    place = "position %{customdata[3]}" if column == "position" else _COLUMNS[column][1]
+    place += ": <b>%{customdata[1]}</b>" if column == "position" else " <b>%{customdata[1]}</b>"
     noun = "token" if len(effect.prompts) <= 1 else "role"
-    x_title = {"position": f"Position ({noun})", "head": "Query head"}[column]
+    x_title = f"Position ({noun})" if column == "position" else _COLUMNS[column][0]
     return HeatMap(
         z=finite(effect.values.tolist()),
         customdata=custom,
@@ -229,6 +232,7 @@ def heat_map(effect: EffectMap) -> HeatMap:
         y_ticks=layers,
         plain=plain,
         marked=marked,
+        mark=mark,
     )
 
 
@@ -269,9 +273,17 @@ def color_axis(limit: float, title: str, **bar: Any) -> dict[str, Any]:
 
 
 def mark_subject(
-    figure: go.Figure, marked: Sequence[int], *, xref: str, yref: str, top: float, height: int, label: bool = True
+    figure: go.Figure,
+    marked: Sequence[int],
+    *,
+    xref: str,
+    yref: str,
+    top: float,
+    height: int,
+    label: bool = True,
+    word: str = "subject",
 ) -> None:
-    """Put brackets over the subject's columns, and dashed lines at their edges.
+    """Put brackets over the subject's columns (of a contrast: over what changes), and dashed lines at their edges.
 
     Args:
         figure: Changed in place.
@@ -280,6 +292,7 @@ def mark_subject(
         top: The panel's upper edge in paper coordinates.
         height: Of the whole plotting area in pixels.
         label: Write the word over the bracket.
+        word: That word.
     """
     low, high = top + 3 / height, top + 9 / height
     for first, last in runs(marked):
@@ -310,6 +323,6 @@ def mark_subject(
                 yref="paper",
                 yanchor="bottom",
                 showarrow=False,
-                text="subject",
+                text=word,
                 font={"size": 11, "color": INK},
             )

@@ -23,7 +23,7 @@ from workbench.plots.style import (
     number,
     visible,
 )
-from workbench.types import ANSWER_NAMES, AnswerName, Lens
+from workbench.types import AnswerName, Lens
 
 COLORS: dict[AnswerName, str] = {"old": BLUE, "new": ORANGE, "refusal": GREEN}
 
@@ -114,7 +114,7 @@ class _Column:
 def _add_lines(figure: go.Figure, reading: Lens, column: _Column) -> None:
     """Draw probability and rank of every answer into a column."""
     rows = range(reading.n_layers + 1)
-    for j, name in enumerate(ANSWER_NAMES):
+    for j, name in enumerate(reading.names):
         label = f"{name}: {escape(visible(reading.tokens[name], 14))}"
         ranks = [rank + 1 for rank in reading.ranks[name]]
         custom = [
@@ -186,5 +186,5 @@ def _axes(reading: Lens, column: _Column, worst: int) -> dict[str, Any]:
 
 
 def _words(reading: Lens) -> str:
-    final = ", ".join(f"{name} {number(reading.probabilities[name][-1])}" for name in ANSWER_NAMES)
+    final = ", ".join(f"{name} {number(reading.probabilities[name][-1])}" for name in reading.names)
     return f"{reading.stage}: {reading.verdict}; final probabilities {final}."

@@ -28,7 +28,7 @@ from workbench.plots.style import (
     visible,
 )
 from workbench.types import Curve, CurveWords, ProbeReport
-from workbench.types.probe import ANSWER_LINES, CurveFigure
+from workbench.types.probe_parts import ANSWER_LINES, CurveFigure
 
 _COLORS = (GREY, ORANGE, BLUE, GREEN, PURPLE)
 _LINE_COLORS = {"p_old": BLUE, "p_new": ORANGE, "p_refusal": GREEN}

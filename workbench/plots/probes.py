@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from workbench.plots.lens import lens_figure
 from workbench.plots.probe_curves import curve_figure
+from workbench.plots.probe_null import null_figure
 from workbench.plots.style import (
     BLUE,
     GREEN,
@@ -44,6 +45,8 @@ def probe_figure(report: ProbeReport, what: str = "rates", **options: Any) -> go
         return recovery_figure(report, **options)
     if what == "lens":
         return lens_figure(_lenses(report, **options))
+    if what == "null":
+        return null_figure(report, **options)
     return curve_figure(report, what, **options)
 
 

@@ -55,6 +55,14 @@ def probe_rates(report: ProbeReport) -> list[Section]:
     return [("Rates", [report.summary()])]
 
 
+def probe_null(report: ProbeReport) -> list[Section]:
+    """What the probes find where there is nothing to find; or that no null was measured."""
+    if report.null is None:
+        return [("Null", ["No null was measured, so no finding says how rare it is."])]
+    why = [f"No null, {name}: {reason}." for name, reason in report.null.skipped.items()]
+    return [("Null", [report.null_table(), *why])]
+
+
 def probe_figures(report: ProbeReport) -> list[Section]:
     """Every figure of the report, and the lens of the control beside the edited fact's."""
     sections: list[Section] = [(f"Figure: {name}", [report.plot(name)]) for name in report.figures]
@@ -69,7 +77,7 @@ def probe_texts(report: ProbeReport) -> list[Section]:
     return [(f"Texts: {probe}", [report.answers(probe, group=None)]) for probe in asked]
 
 
-PROBE_PAGE = (probe_question, probe_findings, probe_rates, probe_figures, probe_texts)
+PROBE_PAGE = (probe_question, probe_findings, probe_rates, probe_null, probe_figures, probe_texts)
 
 
 def write_probe_page(report: ProbeReport, path: str | Path) -> Path:
@@ -172,13 +180,33 @@ def loop_maps(loop: Loop) -> list[Section]:
 
 def loop_edit(loop: Loop) -> list[Section]:
     """The fit, and the answers' probabilities."""
-    return [("The edit", [repr(loop.edit), loop.edit.plot(), probabilities_figure(loop.probabilities)])]
+    edit = loop.edit
+    course = [edit.plot()] if edit.history else []
+    written = [writes_table(edit)] if edit.writes else []
+    return [("The edit", [repr(edit), *course, *written, probabilities_figure(loop.probabilities)])]
+
+
+def writes_table(edit: Edit) -> pd.DataFrame:
+    """What a closed form wrote into each module."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "module": f"L{w.layer} {w.name}",
+            "stage": w.stage,
+            "|dW| / |W|": w.relative_norm,
+            "denominator": w.denominator,
+            "stable rank": w.stable_rank,
+            "tokens of the covariance": "identity" if w.tokens is None else w.tokens,
+        }
+        for w in edit.writes
+    )
 
 
 def loop_rates(loop: Loop) -> list[Section]:
     """The rates as a table and a figure, how many controls they are of, and how many could not be any."""
-    left_out = [loop.report.left_out_words] if loop.report.left_out_words else []
-    return [("What it did", [rates_table(loop.report).reset_index(), loop.sample, *left_out, loop.report.plot()])]
+    said = [words for words in (loop.report.left_out_words, loop.report.flip_words) if words]
+    return [("What it did", [rates_table(loop.report).reset_index(), loop.sample, *said, loop.report.plot()])]
 
 
 def loop_texts(loop: Loop) -> list[Section]:

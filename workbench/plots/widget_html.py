@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any
 
 from workbench.plots.clean_html import clean_html, is_plain
+from workbench.plots.graph_svg import graph_of, graph_svg
 from workbench.plots.map_svg import heat_map_svg
 from workbench.plots.page import page_head
 from workbench.plots.saved_fields import FIELDS, field_words
@@ -218,6 +219,16 @@ def _heat_map(page: WidgetPage, widget: SavedWidget) -> str:
     return f'<figure class="wbs-map">{title}{heat_map_svg(heat, f"map-{page.number()}")}{status}</figure>'
 
 
+def _graph(page: WidgetPage, widget: SavedWidget) -> str:
+    graph = graph_of(dict(widget.fields))
+    if graph is None or not graph.edges:
+        return _other(page, widget)
+    title = f'<figcaption class="wbs-head">{escape(graph.title)}</figcaption>' if graph.title else ""
+    drawn = graph_svg(graph, f"graph-{page.number()}")
+    key = "Solid and red: the metric rises where the edge alone is corrupted. Dashed and blue: it falls."
+    return f'<figure class="wbs-map">{title}{drawn}<p class="wbs-note">{escape(graph.status)}. {key}</p></figure>'
+
+
 def _bar_list(page: WidgetPage, widget: SavedWidget) -> str:
     """A table of names, values and bars: those that the list showed without scrolling, and all that are picked."""
     picked, limit = set(map(str, widget.listed("selected"))), widget.number("limit", 1.0) or 1.0
@@ -323,6 +334,7 @@ DRAWN: dict[str, Draw] = {
     "Label": _label,
     "HeatGrid": _heat_map,
     "BarList": _bar_list,
+    "GraphView": _graph,
     "CodeBlock": _code,
     "FloatProgress": _progress,
     "IntProgress": _progress,

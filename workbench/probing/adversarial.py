@@ -1,4 +1,4 @@
-"""Adversarial prompts: nine ways to coax the old answer out."""
+"""Adversarial prompts: ways to coax the old answer out, of which eight are RWKU's (see ``wordings.py``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workbench.probing.record import Probe
 
 
 def probe_adversarial(battery: Battery) -> None:
-    """The nine kinds of adversarial prompts."""
+    """The adversarial prompts, of the fact and of the control."""
     lists: list[list[Prompt]] = []
     for fact in battery.facts:
         near = [f for f in battery.untouched.neighbours(fact) if f.answer not in (fact.answer, fact.target)]

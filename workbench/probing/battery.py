@@ -13,6 +13,7 @@ from workbench.evaluation.answering import Answering, Ask
 from workbench.facts.wordings import Prompt
 from workbench.language.prompts import traced_prompt
 from workbench.language.replies import thoughts_not_counted
+from workbench.language.traced_like import traced_like
 from workbench.models.load import LoadedModel
 from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeRow, TracedPrompt
 from workbench.types.cancelling import CancelFlag
@@ -49,6 +50,9 @@ class Battery:
         on_row: Called with each finished row; returning False cancels.
         cancel: Looked at between batches.
         bar: A tqdm bar, updated by answered prompts.
+        most: At most so many prompts of a probe about the fact, its kinds in turn, and none beside it; None for all.
+        like: The known fact as which the fact is read, of which it differs in its subject only: one that the model
+            never knew has no place of its own where its answer is said.
     """
 
     model: LoadedModel
@@ -62,6 +66,8 @@ class Battery:
     on_row: Callable[[ProbeRow], Any] | None = None
     cancel: CancelFlag | None = None
     bar: Any = None
+    most: int | None = None
+    like: Fact | None = None
     rows: list[ProbeRow] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     lenses: list[Lens] = field(default_factory=list)
@@ -79,12 +85,17 @@ class Battery:
 
     @property
     def untouched(self) -> FactSet:
-        """The pool without edited facts, those whose answers the edit used, and what overlaps them."""
+        """The pool's core without edited facts, those whose answers the edit used, and what overlaps them."""
+        return self.all_untouched.core
+
+    @property
+    def all_untouched(self) -> FactSet:
+        """The same of the whole pool, with related facts."""
         return self.pool.without([*self.edit.facts, *self.facts], self.edit.used_ids)
 
     def paths(self, fact: Fact) -> FactSet:
         """Where two-hop paths through a fact may lead: the pool without other edited facts, whose answers change."""
-        return self.pool.without([one for one in self.edit.facts if one is not fact])
+        return self.pool.core.without([one for one in self.edit.facts if one is not fact])
 
     def lacks(self, fact: Fact, what: str, why: str) -> None:
         """Keep the reason for a part of a probe that a fact does not have."""
@@ -99,14 +110,18 @@ class Battery:
         if self.cancel is not None and self.cancel.is_set():
             raise Stopped("cancelled")
 
-    def traced(self, fact: Fact) -> TracedPrompt:
-        """The place where the base model itself says a fact's answer.
+    def traced(self, fact: Fact, model: LoadedModel | None = None) -> TracedPrompt:
+        """The place where the base model itself says a fact's answer, in the prompt as a model reads it (None: the
+        base).
 
         Raises:
             Skip: It says it in neither form.
         """
         try:
-            return traced_prompt(self.model, fact)
+            at = model or self.model
+            if self.like is not None and fact is self.fact:
+                return traced_like(at, traced_prompt(at, self.like), self.like, fact)
+            return traced_prompt(at, fact)
         except ValueError as error:
             raise Skip(f"the base model gives no place to read: {error}") from error
 
@@ -137,7 +152,7 @@ class Battery:
             models: Makes the model of a stage, if it is not the edit's own; one is held at a time.
             max_new_tokens: Longest answer, if not the battery's.
         """
-        asked = list(dict.fromkeys(prompts))
+        asked = few(prompts, self.most)
         length = max_new_tokens or self.max_new_tokens
         right: dict[Prompt, bool] = {}
         found: list[ProbeRow] = []
@@ -209,6 +224,17 @@ class Battery:
             )
             for prompt, reply in zip(prompts, replies, strict=True)
         ]
+
+
+def few(prompts: Sequence[Prompt], most: int | None) -> list[Prompt]:
+    """Prompts, repeated ones once; with ``most`` at most so many, of their kinds in turn, and those about the fact
+    alone where there are any."""
+    asked = list(dict.fromkeys(prompts))
+    if most is None:
+        return asked
+    own = [p for p in asked if p.group == "edited"] or asked
+    kinds = [[p for p in own if p.kind == kind] for kind in dict.fromkeys(p.kind for p in own)]
+    return interleaved(*kinds)[:most]
 
 
 def as_ask(prompt: Prompt) -> Ask:

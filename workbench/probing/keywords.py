@@ -42,7 +42,7 @@ def probe_keywords(battery: Battery) -> None:
         words = _words(fact, prompt)
         for stage, model in battery.models.items():
             battery.check()
-            effects = word_effects(model, fact, prompt)
+            effects = word_effects(model, fact, battery.traced(fact, model))
             if stage == "base":
                 meaning = [i for i, w in enumerate(words) if _bare(w) not in FUNCTION_WORDS]
                 order = sorted(meaning, key=lambda i: -effects[i])[:N_KEYWORDS]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from workbench.probing.table import PROBES
-from workbench.types import Fact, ProbeReport
+from workbench.types import Fact, ProbeNull, ProbeReport
 from workbench.types.outcome import OutcomeKind, Share
 
 
@@ -32,6 +32,7 @@ class ProbeOutcome:
         probes: Probes that recover the old answer, of those that are counted.
         prompts: Prompts to which the edited model gives it, of those on which the base does.
         control: Prompts about the control to which its answer is still given, of those on which the base gives it.
+        null: How often the probes find what is not there, or that no null was measured.
     """
 
     kind: OutcomeKind
@@ -40,6 +41,7 @@ class ProbeOutcome:
     probes: Share
     prompts: Share
     control: Share
+    null: str
 
 
 def shares(report: ProbeReport, name: str = "old", stage: str | None = None) -> dict[str, Share]:
@@ -79,6 +81,7 @@ def outcome(report: ProbeReport) -> ProbeOutcome:
         probes=probes,
         prompts=prompts,
         control=control,
+        null=_null(report),
     )
 
 
@@ -94,6 +97,28 @@ def _beside(control: Fact | None, probes: Share, prompts: Share, right: Share) -
         return f"{base} No control was asked.".strip()
     kept = f"The control {control.subject}, never edited: still right in {_of(right, 'prompt')}."
     return f"{base} {kept}".strip()
+
+
+def _null(report: ProbeReport) -> str:
+    """The false positives of the probes in a line."""
+    if report.null is None:
+        return "No null was measured, so nothing says how often these probes find what is not there."
+    false = {name: one.false_positives for name, one in report.null.probes.items()}
+    counts = [f"{report.words_of(n).title} {round(r.value * r.n)} of {r.n}" for n, r in false.items() if r.n]
+    return f"Found where there is nothing to find: {', '.join(counts)}." if counts else "The null compares nothing."
+
+
+def _joined_null(before: ProbeReport, after: ProbeReport, again: set[str]) -> ProbeNull | None:
+    """The nulls of two reports as one; of two sizes the later one's alone."""
+    first, second = before.null, after.null
+    if first is None or second is None:
+        one = first or second
+        held = set(before.probes) - again if second is None else again
+        return None if one is None else replace(one, probes={n: p for n, p in one.probes.items() if n in held})
+    if (first.stage, first.size) != (second.stage, second.size):
+        return second
+    kept = {name: one for name, one in first.probes.items() if name not in again}
+    return replace(second, probes={**kept, **second.probes}, skipped={**first.skipped, **second.skipped})
 
 
 def _of(share: Share, noun: str) -> str:
@@ -133,6 +158,7 @@ def joined(before: ProbeReport, after: ProbeReport) -> ProbeReport:
         rows=both("rows"),
         curves=both("curves"),
         lenses=after.lenses if "lens" in again else before.lenses,
+        null=_joined_null(before, after, again),
         rates={p: by for p in PROBES if (by := rates.get(p)) is not None},
         probes=tuple(p for p in PROBES if p in after.probes or (p in before.probes and p in kept)),
         words={**before.words, **after.words},

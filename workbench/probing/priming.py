@@ -14,7 +14,7 @@ from workbench.language.prompts import first_token
 from workbench.language.scoring import continuation_logprobs
 from workbench.models.load import LoadedModel
 from workbench.probing.battery import Battery, Skip, as_ask
-from workbench.probing.record import Asked, Probe, ProbeRate, row_key
+from workbench.probing.record import Asked, Found, Measure, Probe, ProbeRate, row_key
 from workbench.types import Curve, CurveRule, CurveWords, Fact, ProbeRow, Rate
 from workbench.types.intervals import share
 
@@ -43,10 +43,11 @@ def probe_priming(battery: Battery) -> None:
     battery.ask("priming", prompts)
     asks = list(map(as_ask, prompts))
     completions = battery.answering.completions(battery.model, asks, max_new_tokens=battery.max_new_tokens)
-    ids, answers = list(map(list, battery.answering.prompt_ids(asks))), [list(c.token_ids) for c in completions]
+    answers = [list(c.token_ids) for c in completions]
     before: list[float] = []
     for stage, model in battery.models.items():
         battery.check()
+        ids = list(map(list, battery.answering.prompt_ids(asks, model)))
         now = likeliest(model, ids, answers, fact)
         before = now if stage == "base" else before
         battery.curves.append(
@@ -94,12 +95,32 @@ def names_new(row: ProbeRow) -> bool:
     return row.label in ("new", "both")
 
 
+def primed(battery: Battery, probe: Probe, stage: str) -> Found | None:
+    """The share of other questions whose answer names the fact's new answer and did not before. None for a fact whose
+    new answer the edit itself teaches, unless it is the edited one."""
+    taught = {name.casefold() for fact in battery.edit.facts for name in fact.targets}
+    if battery.fact not in battery.edit.facts and taught & {name.casefold() for name in battery.fact.targets}:
+        return None
+    rows = [row for row in battery.rows if row.probe == probe.name]
+    base = {row_key(row): row for row in rows if row.stage == "base"}
+    now = [row for row in rows if row.stage == stage and not names_new(base[row_key(row)])]
+    hits = sum(map(names_new, now))
+    return Found(value=hits / len(now), found=hits > 0, n=len(now)) if now else None
+
+
 PROBE = Probe(
     name="priming",
     title="priming",
     question="Does the new answer turn up where it does not belong?",
     cost=26,
     run=probe_priming,
+    measure=Measure(
+        words="share of other answers that name the new answer",
+        finding="the new answer is said where it does not belong",
+        of=primed,
+        false_in=("controls", "permuted"),
+        slow=True,
+    ),
     curve=CurveWords(
         figure="points",
         title="Where {target} does not belong",

@@ -6,16 +6,17 @@ import random
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
-from workbench.editing.applied import check_base, chosen_stages
+from workbench.editing.applied import check_under, chosen_stages
 from workbench.facts.known import known_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.probing.battery import Battery, CallbackError, Skip, Stopped
+from workbench.probing.null import Null
 from workbench.probing.rates import rates_of_probes, words_of_probes
 from workbench.probing.table import PROBES
-from workbench.types import Edit, Fact, FactSet, ProbeReport, ProbeRow
+from workbench.types import Edit, Fact, FactSet, NullSize, ProbeNull, ProbeReport, ProbeRow
 from workbench.types.cancelling import CancelFlag
 from workbench.types.refused import RefusedValue
 from workbench.types.torch_settings import own_torch_settings
@@ -35,6 +36,7 @@ def probe(
     pool: FactSet | None = None,
     max_new_tokens: int = 24,
     seed: int = 0,
+    null: NullSize | Literal["quick"] | bool | None = None,
     on_row: Callable[[ProbeRow], Any] | None = None,
     on_probe: Callable[[str], Any] | None = None,
     cancel: CancelFlag | None = None,
@@ -47,7 +49,8 @@ def probe(
     which the base model itself does not give the old answer is uninformative (``ProbeRow.informative``).
 
     Args:
-        model: The edit's base model; it is not changed.
+        model: The edit's base model; it is not changed. For an edit that was made on an edited model that one, with the
+            edits that were on it.
         edit: The edit.
         fact: Which of the edit's facts, or its id; the first by default.
         probes: Names of the probes to run, in this order; None for all.
@@ -57,6 +60,10 @@ def probe(
         pool: Where the control, two-hop paths, examples and neighbours come from; the bundled facts by default.
         max_new_tokens: Longest answer; ``steps`` takes twice as many.
         seed: Of every draw and of the bootstrap.
+        null: Measure at the last stage what the same probes find where there is nothing to find: other known facts, the
+            edit's delta permuted at equal KL, and invented subjects (``NullSize``). Findings then name the percentile
+            of the edited fact's value, and each probe's false-positive rate. ``"quick"``: few prompts, without the slow
+            probes; True: all that was asked, on two dozen facts and deltas. None: findings say that there is no null.
         on_row: Called with each ``ProbeRow`` when it is there. Returning False cancels.
         on_probe: Called with the name of each probe before it runs.
         cancel: When set, the battery ends after the batch at hand.
@@ -68,8 +75,9 @@ def probe(
         ``partial`` where it ended.
 
     Raises:
-        ValueError: An edit of another base, an edited model, a fact that the edit does not hold, an unknown probe or
-            stage (the message lists what there is), or a control that was edited or retained.
+        ValueError: An edit of another base, a model that carries other edits than were under it, a fact that the edit
+            does not hold, an unknown probe or stage (the message lists what there is), or a control that was edited or
+            retained.
 
     Source: see each probe's module in ``workbench.probing``.
 
@@ -81,14 +89,13 @@ def probe(
         >>> curve.x, [round(p, 1) for p in curve.y["p_old"]]
         ((0.0, 0.25, 0.5, 0.75, 1.0), [1.0, 1.0, 0.7, 0.0, 0.0])
     """
-    if model.applied:
-        raise ValueError("probe puts the edit on by itself: pass the base model (model.base) and the edit.")
-    check_base(model, edit)
+    check_under(model, edit, "probe")
     names = _names(probes)
     at = chosen_stages(edit, stages)
     chosen = _fact(edit, fact)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens!r}.")
+    size = NullSize.of(null)
     pool = pool_or_bundled(pool)
     trained = [*edit.facts, *(f for f in pool if f.id in edit.used_ids)]
     if control is not None and (control.id in edit.used_ids or any(control.overlaps(f) for f in trained)):
@@ -102,6 +109,7 @@ def probe(
         battery = Battery(model, edit, chosen, control, pool, at, max_new_tokens, seed, on_row, cancel, bar)
         try:
             done, partial = _run(battery, names, on_probe)
+            beside, partial = _null(battery, done, size, partial)
         except CallbackError as error:
             raise error.__cause__ or error from None
     return ProbeReport(
@@ -112,6 +120,7 @@ def probe(
         curves=tuple(battery.curves),
         lenses=tuple(battery.lenses),
         rates=rates_of_probes(battery.rows, ("base", *at), seed=seed),
+        null=beside,
         probes=tuple(done),
         words=words_of_probes(names),
         skipped=dict(battery.skipped),
@@ -173,6 +182,26 @@ def _run(battery: Battery, names: Sequence[str], on_probe: Callable[[str], Any] 
         )
         return done, f"interrupted during {now}"
     return done, ""
+
+
+def _null(battery: Battery, done: Sequence[str], size: NullSize | None, partial: str) -> tuple[ProbeNull | None, str]:
+    """The null of the probes that finished, or None and why the battery ended early."""
+    if size is None:
+        return None, partial
+    if partial:
+        battery.skipped["null"] = "the battery ended before it"
+        return None, partial
+    if battery.bar is not None:
+        battery.bar.set_postfix(probe="null")
+    try:
+        return Null(battery, done, size).measured(), ""
+    except Stopped as why:
+        ended = f"{why} during the null"
+    except KeyboardInterrupt:
+        ended = "interrupted during the null"
+        warnings.warn(f"Interrupted during the null; the report holds the {len(battery.rows)} rows.", stacklevel=4)
+    battery.skipped["null"] = "it was not finished"
+    return None, ended
 
 
 def choose_control(battery: Battery) -> Fact | None:

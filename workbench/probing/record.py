@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from workbench.probing.battery import Battery
-from workbench.types import CurveWords, ProbeRow, Rate
+from workbench.types import CurveWords, NullGroup, ProbeRow, Rate
 
 RowKey = tuple[str, ...]
 
@@ -53,6 +53,80 @@ class ProbeRate:
     fixed_at_base: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a probe found of one fact at one stage.
+
+    Args:
+        value: How much.
+        found: Whether that is a finding.
+        n: Prompts that it is taken over, or 1.
+    """
+
+    value: float
+    found: bool
+    n: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """The one number of a probe that is compared with a null (see ``null.py``).
+
+    Args:
+        words: What it is.
+        finding: What the probe says when it finds something.
+        of: Its value for a battery's fact at a stage; None where it does not apply.
+        false_in: The groups of the null in which a finding is false.
+        slow: Whether it trains, rounds weights or asks many other facts, so that a quick null leaves it out.
+    """
+
+    words: str
+    finding: str
+    of: Callable[[Battery, Probe, str], Found | None]
+    false_in: tuple[NullGroup, ...]
+    slow: bool = False
+
+
+def recovered(battery: Battery, probe: Probe, stage: str) -> Found | None:
+    """The share of prompts that give the old answer, of those on which the base is right; of a subject that it never
+    knew, of all."""
+    rows = [
+        row
+        for row in battery.rows
+        if (row.probe, row.stage, row.group) == (probe.name, stage, "edited")
+        and probe.counts(row)
+        and (row.informative or battery.like is not None)
+    ]
+    hits = sum(row.recovered == "old" for row in rows)
+    return Found(value=hits / len(rows), found=hits > 0, n=len(rows)) if rows else None
+
+
+def last_of_curve(name: str = "p_old", level: float = 0.5) -> Callable[[Battery, Probe, str], Found | None]:
+    """The last value of the fact's curve; a finding from a level on.
+
+    Args:
+        name: Of the value.
+        level: From which on it is found.
+    """
+
+    def measured(battery: Battery, probe: Probe, stage: str) -> Found | None:
+        for curve in battery.curves:
+            if (curve.probe, curve.stage, curve.group) == (probe.name, stage, "edited") and name in curve.y:
+                return Found(value=curve.y[name][-1], found=curve.y[name][-1] >= level)
+        return None
+
+    return measured
+
+
+RECOVERED = Measure(
+    words="share of prompts that give the old answer",
+    finding="the old answer is recovered",
+    of=recovered,
+    false_in=("never known",),
+)
+"""The measure of probes that ask for the old answer."""
+
+
 def every_row(row: ProbeRow) -> bool:
     """All rows count."""
     return True
@@ -73,6 +147,7 @@ class Probe:
         rates: Its rates beside those of every probe (see ``rates.py``).
         rate_words: In place of the common words of a rate.
         counts: Which rows shares are taken of.
+        measure: What is compared with a null; None where the probe has nothing of the kind.
     """
 
     name: str
@@ -84,3 +159,4 @@ class Probe:
     rates: tuple[ProbeRate, ...] = ()
     rate_words: Mapping[str, str] = field(default_factory=dict)
     counts: Callable[[ProbeRow], bool] = every_row
+    measure: Measure | None = RECOVERED

@@ -11,7 +11,6 @@ no edited model is ever trained: the gates are made and dropped on a structure c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -26,21 +25,21 @@ from workbench.language.prompts import prompt_ids
 from workbench.language.replies import counted_text
 from workbench.language.scoring import continuation_probabilities
 from workbench.language.tokens import decoded, following_ids, space_between
+from workbench.language.traced_like import with_other_subject
 from workbench.models.deltas import put_under_gates
 from workbench.models.deltas.gates import inject_gates
 from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
 from workbench.probing.battery import Battery, Skip
-from workbench.probing.record import Probe
+from workbench.probing.record import Measure, Probe, last_of_curve
+from workbench.probing.strangers import never_taught
 from workbench.types import Curve, CurveRule, CurveWords, Fact, GateDelta, Site
-from workbench.types.mentions import find_subject
 
 STEPS = 8
 MEASURED = (0, 1, 2, 4, 6, 8)
 RATE = 0.01
 TRAINED, ASKED = 3, 3
-INVENTED = ("Velmora", "Tarnquil", "Osbrenna", "Quillhaven")
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,14 @@ class Lesson:
 def probe_relearning(battery: Battery) -> None:
     """Curves of P(old) and of the accuracy on held-out questions over the steps, at every stage."""
     known = lesson(battery, battery.fact, battery.fact.id)
-    stranger = never_taught(battery.fact)
-    if stranger is None:
+    stranger = never_taught(battery.fact) if battery.most is None else None
+    if stranger is None and battery.most is None:
         battery.skipped["relearning: never-taught fact"] = "its question does not name the subject, so none can be made"
     lessons = [known, *([lesson(battery, stranger, "never-taught fact")] if stranger else [])]
     for one in lessons:
         for stage, model in battery.models.items():
-            p_old, accuracy = relearn(battery, model, one)
+            read = one if not model.context else lesson(battery, one.fact, one.name, model)
+            p_old, accuracy = relearn(battery, model, read)
             battery.curves.append(
                 Curve(
                     probe="relearning",
@@ -85,30 +85,10 @@ def probe_relearning(battery: Battery) -> None:
             )
 
 
-def never_taught(fact: Fact) -> Fact | None:
-    """The fact with an invented subject, or None where the question does not name the subject."""
-    texts = " ".join((fact.prompt, fact.question, *fact.answers, *fact.targets))
-    name = next((n for n in INVENTED if n not in texts), None)
-    if name is None or fact.subject not in fact.question:
-        return None
-    data: dict[str, Any] = fact.to_dict() | {"id": f"{fact.id}, never taught", "subject": name}
-    for key in ("prompt", "question", "refusal"):
-        data[key] = data[key].replace(fact.subject, name)
-    for key in ("paraphrases", "heldout", "cloze_paraphrases"):
-        data[key] = [text.replace(fact.subject, name) for text in data[key] if fact.subject in text]
-    return Fact.from_dict(data)
-
-
-def with_other_subject(text: str, subject: str, other: str) -> str:
-    """A text with another subject wherever it mentions its own, however that is written."""
-    for begin, end in reversed(find_subject(text, subject)):
-        text = text[:begin] + other + text[end:]
-    return text
-
-
-def lesson(battery: Battery, fact: Fact, name: str) -> Lesson:
-    """What to train for a fact: its first training questions, answered in the base model's words for the edited one."""
-    model, own = battery.model, battery.traced(battery.fact)
+def lesson(battery: Battery, fact: Fact, name: str, model: LoadedModel | None = None) -> Lesson:
+    """What to train for a fact: its first training questions as a model reads them (None: the base), answered in the
+    base model's words for the edited one."""
+    model, own = model or battery.model, battery.traced(battery.fact)
     if own.form != "chat":
         raise Skip("no chat answer of the base model names the answer where it can be traced: there is none to train")
     prefix = with_other_subject(own.begun, battery.fact.subject, fact.subject)
@@ -176,6 +156,13 @@ PROBE = Probe(
     question="How few lessons teach it again?",
     cost=60,
     run=probe_relearning,
+    measure=Measure(
+        words="P(old) after the last lesson",
+        finding="the old answer is learned again",
+        of=last_of_curve(),
+        false_in=("never known",),
+        slow=True,
+    ),
     curve=CurveWords(
         figure="lines",
         title="Relearning: {fact}",

@@ -12,6 +12,8 @@ to the nearest of evenly spaced values between a group's least and largest, not 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +24,8 @@ from workbench.models.family import stores_transposed
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
 from workbench.probing.battery import Battery, Skip
-from workbench.probing.record import Probe
-from workbench.types import NO_DELTA, Delta
+from workbench.probing.record import RECOVERED, Probe
+from workbench.types import NO_DELTA, ContextDelta, Delta
 
 BITS = (8, 4)
 GROUP = 64
@@ -47,7 +49,7 @@ def probe_requantise(battery: Battery) -> None:
         def made(stage: str, bits: int = bits) -> LoadedModel:
             delta = NO_DELTA if stage == "base" else battery.edit.delta(stage)
             try:
-                return rounded_model(battery.model, delta, names, bits)
+                return rounded_model(battery.model, battery.model.delta.then(delta), names, bits)
             except ValueError as error:
                 raise Skip(f"the edited weights cannot be rounded: {error}") from error
 
@@ -76,7 +78,8 @@ def rounded_model(model: LoadedModel, delta: Delta, names: Sequence[str], bits: 
         back = rounded(parameter.T if transposed else parameter, bits)
         parameter.data = (back.T if transposed else back).contiguous()
     name = f"{model.name}, edited weights at {bits} bits"
-    return LoadedModel(view, model.tokenizer, name=name, architecture=model.architecture, base=model.base)
+    options: dict[str, Any] = {"architecture": model.architecture, "base": model.base}
+    return LoadedModel(view, model.tokenizer, name=name, delta=ContextDelta(delta.context), **options)
 
 
 def change_by_rounding(model: LoadedModel, names: Sequence[str], bits: int) -> float:
@@ -119,4 +122,5 @@ PROBE = Probe(
     question="Does rounding the edited weights bring it back?",
     cost=25,
     run=probe_requantise,
+    measure=replace(RECOVERED, slow=True),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from workbench.editing.applied import Dial
 from workbench.language.scoring import continuation_probabilities
 from workbench.probing.battery import Battery, Skip
-from workbench.probing.record import Probe
+from workbench.probing.record import Measure, Probe, last_of_curve
 from workbench.types import Curve, CurveWords
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -22,6 +22,9 @@ def probe_strength(battery: Battery) -> None:
             battery.skipped["strength: control"] = str(why)
             continue
         for stage in battery.stages:
+            if battery.edit.delta(stage).context:
+                battery.lacks(fact, f"strength: {stage}", "a context is there or it is not: it has no strengths")
+                continue
             dial = Dial(battery.model, battery.edit, stage)
             measured: list[list[float]] = []
             for strength in STRENGTHS:
@@ -46,6 +49,12 @@ PROBE = Probe(
     question="From which strength of the edit on is it gone?",
     cost=4,
     run=probe_strength,
+    measure=Measure(
+        words="P(old) at the whole edit",
+        finding="the old answer is the likelier one",
+        of=last_of_curve(),
+        false_in=("never known",),
+    ),
     curve=CurveWords(
         figure="lines",
         title="Strength of the edit: {fact}",

@@ -1,22 +1,22 @@
-"""Looking at single components: what the answer loses without some, and where a head attends."""
+"""Ablations: what an answer loses without some components."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor
 
-from workbench.facts.known import pool_or_bundled
+from workbench.language.contrasts import answer_steps
 from workbench.language.generation import stops_of, text_end
-from workbench.language.prompts import traced_prompt
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
-from workbench.tracing.bridge_runs import FwdHook, TraceEngine, bridge_of, bridge_runs, checked_hooks
-from workbench.tracing.corruption import SetupOptions, against_partner, set_up, with_swap
-from workbench.tracing.metric import METRICS, Metric, check_metric
+from workbench.tracing.ablation_texts import AblationKeywords, AblationOptions, Asked, asked_of, check_ablation
+from workbench.tracing.bridge_runs import BridgeRuns, FwdHook, TraceEngine, bridge_runs
+from workbench.tracing.corruption import set_up
+from workbench.tracing.metric import Metric, MetricRule, check_whole_answers, rule_of
 from workbench.tracing.next_tokens import likeliest
 from workbench.tracing.replacements import (
     Entries,
@@ -28,24 +28,38 @@ from workbench.tracing.replacements import (
     fast_pass,
     means,
     of_swapped,
-    reference_texts,
     replacing,
     zeros,
 )
 from workbench.tracing.self_check import require
-from workbench.types import Ablation, AblationKind, Component, Fact, FactSet, Form, Selection, TracedPrompt
+from workbench.tracing.setup import SetupOptions
+from workbench.types import Ablation, AblationKind, Ablations, Contrast, Fact, FactSet, Form, Selection, TracedPrompt
+from workbench.types.contrast import Traced, as_traced
 from workbench.types.effect import Corruption
-from workbench.types.plain import is_whole
 from workbench.types.torch_settings import own_torch_settings
 
-if TYPE_CHECKING:
-    import pandas as pd
+Step = tuple[float, tuple[int, ...], int]
+
+
+@overload
+def ablate(
+    model: LoadedModel, fact: Fact | Contrast, selection: Selection | str, **options: Unpack[AblationKeywords]
+) -> Ablation: ...
+
+
+@overload
+def ablate(
+    model: LoadedModel,
+    fact: Sequence[Fact] | Sequence[Contrast],
+    selection: Selection | str,
+    **options: Unpack[AblationKeywords],
+) -> Ablations: ...
 
 
 @own_torch_settings()
 def ablate(
     model: LoadedModel,
-    fact: Fact,
+    fact: Traced,
     selection: Selection | str,
     *,
     ablation: AblationKind = "zero",
@@ -64,18 +78,19 @@ def ablate(
     seed: int = 0,
     engine: TraceEngine = "auto",
     fwd_hooks: Sequence[FwdHook] = (),
-) -> Ablation:
+) -> Ablation | Ablations:
     """Measure a metric and the next tokens with the outputs of some components replaced at every position. It checks
     whether the model needs them.
 
     Args:
         model: A base or edited model; it is not changed.
-        fact: The fact.
-        selection: Query heads, MLPs, neurons, attention layers and key-value groups (``K``, ``V`` or ``KV``), in any
-            mixture. Where one lies within another (a neuron and its MLP) the larger one counts.
+        fact: A fact or a contrast, or several. A contrast brings its corrupted run, its answers and its form.
+        selection: Query heads, MLPs, neurons, attention layers, queries (``Q``, before norms and positions) and
+            key-value groups (``K``, ``V`` or ``KV``), in any mixture. Where one lies within another (a neuron and its
+            MLP) the larger one counts.
         ablation: ``"zero"`` puts 0 in the place of an output; ``"mean"`` its mean over the texts of other facts;
             ``"swap"`` what it is in the run on the swapped subject, which is the same before that subject.
-        metric: ``"logit_diff"`` or ``"probability"`` of the answer.
+        metric: As in ``causal_trace``.
         against: What ``logit_diff`` compares the answer with: the fact's ``"target"``, or the answer of the swap
             ``"partner"``. None for the partner's with ``"swap"`` or where ``partner`` is given, else the target.
         corruption: Which run counts as 0 in ``left``: ``"swap"`` the one on the swapped subject, ``"noise"`` one with
@@ -84,7 +99,8 @@ def ablate(
         partner: The fact to swap in; by default a neighbour from the pool, as in ``causal_trace``.
         pool: Where partners and reference texts come from; the bundled facts by default.
         references: Over how many texts ``"mean"`` is taken: the questions (or clozes) of facts about other subjects,
-            evenly spread over the pool. All positions count but the first of each text, whose states are unlike others.
+            evenly spread over the pool; of a contrast the clean runs of the others, or the pool where one is given. All
+            positions count but the first of each text, whose states are unlike others.
         k: How many of the likeliest next tokens are kept.
         new_tokens: How many tokens the model goes on to say, greedily, with the outputs replaced at the new positions
             too; 0 for none. With ``"swap"`` the swapped text goes on with the same tokens.
@@ -95,11 +111,11 @@ def ablate(
 
     Returns:
         The metric at the last position, without and with the ablation, in units of the metric, with the likeliest next
-        tokens; the controls have the same but for the continuation.
+        tokens; the controls have the same but for the continuation. For several ``Ablations``: one each, and means.
 
     Raises:
-        ValueError: An empty selection, a component without an output of its own (query projections, gate and up), no
-            other components for a control, no swap partner, or an option out of range.
+        ValueError: An empty selection, a component without an output of its own (gate and up), no other
+            components for a control, no swap partner, or an option out of range.
 
     Source: mean and swapped (resample) ablations as compared in Zhang and Nanda 2023 (arXiv 2309.16042).
 
@@ -116,84 +132,105 @@ def ablate(
         >>> swapped.prompt.partner, round(swapped.left, 2)
         ('spain-capital', 0.32)
     """
-    chosen = _check(selection, ablation, against, corruption, metric)
+    wanted = AblationOptions(
+        ablation=ablation,
+        metric=metric,
+        against=against,
+        corruption=corruption,
+        form=form,
+        partner=partner,
+        pool=pool,
+        references=references,
+        k=k,
+        new_tokens=new_tokens,
+        samples=samples,
+        noise=noise,
+        seed=seed,
+    )
+    chosen = check_ablation(selection, wanted, control)
     require(model, "resume")
-    for name, value, least in (("references", references, 1), ("k", k, 1), ("new_tokens", new_tokens, 0)):
-        if not is_whole(value) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
-    if not is_whole(control) or control < 0:
-        raise ValueError(f"control must be a whole number of random selections (0 for none), got {control!r}.")
+    traced = as_traced(fact, "ablate")
     selections = [chosen, *(chosen.random_like(model, seed=seed + i) for i in range(control))]
     entries = [entries_of(model, one) for one in selections]
-    places = tuple(dict.fromkeys(place for one in entries for place in one))
-    facts = pool_or_bundled(pool)
-    prompt, swapped = traced_prompt(model, fact, form=form), None
-    if "swap" in (ablation, corruption) or against == "partner" or partner is not None:
-        swapped = with_swap(model, fact, prompt, partner, facts)
-        prompt = prompt if against == "target" else against_partner(prompt, swapped)
-        prompt = replace(
-            prompt, partner=swapped.partner, partner_text=swapped.partner_text, partner_known=swapped.partner_known
-        )
     bridged = bridge_runs(model, engine, fwd_hooks)
+    rows: list[Ablation] = []
     with torch.no_grad(), pooled_engine(Resumable, model) as fast:
         passes = fast_pass(fast) if bridged is None else bridge_pass(model, bridged)
-        texts: list[tuple[int, ...]] = []
-        if ablation == "swap":
-            assert swapped is not None
-            filling = of_swapped(passes, swapped.token_ids, places)
-        elif ablation == "mean":
-            texts = reference_texts(model, fact, prompt.form, facts, references)
-            filling = means(model, fast, texts, places)
-        else:
-            filling = zeros(places)
-        runs = _Runs(model, passes, prompt, metric, filling)
-        clean, corrupted = runs.logits(), None
-        kind: Corruption | None = None if corruption is None and swapped is None else corruption or "swap"
-        if kind == "noise":
-            given = SetupOptions(
-                corruption=kind, metric=metric, form=prompt.form, token="answer", samples=samples, noise=noise,
-                seed=seed, partner=None, pool=facts,
-            )  # fmt: skip
-            logits = corrupted_logits(fast if bridged is None else bridged, set_up(model, fast, fact, given))
-            corrupted = float(METRICS[metric].measure(logits.float(), prompt).mean())
-        elif swapped is not None:
-            corrupted = runs.measure(runs.logits(text=swapped.token_ids))
-        shared = Ablation(
-            selection=chosen,
-            metric=metric,
-            clean=runs.measure(clean),
-            ablated=0.0,
-            prompt=prompt,
-            ablation=ablation,
-            corrupted=corrupted,
-            corruption=kind,
-            references=len(texts),
-            clean_next=likeliest(model, clean, k),
-        )
-        found: list[Ablation] = []
-        for one, at in zip(selections, entries, strict=True):
-            logits = runs.logits(at)
-            after = likeliest(model, logits, k)
-            found.append(replace(shared, selection=one, ablated=runs.measure(logits), ablated_next=after))
-        said = (runs.goes_on(new_tokens), runs.goes_on(new_tokens, entries[0])) if new_tokens else (None, None)
+        for one in traced:
+            asked = asked_of(model, one, wanted, traced)
+            rows.append(_ablated(model, passes, fast if bridged is None else bridged, fast, asked, selections, entries))
+    single = isinstance(fact, Fact | Contrast)
+    return rows[0] if single else Ablations(rows=tuple(rows))
+
+
+def _ablated(
+    model: LoadedModel,
+    passes: Pass,
+    runs_of: Resumable | BridgeRuns,
+    fast: Resumable,
+    asked: Asked,
+    selections: Sequence[Selection],
+    entries: Sequence[Entries],
+) -> Ablation:
+    """One text with the first selection ablated, and with the others as its controls."""
+    wanted, prompt = asked.wanted, asked.prompt
+    places = tuple(dict.fromkeys(place for one in entries for place in one))
+    if wanted.ablation == "swap":
+        assert asked.swapped is not None
+        filling = of_swapped(passes, asked.swapped, places)
+    else:
+        filling = means(model, fast, asked.texts, places) if wanted.ablation == "mean" else zeros(places)
+    rule = rule_of(wanted.metric)
+    whole = prompt.whole_answers and check_whole_answers(wanted.metric)
+    runs = _Runs(model, passes, prompt, rule, filling, steps=_steps(model, prompt, wanted.metric) if whole else ())
+    clean = runs.logits()
+    runs = replace(runs, clean=clean)
+    shared = Ablation(
+        selection=selections[0],
+        metric=runs.rule.words.name,
+        clean=runs.measure(clean),
+        ablated=0.0,
+        prompt=prompt,
+        ablation=wanted.ablation,
+        corrupted=_corrupted(model, runs, runs_of, fast, asked),
+        corruption=asked.kind,
+        references=len(asked.texts),
+        clean_next=likeliest(model, clean, wanted.k),
+    )
+    found: list[Ablation] = []
+    for one, at in zip(selections, entries, strict=True):
+        logits = runs.logits(at)
+        after = likeliest(model, logits, wanted.k)
+        found.append(replace(shared, selection=one, ablated=runs.measure(logits, at), ablated_next=after))
+    n = wanted.new_tokens
+    said = (runs.goes_on(n), runs.goes_on(n, entries[0])) if n else (None, None)
     return replace(found[0], clean_text=said[0], ablated_text=said[1], controls=tuple(found[1:]))
 
 
-def _check(
-    selection: Selection | str, ablation: str, against: str | None, corruption: str | None, metric: str
-) -> Selection:
-    """The selection, if these options go together; else a ValueError."""
-    check_metric(metric)
-    if ablation not in get_args(AblationKind):
-        raise ValueError(f"ablation must be one of {get_args(AblationKind)}, got {ablation!r}.")
-    if against not in (None, "target", "partner"):
-        raise ValueError(f"against must be 'target', 'partner' or None, got {against!r}.")
-    if corruption not in (None, *get_args(Corruption)):
-        raise ValueError(f"corruption must be one of {get_args(Corruption)} or None, got {corruption!r}.")
-    chosen = Selection(selection) if isinstance(selection, str) else selection
-    if not len(chosen):
-        raise ValueError("The selection is empty: there is nothing to ablate.")
-    return chosen
+def _corrupted(
+    model: LoadedModel, runs: _Runs, runs_of: Resumable | BridgeRuns, fast: Resumable, asked: Asked
+) -> float | None:
+    """The metric of the corrupted run; None without one."""
+    wanted = asked.wanted
+    if asked.kind == "noise":
+        options = SetupOptions(
+            corruption="noise", metric=wanted.metric, form=asked.prompt.form, samples=wanted.samples,
+            noise=wanted.noise, seed=wanted.seed,
+        )  # fmt: skip
+        setup = set_up(model, fast, asked.traced, options, sequences=True)
+        if setup.steps:
+            parts = ((sign, step, corrupted_logits(runs_of, step)) for sign, step in setup.steps)
+            return float(sum(sign * step.measure(logits).mean() for sign, step, logits in parts))
+        return float(runs.values(corrupted_logits(runs_of, setup).float()).mean())
+    return None if asked.swapped is None else runs.measure(runs.logits(text=asked.swapped), text=asked.swapped)
+
+
+def _steps(model: LoadedModel, prompt: TracedPrompt, metric: Metric) -> tuple[Step, ...]:
+    """The tokens of whole answers: a sign, the tokens before it, and itself."""
+    if metric == "logit_diff" and prompt.other_id is None:
+        raise ValueError("logit_diff needs a second token to compare with: give the contrast a wrong= answer.")
+    steps = answer_steps(model, prompt)
+    return tuple((sign, added, at.answer_id) for sign, added, at in steps if metric == "logit_diff" or sign > 0)
 
 
 @dataclass(frozen=True)
@@ -203,8 +240,10 @@ class _Runs:
     model: LoadedModel
     passes: Pass
     prompt: TracedPrompt
-    metric: str
+    rule: MetricRule
     filling: Filling
+    clean: Tensor | None = None
+    steps: tuple[Step, ...] = ()
 
     def logits(
         self, entries: Entries | None = None, added: tuple[int, ...] = (), text: Sequence[int] | None = None
@@ -214,8 +253,18 @@ class _Runs:
         changes = replacing(entries, self.filling(added)) if entries else {}
         return self.passes(ids, changes=changes).float()
 
-    def measure(self, logits: Tensor) -> float:
-        return float(METRICS[self.metric].measure(logits, self.prompt))
+    def values(self, logits: Tensor) -> Tensor:
+        """The metric of each row."""
+        return self.rule.measure(logits, self.prompt, *((self.clean,) if self.rule.against_clean else ()))
+
+    def measure(self, logits: Tensor, entries: Entries | None = None, text: Sequence[int] | None = None) -> float:
+        """The metric after the text, whose logits are there; of whole answers by more passes."""
+        if not self.steps:
+            return float(self.values(logits))
+        of = (
+            (sign, token, self.logits(entries, added, text) if added else logits) for sign, added, token in self.steps
+        )
+        return sum(sign * float(at.log_softmax(-1)[0, token]) for sign, token, at in of)
 
     def goes_on(self, most: int, entries: Entries | None = None) -> str:
         """The greedy continuation: every pass reads the whole text again, so that all positions are replaced."""
@@ -230,81 +279,3 @@ class _Runs:
             if ended is not None:
                 return ended
         return self.model.tokenizer.decode(list(added), skip_special_tokens=True)
-
-
-@own_torch_settings()
-def attention_patterns(
-    model: LoadedModel, fact: Fact, *, form: Form | None = None, fwd_hooks: Sequence[FwdHook] = ()
-) -> tuple[Tensor, TracedPrompt]:
-    """Read the attention weights of every query head on the traced text, in one forward pass.
-
-    Args:
-        model: A base or edited model; it is not changed.
-        fact: The fact.
-        form: As in ``causal_trace``.
-        fwd_hooks: Hooks of your own, part of the pass, as there.
-
-    Returns:
-        Weights [layer, head, query, key] on the CPU, each row summing to 1; and the traced text.
-
-    Raises:
-        ValueError: As ``causal_trace``: the base model does not say the fact's answer.
-
-    Example:
-        >>> weights, prompt = wb.attention_patterns(model, fact, form="cloze")
-        >>> tuple(weights.shape), len(prompt.tokens)
-        ((3, 6, 5, 5), 5)
-    """
-    return _patterns(model, fact, form, range(model.shape.n_layers), fwd_hooks)
-
-
-def _patterns(
-    model: LoadedModel, fact: Fact, form: Form | None, layers: Sequence[int], fwd_hooks: Sequence[FwdHook]
-) -> tuple[Tensor, TracedPrompt]:
-    """``attention_patterns`` of some layers."""
-    prompt = traced_prompt(model, fact, form=form)
-    names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
-    bridge = bridge_of(model)
-    with torch.no_grad(), bridge.hooks(fwd_hooks=checked_hooks(bridge, fwd_hooks)):
-        ids = torch.tensor([prompt.token_ids], device=model.device)
-        _, cache = bridge.run_with_cache(ids, names_filter=set(names).__contains__)
-    return torch.stack([cache[name][0].float().cpu() for name in names]), prompt
-
-
-@own_torch_settings()
-def attention_pattern(
-    model: LoadedModel,
-    fact: Fact,
-    head: Component | str,
-    *,
-    form: Form | None = None,
-    fwd_hooks: Sequence[FwdHook] = (),
-) -> pd.DataFrame:
-    """Read the attention weights of one query head on the traced text.
-
-    Args:
-        model: A base or edited model; it is not changed.
-        fact: The fact.
-        head: A query head, such as ``"L23H4"``.
-        form: As in ``causal_trace``.
-        fwd_hooks: Hooks of your own, part of the pass, as there.
-
-    Returns:
-        Weights [query, key], both labelled ``"position token"``; each row sums to 1.
-
-    Raises:
-        ValueError: The component is not a query head. A key-value group is shared by several (GQA); the message names
-            them.
-
-    Example:
-        >>> pattern = wb.attention_pattern(model, fact, "L1H3", form="cloze")
-        >>> pattern.shape, pattern.loc["3  France"].idxmax()  # where the head looks from " France"
-        ((5, 5), '0 The')
-    """
-    import pandas as pd
-
-    component = Component.parse(head)
-    index = component.require_head(model.shape)
-    weights, prompt = _patterns(model, fact, form, [component.layer], fwd_hooks)
-    labels = [f"{i} {token}" for i, token in enumerate(prompt.tokens)]
-    return pd.DataFrame(weights[0, index].numpy(), index=labels, columns=labels)

@@ -1,61 +1,67 @@
-"""Attribution of one answer to every head, MLP, neuron or attention layer.
+"""Attribution of one answer to every head, key-value group, MLP, neuron or attention layer.
 
 * ``attribution``: attribution patching (Nanda 2023; Syed et al. 2310.10348): two forwards, one backward, first order.
+* ``ig``: the same with a mean gradient (integrated gradients; Sundararajan et al. 1703.01365), over runs between the
+  corrupted and the clean inputs (Hanna et al. 2403.17806): ``steps`` more backward passes; or over corrupted runs with
+  a layer's activations between theirs and the clean ones (Marks et al. 2403.19647): ``steps`` more a layer and unit.
 * ``patching``: each component's clean activation put into the corrupted run, one at a time: exact, slow.
 * ``dla``: direct logit attribution: what a component writes, through the final norm, onto the answer direction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, Unpack, get_args, overload
 
-import torch
-from torch import Tensor
-
 from workbench.facts.known import pool_or_bundled
-from workbench.models.engine import HookSite, pooled_engine
+from workbench.models.engine import pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
+from workbench.tracing.attribution_maps import attribution_maps
 from workbench.tracing.bridge_runs import FwdHook, TraceEngine, bridge_runs
-from workbench.tracing.corruption import Setup, SetupOptions, SharedKeywords, one_form, set_up
-from workbench.tracing.dla import decomposed
-from workbench.tracing.metric import METRICS, Metric
-from workbench.tracing.restoration import Restoration
-from workbench.tracing.roles import mean_and_error
-from workbench.tracing.runs import FastRuns, Runs
+from workbench.tracing.component_effects import component_effects
+from workbench.tracing.component_units import (
+    Along,
+    AttributionUnit,
+    How,
+    Measured,
+    Method,
+    OnLayerOfUnit,
+    check_components,
+)
+from workbench.tracing.corruption import one_form, set_up
+from workbench.tracing.metric import Metric, metric_name, rule_of
+from workbench.tracing.runs import FastRuns
 from workbench.tracing.self_check import require
-from workbench.types import EffectMap, Fact, FactSet, Form, TracedPrompt
+from workbench.tracing.setup import SetupOptions, SharedKeywords
+from workbench.types import Contrast, EffectMap, Fact, FactSet, Form, Selection
+from workbench.types.contrast import Traced, as_traced
 from workbench.types.effect import CONTRASTED, Corruption
-from workbench.types.fact import as_facts
 from workbench.types.metric_words import LOGIT_DIFF_BEFORE_CAP
+from workbench.types.plain import is_whole
 from workbench.types.torch_settings import own_torch_settings
-
-AttributionUnit = Literal["head", "mlp", "neuron", "attn"]
-Method = Literal["attribution", "patching", "dla"]
-OnLayerOfUnit = Callable[[AttributionUnit, int, Tensor], Any]
-"""Is told the unit, the layer and its effects, [heads] or a scalar."""
 
 
 class AttributionKeywords(SharedKeywords, total=False):
     """All keywords of ``attribute``, for its overloads."""
 
     method: Method
-    contrast: FactSet | Sequence[Fact] | None
+    steps: int
+    along: Along
+    per_position: bool
+    components: Selection | str | None
+    contrast: Sequence[Fact] | Sequence[Contrast] | None
     on_layer: OnLayerOfUnit | None
     engine: TraceEngine
     fwd_hooks: Sequence[FwdHook]
 
 
-UNIT_SITE: dict[str, HookSite] = {"head": "z", "mlp": "mlp", "neuron": "post", "attn": "attn"}
-
-
 @overload
 def attribute(
     model: LoadedModel,
-    fact: Fact | FactSet | Sequence[Fact],
+    fact: Traced,
     unit: AttributionUnit = "head",
     **options: Unpack[AttributionKeywords],
 ) -> EffectMap: ...
@@ -64,7 +70,7 @@ def attribute(
 @overload
 def attribute(
     model: LoadedModel,
-    fact: Fact | FactSet | Sequence[Fact],
+    fact: Traced,
     unit: Sequence[AttributionUnit],
     **options: Unpack[AttributionKeywords],
 ) -> dict[AttributionUnit, EffectMap]: ...
@@ -73,11 +79,15 @@ def attribute(
 @own_torch_settings()
 def attribute(
     model: LoadedModel,
-    fact: Fact | FactSet | Sequence[Fact],
+    fact: Traced,
     unit: AttributionUnit | Sequence[AttributionUnit] = "head",
     *,
     method: Method = "attribution",
-    contrast: FactSet | Sequence[Fact] | None = None,
+    steps: int = 5,
+    along: Along = "inputs",
+    per_position: bool = False,
+    components: Selection | str | None = None,
+    contrast: Sequence[Fact] | Sequence[Contrast] | None = None,
     corruption: Corruption = "noise",
     metric: Metric = "logit_diff",
     normalise: bool = False,
@@ -94,20 +104,28 @@ def attribute(
     fwd_hooks: Sequence[FwdHook] = (),
     progress: bool = True,
 ) -> EffectMap | dict[AttributionUnit, EffectMap]:
-    """Measure how much each head, MLP, neuron or attention layer supports the answer, summed over positions.
+    """Measure how much each head, key-value group, MLP, neuron or attention layer supports the answer, summed over
+    positions.
 
-    ``attribution`` and ``patching`` estimate the same quantity: the metric's change when the component's clean
+    ``attribution`` and ``patching`` measure the same quantity: the metric's change when the component's clean
     activation replaces the corrupted one at all positions. ``agreement`` compares the two by rank.
 
     Args:
         model: A base or edited model; it is not changed. Activations are those before an edited model's gates, and
             their effects include the gates.
-        fact: One fact, or several (cells are means over facts).
-        unit: ``"head"`` (query heads), ``"mlp"``, ``"neuron"`` or ``"attn"`` (whole attention layers). Several share
-            one backward pass (or one sweep).
+        fact: One fact or contrast, or several (cells are means over them).
+        unit: ``"head"`` (query heads), ``"kv"`` (key-value groups, keys and values together), ``"mlp"``, ``"neuron"``
+            or ``"attn"`` (whole attention layers). Several share one backward pass (or one sweep).
         method: See the module's docstring. ``"patching"`` of all neurons is refused: it takes a forward for each.
-        contrast: Control facts: the mean of their maps is subtracted. What is left is specific to the fact, and its
-            standard error is that of the difference.
+        steps: Of ``"ig"``: runs at shares 1/steps to 1 of what is clean.
+        along: Of ``"ig"``: between the ``"inputs"``, which credits what matters only where other components are partly
+            clean; or between the ``"activations"`` of one unit in one layer, all of them together, which with many
+            steps adds up to what patching them together gives (and of whole MLPs and attention layers is that).
+        per_position: Tell positions apart instead of summing over them: an axis more, as in ``causal_trace``. Not for
+            ``"dla"``, which reads the last position.
+        components: Patch these alone (``"patching"``): a selection, or its text. Other cells are NaN.
+        contrast: Control facts (or contrasts): the mean of their maps is subtracted. What is left is specific to the
+            fact, and its standard error is that of the difference.
         corruption, form, token, partner, pool, noise, seed, max_rows, progress: As in ``causal_trace``.
         metric: ``"logit_diff"`` by default, which is linear in the last residual; ``"probability"`` saturates. Not for
             ``"dla"``, which takes the logit difference apart (before a cap on logits, where a model has one; the map's
@@ -116,16 +134,19 @@ def attribute(
             corrupted metric, before any mean. Not for ``"dla"``, which corrupts nothing.
         samples: Noise samples; the effects are means over them.
         on_layer: Called with ``(unit, layer, values)`` as soon as all of a layer's components are patched, ``values``
-            [heads] or a scalar on the CPU; for ``"patching"`` one fact without ``contrast``.
+            [heads] or a scalar (with positions [..., position]) on the CPU; for ``"patching"`` one fact without
+            ``contrast``.
         engine, fwd_hooks: As in ``causal_trace``.
 
     Returns:
-        ``values`` [layer, head], [layer] or [layer, neuron], in units of the metric (or recovery). For several
-        units a map each, by unit.
+        ``values`` [layer, head], [layer, group], [layer] or [layer, neuron], where asked for with [..., position] (of
+        several facts [..., role]), in units of the metric (or recovery). For several units a map each, by unit.
 
     Raises:
-        ValueError: An unknown unit or method, ``on_layer`` with another method or several facts, ``normalise`` or
-            another metric with ``"dla"``, direct effects that do not add up, or as ``causal_trace``.
+        ValueError: An unknown unit or method, ``steps`` below 1, ``on_layer`` with another method or several facts,
+            ``components`` with another method or of another unit, positions, ``normalise``, another metric or key-value
+            groups with ``"dla"``, a metric without a gradient where one is needed, direct effects that do not add up,
+            or as ``causal_trace``.
 
     Example:
         >>> heads = wb.attribute(model, fact, "head")
@@ -134,8 +155,14 @@ def attribute(
         >>> neurons = wb.attribute(model, fact, "neuron", contrast=facts.filter(role="retain"))
         >>> neurons.method, tuple(neurons.values.shape)
         ('attribution - controls', (3, 56))
+        >>> best = wb.attribute(model, fact, "neuron").top(3)
+        >>> exact = wb.attribute(model, fact, "neuron", method="patching", components=best)
+        >>> exact.top(3) == best, int(exact.values.isfinite().sum())
+        (True, 3)
+        >>> wb.attribute(model, fact, "head", per_position=True).read_at(role="last token").top(1)
+        Selection('L0H4')
     """
-    units = _units(model, unit, method)
+    how = _how(model, unit, method, steps, along, per_position, components)
     options = SetupOptions(
         corruption=corruption,
         metric=metric,
@@ -148,51 +175,51 @@ def attribute(
         partner=partner,
         pool=pool_or_bundled(pool),
     )
-    facts, controls = as_facts(fact), list(contrast or ())
+    facts = as_traced(fact, "attribute")
+    controls: list[Any] = [] if contrast is None or not len(contrast) else [*as_traced(contrast, "attribute")]
+    every = as_traced([*facts, *controls], "attribute")
     _check(facts, controls, method, options, on_layer)
-    if method != "dla":  # whose sum is checked on each text
-        require(model, "trace" if method == "patching" else "resume", *(("noise",) if corruption == "noise" else ()))
-
-    from tqdm.auto import tqdm
-
-    measured: list[_Measured] = []
-    name = f"Attributing to {', '.join(f'{at}s' for at in units)}"
-    n_maps = len(facts) + len(controls)
-    bar = tqdm(total=n_maps, desc=name, disable=not progress or n_maps == 1)
-    options = replace(options, form=one_form(model, [*facts, *controls], form, token))
     if method == "dla" and (fwd_hooks or engine != "auto"):
         raise ValueError(
             "engine= and fwd_hooks= are for runs that are compared; method='dla' reads one run. Use another method."
         )
+    options = options.of(every)
+    if method != "dla":  # whose sum is checked on each text
+        noisy = options.corruption == "noise"
+        require(model, "trace" if method == "patching" else "resume", *(("noise",) if noisy else ()))
+
+    from tqdm.auto import tqdm
+
+    measured: list[Measured] = []
+    words = rule_of(metric).words
+    name = f"Attributing to {', '.join(f'{at}s' for at in how.units)}"
+    bar = tqdm(total=len(every), desc=name, disable=not progress or len(every) == 1)
+    options = replace(options, form=one_form(model, every, options.form, token))
     bridged = bridge_runs(model, engine, fwd_hooks)
     with bar, pooled_engine(Layerwise, model) as fast:
         runs = FastRuns(fast, max_rows) if bridged is None else bridged
-        for attributed in [*facts, *controls]:
-            setup = set_up(model, fast, attributed, options)
-            if method == "attribution":
-                measured.append(_by_gradient(model, runs, setup, units))
-            elif method == "patching":
-                measured.append(_by_patching(model, runs, setup, units, on_layer))
-            else:
-                measured.append(_directly(model, setup, units))
+        for attributed in every:
+            setup = set_up(model, fast, attributed, options, sequences=True)
+            words = setup.words
+            measured.append(component_effects(model, runs, setup, how, on_layer))
             bar.update()
-    words = LOGIT_DIFF_BEFORE_CAP if any(one.before_cap for one in measured) else METRICS[metric].words
-    maps = _maps(
+    words = LOGIT_DIFF_BEFORE_CAP if any(one.before_cap for one in measured) else words
+    maps = attribution_maps(
         measured,
         len(facts),
-        units,
+        how,
         {
-            "metric": metric,
+            "metric": words.name,
             "words": words,
-            "method": method + (CONTRASTED if controls else ""),
-            "corruption": None if method == "dla" else corruption,
+            "method": how.method_words + (CONTRASTED if controls else ""),
+            "corruption": None if method == "dla" else options.corruption,
             "normalised": normalise,
             "base_fingerprint": model.fingerprint,
         },
     )
     settings = {
         **options.settings,
-        "method": method,
+        **how.settings,
         "facts": [f.id for f in facts],
         "contrast": [f.id for f in controls],
         **({} if bridged is None else bridged.settings),
@@ -200,186 +227,76 @@ def attribute(
     by_unit: dict[AttributionUnit, EffectMap] = {
         at: replace(m, provenance=provenance(model, unit=at, **settings)) for at, m in maps.items()
     }
-    return by_unit[units[0]] if isinstance(unit, str) else by_unit
+    return by_unit[how.units[0]] if isinstance(unit, str) else by_unit
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """What was measured of one fact.
-
-    Args:
-        prompt: The traced text.
-        effects: By unit, [layer, ...].
-        corrupted, clean: The metric with and without the corruption; None where none was used.
-        before_cap: Whether it is the metric before a cap that the model puts on its logits.
-    """
-
-    prompt: TracedPrompt
-    effects: dict[AttributionUnit, Tensor]
-    corrupted: float | None
-    clean: float
-    before_cap: bool = False
-
-
-def _units(
-    model: LoadedModel, unit: AttributionUnit | Sequence[AttributionUnit], method: str
-) -> tuple[AttributionUnit, ...]:
-    """The units that are asked for, each once."""
+def _how(
+    model: LoadedModel,
+    unit: AttributionUnit | Sequence[AttributionUnit],
+    method: Method,
+    steps: int,
+    along: Along,
+    per_position: bool,
+    components: Selection | str | None,
+) -> How:
+    """What is asked for, if it goes together; each unit once."""
     units: tuple[AttributionUnit, ...] = (unit,) if isinstance(unit, str) else tuple(dict.fromkeys(unit))
     if not units or not set(units) <= set(get_args(AttributionUnit)):
         raise ValueError(f"unit must be one of {get_args(AttributionUnit)}, got {unit!r}. Or give several.")
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}.")
+    if not is_whole(steps) or steps < 1:
+        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}.")
+    if along not in get_args(Along):
+        raise ValueError(f"along must be one of {get_args(Along)}, got {along!r}.")
+    if along != "inputs" and method != "ig":
+        raise ValueError(f"along={along!r} is for method='ig', got method={method!r}. Leave it out.")
+    if method == "dla" and per_position:
+        raise ValueError("method='dla' reads the last position alone. Leave out per_position=, or use another method.")
     if "neuron" in units and model.shape.no_neurons:
         raise ValueError(f"There are no neurons to attribute to: {model.shape.no_neurons}")
-    if method == "patching" and "neuron" in units:
+    chosen = Selection(components) if isinstance(components, str) else components
+    if chosen is not None and method != "patching":
+        raise ValueError(f"components= is for method='patching', got method={method!r}, which measures all in one go.")
+    if chosen is not None:
+        check_components(chosen, units, model.shape)
+    elif method == "patching" and "neuron" in units:
         n = model.shape.n_layers * model.shape.d_mlp
-        raise ValueError(f"Patching each of {n} neurons takes {n} forward passes; use method='attribution'.")
-    return units
+        raise ValueError(
+            f"Patching each of {n} neurons takes {n} forward passes; use method='attribution', or name some: "
+            "components='L13N207 L9N3'."
+        )
+    return How(units=units, method=method, steps=steps, along=along, per_position=per_position, components=chosen)
 
 
 def _check(
-    facts: Sequence[Fact],
-    controls: Sequence[Fact],
+    facts: Sequence[Fact] | Sequence[Contrast],
+    controls: Sequence[Fact] | Sequence[Contrast],
     method: str,
     options: SetupOptions,
     on_layer: OnLayerOfUnit | None,
 ) -> None:
-    """Raise a ValueError for no facts, or for options that these facts do not allow."""
-    if not facts:
-        raise ValueError("attribute needs at least one fact, got none.")
+    """Raise a ValueError for options that these facts or contrasts do not allow."""
     if on_layer is not None and (method != "patching" or len(facts) + len(controls) > 1):
         raise ValueError("on_layer= is for method='patching' and one fact without contrast. Leave it out.")
+    if method in ("attribution", "ig") and not rule_of(options.metric).gradient:
+        raise ValueError(
+            f"metric={options.metric!r} has no gradient, which method={method!r} needs. Use method='patching', or "
+            "'log_prob' or 'logit_diff'."
+        )
     if method == "dla" and options.metric != "logit_diff":
         raise ValueError(
             f"method='dla' takes the logit difference apart, which is a sum of what components write; "
-            f"metric={options.metric!r} is none. Use metric='logit_diff', or method='attribution' or 'patching'."
+            f"metric={metric_name(options.metric)!r} is none. Use metric='logit_diff', or another method."
         )
     if method == "dla" and options.normalise:
         raise ValueError(
             "method='dla' has no corrupted run, so nothing says what a recovery of 0 is. Use normalise=False, or "
             "method='attribution' or 'patching'."
         )
-    overlap = {f.id for f in facts} & {f.id for f in controls}
+    own: list[Any] = [f.id if isinstance(f, Fact) else f for f in facts]
+    overlap = sorted(f.id for f in controls if (f.id if isinstance(f, Fact) else f) in own)
     if overlap:
-        raise ValueError(f"contrast must not hold the attributed facts themselves, got {sorted(overlap)}.")
+        raise ValueError(f"contrast must not hold the attributed facts themselves, got {overlap}.")
     if options.partner is not None and len(facts) + len(controls) > 1:
         raise ValueError("partner= is for one fact without contrast; leave it out for several.")
-
-
-def _maps(
-    measured: Sequence[_Measured], n: int, units: Sequence[AttributionUnit], common: dict[str, Any]
-) -> dict[AttributionUnit, EffectMap]:
-    """A map by unit: of the first n facts, minus the controls after them."""
-    of_facts = measured[:n]
-    corrupted = [m.corrupted for m in of_facts if m.corrupted is not None]
-    common = {
-        **common,
-        "clean": sum(m.clean for m in of_facts) / n,
-        "corrupted": sum(corrupted) / n if corrupted else None,
-        "prompts": tuple(m.prompt for m in of_facts),
-    }
-    return {unit: _map(unit, [m.effects[unit] for m in measured], n, common) for unit in units}
-
-
-def _map(unit: AttributionUnit, values: list[Tensor], n: int, common: dict[str, Any]) -> EffectMap:
-    """The mean of the first n facts' effects, minus that of the controls after them. The controls were drawn as the
-    facts were, so the error of the difference has the spread of both."""
-    of_facts = torch.stack(values[:n])
-    mean, error = mean_and_error(of_facts)
-    if len(values) > n:
-        less, error_of_controls = mean_and_error(torch.stack(values[n:]))
-        mean, of_facts = mean - less, of_facts - less
-        error = None if error is None or error_of_controls is None else torch.hypot(error, error_of_controls)
-    labels = {"layer": tuple(f"L{i}" for i in range(len(mean)))}
-    if mean.ndim > 1:
-        labels[unit] = tuple(f"{'H' if unit == 'head' else 'N'}{i}" for i in range(mean.shape[1]))
-    return EffectMap(
-        values=mean,
-        axes=tuple(labels),
-        labels=labels,
-        unit=unit,
-        stderr=error,
-        n=n,
-        per_fact=of_facts if n > 1 else None,
-        **common,
-    )
-
-
-@own_torch_settings()
-def _by_gradient(model: LoadedModel, runs: Runs, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:
-    """First-order effects by one backward pass for all units."""
-    sites = _hook_sites(units)
-    with torch.no_grad():
-        clean = runs.record(setup, sites)
-    run, gradients = runs.gradients(setup, sites)
-    by_unit: dict[AttributionUnit, Tensor] = {}
-    for unit in units:
-        rows = []
-        for layer in range(model.shape.n_layers):
-            place = UNIT_SITE[unit], layer
-            product = (clean.states[place] - run.states[place]) * gradients[place]
-            rows.append(_per_unit(product.float().sum(1).mean(0), model, unit))
-        by_unit[unit] = torch.stack(rows).cpu()
-    at_best, at_worst = float(setup.measure(clean.logits)), float(setup.measure(run.logits).mean())
-    divisor = setup.divisor(at_best, at_worst)
-    return _Measured(setup.prompt, {unit: of / divisor for unit, of in by_unit.items()}, at_worst, at_best)
-
-
-def _hook_sites(units: Sequence[AttributionUnit]) -> tuple[HookSite, ...]:
-    return tuple(UNIT_SITE[unit] for unit in units)
-
-
-def _per_unit(vector: Tensor, model: LoadedModel, unit: AttributionUnit) -> Tensor:
-    """Sum a site's vector over each unit's entries."""
-    if unit == "head":
-        return vector.view(model.shape.n_heads, -1).sum(-1)
-    return vector if unit == "neuron" else vector.sum()
-
-
-def _by_patching(
-    model: LoadedModel,
-    runs: Runs,
-    setup: Setup,
-    units: Sequence[AttributionUnit],
-    on_layer: OnLayerOfUnit | None,
-) -> _Measured:
-    """Exact effects, one restoration for each component."""
-    n_layers = model.shape.n_layers
-    heads = {"head": range(model.shape.n_heads), "mlp": (None,), "attn": (None,)}
-    places: list[tuple[AttributionUnit, int, int | None]] = [
-        (unit, layer, head) for unit in units for layer in range(n_layers) for head in heads[unit]
-    ]
-    restorations = [Restoration(UNIT_SITE[unit], range(layer, layer + 1), head=head) for unit, layer, head in places]
-    samples = len(setup.corrupted)
-    values: dict[AttributionUnit, Tensor] = {unit: torch.zeros(samples, n_layers, len(heads[unit])) for unit in units}
-    missing = {(unit, layer): samples * len(heads[unit]) for unit, layer, _ in places}
-    baseline = torch.zeros(samples)
-    with torch.no_grad():
-        clean = runs.record(setup, _hook_sites(units))
-        at_best = float(setup.measure(clean.logits))
-        for part in runs.effects(setup, clean, restorations):
-            baseline[part.samples] = part.baseline.float().cpu()
-            for i, effect in zip(part.cells, part.effects.float().cpu(), strict=True):
-                unit, layer, head = places[i]
-                values[unit][part.samples, layer, head or 0] = effect
-                missing[unit, layer] -= len(effect)
-                if on_layer is not None and not missing[unit, layer]:
-                    divisor = setup.divisor(at_best, float(baseline.mean()))
-                    on_layer(unit, layer, _per_layer(values[unit] / divisor, unit)[layer])
-    divisor = setup.divisor(at_best, float(baseline.mean()))
-    by_unit: dict[AttributionUnit, Tensor] = {unit: _per_layer(of / divisor, unit) for unit, of in values.items()}
-    return _Measured(setup.prompt, by_unit, float(baseline.mean()), at_best)
-
-
-def _directly(model: LoadedModel, setup: Setup, units: Sequence[AttributionUnit]) -> _Measured:
-    """Direct effects, and no corruption."""
-    found = decomposed(model, setup.prompt, *units)
-    by_unit: dict[AttributionUnit, Tensor] = {unit: found.values[unit] for unit in units}
-    return _Measured(setup.prompt, by_unit, None, found.total, found.capped)
-
-
-def _per_layer(values: Tensor, unit: AttributionUnit) -> Tensor:
-    """The mean over samples, [layer, head] or [layer]."""
-    mean = values.mean(0)
-    return mean if unit == "head" else mean[:, 0]

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from workbench.models.engine import Change, HookSite, Recording
+from workbench.models.family import PARTS
 from workbench.models.load import LoadedModel
-from workbench.tracing.corruption import Setup
-from workbench.tracing.restoration import Restoration
-from workbench.tracing.restore import Finished, restoring
+from workbench.tracing.restoration import Restoration, changes_of, severed_by
+from workbench.tracing.restore import Finished
+from workbench.tracing.setup import Setup
+from workbench.types.traced_prompt import require_text
 
 TraceEngine = Literal["auto", "transformerlens"]
 FwdHook = tuple[str, Callable[..., Any]]
@@ -124,7 +126,7 @@ class BridgeRuns:
     def record(self, setup: Setup, sites: Sequence[HookSite]) -> Recording:
         """The clean run, with the states of the sites at every layer from the first corrupted token on."""
         states: dict[Place, Tensor] = {}
-        logits = self.logits(torch.tensor([setup.prompt.token_ids]), keep=self._places(sites), kept=states)
+        logits = self.logits(_text(setup), keep=self._places(sites), kept=states)
         return Recording(logits, {place: state[:, setup.start :] for place, state in states.items()})
 
     def corrupted(self, setup: Setup) -> Tensor:
@@ -135,15 +137,22 @@ class BridgeRuns:
     def effects(self, setup: Setup, clean: Recording, cells: Sequence[Restoration]) -> Iterator[Finished]:
         """What every cell changes about the measure of the corrupted runs, one pass a cell."""
         ids, added = self._corrupted(setup)
-        baseline = setup.measure(self.logits(ids, added=added))
+        frozen: dict[Place, Tensor] = {}
+        logits = self.logits(ids, added=added, keep=self._places(severed_by(cells)), kept=frozen)
+        frozen = {place: state[:, setup.start :] for place, state in frozen.items()}
+        baseline = setup.measure(logits)
         for i, cell in enumerate(cells):
-            changes: dict[Place, Change] = {}
-            for layer in cell.layers:
-                parts = self.model.shape.n_heads if cell.site == "z" else 1
-                restore = restoring(clean.states[cell.site, layer][0], parts, cell)
-                changes[cell.site, layer] = _from(setup.start, restore)
+            changes = changes_of(cell, clean.states, frozen, self._entries, self.model.shape.n_layers)
+            changes = {place: _from(setup.start, change) for place, change in changes.items()}
             measured = setup.measure(self.logits(ids, added=added, changes=changes))
             yield Finished([i], slice(0, len(ids)), (measured - baseline)[None], baseline)
+
+    def _entries(self, site: HookSite, part: int) -> Tensor | None:
+        """The entries of a head, a group or a neuron: every projection stands alone here."""
+        if site in ("resid", "attn", "mlp"):
+            return None
+        width = self.model.shape.d_head if PARTS[site] == "attention" else 1
+        return torch.arange(part * width, (part + 1) * width, device=self.model.device)
 
     def gradients(self, setup: Setup, sites: Sequence[HookSite]) -> tuple[Recording, dict[Place, Tensor]]:
         """The corrupted runs with the states of the sites, and the measure's gradients there, by one backward pass."""
@@ -163,6 +172,16 @@ class BridgeRuns:
 
         states = {place: later(value.detach()) for place, value in raw.items()}
         return Recording(logits.detach(), states), {p: later(g) for p, g in zip(raw, found, strict=True)}
+
+    def gradients_at(self, setup: Setup, states: Mapping[Place, Tensor]) -> dict[Place, Tensor]:
+        """The measure's gradients at states that take the place of the corrupted runs', by one backward pass."""
+        ids, added = self._corrupted(setup)
+        leaves = {place: state.detach().clone().requires_grad_(True) for place, state in states.items()}
+        changes = {place: _from(setup.start, lambda _, leaf=leaf: leaf) for place, leaf in leaves.items()}
+        with torch.enable_grad():
+            measured = setup.measure(self.logits(ids, added=added, changes=changes))
+            found = torch.autograd.grad(measured.sum(), list(leaves.values()))
+        return dict(zip(leaves, found, strict=True))
 
     def stream(self, ids: Tensor) -> Tensor:
         """The residual stream of one text [1, tokens] entering every layer and after the last one,
@@ -185,7 +204,17 @@ class BridgeRuns:
             return torch.tensor([setup.corrupted_ids] * samples), None
         noise = setup.corrupted - setup.clean[:, setup.start :]
         before = torch.zeros(samples, setup.start, noise.shape[-1]).to(noise)
-        return torch.tensor([setup.prompt.token_ids] * samples), torch.cat([before, noise], 1)
+        return _text(setup).repeat(samples, 1), torch.cat([before, noise], 1)
+
+
+def _text(setup: Setup) -> Tensor:
+    """The clean text, [1, tokens].
+
+    Raises:
+        ValueError: The runs were given as states.
+    """
+    require_text(setup.prompt, "TransformerLens' runs (engine=, fwd_hooks=)")
+    return torch.tensor([setup.prompt.token_ids])
 
 
 def bridge_of(model: LoadedModel) -> Any:

@@ -7,30 +7,32 @@ from typing import Any
 
 import torch
 
+from workbench.language.contrasts import text_of
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.tracing.bridge_runs import FwdHook, bridge_of, check_name, checked_hooks
 from workbench.tracing.next_tokens import readable_ids
-from workbench.types import Fact, Form
+from workbench.types import Contrast, Fact, Form
 from workbench.types.torch_settings import own_torch_settings
 
 
 @own_torch_settings()
 def cache(
     model: LoadedModel,
-    fact: Fact | str,
+    fact: Fact | Contrast | str,
     names: str | Sequence[str] | Callable[[str], bool] | None,
     *,
     form: Form | None = None,
     fwd_hooks: Sequence[FwdHook] = (),
 ) -> Any:
-    """Read a fact's traced text, or any text, into TransformerLens' ``ActivationCache``.
+    """Read a fact's traced text, a contrast's clean run, or any text, into TransformerLens' ``ActivationCache``.
 
     Args:
         model: A base or edited model; it is not changed. Gates and deltas of an edited one are applied: they are part
             of its bridge's weights, so that ``cache["blocks.0.attn.hook_z"]`` is before the gates of its heads and
             ``cache["blocks.0.hook_attn_out"]`` after them.
-        fact: A fact, whose text is the base model's own up to the answer; or a text.
+        fact: A fact, whose text is the base model's own up to the answer; a contrast, whose clean run is read (for the
+            corrupted one give its text); or a text.
         names: Which activations: a hook's name, several, or a function that is true of them. None keeps all, which are
             some fifty a layer.
         form: Of a fact as in ``causal_trace``; of a text ``"chat"`` (the default) or ``"cloze"``.
@@ -55,6 +57,8 @@ def cache(
     hooks = checked_hooks(bridge, fwd_hooks)
     if isinstance(fact, str):
         ids: Sequence[int] = readable_ids(model.base, fact, "chat" if form is None else form)
+    elif isinstance(fact, Contrast):
+        ids = text_of(model, fact, form, "Caches", sequences=True).token_ids
     else:
         ids = traced_prompt(model, fact, form=form, needs_subject=False).token_ids
     kept: Any = names

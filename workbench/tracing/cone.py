@@ -29,9 +29,13 @@ from torch import Tensor
 from workbench.models.engine import Change, HookSite, KeysValues, Recording
 from workbench.models.layerwise import LayerInputs, Layerwise
 from workbench.tracing.packed import OWN_ATTENTION, Pack, PackedAttention, Unsupported, by_token, register
-from workbench.tracing.restoration import Measure, Restoration
+from workbench.tracing.restoration import Measure, Restoration, Severed
 
 LOGITS_A_BATCH = 2**23
+SITES: tuple[HookSite, ...] = ("attn", "mlp", "z", "q", "k", "v", "post")
+"""Where states may be put within a layer."""
+_Put = tuple[Tensor, Tensor | None, Tensor]
+"""Rows, which entries of each (None for all), and the states."""
 
 
 class _Seen(Exception):
@@ -47,18 +51,27 @@ class Cone:
         corrupted: Residual stream of the corrupted runs entering layer 0, [samples, tokens, d_model].
         prefix: Keys and values of the tokens before.
         max_rows: Most tokens in the packed batch; a single cell's may be more.
+        severed: What the cells sever: its outputs in the corrupted runs are recorded.
     """
 
     def __init__(
-        self, engine: Layerwise, clean: Recording, corrupted: Tensor, prefix: KeysValues | None, *, max_rows: int
+        self,
+        engine: Layerwise,
+        clean: Recording,
+        corrupted: Tensor,
+        prefix: KeysValues | None,
+        *,
+        max_rows: int,
+        severed: Sequence[Severed] = (),
     ) -> None:
         if engine.own_attention not in OWN_ATTENTION or not engine.takes_options:
             raise Unsupported(f"attention implementation {engine.own_attention!r}")
         self.engine, self.clean, self.max_rows = engine, clean, max_rows
         self.samples, self.tokens = corrupted.shape[:2]
-        self.inputs: LayerInputs = engine.record_inputs(corrupted, prefix=prefix)
+        with engine.keeping([(site, layer) for site in severed for layer in range(engine.n_layers)]) as self._frozen:
+            self.inputs: LayerInputs = engine.record_inputs(corrupted, prefix=prefix)
         self._allowed = [self._mask(given.get("attention_mask")) for given in self.inputs.arguments]
-        self._restored: dict[HookSite, tuple[int, Tensor]] = {}
+        self._restored: dict[tuple[HookSite, Severed | None], tuple[int, Tensor]] = {}
         self._name = register()
 
     def effects(self, cells: Sequence[Restoration], measure: Measure) -> Iterator[tuple[list[int], Tensor]]:
@@ -96,7 +109,7 @@ class Cone:
             hidden = self._call(layer, hidden, cells[:joined], whole)
         hidden, joined = self._join(hidden, cells, joined, top)
         if joined:
-            past = whole, self._keys_values(top, hidden, whole)
+            past = whole, self._keys_values(top, hidden, cells[:joined], whole)
             rows = torch.cat([whole.rows(i)[:, -1] for i in range(joined)])
             hidden = self._call(top, hidden[rows], cells[:joined], self._pack(cells, last=True), past)
         hidden = torch.cat([hidden, *(self._entering(c)[:, -1] for c in cells[joined:])])
@@ -114,29 +127,33 @@ class Cone:
     def _entering(self, cell: Restoration) -> Tensor:
         """The state entering a cell's start layer, [samples, tokens from its position on, d_model]."""
         state = self.inputs.resid[cell.start][:, cell.first :]
-        if cell.site == "z":
-            return state
         if cell.site == "resid":
             source = self.clean.states["resid", cell.start]
-        else:
-            source = self._after(cell.site, cell.layers.start)
+        elif cell.site in ("attn", "mlp"):
+            source = self._after(cell)
+        else:  # what is restored is within the layer
+            return state
         if cell.position is None:
             return source.expand_as(state)
         state = state.clone()
         state[:, 0] = source[:, cell.position]
         return state
 
-    def _after(self, site: HookSite, layer: int) -> Tensor:
-        """The state after a layer whose output at a site is clean, [samples, tokens, d_model]: right for each position
-        as if it alone were clean, for the rest of the layer does not mix positions."""
-        if self._restored.get(site, (None,))[0] != layer:
+    def _after(self, cell: Restoration) -> Tensor:
+        """The state after a cell's first layer, whose output at its site is clean, [samples, tokens, d_model]: right
+        for each position as if it alone were clean, for the rest of the layer does not mix positions."""
+        (site,), layer = cell.sites, cell.layers.start
+        if self._restored.get((site, cell.severed), (None,))[0] != layer:
             all_positions = [Restoration("resid", range(layer, layer + 1))]
             clean = self.clean.states[site, layer][0].repeat(self.samples, 1)[None]
             hidden = self.inputs.resid[layer].flatten(0, 1)
             changes: dict[tuple[HookSite, int], Change] = {(site, layer): lambda _: clean}
+            if cell.severed is not None and cell.freezes(layer):
+                frozen = self._frozen[cell.severed, layer].flatten(0, 1)[None]
+                changes[cell.severed, layer] = lambda _: frozen
             after = self._call(layer, hidden, all_positions, self._pack(all_positions), changes=changes)
-            self._restored[site] = (layer, after.view(self.samples, self.tokens, -1))
-        return self._restored[site][1]
+            self._restored[site, cell.severed] = (layer, after.view(self.samples, self.tokens, -1))
+        return self._restored[site, cell.severed][1]
 
     def _call(
         self,
@@ -168,7 +185,9 @@ class Cone:
             raise Unsupported("attention that is not transformers' own")
         return out[0]
 
-    def _keys_values(self, layer: int, hidden: Tensor, pack: Pack) -> tuple[Tensor, Tensor]:
+    def _keys_values(
+        self, layer: int, hidden: Tensor, cells: Sequence[Restoration], pack: Pack
+    ) -> tuple[Tensor, Tensor]:
         """A layer's keys and values of the packed batch, each [tokens, kv heads, d_head]."""
         seen: list[tuple[Tensor, Tensor]] = []
 
@@ -178,37 +197,55 @@ class Cone:
 
         arguments = self._arguments(layer, pack.positions[: len(hidden)]) | {"cone": see}
         with self.engine.attention(self._name), suppress(_Seen):
-            self.engine.call_layer(layer, hidden[None], arguments)
+            self.engine.call_layer(layer, hidden[None], arguments, self._changes(layer, cells, pack, ("k", "v")))
         if not seen:
             raise Unsupported("attention that is not transformers' own")
         return seen[0]
 
-    def _changes(self, layer: int, cells: Sequence[Restoration], pack: Pack) -> dict[tuple[HookSite, int], Change]:
-        """Clean states for the cells that restore this layer's outputs."""
+    def _changes(
+        self, layer: int, cells: Sequence[Restoration], pack: Pack, sites: Sequence[HookSite] = SITES
+    ) -> dict[tuple[HookSite, int], Change]:
+        """Clean states for cells that restore something in this layer, and corrupted ones for those that sever it."""
         out: dict[tuple[HookSite, int], Change] = {}
-        sites: tuple[HookSite, ...] = ("attn", "mlp", "z")
-        for site in sites:
-            rows: list[Tensor] = []
-            positions: list[Tensor] = []
-            heads: list[Tensor] = []
-            for i, cell in enumerate(cells):
-                at = pack.rows(i)
-                if cell.site != site or layer not in cell.layers:
-                    continue
-                if cell.position is not None:
-                    if cell.position < pack.first[i]:  # what it puts out there is not read any more
-                        continue
-                    at = at[:, :1]
-                rows.append(at.flatten())
-                positions.append(torch.arange(pack.first[i], pack.first[i] + at.shape[1]).repeat(self.samples))
-                heads.append(torch.full((at.numel(),), cell.head or 0))
-            if rows:
-                clean = self.clean.states[site, layer][0]
-                parts = self.engine.n_heads if site == "z" else 1
-                out[site, layer] = _putting(
-                    clean, parts, *(torch.cat(x).to(clean.device) for x in (rows, positions, heads))
-                )
+        present: set[HookSite | None] = {site for cell in cells for site in (*cell.sites, cell.severed)}
+        of_cells: list[HookSite] = [site for site in sites if site in present]
+        for site in of_cells:
+            puts: list[_Put] = []
+            restoring = [i for i, cell in enumerate(cells) if site in cell.sites and layer in cell.layers]
+            freezing = [i for i, cell in enumerate(cells) if cell.severed == site and cell.freezes(layer)]
+            for of, states in ((restoring, self.clean.states), (freezing, self._frozen)):
+                at = [(i, self._rows(i, cells[i], pack)) for i in of]
+                at = [(i, rows) for i, rows in at if len(rows)]
+                if at:
+                    puts.append(
+                        self._put(states[site, layer], [(cells[i], pack.first[i], rows) for i, rows in at], site)
+                    )
+            if puts:
+                out[site, layer] = _putting(puts)
         return out
+
+    def _rows(self, i: int, cell: Restoration, pack: Pack) -> Tensor:
+        """Rows of the packed batch in which a cell has another state, [samples, tokens]; none where nothing reads it
+        any more."""
+        rows = pack.rows(i)
+        if cell.position is None:
+            return rows
+        return rows[:, :1] if cell.position >= pack.first[i] else rows[:0]
+
+    def _put(self, states: Tensor, places: Sequence[tuple[Restoration, int, Tensor]], site: HookSite) -> _Put:
+        """States [samples or 1, tokens, width] for the rows of some cells, each with the first position of its rows."""
+        samples = torch.arange(self.samples)[:, None]
+        positions = [torch.arange(first, first + rows.shape[1]).repeat(self.samples) for _, first, rows in places]
+        of = [samples.expand(rows.shape).flatten() for _, _, rows in places]
+        rows = torch.cat([rows.flatten() for _, _, rows in places])
+        at = torch.cat(positions).to(states.device)
+        values = states[0][at] if len(states) == 1 else states[torch.cat(of).to(states.device), at]
+        parts = self.engine.parts(site)
+        if parts is None:
+            return rows, None, values
+        heads = torch.cat([torch.full((rows.numel(),), cell.head or 0) for cell, _, rows in places])
+        entries = parts[heads.to(parts.device)]
+        return rows, entries, values.gather(1, entries)
 
     def _arguments(self, layer: int, positions: Tensor) -> dict[str, Any]:
         """A layer's arguments for the packed batch: what belongs to a token, in the order of its tokens."""
@@ -239,13 +276,16 @@ class Cone:
         return mask if mask.dtype == torch.bool else mask == 0
 
 
-def _putting(clean: Tensor, parts: int, rows: Tensor, positions: Tensor, heads: Tensor) -> Change:
-    """Put clean states [positions, width] of some positions into some rows; of each the part of one head."""
+def _putting(puts: Sequence[_Put]) -> Change:
+    """Put states into some rows of the packed batch [1, tokens, width]."""
 
-    def put(value: Tensor) -> Tensor:
+    def change(value: Tensor) -> Tensor:
         value = value.clone()
-        source = clean.view(len(clean), parts, -1)
-        value.view(value.shape[1], parts, -1)[rows, heads] = source[positions, heads]
+        for rows, entries, states in puts:
+            if entries is None:
+                value[0, rows] = states
+            else:
+                value[0, rows[:, None], entries] = states
         return value
 
-    return put
+    return change

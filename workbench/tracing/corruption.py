@@ -3,113 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict, get_args
+from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from workbench.facts.known import known_facts
+from workbench.language.contrasts import PreparedContrast, answer_steps, prepare
+from workbench.language.prompt_text import context_span
 from workbench.language.prompts import AnswerNotSaid, NoSwapPartner, swapped, swapped_ids, traced_prompt
+from workbench.language.tokens import SubjectNotNamed
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
-from workbench.tracing.metric import METRICS, Metric, check_metric
-from workbench.types import Fact, FactSet, Form, TracedPrompt
-from workbench.types.effect import Corruption
-from workbench.types.metric_words import hardly_differ
+from workbench.tracing.metric import check_whole_answers
+from workbench.tracing.setup import Setup, SetupOptions
+from workbench.types import Contrast, Fact, FactSet, Form, TracedPrompt
 
 PARTNERS_ASKED = 8
-
-
-class SharedKeywords(TypedDict, total=False):
-    """The keywords that ``causal_trace`` and ``attribute`` share, which explain them; each has defaults of its own."""
-
-    corruption: Corruption
-    metric: Metric
-    normalise: bool
-    form: Form | None
-    token: Literal["answer", "target"]
-    partner: Fact | None
-    pool: FactSet | None
-    samples: int
-    noise: float
-    seed: int
-    max_rows: int | None
-    progress: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetupOptions:
-    """The options that traces and attributions share; ``causal_trace`` explains them."""
-
-    corruption: Corruption
-    metric: Metric
-    form: Form | None
-    token: Literal["answer", "target"]
-    samples: int
-    noise: float
-    seed: int
-    partner: Fact | None
-    pool: FactSet
-    normalise: bool = False
-    positions: Sequence[int] | None = None
-
-    def __post_init__(self) -> None:
-        if self.corruption not in get_args(Corruption):
-            raise ValueError(f"corruption must be one of {get_args(Corruption)}, got {self.corruption!r}.")
-        if not isinstance(self.normalise, bool):
-            raise ValueError(f"normalise must be True or False, got {self.normalise!r}.")
-        check_metric(self.metric)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What a result's provenance keeps of them."""
-        names = ("corruption", "metric", "normalise", "form", "token", "samples", "noise", "seed")
-        return {name: getattr(self, name) for name in names}
-
-
-@dataclass(frozen=True)
-class Setup:
-    """One fact's clean and corrupted inputs.
-
-    Args:
-        prompt: The traced text; with a swap its ``other_id`` is the partner's answer.
-        start: First corrupted position; before it both runs are the same, so every effect there is exactly 0.
-        clean: Residual stream of the whole text entering layer 0, [1, tokens, d_model].
-        corrupted: The same with the corruption, of the tokens from ``start`` on, [samples, tokens from start, d_model].
-        metric: What is measured at the last position.
-        normalise: Whether effects are divided by what the corruption takes away.
-        corrupted_ids: The corrupted text, of a swap; None for noise.
-    """
-
-    prompt: TracedPrompt
-    start: int
-    clean: Tensor
-    corrupted: Tensor
-    metric: Metric
-    normalise: bool = False
-    corrupted_ids: tuple[int, ...] | None = None
-
-    def measure(self, logits: Tensor) -> Tensor:
-        """The metric of each row of last-position logits [rows, d_vocab]."""
-        return METRICS[self.metric].measure(logits.float(), self.prompt)
-
-    def divisor(self, clean: float, corrupted: float) -> float:
-        """What effects are divided by: the metric's clean minus its corrupted value, or 1 where they stay in its units.
-
-        Raises:
-            ValueError: The two hardly differ, so that shares of their difference would say nothing.
-        """
-        if not self.normalise:
-            return 1.0
-        if hardly_differ(clean, corrupted):
-            what = "noise" if self.prompt.partner is None else f"swap for {self.prompt.partner!r}"
-            raise ValueError(
-                f"Fact {self.prompt.fact_id!r}: the corruption ({what}) hardly changes the "
-                f"{METRICS[self.metric].words.title}, from {clean:.4g} (clean) to {corrupted:.4g} (corrupted), so "
-                "there is nothing to recover. Use normalise=False, another corruption, partner or fact."
-            )
-        return clean - corrupted
 
 
 def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: FactSet) -> TracedPrompt:
@@ -121,11 +32,12 @@ def choose_partner(model: LoadedModel, fact: Fact, prompt: TracedPrompt, pool: F
         NoSwapPartner: None fits; the message says how to give one.
     """
     base = model.base
+    context = context_span(model, fact.question if prompt.form == "chat" else fact.prompt, prompt.form)
     fitting: list[TracedPrompt] = []
     for partner in pool.neighbours(fact):
         try:
-            candidate = swapped(base, fact, prompt, partner)
-            if candidate.token_ids != tuple(swapped_ids(base, fact, prompt.token_ids, partner)):
+            candidate = swapped(model, fact, prompt, partner)
+            if candidate.token_ids != tuple(swapped_ids(model, fact, prompt.token_ids, partner, context=context)):
                 continue  # worded otherwise: more than the subject would be swapped
         except ValueError:  # another token length or the same answer: try the next
             continue
@@ -150,7 +62,7 @@ def with_swap(
     """The prompt of the partner: its own as it is written (``swapped``), or one of the pool (``choose_partner``)."""
     if partner is None:
         return choose_partner(model, fact, prompt, pool)
-    candidate = swapped(model.base, fact, prompt, partner)
+    candidate = swapped(model, fact, prompt, partner)
     return replace(candidate, partner_known=_knows(model.base, partner) or _says(model.base, partner, prompt.form))
 
 
@@ -169,14 +81,18 @@ def _says(base: LoadedModel, partner: Fact, form: Form) -> bool:
 
 
 def one_form(
-    model: LoadedModel, facts: Sequence[Fact], form: Form | None, token: Literal["answer", "target"]
+    model: LoadedModel,
+    traced: Sequence[Fact] | Sequence[Contrast],
+    form: Form | None,
+    token: Literal["answer", "target"],
 ) -> Form | None:
     """The one form in which several facts are traced, so that no mean is over both: the given one, else chat if the
-    base says every answer there, else cloze.
+    base says every answer there, else cloze. Contrasts have their own.
 
     Raises:
         ValueError: There is none for all of them; the message says which facts fail in which form.
     """
+    facts = [one for one in traced if isinstance(one, Fact)]
     if form is not None or len(facts) < 2:
         return form
     failing: dict[Form, list[str]] = {}
@@ -185,20 +101,40 @@ def one_form(
         for fact in facts:
             try:
                 traced_prompt(model, fact, form=candidate, token=token)
-            except AnswerNotSaid:
+            except (AnswerNotSaid, SubjectNotNamed):
                 failing[candidate].append(fact.id)
         if not failing[candidate]:
             return candidate
-    told = "; ".join(f"in {name} form it does not say the answer of {ids}" for name, ids in failing.items())
+    told = "; ".join(f"in {kind} form no answer, or no subject, is said of {ids}" for kind, ids in failing.items())
     raise ValueError(
         f"The base model says the answers of these {len(facts)} facts in no one form ({told}). Maps of both forms are "
         "not averaged: their texts differ. Leave facts out, or trace two groups with form='chat' and form='cloze'."
     )
 
 
-def set_up(model: LoadedModel, engine: Resumable, fact: Fact, options: SetupOptions) -> Setup:
-    """Build the clean and the corrupted input of a fact."""
-    prompt = traced_prompt(model, fact, form=options.form, token=options.token)
+def set_up(
+    model: LoadedModel,
+    engine: Resumable,
+    traced: Fact | Contrast,
+    options: SetupOptions,
+    *,
+    sequences: bool = False,
+) -> Setup:
+    """Build the clean and the corrupted input of a fact or a contrast: the one form that everything traced has.
+
+    Args:
+        model: A base or edited model.
+        engine: Of the model.
+        traced: The fact or contrast.
+        options: See ``SetupOptions``; for a contrast ``SetupOptions(metric=...)`` is enough.
+        sequences: Whether a contrast's answers may have more than one token; the setup then has ``steps``.
+
+    Raises:
+        ValueError: As ``traced_prompt`` and ``prepare``, or no swap partner fits.
+    """
+    if isinstance(traced, Contrast):
+        return _contrasted(model, engine, traced, options, sequences)
+    fact, prompt = traced, traced_prompt(model, traced, form=options.form, token=options.token)
     if options.corruption == "swap":
         return _swapped(model, engine, fact, prompt, options)
     return noised(model, engine, prompt, options)
@@ -206,34 +142,88 @@ def set_up(model: LoadedModel, engine: Resumable, fact: Fact, options: SetupOpti
 
 def _swapped(model: LoadedModel, engine: Resumable, fact: Fact, prompt: TracedPrompt, options: SetupOptions) -> Setup:
     """The subject replaced by another of as many tokens, from where the two texts first differ."""
-    if options.positions is not None:
-        raise ValueError("positions= chooses where noise goes; a swap always replaces the subject.")
+    if options.noise_positions is not None:
+        raise ValueError("noise_positions= chooses where noise goes; a swap always replaces the subject.")
     new = with_swap(model, fact, prompt, options.partner, options.pool)
-    ids = torch.tensor([prompt.token_ids, new.token_ids])
+    return _of_texts(engine, against_partner(prompt, new), new.token_ids, options)
+
+
+def _of_texts(engine: Resumable, prompt: TracedPrompt, corrupted_ids: tuple[int, ...], options: SetupOptions) -> Setup:
+    """A text and another of as many tokens, from where they first differ."""
+    ids = torch.tensor([prompt.token_ids, corrupted_ids])
     start = next(i for i, (a, b) in enumerate(zip(*ids.tolist(), strict=True)) if a != b)
     clean, corrupted = engine.embed(ids).split(1)
-    return Setup(
-        against_partner(prompt, new),
-        start,
-        clean,
-        corrupted[:, start:],
-        options.metric,
-        options.normalise,
-        new.token_ids,
-    )
+    return Setup(prompt, start, clean, corrupted[:, start:], options.metric, options.normalise, corrupted_ids)
 
 
-def noised(model: LoadedModel, engine: Resumable, prompt: TracedPrompt, options: SetupOptions) -> Setup:
-    """Noise on the subject's embeddings, or on given positions, several samples of it."""
-    samples, noise, positions = options.samples, options.noise, options.positions
+def _contrasted(
+    model: LoadedModel, engine: Resumable, contrast: Contrast, options: SetupOptions, sequences: bool
+) -> Setup:
+    """The runs of a contrast: texts as a swap has them, noise as on a fact's subject, or states as they are given."""
+    if options.noise_positions is not None:
+        raise ValueError("noise_positions= says where a fact's noise goes; a contrast says it itself, by noise_at=.")
+    ready = prepare(model, contrast, sequences=sequences)
+    if contrast.noise is not None:
+        options = replace(options, noise=contrast.noise, corruption="noise")
+    setup = _inputs(model, engine, ready, ready.prompt, (), options)
+    if not ready.prompt.whole_answers or not check_whole_answers(options.metric):
+        return setup
+    if options.metric == "logit_diff" and ready.prompt.other_id is None:
+        raise ValueError("logit_diff needs a second token to compare with: give the contrast a wrong= answer.")
+    of_tokens = replace(options, metric="log_prob")
+    signs = [one for one in answer_steps(model, ready.prompt) if options.metric == "logit_diff" or one[0] > 0]
+    steps = tuple((sign, _inputs(model, engine, ready, text, added, of_tokens)) for sign, added, text in signs)
+    return replace(setup, steps=steps)
+
+
+def _inputs(
+    model: LoadedModel,
+    engine: Resumable,
+    ready: PreparedContrast,
+    prompt: TracedPrompt,
+    added: tuple[int, ...],
+    options: SetupOptions,
+) -> Setup:
+    """Both runs of a contrast, with some tokens of an answer after them, which the prompt has already."""
+    if ready.corrupted is not None:
+        return _of_texts(engine, prompt, (*ready.corrupted, *added), options)
+    if options.corruption == "noise" and ready.contrast.noise is not None:
+        return noised(model, engine, prompt, options, states=ready.states[0] if ready.states else None)
+    like = engine.embed(torch.zeros(1, 1, dtype=torch.long))
+    clean, corrupted = (state[None].to(like) for state in ready.states)
+    start = ready.changed[0]
+    return Setup(prompt, start, clean, corrupted[:, start:], options.metric, options.normalise)
+
+
+def noised(
+    model: LoadedModel,
+    engine: Resumable,
+    prompt: TracedPrompt,
+    options: SetupOptions,
+    *,
+    states: Tensor | None = None,
+) -> Setup:
+    """Noise on the subject's embeddings, or on given positions, several samples of it.
+
+    Args:
+        model, engine: The model and its engine.
+        prompt: The text.
+        options: How much noise, and where.
+        states: What enters layer 0 in the place of the text, [tokens, d_model].
+    """
+    samples, noise, positions = options.samples, options.noise, options.noise_positions
     if samples < 1 or noise <= 0:
         raise ValueError(f"noise needs samples >= 1 and noise > 0, got samples={samples!r}, noise={noise!r}.")
     where = sorted(set(prompt.subject if positions is None else positions))
     if not where or where[0] < 0 or where[-1] > prompt.position:
-        raise ValueError(f"positions must be within 0 to {prompt.position}, got {positions!r}.")
+        raise ValueError(f"noise_positions must be within 0 to {prompt.position}, got {positions!r}.")
     start = where[0]
-    clean = engine.embed(torch.tensor([prompt.token_ids]))
-    sigma = noise * subject_deviation(model, prompt)
+    if states is None:
+        clean = engine.embed(torch.tensor([prompt.token_ids]))
+        sigma = noise * subject_deviation(model, prompt)
+    else:
+        clean = states[None].to(engine.embed(torch.zeros(1, 1, dtype=torch.long)))
+        sigma = noise * _checked_deviation(float(states[where].float().std()), prompt)
     generator = torch.Generator().manual_seed(options.seed)
     draw = torch.randn(samples, len(where), clean.shape[-1], generator=generator) * sigma
     corrupted = clean[:, start:].repeat(samples, 1, 1)
@@ -256,7 +246,15 @@ def subject_deviation(model: LoadedModel, prompt: TracedPrompt) -> float:
             states = engine.embed(torch.tensor([prompt.token_ids]))[0, list(prompt.subject)]
         return float(states.float().std())
 
-    deviation = base.cache.deviations.get_or_compute((prompt.token_ids, prompt.subject), measure)
+    return _checked_deviation(base.cache.deviations.get_or_compute((prompt.token_ids, prompt.subject), measure), prompt)
+
+
+def _checked_deviation(deviation: float, prompt: TracedPrompt) -> float:
+    """A deviation of states that noise is measured in.
+
+    Raises:
+        ValueError: It is 0 or not finite.
+    """
     if not 0 < deviation < float("inf"):
         raise ValueError(
             f"The states of the subject tokens of {prompt.text!r} have a standard deviation of {deviation:g} where "

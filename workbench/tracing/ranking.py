@@ -49,8 +49,8 @@ def ranked(
     """Rank the strongest components over maps of heads, MLPs, neurons and attention layers.
 
     Args:
-        maps: Effects by one metric and corruption, a map a kind. Maps with positions are left out: a cell of theirs is
-            not an effect of one component.
+        maps: Effects by one metric and corruption, a map a kind. Maps with positions and of the residual stream are
+            left out: a cell of theirs is not an effect of one component.
         k: How many, or all where there are fewer.
         kinds: Only these; None for all.
         by: ``"value"`` takes what supports the answer most, ``"abs"`` the largest effects of either sign.
@@ -81,7 +81,7 @@ def ranked(
     _check_alike(used)
     found: list[tuple[float, Component, float, float | None]] = []
     for effects in used:
-        scores = (effects.values.abs() if by == "abs" else effects.values).nan_to_num(nan=float("-inf")).flatten()
+        scores = (effects.values.abs() if by == "abs" else effects.support).nan_to_num(nan=float("-inf")).flatten()
         for flat in scores.argsort(descending=True, stable=True)[:k].tolist():
             if scores[flat] == float("-inf"):
                 break
@@ -95,8 +95,10 @@ def ranked(
     )
 
 
-def _kind(effects: EffectMap) -> Kind:
-    return effects.components((0,) * len(effects.axes))[0].kind
+def _kind(effects: EffectMap) -> Kind | None:
+    """Of which kind a map's cells are; None where a cell is no component of its own (the residual stream)."""
+    components = effects.components((0,) * len(effects.axes))
+    return components[0].kind if len(components) == 1 else None
 
 
 def _share(effects: EffectMap, value: float) -> float | None:
@@ -109,9 +111,9 @@ def _share(effects: EffectMap, value: float) -> float | None:
 
 def _check_alike(maps: Sequence[EffectMap]) -> None:
     """Raise a ValueError for maps whose effects cannot stand in one list."""
-    names = [effects.unit for effects in maps]
-    if len(set(names)) < len(names):
-        raise ValueError(f"ranked takes one map a kind, got maps of {names}.")
+    kinds = [_kind(effects) for effects in maps]
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"ranked takes one map a kind, got maps of {[effects.unit for effects in maps]}.")
     for name in ("metric", "corruption", "normalised"):
         values = [getattr(effects, name) for effects in maps]
         if len(set(values)) > 1:

@@ -18,7 +18,7 @@ from workbench.language.prompts import prompt_ids
 from workbench.models.engine import Change, HookSite, Resumable
 from workbench.models.load import LoadedModel
 from workbench.tracing.bridge_runs import BridgeRuns
-from workbench.tracing.corruption import Setup
+from workbench.tracing.setup import Setup
 from workbench.types import Component, Fact, FactSet, Form, Selection
 
 Place = tuple[HookSite, int]
@@ -27,14 +27,14 @@ Entries = Mapping[Place, tuple[int, ...] | None]
 Filling = Callable[[tuple[int, ...]], Mapping[Place, Tensor]]
 """From the tokens that were added to the text to the states that stand in, each [..., width] as its site has them."""
 _WHOLE: dict[str, HookSite] = {"MLP": "mlp", "ATTN": "attn"}
-_PARTS = ("H", "N", "K", "V", "KV")
+_PARTS = ("H", "N", "Q", "K", "V", "KV")
 
 
 def entries_of(model: LoadedModel, selection: Selection) -> dict[Place, tuple[int, ...] | None]:
     """Where the outputs of some components are.
 
     Raises:
-        ValueError: The model has no such component, or it has no output of its own (query projections, gate and up).
+        ValueError: The model has no such component, or it has no output of its own (gate and up).
     """
     found: dict[Place, set[int] | None] = {}
     for component in selection:
@@ -49,7 +49,7 @@ def entries_of(model: LoadedModel, selection: Selection) -> dict[Place, tuple[in
         else:
             raise ValueError(
                 f"{component} cannot be ablated: choose heads (L23H4), MLPs (L13MLP), neurons (L13N207), attention "
-                "layers (L9ATTN) or key-value groups (L9KV1, L9K1, L9V1)."
+                "layers (L9ATTN), queries (L9Q4) or key-value groups (L9KV1, L9K1, L9V1)."
             )
     return {place: None if entries is None else tuple(sorted(entries)) for place, entries in found.items()}
 
@@ -124,14 +124,14 @@ def bridge_pass(model: LoadedModel, runs: BridgeRuns) -> Pass:
 
     def spread(place: Place, state: Tensor) -> Tensor:
         """A projection's states within those of the whole."""
-        whole = _fused(model, place)
+        whole = fused_entries(model, place)
         if whole is None:
             return state
         index, size = whole
         return state.new_zeros(*state.shape[:-1], size).index_copy(-1, index.to(state.device), state)
 
     def alone(place: Place, change: Change) -> Change:
-        whole = _fused(model, place)
+        whole = fused_entries(model, place)
         if whole is None:
             return change
         return lambda state: change(spread(place, state))[..., whole[0]]
@@ -153,7 +153,7 @@ def bridge_pass(model: LoadedModel, runs: BridgeRuns) -> Pass:
     return run
 
 
-def _fused(model: LoadedModel, place: Place) -> tuple[Tensor, int] | None:
+def fused_entries(model: LoadedModel, place: Place) -> tuple[Tensor, int] | None:
     """Of a projection that is fused with others: where its entries are in the whole, and how many that has."""
     site, layer = place
     if site in ("resid", "attn", "mlp") or not model.architecture.is_fused(site):
@@ -166,8 +166,7 @@ def corrupted_logits(runs: Resumable | BridgeRuns, setup: Setup) -> Tensor:
     """Logits of the last position of a fact's corrupted runs, [samples, d_vocab]."""
     if isinstance(runs, BridgeRuns):
         return runs.corrupted(setup)
-    before = setup.clean[:, : setup.start].expand(len(setup.corrupted), -1, -1)
-    return runs.run(torch.cat([before, setup.corrupted], dim=1))
+    return runs.run(setup.whole)
 
 
 def of_swapped(passes: Pass, swapped: Sequence[int], places: Iterable[Place]) -> Filling:
@@ -229,20 +228,21 @@ def _shared(texts: Sequence[tuple[int, ...]]) -> int:
     return next((i for i in range(most) if len({text[i] for text in texts}) > 1), most)
 
 
-def reference_texts(model: LoadedModel, fact: Fact, form: Form, pool: FactSet, n: int) -> list[tuple[int, ...]]:
-    """The questions (or clozes) of ``n`` facts about other subjects, spread evenly over the pool; fewer if it has
-    fewer. Texts of a single token are left out.
+def reference_texts(model: LoadedModel, fact: Fact | None, form: Form, pool: FactSet, n: int) -> list[tuple[int, ...]]:
+    """The questions (or clozes) of ``n`` facts about other subjects (all without a fact), spread evenly over the pool;
+    fewer if it has fewer. Texts of a single token are left out.
 
     Raises:
         ValueError: The pool has none.
     """
-    others = [other for other in pool if other.subject != fact.subject]
+    subject = None if fact is None else fact.subject
+    others = [other for other in pool if other.subject != subject]
     chosen = [others[i * len(others) // n] for i in range(n)] if len(others) > n else others
-    texts = [prompt_ids(model.base, other.question if form == "chat" else other.prompt, form) for other in chosen]
+    texts = [prompt_ids(model, other.question if form == "chat" else other.prompt, form) for other in chosen]
     found = [tuple(ids) for ids in dict.fromkeys(map(tuple, texts)) if len(ids) > 1]
     if not found:
         raise ValueError(
-            f"The pool has no text about another subject than {fact.subject!r} to take a mean over. Give another "
+            f"The pool has no text about another subject than {subject!r} to take a mean over. Give another "
             "pool=, or use ablation='zero'."
         )
     return found

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from workbench.models.engine import Change, HookSite, KeysValues, Recording
+from workbench.models.engine import KeysValues, Recording
 from workbench.models.layerwise import Layerwise
 from workbench.tracing.cone import Cone
 from workbench.tracing.memory import free_memory
 from workbench.tracing.packed import Unsupported
-from workbench.tracing.restoration import Measure, Restoration
+from workbench.tracing.restoration import Measure, Restoration, changes_of, severed_by
 
 ROWS = (2048, 16384)
 """Tokens at once on a CPU and on an accelerator: more makes no matrix product faster."""
@@ -59,18 +59,19 @@ def effects(
         measure: From logits [rows, d_vocab] to one number a row.
         max_rows: Most tokens computed at once (a single cell's may be more); by default ``default_rows``.
     """
+    severed = severed_by(cells)
     total = corrupted.shape[1] + (prefix[0][0].shape[2] if prefix else 0)
     rows = default_rows(engine, total) if max_rows is None else max_rows
     size = max(1, rows // corrupted.shape[1])
     for begin in range(0, len(corrupted), size):
         of = slice(begin, begin + size)
         try:
-            cone = Cone(engine, clean, corrupted[of], prefix, max_rows=rows)
+            cone = Cone(engine, clean, corrupted[of], prefix, max_rows=rows, severed=severed)
             baseline = measure(cone.inputs.logits)
             for indices, measured in cone.effects(cells, measure):
                 yield Finished(indices, of, measured - baseline, baseline)
         except Unsupported:
-            recorded = engine.record(corrupted[of], ("resid",), prefix=prefix)
+            recorded = engine.record(corrupted[of], ("resid", *severed), prefix=prefix)
             baseline = measure(recorded.logits)
             for indices, measured in plain_effects(engine, clean, recorded, prefix, cells, measure):
                 yield Finished(indices, of, measured - baseline, baseline)
@@ -96,27 +97,10 @@ def plain_effects(
     cells: Sequence[Restoration],
     measure: Measure,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """What ``Cone.effects`` gives, by one forward pass for every cell from its lowest layer on."""
+    """What ``Cone.effects`` gives, by one forward pass for every cell from its lowest layer on. The corrupted runs were
+    recorded with what enters layers, and with what the cells sever."""
     for i, cell in enumerate(cells):
-        changes: dict[tuple[HookSite, int], Change] = {}
-        for layer in cell.layers:
-            state = clean.states[cell.site, layer][0]
-            parts = engine.n_heads if cell.site == "z" else 1
-            changes[cell.site, layer] = restoring(state, parts, cell)
+        changes = changes_of(cell, clean.states, corrupted.states, engine.entries, engine.n_layers)
         start = cell.layers.start
         resid = corrupted.states["resid", start]
         yield [i], measure(engine.run(resid, start=start, prefix=prefix, changes=changes))[None]
-
-
-def restoring(clean: Tensor, parts: int, cell: Restoration) -> Change:
-    """A change that puts a cell's clean state [tokens, width], of so many parts (heads), into a corrupted run."""
-    at = slice(None) if cell.position is None else cell.position
-    part = slice(None) if cell.head is None else cell.head
-
-    def restore(value: Tensor) -> Tensor:
-        value = value.clone()
-        split = value.view(*value.shape[:2], parts, -1)
-        split[:, at, part] = clean.view(len(clean), parts, -1)[at, part]
-        return value
-
-    return restore

@@ -21,11 +21,12 @@ from workbench.models.engine import HookSite, Resumable, pooled_engine
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.models.views import shared_view
-from workbench.tracing.corruption import SetupOptions, noised
+from workbench.tracing.corruption import noised
 from workbench.tracing.dla import allowed_miss, taken_apart
 from workbench.tracing.plain_passes import At, Change, PlainPasses
 from workbench.tracing.restoration import Restoration
 from workbench.tracing.restore import effects
+from workbench.tracing.setup import SetupOptions
 from workbench.types import GateDelta, Site, TracedPrompt
 from workbench.types.support import CheckName, Support, SupportCheck
 from workbench.types.torch_settings import own_torch_settings
@@ -37,6 +38,9 @@ NOISE_SHARE = 0.05
 DRAWS = 20_000
 """Entries of noise that are drawn at least, so that their deviation is right to half a percent."""
 _SITES: tuple[HookSite, ...] = ("resid", "attn", "mlp")
+_Cell = tuple[HookSite, int | None, int]
+"""A site, a head or None for the whole state, and a position."""
+_HEAD_SITES: tuple[HookSite, ...] = ("z", "q", "k", "v")
 _BROKEN = (ValueError, RuntimeError, TypeError, AttributeError, LookupError, NotImplementedError)
 """What a model raises that is not built as it is taken to be."""
 
@@ -194,8 +198,19 @@ def _direct(base: LoadedModel) -> Numbers:
 
 def _trace(base: LoadedModel) -> Numbers:
     """Cells of each site by the fast path, and by a plain pass: in the middle layer, at the subject and at the end."""
+    return _cells(base, [(site, None) for site in _SITES])
+
+
+def _heads(base: LoadedModel) -> Numbers:
+    """The same of the last head or group."""
+    last = {"z": base.shape.n_heads - 1, "q": base.shape.n_heads - 1}
+    return _cells(base, [(site, last.get(site, base.shape.n_kv_heads - 1)) for site in _HEAD_SITES])
+
+
+def _cells(base: LoadedModel, states: list[tuple[HookSite, int | None]]) -> Numbers:
+    """Cells of some sites, of a head each or of whole states, where they are furthest apart."""
     layer = base.shape.n_layers // 2
-    places: list[tuple[HookSite, int]] = [(site, at) for site in _SITES for at in (SUBJECT[-1], TOKENS - 1)]
+    places: list[_Cell] = [(site, head, at) for site, head in states for at in (SUBJECT[-1], TOKENS - 1)]
     direction = torch.randn(base.shape.d_vocab, generator=torch.Generator().manual_seed(1), device="cpu")
     direction = ((direction - direction.mean()) / direction.norm()).to(base.device)
 
@@ -204,8 +219,8 @@ def _trace(base: LoadedModel) -> Numbers:
 
     with torch.no_grad(), pooled_engine(Layerwise, base) as engine:
         setup = noised(base, engine, _text(base), _noise_options(base, 1))
-        clean, prefix = engine.record_from(setup.start, setup.clean, _SITES)
-        cells = [Restoration(site, range(layer, layer + 1), at - setup.start) for site, at in places]
+        clean, prefix = engine.record_from(setup.start, setup.clean, tuple(site for site, _ in states))
+        cells = [Restoration(site, range(layer, layer + 1), at - setup.start, head) for site, head, at in places]
         fast = torch.zeros(len(cells))
         for part in effects(engine, clean, setup.corrupted, prefix, cells, measure):
             fast[part.cells] = part.effects[:, 0].float().cpu()
@@ -219,29 +234,45 @@ def _trace(base: LoadedModel) -> Numbers:
 
 def _slow_cells(
     base: LoadedModel,
-    cells: list[tuple[HookSite, int]],
+    cells: list[_Cell],
     layer: int,
     entering: Tensor,
     measure: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, float]:
-    """What restoring sites of a layer at positions changes, from the clean and the corrupted states that enter layer 0
-    [2, tokens, d_model], and the spread of the logits. A row of the pass is a cell."""
+    """What restoring sites of a layer (or a head of theirs) at positions changes, from the clean and the corrupted
+    states that enter layer 0 [2, tokens, d_model], and the spread of the logits. A row of the pass is a cell."""
     ids = _ids(base)
     with pooled_engine(PlainPasses, base) as plain:
         start: At = plain.place("resid", 0)
-        places = {site: plain.place(site, layer) for site in _SITES}
-        states, logits = plain.states(ids.repeat(2, 1), places, {start: lambda _: entering})
+        places: dict[HookSite, At] = {site: _place(base, plain, site, layer) for site, _, _ in cells}
+        at_places = {place: place for place in places.values()}  # of fused projections one for several sites
+        states, logits = plain.states(ids.repeat(2, 1), at_places, {start: lambda _: entering})
         changes: dict[At, Change] = {start: lambda _: entering[1:].repeat(len(cells), 1, 1)}
-        for row, (site, at) in enumerate(cells):
-            changes[places[site]] = _restoring(row, at, states[site][0, at], changes.get(places[site]))
+        for row, (site, head, at) in enumerate(cells):
+            place, part = places[site], slice(None) if head is None else _entries(base, site, head)
+            changes[place] = _restoring(row, at, states[place][0, at], part, changes.get(place))
         restored = plain.logits(ids.repeat(len(cells), 1), changes)
     return (measure(restored) - measure(logits[1:])).cpu(), float(logits[0].std())
 
 
-def _restoring(row: int, at: int, clean: Tensor, before: Change | None) -> Change:
+def _place(base: LoadedModel, plain: PlainPasses, site: HookSite, layer: int) -> At:
+    if site in ("resid", "attn", "mlp"):
+        return plain.place(site, layer)
+    module = base.architecture.gate_module(layer, site)
+    return module.module, module.on_input
+
+
+def _entries(base: LoadedModel, site: HookSite, head: int) -> Tensor:
+    """Where a head's entries are in the states of its module."""
+    assert site not in ("resid", "attn", "mlp")
+    width = base.shape.d_head
+    return base.architecture.gate_module(0, site).places(range(head * width, (head + 1) * width))
+
+
+def _restoring(row: int, at: int, clean: Tensor, part: slice | Tensor, before: Change | None) -> Change:
     def change(value: Tensor) -> Tensor:
         value = (value if before is None else before(value)).clone()
-        value[row, at] = clean
+        value[row, at, part] = clean[part]
         return value
 
     return change
@@ -315,7 +346,12 @@ _CHECKS: dict[CheckName, tuple[str, str, Callable[[LoadedModel], Numbers]]] = {
     "noise": ("the noise, in deviations of the states that it is added to,", "corruption='noise'", _noise),
     "direct": ("the sum of all direct effects", "attribute(method='dla') and writes", _direct),
     "trace": ("a patched cell of the fast trace", "causal_trace and attribute(method='patching')", _trace),
-    "resume": ("a pass that is resumed at a layer or after a prefix", "attribute, ablate and rewrite", _resume),
+    "heads": ("a patched head of the fast trace", "causal_trace of z, q, k and v", _heads),
+    "resume": (
+        "a pass that is resumed at a layer or after a prefix",
+        "attribute, ablate, patchscope and rewrite",
+        _resume,
+    ),
     "lens": ("the last row of the lens", "lens and lens_grid", _lens),
     "gate": ("a gate, as an adapter and merged,", "rewrite and applied", _gate),
     "groups": ("a gate on one key-value group's values", "edits of key-value groups", _groups),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from workbench.language.prompts import traced_prompt
+from workbench.language.contrasts import text_of
 from workbench.language.tokens import token_text
 from workbench.models.direct import DirectPath, Part, Passed, Place
 from workbench.models.engine import pooled_engine
@@ -22,7 +22,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.dla import allowed_miss, check_sum
 from workbench.tracing.next_tokens import check_k
 from workbench.tracing.self_check import require
-from workbench.types import Component, Fact, Form, TokenLogit, TracedPrompt, Writes
+from workbench.types import Component, Contrast, Fact, Form, TokenLogit, TracedPrompt, Writes
 from workbench.types.torch_settings import own_torch_settings
 
 _PARTS: dict[str, Part] = {"H": "attn", "N": "mlp", "MLP": "mlp", "ATTN": "attn"}
@@ -30,16 +30,22 @@ _PARTS: dict[str, Part] = {"H": "attn", "N": "mlp", "MLP": "mlp", "ATTN": "attn"
 
 @own_torch_settings()
 def writes(
-    model: LoadedModel, component: Component | str, *, fact: Fact | None = None, form: Form | None = None, k: int = 10
+    model: LoadedModel,
+    component: Component | str,
+    *,
+    fact: Fact | Contrast | None = None,
+    form: Form | None = None,
+    k: int = 10,
 ) -> Writes:
     """Find the tokens whose logits a component's output raises and lowers most, by itself.
 
     Args:
         model: A base or edited model; it is not changed.
         component: A query head, a neuron, an MLP or an attention layer.
-        fact: With it, the output is that at the last position of its traced text, and values are logits. Without, a
-            neuron's output weight is read for an activation of 1, without the scales of norms: only ranks and
-            proportions of these values mean something, and a negative activation turns them round.
+        fact: With a fact or a contrast, the output is that at the last position of its traced text (the clean run), and
+            values are logits. Without, a neuron's output weight is read for an activation of 1, without the scales of
+            norms: only ranks and proportions of these values mean something, and a negative activation turns them
+            round.
         form: As in ``causal_trace``; only with a fact.
         k: How many tokens of each side.
 
@@ -72,7 +78,7 @@ def writes(
             raise ValueError("form= is the form of a fact's text; give fact= too, or leave it out.")
         require(model, "direct")  # of a text it is seen whether all parts add up
         return _read(chosen, model, _of_weight(model, chosen), k)
-    prompt = traced_prompt(model, fact, form=form)
+    prompt = text_of(model, fact, form, "Writes", sequences=True)
     logits, activation = _on_text(model, chosen, prompt)
     return _read(chosen, model, logits, k, prompt, activation)
 

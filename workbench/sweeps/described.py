@@ -1,0 +1,168 @@
+"""What a value is, as JSON values that are the same in every session: so that a sweep knows its settings again."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from workbench.files.checked_json import sha256, tensors_sha256
+from workbench.models.load import LoadedModel
+from workbench.types import Circuit, Edit, Fact, FactSet, Selection
+
+PACKAGE = "workbench"
+LONG = 2000
+"""Characters of a description from which on its checksum stands for it."""
+
+
+def described(value: Any, where: str) -> Any:
+    """A value as JSON values that name all that a result can depend on.
+
+    Args:
+        value: An option, or an item.
+        where: What it is, for the message.
+
+    Raises:
+        TypeError: It cannot be told from others of its type.
+    """
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else {"float": str(value)}
+    if isinstance(value, Mapping):
+        return {"dict": [[described(k, where), described(v, where)] for k, v in value.items()]}
+    if isinstance(value, (set, frozenset)):
+        return {"set": sorted((described(v, where) for v in value), key=_text)}
+    if isinstance(value, Fact):
+        return {"fact": value.to_dict()}
+    if isinstance(value, FactSet):
+        return {"facts": [fact.to_dict() for fact in value]}
+    if isinstance(value, (Selection, Circuit)):
+        return {type(value).__name__: " ".join(map(str, value))}
+    if isinstance(value, (list, tuple, range)):
+        return [described(v, where) for v in value]
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        tensor = value.detach().cpu() if isinstance(value, Tensor) else None
+        digest = tensors_sha256({"": tensor}) if tensor is not None else sha256(np.asarray(value).tobytes())
+        kind = value.dtype
+        return {"tensor": digest, "dtype": str(kind), "shape": list(value.shape)}
+    return _described_object(value, where)
+
+
+def _described_object(value: Any, where: str) -> Any:
+    name = f"{type(value).__module__}:{type(value).__qualname__}"
+    if isinstance(value, LoadedModel):
+        return {"model": value.fingerprint}
+    if isinstance(value, Edit):
+        return {"edit": value.id}
+    if isinstance(value, Enum):
+        return {"class": name, "value": value.name}
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    if isinstance(value, functools.partial) or inspect.isroutine(value) or inspect.isclass(value):
+        return {"function": function_path(value), "state": function_state(value)}
+    if callable(getattr(value, "to_dict", None)):
+        return {"class": name, "value": described(value.to_dict(), where)}
+    if is_dataclass(value):
+        return {"class": name, "value": {f.name: described(getattr(value, f.name), where) for f in fields(value)}}
+    try:
+        return {"class": name, "pickle": sha256(pickle.dumps(value, protocol=4))}
+    except Exception as error:  # whatever an object's own pickling raises
+        raise TypeError(
+            f"{where} is a {type(value).__name__}, of which a sweep cannot tell whether a later one is the same: pass "
+            "numbers, text, facts, selections, recipes, edits, or a dataclass of these."
+        ) from error
+
+
+def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as a sweep's file holds them: each as ``described``, a long one (a pool of facts) by its checksum.
+
+    Raises:
+        TypeError: As ``described``.
+    """
+    every = {name: described(value, f"the option {name}") for name, value in sorted(options.items())}
+    return {n: v if len(_text(v)) < LONG else {"long": _text(v)[:60], "sha256": digest(v)} for n, v in every.items()}
+
+
+def digest(values: Any) -> str:
+    """The checksum of JSON values."""
+    return hashlib.sha256(_text(values).encode()).hexdigest()
+
+
+def _text(values: Any) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+
+def function_path(function: Any) -> str:
+    """Where a function is, as ``module:name``; of an object that can be called, its class."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def function_state(function: Any) -> Any:
+    """What of a function its name does not say: the checksum of its source, and the values that it uses from around it
+    (defaults, variables of the function that it is in, constants and functions of its module).
+
+    Nothing of a function of this package, which goes by the package's version. What functions of other modules use is
+    not looked at.
+
+    Raises:
+        TypeError: It uses a variable of the function that it is in that cannot be told from others.
+    """
+    return _state(function, set())
+
+
+def _state(function: Any, seen: set[str]) -> Any:
+    where = f"what {function_path(function)} uses"
+    if isinstance(function, functools.partial):
+        return {
+            "of": [function_path(function.func), _state(function.func, seen)],
+            "args": described(function.args, where),
+            "keywords": described(function.keywords, where),
+        }
+    if not hasattr(function, "__qualname__"):  # an object that can be called
+        return {"source": _source(type(function)), "object": described(function, where)}
+    plain = inspect.unwrap(function)
+    owner = getattr(plain, "__self__", None)
+    plain = getattr(plain, "__func__", plain)
+    if (plain.__module__ or "").partition(".")[0] == PACKAGE:
+        return None
+    state: dict[str, Any] = {"source": _source(plain)}
+    if owner is not None and not inspect.ismodule(owner):
+        state["of"] = described(owner, where)
+    if inspect.isfunction(plain):
+        state["defaults"] = described([plain.__defaults__, plain.__kwdefaults__], where)
+        used = inspect.getclosurevars(plain)
+        state["around"] = described(dict(used.nonlocals), where)
+        state["module"] = {
+            name: value if isinstance(value, (bool, int, str, float, type(None))) else _state(value, seen)
+            for name, value in sorted(used.globals.items())
+            if _told(value, plain.__module__) and not (name in seen or seen.add(name))
+        }
+    return state
+
+
+def _told(value: Any, module: str) -> bool:
+    """Whether a name of a function's module is looked at: constants, and functions of the same module."""
+    constant = isinstance(value, (bool, int, str, type(None))) or (isinstance(value, float) and value == value)
+    return constant or (inspect.isfunction(value) and value.__module__ == module)
+
+
+def _source(named: Any) -> str | None:
+    """The checksum of a source; of the code where there is no source, and None of what has neither (built-in
+    functions)."""
+    try:
+        return sha256(inspect.getsource(named).encode())
+    except (OSError, TypeError):
+        code = getattr(named, "__code__", None)
+        return None if code is None else sha256(code.co_code + repr(code.co_consts).encode())

@@ -1,0 +1,243 @@
+"""What a worker does: load the model once, apply a function to an item, and give back the bytes of the item's file.
+
+Only the process that runs the sweep writes to its folder, so workers need no disk in common with it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import socket
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from workbench.files.checked_json import sha256
+from workbench.files.item_file import item_bytes
+from workbench.files.result_values import NotKept
+from workbench.models.load import LoadedModel
+from workbench.models.provenance import provenance
+from workbench.sweeps.code_version import code_version
+from workbench.sweeps.model_source import ModelSource
+from workbench.types.cancelling import Cancelled
+
+_loaded: dict[str, LoadedModel] = {}
+"""The model of this worker, by the checksum of its source: one at most."""
+_one_at_a_time = threading.RLock()
+"""A model computes for one item at a time, however many threads a worker has: so memory is that of one, and hooks of
+two functions never meet."""
+
+
+class WorkerFailed(RuntimeError):
+    """A worker cannot do its part of a sweep; what is finished is kept."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all items of a sweep.
+
+    Args:
+        work: The pickled function and options, and the source of the model.
+        model_key: The checksum of the source.
+        fingerprint: What the model must have; None where it is not known yet.
+        code: The code version of the process that runs the sweep.
+        threads: Of torch in a worker process; None leaves them.
+        home: The process that runs the sweep, in which threads are never changed.
+        run: Another one for each run, so that a scheduler never takes a task for one of an earlier run.
+    """
+
+    work: bytes
+    model_key: str
+    fingerprint: str | None
+    code: Mapping[str, str]
+    threads: int | None
+    home: tuple[str, int]
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an item.
+
+    Args:
+        id: The item's.
+        content: The bytes of its file; None where it failed.
+        error, message, traceback: Of what it failed with.
+        never_kept: Whether it failed because the result cannot be kept.
+        seconds: It took.
+    """
+
+    id: str
+    content: bytes | None = None
+    error: str = ""
+    message: str = ""
+    traceback: str = ""
+    never_kept: bool = False
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item with its name and the checksum of what it is."""
+
+    id: str
+    digest: str
+    value: Any = field(repr=False)
+
+
+def home() -> tuple[str, int]:
+    """This machine and process."""
+    return socket.gethostname(), os.getpid()
+
+
+def make_job(
+    pack: Callable[[Any], bytes],
+    work: tuple[Any, Mapping[str, Any], ModelSource],
+    fingerprint: str | None,
+    threads: int | None,
+) -> Job:
+    """A job of a function, its options and a model's source, pickled by ``pack``."""
+    key = sha256(pickle.dumps(work[2], protocol=4))
+    return Job(pack(work), key, fingerprint, code_version(), threads, home())
+
+
+def describe_model(job: Job) -> dict[str, Any]:
+    """Load a job's model in a worker, and say what it is: the provenance of whatever is computed with it."""
+    with _one_at_a_time:
+        _, _, model = _prepared(job)
+        return described_model(model)
+
+
+def described_model(model: LoadedModel) -> dict[str, Any]:
+    """Name, fingerprint, template, dtype and edits of a model."""
+    said = provenance(model)
+    return {k: v for k, v in said.items() if k not in ("settings", "versions", "created")}
+
+
+def run_item(job: Job, item: bytes) -> Outcome:
+    """Apply a job's function to a pickled item in a worker.
+
+    Raises:
+        WorkerFailed: The worker lacks the model, a module, or the right version of the code.
+    """
+    with _one_at_a_time:
+        function, options, model = _prepared(job)
+        return compute(function, model, _unpickled(item, "the item"), options)
+
+
+def compute(function: Any, model: LoadedModel, item: Item, options: Mapping[str, Any]) -> Outcome:
+    """Apply a function to an item. An error of it is what becomes of the item.
+
+    Raises:
+        Cancelled: The function was cancelled.
+    """
+    began = time.perf_counter()
+    with _one_at_a_time:
+        try:
+            with _random_draws_of(item):
+                result = function(model, item.value, **options)
+            seconds = time.perf_counter() - began
+            fields = {"id": item.id, "digest": item.digest, "fingerprint": model.fingerprint, "seconds": seconds}
+            content = item_bytes(result, {**fields, "code": code_version(), "worker": "{}:{}".format(*home())})
+            return Outcome(item.id, content, seconds=seconds)
+        except Cancelled:
+            raise
+        except Exception as error:  # whatever it is, the other items go on
+            return Outcome(
+                item.id,
+                error=type(error).__name__,
+                message=str(error),
+                traceback=traceback.format_exc(),
+                never_kept=isinstance(error, NotKept),
+                seconds=time.perf_counter() - began,
+            )
+
+
+@contextmanager
+def _random_draws_of(item: Item) -> Generator[None]:
+    """Let what a function draws without a seed depend on the item alone, not on what was drawn before it."""
+    seed = int(sha256(item.id.encode("utf-8", "surrogatepass"))[:8], 16)
+    ours, theirs = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):
+        try:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)
+            yield
+        finally:
+            random.setstate(ours)
+            np.random.set_state(theirs)
+
+
+def _prepared(job: Job) -> tuple[Any, Mapping[str, Any], LoadedModel]:
+    """Function, options and model of a job, in this worker."""
+    host, process = home()
+    if (host, process) != job.home:
+        _check_code(job, host)
+        threads = _threads_of_dask() or job.threads
+        if threads and torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+    function, options, source = _unpickled(job.work, "the function and its options")
+    model = _loaded.get(job.model_key)
+    if model is None or job.fingerprint not in (None, model.fingerprint):  # other files lie there by now
+        model = _load(source, host)
+        _loaded.clear()  # the one of another sweep
+        _loaded[job.model_key] = model
+    if job.fingerprint is not None and model.fingerprint != job.fingerprint:
+        raise WorkerFailed(
+            f"On the worker {host} {source.words} has the fingerprint {model.fingerprint[:16]}, and the sweep's has "
+            f"{job.fingerprint[:16]}: it is another one. Give every worker the same files."
+        )
+    return function, options, model
+
+
+def _load(source: ModelSource, host: str) -> LoadedModel:
+    try:
+        return source.load()
+    except (OSError, ValueError, ImportError) as error:
+        raise WorkerFailed(
+            f"The worker on {host} cannot load {source.words}: {error} Every worker needs it: install it there, or "
+            "name a folder that all of them see."
+        ) from error
+
+
+def _check_code(job: Job, host: str) -> None:
+    here = code_version()
+    if here != dict(job.code):
+        differs = [f"{k} {here.get(k)} there, {v} here" for k, v in job.code.items() if here.get(k) != v]
+        raise WorkerFailed(
+            f"The worker on {host} computes with other code ({'; '.join(differs)}). Give every worker the environment "
+            "of this process."
+        )
+
+
+def _unpickled(content: bytes, what: str) -> Any:
+    try:
+        return pickle.loads(content)
+    except Exception as error:  # whatever the module of a function raises when it is imported
+        raise WorkerFailed(
+            f"The worker on {socket.gethostname()} cannot read {what} ({type(error).__name__}: {error}). What is used "
+            "must be in a module that workers can import: put it into a file or package that is on their PYTHONPATH."
+        ) from error
+
+
+def _threads_of_dask() -> int | None:
+    """How many threads a Dask worker was given, in a task of Dask."""
+    distributed: Any = sys.modules.get("distributed")
+    if distributed is None:
+        return None
+    try:
+        return int(distributed.get_worker().state.nthreads)
+    except (ValueError, AttributeError):
+        return None
