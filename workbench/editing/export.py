@@ -15,7 +15,7 @@ from workbench.editing.applied import check_base
 from workbench.files.atomic import contents, new_folder, write_bytes
 from workbench.files.paths import user_path
 from workbench.models.bundled import NAME as BUNDLED
-from workbench.models.deltas import Base, export, fold, gate_sites
+from workbench.models.deltas import Base, export, fold, gate_sites, not_in_weights
 from workbench.models.load import LoadedModel, load_model
 from workbench.models.views import shared_view
 from workbench.types import Edit
@@ -48,14 +48,21 @@ def save_peft(edit: Edit, path: str | Path, *, stage: str | None = None, model: 
         The folder.
 
     Raises:
-        ValueError: No such stage, an edit that changes nothing there, one that does not name its modules, one that no
-            adapter says exactly (the message says why, and what can be done), or another base.
+        ValueError: No such stage, an edit that changes nothing there, one that was made on top of others, one that
+            does not name its modules, one that no adapter says exactly (the message says why, and what can be done), or
+            another base.
         FileExistsError: There is something else of that name.
         OSError: It cannot be written; what was there is as it was.
     """
     delta = edit.delta(stage)
-    if not delta.tensors():
+    if delta.empty:
         raise ValueError("This edit changes nothing at that stage, so there is nothing to export.")
+    if edit.earlier:
+        under = ", then ".join(one.words for one in edit.earlier)
+        raise ValueError(
+            f"This edit was made on top of {under}, and an adapter is loaded over the plain base. Join them, the "
+            "last two first, and export what comes out: first.then(second).to_peft(folder)."
+        )
     if model is not None:
         check_base(model, edit)
     modules = edit.modules
@@ -110,8 +117,8 @@ def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None
         The folder.
 
     Raises:
-        ValueError: Another base (the message names both fingerprints), no such stage, an edited model, or weights that
-            are not plain numbers (quantised).
+        ValueError: Another base (the message names both fingerprints), no such stage, an edited model, an edit that no
+            weight can hold (a context, a memory), or weights that are not plain numbers (quantised).
         FileExistsError: There is something else of that name.
         OSError: It cannot be written; what was there is as it was.
 
@@ -123,8 +130,11 @@ def merge(model: LoadedModel, edit: Edit, path: str | Path, *, stage: str | None
     if model.applied:
         raise ValueError(f"{model.name!r} carries an edit already. Merge into its base: merge(model.base, edit, path).")
     check_base(model, edit)
+    delta = edit.delta(stage)
+    if reason := not_in_weights(delta):
+        raise ValueError(reason)
     view = shared_view(model.hf)
-    fold(view, model.architecture, edit.delta(stage))
+    fold(view, model.architecture, delta)
     text = f"""
 {model.name} with an edit merged into its weights. A plain transformers model.
 

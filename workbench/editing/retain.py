@@ -5,36 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from workbench.facts.known import known_facts, load_facts, pool_or_bundled
+from workbench.facts.known import known_facts, pool_or_bundled
+from workbench.facts.retained import has_retained, retain_pool, retainable
 from workbench.models.load import LoadedModel
 from workbench.types import Fact, FactSet
 from workbench.types.cancelling import CancelFlag
 from workbench.types.torch_settings import own_torch_settings
-
-
-def has_retained(pool: FactSet) -> bool:
-    """Whether a pool says which of its facts may be retained."""
-    return any(f.role == "retain" for f in pool)
-
-
-def retain_pool(pool: FactSet) -> FactSet:
-    """Where retained facts come from: the pool, or the bundled facts where none of its own has that role; none of a
-    pool that is to be evaluated."""
-    return pool if has_retained(pool) else load_facts().without(pool)
-
-
-def retainable(
-    model: LoadedModel,
-    facts: Sequence[Fact],
-    pool: FactSet,
-    *,
-    progress: bool = True,
-    cancel: CancelFlag | None = None,
-) -> FactSet:
-    """The pool's facts with the role ``"retain"`` that the model knows and that overlap none of these. ``progress`` and
-    ``cancel`` as in ``known_facts``."""
-    candidates = pool.without(facts).filter(role="retain")
-    return known_facts(model, candidates, progress=progress, cancel=cancel) if len(candidates) else candidates
 
 
 @own_torch_settings()
@@ -44,6 +20,7 @@ def default_retain(
     *,
     pool: FactSet | None = None,
     size: int = 80,
+    own_relation: bool = True,
     seed: int = 0,
     progress: bool = True,
     cancel: CancelFlag | None = None,
@@ -52,10 +29,13 @@ def default_retain(
     other relations in turn, so that every relation has its share.
 
     Args:
-        model: The base model.
+        model: A base or edited model. The base's knowledge decides what is chosen; of an edited model, what its edits
+            rewrite and what it no longer answers is left out then.
         facts: The edited facts; they and what overlaps them (``Fact.overlaps``) are left out.
         pool: Where to choose from; the bundled facts by default, and where the pool has no fact of that role.
         size: At most so many. At most half are neighbours.
+        own_relation: Whether facts of the edited relations may be retained. Without them, neighbours say what an edit
+            costs that nothing held in place.
         seed: Of the choice.
         progress: Show a progress bar if knowledge has to be measured.
         cancel: As in ``known_facts``.
@@ -77,6 +57,13 @@ def default_retain(
     pool = pool_or_bundled(pool)
     sources, roles = retain_pool(pool), has_retained(pool)
     known = list(retainable(model, facts, sources, progress=progress, cancel=cancel))
+    if not own_relation:
+        known = [f for f in known if f.relation not in {edited.relation for edited in facts}]
+        if not known:
+            raise ValueError(
+                f"The pool {sources.name!r} has no fact to retain of another relation than the edited ones. Give "
+                "another pool=, or own_relation=True."
+            )
     if not known:
         where = f"The pool {pool.name!r} has" if roles else f"Neither the pool {pool.name!r} nor the bundled set has"
         raise ValueError(
@@ -97,4 +84,8 @@ def default_retain(
         for queue in queues.values():
             if queue and len(near) + len(far) < size:
                 far.append(queue.pop(0))
-    return FactSet([*near, *far], name=f"retain set from {sources.name}")
+    chosen = FactSet([*near, *far], name=f"retain set from {sources.name}")
+    if not model.applied:
+        return chosen
+    still = known_facts(model, chosen, progress=progress, cancel=cancel)
+    return FactSet(still, name=chosen.name)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from workbench.editing.applied import carried
 from workbench.editing.methods.table import DEFAULT, METHODS, named_recipe
 from workbench.editing.selector import check_number
-from workbench.editing.task import Task, check_selection
+from workbench.editing.task import Task, check_batch, check_selection
 from workbench.language.prompts import check_first_tokens
 from workbench.language.template import check_no_thought
 from workbench.models import LoadedModel
+from workbench.models.folded import folded
 from workbench.tracing.self_check import require
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
@@ -34,8 +37,14 @@ def rewrite(
 ) -> Edit:
     """Make an edit after which the model answers the facts' targets, changing the selected components only.
 
+    On an edited model this is sequential editing. The edit is made on top of those that the model carries: its base is
+    the model with them (``Edit.base_fingerprint``), ``Edit.earlier`` names them, and it fits nowhere else. The fit runs
+    on the edited weights. What it holds in place, and what the selector and the optimiser measure (retained answers,
+    gains, Fisher information), are the edited model's own. Retained facts are chosen among those that the base knows,
+    as for any edit of it; what an earlier edit rewrites is left out, and so is what the edited model no longer answers.
+
     Args:
-        model: A base model; it is not changed.
+        model: A base model, or one that carries edits (``wb.applied``, ``EditStack.model``); it is not changed.
         fact: One fact, or several that are rewritten together.
         selection: What may move, as a ``Selection`` or text. None: what the method moves by itself; a number: so many
             neurons of its own choice. See the recipe's class for both (``wb.recipes.IA3``: the default selector;
@@ -59,8 +68,9 @@ def rewrite(
 
     Raises:
         ValueError: An empty selection, one of another type, a number that is out of range, a component that the model
-            lacks, an edited model, answer and target with the same first token, a retain set that holds an edited fact,
-            or one that is missing though the recipe needs it; a recipe's name that does not exist.
+            lacks, a model that was changed without an edit, two targets for one subject and relation, answer and target
+            with the same first token, a retain set that holds an edited fact, or one that is missing though the recipe
+            needs it; a recipe's name that does not exist.
         TypeError: A recipe of a type that no method has.
         Cancelled: ``cancel`` was set or ``on_step`` returned False.
         NonFiniteLoss: The loss became NaN or infinite.
@@ -74,6 +84,10 @@ def rewrite(
         >>> with wb.applied(model, edit) as edited:
         ...     print(wb.ask(model, fact.question), "->", wb.ask(edited, fact.question))
         Paris -> Rome
+        >>> with wb.applied(model, edit) as edited:
+        ...     second = wb.rewrite(edited, facts["japan-capital"], "L1MLP L2MLP", recipe=recipe, pool=facts)
+        >>> [one.facts for one in second.earlier], second.base_fingerprint == edit.fingerprint_on_top
+        ([('france-capital',)], True)
     """
     facts = as_facts(fact)
     settings = DEFAULT if recipe is None else named_recipe(recipe) if isinstance(recipe, str) else recipe
@@ -82,10 +96,11 @@ def rewrite(
             f"recipe must be a recipe, the name of one, or None, got {type(recipe).__name__}. Recipes are "
             f"{[method.recipe.__name__ for method in METHODS.values()]} in wb.recipes."
         )
-    if model.edited:
-        raise ValueError(f"{model.name!r} carries an edit already. Rewrite its base (model.base), then apply both.")
+    if model.edited and not model.applied:
+        raise ValueError(f"{model.name!r} was changed without an edit. Rewrite its base (model.base).")
     if not facts:
         raise ValueError("rewrite needs at least one fact, got none.")
+    check_batch(facts)
     check_no_thought(model)
     for edited in facts:
         check_first_tokens(model, edited)
@@ -94,8 +109,9 @@ def rewrite(
     if chosen is None and settings.selects:
         check_number(model, 1)  # a mixture of experts has no neurons to choose
     require(model, "gate", "resume")
+    earlier = carried(model)
     task = Task(
-        model=model,
+        model=folded(model) if earlier else model,
         facts=tuple(facts),
         selection=chosen,
         recipe=settings,
@@ -103,7 +119,7 @@ def rewrite(
         pool=pool,
         on_step=on_step,
         cancel=cancel,
-        stop=stop,
+        stop=None if stop is None else lambda edit: stop(replace(edit, earlier=earlier)),
         progress=progress,
     )
-    return METHODS[settings.method].make(task)
+    return replace(METHODS[settings.method].make(task), earlier=earlier)

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from workbench.editing.retain import default_retain, retain_pool, retainable
+from workbench.editing.retain import default_retain
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.sensitivity import damped, gate_gradients
 from workbench.facts.known import pool_or_bundled
+from workbench.facts.retained import retain_pool, retainable
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from workbench.editing.retain import default_retain
 from workbench.editing.selector import check_number
+from workbench.facts.known import pool_or_bundled
+from workbench.facts.retained import retain_pool, retainable
 from workbench.models import LoadedModel
-from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step, TrainedRecipe
+from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
 
 
@@ -39,6 +41,18 @@ class Task:
     progress: bool = True
 
 
+def check_batch(facts: Sequence[Fact]) -> None:
+    """Raise a ValueError for two facts of one subject and relation with different targets: no edit gives both."""
+    seen: dict[tuple[str, str], Fact] = {}
+    for fact in facts:
+        other = seen.setdefault((fact.subject.casefold(), fact.relation or fact.question), fact)
+        if other.target != fact.target:
+            raise ValueError(
+                f"The batch has two targets for {fact.subject!r} ({fact.relation or fact.question}): {other.target!r} "
+                f"({other.id}) and {fact.target!r} ({fact.id}). Leave one of them out."
+            )
+
+
 def check_selection(model: LoadedModel, selection: Selection | int | None) -> None:
     """Raise a ValueError for an empty selection, a component that the model lacks, or a number that is out of range."""
     if isinstance(selection, Selection):
@@ -57,20 +71,40 @@ def check_selection(model: LoadedModel, selection: Selection | int | None) -> No
         )
 
 
+class Retaining(Protocol):
+    """What a recipe says of the facts that it holds in place, or quotes."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def retain_size(self) -> int: ...
+
+    @property
+    def uses_retain(self) -> bool: ...
+
+    @property
+    def fits_retained(self) -> bool: ...
+
+
 def retain_set(
     model: LoadedModel,
     facts: Sequence[Fact],
     retain: FactSet | Sequence[Fact] | None,
-    recipe: TrainedRecipe,
+    recipe: Retaining,
     pool: FactSet | None,
     progress: bool,
     cancel: CancelFlag | None = None,
 ) -> FactSet:
-    """The facts to hold in place: those given, checked against the edited ones, or the default retain set."""
+    """The facts to hold in place: those given, checked against the edited ones, or the default retain set, which may be
+    empty where the fit reads no answers of it."""
     if retain is None:
         size = recipe.retain_size if recipe.uses_retain else 0
-        options: dict[str, Any] = {"size": size, "seed": recipe.seed, "progress": progress, "cancel": cancel}
-        return default_retain(model, facts, pool=pool, **options)
+        options: dict[str, Any] = {"progress": progress, "cancel": cancel}
+        optional = size and not recipe.fits_retained
+        if optional and not len(retainable(model, facts, retain_pool(pool_or_bundled(pool)), **options)):
+            size = 0
+        return default_retain(model, facts, pool=pool, size=size, seed=recipe.seed, **options)
     retained = retain if isinstance(retain, FactSet) else FactSet(retain, name="retain set")
     clash = [f.id for f in retained if any(f.overlaps(edited) for edited in facts)]
     if clash:

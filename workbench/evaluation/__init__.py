@@ -1,1 +1,1 @@
-"""What an edit changed: answers before and after. Their rates are defined in ``workbench.types.rates``."""
+"""What an edit changed: answers before and after. Their rates are defined in ``workbench.types.rate_rules``."""

@@ -27,6 +27,11 @@ class Ask:
     start: str = ""
 
 
+def begun_by_cloze(fact: Fact, question: str) -> Ask:
+    """A chat question with the reply begun by the fact's cloze, so that the answer is what comes next."""
+    return Ask("chat", question, fact.prompt)
+
+
 @dataclass(frozen=True)
 class Reply:
     """What was generated, what of it counts (None: it is a thought without end, and answers nothing), and the mean
@@ -46,7 +51,7 @@ class Answering:
     each, so that it is computed once, whoever asks.
 
     Args:
-        base: The unedited model.
+        base: The model that others are compared with: the unedited one, or that under an edit of an edited model.
         batch_size: Rows a batch.
         max_new_tokens: Longest answer, where no other length is asked for.
     """
@@ -56,9 +61,9 @@ class Answering:
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
 
-    def prompt_ids(self, asks: Sequence[Ask]) -> list[Ids]:
-        """Token ids of prompts, each with the start of its reply."""
-        prompts = [(prompt_ids(self.base, ask.prompt, ask.form), ask) for ask in asks]
+    def prompt_ids(self, asks: Sequence[Ask], model: LoadedModel | None = None) -> list[Ids]:
+        """Token ids of prompts as a model reads them (None: the base), each with the start of its reply."""
+        prompts = [(prompt_ids(model or self.base, ask.prompt, ask.form), ask) for ask in asks]
         return [tuple(begun_reply(self.base, ids, ask.start, ask.form)) for ids, ask in prompts]
 
     def completions(
@@ -71,17 +76,18 @@ class Answering:
     ) -> list[Completion]:
         """Greedy completions of prompts, in order; those of the base are what an edited model is expected to say (in
         float32: in fewer bits a pass of another shape flips near ties too often)."""
-        return self._complete(model, self.prompt_ids(asks), progress, max_new_tokens)
+        return self._complete(model, self.prompt_ids(asks, model), progress, max_new_tokens)
 
     def _complete(
         self, model: LoadedModel, prompts: Sequence[Ids], progress: Any, max_new_tokens: int | None
     ) -> list[Completion]:
+        under = model.base if model is self.base else self.base  # of sequential edits the base is an edited model
         return greedy_answers(
             model,
             prompts,
             max_new_tokens=self.max_new_tokens if max_new_tokens is None else max_new_tokens,
             batch_size=self.batch_size,
-            drafts=self.base if model.edited and model.dtype == torch.float32 else None,
+            drafts=under if model.edited and model.dtype == torch.float32 else None,
             progress=progress,
         )
 
@@ -93,9 +99,10 @@ class Answering:
         *,
         max_new_tokens: int | None = None,
     ) -> list[Reply]:
-        """Answers with their surprise to the base model, each of what counts of it (``counted_part``)."""
+        """Answers with their surprise to the base model, each of what counts of it (``counted_part``). The base reads
+        them after the prompt as it is, without the context of an edit."""
         prompts = self.prompt_ids(asks)
-        completions = self._complete(model, prompts, progress, max_new_tokens)
+        completions = self.completions(model, asks, progress, max_new_tokens=max_new_tokens)
         counted = [counted_part(self.base, c, ask.form) for ask, c in zip(asks, completions, strict=True)]
 
         def compute(texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
@@ -111,16 +118,16 @@ class Answering:
         said = (None if part is None else part.text for part in counted)
         return [Reply(*of) for of in zip((c.text for c in completions), said, nll, strict=True)]
 
-    def kl(self, model: LoadedModel, asks: Sequence[Ask]) -> list[float]:
+    def kl(self, model: LoadedModel, asks: Sequence[Ask], *, max_new_tokens: int | None = None) -> list[float]:
         """Mean KL(base || model) over the tokens of the base's own answer to each prompt, nats per token."""
-        ids = self.prompt_ids(asks)
-        answers = [c.token_ids for c in self._complete(self.base, ids, None, None)]
+        ids, edited_ids = self.prompt_ids(asks), self.prompt_ids(asks, model)
+        answers = [c.token_ids for c in self._complete(self.base, ids, None, max_new_tokens)]
         out = [float("nan")] * len(asks)
         size = 16  # both models' log-probabilities are held for one batch: size * tokens * d_vocab numbers
         for start in range(0, len(asks), size):
             part = slice(start, start + size)
             reference = dict(continuation_logprobs(self.base, ids[part], answers[part], batch_size=size))
-            for i, edited in continuation_logprobs(model, ids[part], answers[part], batch_size=size):
+            for i, edited in continuation_logprobs(model, edited_ids[part], answers[part], batch_size=size):
                 base = reference[i]
                 kl = torch.nn.functional.kl_div(edited, base, reduction="none", log_target=True).sum(-1).mean()
                 out[start + i] = max(float(kl), 0.0)

@@ -14,13 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from workbench.editing.applied import applied, check_base, chosen_stages
+from workbench.editing.applied import applied, check_under, chosen_stages
+from workbench.evaluation.answering import Answering, begun_by_cloze
 from workbench.evaluation.evaluate import known_neighbours
 from workbench.facts.known import pool_or_bundled
 from workbench.language.generation import generate
-from workbench.language.prompts import answer_ids, begun_reply, prompt_ids
+from workbench.language.prompts import answer_ids
 from workbench.language.scoring import continuation_nll
 from workbench.language.tokens import decoded
+from workbench.models.cache import Ids
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet, Rate
 from workbench.types.intervals import harmonic_mean, mean_over, ngram_entropy, share
@@ -64,22 +66,20 @@ def counterfact_rates(
         >>> rates["learn"]["efficacy"].value
         1.0
     """
-    if model.applied:
-        raise ValueError("counterfact_rates puts the edit on by itself: pass the base model (model.base) and the edit.")
-    check_base(model, edit)
+    check_under(model, edit, "counterfact_rates")
     names = chosen_stages(edit, stages)
     pool = pool_or_bundled(pool)
     free = pool.without([*edit.facts, *(f for f in pool if f.id in edit.used_ids)])
     near = {fact.id: known_neighbours(model, free, [fact], None, seed, False, []) for fact in edit.facts}
     rates = {"base": _rates(model, edit.facts, near, seed)}
     for stage in names:
-        with applied(model, edit, stage) as edited:
+        with applied(model, edit, stage, stack=True) as edited:
             rates[stage] = _rates(edited, edit.facts, near, seed)
     return rates
 
 
 def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]], seed: int) -> dict[str, Rate]:
-    rows: list[tuple[str, str, list[int], str, str]] = []
+    rows: list[tuple[str, str, Ids, str, str]] = []
     texts: dict[str, list[float]] = {}
     for fact in facts:
         rows.append(("efficacy", fact.id, _begun(model, fact, fact.question), fact.target, fact.answer))
@@ -103,6 +103,6 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
     return rates | {"fluency": mean_over(texts, seed=seed)}
 
 
-def _begun(model: LoadedModel, fact: Fact, question: str) -> list[int]:
-    """A chat question with the reply begun by the fact's cloze."""
-    return begun_reply(model, prompt_ids(model, question, "chat"), fact.prompt, "chat")
+def _begun(model: LoadedModel, fact: Fact, question: str) -> Ids:
+    """A chat question with the reply begun by the fact's cloze, as a model reads it."""
+    return Answering(model).prompt_ids([begun_by_cloze(fact, question)])[0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from workbench.editing.applied import applied, check_base, chosen_stages
+from workbench.editing.applied import applied, check_under, chosen_stages
 from workbench.evaluation.counterfact import FLUENCY_TOKENS
 from workbench.language.answers import matches
 from workbench.language.generation import generate, greedy_answers
@@ -60,9 +60,7 @@ def dataset_rates(
         ...     print(error)
         The facts of this edit (france-capital) have no data_prompts; load them from a data set that has some, ...
     """
-    if model.applied:
-        raise ValueError("dataset_rates puts the edit on by itself: pass the base model (model.base) and the edit.")
-    check_base(model, edit)
+    check_under(model, edit, "dataset_rates")
     names = chosen_stages(edit, stages)
     asked = [(fact, prompt) for fact in edit.facts for prompt in fact.data_prompts]
     if not asked:
@@ -73,7 +71,7 @@ def dataset_rates(
         )
     rates = {"base": {name: _at_base(name, rate) for name, rate in _rates(model, model, asked, seed).items()}}
     for stage in names:
-        with applied(model, edit, stage) as edited:
+        with applied(model, edit, stage, stack=True) as edited:
             rates[stage] = _rates(edited, model, asked, seed)
     return rates
 

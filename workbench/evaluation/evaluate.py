@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
-from workbench.editing.applied import applied, check_base, chosen_stages
-from workbench.editing.retain import has_retained
-from workbench.evaluation.answer_slots import answers_at, rows_at
-from workbench.evaluation.answering import Answering, Ask, Reply, check_answering
+from workbench.editing.applied import applied, check_under, chosen_stages
+from workbench.evaluation.answer_rows import answer_rows
+from workbench.evaluation.answering import Answering, check_answering
+from workbench.evaluation.chosen import (
+    asked_facts,
+    check_controls,
+    draw,
+    evaluated_pool,
+    relations_of,
+    sealed_controls,
+    touched_facts,
+)
+from workbench.evaluation.extras import Extras, sample_rows
+from workbench.evaluation.firmness import flips_of
+from workbench.evaluation.floor import FLOOR, permuted_of_equal_kl
+from workbench.evaluation.long_text import CONTEXT, long_text_rows, stretches_of
 from workbench.evaluation.ordinary_text import text_rows
-from workbench.evaluation.questions import Question, collateral_questions, questions_of
-from workbench.facts.known import known_facts, load_facts, pool_or_bundled
+from workbench.evaluation.probabilities import probabilities_at
+from workbench.evaluation.questions import collateral_questions, questions_of
+from workbench.evaluation.related import related_questions
+from workbench.facts.known import known_facts
+from workbench.facts.sealed_wordings import Wordings, asked_sealed, with_sealed_heldout
 from workbench.language.answers import matches
 from workbench.language.generation import MAX_NEW_TOKENS
-from workbench.language.prompts import traced_prompt
 from workbench.language.replies import thoughts_not_counted
-from workbench.language.scoring import continuation_probabilities
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
-from workbench.types.fact import as_facts
 from workbench.types.rates import rates_of
+from workbench.types.report import SampleRow
 from workbench.types.torch_settings import own_torch_settings
-
-KL_ROWS = 48
 
 
 @own_torch_settings()
@@ -44,30 +53,52 @@ def evaluate(
     answering: Answering | None = None,
     max_new_tokens: int | None = None,
     collateral: bool = False,
+    firm: bool | None = None,
+    wordings: Wordings = "own",
+    samples: int = 0,
+    text_tokens: int | None = None,
+    prose: Sequence[str] | None = None,
+    text_context: int = CONTEXT,
+    floor: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> EvalReport:
     """Ask the base and every stage of an edit, and classify what they say.
 
     Edited facts are asked their training questions, their held-out questions and their clozes. Neighbours (known facts
-    of the same relation) and controls are asked their question, and judged by their own answer and by what the edit
-    taught. Facts whose answers the edit used (``Edit.used_ids``: those held in place, and those that chose what may
-    move) are never evaluated; ``left_out`` says how many.
+    of the same relation) and controls are asked their question; known facts about the same subject, and known facts
+    with the same old answer, are asked held-out questions. All these are judged by their own answer and by what the
+    edit taught. Facts whose answers the edit used (``Edit.used_ids``: those held in place, and those that chose what
+    may move) are never evaluated; ``left_out`` says how many.
 
     Args:
-        model: The edit's base model; it is not changed.
+        model: The edit's base model; it is not changed. For an edit that was made on an edited model that one, with the
+            edits that were on it: it is what the report calls the base.
         facts: The facts to evaluate; None for the edit's own.
         edit: The edit; None measures the base alone.
         stages: Stages of the edit to evaluate, besides the base; None for all.
         controls: Facts that should stay as they are; None for all facts of the pool's test split that the model knows.
         pool: Where controls and neighbours come from; the bundled facts by default.
         max_controls: Draw at most so many controls, and at most so many neighbours (by ``seed``, not by hand); None for
-            all.
+            all. Of the same subject and the same answer at most 12 facts each are asked for an edited fact.
         answering: Asks the models; give one of your own to ask in batches of another size, or to follow or stop it.
         max_new_tokens: Longest answer; by default that of ``answering``, or 24.
         collateral: Measure too what follows from the edited facts and the language itself: the subject asked for by the
             old answer and by the target, two-hop questions through the pool, and the likelihood of ordinary text.
-        seed: Of the draw and the bootstrap.
+        firm: Whether the untouched base is asked the controls again, one at a time and in bfloat16, to count apart
+            those that it loses by itself (``EvalReport.flips``). None: where all of them are on record.
+        wordings: ``"sealed"`` asks everything that is not trained in wordings that no default was tuned on and no
+            retained fact has (``workbench.facts.sealed_wordings``): of bundled and sealed relations; facts of others
+            are asked their held-out questions in sealed frames, or their own question where they have none. Known
+            sealed facts of other relations are controls too.
+        samples: So many samples at temperature 1 of each held-out question, at every stage, for the rate ``leak``.
+        text_tokens: So many tokens of ordinary text in long stretches, for ``long_text_nll`` and its change: the base's
+            own generations (written once a model), or ``prose``.
+        prose: Documents to be read instead, all of them without ``text_tokens``.
+        text_context: Tokens of a stretch.
+        floor: Also evaluate the edit's last stage with its gates or input columns permuted, at equal KL on controls and
+            neighbours, as the stage ``"floor"``: what any change of this size costs.
+        seed: Of the draws, the samples, the permutation and the bootstrap; the base's own text is the same for all.
         progress: Show a progress bar.
 
     Returns:
@@ -75,8 +106,9 @@ def evaluate(
         could not be measured is listed in ``missing``; so are replies that end inside a thought, which count nowhere.
 
     Raises:
-        ValueError: An edit or ``answering`` of another base, an unknown stage, no facts, or facts or controls whose
-            answers the edit used.
+        ValueError: An edit or ``answering`` of another base, an unknown stage or wordings, no facts, facts or controls
+            whose answers the edit used, fewer than 0 samples, ``text_tokens`` or
+            ``text_context`` below 1, or a floor without an edit.
 
     Source: the protocol deviates from arXiv 2508.07075 on purpose: free generation, questions that were never trained
     on, forgetting relative to the base's own answers, and gibberish never counted as forgotten.
@@ -89,10 +121,10 @@ def evaluate(
         old 0.00 [0.00, 0.66] (n=2)
         control 0.50 [0.09, 0.91] (n=2)
     """
-    if model.applied:
-        raise ValueError("evaluate compares an edit with its base: pass the base model (model.base) and edit=.")
     if edit is not None:
-        check_base(model, edit)
+        check_under(model, edit, "evaluate")
+    elif model.applied:
+        raise ValueError("evaluate compares an edit with its base: pass the base model (model.base) and edit=.")
     if max_new_tokens is not None:
         if answering is not None and answering.max_new_tokens != max_new_tokens:
             raise ValueError(
@@ -100,7 +132,13 @@ def evaluate(
                 f"{answering.max_new_tokens} tokens. Leave one of them out."
             )
         answering = answering or Answering(model, max_new_tokens=max_new_tokens)
-    edited = _facts(facts, edit)
+    if wordings not in get_args(Wordings):
+        raise ValueError(f"wordings must be one of {get_args(Wordings)}, got {wordings!r}.")
+    if samples < 0:
+        raise ValueError(f"samples must be 0 or more, got {samples!r}.")
+    if floor and edit is None:
+        raise ValueError("floor=True permutes an edit, and there is none; pass edit=.")
+    edited = asked_facts(facts, edit)
     used = sorted({f.id for f in edited} & set(edit.used_ids if edit else ()))
     if used:
         raise ValueError(
@@ -109,21 +147,40 @@ def evaluate(
         )
     views = {}
     if edit is not None:
-        views = {stage: partial(applied, model, edit, stage) for stage in chosen_stages(edit, stages)}
+        views = {stage: partial(applied, model, edit, stage, stack=True) for stage in chosen_stages(edit, stages)}
+    permuted = None
+    if floor and edit is not None:
+        asking = answering = answering or Answering(model)
+        permuted = partial(permuted_of_equal_kl, model, edit, stage=list(views)[-1], answering=asking, seed=seed)
     return evaluate_views(
         model,
         edited,
         views,
         used=edit.used_ids if edit else (),
+        closed=edit.closed_relations if edit else (),
         taught=edit.facts if edit else (),
+        retained=relations_of(edit.retain_ids, pool) if edit else (),
+        wordings=wordings,
+        extras=Extras(
+            samples=samples,
+            stretches=stretches_of(model.base, text_tokens, prose, context=text_context),
+            floor=permuted,
+            probabilities=None
+            if edit is None or not any(stage.startswith("unlearn") for stage in edit.stage_names)
+            else partial(probabilities_at, model, edited, edit.recipe.answer_style),
+        ),
         controls=controls,
         pool=pool,
         max_controls=max_controls,
         answering=answering,
         collateral=collateral,
+        firm=firm,
         seed=seed,
         progress=progress,
         edit_id=edit.id if edit else None,
+        samples=samples,
+        text_tokens=text_tokens,
+        text_context=text_context,
     )
 
 
@@ -135,11 +192,16 @@ def evaluate_views(
     used: Iterable[str],
     used_facts: Iterable[Fact] = (),
     taught: Iterable[Fact] = (),
+    closed: Sequence[str] = (),
+    retained: Iterable[str] = (),
+    wordings: Wordings = "own",
+    extras: Extras = Extras(),  # noqa: B008 - frozen
     controls: FactSet | Sequence[Fact] | None = None,
     pool: FactSet | None = None,
     max_controls: int | None = None,
     answering: Answering | None = None,
     collateral: bool = False,
+    firm: bool | None = None,
     seed: int = 0,
     progress: bool = True,
     edit_id: str | None = None,
@@ -155,41 +217,47 @@ def evaluate_views(
         used_facts: The same as facts, which the pool may know under other ids. Of those that are in neither, other
             wordings cannot be told; ``missing`` says so.
         taught: The facts that the views were taught, besides those that are evaluated.
-        controls, pool, max_controls, answering, collateral, seed, progress: As in ``evaluate``.
+        closed: Relations on which the views' method closed (``Edit.closed_relations``).
+        retained: Relations of which the views held facts in place.
+        extras: What else is measured.
+        wordings, controls, pool, max_controls, answering, collateral, firm, seed, progress: As in ``evaluate``.
         edit_id: Of the edit that the views are of, for the report.
         settings: For the report's provenance.
     """
-    pool = pool_or_bundled(pool)
+    pool = evaluated_pool(pool, edited, wordings)
     taught = list({f.id: f for f in (*edited, *taught)}.values())
-    used_facts = list(used_facts)
-    away = {*used, *(f.id for f in (*taught, *used_facts))}
     missing: list[str] = []
-    touched = [*taught, *used_facts, *(f for f in pool if f.id in away)]
-    unseen = sorted(away - {f.id for f in touched})
-    from_bundled = [load_facts()[id] for id in unseen if id in load_facts()]
-    if from_bundled and not has_retained(pool):
-        touched += from_bundled
-        unseen = sorted({*unseen} - {f.id for f in from_bundled})
-        missing.append(f"retained facts of {pool.name!r}: it has none, so bundled ones were held in place")
-    if unseen:
-        missing.append(
-            f"facts that the edit used and the pool does not hold ({', '.join(unseen)}): the same facts under other "
-            "ids may be among controls and neighbours"
-        )
+    touched, away = touched_facts(pool, taught, used, used_facts, missing)
     free = pool.without(touched)
     if controls is not None:
-        _check_controls(controls, away, touched)
+        check_controls(controls, away, touched)
     answering = answering or Answering(model)
     check_answering(answering, model)
     length = answering.max_new_tokens
-    control_facts = _controls(model, controls, free, max_controls, seed, progress, missing, length)
+    with_sealed = wordings == "sealed" and controls is None
+    most = None if with_sealed else max_controls  # those of both splits are drawn together
+    control_facts = _controls(model, controls, free, most, seed, progress, missing, length)
+    known = partial(known_facts, model, max_new_tokens=length, progress=progress)
     neighbour_facts = known_neighbours(model, free, edited, max_controls, seed, progress, missing, length)
-    questions = questions_of(edited, neighbour_facts, control_facts, missing)
+    reword: Callable[[Fact], Fact] = partial(asked_sealed, seed=seed) if wordings == "sealed" else lambda fact: fact
+    if with_sealed:
+        control_facts = draw(control_facts + list(known(sealed_controls(free, edited))), max_controls, seed)
+    asked = [with_sealed_heldout(f) for f in edited] if wordings == "sealed" else edited
+    questions = questions_of(asked, map(reword, neighbour_facts), map(reword, control_facts), missing)
+    questions += related_questions(
+        known, free, edited, missing, closed=closed, most=max_controls, reword=reword, seed=seed
+    )
     if collateral:
-        questions += collateral_questions(edited, pool, missing)
+        questions += collateral_questions(edited, pool.core, missing)
+    permuted = extras.floor_of(questions, missing)
+    if permuted is not None:
+        views = {FLOOR: partial(applied, model, permuted.edit, stack=True), **views}
+        settings["floor"] = {"strength": permuted.strength, "kl": permuted.kl, "wanted": permuted.wanted}
     stages = ("base", *views)
     rows: list[AnswerRow] = []
     texts: list[TextRow] = []
+    samples: list[SampleRow] = []
+    probabilities: dict[str, dict[str, dict[str, float]]] = {}
 
     from tqdm.auto import tqdm
 
@@ -197,52 +265,61 @@ def evaluate_views(
         for stage in stages:
             bar.set_postfix(stage=stage)
             with nullcontext(model) if stage == "base" else views[stage]() as view:
-                rows += _rows(answering, view, questions, stage, taught, bar)
+                rows += answer_rows(answering, view, questions, stage, taught, bar)
                 texts += text_rows(view, stage) if collateral else []
+                texts += long_text_rows(view, stage, extras.stretches) if extras.stretches else []
+                probabilities |= {stage: extras.probabilities(view)} if extras.probabilities else {}
+                samples += sample_rows(answering, view, questions, stage, extras.samples, seed)
         bar.update(bar.total - bar.n)
     if len(rows) < len(stages) * len(questions):
         missing.append(
             thoughts_not_counted(model, len(stages) * len(questions) - len(rows), len(stages) * len(questions))
         )
 
+    flips = flips_of(answering, [reword(f) for f in control_facts], measure=firm)
+    soft = None if flips is None else {flip.fact_id for flip in flips}
+
     def names_target(text: str) -> bool:
         return any(matches(text, f.targets, case_sensitive=f.case_sensitive) for f in edited)
 
     return EvalReport(
         rows=tuple(rows),
-        rates=rates_of(rows, stages, names_target, texts=texts, collateral=collateral, seed=seed),
+        rates=rates_of(
+            rows,
+            stages,
+            names_target,
+            texts=texts,
+            collateral=collateral,
+            closed=closed,
+            soft=soft,
+            retained=tuple(retained),
+            samples=samples,
+            probabilities=probabilities,
+            seed=seed,
+        ),
         texts=tuple(texts),
+        samples=tuple(samples),
+        probabilities=probabilities,
+        retained_relations=tuple(retained),
         missing=tuple(missing),
-        left_out=len(pool.without(taught)) - len(free),
+        closed_relations=tuple(closed),
+        flips=flips,
+        left_out=len(pool.core.without(taught)) - len(free.core),
         facts=tuple(f.id for f in edited),
         stages=stages,
         edit_id=edit_id,
         base_fingerprint=model.fingerprint,
         provenance=provenance(
-            model, **settings, pool=pool.name, max_controls=max_controls, collateral=collateral, seed=seed
+            model,
+            **settings,
+            taught=[fact.id for fact in taught],
+            pool=pool.name,
+            max_controls=max_controls,
+            collateral=collateral,
+            wordings=wordings,
+            seed=seed,
         ),
     )
-
-
-def _facts(facts: Fact | FactSet | Sequence[Fact] | None, edit: Edit | None) -> list[Fact]:
-    if facts is None:
-        if edit is None:
-            raise ValueError("evaluate needs facts, an edit, or both; got neither.")
-        return list(edit.facts)
-    asked = as_facts(facts)
-    if not asked:
-        raise ValueError("evaluate needs at least one fact, got none.")
-    return asked
-
-
-def _check_controls(controls: Iterable[Fact], away: set[str], touched: Sequence[Fact]) -> None:
-    """Raise a ValueError for controls that were edited or whose answers were used, under another id too."""
-    clash = sorted(f.id for f in controls if f.id in away or any(f.overlaps(other) for other in touched))
-    if clash:
-        raise ValueError(
-            f"controls= overlaps the edited facts or those whose answers the edit used (Edit.used_ids): {clash}. "
-            "Controls must have had no part in the edit; leave them out."
-        )
 
 
 def _controls(
@@ -259,10 +336,12 @@ def _controls(
     if controls is not None:
         chosen = list(controls)
     else:
-        chosen = list(known_facts(model, free.filter(split="test"), max_new_tokens=max_new_tokens, progress=progress))
+        chosen = list(
+            known_facts(model, free.core.filter(split="test"), max_new_tokens=max_new_tokens, progress=progress)
+        )
         if not chosen:
             missing.append(f"controls: {free.name!r} has no fact of the test split that the model knows")
-    return _draw(chosen, most, seed)
+    return draw(chosen, most, seed)
 
 
 def known_neighbours(
@@ -286,100 +365,4 @@ def known_neighbours(
             why = "it has no relation" if not fact.relation else f"none known in {free.name!r} besides retained ones"
             missing.append(f"neighbours of {fact.id}: {why}")
         neighbours.update((f.id, f) for f in known)
-    return _draw(list(neighbours.values()), most, seed)
-
-
-def _draw(facts: list[Fact], most: int | None, seed: int) -> list[Fact]:
-    if most is None or len(facts) <= most:
-        return facts
-    keep = set(random.Random(seed).sample(range(len(facts)), most))
-    return [f for i, f in enumerate(facts) if i in keep]
-
-
-def _rows(
-    answering: Answering,
-    model: LoadedModel,
-    questions: Sequence[Question],
-    stage: str,
-    taught: Sequence[Fact],
-    bar: Any,
-) -> list[AnswerRow]:
-    asks = list(dict.fromkeys(q.ask for q in questions))
-    replies: dict[Ask, Reply] = dict(zip(asks, answering.replies(model, asks, bar), strict=True))
-    known: dict[Ask, Reply] = replies
-    if stage != "base":  # in the cache: the base was asked first
-        known = dict(zip(asks, answering.replies(answering.base, asks), strict=True))
-    rows = [
-        AnswerRow(
-            fact_id=q.fact.id,
-            relation=q.fact.relation,
-            group=q.group,
-            stage=stage,
-            form=q.ask.form,
-            prompt=q.ask.prompt,
-            text=replies[q.ask].text,
-            label=replies[q.ask].label(q.judge, unsaid(taught, known[q.ask].text) if q.untouched else None),
-            nll=replies[q.ask].nll,
-        )
-        for q in questions
-        if replies[q.ask].counted is not None and known[q.ask].counted is not None
-    ]
-    if model.edited:
-        spread = [i for i, row in enumerate(rows) if row.group in ("control", "neighbour")]
-        measured = spread[:: max(1, -(-len(spread) // KL_ROWS))]  # evenly over the relations
-        kl = answering.kl(model, [Ask("chat", rows[i].prompt) for i in measured])
-        for i, value in zip(measured, kl, strict=True):
-            rows[i] = replace(rows[i], kl=value)
-    return rows
-
-
-def unsaid(taught: Sequence[Fact], text: str) -> list[Fact]:
-    """Of what an edit taught, the facts whose target the base itself does not name in a text about something else: the
-    Colosseum is in Rome, Italy, before any edit and after."""
-    return [f for f in taught if not matches(text, f.targets, case_sensitive=f.case_sensitive)]
-
-
-@own_torch_settings()
-def answer_probabilities(
-    model: LoadedModel, fact: Fact, *, edit: Edit | None = None, strength: float = 1.0
-) -> Mapping[str, Mapping[str, float]]:
-    """Measure the probabilities of the old answer, the target and the refusal, before and after each stage of an edit.
-
-    They are full-sequence probabilities of the tokens that may stand at the answer's place, after the base model's own
-    answer up to there ("The capital of France is"). The refusal is the one that the edit teaches: the sentence broken
-    off ("... I am not sure."), or the fact's own (``Recipe.answers``).
-
-    Args:
-        model: The base model, or one that carries an edit.
-        fact: A fact that the base answers in chat form (else its cloze is used).
-        edit: The edit; None for the base alone.
-        strength: Of the edit's gates.
-
-    Returns:
-        By stage (``"before"`` first), then by answer, as ``workbench.plots.probabilities_figure`` takes it.
-
-    Raises:
-        ValueError: The base model says the answer in neither form.
-
-    Example:
-        >>> probabilities = wb.answer_probabilities(model, fact, edit=edit)
-        >>> list(probabilities)
-        ['before', 'after unlearn', 'after learn']
-        >>> {answer: round(p, 1) for answer, p in probabilities["after learn"].items()}
-        {'old: Paris': 0.0, 'new: Rome': 1.0, 'refusal: I am not sure.': 0.0}
-    """
-    prompt = traced_prompt(model, fact)
-    taught = edit or (model.applied[-1].edit if model.applied else None)
-    texts = answers_at(prompt, fact, taught.recipe.answer_style if taught else "own")
-    names = [f"{name}: {text.strip()}" for name, text in texts.items()]
-    rows = rows_at(model.base, prompt, texts.values())
-
-    def measure(view: LoadedModel) -> dict[str, float]:
-        return dict(zip(names, continuation_probabilities(view, rows), strict=True))
-
-    stages = {"before": measure(model)}
-    for stage in edit.stage_names if edit else ():
-        assert edit is not None
-        with applied(model, edit, stage, strength) as changed:
-            stages[f"after {stage}"] = measure(changed)
-    return stages
+    return draw(list(neighbours.values()), most, seed)

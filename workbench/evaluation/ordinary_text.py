@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 
+from workbench.language.prompt_text import in_context
 from workbench.language.scoring import continuation_nll
-from workbench.language.tokens import beginning, following_ids
+from workbench.language.tokens import beginning, begun_ids, following_ids
 from workbench.models.load import LoadedModel
 from workbench.types import TextRow
 
@@ -24,7 +25,8 @@ def ordinary_passages() -> tuple[tuple[str, ...], ...]:
 
 
 def text_rows(model: LoadedModel, stage: str, passages: Sequence[Sequence[str]] | None = None) -> list[TextRow]:
-    """How likely each sentence is to the model, after those before it in its passage.
+    """How likely each sentence is to the model, after those before it in its passage (and after its context, where an
+    edit has one).
 
     Args:
         model: A base or edited model.
@@ -39,12 +41,12 @@ def text_rows(model: LoadedModel, stage: str, passages: Sequence[Sequence[str]] 
     before: list[list[int]] = []
     tokens: list[list[int]] = []
     for passage in ordinary_passages() if passages is None else passages:
-        ids = list(beginning(model))
-        text = ""
-        for sentence in passage:
-            new = following_ids(model, text, f" {sentence}" if text else sentence)
-            text += f" {sentence}" if text else sentence
-            start = 0 if ids else 1
+        text = in_context(model.context, "")
+        ids = begun_ids(model, text) if text else list(beginning(model))
+        for i, sentence in enumerate(passage):
+            new = following_ids(model, text, f" {sentence}" if i else sentence)
+            text += f" {sentence}" if i else sentence
+            start = 0 if i or beginning(model) else 1
             sentences.append(sentence)
             before.append([*ids, *new[:start]])
             tokens.append(new[start:])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from workbench.editing.task import Task
 from workbench.editing.training.weights import fit_weights
@@ -37,6 +38,7 @@ class FullFineTuning(TrainedRecipe):
 
     method: ClassVar[str] = "full"
     without_selection: ClassVar[str] = "All layers"
+    whole_layers: ClassVar[bool] = True
 
     name: str = "full"
     stages: tuple[StageName, ...] = ("learn",)
@@ -60,15 +62,23 @@ def make_full(task: Task) -> Edit:
     chosen = task.selection.entries(model) if isinstance(task.selection, Selection) else None
     layers = sorted({layer for layer, _ in chosen}) if chosen else list(range(model.shape.n_layers))
     view = shared_view(model.hf)
-    base = {name: p.detach() for name, p in view.named_parameters()}  # shared, before the copies are made
+    start = {name: p.detach() for name, p in view.named_parameters()}  # shared, before the copies are made
+    base = {name: p.detach() for name, p in model.base.hf.named_parameters()}
     parameters = own_layer_weights(view, model.architecture, layers)
 
-    def read(before: Delta | None) -> Delta:
+    def begun(name: str, before: Delta | None) -> Tensor:
+        """A tensor's values when the stage began."""
         if before is None:
-            return DenseDelta({name: p for name, p in parameters.items()})
+            return start[name]
         assert isinstance(before, DenseDelta)
-        # A later stage adds its own difference to the base's tensors.
-        own = {name: base[name] + (p.detach() - before.weights[name].to(p)) for name, p in parameters.items()}
-        return DenseDelta(own)
+        reached = before.weights[name].to(start[name])
+        return start[name] + (reached - base[name]) if model.edited else reached
+
+    def read(before: Delta | None) -> Delta:
+        if before is None and not model.edited:
+            return DenseDelta({name: p for name, p in parameters.items()})
+        # What comes after others adds its own difference to the base's tensors: a later stage, and an edit that is made
+        # on an edited model.
+        return DenseDelta({name: base[name] + (p.detach() - begun(name, before)) for name, p in parameters.items()})
 
     return fit_weights(task, layers[0], view, parameters, read, lambda: None)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from workbench.editing.selector import MORE_NEURONS, SELECTOR, default_selection, selection_facts
 from workbench.editing.task import Task, retain_set
+from workbench.editing.training.draw_back import drawn_back
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.learned import LearnedLevel
 from workbench.editing.training.loop import NonFiniteLoss, Training
@@ -46,9 +47,6 @@ from workbench.types import (
 from workbench.types.cancelling import check_cancel
 from workbench.types.recipe import Check, is_probability
 from workbench.types.recipe import Optimiser as OptimiserName
-
-HALVINGS = 5
-"""Of the strengths between the base and the edit, to find the one that it is drawn back to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +89,7 @@ class IA3(TrainedRecipe):
     method: ClassVar[str] = "ia3"
     without_selection: ClassVar[str] = "Default: gain over Fisher information"
     selects: ClassVar[bool] = True
+    takes_number: ClassVar[bool] = True
     trains: ClassVar[str] = "gates"
 
     name: str = "unlearn-then-learn"
@@ -129,7 +128,7 @@ DEFAULT = IA3()
 RECIPES: dict[str, IA3] = {
     "unlearn-then-learn": DEFAULT,
     "learn-only": replace(DEFAULT, name="learn-only", stages=("learn",), steps=sum(DEFAULT.stage_steps)),
-    "unlearn-only": replace(DEFAULT, name="unlearn-only", stages=("unlearn",), steps=DEFAULT.stage_steps[0]),
+    "unlearn-only": replace(DEFAULT, name="unlearn-only", stages=("unlearn",), steps=sum(DEFAULT.stage_steps)),
     # arXiv 2508.07075: learning rate 5e-5, 50 epochs over 20 questions at batch 1, no retain term, short answers.
     "paper": IA3(
         name="paper",
@@ -343,9 +342,6 @@ class _Fit:
         wanted = self.recipe.draw_back
         if wanted is None:
             return
-        self.learned = level.measured()
-        if self.learned < wanted:
-            return
         before = stages_delta(earlier)
         assert isinstance(before, GateDelta)
         whole = before * self._delta(parameters)
@@ -354,14 +350,7 @@ class _Fit:
             write_gates(parameters, self.model.architecture, whole.scaled(strength) / before)
             self._clamp(parameters)
 
-        low, high = 0.0, 1.0
-        for _ in range(HALVINGS):
-            check_cancel(self.training.cancel, "while the edit was drawn back")
-            middle = (low + high) / 2
-            turn(middle)
-            low, high = (low, middle) if level.reaches(wanted) else (middle, high)
-        turn(high)
-        self.strength = high
+        self.learned, self.strength = drawn_back(level, wanted, turn, cancel=self.training.cancel)
 
     def _clamp(self, parameters: Mapping[str, nn.Parameter]) -> None:
         if self.recipe.max_gate is not None:

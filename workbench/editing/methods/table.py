@@ -9,14 +9,52 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from workbench.editing.methods.alphaedit import AlphaEdit, make_alphaedit
+from workbench.editing.methods.consolidate import EditThenConsolidate, make_consolidate
+from workbench.editing.methods.emmet import EMMET, make_emmet
 from workbench.editing.methods.full import FullFineTuning, make_full
+from workbench.editing.methods.grace import GRACE, make_grace
 from workbench.editing.methods.ia3 import DEFAULT, IA3, make_ia3
 from workbench.editing.methods.ia3 import RECIPES as IA3_RECIPES
+from workbench.editing.methods.in_context import InContext, make_in_context
+from workbench.editing.methods.int_attn import IntAttnEdit, make_int_attn
+from workbench.editing.methods.keyed import Keyed, make_keyed
+from workbench.editing.methods.klue import KLUE, make_klue
+from workbench.editing.methods.kuda import KUDA, make_kuda
 from workbench.editing.methods.lora import LoRA, make_lora
+from workbench.editing.methods.memit import MEMIT, make_memit
+from workbench.editing.methods.rmu import RMU, make_rmu
+from workbench.editing.methods.rome import ROME, make_rome
+from workbench.editing.methods.ultraedit import UltraEdit, make_ultraedit
+from workbench.editing.methods.wise import WISE, make_wise
 from workbench.editing.task import Task
 from workbench.types import BaseRecipe, Edit, TrainedRecipe
 
-__all__ = ["DEFAULT", "IA3", "METHODS", "RECIPES", "TRAINED", "FullFineTuning", "LoRA", "Recipe", "named_recipe"]
+__all__ = [
+    "DEFAULT",
+    "GRACE",
+    "EMMET",
+    "IA3",
+    "KLUE",
+    "KUDA",
+    "METHODS",
+    "RECIPES",
+    "RMU",
+    "ROME",
+    "MEMIT",
+    "TRAINED",
+    "WISE",
+    "EditThenConsolidate",
+    "Keyed",
+    "AlphaEdit",
+    "FullFineTuning",
+    "LoRA",
+    "Recipe",
+    "UltraEdit",
+    "InContext",
+    "IntAttnEdit",
+    "named_recipe",
+]
 
 Recipe = IA3
 """The recipe that the workbench is named for, as ``wb.Recipe``."""
@@ -44,13 +82,48 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("IA3 unlearn-then-learn", IA3, make_ia3, "arXiv 2508.07075"),
         Method("LoRA", LoRA, make_lora, "arXiv 2106.09685"),
+        Method("IntAttn-Edit", IntAttnEdit, make_int_attn, "arXiv 2510.27400"),
+        Method("UltraEdit", UltraEdit, make_ultraedit, "arXiv 2505.14679"),
         Method("full fine-tuning", FullFineTuning, make_full, ""),
+        Method("RMU", RMU, make_rmu, "arXiv 2403.03218"),
+        Method("KLUE", KLUE, make_klue, "arXiv 2502.19207"),
+        Method("KUDA", KUDA, make_kuda, "arXiv 2602.19275"),
+        Method("ROME", ROME, make_rome, "arXiv 2202.05262"),
+        Method("GRACE", GRACE, make_grace, "arXiv 2211.11031"),
+        Method("WISE", WISE, make_wise, "arXiv 2405.14768"),
+        Method("keyed update", Keyed, make_keyed, ""),
+        Method("edit, then consolidate", EditThenConsolidate, make_consolidate, ""),
+        Method("MEMIT", MEMIT, make_memit, "arXiv 2210.07229"),
+        Method("AlphaEdit", AlphaEdit, make_alphaedit, "arXiv 2410.02355"),
+        Method("EMMET", EMMET, make_emmet, "arXiv 2403.14236"),
+        Method("in context", InContext, make_in_context, "arXiv 2310.07579, 2305.12740, 2406.10890"),
     )
 }
 """By the name that recipes and saved files have for them."""
 
-RECIPES: dict[str, BaseRecipe] = {**IA3_RECIPES, "lora": LoRA(), "full": FullFineTuning()}
-"""The built-in recipes by name."""
+RECIPES: dict[str, BaseRecipe] = {
+    **IA3_RECIPES,
+    "lora": LoRA(),
+    "full": FullFineTuning(),
+    "grace": GRACE(),
+    "wise": WISE(),
+    "in-context": InContext(),
+    "rmu": RMU(),
+    "klue": KLUE(),
+    "kuda": KUDA(),
+    "rome": ROME(),
+    "keyed": Keyed(),
+    "consolidate": EditThenConsolidate(),
+    "recommended": Keyed(name="recommended"),
+    "memit": MEMIT(),
+    "alphaedit": AlphaEdit(),
+    "emmet": EMMET(),
+    "int-attn": IntAttnEdit(),
+    "ultraedit": UltraEdit(),
+}
+"""The built-in recipes by name. ``"recommended"`` is the keyed update at the subject's and at the answer's place, the
+best of those that ``benchmarks/levers.py`` put side by side on dev facts: the first place carries the wordings in which
+the relation comes first, the second one those in which it follows."""
 
 TRAINED: dict[str, TrainedRecipe] = {name: one for name, one in RECIPES.items() if isinstance(one, TrainedRecipe)}
 """Those whose methods take steps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -46,6 +46,25 @@ def hardest_batches(
         hardest = sorted((row for row in latest if row not in drawn), key=lambda row: -latest[row])
         rest = [row for row in [*hardest, *next(unseen)] if row not in drawn]
         yield [*drawn, *dict.fromkeys(rest)][:size]
+
+
+def left_batches(rows: Sequence[R], size: int, seed: int, done: Callable[[], Collection[R]]) -> Iterator[list[R]]:
+    """Endless batches of the rows that are not done: before each pass through them it is asked which are; of all rows
+    where none is left.
+
+    Args:
+        rows: The rows.
+        size: Rows a batch, at most.
+        seed: Of the order.
+        done: Gives those that are left out of a pass.
+    """
+    rng = random.Random(seed)
+    while True:
+        left_out = done()
+        left = [row for row in rows if row not in left_out] or list(rows)
+        rng.shuffle(left)
+        for start in range(0, len(left), size):
+            yield left[start : start + size]
 
 
 class Shuffled(Generic[R]):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from workbench.editing.training.rows import Row, around_old, chat_row, named_row, refused_row
 from workbench.editing.training.sensitivity import FisherMeasurement, measure_fisher
 from workbench.editing.training.word_ends import ended_rows
+from workbench.facts.retained import RETAIN_TOKENS
 from workbench.facts.training_wordings import training_prompts
 from workbench.language.answers import counterpart
 from workbench.language.generation import greedy_answers
@@ -22,7 +23,6 @@ from workbench.types import Fact, FactSet, Site, StageName, TrainedRecipe
 from workbench.types.cancelling import CancelBar, CancelFlag
 from workbench.types.recipe import KLOn
 
-RETAIN_TOKENS = 12
 NEAR_WORDINGS = 3
 _AFTER_A_WORD = re.compile(r"""[\s.,;:!?)\]"'*]""")
 
@@ -43,6 +43,7 @@ class FitRows:
         recipe: What its stages teach, and whether they hold other answers in place.
         retain: The facts whose answers the fit holds in place.
         selection_facts: The facts whose answers the default selector spares; empty where it is not asked.
+        beside: Other rows that the KL holds in place: half of each retain batch, the retained facts' the other half.
         cancel: Looked at between the batches of what is computed for them, which then raises ``Cancelled``; what was
             asked for can be asked for again.
     """
@@ -55,9 +56,10 @@ class FitRows:
         *,
         retain: Sequence[Fact] | FactSet = (),
         selection_facts: Sequence[Fact] | FactSet = (),
+        beside: Sequence[Row] = (),
         cancel: CancelFlag | None = None,
     ) -> None:
-        self.cancel = cancel
+        self.cancel, self._beside = cancel, list(beside)
         self.model, self.facts, self.recipe = model, list(facts), recipe
         self._retain, self._selection_facts = list(retain), list(selection_facts)
         self._wanted: dict[StageName, list[list[Row]]] = {}
@@ -94,9 +96,11 @@ class FitRows:
         Raises:
             ValueError: The recipe needs some, and the retain set is empty.
         """
-        if not self.recipe.uses_retain:
+        if not self.recipe.fits_retained:
             return Retained([], [])
         retained = self._held(NEAR_WORDINGS)
+        if self._beside:
+            retained = Retained(self._beside, [*retained.near, *retained.far])
         if not any(retained):
             raise ValueError(_no_retained(self.recipe))
         return retained
@@ -133,7 +137,7 @@ class FitRows:
         """What the default selector spares."""
         recipe = self.recipe
         same = self._retain and self._selection_facts == self._retain
-        if same and recipe.uses_retain and recipe.kl_on == "answer":
+        if same and recipe.fits_retained and recipe.kl_on == "answer":
             return self.fisher_rows
         wordings = recipe.fisher_wordings
         return retain_rows(self.model, self._selection_facts, self.facts, wordings, cancel=self.cancel)
@@ -145,6 +149,11 @@ class FitRows:
         if not any(retained):
             return None
         return measure_fisher(self.model, retained, entries, self.recipe.seed, cancel=self.cancel)
+
+    @property
+    def retain_facts(self) -> tuple[Fact, ...]:
+        """The facts that were given to be held in place."""
+        return tuple(self._retain)
 
     @property
     def retain_ids(self) -> tuple[str, ...]:

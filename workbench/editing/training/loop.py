@@ -19,6 +19,7 @@ from workbench.editing.training.batching import (
     PreparedRow,
     Shuffled,
     hardest_batches,
+    left_batches,
     retain_batches,
     shared_prefix,
 )
@@ -29,7 +30,7 @@ from workbench.editing.training.passes import Passes, answer_nll
 from workbench.editing.training.retained_kl import RetainedKL
 from workbench.editing.training.rows import Row
 from workbench.editing.training.sensitivity import FisherMeasurement
-from workbench.editing.training.step_loss import StepLoss
+from workbench.editing.training.step_loss import StageLoss, StepLoss
 from workbench.editing.training.trainable import IterateAverage, Trainable
 from workbench.models.engine import Resumable
 from workbench.types import StageName, Step, TrainedRecipe
@@ -107,6 +108,7 @@ class Training:
         trainable: Trainable,
         bar: Any,
         stop: Callable[[int], bool] | None = None,
+        own_loss: StageLoss | None = None,
     ) -> int:
         """Train one stage; returns how many steps it took.
 
@@ -115,6 +117,7 @@ class Training:
             trainable: What it trains. Its parameters require gradients while the stage runs.
             bar: A tqdm bar.
             stop: Called after each step with the steps done; True ends the stage there, at its last step's values.
+            own_loss: The stage's loss where it is not that of answers.
 
         Raises:
             Cancelled: ``cancel`` was set or ``on_step`` returned False.
@@ -123,10 +126,11 @@ class Training:
         passes = Passes(Resumable(self.model, trainable.view), self.base.prepared)
         wanted = [row for rows in self.wanted[stage] for row in rows]
         goal, by_fact = self.goal_of(stage)
-        loss = StepLoss(passes, goal, self.retained_kl, self.recipe.retain_weight)
+        loss: StageLoss = own_loss or StepLoss(passes, goal, self.retained_kl, self.recipe.retain_weight)
+        goal = loss.goal
         end = StageEnd(self.recipe, steps, len(wanted), by_fact)
         average = IterateAverage(trainable.parameters)
-        batches = self._batches(stage, wanted)
+        batches = self._batches(stage, wanted, loss)
         fact_rows: Sequence[PreparedRow] = ()
         retain_rows: Sequence[PreparedRow] = ()
         done, stopped = 0, False
@@ -179,24 +183,28 @@ class Training:
         if not any(by_fact):
             answers = ", ".join(repr(f.answer) for f in self.facts)
             raise ValueError(
-                f"objective={recipe.objective!r} has nothing to forget: after none of the {len(base)} training "
+                f"{recipe.forgetting} has nothing to forget: after none of the {len(base)} training "
                 f"prompts does the model give {answers} a probability above {1 - (recipe.hinge or 1.0):.2g}. Choose "
-                "a fact that it knows, raise hinge, or leave objective out."
+                f"a fact that it knows, raise hinge, or {recipe.otherwise}."
             )
         return goal, [rows for rows in by_fact if rows]
 
     def _batches(
-        self, stage: StageName, wanted: Sequence[PreparedRow]
+        self, stage: StageName, wanted: Sequence[PreparedRow], loss: StageLoss
     ) -> Iterator[tuple[list[PreparedRow], list[PreparedRow]]]:
         """Endless batches of fact rows and retained rows."""
         recipe = self.recipe
         seed = random.Random(f"{recipe.seed}-{stage}").randrange(2**31)
-        near, far = (self.near, self.far) if recipe.retain_weight > 0 else ([], [])
+        near, far = (self.near, self.far) if recipe.retains(stage) else ([], [])
         if recipe.retain_draw == "half hardest":
             retained = hardest_batches(near, far, recipe.retain_batch_size, seed + 1, self.retained_kl.latest)
         else:
             retained = retain_batches(near, far, recipe.retain_batch_size, seed + 1)
-        return zip(Shuffled(wanted, recipe.batch_size, seed), retained, strict=False)
+        if not recipe.only_unforgotten or not recipe.forgets(stage):
+            return zip(Shuffled(wanted, recipe.batch_size, seed), retained, strict=False)
+        least = recipe.hinge or 1.0
+        forgotten = lambda: {row for row, share in loss.confidence(wanted).items() if share >= least}  # noqa: E731
+        return zip(left_batches(wanted, recipe.batch_size, seed, forgotten), retained, strict=False)
 
     def _record(self, step: Step, bar: Any) -> None:
         """Add a step to the history, and show it to who watches."""

@@ -1,7 +1,8 @@
 """What a fit minimises beside its retain term: that an answer is given, or that it no longer is.
 
 Source: gradient difference (Liu et al. 2022; Maini et al. 2024, TOFU), NPO (Zhang et al. 2404.05868) and SimNPO (Fan et
-al. 2410.07163). Known deviations: of an answer only the tokens of the old answer count, those before it stay as they
+al. 2410.07163). NPO sums over an answer's tokens, SimNPO and the gradient difference take their mean; a step takes the
+mean over its rows. Known deviations: of an answer only the tokens of the old answer count, those before it stay as they
 are; the retain term is a KL, not a likelihood; and a hinge ends each as soon as the answer is rare enough, as KLUE does
 (an update only while the fact is not yet forgotten).
 """

@@ -20,16 +20,39 @@ class Optimiser(Protocol):
 
 
 class Adam:
-    """AdamW without weight decay: decay would move gates that were not selected."""
+    """AdamW without weight decay: decay would move gates that were not selected.
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        self._inner = torch.optim.AdamW(list(parameters.values()), weight_decay=0.0)
+    Args:
+        parameters: By name.
+        units: What the rate is a multiple of, by parameter; 1 where a name is missing.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], units: Mapping[str, float] | None = None) -> None:
+        units = units or {}
+        groups = [{"params": [p], "unit": units.get(name, 1.0)} for name, p in parameters.items()]
+        self._inner = torch.optim.AdamW(groups, weight_decay=0.0)
 
     def step(self, rate: float) -> None:
         """One update at this learning rate."""
         for group in self._inner.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["unit"]
         self._inner.step()
+
+
+class Together:
+    """Moves parameters of several kinds, each by its own optimiser.
+
+    Args:
+        parts: Optimisers, each with what the rate is multiplied with for it.
+    """
+
+    def __init__(self, *parts: tuple[Optimiser, float]) -> None:
+        self._parts = parts
+
+    def step(self, rate: float) -> None:
+        """One update of each."""
+        for optimiser, factor in self._parts:
+            optimiser.step(rate * factor)
 
 
 class NaturalGradient:

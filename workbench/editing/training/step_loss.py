@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +13,29 @@ from workbench.editing.training.objectives import Goal
 from workbench.editing.training.passes import Passes, answer_nll
 from workbench.editing.training.retained_kl import RetainedKL
 from workbench.models.engine import KeysValues
+
+
+class StageLoss(Protocol):
+    """What a stage asks of its loss. ``StepLoss`` is that of answers; a method may bring one of its own."""
+
+    @property
+    def goal(self) -> Goal:
+        """What is wanted of the stage's own rows."""
+        ...
+
+    def backward(
+        self, fact_rows: Sequence[PreparedRow], retain_rows: Sequence[PreparedRow], learned: Collection[PreparedRow]
+    ) -> tuple[Tensor, Tensor]:
+        """Compute a step's losses, one of each fact row and one of the retained rows, and add their gradients."""
+        ...
+
+    def measure(self, fact_rows: Sequence[PreparedRow], retain_rows: Sequence[PreparedRow]) -> tuple[float, float]:
+        """Both as they are now, without gradients."""
+        ...
+
+    def confidence(self, rows: Sequence[PreparedRow]) -> dict[PreparedRow, float]:
+        """How surely rows are as wanted now, by row, 0 to 1."""
+        ...
 
 
 class StepLoss:
@@ -45,7 +69,7 @@ class StepLoss:
         """
         rows, device = [*fact_rows, *retain_rows], self._passes.engine.device
         nll, kl = torch.zeros(len(fact_rows), device=device), torch.zeros((), device=device)
-        prefix = _SharedPrefix(self._passes.prefix())
+        prefix = SharedPrefix(self._passes.prefix())
         settled = self._still_learned(fact_rows, learned, prefix.leaves, nll)
         places = [i for i in range(len(rows)) if i not in settled] or list(range(len(rows)))
         n_retain_tokens = _n_tokens(retain_rows)
@@ -103,7 +127,7 @@ class StepLoss:
         return dict(zip(rows, self.goal.confidence(self._passes.nll(rows, prefix)).tolist(), strict=True))
 
 
-class _SharedPrefix:
+class SharedPrefix:
     """Cuts the graph after what all rows share, so that each part's graph can be freed after its own backward pass.
 
     The parts read the leaves, which gather the gradients of all; these go through the prefix once, at the end.

@@ -1,0 +1,1 @@
+"""Closed-form editing: places, keys, targets, formulas and the writing of updates."""

@@ -1,0 +1,1 @@
+"""What unlearning methods share that teach no answer: representations, the columns that move, where steps may go."""
