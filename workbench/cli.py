@@ -1,4 +1,4 @@
-"""The command line: ``workbench facts | demo | lab | export``."""
+"""The command line: ``workbench facts | demo | sweep | lab | export``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"workbench: {message}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("workbench: interrupted; nothing was changed.", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        said = " ".join(getattr(interrupt, "__notes__", ["nothing was changed."]))
+        print(f"workbench: interrupted; {said}", file=sys.stderr)
         return 130
 
 
@@ -56,6 +57,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=int, default=0)
     demo.set_defaults(run=_demo)
+
+    sweep = commands.add_parser("sweep", help="apply a function to many facts, resumable, one file a result")
+    sweep.add_argument(
+        "function", help="trace, attribute, ablate, edges, lens, rewrite, evaluate, probe, compare, or module:function"
+    )
+    sweep.add_argument("--out", type=user_path, required=True, help="folder for results; the same again goes on")
+    sweep.add_argument("--facts", type=user_path, metavar="FILE", help="a file of facts (default: the bundled ones)")
+    sweep.add_argument("--relation", help="only this relation")
+    sweep.add_argument("--split", choices=("dev", "test"), help="only this split")
+    sweep.add_argument("--known", action="store_true", help="only facts that the model knows")
+    sweep.add_argument("--first", type=_positive, metavar="N", help="at most so many")
+    sweep.add_argument(
+        "--results-of", type=user_path, metavar="DIR", help="go over the results of another sweep (edits, for probe)"
+    )
+    sweep.add_argument("--model", metavar="SOURCE", help="a folder, file or hub id (default: the bundled model)")
+    sweep.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the function; several times"
+    )
+    sweep.add_argument("--workers", type=_positive, metavar="N", help="so many processes (default: this one)")
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler, tcp://... (the extra scale)")
+    sweep.set_defaults(run=_sweep)
 
     export = commands.add_parser("export", help="write a notebook, with its panels, as one HTML page without a network")
     export.add_argument("notebook", type=user_path, help="the .ipynb file, as it was saved; it is not run")
@@ -102,6 +124,15 @@ def _demo(args: argparse.Namespace) -> int:
     settings = {"recipe": args.recipe, "max_controls": args.max_controls, "seed": args.seed, "full": args.full}
     run_demo(args.fact, args.out, **settings)
     return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from workbench.sweeps.command import run
+
+    try:
+        return run(args)
+    except (TypeError, RuntimeError) as error:  # an option that the function does not take; a pool that died
+        raise ValueError(str(error)) from error
 
 
 def _export(args: argparse.Namespace) -> int:

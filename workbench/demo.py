@@ -12,7 +12,8 @@ from workbench.editing.methods.ia3 import harder
 from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.answering import Answering, Ask, Reply
-from workbench.evaluation.evaluate import answer_probabilities, evaluate
+from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.probabilities import answer_probabilities
 from workbench.facts.known import known_facts, load_facts
 from workbench.files.atomic import write_bytes
 from workbench.files.paths import user_path
@@ -36,9 +37,18 @@ WORDS = {
 """The parts of the demo."""
 CONTROLS = 30
 """That are drawn, and at most so many neighbours, unless all are asked for."""
-LENGTHS = {"trace": 5.0, "attribute": 1.0, "select": 57.0, "step": 4.5, "model": 8.0, "prompt": 0.25, "report": 4.0}
-"""How long the parts take relative to each other, a step of a fit among them, and of an evaluation a model and what it
-is asked. How fast it goes is measured in every run."""
+LENGTHS = {
+    "trace": 5.0,
+    "attribute": 1.0,
+    "select": 57.0,
+    "step": 4.5,
+    "solve": 60.0,
+    "model": 8.0,
+    "prompt": 0.25,
+    "report": 4.0,
+}
+"""How long the parts take relative to each other, a step of a fit among them, an edit without steps, and of an
+evaluation a model and what it is asked. How fast it goes is measured in every run."""
 ALL_ASKED = 350
 """What a model is asked where everything is, before it is counted."""
 
@@ -51,28 +61,30 @@ def lengths_of(recipe: BaseRecipe, max_controls: int | None, full: bool) -> dict
         "trace": LENGTHS["trace"],
         "attribute": LENGTHS["attribute"],
         "select": LENGTHS["select"],
-        "fit": LENGTHS["step"] * max(sum(recipe.stage_steps), 1),
+        "fit": LENGTHS["step"] * sum(recipe.stage_steps) or (1.0 if recipe.trains == "nothing" else LENGTHS["solve"]),
         "evaluate": models * (LENGTHS["model"] + LENGTHS["prompt"] * prompts),
         "report": LENGTHS["report"],
     }
 
 
 class _FollowedFit:
-    """Tells a pace of the steps of a fit; a second fit begins at the first stage's step 0 again."""
+    """Tells a pace of the steps of a fit; a second fit, of a method that selects, begins at the first stage's step 0
+    again. Of other methods the fit is what goes on when it is made."""
 
     def __init__(self, pace: Pace, recipe: BaseRecipe) -> None:
         self._pace, self._recipe, self._fits = pace, recipe, 0
 
     def __call__(self, step: Step) -> None:
-        if step.stage == self._recipe.stage_names[0] and step.step == 0:
+        recipe = self._recipe
+        if recipe.selects and step.stage == recipe.stage_names[0] and step.step == 0:
             self._fits += 1
             if self._fits == 1:
                 self._pace.begin("fit")
             else:
                 self._again()
-        steps, at = self._recipe.stage_steps, self._recipe.stage_names.index(step.stage)
-        done = sum(steps[:at]) + step.step
-        self._pace.at(done / sum(steps), f"{step.stage}, step {step.step} of {steps[at]}")
+        recipe, of = self._recipe, self._recipe.steps_of(step.stage)
+        done = recipe.steps_done(step.stage, step.step) / max(sum(recipe.stage_steps), 1)
+        self._pace.at(done, f"{step.stage}, step {step.step}{f' of {of}' if of else ''}")
 
     def _again(self) -> None:
         """Go on to a second fit, which takes longer by its steps."""
@@ -220,7 +232,7 @@ def _run(model: LoadedModel, fact: Fact, recipe: BaseRecipe, asked: Asked, pace:
     trace = causal_trace(model, fact, corruption="swap", metric="logit_diff", progress=False)
     pace.begin("attribute")
     maps = attribute(model, fact, unit=("head", "mlp", "neuron"), progress=False)
-    pace.begin("select")
+    pace.begin("select" if recipe.selects else "fit")
     edit = rewrite(model, fact, recipe=recipe, on_step=_FollowedFit(pace, recipe), progress=False)
     pace.begin("evaluate")
     stages = asked.stages(edit)
@@ -249,7 +261,7 @@ def _run(model: LoadedModel, fact: Fact, recipe: BaseRecipe, asked: Asked, pace:
 
 def n_controls(model: LoadedModel, edit: Edit) -> int:
     """How many known test facts there are beside an edit."""
-    pool = load_facts()
+    pool = load_facts().core
     touched = [*edit.facts, *(fact for fact in pool if fact.id in edit.used_ids)]
     return len(known_facts(model, pool.without(touched).filter(split="test"), progress=False))
 

@@ -25,6 +25,8 @@ Run the cell (Shift+Enter), then go through the tabs:
 - **3 Edit**: rewrite the fact by exactly these components, or by those of the default selector.
 - **4 Compare**: see answers and maps before and after the edit, at any strength.
 - **5 Probe**: ask in ten ways what is left of the old answer.
+- **6 Stack**: turn the edits so far on and off together, and see which one broke which fact.
+- **7 Sweep**: the same maps for many facts, their average, and the facts that make each cell of it.
 
 Every run is saved as soon as it has ended; the line on top lists them. `app.code` is the Python that repeats what is on
 screen."""

@@ -61,6 +61,10 @@ class Pace:
         self._part, self._part_began = name, self._clock()
         self._tell(0.0, "", always=True)
 
+    def restart(self) -> None:
+        """Take the time from now on for the speed: what came before says nothing of what is left."""
+        self._began = self._clock()
+
     def _end(self) -> None:
         if self._part:
             self.seconds[self._part] = self._clock() - self._part_began

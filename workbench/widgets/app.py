@@ -15,23 +15,29 @@ from ipywidgets import Tab
 
 from workbench.facts.known import load_facts, with_bundled
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, EffectMap, Fact, FactSet, Selection
+from workbench.types import Circuit, Contrast, Edit, EffectMap, Fact, FactSet, Selection
 from workbench.widgets.app_code import Opened, Script, workbench_code
-from workbench.widgets.app_editors import Circuit, Editors
-from workbench.widgets.app_links import FactSetting, link_measure, link_values, link_ways, share
+from workbench.widgets.app_editors import Editors, Picks
+from workbench.widgets.app_links import FactSetting, Question, link_measure, link_values, link_ways, share
 from workbench.widgets.app_sessions import SessionPanel
-from workbench.widgets.app_tabs import TABS, Given, PanelTab, nothing
+from workbench.widgets.app_tabs import TABS, Given, PanelTab, check_given, nothing
 from workbench.widgets.app_waiting import Waiting
 from workbench.widgets.compare.view import CompareView
+from workbench.widgets.edit.no_fact import OF_A_PAIR
 from workbench.widgets.edit.panel import EditPanel
 from workbench.widgets.facts.chooser import FactChooser
+from workbench.widgets.graph.circuit_tab import CircuitTab
+from workbench.widgets.graph.panel import CircuitGraph
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.probe.panel import ProbePanel
 from workbench.widgets.runs.keeper import FOLDER
 from workbench.widgets.shared.code_block import CodeBlock
+from workbench.widgets.shared.contrast_words import traced_lines
 from workbench.widgets.shared.markup import Message
 from workbench.widgets.shared.text_card import text_card_png
 from workbench.widgets.shared.voice import person
+from workbench.widgets.stack.panel import StackPanel
+from workbench.widgets.sweep.tab import SweepTab
 
 
 class Workbench(SessionPanel):
@@ -65,9 +71,12 @@ class Workbench(SessionPanel):
 
     chooser: FactChooser
     picker: CircuitPicker
+    graph: CircuitGraph
     editor: EditPanel
     comparison: CompareView | None
     probing: ProbePanel | None
+    stacking: StackPanel | None
+    sweeping: SweepTab
 
     def __init__(
         self,
@@ -77,7 +86,7 @@ class Workbench(SessionPanel):
         fact: Fact | str | None = None,
         autosave: bool | str | Path = True,
     ) -> None:
-        _check(model, facts)
+        check_given(model, facts)
         super().__init__(model, FOLDER if isinstance(autosave, bool) else str(autosave), autosave=autosave is not False)
         self.facts = load_facts() if facts is None else facts
         self._pool = with_bundled(facts)
@@ -88,22 +97,27 @@ class Workbench(SessionPanel):
             setattr(self, tab.name, None if tab.of_edit else self._make(tab, fact))
             fact = self.chooser.fact
         self._fact = self.chooser.fact
+        self._contrast: Contrast | None = None
+        self.circuit_tab = CircuitTab(self.picker, self.graph, self._tab_shown)
         self._editors = Editors(self.editor, self._another_editor, self._edited, self._stopped)
         self._nothing = {tab.name: Waiting(self._editors, partial(self._go, "editor")) for tab in TABS if tab.of_edit}
-        self._tabs = Tab(self._shown_panels(), titles=[tab.title for tab in TABS])
+        self._tabs = Tab(self._shown_panels(), titles=[tab.title for tab in TABS if not tab.within])
         self._code = CodeBlock(lambda: self.code, "Whole script", lazy=True, on_error=self._script_failed)
         self._line = self._make_line(self._code, self.picker.bar)
         link_values(self.picker, lambda: self.runs)
         self.add_class("wb-app")
         self._lay_out(self._line, self._alert, self._tabs)
         self.chooser.on_fact(self._fact_chosen)
+        self.chooser.on_contrast(self._contrast_chosen)
         self._setting, self._showing = FactSetting(self.chooser, self.picker), False
+        looks = lambda: self.tab == "picker" and self.circuit_tab.shown != "maps" and not self._showing  # noqa: E731
+        self._question = Question(self.picker, self.graph, looks)
         self._editors.on_status(self._show_line)
         self._tabs.observe(lambda change: self._tab_shown(), names="selected_index")
         self._show_line()
 
     def __repr__(self) -> str:
-        return f"Workbench({self._fact.id}, {len(self.facts)} facts)"
+        return f"Workbench({self._traced.id}, {len(self.facts)} facts)"
 
     # What is on screen
 
@@ -116,24 +130,42 @@ class Workbench(SessionPanel):
     @property
     def tab(self) -> str:
         """The name of the panel in sight. Settable."""
-        return TABS[self._tabs.selected_index or 0].name
+        return [tab.name for tab in TABS if not tab.within][self._tabs.selected_index or 0]
 
     @tab.setter
     def tab(self, name: str) -> None:
-        names = [tab.name for tab in TABS]
+        names = [tab.name for tab in TABS if not tab.within]
         if name not in names:
             raise ValueError(f"There is no tab {name!r}; there are {names}.")
         self._tabs.selected_index = names.index(name)
 
     @property
     def fact(self) -> Fact:
-        """What all tabs are about. Settable, with a fact or an id; what was run of another fact is kept, what runs goes
-        on."""
+        """What all tabs are about; while a pair of prompts is on screen, the last fact. Settable, with a fact or an id;
+        what was run of another fact is kept, what runs goes on."""
         return self._fact
 
     @fact.setter
     def fact(self, fact: Fact | str) -> None:
         self.chooser.fact = fact
+
+    @property
+    def contrast(self) -> Contrast | None:
+        """The pair of prompts that the circuit is about; None while it is about the fact. Settable."""
+        return self._contrast
+
+    @contrast.setter
+    def contrast(self, contrast: Contrast | None) -> None:
+        self.chooser.contrast = contrast
+
+    @property
+    def circuit(self) -> Circuit:
+        """The selected edges. Settable once they are scored, as text too."""
+        return self.graph.circuit
+
+    @circuit.setter
+    def circuit(self, circuit: Circuit | str) -> None:
+        self.graph.circuit = circuit
 
     @property
     def selection(self) -> Selection:
@@ -146,7 +178,7 @@ class Workbench(SessionPanel):
 
     @property
     def maps(self) -> dict[str, EffectMap]:
-        """The maps of the fact that are there, by name."""
+        """The maps of the fact or the pair that are there, by name."""
         return self.picker.maps
 
     @property
@@ -155,7 +187,11 @@ class Workbench(SessionPanel):
         fresh kernel."""
         script, panels = Script(self._fact, self._pool, self._opened), self.panels
         parts = {tab.comment: tab.lines(panels[tab.name], script) for tab in TABS if tab.name in panels}
-        return workbench_code(self.model, self._fact, self._pool, parts)
+        return workbench_code(self.model, self._traced, self._pool, parts)
+
+    @property
+    def _traced(self) -> Fact | Contrast:
+        return self._contrast or self._fact
 
     def _on_screen(self) -> dict[str, Any]:
         saved: dict[str, Any] = {}
@@ -167,12 +203,20 @@ class Workbench(SessionPanel):
     # What the panels tell each other
 
     def _fact_chosen(self, fact: Fact) -> None:
-        if fact == self._fact:
-            if not self._showing:  # else the chooser is told what the circuit will show
-                self._setting.follow()
+        if self._showing:
+            return  # the chooser is told what the circuit will show
+        if fact == self._fact and self._contrast is None:
+            return self._setting.follow()
+        with self._editors.still():
+            self._fact, self._contrast = fact, None
+            self._tell()
+            self._show_newest()
+
+    def _contrast_chosen(self, contrast: Contrast | None) -> None:
+        if self._showing:
             return
         with self._editors.still():
-            self._fact = fact
+            self._contrast = contrast
             self._tell()
             self._show_newest()
 
@@ -183,7 +227,7 @@ class Workbench(SessionPanel):
             return
         with running.still():
             if running is not self.editor:
-                self._fact = running.fact
+                self._fact, self._contrast = running.fact, None
                 self.chooser.show(self._fact)
                 self._show_newest()
             self.tab = "editor"
@@ -191,14 +235,16 @@ class Workbench(SessionPanel):
     def _show_newest(self) -> None:
         """Show the last run of the fact in all tabs but the picks, which stay; without one, no edit. While an edit of
         the fact runs, tab 3 shows that one, and the others the run that it is to replace."""
-        running = self._editors.running_of(self._fact)
-        run = self._kept.history.newest(self._fact)
+        of_fact = self._contrast is None
+        running = self._editors.running_of(self._fact) if of_fact else None
+        run = self._kept.history.newest(self._fact) if of_fact else None
         if running is not None:
             run = next((run for run in self.runs if run.edit is running.edit), None)
         self._put_on_screen(running)
         if run is not None:
             opened = self._reopened(run)
-            session = replace(opened.session, fact=self._fact, selection=self.selection)
+            circuit = self.circuit if len(self.circuit) else None
+            session = replace(opened.session, fact=self._fact, selection=self.selection, circuit=circuit)
             self._show(replace(opened, session=session), running)
         else:
             self._show_no_run(running)
@@ -207,10 +253,13 @@ class Workbench(SessionPanel):
             self.picker.show(self._fact, left.maps)
 
     def _show_no_run(self, running: EditPanel | None) -> None:
-        """The fact without an edit."""
+        """The fact or the pair of prompts without an edit."""
+        if self.picker.fact != self._traced:
+            self.picker.fact = self._traced
         for tab in TABS:
-            if not tab.of_edit and self.panels[tab.name].fact != self._fact:
+            if not (tab.of_edit or tab.within or tab.name == "picker") and self.panels[tab.name].fact != self._fact:
                 self.panels[tab.name].fact = self._fact
+        self._question.share()
         self._setting.follow()
         if running is None and self.editor.edit is not None:
             self.editor.show(None, None)
@@ -221,7 +270,7 @@ class Workbench(SessionPanel):
 
     def _put_on_screen(self, panel: EditPanel | None) -> None:
         """This edit panel in tab 3; None for one in which no edit runs."""
-        circuit = Circuit(self.selection, dict(self.picker.maps))
+        circuit = Picks(self.selection, dict(self.picker.maps))
         self.editor = self._editors.show(panel, circuit)
 
     def _another_editor(self) -> EditPanel:
@@ -233,8 +282,11 @@ class Workbench(SessionPanel):
         for tab in TABS:
             if tab.name == self.tab and tab.name in self.panels:
                 tab.in_sight(self.panels[tab.name])
+        self._question.look()
 
     def _go(self, where: str) -> None:
+        if where == "chooser" and self._contrast is not None:
+            self.chooser.draft_fact()
         self.tab = where
         self._connection.show_top()  # the button that leads there may stand far down the page
 
@@ -280,6 +332,7 @@ class Workbench(SessionPanel):
         session = opened.session
         self._put_on_screen(running)
         self._fact, self._opened, self._showing = session.fact, opened, True
+        self._contrast = session.contrast
         try:
             self._kept.history.show(session.shown)
             for of_edit in (False, True):
@@ -315,7 +368,8 @@ class Workbench(SessionPanel):
 
     def _shown_panels(self) -> tuple[Any, ...]:
         """What each tab shows: its panel, or that there is no edit yet."""
-        return tuple(self.panels.get(tab.name) or self._nothing[tab.name] for tab in TABS)
+        there = {**self.panels, "picker": self.circuit_tab}
+        return tuple(there.get(tab.name) or self._nothing[tab.name] for tab in TABS if not tab.within)
 
     def _claim_picks(self) -> None:
         self.picker.bar.claim()
@@ -326,7 +380,8 @@ class Workbench(SessionPanel):
         if self._line is None:
             return
         running = self._editors.running
-        self._line.about(self._fact, self.runs, self.run)
+        self.editor.no_fact.words = "" if self._contrast is None or self.editor is running else OF_A_PAIR
+        self._line.about(self._traced, self.runs, self.run)
         self._line.running(running if self._editors.busy else None, on_screen=running is self.editor)
         self._line.say(self._kept.keeper.folder, len(self.runs), self._kept.unsaved)
 
@@ -342,18 +397,4 @@ class Workbench(SessionPanel):
     def _picture(self) -> bytes:
         if "heads" in self.picker.maps:
             return self.picker.heads.to_png()
-        lines = [self._fact.question, f"{self._fact.answer} -> {self._fact.target}", "Run this cell to use it."]
-        return text_card_png("Workbench", lines)
-
-
-def _check(model: Any, facts: Any) -> None:
-    """Refuse arguments of another type, above all the two in the wrong order."""
-    if not isinstance(model, LoadedModel):
-        swapped = " They are in the wrong order." if isinstance(facts, LoadedModel) else ""
-        raise TypeError(
-            f"Workbench(model, facts) takes a model from wb.load_model() first, got {type(model).__name__}.{swapped}"
-        )
-    if facts is not None and not isinstance(facts, FactSet):
-        raise TypeError(f"facts must be a FactSet, got {type(facts).__name__}: write wb.FactSet([fact, ...]).")
-    if model.applied:
-        raise ValueError("Workbench edits a base model: pass the base (model.base).")
+        return text_card_png("Workbench", [*traced_lines(self._traced), "Run this cell to use it."])

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from workbench.files.session import Session
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, Fact, FactSet, Selection
+from workbench.types import Contrast, Edit, Fact, FactSet, Selection
 from workbench.types.run import Run
 from workbench.widgets.shared.code import EditLines, facts_code, start_code
+from workbench.widgets.shared.contrast_words import contrasts_code
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,13 @@ class Script:
     edit: Edit | None = None
 
 
-def workbench_code(model: LoadedModel, fact: Fact, pool: FactSet | None, parts: Mapping[str, str]) -> str:
+def workbench_code(model: LoadedModel, traced: Fact | Contrast, pool: FactSet | None, parts: Mapping[str, str]) -> str:
     """The panels' parts below what they share.
 
     Args:
-        model, fact, pool: What all panels have in common.
+        model, traced, pool: What all panels have in common.
         parts: Lines by the comment above them.
     """
-    head = f"{start_code(model)}{facts_code([fact], pool)}"
+    given = facts_code([traced], pool) if isinstance(traced, Fact) else contrasts_code([traced])
+    head = f"{start_code(model)}{given}"
     return head + "".join(f"\n# {comment}\n{lines}" for comment, lines in parts.items() if lines)

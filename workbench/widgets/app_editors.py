@@ -15,7 +15,7 @@ from workbench.widgets.edit.panel import EditPanel
 
 
 @dataclass(frozen=True)
-class Circuit:
+class Picks:
     """What was picked and which maps were there, when a panel went out of sight."""
 
     selection: Selection
@@ -41,7 +41,7 @@ class Editors:
     ) -> None:
         self._make, self._ended, self._stopped = make, ended, stopped
         self._panels: list[EditPanel] = []
-        self._left: dict[EditPanel, Circuit] = {}
+        self._left: dict[EditPanel, Picks] = {}
         self._busy = False
         self._listeners: list[Callable[[], object]] = []
         self.shown = self._take(first)
@@ -78,7 +78,7 @@ class Editors:
         running = self.running
         return nullcontext() if running is None else running.still()
 
-    def show(self, panel: EditPanel | None, circuit: Circuit) -> EditPanel:
+    def show(self, panel: EditPanel | None, circuit: Picks) -> EditPanel:
         """Put a panel on screen.
 
         Args:
@@ -98,7 +98,7 @@ class Editors:
             self._tell()
         return chosen
 
-    def circuit_of(self, panel: EditPanel) -> Circuit | None:
+    def circuit_of(self, panel: EditPanel) -> Picks | None:
         """What was picked and shown for an edit that went out of sight; None if it did not."""
         return self._left.get(panel)
 

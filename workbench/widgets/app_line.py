@@ -13,13 +13,17 @@ from typing import Any
 from ipywidgets import HTML, Button, Checkbox, Text, ToggleButton, VBox, Widget
 
 from workbench.models.load import LoadedModel
-from workbench.types import Fact
+from workbench.types import Contrast, Fact
 from workbench.types.run import Run
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.code_block import CodeBlock
+from workbench.widgets.shared.contrast_words import contrast_answers
 
 STYLE = f"<style>{files('workbench').joinpath('widgets/static/app.css').read_text(encoding='utf-8')}</style>"
-HINT = "in Python: app.fact, app.selection, app.maps, app.runs, app.edit, app.report, app.probes"
+HINT = (
+    "in Python: app.fact, app.contrast, app.selection, app.circuit, app.maps, app.runs, app.edit, app.report, "
+    "app.probes"
+)
 
 
 class TopLine(VBox):
@@ -98,17 +102,17 @@ class TopLine(VBox):
             layout.show(box, key == name)
         self._code.opened = name == "code"
 
-    def about(self, fact: Fact, runs: tuple[Run, ...], shown: Run | None) -> None:
+    def about(self, traced: Fact | Contrast, runs: tuple[Run, ...], shown: Run | None) -> None:
         """Show what all tabs are about.
 
         Args:
-            fact: The fact.
+            traced: The fact, or the pair of prompts.
             runs: All runs.
             shown: The one that is on screen.
         """
         model = markup.text(self._model.name)
         name = f'<span class="wb-muted" title="{model}">{model}</span>'
-        self._about.value = markup.block(f'<div class="wb-about">{name} {_change(fact)}</div>')
+        self._about.value = markup.block(f'<div class="wb-about">{name} {_change(traced)}</div>')
         place = next((n for n, run in enumerate(runs, 1) if run is shown), None)
         self._folds["runs"][0].description = _runs_words(len(runs), place)
 
@@ -162,8 +166,11 @@ class TopLine(VBox):
             self.unfold(None)
 
 
-def _change(fact: Fact) -> str:
-    """A fact and what it is to become."""
+def _change(fact: Fact | Contrast) -> str:
+    """A fact and what it is to become; of a pair of prompts the answers."""
+    if isinstance(fact, Contrast):
+        prompt = fact.clean if isinstance(fact.clean, str) else fact.id
+        return f"<span><b>{markup.text(prompt)}</b>: {markup.text(contrast_answers(fact))}</span>"
     change = f"<b>{markup.text(fact.subject)}</b>: {markup.text(fact.answer)} → {markup.text(fact.target)}"
     return f"<span>{change}</span>"
 

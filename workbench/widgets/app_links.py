@@ -44,6 +44,39 @@ class FactSetting:
             _give(self._chooser, self._picker, "partner")
 
 
+class Question:
+    """Lets the graph show what the maps show, measured in the same way, also when that changes.
+
+    Args:
+        picker: The maps.
+        graph: The graph.
+        in_sight: Whether somebody looks at the graph: its edges are scored then.
+    """
+
+    def __init__(self, picker: Any, graph: Any, in_sight: Callable[[], bool]) -> None:
+        self._picker, self._graph, self._in_sight = picker, graph, in_sight
+        picker.on_progress(lambda: self.share() and self._score())
+
+    def share(self) -> bool:
+        """Pass on what has changed. Returns whether anything has."""
+        picker, graph = self._picker, self._graph
+        setting = {"corruption": picker.corrupted_by, "form": picker.form, "partner": picker.partner}
+        differs = graph.contrast != picker.fact or graph.setting_differs(**setting)
+        if differs:
+            graph.show(picker.fact, selected=graph.circuit, **setting)
+        return differs
+
+    def look(self) -> None:
+        """The graph may have come into sight."""
+        if self._in_sight():
+            self.share()
+            self._graph.score()
+
+    def _score(self) -> None:
+        if self._in_sight():
+            self._graph.score()
+
+
 def link_values(picker: Any, runs: Callable[[], Sequence[Run]]) -> None:
     """Let the circuit say beside a pinned component what it does in the maps of other facts' runs."""
     picker.other_values = lambda component: values_of_runs(picker, runs(), component)

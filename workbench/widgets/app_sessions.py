@@ -158,8 +158,8 @@ class SessionPanel(Panel):
             OSError: It cannot be written.
         """
         page = self.snapshot()
-        folder = self.save_session(self._kept.keeper.folder)
-        return page.save(free_page(folder, slug(self.session().fact.id)[:60]))
+        folder, session = self.save_session(self._kept.keeper.folder), self.session()
+        return page.save(free_page(folder, slug((session.contrast or session.fact).id)[:60]))
 
     def open_session(self, folder: str | Path) -> Session:
         """Show a saved session in all panels, and go on with its runs. A run that cannot be read is left out, and said.
@@ -281,9 +281,8 @@ class SessionPanel(Panel):
         edit = "no edit" if session.edit is None else "its edit"
         more = ", random control" * (session.control_report is not None) + ", probes" * (session.probes is not None)
         runs = f" {len(self.runs)} runs in all." if len(self.runs) > 1 else ""
-        said = (
-            f"Opened {session.fact.id}: {len(session.maps)} maps, {len(session.selection)} picked, {edit}{more}.{runs}"
-        )
+        about = (session.contrast or session.fact).id
+        said = f"Opened {about}: {len(session.maps)} maps, {len(session.selection)} picked, {edit}{more}.{runs}"
         return "\n".join([said, *([self.message] if self.message else [])])
 
     def _attempt(self, action: Callable[[], object]) -> None:

@@ -18,9 +18,12 @@ from workbench.widgets.compare.view import CompareView
 from workbench.widgets.edit.panel import EditPanel
 from workbench.widgets.facts.chooser import FactChooser
 from workbench.widgets.facts.partner import partner_of_map
+from workbench.widgets.graph.panel import CircuitGraph
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.probe.panel import ProbePanel
 from workbench.widgets.shared.code import facts_code
+from workbench.widgets.stack.panel import StackPanel
+from workbench.widgets.sweep.tab import SweepTab
 
 
 def nothing(*_: Any) -> Any:
@@ -62,6 +65,7 @@ class PanelTab:
         name: The attribute of the Workbench that holds it.
         picture: What its picture in the documentation is called.
         title: On the tab.
+        within: The name of the row in whose tab it stands, with no tab of its own; empty for its own tab.
         make: Makes it; for a panel of an edit it may also return the one that is there, showing another edit.
         of_edit: Whether it looks at an edit: it is there only once there is one. The others have a ``fact`` to set.
         open: Shows what a session holds; without one, a panel that looks at no edit is given the fact.
@@ -75,6 +79,7 @@ class PanelTab:
     picture: str
     title: str
     make: Callable[[Given], Any]
+    within: str = ""
     of_edit: bool = False
     open: Callable[[Any, Opened], object] = nothing
     in_sight: Callable[[Any], object] = nothing
@@ -83,21 +88,38 @@ class PanelTab:
     lines: Callable[[Any, Script], str] = lambda *_: ""
 
 
+def check_given(model: Any, facts: Any) -> None:
+    """Refuse arguments of another type, above all the two in the wrong order."""
+    if not isinstance(model, LoadedModel):
+        swapped = " They are in the wrong order." if isinstance(facts, LoadedModel) else ""
+        raise TypeError(
+            f"Workbench(model, facts) takes a model from wb.load_model() first, got {type(model).__name__}.{swapped}"
+        )
+    if facts is not None and not isinstance(facts, FactSet):
+        raise TypeError(f"facts must be a FactSet, got {type(facts).__name__}: write wb.FactSet([fact, ...]).")
+    if model.applied:
+        raise ValueError("Workbench edits a base model: pass the base (model.base).")
+
+
 # 1 Fact
 
 
 def _open_chooser(chooser: FactChooser, opened: Opened) -> None:
     fact = opened.session.fact
-    prompts = [effect.prompts[0] for effect in opened.session.maps.values() if effect.prompts]
+    contrast = opened.session.contrast
+    maps = opened.session.maps if contrast is None else {}
+    prompts = [effect.prompts[0] for effect in maps.values() if effect.prompts]
     swaps = (partner_of_map(chooser.model, fact, prompt) for prompt in prompts if prompt.partner is not None)
     chooser.show(fact, next(filter(None, swaps), None))
+    if contrast is not None:
+        chooser.contrast = contrast
 
 
 # 2 Circuit
 
 
 def _open_picker(picker: CircuitPicker, opened: Opened) -> None:
-    picker.show(opened.session.fact, opened.session.maps)
+    picker.show(opened.session.contrast or opened.session.fact, opened.session.maps)
     picker.selection = opened.session.selection
 
 
@@ -108,6 +130,14 @@ def _picker_lines(picker: CircuitPicker, script: Script) -> str:
     script.selection, script.loaded = picker.selection, bool(saved)
     load = opened.load if opened is not None and saved else ""
     return load + picker.shown_code(saved)
+
+
+def _open_graph(graph: CircuitGraph, opened: Opened) -> None:
+    graph.show(opened.session.contrast or opened.session.fact, selected=opened.session.circuit)
+
+
+def _graph_lines(graph: CircuitGraph, _: Script) -> str:
+    return graph.shown_code if graph.edges is not None else ""
 
 
 # 3 Edit
@@ -178,6 +208,32 @@ def _probe_lines(panel: ProbePanel, script: Script) -> str:
     return panel.shown_code if script.edit is not None and panel.report is not None else ""
 
 
+# 6 Stack
+
+
+def _stack(given: Given) -> StackPanel:
+    """The panel that is there has every edit that was on screen, as a layer."""
+    assert given.edit is not None
+    panel: StackPanel | None = given.panels.get("stacking")
+    if panel is None:
+        panel = StackPanel(given.model)
+    panel.show_edit(given.edit)
+    return panel
+
+
+def _stack_lines(panel: StackPanel, script: Script) -> str:
+    if script.edit is None or panel.answers is None:
+        return ""
+    return panel.code_where({script.edit.id: "edit"})
+
+
+# 7 Sweep
+
+
+def _sweep_lines(tab: SweepTab, _: Script) -> str:
+    return "" if tab.panel is None else tab.panel.shown_code
+
+
 TABS: tuple[PanelTab, ...] = (
     PanelTab(
         name="chooser",
@@ -185,7 +241,7 @@ TABS: tuple[PanelTab, ...] = (
         title="1 Fact",
         make=lambda given: FactChooser(given.model, given.facts, value=given.fact),
         open=_open_chooser,
-        saved=lambda chooser: {"fact": chooser.fact},
+        saved=lambda chooser: {"fact": chooser.fact, "contrast": chooser.contrast},
     ),
     PanelTab(
         name="picker",
@@ -197,6 +253,19 @@ TABS: tuple[PanelTab, ...] = (
         saved=lambda picker: {"selection": picker.selection, "maps": dict(picker.maps)},
         comment="The circuit",
         lines=_picker_lines,
+    ),
+    PanelTab(
+        name="graph",
+        picture="graph",
+        title="Graph",
+        within="picker",
+        make=lambda given: CircuitGraph(
+            given.model, given.fact, given.panels["picker"], pool=given.pool, compute=False
+        ),
+        open=_open_graph,
+        saved=lambda graph: {"circuit": graph.circuit if len(graph.circuit) else None},
+        comment="Its edges",
+        lines=_graph_lines,
     ),
     PanelTab(
         name="editor",
@@ -226,6 +295,23 @@ TABS: tuple[PanelTab, ...] = (
         open=_open_probes,
         comment="What is left",
         lines=_probe_lines,
+    ),
+    PanelTab(
+        name="stacking",
+        picture="stack",
+        title="6 Stack",
+        make=_stack,
+        of_edit=True,
+        comment="The edits together",
+        lines=_stack_lines,
+    ),
+    PanelTab(
+        name="sweeping",
+        picture="sweep",
+        title="7 Sweep",
+        make=lambda given: SweepTab(given.model, given.facts, given.fact, pool=given.pool),
+        comment="The sweep",
+        lines=_sweep_lines,
     ),
 )
 """In the order of the tabs, which is also that of the script: a part may use what stands before it."""

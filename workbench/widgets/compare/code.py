@@ -36,7 +36,8 @@ def compare_code(
         edit_lines: Lines that make ``edit``; None for the rewrite that made it.
     """
     if edit_lines is None:
-        chosen = edit.selection if edit.selector == "given" else len(edit.selection) or None
+        number = len(edit.selection) or None if edit.recipe.takes_number else None
+        chosen = edit.selection if edit.picked else number
         edit_lines = (
             f"selection = {selection_code(chosen)}\n"
             f"recipe = {recipe_code(edit.recipe)}\n"

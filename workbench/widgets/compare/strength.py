@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from ipywidgets import HTML
 
 from workbench.editing.applied import Dial
-from workbench.evaluation.evaluate import answer_probabilities
+from workbench.evaluation.probabilities import answer_probabilities
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact
 from workbench.widgets.compare.slider import Slider
@@ -15,6 +15,8 @@ from workbench.widgets.compare.words import at_words
 from workbench.widgets.shared import charts
 from workbench.widgets.shared.markup import ANSWER_MARKS
 
+FINE = 0.05
+"""Of the slider's steps."""
 _MARKS: dict[str, str] = {**ANSWER_MARKS}
 
 
@@ -37,9 +39,13 @@ class StrengthBars:
         self._before: dict[Fact, dict[str, float]] = {}
         self.slider.observe(lambda _: on_slide(), names="value")
 
-    def clear(self) -> None:
-        """Forget the edited models, since another edit follows."""
+    def take(self, edit: Edit, strength: float) -> None:
+        """Another edit follows: its edited models are made anew, and the slider is put to a strength. A context is
+        there or it is not, so the slider has two places then."""
         self._dials, self._before = {}, {}
+        whole = bool(edit.delta().context)
+        self.slider.step = 1.0 if whole else FINE
+        self.slider.value = float(round(strength)) if whole else strength
 
     def show(self, edit: Edit, fact: Fact, stage: str) -> None:
         """Show a fact's answers after a stage at the slider's strength. What it raises leaves no bars behind."""

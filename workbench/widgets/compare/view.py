@@ -359,14 +359,14 @@ class CompareView(RunPanel[MapComparison]):
             self._fail(None)
             self._say_plainly("")
             self._in_sight = self._again = False
-            self._strength.clear()
             self._asker.show(self._model, edit, self._fact.question)
             self._give_up()
             stage, strength = self._places.get(edit.id, (edit.stage_names[-1], self.strength))
             self._loading = True
             try:
                 self._stage.options = edit.stage_names
-                self._stage.value, self.strength = stage, strength
+                self._stage.value = stage
+                self._strength.take(edit, strength)
             finally:
                 self._loading = False
             words = f"{self._fact.prompt} {self._fact.answer} → {self._fact.target}"

@@ -32,7 +32,7 @@ class Course:
         Returns:
             Whether it is the first of the second fit: a second beginning of the first stage.
         """
-        second = bool(self.steps) and step.step == 0 and step.stage == self.recipe.stages[0]
+        second = bool(self.steps) and step.step == 0 and step.stage == self.recipe.stage_names[0]
         if second:
             self.steps, self.again, self.recipe = [], True, harder(self.recipe)
         self.steps.append(step)
@@ -42,7 +42,7 @@ class Course:
     def phase(self) -> tuple[str, int, int]:
         """The stage that is going on, the steps it has made, and how many it makes at most."""
         last = self.steps[-1]
-        of = self.recipe.stage_steps[self.recipe.stages.index(last.stage)]
+        of = self.recipe.steps_of(last.stage)
         return f"{last.stage} again" if self.again else last.stage, last.step, of
 
     def chart(self) -> str:

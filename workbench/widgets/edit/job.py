@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.answering import Answering, Ask, Reply
@@ -56,10 +56,8 @@ def fit_and_evaluate(
         on_step(step)
 
     def report_control_step(step: Step) -> None:
-        recipe = fit["recipe"]
-        at = recipe.stage_names.index(step.stage)
-        done = sum(recipe.stage_steps[:at]) + step.step
-        follow("random control", done, sum(recipe.stage_steps), "")
+        recipe: BaseRecipe = fit["recipe"]
+        follow("random control", recipe.steps_done(step.stage, step.step), sum(recipe.stage_steps), "")
 
     fit: dict[str, Any] = {"recipe": recipe, "pool": pool, "cancel": cancel, "progress": False}
     if on_control is not None:
@@ -78,7 +76,7 @@ def fit_and_evaluate(
     if on_report is not None:
         on_report(report)
     if on_control is not None:
-        drawn = edit.selection.random_like(model, seed=recipe.seed)
+        drawn = edit.selection.random_like(model, seed=recipe.seed, where=anywhere(recipe))
         try:
             control = rewrite(model, facts, drawn, on_step=report_control_step, **fit)
             on_control(asked(control, "evaluate it"))
@@ -87,13 +85,18 @@ def fit_and_evaluate(
     return report
 
 
+def anywhere(recipe: BaseRecipe) -> Literal["anywhere", "one-layer"]:
+    """Where a random control is drawn from: of a method that moves one module, from one other layer."""
+    return "one-layer" if recipe.one_module else "anywhere"
+
+
 def check_control(model: LoadedModel, selection: Selection | None, recipe: BaseRecipe) -> None:
     """Raise a ValueError where no random control can be drawn beside a selection; None is the recipe's own choice."""
     if selection is not None:
-        selection.random_like(model, seed=recipe.seed)
+        selection.random_like(model, seed=recipe.seed, where=anywhere(recipe))
     elif not recipe.selects:
         raise ValueError(
-            f"A random control needs components to draw others like them, and this recipe moves everything "
+            f"A random control needs components to draw others like them, and this recipe chooses what moves by itself "
             f"({recipe.without_selection.lower()}). Pick components, or leave the random control out."
         )
 

@@ -14,9 +14,11 @@ from typing import Any
 from ipywidgets import VBox
 
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, EvalReport, Fact, FactSet, Selection, Step, TrainedRecipe
+from workbench.types import BaseRecipe, Edit, EvalReport, Fact, FactSet, Selection, Step
 from workbench.widgets.edit import views as edit_views
+from workbench.widgets.edit.dry_run_panel import DryRunPanel
 from workbench.widgets.edit.job import fit_and_evaluate
+from workbench.widgets.edit.no_fact import NoFact
 from workbench.widgets.edit.progress import RunProgress
 from workbench.widgets.edit.results import EditResults
 from workbench.widgets.edit.settings import EditSettings, edited_facts, title_of
@@ -37,13 +39,15 @@ class EditPanel(RunPanel[EvalReport]):
         model: A base model; it is not changed.
         fact: One fact, or several that are rewritten together. ``panel.fact = other`` changes it.
         selection_source: What may move: None (the default selector), a ``Selection``, its text, or anything with a
-            ``selection``, such as a ``CircuitPicker``, whose selection is read when Run is pressed.
+            ``selection``, such as a ``Circuit`` (its nodes), a ``CircuitPicker`` or a ``CircuitGraph``, whose selection
+            is read when Run is pressed.
         pool: Where the retain set, controls and neighbours come from; the bundled facts by default.
-        recipe: What the controls show first: a ``Recipe``, the name of a built-in one, or None for the first.
+        recipe: What the controls show first: a recipe of any method, the name of a built-in one, or None for the first.
         max_controls: Draw at most so many controls in the evaluation; None for all.
 
     Raises:
         ValueError: No fact, an unknown recipe, or a selection that cannot be read.
+        TypeError: A contrast, which has neither a question nor a target.
 
     Example:
         >>> panel = wb.EditPanel(model, fact, "L1H3 L2MLP", pool=facts)
@@ -70,7 +74,7 @@ class EditPanel(RunPanel[EvalReport]):
         selection_source: Any = None,
         *,
         pool: FactSet | None = None,
-        recipe: TrainedRecipe | str | None = None,
+        recipe: BaseRecipe | str | None = None,
         max_controls: int | None = 40,
     ) -> None:
         super().__init__()
@@ -85,18 +89,20 @@ class EditPanel(RunPanel[EvalReport]):
         self._leads: list[Callable[[EditPanel, str], object]] = []
         self.elsewhere: Callable[[], str] = str
         """Says why no edit can start now whatever is chosen here, such as another panel's edit; empty if it can."""
+        self.no_fact = NoFact(self._recheck, lambda: self._go("chooser"))
         self.settings = EditSettings(model, selection_source, recipe)
         self._run_progress = RunProgress(Speeds(lambda: probe_seconds(model)))
         self._results = EditResults(self._go)
-        left = VBox([self.settings, self._buttons()])
+        self.planner = DryRunPanel(model, self.settings, lambda: self._facts, self._start, pool, self.no_fact)
+        """The dry run, before Run."""
+        left = VBox([self.settings, self._buttons(), self.planner])
         right = VBox([self._run_progress, self._alert, self._mark, self._results])
-        self._lay_out(self._heading, layout.columns(left, right, widths=("0 0 320px", "1 1 420px")), self._code)
-        self._show_heading()
+        body = layout.columns(left, right, widths=("0 0 320px", "1 1 420px"))
+        self._lay_out(self._heading, self.no_fact, body, self._code)
+        self._heading.value = edit_views.heading(self._facts)
         self._show_code()
         self.settings.on_change(self._settings_changed)
         self._recheck()
-
-    # What it holds
 
     def __repr__(self) -> str:
         state = self._job.state if self._job is not None else "not run"
@@ -115,11 +121,11 @@ class EditPanel(RunPanel[EvalReport]):
                 self._tell(Message(message))
                 raise RuntimeError(message)
             self._facts = edited_facts(fact)
-            self._show_heading()
-            self._job = self._ran = None
-            self._elapsed = None
+            self._heading.value = edit_views.heading(self._facts)
+            self._job = self._ran = self._elapsed = None
             self._run_progress.clear()
             self._clear()
+            self.planner.forget()
             self._say_plainly("")
             self._recheck()
             self._show_code()
@@ -139,7 +145,7 @@ class EditPanel(RunPanel[EvalReport]):
         return self.settings.selection
 
     @property
-    def recipe(self) -> TrainedRecipe:
+    def recipe(self) -> BaseRecipe:
         """The recipe as the controls say it. Settable.
 
         Raises:
@@ -148,7 +154,7 @@ class EditPanel(RunPanel[EvalReport]):
         return self.settings.recipe
 
     @recipe.setter
-    def recipe(self, recipe: TrainedRecipe) -> None:
+    def recipe(self, recipe: BaseRecipe) -> None:
         self.settings.recipe = recipe
 
     @property
@@ -218,8 +224,6 @@ class EditPanel(RunPanel[EvalReport]):
         """The part of ``edit_code`` after the model and the facts."""
         return self._made_by
 
-    # What it does
-
     def show(
         self,
         edit: Edit | None,
@@ -248,8 +252,7 @@ class EditPanel(RunPanel[EvalReport]):
                 return
             self.random_control = control_report is not None
             self.settings.train.show_choice_of(edit)
-            if isinstance(edit.asked_recipe, TrainedRecipe):
-                self.recipe = edit.asked_recipe
+            self.recipe = edit.asked_recipe
             self._edit, self._report, self._control_report = edit, report, control_report
             self._elapsed = elapsed
             self._results.show_edit(edit, self._facts)
@@ -268,7 +271,7 @@ class EditPanel(RunPanel[EvalReport]):
 
     def on_go(self, callback: Callable[[EditPanel, str], object]) -> None:
         """Show buttons that lead on from an edit, and call ``callback(panel, where)`` when one is pressed: with where
-        ``"comparison"`` or ``"probing"``."""
+        ``"comparison"`` or ``"probing"``, or ``"chooser"`` where a fact is to be written."""
         self._leads.append(callback)
         self._results.lead_on()
 
@@ -282,7 +285,7 @@ class EditPanel(RunPanel[EvalReport]):
             self.settings.train.refresh()
 
     def _problem(self) -> str:
-        return " ".join(filter(None, (self.settings.problem, self.elsewhere())))
+        return " ".join(filter(None, (self.no_fact.problem, self.settings.problem, self.elsewhere())))
 
     def _settings(self) -> dict[str, Any]:
         return self.settings.values()
@@ -365,8 +368,6 @@ class EditPanel(RunPanel[EvalReport]):
                     self._fail(error)
                     raise
 
-    # What it shows
-
     def _clear(self) -> None:
         super()._clear()
         self._edit = self._report = self._control_report = self._made_by = None
@@ -385,14 +386,14 @@ class EditPanel(RunPanel[EvalReport]):
         self._recheck()
 
     def _script(self, lines: EditLines) -> str:
-        return f"{start_code(self._model)}{facts_code(self._facts, self._pool)}{lines}"
+        return f"{self._start()}{lines}"
 
-    def _lines_for(self, selection: Selection | None, recipe: TrainedRecipe) -> EditLines:
+    def _start(self) -> str:
+        return f"{start_code(self._model)}{facts_code(self._facts, self._pool)}"
+
+    def _lines_for(self, selection: Selection | None, recipe: BaseRecipe) -> EditLines:
         control = self.random_control
         return edit_lines(selection, recipe, pool=self._pool, max_controls=self._max_controls, control=control)
-
-    def _show_heading(self) -> None:
-        self._heading.value = edit_views.heading(self._facts)
 
     def _picture(self) -> bytes:
         lines = edit_views.card_lines(self._facts[0], self.settings.controls.name, self._report)

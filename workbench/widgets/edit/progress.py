@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ipywidgets import HTML, VBox
 
-from workbench.types import Fact, Step, TrainedRecipe
+from workbench.types import BaseRecipe, Fact, Step, TrainedRecipe
 from workbench.widgets.edit.course import AGAIN, Course
 from workbench.widgets.edit.timeline import Phase, Speeds, Timeline
 from workbench.widgets.shared import markup
@@ -49,9 +49,10 @@ class RunProgress(VBox):
         """How long the run still takes."""
         return Span() if self._timeline is None else self._timeline.left()
 
-    def begin(self, phases: Sequence[Phase], recipe: TrainedRecipe, facts: Sequence[Fact]) -> None:
+    def begin(self, phases: Sequence[Phase], recipe: BaseRecipe, facts: Sequence[Fact]) -> None:
         """A run begins with the first of its phases."""
-        self._timeline, self._course = Timeline(phases, self.speeds, self.clock), Course(recipe, facts)
+        self._timeline = Timeline(phases, self.speeds, self.clock)
+        self._course = Course(recipe, facts) if isinstance(recipe, TrainedRecipe) else None
         self._timeline.at(phases[0].name)
         self.draw()
 

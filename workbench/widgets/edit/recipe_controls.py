@@ -1,89 +1,74 @@
-"""The settings of an edit as controls: a built-in recipe, and its few parameters under "Advanced"."""
+"""The settings of an edit as controls: a recipe of any method, and its few parameters under "Advanced"."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from ipywidgets import HTML, ToggleButton, VBox
 
-from workbench.editing.methods.table import TRAINED, named_recipe
-from workbench.types import STAGES, StageName, TrainedRecipe
+from workbench.editing.methods.table import METHODS, RECIPES, named_recipe
+from workbench.types import STAGES, BaseRecipe, StageName, TrainedRecipe
+from workbench.types.setting import Setting
 from workbench.widgets.shared import layout, markup
+from workbench.widgets.shared.choice_field import ChoiceField
 from workbench.widgets.shared.controls import Dropdown
-from workbench.widgets.shared.number_field import LARGEST, NumberField
+from workbench.widgets.shared.number_field import NumberField
 
-MOST_STEPS, MOST_WEIGHT = 100_000, 1e6
 _STAGE_TIPS: dict[StageName, str] = {
     "unlearn": "Optimiser steps that teach a refusal in place of the old answer. More unlearn it better and cost more",
     "learn": "Optimiser steps that teach the new answer. More teach it better and cost more",
 }
 
 
-def _steps(value: float) -> str:
-    return "" if 1 <= value <= MOST_STEPS else f"must be a whole number from 1 to {MOST_STEPS:,}"
+def _step_setting(stage: StageName) -> Setting:
+    return Setting(name=f"{stage}_steps", tip=_STAGE_TIPS[stage], low=1, high=100_000, whole=True)
 
 
-def _rate(value: float) -> str:
-    return "" if math.isfinite(value) and value > 0 else "must be a number above 0"
-
-
-def _weight(value: float) -> str:
-    return "" if 0 <= value <= MOST_WEIGHT else f"must be a number from 0 to {MOST_WEIGHT:,.0f}"
-
-
-def _seed(value: float) -> str:
-    return "" if abs(value) <= LARGEST else f"must be a whole number of at most {LARGEST:,}"
+def _field(setting: Setting) -> NumberField | ChoiceField:
+    if setting.choices:
+        return ChoiceField(setting.label, setting.choices, tip=setting.tip)
+    return NumberField(setting.label, 1, tip=setting.tip, check=setting.wrong, whole=setting.whole)
 
 
 class RecipeControls(VBox):
-    """A recipe to choose and, folded, its steps, learning rate, retain weight and seed to change.
+    """A recipe to choose, whose type is the method, and, folded, the few settings of it that a panel shows.
 
     Args:
-        recipe: What is shown first: a ``Recipe`` (its other settings are kept), the name of a built-in one, or None for
-            the default.
+        recipe: What is shown first: a recipe (its other settings are kept), the name of a built-in one, or None for the
+            default.
 
     Raises:
         ValueError: An unknown name.
     """
 
-    def __init__(self, recipe: TrainedRecipe | str | None = None) -> None:
-        self._recipes = dict(TRAINED)
+    def __init__(self, recipe: BaseRecipe | str | None = None) -> None:
+        self._recipes = dict(RECIPES)
         self._listeners: list[Callable[[], object]] = []
         self._quiet = False
         self._name = Dropdown(
-            options=list(TRAINED),
+            options=list(RECIPES),
             description="Recipe",
-            tooltip="How it is trained: which stages, by which method",
+            tooltip="How the edit is made: by which method, in which stages",
             layout={"width": "296px"},
         )
-        self._steps = {
-            stage: NumberField(f"{stage} steps", 1, tip=_STAGE_TIPS[stage], check=_steps, whole=True)
-            for stage in STAGES
-        }
-        self._rate = NumberField("learning rate", 0.05, tip="Length of a step: larger moves more at once", check=_rate)
-        tip = "How strongly answers to other questions are held in place while it trains; 0 does not"
-        self._weight = NumberField("retain weight", 0.0, tip=tip, check=_weight)
-        tip = "Of all that is drawn. The same seed gives the same edit"
-        self._seed = NumberField("seed", 0, tip=tip, check=_seed, whole=True)
-        self._numbers = [*self._steps.values(), self._rate, self._weight, self._seed]
-        for field in self._numbers:
+        self._method = HTML()
+        self._steps = {stage: _field(_step_setting(stage)) for stage in STAGES}
+        shown = {setting.name: setting for one in RECIPES.values() for setting in one.panel_settings}
+        self._fields = {name: _field(setting) for name, setting in shown.items()}
+        for field in self._all:
             field.on_change(self._tell)
-        self._more = ToggleButton(
-            description="Advanced", icon="caret-right", tooltip="Steps, learning rate, retain weight and seed"
-        )
+        self._more = ToggleButton(description="Advanced", icon="caret-right", tooltip="The settings of the recipe")
         self._more.add_class("wb-quiet")
         self._changed = HTML()
         self._reset = layout.quiet_button("Reset", icon="undo", tooltip="Take the recipe's own settings again")
         self._reset.on_click(lambda _: self.reset())
-        self._fold = layout.row(*self._numbers)
+        self._fold = layout.row(*self._all)
         self._fold.layout.align_items = "flex-start"
-        super().__init__([layout.fields(self._name), layout.row(self._more, self._changed, self._reset), self._fold])
-        chosen = named_recipe(recipe or self.name) if recipe is None or isinstance(recipe, str) else recipe
-        assert isinstance(chosen, TrainedRecipe)
-        self.recipe = chosen
+        unfold = layout.row(self._more, self._changed, self._reset)
+        super().__init__([layout.fields(self._name), self._method, unfold, self._fold])
+        self.recipe = named_recipe(recipe or self.name) if recipe is None or isinstance(recipe, str) else recipe
         self._name.observe(lambda _: self._show(), names="value")
         self._more.observe(lambda _: self._unfold(), names="value")
         self._unfold()
@@ -94,30 +79,31 @@ class RecipeControls(VBox):
         return str(self._name.value)
 
     @property
-    def chosen(self) -> TrainedRecipe:
+    def chosen(self) -> BaseRecipe:
         """The recipe that is chosen, without what the other controls say."""
         return self._recipes[self.name]
 
     @property
-    def recipe(self) -> TrainedRecipe:
+    def recipe(self) -> BaseRecipe:
         """The recipe as the controls say it. Settable.
 
         Raises:
             ValueError: On reading, a setting that is out of range.
         """
-        steps = tuple(self._steps[stage].value for stage in self.chosen.stages)
-        made = _changed(self.chosen, steps, self._rate.value, self._weight.value, self._seed.value)
+        values = {setting.name: self._fields[setting.name].value for setting in self.chosen.panel_settings}
+        made = _changed(self.chosen, tuple(field.value for field in self._step_fields(self.chosen)), values)
         if self.problem:  # out of the range of a panel, which is narrower
             raise ValueError(self.problem)
         return made
 
     @recipe.setter
-    def recipe(self, recipe: TrainedRecipe) -> None:
-        own = TRAINED.get(recipe.name)
-        numbers = recipe.stage_steps, recipe.learning_rate, recipe.retain_weight, recipe.seed
+    def recipe(self, recipe: BaseRecipe) -> None:
+        own = RECIPES.get(recipe.name)
         # A built-in one whose numbers were changed stays itself, so that there is a way back.
-        known = own is not None and own.stages == recipe.stages and _changed(own, *numbers) == recipe
-        self._recipes = dict(TRAINED) if known else {**TRAINED, recipe.name: recipe}
+        known = type(own) is type(recipe) and own is not None and own.stage_names == recipe.stage_names
+        if known and own is not None:
+            known = _changed(own, recipe.stage_steps, _values(recipe)) == recipe
+        self._recipes = dict(RECIPES) if known else {**RECIPES, recipe.name: recipe}
         self._quiet = True
         try:
             self._name.options = list(self._recipes)
@@ -134,11 +120,13 @@ class RecipeControls(VBox):
     def changed(self) -> str:
         """What differs from the chosen recipe's own settings, such as ``"steps 2 + 3, seed 1"``; empty if nothing."""
         own, said = self.chosen, list[str]()
-        steps = [self._steps[stage].value for stage in own.stages]
-        if tuple(steps) != own.stage_steps:
-            said.append(f"steps {' + '.join(f'{n:,}' for n in steps)}")
-        fields = {self._rate: own.learning_rate, self._weight: own.retain_weight, self._seed: own.seed}
-        said += [f"{field.name} {field.value:g}" for field, value in fields.items() if field.value != value]
+        if tuple(field.value for field in self._step_fields(own)) != own.stage_steps:
+            said.append(self._steps_words)
+        own_values = _values(own)
+        fields = {name: self._fields[name] for name in own_values}
+        said += [
+            f"{field.name} {_words(field.value)}" for name, field in fields.items() if field.value != own_values[name]
+        ]
         return ", ".join(said)
 
     @property
@@ -149,13 +137,9 @@ class RecipeControls(VBox):
     @property
     def words(self) -> dict[str, str]:
         """The settings by name as the controls show them, whether they work or not."""
-        steps = " + ".join(f"{self._steps[stage].value:,}" for stage in self.chosen.stages)
-        return {
-            "recipe": self.name,
-            "steps": f"{steps} steps",
-            **{field.name: f"{field.value:g}" for field in (self._rate, self._weight)},
-            "seed": str(self._seed.value),
-        }
+        steps = {"steps": self._steps_words.removeprefix("steps ") + " steps"} if self._step_fields(self.chosen) else {}
+        fields = (self._fields[setting.name] for setting in self.chosen.panel_settings)
+        return {"recipe": self.name, **steps, **{field.name: _words(field.value) for field in fields}}
 
     def on_change(self, callback: Callable[[], object]) -> None:
         """Call ``callback()`` after each change of a setting."""
@@ -163,32 +147,48 @@ class RecipeControls(VBox):
 
     def enable(self, enabled: bool) -> None:
         """Let the settings be changed, or not."""
-        for control in (self._name, self._reset, *(field.control for field in self._numbers)):
+        for control in (self._name, self._reset, *(field.control for field in self._all)):
             control.disabled = not enabled
 
     @property
-    def _in_use(self) -> list[NumberField]:
-        """The fields of the stages that the recipe has, and the others."""
-        return [*(self._steps[stage] for stage in self.chosen.stages), self._rate, self._weight, self._seed]
+    def _all(self) -> list[NumberField | ChoiceField]:
+        """The fields of all recipes."""
+        return [*self._steps.values(), *self._fields.values()]
+
+    @property
+    def _in_use(self) -> list[NumberField | ChoiceField]:
+        """The fields of the recipe that is chosen."""
+        return [*self._step_fields(self.chosen), *(self._fields[s.name] for s in self.chosen.panel_settings)]
+
+    @property
+    def _steps_words(self) -> str:
+        return "steps " + " + ".join(f"{field.value:,}" for field in self._step_fields(self.chosen))
+
+    def _step_fields(self, recipe: BaseRecipe) -> list[NumberField | ChoiceField]:
+        """Those of the stages of a recipe that trains."""
+        return [self._steps[stage] for stage in recipe.stages] if isinstance(recipe, TrainedRecipe) else []
 
     def _unfold(self) -> None:
         self._more.icon = "caret-down" if self._more.value else "caret-right"
         layout.show(self._fold, bool(self._more.value))
 
-    def _show(self, recipe: TrainedRecipe | None = None) -> None:
+    def _show(self, recipe: BaseRecipe | None = None) -> None:
         """Put a recipe's settings into the controls; by default the chosen one's own."""
         if self._quiet:
             return
         recipe = recipe or self.chosen
         self._quiet = True
         try:
-            for stage, field in self._steps.items():
-                layout.show(field, stage in recipe.stages)
-                layout.show(field.control, stage in recipe.stages)
-            for stage, steps in zip(recipe.stages, recipe.stage_steps, strict=True):
-                self._steps[stage].value = steps
-            self._rate.value, self._weight.value = recipe.learning_rate, recipe.retain_weight
-            self._seed.value = recipe.seed
+            steps = self._step_fields(recipe)
+            shown = [*steps, *(self._fields[setting.name] for setting in recipe.panel_settings)]
+            for field in self._all:
+                layout.show(field, field in shown)
+                layout.show(field.control, field in shown)
+            for field, value in zip(steps, recipe.stage_steps if steps else (), strict=True):
+                field.value = value
+            for name, value in _values(recipe).items():
+                self._fields[name].value = value
+            self._method.value = markup.hint(_method_words(recipe))
         finally:
             self._quiet = False
         self._tell()
@@ -202,9 +202,24 @@ class RecipeControls(VBox):
                 callback()
 
 
-def _changed(recipe: TrainedRecipe, steps: tuple[int, ...], rate: float, weight: float, seed: int) -> TrainedRecipe:
+def _method_words(recipe: BaseRecipe) -> str:
+    """The method of a recipe, and the paper it is from."""
+    method = METHODS[recipe.method]
+    return f"{method.title}, {recipe.trains}{f' ({method.source})' if method.source else ''}."
+
+
+def _values(recipe: BaseRecipe) -> dict[str, Any]:
+    """What a recipe has for the settings that a panel shows."""
+    return {setting.name: getattr(recipe, setting.name) for setting in recipe.panel_settings}
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _changed(recipe: BaseRecipe, steps: tuple[int, ...], values: dict[str, Any]) -> BaseRecipe:
     """A recipe with these numbers; where the steps are its own, they are said as it says them."""
-    numbers: dict[str, Any] = {"learning_rate": rate, "retain_weight": weight, "seed": seed}
-    if steps != recipe.stage_steps:
+    numbers = dict(values)
+    if isinstance(recipe, TrainedRecipe) and steps != recipe.stage_steps:
         numbers["steps"] = steps[0] if len(steps) == 1 else steps
     return replace(recipe, **numbers)

@@ -56,7 +56,8 @@ class EditResults(VBox):
         self._summary.value = markup.hint(edit_views.edit_summary(edit)) + edit_views.shortfall(edit)
         self._chart.value = edit_views.answer_chart(edit.history, edit.recipe, facts)
         charts = edit_views.fit_charts(edit.history, edit.recipe)
-        self._fit.value = markup.fold("Loss and KL while it was fitted", charts) if charts else ""
+        written = edit_views.writes_table(edit.writes, "What it wrote")
+        self._fit.value = (markup.fold("Loss and KL while it was fitted", charts) if charts else "") + written
         layout.show(self._buttons, self._leads)
 
     def show_report(

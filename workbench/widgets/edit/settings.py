@@ -9,7 +9,7 @@ from ipywidgets import Checkbox, VBox
 
 from workbench.editing.task import check_selection
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, Fact, FactSet, Selection, TrainedRecipe
+from workbench.types import BaseRecipe, Contrast, Edit, Fact, FactSet, Selection
 from workbench.widgets.edit.job import check_control
 from workbench.widgets.edit.recipe_controls import RecipeControls
 from workbench.widgets.edit.timeline import Phase, phases_of, prompts_of
@@ -26,7 +26,7 @@ class EditSettings(VBox):
         recipe: What is shown first, as in ``RecipeControls``.
     """
 
-    def __init__(self, model: LoadedModel, source: Any, recipe: TrainedRecipe | str | None) -> None:
+    def __init__(self, model: LoadedModel, source: Any, recipe: BaseRecipe | str | None) -> None:
         self._model = model
         self.controls = RecipeControls(recipe)
         self.train = TrainChoice(model, source, on_default=self.controls.reset)
@@ -45,12 +45,12 @@ class EditSettings(VBox):
         return self.train.selection
 
     @property
-    def recipe(self) -> TrainedRecipe:
+    def recipe(self) -> BaseRecipe:
         """The recipe. Settable; reading raises a ValueError for what is out of range."""
         return self.controls.recipe
 
     @recipe.setter
-    def recipe(self, recipe: TrainedRecipe) -> None:
+    def recipe(self, recipe: BaseRecipe) -> None:
         self.controls.recipe = recipe
 
     def set_like(self, other: EditSettings) -> None:
@@ -81,7 +81,7 @@ class EditSettings(VBox):
                 wrong.append(person(error))
         return " ".join(filter(None, wrong))
 
-    def checked(self) -> tuple[Selection | None, TrainedRecipe]:
+    def checked(self) -> tuple[Selection | None, BaseRecipe]:
         """What an edit is made with.
 
         Raises:
@@ -129,7 +129,7 @@ class EditSettings(VBox):
 
 def title_of(values: dict[str, Any]) -> str:
     """The settings that matter most, in a line."""
-    shown = (values[name] for name in ("what moves", "recipe", "steps", "random control"))
+    shown = (values.get(name, "") for name in ("what moves", "recipe", "steps", "random control"))
     return ", ".join(filter(None, map(str, shown)))
 
 
@@ -138,7 +138,15 @@ def edited_facts(fact: Fact | FactSet | Sequence[Fact]) -> FactSet:
 
     Raises:
         ValueError: There is none.
+        TypeError: A contrast is among them.
     """
+    given: Any = [fact] if isinstance(fact, Fact | Contrast) else fact
+    if any(isinstance(one, Contrast) for one in given):
+        raise TypeError(
+            "EditPanel needs a fact, and a Contrast is none: an edit needs to know what is asked and what is to be "
+            "answered instead. Give wb.Fact(subject=, prompt=, question=, answer=, target=); what was picked for the "
+            "contrast may be its selection_source."
+        )
     facts = FactSet([fact] if isinstance(fact, Fact) else fact, name="edited facts")
     if not len(facts):
         raise ValueError("EditPanel needs at least one fact, got none.")

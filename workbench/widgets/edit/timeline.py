@@ -15,13 +15,14 @@ from typing import Literal
 import torch
 
 from workbench.models.load import LoadedModel
-from workbench.types import FactSet, TrainedRecipe
+from workbench.types import BaseRecipe, FactSet, TrainedRecipe
 from workbench.widgets.shared.stepper import PhaseRow
 from workbench.widgets.shared.timing import Span, duration
 
-Work = Literal["choose", "retain", "step", "prompt"]
-"""What takes time: choosing neurons with the retained answers, those answers alone, a step, a prompt that is asked."""
-SECONDS: dict[Work, float] = {"choose": 50.0, "retain": 40.0, "step": 4.0, "prompt": 0.3}
+Work = Literal["choose", "retain", "step", "solve", "prompt"]
+"""What takes time: choosing neurons with the retained answers, those answers alone, a step, an edit without
+steps, a prompt that is asked."""
+SECONDS: dict[Work, float] = {"choose": 50.0, "retain": 40.0, "step": 4.0, "solve": 60.0, "prompt": 0.3}
 PROBE = 0.12
 """Seconds of the timed pass where ``SECONDS`` were measured: the bundled model on one processor core."""
 PROBE_TOKENS = 16
@@ -49,7 +50,7 @@ class Phase:
     amount: float
 
 
-def phases_of(recipe: TrainedRecipe, *, chooses: bool, prompts: int, random_control: bool = False) -> tuple[Phase, ...]:
+def phases_of(recipe: BaseRecipe, *, chooses: bool, prompts: int, random_control: bool = False) -> tuple[Phase, ...]:
     """The phases of a run.
 
     Args:
@@ -58,23 +59,28 @@ def phases_of(recipe: TrainedRecipe, *, chooses: bool, prompts: int, random_cont
         prompts: What each model is asked, about.
         random_control: Whether a random control is fitted and asked too.
     """
-    asked = (BASE + len(recipe.stages)) * prompts
-    phases = [
-        Phase(name="prepare", kind=OWN_PREPARE[chooses], amount=1),
-        *_steps(recipe),
-        Phase(name="evaluate", kind="prompt", amount=asked),
-    ]
+    asked = (BASE + len(recipe.stage_names)) * prompts
+    if isinstance(recipe, TrainedRecipe):
+        made = [Phase(name="prepare", kind=OWN_PREPARE[chooses], amount=1), *_steps(recipe)]
+        again = Phase(name="random control", kind="step", amount=sum(recipe.stage_steps))
+    else:
+        made = [Phase(name="make", kind="solve", amount=1)]
+        again = Phase(name="random control", kind="solve", amount=1)
+    phases = [*made, Phase(name="evaluate", kind="prompt", amount=asked)]
     if random_control:
         phases += [
-            Phase(name="random control", kind="step", amount=sum(recipe.stage_steps)),
+            again,
             Phase(name="evaluate it", kind="prompt", amount=asked),
         ]
     return tuple(phases)
 
 
 def _steps(recipe: TrainedRecipe, again: str = "") -> list[Phase]:
-    named = zip(recipe.stages, recipe.stage_steps, strict=True)
-    return [Phase(name=f"{stage}{again}", kind="step", amount=steps) for stage, steps in named]
+    named = {stage: recipe.steps_of(stage) for stage in recipe.stage_names}
+    return [
+        Phase(name=f"{stage}{again}", kind="step" if steps else "solve", amount=steps or 1)
+        for stage, steps in named.items()
+    ]
 
 
 def prompts_of(facts: FactSet, pool: FactSet | None, max_controls: int | None) -> int:

@@ -51,7 +51,7 @@ class WhatMoves:
     @classmethod
     def of(cls, edit: Edit) -> WhatMoves:
         """What a fitted edit was allowed to move."""
-        if edit.selector == "given":
+        if edit.picked:
             return cls.picked(edit.selection)
         return cls(default_words(edit.recipe, len(edit.selection)))
 
@@ -62,7 +62,7 @@ class TrainChoice(VBox):
     Args:
         model: Whose components are counted.
         source: None (the default selector), a ``Selection``, its text, or anything with a ``selection``, such as a
-            ``CircuitPicker``.
+            ``Circuit``, a ``CircuitPicker`` or a ``CircuitGraph``.
         on_default: Called when the button "Use the default" is pressed.
 
     Raises:
@@ -159,7 +159,7 @@ class TrainChoice(VBox):
 
     def show_choice_of(self, edit: Edit) -> None:
         """Choose as an edit did: what is picked, if it was given what may move, else what the recipe moves."""
-        picked = edit.selector == "given" and self._source is not None
+        picked = edit.picked and self._source is not None
         self._menu.value = "picked" if picked else "default"
 
     def use_default(self) -> None:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Sequence
 
 from workbench.plots.style import visible
-from workbench.types import AnswerClass, AnswerRow, BaseRecipe, Edit, EvalReport, Fact, Group, Step, TrainedRecipe
+from workbench.types import (
+    AnswerClass,
+    AnswerRow,
+    BaseRecipe,
+    Edit,
+    EvalReport,
+    Fact,
+    Group,
+    Step,
+    TrainedRecipe,
+    Write,
+)
 from workbench.types.history import updates_before, updates_by_stage
 from workbench.types.outcome import outcome
 from workbench.types.rates import RATES
 from workbench.widgets.shared import charts, markup
 from workbench.widgets.shared.edit_words import chosen_words, moved_words
 
-FIRST_RATES = ("new", "old", "control", "neighbour")
+FIRST_RATES = ("new", "old", "control", "neighbour", "same_subject", "same_answer")
 """What is shown of the table at once; the rest is folded."""
 FIRST_TEXTS = 3
 PER_TOKEN = "P per token while it was fitted (geometric mean)"
@@ -50,6 +62,7 @@ def answer_chart(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fa
     if not isinstance(recipe, TrainedRecipe) or not history:
         return ""
     fact, steps = facts[0], _by_step(history)
+    x_max = max(sum(recipe.stage_steps), steps[-1][0])
     whose = f", {visible(fact.subject, 16)}" if len(facts) > 1 else ""
     answers = {
         f"old: {fact.answer}": [(x, s.p_old) for x, s in steps],
@@ -61,7 +74,7 @@ def answer_chart(history: Sequence[Step], recipe: BaseRecipe, facts: Sequence[Fa
         charts.line_chart(
             answers,
             heading,
-            x_max=sum(recipe.stage_steps),
+            x_max=x_max,
             y_max=1.0,
             borders=_borders(steps),
             x_label="step",
@@ -74,7 +87,8 @@ def fit_charts(history: Sequence[Step], recipe: BaseRecipe) -> str:
     """Loss and KL by step; nothing for a method that takes none."""
     if not isinstance(recipe, TrainedRecipe) or not history:
         return ""
-    x_max, steps = sum(recipe.stage_steps), _by_step(history)
+    steps = _by_step(history)
+    x_max = max(sum(recipe.stage_steps), steps[-1][0])
     kl = "Retain KL to the base (nats per token)" if recipe.retain_weight else "KL: no retain term in this recipe"
     loss = (
         "Loss: the old answer's NLL, then the new one's (nats per token)"
@@ -104,7 +118,28 @@ def edit_summary(edit: Edit) -> str:
     counts = ", ".join(f"{stage}: {n} steps" for stage, n in updates_by_stage(edit.history).items())
     first = edit.first_fit
     before = "" if first is None else f" A first fit of {first.neurons:,} reached P = {first.learned:.2g}."
-    return f"{counts}. {chosen_words(edit)}, {moved_words(edit)}.{before}"
+    return f"{counts}{'. ' if counts else ''}{chosen_words(edit)}, {moved_words(edit)}.{before}"
+
+
+def writes_table(writes: Sequence[Write], caption: str) -> str:
+    """What a closed form writes into each module, in a fold; nothing for other methods."""
+    if not writes:
+        return ""
+    head = ["module", "|dW| / |W|", "denominator", "stable rank", "covariance: tokens, rank, condition"]
+    rows = [
+        [
+            f"L{w.layer} {w.name}" + ("" if w.stage == "edit" else f" ({w.stage})"),
+            *(short_number(value) for value in (w.relative_norm, w.denominator, w.stable_rank)),
+            "identity" if w.tokens is None else f"{w.tokens:,}, {w.covariance_rank:,}, {w.condition:.2g}",
+        ]
+        for w in writes
+    ]
+    return markup.fold(caption, markup.table(head, rows, caption))
+
+
+def short_number(value: float) -> str:
+    """A number with three digits that count."""
+    return "n/a" if math.isnan(value) else f"{value:.3g}"
 
 
 def made_at(edit: Edit) -> str:
@@ -121,7 +156,7 @@ def shortfall(edit: Edit) -> str:
     if edit.shortfall is None:
         return ""
     advice = f"More {edit.stage_names[-1]} steps may teach it"
-    if edit.selector == "given":
+    if edit.picked:
         advice += ', and so may the default selector (under "Train")'
     return markup.alert(f"{edit.shortfall[:1].upper()}{edit.shortfall[1:]}. {advice}.", "info")
 
@@ -176,6 +211,8 @@ def rates(report: EvalReport, control: EvalReport | None = None) -> str:
     parts += [markup.alert(f"Not measured: {line}.", "info") for line in report.missing]
     if report.left_out_words:
         parts.append(markup.alert(report.left_out_words, "info"))
+    if report.flip_words:
+        parts.append(markup.alert(report.flip_words, "info"))
     return "".join(parts)
 
 

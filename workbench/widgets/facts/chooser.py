@@ -6,10 +6,8 @@ the chosen fact (``reading.read``) takes a greedy answer of the base model, so i
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from ipywidgets import HTML, VBox
@@ -18,27 +16,31 @@ from workbench.facts.known import known_facts, load_facts, with_bundled
 from workbench.facts.known_table import FORMS, known_on_record
 from workbench.language.prompts import check_first_tokens
 from workbench.models.load import LoadedModel
-from workbench.types import Fact, FactSet, Form, TracedPrompt
+from workbench.types import Contrast, Fact, FactSet, Form, TracedPrompt
 from workbench.widgets.facts.fact_list import FactList
 from workbench.widgets.facts.own import OwnFact, target_changed
+from workbench.widgets.facts.pair import PromptPair
+from workbench.widgets.facts.pair_reading import check_pair, fact_draft
 from workbench.widgets.facts.preview import Preview
-from workbench.widgets.facts.reading import Reading, read, seconds_of_maps
+from workbench.widgets.facts.reading_panel import ReadingPanel
 from workbench.widgets.shared import markup
 from workbench.widgets.shared.code import fact_call, facts_code, start_code
+from workbench.widgets.shared.contrast_words import traced_code, traced_lines
 from workbench.widgets.shared.controls import ToggleButtons
 from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.layout import columns, show
-from workbench.widgets.shared.panel import Panel
 from workbench.widgets.shared.text_card import text_card_png
 from workbench.widgets.shared.voice import person
 
 FIRST = "france-capital"
 """Of the bundled facts, the one that is shown first: it is the one of the notebooks and the pages."""
 PURPOSE = "See where a fact lives, change it, check what is left."
+PAIR = 2
+"""The mode in which a pair of prompts is written."""
 NO_ROLES = "These facts have no roles or splits: retained facts and controls come from the bundled facts."
 
 
-class FactChooser(Panel):
+class FactChooser(ReadingPanel):
     """The panel lets one choose a fact from a searchable list, or write a new one.
 
     Args:
@@ -65,17 +67,13 @@ class FactChooser(Panel):
         pool = load_facts() if facts is None else facts if isinstance(facts, FactSet) else FactSet(facts)
         if not len(pool):
             raise ValueError("FactChooser needs at least one fact, got none. Leave facts= out for the bundled ones.")
-        super().__init__()
-        self._model, self._facts = model.base, pool
+        super().__init__(model.base)
+        self._facts = pool
         self._callbacks: list[Callable[[Fact], object]] = []
         self._go_callbacks: list[Callable[[FactChooser, str], object]] = []
-        self._reading_lock = threading.Lock()
-        self._job: Job[Any] | None = None
-        self._reading: Reading | None = None
-        self._seconds = float("inf")  # for one token of a pass; the first pass of all takes much longer than others
-        self._form: Form | None = None
-        self._partner: Fact | None = None
-        self._swaps = False  # whether a partner was asked for: it may not be found yet
+        self._contrast: Contrast | None = None
+        self._leaving = False  # a mode for facts was chosen in the place of the pair: who hears it may show the fact
+        self._pair_callbacks: list[Callable[[Contrast | None], object]] = []
         forms = self._on_record()
         first = self._first(forms) if value is None else value
         self._fact = pool[first] if isinstance(first, str) else first
@@ -85,14 +83,19 @@ class FactChooser(Panel):
         )
         self._own = OwnFact(self._model, pool, self._list.relations, on_use=self._use)
         first_tab = "Bundled fact" if pool is load_facts() else "Listed fact"
-        self._mode = ToggleButtons(options=[first_tab, "My fact"], tooltips=["From the list", "Written here"])
+        self._mode = ToggleButtons(
+            options=[first_tab, "My fact", "Prompt pair"],
+            tooltips=["From the list", "Written here", "Two prompts of your own that differ in what you ask about"],
+        )
         self._mode.style.button_width = "auto"
-        self._mode.observe(lambda _: self._show_mode(), names="index")
+        self._mode.observe(lambda _: self._mode_chosen(), names="index")
         self._preview = Preview(
             on_form=self._form_chosen, on_target=self._change_target, on_ask=self._ask_one, on_go=self._go
         )
-        left = VBox([self._mode, self._list, self._own.form])
-        right = VBox([self._alert, self._preview])
+        self.pair = PromptPair(self._model, self._lock, on_use=self._pair_used, on_go=self._go)
+        """The form of a pair of prompts, and how the model reads them."""
+        left = VBox([self._mode, self._list, self._own.form, self.pair])
+        right = VBox([self._alert, self._preview, self.pair.preview])
         said = "" if with_bundled(pool) is pool else markup.hint(NO_ROLES)
         body = columns(left, right, widths=("9 1 440px", "11 1 480px"))
         self._lay_out(HTML(markup.panel_title("Fact", PURPOSE) + said), body, self._code)
@@ -117,9 +120,24 @@ class FactChooser(Panel):
         chosen = self._facts[fact] if isinstance(fact, str) else fact
         if not isinstance(chosen, Fact):
             raise TypeError(f"fact must be a Fact or the id of one, got {type(fact).__name__}.")
-        if chosen != self._fact:
+        if chosen != self._fact or self._contrast is not None:
             self._choose(chosen)
             self._announce()
+
+    @property
+    def contrast(self) -> Contrast | None:
+        """The pair of prompts that is in use; None while a fact is. Settable; None goes back to the fact."""
+        return self._contrast
+
+    @contrast.setter
+    def contrast(self, contrast: Contrast | None) -> None:
+        if contrast is None:
+            self.fact = self._fact
+            return
+        if contrast != self._contrast:
+            check_pair(self._model, contrast)
+            self.pair.show(contrast)
+            self._pair_used(contrast)
 
     @property
     def form(self) -> Form | None:
@@ -155,39 +173,60 @@ class FactChooser(Panel):
 
     @property
     def code(self) -> str:
-        """Python that makes the chosen fact and its traced text, and the fact to swap with where one was given."""
+        """Python that makes the chosen fact and its traced text, and the fact to swap with where one was given; or the
+        pair of prompts."""
+        if self._contrast is not None:
+            return traced_code(self._model, [self._contrast], None, "chooser")
         form = f", form={self._form!r}" if self._form is not None else ""
         lines = f"{start_code(self._model)}{facts_code([self._fact])}prompt = wb.traced_prompt(model, fact{form})\n"
         return lines if self._partner is None else f"{lines}partner = {fact_call(self._partner)}\n"
 
     def on_fact(self, callback: Callable[[Fact], object]) -> None:
         """Call ``callback(fact)`` whenever another fact is chosen, or the same one in another ``form`` or with another
-        ``partner``, in the panel or from Python. What it raises is shown in the panel and kept on ``.error``."""
+        ``partner``, in the panel or from Python. Not while a pair of prompts is in use: a form or a partner of then is
+        there when ``on_contrast`` says that it was left. What it raises is shown in the panel and kept on ``.error``.
+        """
         self._callbacks.append(callback)
+
+    def on_contrast(self, callback: Callable[[Contrast | None], object]) -> None:
+        """Call ``callback(contrast)`` whenever another pair of prompts is used, and with None when a mode for facts is
+        chosen again. What it raises is shown in the panel and kept on ``.error``."""
+        self._pair_callbacks.append(callback)
 
     def on_go(self, callback: Callable[[FactChooser, str], object]) -> None:
         """Show the button "Where does it live?", and call ``callback(chooser, "picker")`` when it is pressed. What it
         raises is shown in the panel and kept on ``.error``."""
         self._go_callbacks.append(callback)
-        self._preview.can_go = True
+        self._preview.can_go = self.pair.can_go = True
 
     def show(self, fact: Fact, partner: Fact | None = None) -> None:
-        """Choose the fact of a session that was opened: the form holds it, or is empty, and no earlier draft.
+        """Choose the fact of a session that was opened: the form holds it, or is empty, and no earlier draft. Where the
+        same fact is shown because a pair of prompts was left for a mode, that mode stays, and so does what is written.
 
         Args:
             fact: The fact.
             partner: The fact that its maps are a swap with, where it is one of one's own.
         """
-        self._own.form.clear()
-        if fact == self._fact:
-            self._choose(fact)
-        else:
-            self.fact = fact
-        if partner is not None and self._listed(fact) is None:
-            self._own.form.suggest(partner.subject, partner.answer)
+        stays = self._leaving and fact == self._fact
+        if not stays:
+            self._own.form.clear()
+            if fact == self._fact:
+                self._choose(fact)
+            else:
+                self.fact = fact
+        if self._listed(fact) is None and (stays or partner is not None):
+            if not stays or self._own.holds(fact):
+                self._own.form.suggest(*(("",) if partner is None else (partner.subject, partner.answer)))
             with self._lock:
-                self._partner, self._swaps = partner, True
+                self._partner, self._swaps = partner, partner is not None
                 self._show_code()
+
+    def draft_fact(self) -> None:
+        """Begin a fact of one's own with what the pair of prompts says, in the mode "My fact": an edit needs one. What
+        is missing is left to be written."""
+        self._mode.index = 1  # before the draft: who hears that the pair was left may show the fact
+        if self.pair.contrast is not None:
+            self._own.form.draft(fact_draft(self._model, self.pair.contrast))
 
     def ask(self) -> Job[FactSet]:
         """Ask the model every listed fact that is not on record, in the background, and mark the list."""
@@ -209,13 +248,12 @@ class FactChooser(Panel):
 
     def _choose(self, fact: Fact) -> None:
         with self._lock:
-            self._fact, self._partner, self._swaps = fact, None, False
+            self._fact, self._partner, self._swaps, self._contrast = fact, None, False, None
             listed = self._listed(fact)
             self._list.choose(listed)
             if listed is None and not self._own.holds(fact):
                 self._own.form.fact = fact
-            if (self._mode.index == 1) != (listed is None):
-                self._mode.index = int(listed is None)
+            self._mode.index = int(listed is None)
             self._read(fact)
 
     def _listed(self, fact: Fact) -> Fact | None:
@@ -255,8 +293,35 @@ class FactChooser(Panel):
             self._find_partner(fact)
 
     def _show_mode(self) -> None:
-        show(self._list, self._mode.index == 0)
-        show(self._own.form, self._mode.index == 1)
+        for mode, left in enumerate((self._list, self._own.form, self.pair)):
+            show(left, self._mode.index == mode)
+        show(self._preview, self._mode.index != PAIR)
+        show(self.pair.preview, self._mode.index == PAIR)
+
+    def _mode_chosen(self) -> None:
+        """The tabs are about the pair that is in use while its mode is chosen, and about the fact otherwise."""
+        self._show_mode()
+        chosen = self.pair.contrast if self._mode.index == PAIR else None
+        if chosen == self._contrast:
+            return
+        self._leaving = chosen is None
+        try:
+            self._take_pair(chosen)
+        finally:
+            self._leaving = False
+
+    def _pair_used(self, contrast: Contrast) -> None:
+        self._contrast = None  # also where it is the one that was in use before
+        if self._mode.index == PAIR:
+            self._take_pair(contrast)
+        else:
+            self._mode.index = PAIR
+
+    def _take_pair(self, contrast: Contrast | None) -> None:
+        self._contrast = contrast
+        self._show_code()
+        for callback in self._pair_callbacks:
+            self._call(callback, contrast)
 
     def _form_chosen(self, form: Form) -> None:
         self.form = form
@@ -266,6 +331,8 @@ class FactChooser(Panel):
             self._call(callback, self, "picker")
 
     def _announce(self) -> None:
+        if self._contrast is not None:
+            return  # the tabs are about the pair; ``on_contrast`` says when it is left
         for callback in self._callbacks:
             self._call(callback, self._fact)
 
@@ -274,73 +341,6 @@ class FactChooser(Panel):
             callback(*given)
         except Exception as error:  # would vanish in the log console
             self._fail(error)
-
-    # What the model makes of it
-
-    def _read(self, fact: Fact) -> None:
-        """Show how the model reads the fact, in the background."""
-        with self._lock:
-            self._reading = None
-            self._fail(None)
-            self._preview.fact(fact, self._forms_of(fact))
-            self._preview.waiting(self._form)
-            self._show_code()
-            if self._job is not None:
-                self._job.cancel()
-            work = partial(self._read_now, fact, self._form)
-            self._job = Job(work, on_done=partial(self._read_ended, fact, self._form))
-
-    def _read_now(self, fact: Fact, form: Form | None, cancel: threading.Event) -> TracedPrompt | None:
-        with self._reading_lock:  # one at a time; those that were overtaken are skipped
-            if cancel.is_set():
-                return None
-            reading = read(self._model, fact, form)
-            if self._seconds == float("inf"):
-                reading = read(self._model, fact, form)
-            self._seconds = min(self._seconds, reading.seconds)
-        with self._lock:
-            if self._is_now(fact, form):
-                self._reading = reading
-                self._preview.read(reading, seconds_of_maps(self._model, reading, self._seconds))
-        if reading.error is not None:
-            raise reading.error
-        return reading.prompt
-
-    def _read_ended(self, fact: Fact, form: Form | None, job: Job[Any]) -> None:
-        with self._lock:
-            if job.state == "failed" and self._is_now(fact, form):
-                if self._reading is None:
-                    self._preview.unread()
-                self._fail(job.error)
-
-    def _is_now(self, fact: Fact, form: Form | None) -> bool:
-        return fact is self._fact and form == self._form
-
-    def _find_partner(self, fact: Fact) -> None:
-        """Find the fact to swap with that the form names, after the reading that it needs."""
-        reading_job, form = self._job, self._form
-        subject, answer = self._own.swap
-        self._swaps = bool(subject)
-        if reading_job is None or not subject:
-            return
-
-        def find(cancel: threading.Event) -> TracedPrompt:
-            prompt = reading_job.wait()
-            with self._reading_lock:
-                partner = None if cancel.is_set() else self._own.partner(fact, prompt, subject, answer)
-            with self._lock:
-                if not self._is_now(fact, form) or cancel.is_set():
-                    return prompt
-                self._partner = partner
-                self._show_code()
-            self._announce()
-            return prompt
-
-        def done(job: Job[Any]) -> None:
-            if job.state == "failed" and job.error is not reading_job.error:
-                self._fail(job.error)
-
-        self._job = Job(find, on_done=done)
 
     # What it knows
 
@@ -375,6 +375,5 @@ class FactChooser(Panel):
         return job
 
     def _picture(self) -> bytes:
-        fact = self._fact
-        lines = [fact.question, f"{fact.answer} → {fact.target}", "Run this cell to use the panel."]
-        return text_card_png("FactChooser", lines)
+        lines = traced_lines(self._contrast or self._fact)
+        return text_card_png("FactChooser", [*lines, "Run this cell to use the panel."])

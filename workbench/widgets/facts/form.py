@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from ipywidgets import HTML, HBox, VBox
+from ipywidgets import HTML
 
 from workbench.types import Fact
-from workbench.widgets.facts.enter import Combobox, EnterField
+from workbench.widgets.facts.field_form import FieldForm
 from workbench.widgets.shared import markup
-from workbench.widgets.shared.layout import fields, primary, row, show
+from workbench.widgets.shared.layout import primary, row
 
 FIELDS = {
     "subject": ("Subject", "France"),
@@ -44,7 +43,7 @@ def default_question(prompt: str) -> str:
     return f"Complete the sentence: {prompt}"
 
 
-class FactForm(VBox):
+class FactForm(FieldForm):
     """A field for each part of a fact, and a button. Enter in any field is the button.
 
     Args:
@@ -54,22 +53,17 @@ class FactForm(VBox):
     """
 
     def __init__(self, relations: Sequence[str], on_use: Callable[[], object], on_change: Callable[[], object]) -> None:
-        self.fields: dict[str, Any] = {}
-        self._notes: dict[str, HTML] = {}
-        self._suggested, self._found, self._filling = "", "", False
-        for name, (label, example) in FIELDS.items():
-            kind = Combobox if name == "relation" else EnterField
-            field = kind(description=label, placeholder=example, tooltip=TIPS[name], layout={"width": "100%"})
-            field.on_enter(on_use)
-            field.observe(lambda _, name=name: self._edited(name, on_change), names="value")
-            self.fields[name], self._notes[name] = field, HTML()
-        self.fields["relation"].options = tuple(filter(None, relations))
+        self._suggested, self._found = "", ""
         use = primary("Use this fact", tooltip="Check the fact written here and choose it; Enter in any field")
         use.on_click(lambda _: on_use())
-        lines = [self._line(names) for names in ROWS]
-        super().__init__([*lines, HTML(markup.hint(_HINT)), row(use)])
-        self.add_class("wb-form")
-        self.tell({})
+
+        def changed(name: str) -> None:
+            if name not in ("swap", "swap_answer", "target"):
+                on_change()
+
+        below = [HTML(markup.hint(_HINT)), row(use)]
+        super().__init__(FIELDS, TIPS, ROWS, below, on_use, changed, offers=("relation",))
+        self.fields["relation"].options = tuple(filter(None, relations))
 
     @property
     def texts(self) -> dict[str, str]:
@@ -103,14 +97,10 @@ class FactForm(VBox):
         if fact.question == default_question(fact.prompt):
             self._fill({"question": ""})
 
-    def clear(self) -> None:
-        """Empty all fields."""
-        self._fill(dict.fromkeys(FIELDS, ""))
-
-    def tell(self, problems: Mapping[str, str]) -> None:
-        """Say below each field what does not fit; the other fields then say nothing."""
-        for name in self._notes:
-            self._note(name, problems.get(name, ""))
+    def draft(self, texts: Mapping[str, str]) -> None:
+        """Begin another fact with some fields; the others are empty."""
+        self._fill(dict.fromkeys(self.fields, "") | dict(texts))
+        self.tell({})
 
     # The subject to swap with
 
@@ -136,27 +126,6 @@ class FactForm(VBox):
         return "" if answer == self._found else answer
 
     def _fill(self, texts: Mapping[str, str]) -> None:
-        self._filling = True
-        try:
-            for name, value in texts.items():
-                self.fields[name].value = value
-        finally:
-            self._filling = False
+        super()._fill(texts)
         if not texts.get("swap", "-"):
             self._suggested = ""
-
-    def _note(self, name: str, words: str) -> None:
-        note = self._notes[name]
-        note.value = f'<div class="wb wb-fieldnote" role="alert">{markup.text(words)}</div>' if words else ""
-        show(note, bool(words))
-
-    def _edited(self, name: str, on_change: Callable[[], object]) -> None:
-        if self._filling:
-            return
-        self._note(name, "")
-        if name not in ("swap", "swap_answer", "target"):
-            on_change()
-
-    def _line(self, names: Sequence[str]) -> HBox:
-        cells = [VBox([fields(self.fields[name]), self._notes[name]], layout={"flex": "1 1 180px"}) for name in names]
-        return row(*cells)

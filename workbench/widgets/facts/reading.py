@@ -45,6 +45,11 @@ class Reading:
     error: ValueError | None = None
     repeats: bool = False
 
+    @property
+    def corrupted(self) -> int:
+        """How many tokens there are from the subject on."""
+        return len(self.tokens) - min(self.subject, default=0)
+
 
 def read(model: LoadedModel, fact: Fact, form: Form | None = None) -> Reading:
     """Read a fact's prompt.
@@ -90,13 +95,18 @@ def next_tokens(model: LoadedModel, token_ids: tuple[int, ...]) -> tuple[tuple[N
     return likeliest(model, logits, SHOWN_NEXT), (time.perf_counter() - began) / len(token_ids)
 
 
-def seconds_of_maps(model: LoadedModel, reading: Reading, seconds_per_token: float) -> Span:
-    """About how long the first maps of a fact take.
+def seconds_of_maps(model: LoadedModel, tokens: int, seconds_per_token: float) -> Span:
+    """About how long the first maps of a text take.
 
     What is patched in a layer goes through the layers above it, half of them on average, and only the tokens from the
-    subject on differ between the runs: every place of the residual stream (then through half of those tokens on
-    average), every head and every MLP of every layer.
+    first corrupted one on differ between the runs: every place of the residual stream (then through half of those
+    tokens on average), every head and every MLP of every layer.
+
+    Args:
+        model: The model.
+        tokens: From the first corrupted one on.
+        seconds_per_token: Of one pass.
     """
-    shape, tokens = model.shape, len(reading.tokens) - min(reading.subject, default=0)
+    shape = model.shape
     least = seconds_per_token * shape.n_layers / 2 * tokens * (tokens / 2 + shape.n_heads + 1)
     return Span(least, 2 * least)  # a pass of few tokens takes longer for each than one of many

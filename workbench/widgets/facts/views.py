@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from workbench.plots.style import visible
-from workbench.types import Fact
+from workbench.types import Fact, NextToken
 from workbench.widgets.facts.reading import Reading
 from workbench.widgets.shared import charts, markup
 from workbench.widgets.shared.voice import FORM_WORDS, quoted
@@ -108,9 +108,10 @@ def warning(reading: Reading) -> str:
 def following(reading: Reading) -> str:
     """The likeliest next tokens at the end of the strip as bars."""
     where = "after this prompt" if reading.prompt is None else "in the place of the traced token"
-    tokens = [token.token for token in reading.following]
-    shown = {  # several bytes of characters look alike
-        token.token if tokens.count(token.token) == 1 else f"{token.token} ({token.id})": token.probability
-        for token in reading.following
-    }
-    return charts.bars(shown, f"Next token {where}: probability")
+    return charts.bars(shares(reading.following), f"Next token {where}: probability")
+
+
+def shares(following: Sequence[NextToken]) -> dict[str, float | None]:
+    """Probabilities by token; several bytes of characters look alike."""
+    tokens = [token.token for token in following]
+    return {t.token if tokens.count(t.token) == 1 else f"{t.token} ({t.id})": t.probability for t in following}

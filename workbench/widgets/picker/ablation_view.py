@@ -12,10 +12,11 @@ from typing import Any, cast
 
 from ipywidgets import HTML, ToggleButtons, VBox
 
+from workbench.facts.known import load_facts
 from workbench.language.prompts import NoSwapPartner
 from workbench.plots.style import short_number
 from workbench.tracing.ablation import ablate
-from workbench.types import Ablation, AblationKind, NextToken, Selection
+from workbench.types import Ablation, AblationKind, FactSet, NextToken, Selection
 from workbench.types.cancelling import Cancelled
 from workbench.types.metric_words import KNOWN_WORDS
 from workbench.widgets.picker.maps import Sources
@@ -30,7 +31,7 @@ DRAWS = 5
 HOW: dict[str, str] = {
     "zero": "Every output set to 0, at all tokens",
     "mean": "Every output set to its mean over other questions",
-    "swap": "Every output as it is in the run on the swapped subject",
+    "swap": "Every output as it is in the run on the swapped subject, or on the corrupted prompt of a pair",
 }
 _NAMED = 6
 """So many components are named; more are counted."""
@@ -56,11 +57,12 @@ class AblationOrder:
     def options(self) -> dict[str, Any]:
         """Its keywords, but for the partner and the pool: the metric of the maps, against the same other token."""
         sources = self.sources
-        against = "partner" if sources.corruption == "swap" else "target"
-        options: dict[str, Any] = {"ablation": self.kind, "metric": sources.measure.metric, "against": against}
+        options: dict[str, Any] = {"ablation": self.kind, "metric": sources.measure.metric}
+        if not sources.contrasts:
+            options["against"] = "partner" if sources.corruption == "swap" else "target"
         if sources.corruption == "noise":
             options |= {"corruption": "noise", "samples": NOISE_SAMPLES}
-        if sources.form is not None:
+        if sources.text_form is not None:
             options["form"] = sources.form
         return options | ({"control": self.draws} if self.draws else {})
 
@@ -69,10 +71,10 @@ class AblationOrder:
         sources = self.sources
         return ablate(
             sources.model,
-            sources.facts[0],
+            sources.traced[0],
             self.selection,
             partner=sources.partner if sources.corruption == "swap" else None,
-            pool=sources.pool,
+            pool=self._pool,
             **self.options,
         )
 
@@ -89,8 +91,19 @@ class AblationOrder:
         settings = "".join(f", {name}={value!r}" for name, value in self.options.items())
         swaps = self.sources.partner is not None and self.sources.corruption == "swap"
         define = self.sources.partner_code() if swaps and not has_partner else ""
-        more = ", partner=partner" * swaps + ", pool=pool" * own_pool(self.sources.pool)
-        return f"{define}ablation = wb.ablate(model, fact, {chosen}{settings}{more})\n"
+        more = ", partner=partner" * swaps
+        if self.sources.contrasts:
+            more += ", pool=wb.load_facts()" * (self._pool is not None)
+        else:
+            more += ", pool=pool" * own_pool(self.sources.pool)
+        return f"{define}ablation = wb.ablate(model, {self.sources.variable}, {chosen}{settings}{more})\n"
+
+    @property
+    def _pool(self) -> FactSet | None:
+        """Where partners and the texts of a mean come from: of a contrast the bundled facts, and for a mean alone."""
+        if not self.sources.contrasts:
+            return self.sources.pool
+        return load_facts() if self.kind == "mean" else None
 
 
 class AblationView(VBox):
@@ -123,6 +136,7 @@ class AblationView(VBox):
         self._words, self._shown = HTML(), HTML()
         self._run.on_click(lambda _: self.run())
         self._cancel.on_click(lambda _: self.cancel())
+        self.kind.observe(lambda _: self.recheck(), names="value")
         super().__init__([layout.fields(self.kind, self._run, self._cancel, self._words), self._shown])
         layout.show(self._cancel, False)
 
@@ -130,8 +144,10 @@ class AblationView(VBox):
     def problem(self) -> str:
         """Why nothing can be ablated now, for a person; empty where it can."""
         sources, selection = self._order()
-        if len(sources.facts) > 1:
-            return "An ablation is of one fact."
+        if len(sources.traced) > 1:
+            return f"An ablation is of one {sources.variable}."
+        if self.kind.value == "swap" and sources.contrasts and sources.corruption == "noise":
+            return "This contrast has noise and no corrupted text to swap with: choose zero or mean."
         if not len(selection):
             return "Pick heads, MLPs, neurons or layers in the maps first."
         if odd := [c for c in selection if c.kind in ("Q", "GATEUP")]:
@@ -139,7 +155,8 @@ class AblationView(VBox):
         return ""
 
     def recheck(self) -> None:
-        """Look again whether there is something to ablate; called after every change of the selection."""
+        """Look again whether there is something to ablate; called after every change of the selection or of
+        what takes the place of the outputs."""
         if self.job is not None and self.job.running:
             return
         problem = self.problem
@@ -237,6 +254,8 @@ def ablation_markup(result: Ablation) -> str:
     line = f"Without {what}: {metric} {short_number(result.clean)} → {short_number(result.ablated)}"
     if result.left is not None:
         zero = "noise on the subject" if result.corruption == "noise" else "the swapped subject"
+        if result.prompt.roles:
+            zero = "noise on the clean prompt" if result.corruption == "noise" else "the corrupted prompt"
         line += f" (recovery {short_number(result.left)}: 1 clean, 0 with {zero})"
     rows: list[tuple[Any, ...]] = [
         ("clean", short_number(result.clean), _share(1.0, result), _next(result.clean_next)),
@@ -268,7 +287,9 @@ def _share(value: float | None, result: Ablation) -> str:
 def _how(result: Ablation) -> str:
     if result.ablation == "mean":
         return f"mean over {result.references} other texts"
-    return "set to 0" if result.ablation == "zero" else f"as for {result.prompt.partner}"
+    if result.ablation == "zero":
+        return "set to 0"
+    return "as in the corrupted prompt" if result.prompt.roles else f"as for {result.prompt.partner}"
 
 
 def _next(tokens: Sequence[NextToken], n: int = 3) -> markup.Markup:

@@ -12,6 +12,7 @@ from workbench.types import EffectMap
 from workbench.types.effect import CONTRASTED
 from workbench.widgets.picker.maps import TITLES, MapName, Sources, left_out, row_components
 from workbench.widgets.shared import markup
+from workbench.widgets.shared.contrast_words import contrast_answers
 from workbench.widgets.shared.measure import MEASURES, Measure, MeasureName
 from workbench.widgets.shared.partner_words import everywhere, partner_subject
 
@@ -34,6 +35,20 @@ def measure_of(effect: EffectMap, measure: Measure) -> Measure:
     return Measure(known, effect.corruption or measure.corruption)
 
 
+def heading(sources: Sources) -> tuple[str, str]:
+    """What the maps are about, and the answers; of several how many."""
+    many = len(sources.traced)
+    if sources.contrasts:
+        first = sources.contrasts[0]
+        note = f"means over {many} contrasts" if many > 1 else contrast_answers(first)
+        asked = [f"{one.clean} …" if isinstance(one.clean, str) else one.id for one in sources.contrasts[:3]]
+    else:
+        raw, facts = sources.form == "cloze", sources.facts
+        asked = [f"{one.prompt} …" if raw else one.question for one in facts[:3]]
+        note = f"{facts[0].answer} → {facts[0].target}" if many == 1 else f"means over {many} facts"
+    return "; ".join(asked) + (f" and {many - 3} more" if many > 3 else ""), note
+
+
 def headline(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
     """The one measure of all maps: metric, tokens, corruption. Plain text."""
     measure = sources.measure
@@ -46,10 +61,12 @@ def headline(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
             of += f" over {visible(prompt.other_token)}"
     scale = {"recovery": ": 0 corrupted, 1 clean", "logit_diff": ", in logits", "probability": ""}[measure.name]
     how = "noise on the subject" if sources.corruption == "noise" else "swap"
-    if sources.corruption == "swap" and sources.partner is not None:
+    if sources.contrasts:
+        how = "noise on the clean prompt" if sources.corruption == "noise" else "against the corrupted prompt"
+    elif sources.corruption == "swap" and sources.partner is not None:
         how = f"swap with {sources.partner.subject}"
-    how += everywhere(prompt) if prompt is not None else ""
-    means = f"; means over {len(sources.facts)} facts" if len(sources.facts) > 1 else ""
+    how += everywhere(prompt) if prompt is not None and not sources.contrasts else ""
+    means = f"; means over {len(sources.traced)} {sources.variable}s" if len(sources.traced) > 1 else ""
     return f"{of}{scale}; {how}{means}"
 
 
@@ -111,19 +128,22 @@ def notes(sources: Sources, maps: Mapping[str, EffectMap]) -> str:
 
 def in_a_line(effect: EffectMap) -> str:
     """Baselines, form and what is left out of a map."""
-    unit = effect.metric_words.unit
+    unit, of_contrasts = effect.metric_words.unit, any(prompt.roles for prompt in effect.prompts)
     words = [f"{effect.metric_words.title.capitalize()}: clean {short_number(effect.clean)}"]
     words.append(f"corrupted {short_number(effect.corrupted)}" + f" {unit}" * (unit != effect.metric_words.title))
     words.append(f"{form(effect)} form")
     if len(effect.prompts) > 1:
-        words.append(f"means over {effect.n} facts")
+        words.append(f"means over {effect.n} {'contrasts' if of_contrasts else 'facts'}")
     if n := left_out(effect):
-        words.append(f"{n} tokens before the subject are left out (no effect there)")
+        first = "change" if of_contrasts else "subject"
+        words.append(f"{n} tokens before the {first} are left out (no effect there)")
     return ", ".join(words) + "."
 
 
 def _corrupted_by(sources: Sources, effect: EffectMap) -> str:
     """The corruption, and whose subject is swapped in."""
+    if sources.contrasts:
+        return "noise" if effect.corruption == "noise" else "the corrupted prompt"
     swaps = [prompt for prompt in effect.prompts if prompt.partner is not None]
     partners = list(dict.fromkeys(partner_subject(prompt, sources.partner, sources.pool) for prompt in swaps))
     if len(partners) == 1:

@@ -75,16 +75,16 @@ class LensView(VBox):
         """The Python of the call; empty where nothing is shown."""
         if self.result is None or self._made is None:
             return ""
-        form = f", form={self._made.form!r}" * (self._made.form is not None)
-        return f"lens = wb.lens_grid(model, fact, k={TOKENS}{form})\n"
+        form = f", form={self._made.form!r}" * (self._made.text_form is not None)
+        return f"lens = wb.lens_grid(model, {self._made.variable}, k={TOKENS}{form})\n"
 
     def _read(self, sources: Sources) -> LensGrid:
-        fact, *more = sources.facts
+        first, *more = sources.traced
         if more:
-            raise ValueError("The lens reads one fact.")
-        result = lens_grid(sources.model, fact, form=sources.form, k=TOKENS)
+            raise ValueError(f"The lens reads one {sources.variable}.")
+        result = lens_grid(sources.model, first, form=sources.text_form, k=TOKENS)
         with self._lock:
-            if sources.facts == self._sources().facts:
+            if sources.traced == self._sources().traced:
                 self.result, self._made = result, sources
         return result
 

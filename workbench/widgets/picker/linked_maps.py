@@ -35,6 +35,7 @@ class LinkedMaps(HBox):
         on_pick: Called with a function from the selection before to the one after a pick in the browser.
         on_site: Called after another trace site was chosen.
         on_hover: Called when the pointer comes to a head.
+        on_cell: Called with a map and the index of the cell in it to which the cursor has gone, by a click or a key.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class LinkedMaps(HBox):
         on_pick: Callable[[Callable[[Selection], Selection]], object],
         on_site: Callable[[], object],
         on_hover: Callable[[], object],
+        on_cell: Callable[[MapName, tuple[int, ...]], object],
     ) -> None:
-        self._model, self._on_pick, self._on_hover = model, on_pick, on_hover
+        self._model, self._on_pick, self._on_hover, self._on_cell = model, on_pick, on_hover, on_cell
         self._effects: dict[str, EffectMap] = {}
         self._selection = Selection()
         self.attention: Attention | None = None
@@ -109,7 +111,8 @@ class LinkedMaps(HBox):
             with grid.hold_sync():
                 grid.title = f"{TITLES[name]} ({effect.method})"
                 if grid is self.trace:
-                    grid.col_title = "Token, from the subject on" if n else "Token"
+                    first = "change" if effect.prompts[0].roles else "subject"
+                    grid.col_title = f"Token, from the {first} on" if n else "Token"
                 grid.unit = effect.value_words.unit
                 self._fill(name, grid, **grid_state(effect, name, self._model))
 
@@ -231,6 +234,11 @@ class LinkedMaps(HBox):
                     other.cursor = [row, min(0 if other.cursor is None else other.cursor[1], other.shape[1] - 1)]
         finally:
             self._linking = False
+        name = self._name(grid)
+        if (effect := self._effects.get(name)) is not None:
+            _, column = change["new"]
+            column += left_out(effect) if grid is self.trace else 0
+            self._on_cell(name, (row, column)[: effect.values.ndim])
 
     def _hovered(self, grid: HeatGrid, change: Any) -> None:
         if (cell := change["new"]) is None:

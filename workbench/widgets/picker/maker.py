@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import torch
 
+from workbench.language.contrasts import prepare
 from workbench.language.prompts import NoSwapPartner, swapped, traced_prompt
-from workbench.tracing.ablation import attention_patterns
-from workbench.types import EffectMap, Fact
+from workbench.tracing.attention import attention_patterns
+from workbench.types import Contrast, EffectMap, Fact, TracedPrompt
 from workbench.widgets.picker.attention import Attention
 from workbench.widgets.picker.linked_maps import SITES, LinkedMaps
 from workbench.widgets.picker.map_queue import Item, Look, MapQueue
@@ -81,7 +82,7 @@ class MapMaker:
         self._linked, self._lock, self._on_map, self._on_layer = linked, lock, on_map, on_layer
         self._layers = self._positions = 0  # finished layers of the map that is being computed, and tokens of each
         self._takers: dict[str, Callable[[Any], object]] = {}
-        self._fell_back: dict[tuple[Fact, ...], str] = {}
+        self._fell_back: dict[tuple[Fact | Contrast, ...], str] = {}
         self._queue = MapQueue(lock, self._computed, on_change, on_layer)
 
     @property
@@ -181,9 +182,9 @@ class MapMaker:
         for effect in maps.values():
             self.sources = self.sources.with_partner_of(effect)
 
-    def fell_back(self, facts: tuple[Fact, ...]) -> str:
+    def fell_back(self, traced: tuple[Fact | Contrast, ...]) -> str:
         """Why noise stood in for the swap when maps of these facts were made; empty where it did not."""
-        return self._fell_back.get(facts, "")
+        return self._fell_back.get(traced, "")
 
     def settle(self) -> None:
         """Show the estimates again whose exact effects could not be computed to the end."""
@@ -192,9 +193,9 @@ class MapMaker:
 
     def _pattern_items(self) -> list[Item]:
         sources = self.sources
-        if len(sources.facts) != 1 or self._linked.attention is not None or PATTERNS in self.failed:
+        if len(sources.traced) != 1 or self._linked.attention is not None or PATTERNS in self.failed:
             return []
-        return [(PATTERNS, lambda look: attention_patterns(sources.model, sources.facts[0], form=sources.form))]
+        return [(PATTERNS, lambda look: attention_patterns(sources.model, sources.traced[0], form=sources.text_form))]
 
     def _make(self, name: MapName, look: Look, *, exact: bool = False) -> EffectMap | None:
         """With the settings of now: when they change, what waits is dropped. None: there is no estimate to replace."""
@@ -209,15 +210,15 @@ class MapMaker:
             with self._lock:
                 look()
                 self.sources = replace(self.sources, instead=why, partner=None)
-                self._fell_back[sources.facts] = self.sources.instead
+                self._fell_back[sources.traced] = self.sources.instead
             return self._make_of(self.sources, name, look, exact)
 
     def _make_of(self, sources: Sources, name: MapName, look: Look, exact: bool) -> EffectMap:
-        first, *more = sources.facts
+        first, *more = sources.traced
         self._layers = self._positions = 0
         if more or not (exact or name in SITES.values()):
             return sources.compute(name)
-        prompt = None if exact else traced_prompt(sources.model, first, form=sources.form)
+        prompt = None if exact else _text(sources, first)
 
         def draw(site: str, layer: int, values: torch.Tensor) -> None:
             with self._lock:
@@ -248,9 +249,16 @@ class MapMaker:
             self._on_map(known, name in ESTIMATES)
 
 
+def _text(sources: Sources, one: Fact | Contrast) -> TracedPrompt:
+    """The text whose tokens label a trace; of a contrast, which may be states, its clean run."""
+    if isinstance(one, Fact):
+        return traced_prompt(sources.model, one, form=sources.form)
+    return prepare(sources.model, one, sequences=True).prompt
+
+
 def _no_swap(sources: Sources, error: ValueError) -> str:
     """Why there can be no swap, to a person; empty where a map could not be made for another reason."""
-    if sources.corruption != "swap":
+    if sources.corruption != "swap" or sources.contrasts:
         return ""
     if not isinstance(error, NoSwapPartner):
         fact, *more = sources.facts
@@ -261,7 +269,7 @@ def _no_swap(sources: Sources, error: ValueError) -> str:
         except ValueError:
             return ""
         try:
-            swapped(sources.model.base, fact, prompt, sources.partner)
+            swapped(sources.model, fact, prompt, sources.partner)
         except ValueError:
             answers = f"{sources.partner.answer!r} begins as {fact.answer!r} does"
             return f"{sources.partner.subject!r} cannot be swapped in: its answer {answers}: noise instead."

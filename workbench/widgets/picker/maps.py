@@ -13,7 +13,7 @@ from workbench.models.load import LoadedModel
 from workbench.plots.style import visible
 from workbench.tracing.attribution import AttributionUnit, attribute
 from workbench.tracing.causal import TraceSite, causal_trace
-from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
+from workbench.types import Component, Contrast, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.effect import Corruption
 from workbench.widgets.facts.partner import partner_of_map
 from workbench.widgets.grid.grid import HeatGrid
@@ -46,8 +46,8 @@ class Sources:
 
     Args:
         model: A base or edited model.
-        facts: One fact or several.
-        measure: The metric, and the corruption that was asked for.
+        traced: One fact or contrast, or several of one kind.
+        measure: The metric, and the corruption that was asked for; contrasts have their own.
         form: As in ``causal_trace``.
         pool: Where swap partners come from; None for the bundled facts.
         partner: The swap's partner for one fact. None lets the first map choose it; then all maps and the code share
@@ -56,7 +56,7 @@ class Sources:
     """
 
     model: LoadedModel
-    facts: tuple[Fact, ...]
+    traced: tuple[Fact, ...] | tuple[Contrast, ...]
     measure: Measure = field(default_factory=Measure)
     form: Form | None = None
     pool: FactSet | None = None
@@ -64,8 +64,30 @@ class Sources:
     instead: str = ""
 
     @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Those that are facts."""
+        return tuple(one for one in self.traced if isinstance(one, Fact))
+
+    @property
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """Those that are contrasts."""
+        return tuple(one for one in self.traced if isinstance(one, Contrast))
+
+    @property
+    def text_form(self) -> Form | None:
+        """The form for what reads one text; a contrast has its own."""
+        return None if self.contrasts else self.form
+
+    @property
+    def variable(self) -> str:
+        """What is traced is called in the code."""
+        return "contrast" if self.contrasts else "fact"
+
+    @property
     def corruption(self) -> Corruption:
         """How the maps are corrupted."""
+        if self.contrasts:
+            return self.contrasts[0].corruption
         return "noise" if self.instead else self.measure.corruption
 
     def with_partner_of(self, effect: EffectMap) -> Sources:
@@ -88,21 +110,21 @@ class Sources:
             exact: Patch every head or layer, where the gradient estimates all at once.
             on_layer: As in ``causal_trace`` and ``attribute``; for traces and exact maps of one fact.
         """
-        fact: Any = self.facts[0] if len(self.facts) == 1 else list(self.facts)
+        traced: Any = self.traced[0] if len(self.traced) == 1 else list(self.traced)
         options: Any = {**self._options(), "pool": self.pool, "progress": False}
         if self.partner is not None and self.corruption == "swap":
             options["partner"] = self.partner
         if name in UNITS:
             method, listener = ("patching", on_layer) if exact else ("attribution", None)
-            return attribute(self.model, fact, UNITS[name], method=method, on_layer=listener, **options)
-        return causal_trace(self.model, fact, cast(TraceSite, name), on_layer=on_layer, **options)
+            return attribute(self.model, traced, UNITS[name], method=method, on_layer=listener, **options)
+        return causal_trace(self.model, traced, cast(TraceSite, name), on_layer=on_layer, **options)
 
     def expression(self, name: MapName, *, exact: bool = False) -> str:
-        """The Python of that call, on ``model`` and ``fact``, after the lines of ``measure_code``."""
+        """The Python of that call, on ``model`` and ``fact`` or ``contrast``, after the lines of ``measure_code``."""
         if name in UNITS:
             method = ', method="patching"' * exact
-            return f'wb.attribute(model, fact, "{UNITS[name]}"{method}, **measure)'
-        return f'wb.causal_trace(model, fact, "{name}", **measure)'
+            return f'wb.attribute(model, {self.variable}, "{UNITS[name]}"{method}, **measure)'
+        return f'wb.causal_trace(model, {self.variable}, "{name}", **measure)'
 
     def measure_code(self) -> str:
         """The lines that define ``measure``: what all maps are made with."""
@@ -111,24 +133,25 @@ class Sources:
         if self.partner is not None and self.corruption == "swap":
             partner = self.partner_code()
             options.append("partner=partner")
-        options += ["pool=pool"] * own_pool(self.pool)
+        options += ["pool=pool"] * (own_pool(self.pool) and not self.contrasts)
         return f"{partner}measure = dict({', '.join(options)})\n"
 
     def _options(self) -> dict[str, Any]:
         """What decides the numbers of every map, as keywords of both calls."""
-        options: dict[str, Any] = {"corruption": self.corruption, "metric": self.measure.metric}
+        options: dict[str, Any] = {} if self.contrasts else {"corruption": self.corruption}
+        options["metric"] = self.measure.metric
         if self.measure.normalise:
             options["normalise"] = True
         if self.corruption == "noise":
             options["samples"] = NOISE_SAMPLES
-        if self.form is not None:
+        if self.form is not None and not self.contrasts:
             options["form"] = self.form
         return options
 
     def refined(self, names: Iterable[str]) -> list[MapName]:
-        """Which of these maps are made exact after their estimate: of one fact, and not too large."""
+        """Which of these maps are made exact after their estimate: of one fact or contrast, and not too large."""
         shape = self.model.shape
-        if len(self.facts) > 1 or shape.n_layers * shape.n_heads > EXACT_CELLS:
+        if len(self.traced) > 1 or shape.n_layers * shape.n_heads > EXACT_CELLS:
             return []
         return [name for name in EXACT if name in names]
 

@@ -1,4 +1,4 @@
-"""MapsPanel: the maps of a fact with one measure, computed in the background; what a ``CircuitPicker`` picks from.
+"""MapsPanel: maps with one measure, computed in the background; what a ``CircuitPicker`` picks from.
 
 All maps show the same metric, corruption, partner and form. This half of the panel computes and shows them and says
 what they are; it holds no selection.
@@ -6,16 +6,19 @@ what they are; it holds no selection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import EllipsisType
 from typing import Any, cast
 
 from ipywidgets import HTML
 
-from workbench.types import EffectMap, Fact, FactSet, Form, Selection
+from workbench.models.load import LoadedModel
+from workbench.types import Contrast, EffectMap, Fact, Form, Selection
+from workbench.types.contrast import Traced, as_traced
 from workbench.types.effect import Corruption
-from workbench.widgets.picker.captions import measure_line, measure_of, notes
+from workbench.widgets.picker.attention import Attention
+from workbench.widgets.picker.captions import heading, measure_line, measure_of, notes
 from workbench.widgets.picker.linked_maps import LinkedMaps
 from workbench.widgets.picker.maker import PATTERNS, MapMaker
 from workbench.widgets.picker.maps import MAPS, MapName, Sources
@@ -42,9 +45,12 @@ class MapsPanel(Panel):
     def __init__(self, sources: Sources, *, eager: bool, **traits: Any) -> None:
         super().__init__(**traits)
         self._eager = eager
+        self._attention_callbacks: list[Callable[[], object]] = []
         self._measure_callbacks: list[Callable[[Measure], object]] = []
+        self._progress_callbacks: list[Callable[[], object]] = []
         picked = self._picked
-        self._linked = LinkedMaps(sources.model, picked, lambda: self._try(self._site_chosen), self._hovered)
+        chosen = lambda: self._try(self._site_chosen)  # noqa: E731
+        self._linked = LinkedMaps(sources.model, picked, chosen, self._hovered, self._cell_chosen)
         self.trace, self.heads, self.mlps = self._linked.trace, self._linked.heads, self._linked.mlps
         self.ranked = RankedList(sources.model, picked, lambda name: self._try(lambda: self._ranked_chosen(name)))
         self._line = StatusLine(lambda: self._try(self.cancel))
@@ -62,14 +68,20 @@ class MapsPanel(Panel):
             self._linked.site,
             self._missing,
         )
+        self._measures.show(sources.measure, own_corruption=bool(sources.contrasts))
         self._missing.on_click(lambda _: self._compute_missing())
 
     def __repr__(self) -> str:
-        facts = ", ".join(f.id for f in self._maker.sources.facts[:3])
-        more = f" and {len(self._maker.sources.facts) - 3} more" if len(self._maker.sources.facts) > 3 else ""
-        return f"{type(self).__name__}({facts}{more})"
+        traced = self._maker.sources.traced
+        more = f" and {len(traced) - 3} more" if len(traced) > 3 else ""
+        return f"{type(self).__name__}({', '.join(one.id for one in traced[:3])}{more})"
 
     # What it holds
+
+    @property
+    def model(self) -> LoadedModel:
+        """The model whose maps are shown."""
+        return self._maker.sources.model
 
     @property
     def maps(self) -> dict[str, EffectMap]:
@@ -82,13 +94,16 @@ class MapsPanel(Panel):
         return self._line.words
 
     @property
-    def fact(self) -> Fact | list[Fact]:
-        """The fact, or the facts. Setting it computes the maps again, or with ``compute=False`` empties them."""
-        facts = self._maker.sources.facts
-        return facts[0] if len(facts) == 1 else list(facts)
+    def fact(self) -> Traced:
+        """The fact or the contrast, or several of one kind as a list. Setting it computes the maps again, or with
+        ``compute=False`` empties them."""
+        sources = self._maker.sources
+        if len(sources.traced) == 1:
+            return sources.traced[0]
+        return list(sources.contrasts) if sources.contrasts else list(sources.facts)
 
     @fact.setter
-    def fact(self, fact: Fact | FactSet | Sequence[Fact]) -> None:
+    def fact(self, fact: Traced) -> None:
         with self._lock:
             shown: tuple[MapName, ...] = self._maker.asked or self._maker.first
             self.show(fact, {})
@@ -143,9 +158,29 @@ class MapsPanel(Panel):
         """The computation of the maps; ``picker.job.wait()`` waits for it and raises its first error."""
         return self._maker.job
 
+    @property
+    def attention(self) -> Attention | None:
+        """The heads' attention on the text that is shown, where it is there: of one fact or contrast."""
+        return self._linked.attention
+
+    @property
+    def corrupted_by(self) -> Corruption:
+        """How the maps are corrupted: as ``corruption`` says, but for a contrast, which has its own, and for a fact
+        into which nothing can be swapped, which gets noise."""
+        return self._maker.sources.corruption
+
+    def on_attention(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` when ``attention`` has come."""
+        self._attention_callbacks.append(callback)
+
     def on_measure(self, callback: Callable[[Measure], object]) -> None:
         """Call ``callback(measure)`` after another measure was chosen, by hand or by Python."""
         self._measure_callbacks.append(callback)
+
+    def on_progress(self, callback: Callable[[], object]) -> None:
+        """Call ``callback()`` whenever other maps are shown, asked for or there: what measures them may have changed. A
+        job calls it without the panel's lock."""
+        self._progress_callbacks.append(callback)
 
     # What it does
 
@@ -174,38 +209,45 @@ class MapsPanel(Panel):
             self._say(None)
             return job
 
+    def compute_attention(self) -> None:
+        """Read the heads' attention in the background, where it is not there and one fact or contrast is shown."""
+        self._maker.compute_patterns()
+
     def cancel(self) -> None:
         """Stop computing maps; those that are there stay."""
         self._maker.cancel()
 
     def show(
         self,
-        fact: Fact | FactSet | Sequence[Fact],
+        fact: Traced,
         maps: Mapping[str, EffectMap],
         *,
         partner: Fact | None = None,
         form: Form | EllipsisType | None = ...,
     ) -> None:
-        """Show a fact with maps that were computed before, and go on with their measure; the selection stays.
+        """Show a fact or a contrast with maps that were computed before, and go on with their measure; the selection
+        stays.
 
         Args:
-            fact: One fact, or several.
+            fact: One fact or contrast, or several.
             maps: By name; others are ignored.
             partner: The fact to swap in; None for the one of the maps, or the first that fits.
             form: As in the constructor; by default as it is.
         """
         with self._lock:
             shown = {name: maps[name] for name in MAPS if name in maps}
-            facts, measure, instead = as_facts_to_show(fact), self.measure, ""
+            traced, measure, instead = as_shown(fact), self.measure, ""
             if shown:
                 made = measure_of(next(iter(shown.values())), measure)
-                if made.corruption == "noise" and measure.corruption == "swap":
-                    instead = self._maker.fell_back(facts)
+                if isinstance(traced[0], Contrast):  # its corruption is its own, and the choice for facts stays
+                    made = replace(made, corruption=measure.corruption)
+                elif made.corruption == "noise" and measure.corruption == "swap":
+                    instead = self._maker.fell_back(traced)
                 measure = replace(made, corruption="swap") if instead else made
             self._show(
                 replace(
                     self._maker.sources,
-                    facts=facts,
+                    traced=traced,
                     measure=measure,
                     instead=instead,
                     partner=partner,
@@ -224,7 +266,10 @@ class MapsPanel(Panel):
         """A map came, or the attention patterns; ``exact`` where it takes the place of an estimate. Called with the
         lock."""
         if name == PATTERNS:
-            return self._patterns_came()
+            self._patterns_came()
+            for callback in self._attention_callbacks:
+                callback()
+            return
         self._show_maps()
         self._show_code()
 
@@ -233,6 +278,9 @@ class MapsPanel(Panel):
 
     def _other_maps(self) -> None:
         """Other maps are shown, or none."""
+
+    def _cell_chosen(self, name: MapName, index: tuple[int, ...]) -> None:
+        """The cursor went to a cell of a map."""
 
     # Inside
 
@@ -251,7 +299,7 @@ class MapsPanel(Panel):
         self._other_maps()
         for name, effect in maps.items():
             self._linked.show(cast(MapName, name), effect)
-        self._measures.show(sources.measure)
+        self._measures.show(sources.measure, own_corruption=bool(sources.contrasts))
         self._show_heading()
         self._show_maps()
         self._show_progress()
@@ -293,11 +341,7 @@ class MapsPanel(Panel):
     # What it shows
 
     def _show_heading(self) -> None:
-        facts, raw = self._maker.sources.facts, self._maker.sources.form == "cloze"
-        asked = "; ".join(f"{f.prompt} …" if raw else f.question for f in facts[:3])
-        what = asked + (f" and {len(facts) - 3} more" if len(facts) > 3 else "")
-        note = f"{facts[0].answer} → {facts[0].target}" if len(facts) == 1 else f"means over {len(facts)} facts"
-        self._heading.value = markup.panel_title(what, note)
+        self._heading.value = markup.panel_title(*heading(self._maker.sources))
 
     def _show_maps(self) -> None:
         """What is said about the maps, and the list of their largest effects."""
@@ -327,6 +371,8 @@ class MapsPanel(Panel):
             self._maker.settle()
             if self._maker.failed or self._maker.sources.instead:
                 self._say(None)
+        for callback in self._progress_callbacks:
+            callback()
 
     def _site_chosen(self) -> None:
         with self._lock:
@@ -342,9 +388,8 @@ class MapsPanel(Panel):
                 self.compute(name)
 
 
-def as_facts_to_show(fact: Fact | FactSet | Sequence[Fact]) -> tuple[Fact, ...]:
-    """One fact or several as a tuple. Raises ValueError for none."""
-    facts = (fact,) if isinstance(fact, Fact) else tuple(fact)
-    if not facts:
-        raise ValueError("CircuitPicker needs at least one fact, got none.")
-    return facts
+def as_shown(fact: Traced) -> tuple[Fact, ...] | tuple[Contrast, ...]:
+    """What is shown as a tuple; raises as ``as_traced``."""
+    given = as_traced(fact, "CircuitPicker")
+    contrasts = tuple(one for one in given if isinstance(one, Contrast))
+    return contrasts or tuple(one for one in given if isinstance(one, Fact))

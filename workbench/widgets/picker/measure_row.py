@@ -69,8 +69,14 @@ class MeasureRow(VBox):
         """What the controls say."""
         return Measure(cast(Any, self._metric.value), cast(Any, self._corruption.value))
 
-    def show(self, measure: Measure) -> None:
-        """Show a measure that was chosen elsewhere."""
+    def show(self, measure: Measure, *, own_corruption: bool = False) -> None:
+        """Show a measure that was chosen elsewhere.
+
+        Args:
+            measure: The measure.
+            own_corruption: Whether what is shown brings its corruption, as contrasts do: none is chosen then.
+        """
+        layout.show(self._corruption, not own_corruption)
         self._showing = True
         try:
             self._corruption.value, self._metric.value = measure.corruption, measure.name

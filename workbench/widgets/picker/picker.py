@@ -1,4 +1,4 @@
-"""CircuitPicker: the maps of a fact side by side; clicking their cells selects components.
+"""CircuitPicker: the maps of a fact or a contrast side by side; clicking their cells selects components.
 
 Python owns the selection. Every map shows the same one: a cell is marked when all components that it stands for are
 selected, so a pick in one map shows in the others at once. In a trace a cell stands for its layer's module (a residual
@@ -16,33 +16,36 @@ import traitlets
 from ipywidgets import HTML
 
 from workbench.models.load import LoadedModel
-from workbench.types import Component, EffectMap, Fact, FactSet, Form, Selection
+from workbench.types import Component, Contrast, EffectMap, Fact, FactSet, Form, Selection
+from workbench.types.contrast import Traced
 from workbench.types.effect import Corruption
 from workbench.widgets.grid.grid import GESTURES
 from workbench.widgets.picker.ablation_view import AblationView
+from workbench.widgets.picker.behind import FactsBehind, index_of
 from workbench.widgets.picker.code import Choice, choice_code, choose, maps_code
 from workbench.widgets.picker.lens_view import LensView
 from workbench.widgets.picker.linked_maps import SITES
 from workbench.widgets.picker.maps import TITLES, MapName, Sources
-from workbench.widgets.picker.maps_panel import MapsPanel, as_facts_to_show
+from workbench.widgets.picker.maps_panel import MapsPanel, as_shown
 from workbench.widgets.picker.selection_bar import SelectionBar, check_shown
 from workbench.widgets.picker.side_panel import SidePanel, values_markup, written
 from workbench.widgets.picker.top_k import TopKControls
 from workbench.widgets.shared import layout, markup
-from workbench.widgets.shared.code import facts_code, start_code
 from workbench.widgets.shared.code_block import CodeBlock
+from workbench.widgets.shared.contrast_words import traced_code, traced_start
 from workbench.widgets.shared.measure import Measure, MeasureName
 
 
 class CircuitPicker(MapsPanel):
-    """The panel shows where a fact lives, and a click picks what to edit.
+    """The panel shows where a fact lives, or what tells two prompts apart, and a click picks what to edit.
 
     Args:
         model: The model; it is not changed.
-        fact: One fact, or several (then maps are means, and trace positions are roles). ``picker.fact = other``
-            computes the maps again and keeps the selection.
-        corruption, form: As in ``causal_trace``. Where no subject can be swapped in, noise stands in for the swap, and
-            the panel says so.
+        fact: A fact or a contrast, or several of one kind (then maps are means with standard errors, and trace
+            positions are roles or named positions). ``picker.fact = other`` computes the maps again and keeps the
+            selection; the bar says for which of them a component was picked.
+        corruption, form: Of facts, as in ``causal_trace``; a contrast has its own. Where no subject can be swapped in,
+            noise stands in for the swap, and the panel says so.
         metric: ``"recovery"``, ``"logit_diff"`` or ``"probability"``: with the corruption, the one measure of all maps
             (``picker.measure``).
         pool: Where swap partners come from; the bundled facts by default.
@@ -50,7 +53,8 @@ class CircuitPicker(MapsPanel):
         bar: Whether the panel has its selection bar (``picker.bar``) above the maps; False for who shows it elsewhere.
 
     Raises:
-        ValueError: No fact, or an unknown corruption or metric.
+        ValueError: No fact or contrast, both kinds at once, or an unknown corruption or metric.
+        TypeError: What is given is neither.
 
     Example:
         >>> picker = wb.CircuitPicker(model, fact, pool=facts, compute=False)
@@ -66,7 +70,7 @@ class CircuitPicker(MapsPanel):
     def __init__(
         self,
         model: LoadedModel,
-        fact: Fact | FactSet | Sequence[Fact],
+        fact: Traced,
         *,
         corruption: Corruption = "swap",
         metric: MeasureName = "recovery",
@@ -75,12 +79,20 @@ class CircuitPicker(MapsPanel):
         compute: bool = True,
         bar: bool = True,
     ) -> None:
-        sources = Sources(model, as_facts_to_show(fact), Measure(metric, corruption), form, pool)
+        sources = Sources(model, as_shown(fact), Measure(metric, corruption), form, pool)
         super().__init__(sources, eager=compute, selection=Selection())
         self._choice: Choice | None = None
         self._go_callbacks: list[Callable[[CircuitPicker, str], object]] = []
         self.other_values: Callable[[Component], Mapping[str, float]] | None = None
         """Gives a component's values elsewhere, by what they are of, for the side panel; settable."""
+        self.own_maps: Callable[[str], Mapping[str, EffectMap]] | None = None
+        """Gives the maps of one fact of an average, by its id, where they are there already; settable. Else they are
+        computed when the fact is opened."""
+        self._given_code = ""
+        self._average: tuple[Sequence[Fact] | Sequence[Contrast], dict[str, EffectMap]] | None = None
+        self.behind = FactsBehind(
+            lambda id: self._try(lambda: self.open_fact(id)), lambda: self._try(self.show_average)
+        )
         self.ablation = AblationView(lambda: (self._maker.sources, self.selection), self._show_code)
         self.lens = LensView(lambda: self._maker.sources, self._show_code)
         self.side = SidePanel(self._lock, self._pins_changed)
@@ -105,7 +117,7 @@ class CircuitPicker(MapsPanel):
     def _lay_out_all(self, bar: bool) -> None:
         above = (self._heading, self._measures, self._alert, self._measured, self._line)
         maps = layout.columns(self._linked, self.ranked, widths=("3 1 600px", "1 1 240px"))
-        below = (HTML(markup.hint(GESTURES)), self.side, self.ablation, self.lens, self._from, self._notes)
+        below = (HTML(markup.hint(GESTURES)), self.behind, self.side, self.ablation, self.lens, self._from, self._notes)
         if bar:
             self.bar.add_class("wb-sticky")
         self._lay_out(*above, *((self.bar,) if bar else ()), maps, *below, self._go, self._code)
@@ -119,6 +131,7 @@ class CircuitPicker(MapsPanel):
         for grid in (self.trace, self.heads, self.mlps):
             grid.on_pin(lambda cell, grid=grid: self._pin(self._linked.components(grid, cell)))
         self.ranked.bars.on_pin(lambda name: self._pin((Component.parse(name),)))
+        self.ranked.bars.observe(self._ranked_cursor, names="cursor")
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}: {len(self.selection)} selected)"
@@ -128,11 +141,20 @@ class CircuitPicker(MapsPanel):
     @property
     def code(self) -> str:
         """Python that makes the maps that are shown and the selection."""
-        start = start_code(self._maker.sources.model)
-        if self._maker.sources.model.applied:
-            start = "import workbench as wb\n\nmodel = ...  # the edited model that this picker was given\n"
-        given = facts_code(self._maker.sources.facts, self._maker.sources.pool)
-        return f"{start}{given}{self.shown_code()}"
+        sources = self._maker.sources
+        if self.given_code and len(sources.traced) > 1:
+            return f"{traced_start(sources.model, 'picker')}{self.given_code}{choice_code(self.selection, None)}"
+        return traced_code(sources.model, sources.traced, sources.pool, "picker") + self.shown_code()
+
+    @property
+    def given_code(self) -> str:
+        """Python that makes this picker of ``model``, where it shows an average that it was given; settable."""
+        return self._given_code
+
+    @given_code.setter
+    def given_code(self, code: str) -> None:
+        self._given_code = code
+        self._show_code()
 
     def shown_code(self, saved: Collection[str] = ()) -> str:
         """Its part after the model and the facts.
@@ -164,6 +186,34 @@ class CircuitPicker(MapsPanel):
         if len(chosen):
             check_shown(self._maker.sources.model, chosen)
         self.side.pinned = tuple(chosen)
+
+    def open_fact(self, id: str) -> None:
+        """Show the own maps of one of the facts that an average is over; ``show_average`` leads back.
+
+        Raises:
+            ValueError: None of the facts has this id.
+        """
+        with self._lock:
+            facts, maps = self._average or (self._maker.sources.traced, dict(self.maps))
+            fact = next((fact for fact in facts if fact.id == id), None)
+            if fact is None:
+                raise ValueError(f"The average is over {len(facts)} facts, and none of them is {id!r}.")
+            cell, asked = self.behind.cell, self._maker.asked
+            own = {} if self.own_maps is None else self.own_maps(id)
+            self.show(fact, own)
+            self._average = (facts, maps)
+            self._show_behind(cell)
+            self.behind.mark_open(id)
+            if not own and asked:
+                self.compute(*asked)
+
+    def show_average(self) -> None:
+        """Show the average again, after ``open_fact``. No effect where none was left."""
+        with self._lock:
+            if self._average is not None:
+                cell, (facts, maps) = self.behind.cell, self._average
+                self.show(facts, maps)
+                self._show_behind(cell)
 
     def top(self, name: MapName, k: int, *, add: bool = False, role: str | None = None) -> None:
         """Select the k largest effects of a map.
@@ -258,17 +308,38 @@ class CircuitPicker(MapsPanel):
         self.ablation.clear()
         self.lens.clear()
         self.side.forget()
+        self._average = None
+        self.behind.clear(self.maps)
         self._ask_about(self.pinned)
 
+    def _cell_chosen(self, name: MapName, index: tuple[int, ...]) -> None:
+        with self._lock:
+            if self._average is None:  # else the list is that of the average, and what is clicked is one fact's
+                self._show_behind((name, index))
+
+    def _ranked_cursor(self, change: Any) -> None:
+        if change["new"] is not None:
+            self._cell_chosen(self.ranked.name, index_of(Component.parse(change["new"])))
+
+    def _show_behind(self, cell: tuple[MapName, tuple[int, ...]] | None) -> None:
+        """List the facts of a cell of the average."""
+        facts, maps = self._average or (self._maker.sources.traced, self.maps)
+        if cell is not None and (effect := maps.get(cell[0])) is not None:
+            notes = {one.id: f"{one.subject}: {one.answer}" for one in facts if isinstance(one, Fact)}
+            self.behind.show(cell[0], effect, cell[1], notes)
+
     def _name_subject(self) -> None:
-        first, *more = self._maker.sources.facts
-        self.bar.subject = f"{first.subject} and {len(more)} more" if more else first.subject
+        first, *more = self._maker.sources.traced
+        name = first.subject if isinstance(first, Fact) else first.id
+        self.bar.subject = f"{name} and {len(more)} more" if more else name
 
     def _patterns_came(self) -> None:
         self.side.show_attention(self._linked.attention)
 
     def _show_maps(self) -> None:
         super()._show_maps()
+        if self.behind.cell is None and self._average is None:
+            self.behind.clear(self.maps)
         self.side.show_values(self._values_of)
 
     # The side panel
@@ -289,7 +360,7 @@ class CircuitPicker(MapsPanel):
         """Compute what the side panel shows and is not there yet."""
         if any(c.kind == "H" for c in pinned):
             self._maker.compute_patterns()
-        if len(self._maker.sources.facts) == 1:
+        if len(self._maker.sources.traced) == 1:
             for component in self.side.unasked():
                 make = partial(written, self._maker.sources, component)
                 self._maker.ask(f"what {component} writes", make, partial(self.side.show_writes, component))

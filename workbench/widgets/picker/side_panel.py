@@ -236,8 +236,8 @@ def values_in(component: Component, maps: Mapping[str, EffectMap]) -> list[tuple
 def written(sources: Sources, component: Component) -> str:
     """What a component writes at the end of the traced text, as markup; or why that cannot be said."""
     try:
-        return writes_markup(writes(sources.model, component, fact=sources.facts[0], form=sources.form, k=TOP))
-    except ValueError as error:  # it has no output of its own
+        return writes_markup(writes(sources.model, component, fact=sources.traced[0], form=sources.text_form, k=TOP))
+    except ValueError as error:  # it has no output of its own, or the contrast is states
         return markup.hint(person(error))
 
 

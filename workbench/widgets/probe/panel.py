@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from ipywidgets import HTML
 
@@ -19,7 +19,7 @@ from workbench.models.load import LoadedModel
 from workbench.probing.outcome import joinable, joined
 from workbench.probing.probe import probe
 from workbench.probing.table import PROBES, QUICK
-from workbench.types import Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow
+from workbench.types import Edit, Fact, FactSet, Lens, NullSize, ProbeReport, ProbeRow
 from workbench.widgets.probe import views as probe_views
 from workbench.widgets.probe.pace import Pace
 from workbench.widgets.probe.reader import PromptReader
@@ -30,7 +30,7 @@ from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.run_panel import RunPanel, RunWords
 from workbench.widgets.shared.text_card import text_card_png
 
-_DEFAULTS = {"max_new_tokens": 24, "seed": 0}
+_DEFAULTS = {"max_new_tokens": 24, "seed": 0, "null": None}
 
 
 class ProbePanel(RunPanel[ProbeReport]):
@@ -43,7 +43,7 @@ class ProbePanel(RunPanel[ProbeReport]):
         control: As in ``probe``.
         pool: Where controls and two-hop paths come from; the bundled facts by default.
         probes: Which are ticked at first; None for the quick ones.
-        max_new_tokens, seed: As in ``probe``.
+        max_new_tokens, seed, null: As in ``probe``.
         edit_code: Python that makes ``edit`` from ``model``, for ``.code``, such as ``edit = wb.load_edit("folder")``.
 
     Raises:
@@ -78,18 +78,20 @@ class ProbePanel(RunPanel[ProbeReport]):
         probes: tuple[str, ...] | None = None,
         max_new_tokens: int = 24,
         seed: int = 0,
+        null: Literal["quick"] | bool | None = None,
         edit_code: str | None = None,
     ) -> None:
         if model.applied:
             raise ValueError("ProbePanel puts the edit on by itself: pass the base model (model.base).")
         check_base(model, edit)
+        NullSize.of(null)
         if fact is not None and fact not in edit.facts:
             raise ValueError(f"The edit does not hold the fact {fact.id!r}; it holds {[f.id for f in edit.facts]}.")
         ticked = QUICK if probes is None else probes
         _check(ticked)
         super().__init__()
         self._model, self._edit, self._fact = model, edit, fact or edit.facts[0]
-        self._options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed}
+        self._options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "null": null}
         self._control, self._pool, self._edit_code = control, pool, edit_code
         self._report: ProbeReport | None = None
         self._made_by = ""  # the code of the report that is shown
@@ -190,6 +192,7 @@ class ProbePanel(RunPanel[ProbeReport]):
             self.probes = tuple(p for p in PROBES if p in _asked(report))
             ran_with = {"max_new_tokens": report.max_new_tokens, "seed": report.seed}
             self._options |= {name: value for name, value in ran_with.items() if value is not None}
+            self._options["null"] = None if report.null is None else report.null.size.asked
             self._say_plainly("")
             self._take(report, probes_code)
 

@@ -9,7 +9,8 @@ from workbench.probing.outcome import outcome, shares
 from workbench.probing.table import PROBES
 from workbench.types import ANSWER_NAMES, Fact, Finding, Lens, ProbeReport, ProbeRow
 from workbench.types.outcome import Share
-from workbench.types.probe import ANSWER_LINES, CurveFigure
+from workbench.types.probe_null import ordinal
+from workbench.types.probe_parts import ANSWER_LINES, CurveFigure
 from workbench.widgets.edit.views import stage_words
 from workbench.widgets.shared import charts as svg
 from workbench.widgets.shared import markup
@@ -23,7 +24,7 @@ _GROUPS = {"edited": "", "same": "must stay: ", "control": "control: "}
 def verdict(report: ProbeReport) -> str:
     """How many probes bring the old answer back, and below what base and control answer at the same probes."""
     found = outcome(report)
-    return markup.verdict(found.words, found.kind) + markup.hint(found.beside)
+    return markup.verdict(found.words, found.kind) + markup.hint(f"{found.beside} {found.null}")
 
 
 def result(report: ProbeReport | None, probe: str) -> tuple[str, Share | None]:
@@ -82,8 +83,26 @@ def all_rates(report: ProbeReport) -> str:
     table = markup.table(heads, rows, "What is left, and what else changed") if rows else ""
     missing = "".join(f"<p>{markup.text(f'Not measured, {name}: {why}.')}</p>" for name, why in report.skipped.items())
     folds = [markup.fold("All rates, with intervals", table)] if table else []
+    folds += [markup.fold(*null_of(report))] if report.null is not None else []
     folds += [markup.fold(f"Not measured ({len(report.skipped)})", missing)] if missing else []
     return "".join(folds)
+
+
+def null_of(report: ProbeReport) -> tuple[str, str]:
+    """The null as a heading and a table: by probe and group the edited fact's percentile, and how often the probe finds
+    something there."""
+    assert report.null is not None
+    heads = ["probe", "measure", "edited fact", "beside", "percentile", "found there"]
+    rows = [
+        [
+            *(report.words_of(str(line["probe"])).title, str(line["measure"]), f"{line['edited fact']:.2f}"),
+            *(f"{line['n']} {line['beside']}", ordinal(round(line["percentile"]))),
+            f"{line['found']}{', false' if line['false there'] else ''}",
+        ]
+        for line in report.null.to_rows()
+    ]
+    why = "".join(f"<p>{markup.text(f'No null, {name}: {why}.')}</p>" for name, why in report.null.skipped.items())
+    return "Null: what the probes find where there is nothing", markup.table(heads, rows, "Null") + why
 
 
 def _is_shown(finding: Finding, last: str) -> bool:

@@ -85,7 +85,7 @@ class KeptRuns:
             id=self.history.new_id(fact),
             name=default_name(fact),
             edit=edit,
-            selection=edit.selection if edit.selector == "given" else circuit.selection,
+            selection=edit.selection if edit.picked else circuit.selection,
             maps=dict(circuit.maps),
             report=editor.report,
             control_report=editor.control_report,

@@ -7,7 +7,7 @@ from workbench.types.outcome import outcome
 from workbench.types.rates import RATES
 from workbench.types.run import Run
 from workbench.widgets.shared import markup
-from workbench.widgets.shared.edit_words import moved_words, trainable_words
+from workbench.widgets.shared.edit_words import chooser_words, moved_words, trainable_words
 
 _ENDED = {"done": "", "cancelled": "not evaluated: cancelled", "failed": "not evaluated: failed"}
 
@@ -22,8 +22,7 @@ def result_words(run: Run) -> str:
 
 def trained_words(run: Run) -> str:
     """What was allowed to move."""
-    how = {"given": "picked", "all": "all"}.get(run.edit.selector, "by the default selector")
-    return f"{run.edit.scope}, {how}"
+    return f"{run.edit.scope}, {chooser_words(run.edit)}"
 
 
 def line(number: int, run: Run) -> str:

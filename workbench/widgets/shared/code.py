@@ -85,15 +85,15 @@ def _read_again(fact: Fact, pool: FactSet) -> bool:
     return pool.source is not None and fact in pool
 
 
-def facts_code(facts: Sequence[Fact], pool: FactSet | None = None) -> str:
-    """Lines that define ``facts`` where they are looked up, ``fact`` (one, or a list), and ``pool`` if it is not the
-    bundled set. Facts of a file are read again, not written out."""
+def facts_code(facts: Sequence[Fact], pool: FactSet | None = None, name: str = "fact") -> str:
+    """Lines that define ``facts`` where they are looked up, ``fact`` (or by another name; one, or a list), and ``pool``
+    if it is not the bundled set. Facts of a file are read again, not written out."""
     load = "facts = wb.load_facts()\n" if needs_facts(facts, pool) else ""
     own = pool if own_pool(pool) else None
     looked_up = [own is not None and _read_again(f, own) for f in facts]
     written = [f"pool[{f.id!r}]" if there else fact_code(f) for f, there in zip(facts, looked_up, strict=True)]
     listed = "".join(textwrap.indent(w, "    ") + ",\n" for w in written)
-    fact = f"fact = {written[0]}\n" if len(written) == 1 else f"fact = [\n{listed}]\n"
+    fact = f"{name} = {written[0]}\n" if len(written) == 1 else f"{name} = [\n{listed}]\n"
     defined = "" if own is None else pool_code(own)
     return f"{load}{defined}{fact}" if any(looked_up) else f"{load}{fact}{defined}"
 
@@ -175,8 +175,9 @@ def edit_lines(
     more = pool_argument(pool)
     default = "the default selector" if recipe.selects else recipe.without_selection.lower()
     comment = f"  # None: {default}" if selection is None else ""
+    where = ", where='one-layer'" if recipe.one_module else ""
     beside = (
-        "drawn = edit.selection.random_like(model, seed=recipe.seed)\n"
+        f"drawn = edit.selection.random_like(model, seed=recipe.seed{where})\n"
         f"control = wb.rewrite(model, fact, drawn, recipe=edit.recipe{more})\n"
         f"control_report = wb.evaluate(model, edit=control, max_controls={max_controls}{more})\n"
     )

@@ -10,17 +10,31 @@ from workbench.types import BaseRecipe, Edit
 def moved_words(edit: Edit) -> str:
     """How much an edit has moved, and the farthest of it where that is known."""
     delta = edit.delta()
+    if edit.recipe.trains == "nothing":
+        return delta.words()
     farthest = delta.largest_move()
     return delta.words() if math.isnan(farthest) else f"{delta.words()}, the farthest by {farthest:.3g}"
 
 
+def chooser_words(edit: Edit) -> str:
+    """Who chose what an edit was allowed to move: ``"picked"``."""
+    if edit.picked:
+        return "picked"
+    if edit.selector == "all":
+        return "all"
+    return "by the default selector" if edit.recipe.selects else f"by its method ({edit.selector})"
+
+
 def chosen_words(edit: Edit) -> str:
     """What an edit was allowed to move, and who chose it: ``"4 components picked"``."""
+    if edit.recipe.trains == "nothing":
+        return "No component moves"
     if edit.selector == "all":
         return f"{edit.scope} moves"
-    if edit.selector == "given":
-        return f"{edit.scope} picked"
-    return f"{edit.scope} by the default selector, gain over Fisher information (not a localisation)"
+    if edit.picked:
+        return f"{edit.scope} picked{edit.selector.removeprefix('given')}"
+    about = ", gain over Fisher information (not a localisation)" if edit.recipe.selects else ""
+    return f"{edit.scope} {chooser_words(edit)}{about}"
 
 
 def trainable_words(n: int, adjective: str = "", *, of: str = "gates") -> str:

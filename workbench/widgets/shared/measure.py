@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from workbench.tracing.metric import METRICS, Metric
+from workbench.tracing.metric import METRICS, MetricName
 from workbench.types.effect import Corruption
 
 MeasureName = Literal["recovery", "logit_diff", "probability"]
@@ -50,7 +50,7 @@ class Measure:
                 raise ValueError(f"{what} must be one of {list(allowed)}, got {value!r}.")
 
     @property
-    def metric(self) -> Metric:
+    def metric(self) -> MetricName:
         """What the tracing functions measure."""
         return "probability" if self.name == "probability" else "logit_diff"
 

@@ -14,9 +14,6 @@ from ipywidgets import HTML, VBox
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.controls import StrictControl
 
-LARGEST = 2**53
-"""Whole numbers beyond it are not exact in a browser."""
-
 
 class _Typed(StrictControl):
     """Tells when a message was refused, and when one was taken."""

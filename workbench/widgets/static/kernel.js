@@ -1,4 +1,6 @@
-// Whether a kernel listens to a widget.
+// Whether a kernel listens to a widget, and the widget to the kernel.
+
+import { hear } from "./hearing.js";
 
 const LOOK_EVERY = 1000; // ms
 const GONE = ["dead", "terminating", "restarting", "autorestarting"];
@@ -71,6 +73,7 @@ function watchOf(model) {
 
 // anywidget hides whether the model is connected; its layout is a model of its own, which says so.
 export function connectionOf(model) {
+  hear(model);
   const layout = model.get("layout");
   const kernel = watchOf(model);
   const holder = layout || {}; // a view that is drawn again is of the same kernel as the one before

@@ -17,6 +17,9 @@ export default {
   async render(given) {
     const reference = given.model.get("_module");
     const source = await given.model.widget_manager.get_model(reference.slice(REFERENCE.length));
-    return (await moduleFrom(source.get("text"))).default.render(given);
+    const { render } = (await moduleFrom(source.get("text"))).default;
+    // Taken away meanwhile, so nothing is drawn. This does not end: at its end anywidget would take away what the view
+    // that came after it listens to.
+    return given.signal?.aborted ? new Promise(() => {}) : render(given);
   },
 };

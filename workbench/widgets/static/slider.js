@@ -1,5 +1,9 @@
 // The browser's own range input, with its label and its value in words. See slider.py.
+
+import { hear } from "./hearing.js";
+
 function render({ model, el }) {
+  hear(model);
   const label = document.createElement("label");
   const name = document.createElement("span");
   const input = document.createElement("input");

@@ -1,6 +1,6 @@
 // BarList: a list of names with bars, of which several can be selected. Python owns what is selected: see picks.js.
 
-import { Picks } from "../grid/picks.js";
+import { PickView } from "../grid/view.js";
 import { formatNumber } from "../grid/words.js";
 import { setGround, watchTheme } from "../theme.js";
 import { buildList, buildRows, showHeadings } from "./page.js";
@@ -10,12 +10,11 @@ const ROWS = ["names", "values", "notes", "limit", "unit", "list_height", "pinna
 const HOVER_EVERY = 50; // ms between two messages to Python
 let lists = 0;
 
-class BarListView {
+class BarListView extends PickView {
   constructor(model, el) {
-    Object.assign(this, { model, frame: 0, listeners: [], stale: true, lastSent: 0 });
-    this.page = buildList(el, `bl-${Date.now().toString(36)}-${lists++}`);
+    super(model, buildList(el, `bl-${Date.now().toString(36)}-${lists++}`));
+    this.lastSent = 0;
     const redraw = () => this.redraw(false);
-    this.picks = new Picks(model, this.page, redraw);
     const on = (name, handler) => this.page.list.addEventListener(name, handler);
     on("click", (event) => this.clicked(event));
     on("dblclick", (event) => this.pin(this.nameAt(event)));
@@ -26,7 +25,6 @@ class BarListView {
     on("focus", redraw);
     on("blur", redraw);
     this.listenTo(ROWS, () => this.redraw(true));
-    this.listenTo(["selected", "ack", "seq", "picked"], () => this.picks.answered());
     this.listenTo(["cursor", "pinned", "selectable", "disabled", "kind"], redraw);
     this.listenTo(["title", "alt", "problem"], () => showHeadings(this.page, model));
     this.stopWatching = watchTheme(() => setGround(this.page.root));
@@ -34,25 +32,6 @@ class BarListView {
     showHeadings(this.page, model);
     this.draw();
     this.picks.connectionChanged();
-  }
-
-  listenTo(names, callback) {
-    for (const name of names.map((trait) => `change:${trait}`)) {
-      this.model.on(name, callback);
-      this.listeners.push([name, callback]);
-    }
-  }
-
-  destroy() {
-    for (const [name, callback] of this.listeners) this.model.off(name, callback);
-    this.stopWatching();
-    cancelAnimationFrame(this.frame);
-    clearTimeout(this.timer);
-    this.picks.destroy();
-  }
-
-  pickable() {
-    return this.model.get("selectable") && !this.model.get("disabled");
   }
 
   names() {
@@ -79,26 +58,18 @@ class BarListView {
   }
 
   toggle(name) {
-    if (!this.pickable()) return;
+    if (!this.picks.pickable()) return;
     const shown = new Set(this.picks.shown());
     if (!shown.delete(name)) shown.add(name);
     this.picks.ask(this.names().filter((each) => shown.has(each)));
   }
 
   takeAll() {
-    if (this.pickable()) this.picks.ask([...this.names()]);
+    if (this.picks.pickable()) this.picks.ask([...this.names()]);
   }
 
   pin(name) {
     if (name !== null && name !== undefined && this.model.get("pinnable")) this.picks.tell({ event: "pin", item: name });
-  }
-
-  setCursor(name) {
-    if (this.model.get("cursor") === name) return;
-    this.model.set("cursor", name);
-    this.picks.save();
-    this.redraw(false);
-    this.reveal(name);
   }
 
   // Within the list only: the page around it stays where it is.
@@ -126,13 +97,6 @@ class BarListView {
     else this.timer = setTimeout(send, wait);
   }
 
-  // In the next frame, once for all changes until then. `all`: the rows too, not only what is selected of them.
-  redraw(all) {
-    this.stale = this.stale || all;
-    cancelAnimationFrame(this.frame);
-    this.frame = requestAnimationFrame(() => this.draw());
-  }
-
   draw() {
     const { model, page } = this;
     if (this.stale) buildRows(page, model, formatNumber);
@@ -155,8 +119,8 @@ class BarListView {
     const active = page.list.children[Math.max(0, names.indexOf(cursor))];
     if (active) page.list.setAttribute("aria-activedescendant", active.id);
     else page.list.removeAttribute("aria-activedescendant");
-    page.list.setAttribute("aria-disabled", String(!this.pickable()));
-    page.root.classList.toggle("bl-still", !this.pickable());
+    page.list.setAttribute("aria-disabled", String(!this.picks.pickable()));
+    page.root.classList.toggle("bl-still", !this.picks.pickable());
     const kind = model.get("kind");
     let text = names.length ? `${shown.size} of ${names.length} ${kind}${names.length === 1 ? "" : "s"} selected` : "";
     if (waiting) text += ` · ${waiting} waiting for Python`;

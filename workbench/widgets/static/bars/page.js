@@ -1,26 +1,18 @@
 // The elements of a bar list. Every text comes from a model or a user and is written with textContent, never as markup.
 
-import { make } from "../grid/page.js";
+import { make, makeFrame, showFrame } from "../grid/page.js";
 
 export function buildList(el, id) {
-  const root = make(el, "div", "bl-root");
-  const title = make(root, "div", "bl-title");
-  const badge = make(root, "div", "bl-badge");
-  badge.textContent = "Not connected to a kernel: run the cell again to pick here.";
-  const banner = make(root, "div", "bl-banner", { role: "alert", hidden: "" });
-  const problem = make(root, "div", "bl-problem", { role: "alert", hidden: "" });
+  const frame = makeFrame(el, "bl");
+  const { root } = frame;
   const list = make(root, "div", "bl-list", { role: "listbox", tabindex: "0", "aria-multiselectable": "true", id });
   list.setAttribute("data-lm-suppress-shortcuts", "true"); // or the keys a and b insert cells into the notebook
   const status = make(root, "div", "bl-status", { role: "status" });
-  return { root, title, badge, banner, problem, list, status, id };
+  return { ...frame, list, status, id };
 }
 
 export function showHeadings(page, model) {
-  page.title.textContent = model.get("title");
-  page.title.hidden = !model.get("title");
-  page.list.setAttribute("aria-label", model.get("alt") || model.get("title") || "List");
-  page.problem.textContent = model.get("problem");
-  page.problem.hidden = !model.get("problem");
+  showFrame(page, model, page.list, "List");
 }
 
 // A row for each name: check mark, name, bar, value, and a pin where somebody listens to pins.

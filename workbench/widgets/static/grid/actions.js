@@ -9,17 +9,13 @@ export class Actions {
     this.box = null; // {from, to, remove, pointer}: a selection in progress
   }
 
-  pickable() {
-    return this.model.get("selectable") && !this.model.get("disabled");
-  }
-
   pick(mask) {
     this.picks.ask(cellsOf(mask, this.size().nCols));
   }
 
   // A cell without a value cannot be added, but Python may have selected it, and then it can be removed.
   toggle([r, c]) {
-    if (!this.pickable()) return;
+    if (!this.picks.pickable()) return;
     const { values, nCols } = this.size();
     const mask = maskOf(this.picks.shown(), this.size());
     const i = r * nCols + c;

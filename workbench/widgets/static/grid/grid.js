@@ -7,26 +7,22 @@ import { handleKey } from "./keyboard.js";
 import { font, layOut } from "./layout.js";
 import { drawMarks } from "./marks.js";
 import { buildPage, resize, showTexts } from "./page.js";
-import { Picks } from "./picks.js";
 import { drawPicture } from "./picture.js";
 import { Pointer } from "./pointer.js";
 import { Tooltip } from "./tooltip.js";
+import { PickView } from "./view.js";
 import { setGround, watchTheme } from "../theme.js";
 import { actsOn, describe } from "./words.js";
 
 const PICTURE = ["data", "shape", "rows", "cols", "limit", "colours", "unit", "row_title", "col_title", "groups", "group_name", "marked", "words", "scale_mode", "clip", "cell_width", "cell_height"];
 let views = 0;
 
-class HeatGridView {
+class HeatGridView extends PickView {
   constructor(model, el) {
-    this.model = model;
-    this.page = buildPage(el, `hg-${Date.now().toString(36)}-${views++}`);
-    this.frame = 0;
-    this.listeners = [];
+    super(model, buildPage(el, `hg-${Date.now().toString(36)}-${views++}`));
     const redraw = () => this.redraw(false);
-    this.picks = new Picks(model, this.page, redraw);
     this.actions = new Actions(model, this.picks, () => this.data, redraw);
-    const acts = (cell) => actsOn(model, this.data, this.picks.shown(), this.actions.pickable(), cell);
+    const acts = (cell) => actsOn(model, this.data, this.picks.shown(), this.picks.pickable(), cell);
     this.tooltip = new Tooltip(model, this.page, () => this.data, () => this.layout, acts, () => this.picks.save());
     this.pointer = new Pointer(this.page, this.actions, this.tooltip, () => this.layout, redraw);
     const on = (name, handler) => this.page.cells.addEventListener(name, handler);
@@ -34,7 +30,6 @@ class HeatGridView {
     on("focus", redraw);
     on("blur", () => (this.tooltip.show(null), redraw()));
     this.listenTo(PICTURE, () => this.redraw(true));
-    this.listenTo(["selected", "ack", "seq", "picked"], () => this.picks.answered());
     this.listenTo(["cursor", "pinned", "selectable", "disabled", "kind", "row_kind", "row_unit"], redraw);
     this.listenTo(["title", "alt", "problem", "descriptions", "pinnable"], () => showTexts(this.page, model));
     this.listenTo(["tip", "tip_for", "tip_picks", "pattern", "naming"], () => this.tooltip.fill());
@@ -42,23 +37,13 @@ class HeatGridView {
     this.sizes.observe(this.page.root);
     this.stopWatching = watchTheme(() => this.redraw(true));
     showTexts(this.page, model);
-    this.draw(true);
+    this.draw();
     this.picks.connectionChanged();
   }
 
-  listenTo(names, callback) {
-    for (const name of names.map((trait) => `change:${trait}`)) {
-      this.model.on(name, callback);
-      this.listeners.push([name, callback]);
-    }
-  }
-
   destroy() {
-    for (const [name, callback] of this.listeners) this.model.off(name, callback);
+    super.destroy();
     this.sizes.disconnect();
-    this.stopWatching();
-    cancelAnimationFrame(this.frame);
-    this.picks.destroy();
     this.tooltip.destroy();
   }
 
@@ -66,16 +51,9 @@ class HeatGridView {
     return this.model.get("pinned").filter(([r, c]) => r < this.data.nRows && c < this.data.nCols);
   }
 
-  // In the next frame, once for all changes until then. `all`: the values too, not only the marks on them.
-  redraw(all) {
-    this.stale = this.stale || all;
-    cancelAnimationFrame(this.frame);
-    this.frame = requestAnimationFrame(() => this.draw(this.stale));
-  }
-
-  draw(all) {
+  draw() {
     const { model, page } = this;
-    if (all) {
+    if (this.stale) {
       this.stale = false;
       const before = this.data;
       this.data = readData(model);

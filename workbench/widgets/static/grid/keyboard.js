@@ -27,7 +27,7 @@ export function handleKey(event, actions, tooltip, redraw) {
   const command = event.ctrlKey || event.metaKey;
   const letter = event.key.toLowerCase();
   if (to) {
-    if (event.shiftKey && actions.pickable()) actions.box = { from: actions.box ? actions.box.from : from, to, remove: false };
+    if (event.shiftKey && actions.picks.pickable()) actions.box = { from: actions.box ? actions.box.from : from, to, remove: false };
     else actions.box = null;
     actions.setCursor(to);
     tooltip.show(to);
@@ -39,7 +39,7 @@ export function handleKey(event, actions, tooltip, redraw) {
       actions.toggle(from);
     }
   } else if (event.key === "Delete" || event.key === "Backspace") {
-    if (!actions.pickable()) return;
+    if (!actions.picks.pickable()) return;
     actions.box = actions.box || { from, to: from };
     actions.takeBox(true);
   } else if (event.key === "Escape") {
@@ -47,7 +47,7 @@ export function handleKey(event, actions, tooltip, redraw) {
     else tooltip.show(null);
     redraw();
   } else if (letter === "a" && command) {
-    if (actions.pickable()) actions.takeAll();
+    if (actions.picks.pickable()) actions.takeAll();
   } else if ((letter === "z" || letter === "y") && command) {
     actions.takeBack(letter === "y" || event.shiftKey); // also where nobody listens: the notebook's undo is of cells
   } else if (letter === "p" && !command && !event.altKey) {

@@ -9,13 +9,29 @@ export function make(parent, tag, name, attributes = {}) {
   return node;
 }
 
-export function buildPage(el, id) {
-  const root = make(el, "div", "hg-root");
-  const title = make(root, "div", "hg-title");
-  const badge = make(root, "div", "hg-badge");
+// What is above every map, list and graph: a title, and what is said where something is wrong.
+export function makeFrame(el, prefix) {
+  const root = make(el, "div", `${prefix}-root`);
+  const title = make(root, "div", `${prefix}-title`);
+  const badge = make(root, "div", `${prefix}-badge`);
   badge.textContent = "Not connected to a kernel: run the cell again to pick here.";
-  const banner = make(root, "div", "hg-banner", { role: "alert", hidden: "" });
-  const problem = make(root, "div", "hg-problem", { role: "alert", hidden: "" });
+  const banner = make(root, "div", `${prefix}-banner`, { role: "alert", hidden: "" });
+  const problem = make(root, "div", `${prefix}-problem`, { role: "alert", hidden: "" });
+  return { root, title, badge, banner, problem };
+}
+
+// Title, problem, and the accessible name of what is picked from; `what` it is called without one.
+export function showFrame(page, model, picked, what) {
+  page.title.textContent = model.get("title");
+  page.title.hidden = !model.get("title");
+  picked.setAttribute("aria-label", model.get("alt") || model.get("title") || what);
+  page.problem.textContent = model.get("problem");
+  page.problem.hidden = !model.get("problem");
+}
+
+export function buildPage(el, id) {
+  const frame = makeFrame(el, "hg");
+  const { root } = frame;
   const scroll = make(root, "div", "hg-scroll");
   const stage = make(scroll, "div", "hg-stage");
   const picture = make(stage, "canvas", "hg-picture", { "aria-hidden": "true" });
@@ -30,7 +46,7 @@ export function buildPage(el, id) {
   const status = make(root, "div", "hg-status", { role: "status" });
   const tip = make(root, "div", "hg-tip", { "aria-hidden": "true", hidden: "" });
   if (tip.showPopover) tip.setAttribute("popover", "manual"); // above everything, not cut by the output area
-  return { root, title, badge, banner, problem, stage, picture, marks, cells, names, keys, row, cell, status, tip };
+  return { ...frame, stage, picture, marks, cells, names, keys, row, cell, status, tip };
 }
 
 const KEYS =
@@ -38,13 +54,8 @@ const KEYS =
   "drops it. Control A selects all, Control Z takes back, Control Y repeats.";
 
 export function showTexts(page, model) {
-  const get = (name) => model.get(name);
-  page.keys.textContent = get("pinnable") ? `${KEYS} P pins.` : KEYS;
-  page.title.textContent = get("title");
-  page.title.hidden = !get("title");
-  page.cells.setAttribute("aria-label", get("alt") || get("title") || "Heat map");
-  page.problem.textContent = get("problem");
-  page.problem.hidden = !get("problem");
+  page.keys.textContent = model.get("pinnable") ? `${KEYS} P pins.` : KEYS;
+  showFrame(page, model, page.cells, "Heat map");
 }
 
 export function resize(page, { left, top, width, height, mapWidth, mapHeight }) {

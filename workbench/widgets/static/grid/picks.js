@@ -25,6 +25,11 @@ export class Picks {
     return this.model.get("seq") > this.model.get("ack");
   }
 
+  // Whether a hand may change what is selected.
+  pickable() {
+    return this.model.get("selectable") && !this.model.get("disabled");
+  }
+
   // The cells to show as selected.
   shown() {
     return this.pending() ? this.model.get("picked") : this.model.get("selected");

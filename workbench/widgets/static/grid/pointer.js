@@ -46,7 +46,7 @@ export class Pointer {
     event.preventDefault(); // no text selection while dragging
     this.cells.focus({ preventScroll: true });
     this.actions.box = null;
-    const drags = this.actions.pickable() && (event.shiftKey || event.pointerType !== "touch");
+    const drags = this.actions.picks.pickable() && (event.shiftKey || event.pointerType !== "touch");
     this.press = { cell: this.cellAt(event).cell, x: event.clientX, y: event.clientY, pointer: event.pointerId, drags };
     if (drags) this.cells.setPointerCapture(event.pointerId);
     if (drags && event.shiftKey) this.begin(event); // a box from the first pixel on
@@ -96,7 +96,7 @@ export class Pointer {
   // The pointer's shape says what a press does, and what the box that is drawn will do.
   showShape(event) {
     const { box } = this.actions;
-    let shape = this.actions.pickable() ? "pick" : "look";
+    let shape = this.actions.picks.pickable() ? "pick" : "look";
     if (box) shape = box.remove ? "remove" : "add";
     else if (shape === "pick" && (event.altKey || event.ctrlKey || event.metaKey)) shape = "remove";
     if (this.cells.dataset.press !== shape) this.cells.dataset.press = shape;
