@@ -23,13 +23,14 @@ from typing import Any
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.browser.profile import SPOILED, Profile
 from workbench.lab import SETTINGS as LAB_SETTINGS
 
 TOKEN = "e2e"
 START = 90  # seconds until JupyterLab must answer
+USUAL = 30_000  # milliseconds until an assertion gives up: a busy machine is no failure; mutants get less
 SETTINGS = {
     "@jupyterlab/apputils-extension:notification": {
         "fetchNews": "false",
@@ -72,7 +73,7 @@ class Notebook:
 
     def __init__(self, page: Page, lab: Lab, path: str) -> None:
         self.page, self.lab, self.path = page, lab, path
-        self.patience = 5.0  # seconds
+        self.patience = USUAL / 1000  # seconds
 
     def open(self) -> None:
         """Open it in an otherwise empty JupyterLab, and wait for its kernel. Where it is open already, the page is
@@ -84,7 +85,8 @@ class Notebook:
         else:
             # Its own workspace, or the tabs of the last test come back.
             space = re.sub(r"\W", "-", f"{self.path}-{time.monotonic_ns()}")
-            self.page.goto(f"{self.lab.url}/lab/workspaces/{space}/tree/{self.path}?token={TOKEN}")
+            address = f"{self.lab.url}/lab/workspaces/{space}/tree/{self.path}?token={TOKEN}"
+            self.page.goto(address, timeout=60_000)
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:
@@ -159,6 +161,24 @@ class Notebook:
     def output(self, index: int = 0) -> Locator:
         """The output area of a cell, counted among the cells that have one."""
         return self.page.locator(".jp-Notebook .jp-OutputArea").nth(index)
+
+
+def settled_box(place: Locator) -> dict[str, float]:
+    """Where something is on the page (x, y, width, height in pixels), once it has been still for four frames: a panel
+    beside it may still be drawing."""
+    place.scroll_into_view_if_needed()
+    return place.evaluate(
+        """async (element) => {
+            let seen = "";
+            for (let still = 0; still < 4; ) {
+                await new Promise(requestAnimationFrame);
+                const now = JSON.stringify(element.getBoundingClientRect());
+                still = now === seen ? still + 1 : 0;
+                seen = now;
+            }
+            return element.getBoundingClientRect().toJSON();
+        }"""
+    )
 
 
 @contextmanager
@@ -281,6 +301,7 @@ def context(profile: Profile) -> BrowserContext:
 @pytest.fixture
 def page(profile: Profile) -> Page:
     """A page of the profile, with nothing open in it."""
+    expect.set_options(timeout=USUAL)
     return profile.page
 
 

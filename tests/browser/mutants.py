@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 from playwright.sync_api import Error, Page, expect
 
-from tests.browser.conftest import Notebook
+from tests.browser.conftest import USUAL, Notebook
 from workbench.widgets.shared.javascript import read_module
 
 SHORT, LONG = 700, 20_000  # milliseconds until an assertion gives up: of a mutant, of the real thing
-USUAL = 5000  # of the other tests
 
 
 @dataclass(frozen=True)

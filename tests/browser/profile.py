@@ -10,6 +10,8 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Error, Page, Vi
 
 SIZE: ViewportSize = {"width": 1100, "height": 900}
 PATIENCE = 20_000  # milliseconds that anything may take
+LATE = "[anywidget] Failed to initialize model."
+"""What anywidget says, on a busy page, of a widget that loads all the same (static/hearing.js)."""
 SPOILED = "window.workbenchSpoiled = true;"
 """For the page's JavaScript: this page must not be used by another test."""
 TIDY = """async () => {
@@ -42,9 +44,13 @@ class Profile:
         self.page: Page = self.context.new_page()
 
     def _watch(self, page: Page) -> None:
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", self._fault)
         page.on("dialog", self._refuse)
         page.on("websocket", lambda socket: self._note(socket.url))
+
+    def _fault(self, error: Error) -> None:
+        if str(error) != LATE:
+            self.errors.append(str(error))
 
     def _refuse(self, dialog: Dialog) -> None:
         self.errors.append(f"dialog: {dialog.message}")

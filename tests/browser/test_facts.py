@@ -114,7 +114,7 @@ def test_a_fact_of_ones_own(run_notebook: Run, page: Page) -> None:
     assert notebook.ask("[app.chooser.error, app.picker.fact == app.chooser.fact == app.editor.fact]") == [None, True]
     tokens = notebook.ask("[*app.chooser.prompt.tokens, app.chooser.prompt.answer_token]")
     shown = panel(page).locator(".wb-tokens li:not(.wb-chip)").locator("visible=true")
-    notebook.execute("from workbench.language.prompts import chat_text")
+    notebook.execute("from workbench.language.template import chat_text")
     template = notebook.ask("[len(model.token_ids(part)) for part in chat_text(model, 'QUESTION').split('QUESTION')]")
     expect(shown).to_have_count(len(tokens) - sum(template))
     subject = [tokens[i] for i in notebook.ask("app.chooser.prompt.subject")]

@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, Route, expect
 
-from tests.browser.conftest import Notebook
+from tests.browser.conftest import Notebook, settled_box
 from workbench.plots.colours import COLOUR_SCALES, ColourAxis, colour_scale
 from workbench.plots.style import short_number
 from workbench.widgets.shared.javascript import STATIC, read_module
@@ -55,9 +55,7 @@ def cells(page: Page) -> Locator:
 
 def point(page: Page, row: int, col: int, shape: tuple[int, int] = (30, 9)) -> tuple[float, float]:
     """The middle of a cell on the page."""
-    cells(page).scroll_into_view_if_needed()
-    box = cells(page).bounding_box()
-    assert box is not None
+    box = settled_box(cells(page))
     return box["x"] + (col + 0.5) * box["width"] / shape[1], box["y"] + (row + 0.5) * box["height"] / shape[0]
 
 
@@ -537,6 +535,7 @@ def test_each_source_is_a_module_by_itself(run_notebook: Run, page: Page) -> Non
     assert read == {
         *(path.relative_to(STATIC).as_posix() for path in STATIC.glob("grid/*.js")),
         "kernel.js",
+        "hearing.js",
         "theme.js",
     }
 

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Notebook
+from tests.browser.conftest import Notebook, settled_box
 from workbench.plots.style import short_number
 
 pytestmark = [pytest.mark.browser, pytest.mark.model]
@@ -59,10 +59,7 @@ def root(page: Page, name: str) -> Locator:
 
 def point(page: Page, name: str, row: int, col: int) -> tuple[float, float]:
     """The middle of a cell on the page."""
-    cells = root(page, name).locator(".hg-cells")
-    cells.scroll_into_view_if_needed()
-    box = cells.bounding_box()
-    assert box is not None
+    box = settled_box(root(page, name).locator(".hg-cells"))
     rows, cols = SHAPES[name]
     return box["x"] + (col + 0.5) * box["width"] / cols, box["y"] + (row + 0.5) * box["height"] / rows
 
@@ -180,8 +177,9 @@ def test_top_k_threshold_random_and_what_is_wrong(run_notebook: Run, page: Page)
         assert held(notebook) == top
     button(page, "More").click()
     button(page, "Random control").click()
-    sees(page, "Heads", "3 heads selected")
+    notebook.wait_for(f"[str(c) for c in picker.selection] != {top}", True)
     drawn = held(notebook)
+    sees(page, "Heads", "3 heads selected")
     chips(page, *drawn)
     assert not set(drawn) & set(top)
     panel.get_by_label("Select from").select_option("MLPs")

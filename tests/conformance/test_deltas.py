@@ -93,7 +93,7 @@ def test_the_digest_sees_every_number(case: Case) -> None:
     assert len(digests) == 2 * (1 + len(case.delta.tensors()))
 
 
-@pytest.mark.parametrize("kind", ["gates", "low-rank", "dense"])
+@pytest.mark.parametrize("kind", ["gates", "low-rank", "dense", "memory"])
 def test_a_delta_for_another_model_is_refused(kind: str) -> None:
     model, other = model_of("llama, tied"), loaded(tiny_phi3(intermediate_size=64, hidden_size=60))
     delta = KINDS[kind](other, 0)

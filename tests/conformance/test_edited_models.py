@@ -12,7 +12,18 @@ import pytest
 import torch
 
 import workbench as wb
-from tests.helpers.deltas import IDS, Case, assert_near, draw, edit_with, gates, logits_of, low_rank, model_of
+from tests.helpers.deltas import (
+    IDS,
+    Case,
+    assert_near,
+    draw,
+    edit_with,
+    gates,
+    has_memory,
+    logits_of,
+    low_rank,
+    model_of,
+)
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.views import shared_view
 from workbench.tracing.dla import direct_effects, head_outputs
@@ -24,6 +35,11 @@ def test_the_merged_model_is_the_edited_one(case: Case, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     edit = edit_with(case.model, case.delta)
+    if has_memory(case.delta):
+        with pytest.raises(ValueError, match=r"nor merged weights can do that. Save it with edit.save\(folder\)"):
+            wb.merge(case.model, edit, tmp_path / "merged")
+        assert not (tmp_path / "merged").exists()
+        return
     wb.merge(case.model, edit, tmp_path / "merged")
     merged: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
     with torch.no_grad():
@@ -35,6 +51,13 @@ def test_the_adapter_in_plain_peft_is_the_edited_model(case: Case, tmp_path: Pat
 
     edit = edit_with(case.model, case.delta)
     kinds = {part.kind for part in getattr(case.delta, "parts", (case.delta,))}
+    if has_memory(case.delta):
+        with pytest.raises(
+            ValueError, match=r"neither an adapter nor merged weights can do that. Save it with edit.save\(folder\)"
+        ):
+            edit.to_peft(tmp_path / "adapter", model=case.model)
+        assert not (tmp_path / "adapter").exists()
+        return
     if "dense" in kinds:
         with pytest.raises(ValueError, match=r"whole tensor.*wb.merge\(model, edit, folder\)"):
             edit.to_peft(tmp_path / "adapter", model=case.model)
@@ -67,6 +90,13 @@ def test_direct_effects_are_those_of_the_edited_weights(case: Case) -> None:
             bias = edited.bridge.blocks[layer].attn.b_O
             total = heads.sum(1) + (0 if bias is None else bias.detach())
             torch.testing.assert_close(total, whole, atol=1e-4, rtol=1e-3)
+        if has_memory(case.delta):
+            with pytest.raises(ValueError, match="A memory is beside the output projection of layer 1's MLP"):
+                wb.writes(edited, "L1N3")
+            if case.delta.kind == "memory":  # a value at the last token comes from no component
+                with pytest.raises(ValueError, match="Direct effects do not add up"):
+                    direct_effects(edited, prompt, "attn")
+            return
         layers, single = (direct_effects(edited, prompt, unit)[0] for unit in ("attn", "head"))
         if all(edited.bridge.blocks[layer].attn.b_O is None for layer in range(edited.shape.n_layers)):
             torch.testing.assert_close(single.sum(1), layers, atol=1e-3, rtol=1e-3)

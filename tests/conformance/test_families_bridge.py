@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import workbench as wb
 from tests.helpers.families import TINY, model_of
+from tests.helpers.family_checks import check, refused
 from tests.helpers.tiny_facts import capitals
 from workbench.models.load import LoadedModel
 from workbench.tracing.bridge_runs import bridge_of
@@ -34,8 +36,15 @@ def both(model: LoadedModel, function: Any, *given: Any, **options: Any) -> list
     return [function(model, FRANCE, *given, **common, engine=engine) for engine in ("auto", "transformerlens")]
 
 
-@pytest.mark.parametrize("name", BRIDGED)
-def test_traces_are_equal_by_both_engines(name: str) -> None:
+@check("bridge")
+def test_traces_are_equal_by_both_engines(name: str, record_property: Callable[[str, object], None]) -> None:
+    if name in NO_BRIDGE:
+        model = model_of(name)
+        with pytest.raises(ValueError, match=f"TransformerLens has no bridge for {type(model.hf).__name__}"):
+            bridge_of(model)
+        with pytest.raises(ValueError, match="the default engine needs no bridge"):
+            wb.causal_trace(model, FRANCE, engine="transformerlens", progress=False)
+        return refused(record_property, NO_BRIDGE[name])
     fast, slow = both(model_of(name), wb.causal_trace, ("resid", "mlp", "attn"), samples=2)
     for site, found in fast.items():
         assert torch.allclose(found.values, slow[site].values, atol=1e-4), (name, site)
@@ -58,12 +67,3 @@ def test_patches_are_equal_by_both_engines(name: str) -> None:
     fast, slow = both(model_of(name), wb.attribute, ("head", "mlp", "attn"), method="patching", samples=1)
     for unit, found in fast.items():
         assert torch.allclose(found.values, slow[unit].values, atol=1e-4), (name, unit)
-
-
-@pytest.mark.parametrize("name", NO_BRIDGE)
-def test_a_family_without_a_bridge_is_refused_with_the_reason(name: str) -> None:
-    model = model_of(name)
-    with pytest.raises(ValueError, match=f"TransformerLens has no bridge for {type(model.hf).__name__}"):
-        bridge_of(model)
-    with pytest.raises(ValueError, match="the default engine needs no bridge"):
-        wb.causal_trace(model, FRANCE, engine="transformerlens", progress=False)

@@ -17,10 +17,11 @@ from workbench.facts.known import pool_or_bundled
 from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
-from workbench.tracing.corruption import SetupOptions, set_up
+from workbench.tracing.corruption import set_up
 from workbench.tracing.dla import decomposed
 from workbench.tracing.lens import lens
 from workbench.tracing.lens_grid import lens_grid
+from workbench.tracing.setup import SetupOptions
 from workbench.tracing.writes import writes
 
 FACTS = capitals()

@@ -15,20 +15,24 @@ import workbench as wb
 from tests.helpers.families import TINY, model_of
 from tests.helpers.family_checks import check
 from tests.helpers.family_plain import Change, Place, Plain
+from tests.helpers.slow_cells import slow_trace
 from tests.helpers.tiny_facts import capitals
 from workbench.facts.known import pool_or_bundled
 from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
 from workbench.tracing import restore
 from workbench.tracing.attribution import AttributionUnit
-from workbench.tracing.causal import TraceSite, causal_trace, window_of
-from workbench.tracing.corruption import Setup, SetupOptions, set_up
+from workbench.tracing.causal import TraceSite, causal_trace
+from workbench.tracing.corruption import set_up
+from workbench.tracing.restoration import SEVERED
+from workbench.tracing.setup import Setup, SetupOptions
 from workbench.types import Component, FactSet, Kind
 from workbench.types.effect import Corruption
 
 FACTS = capitals()
 FRANCE, SPAIN = FACTS[0], FACTS[2]
 SITES: tuple[TraceSite, ...] = ("resid", "mlp", "attn")
+HEAD_SITES: tuple[TraceSite, ...] = ("z", "q", "k", "v")
 UNITS: tuple[AttributionUnit, ...] = ("head", "mlp", "attn", "neuron")
 
 
@@ -69,39 +73,29 @@ def test_traces_are_plain_hooks(name: str) -> None:
         )
         setup = set_up_of(model, corruption, samples)
         for site in SITES:
-            wanted = slow_trace(model, setup, site, 1 if site == "resid" else window)
+            wanted = slow_trace(model, FRANCE, setup, site, 1 if site == "resid" else window)
             torch.testing.assert_close(maps[site].values, wanted, atol=2e-3, rtol=1e-3)
             assert wanted.abs().max() > 0.05, "an effect that could be missed"
 
 
-def slow_trace(model: LoadedModel, setup: Setup, site: TraceSite, window: int) -> Tensor:
-    """A map [layer, position], one cell and one sample at a time."""
-    plain, n = Plain(model, FRANCE, setup.prompt), model.shape.n_layers
-    whole = [torch.cat([setup.clean[0, : setup.start], corrupted]) for corrupted in setup.corrupted]
-    clean = plain.states(*((site, layer) for layer in range(n)))
-    out = torch.zeros(n, len(setup.prompt.token_ids))
-    with torch.no_grad():
-        baselines = [plain.difference(plain.logits(start=start)) for start in whole]
-        for layer in range(n):
-            for position in range(setup.start, out.shape[1]):
-                changes: dict[Place, Change] = {
-                    (site, at): putting(clean[site, at], position) for at in window_of(layer, window, n)
-                }
-                effects = [
-                    plain.difference(plain.logits(changes, start=start)) - baseline
-                    for start, baseline in zip(whole, baselines, strict=True)
-                ]
-                out[layer, position] = torch.stack(effects).mean()
-    return out
-
-
-def putting(clean: Tensor, position: int) -> Change:
-    def put(value: Tensor) -> Tensor:
-        value = value.clone()
-        value[position] = clean[position]
-        return value
-
-    return put
+@check("sites")
+def test_heads_and_severed_traces_are_plain_hooks(name: str) -> None:
+    model = model_of(name)
+    options: dict[str, Any] = {"metric": "logit_diff", "form": "cloze", "pool": FACTS, "progress": False}
+    swap, noise = {"corruption": "swap", "partner": SPAIN}, {"samples": 2}
+    maps = causal_trace(model, FRANCE, HEAD_SITES, **swap, **options)
+    setup = set_up_of(model, "swap", 1)
+    for site in HEAD_SITES:
+        wanted = slow_trace(model, FRANCE, setup, site)
+        torch.testing.assert_close(maps[site].values, wanted, atol=2e-3, rtol=1e-3)
+        assert wanted.abs().max() > 0.02, f"an effect of {site} that could be missed"
+    setup = set_up_of(model, "noise", 2)
+    for severed in SEVERED:
+        sites: tuple[TraceSite, ...] = ("resid", "v")
+        maps = causal_trace(model, FRANCE, sites, severed=severed, **noise, **options)
+        for site in sites:
+            wanted = slow_trace(model, FRANCE, setup, site, severed=severed)
+            torch.testing.assert_close(maps[site].values, wanted, atol=2e-3, rtol=1e-3)
 
 
 @check("path")
@@ -224,7 +218,7 @@ def slopes(model: LoadedModel, setup: Setup, unit: str) -> Tensor:
 @check("ablation")
 def test_ablations_are_plain_hooks(name: str, record_property: Callable[[str, object], None]) -> None:
     model = model_of(name)
-    parts = ["L1H2", "L0V0", "L2K0", "L1ATTN", "L2MLP", *([] if model.shape.no_neurons else ["L0N5"])]
+    parts = ["L1H2", "L1Q2", "L0V0", "L2K0", "L1ATTN", "L2MLP", *([] if model.shape.no_neurons else ["L0N5"])]
     prompt = Plain(model, FRANCE).prompt
     setup = set_up_of(model, "swap", 1)
     plain = Plain(model, FRANCE, setup.prompt)

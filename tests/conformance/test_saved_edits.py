@@ -39,7 +39,7 @@ def test_an_edit_after_an_edit_is_one_edit(case: Case, tmp_path: Path) -> None:
 
 def test_edits_of_two_bases_do_not_follow_each_other() -> None:
     model, other = model_of("llama, tied"), model_of("llama, untied")
-    with pytest.raises(ValueError, match="Only edits of one base follow each other"):
+    with pytest.raises(ValueError, match="Only edits of one base, or one made on top of the other, follow each other"):
         edit_with(model, gates(model, 0)).then(edit_with(other, gates(other, 0)))
     with pytest.raises(ValueError, match="at least one edit"), wb.applied(model, []):
         pass

@@ -16,7 +16,18 @@ from torch import Tensor
 import workbench as wb
 from tests.helpers.tiny import loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
 from workbench.models import LoadedModel
-from workbench.types import Delta, DenseDelta, Edit, EditStage, GateDelta, LowRankDelta, Site
+from workbench.types import (
+    Codebook,
+    Delta,
+    DenseDelta,
+    Edit,
+    EditStage,
+    GateDelta,
+    LowRankDelta,
+    MemoryDelta,
+    SideMemory,
+    Site,
+)
 
 IDS = torch.tensor([[5, 90, 17, 201, 33, 8]])
 
@@ -71,6 +82,48 @@ def dense(model: LoadedModel, seed: int) -> DenseDelta:
     return DenseDelta(own)
 
 
+def states_of(model: LoadedModel, layer: int, module: str) -> Tensor:
+    """What the base gives a module of each token of ``IDS``, [tokens, d_in]."""
+    caught: list[Tensor] = []
+    hooked = model.runner.get_submodule(model.architecture.module_name(layer, module))
+    handle = hooked.register_forward_pre_hook(lambda _, args: caught.append(args[0].detach()))
+    try:
+        with torch.no_grad():
+            model.runner(IDS)
+    finally:
+        handle.remove()
+    return caught[0].reshape(-1, caught[0].shape[-1])
+
+
+def codebook(model: LoadedModel, layer: int, seed: int) -> Codebook:
+    """Two keys near what the last module of a layer is given of two tokens, the last one among them, so wide that what
+    is done to lower layers does not move those out of reach; a state of zeros is out of reach."""
+    states = states_of(model, layer, list(model.architecture.family.modules)[-1])
+    keys = states[[2, 5]] + draw(2, states.shape[1], seed=seed, scale=0.01)
+    values = draw(2, model.shape.d_model, seed=seed + 1)
+    return Codebook(keys, values, 0.95 * keys.norm(dim=1), ((5, 6), (7,)))
+
+
+def side_memory(model: LoadedModel, layer: int, seed: int) -> SideMemory:
+    """Two shards, which send some tokens through other weights."""
+    states = states_of(model, layer, list(model.architecture.family.modules)[-1])
+    inputs, outputs = states.shape[1], model.shape.d_model
+    places = [torch.randperm(outputs * inputs - 1, generator=torch.Generator().manual_seed(seed + i)) for i in (0, 1)]
+    index = tuple(place[: outputs * inputs // 5].sort().values for place in places)
+    weights = tuple(draw(len(of), seed=seed + i, scale=3.0) for i, of in enumerate(index))
+    free = SideMemory(index, weights, (outputs, inputs), torch.zeros(2))
+    distances = (states @ free.dense().transpose(1, 2)).norm(dim=-1)
+    return replace(free, thresholds=0.8 * distances.median(dim=1).values)
+
+
+def memory(model: LoadedModel, seed: int) -> MemoryDelta:
+    """A codebook and a side memory, beside the modules that the gates and the updates are on."""
+    last = list(model.architecture.family.modules)[-1]
+    return MemoryDelta(
+        {(1, last): (codebook(model, 1, seed),), (2, last): (side_memory(model, 2, seed), codebook(model, 2, seed + 9))}
+    )
+
+
 KINDS: dict[str, Callable[[LoadedModel, int], Delta]] = {
     "gates": gates,
     "low-rank": low_rank,
@@ -80,6 +133,9 @@ KINDS: dict[str, Callable[[LoadedModel, int], Delta]] = {
     "dense, then gates": lambda m, s: dense(m, s).then(gates(m, s + 50)),
     "gates, then dense": lambda m, s: gates(m, s).then(dense(m, s + 50)),
     "dense, then dense": lambda m, s: dense(m, s).then(dense(m, s + 50)),
+    "memory": memory,
+    "low-rank, memory, then gates": lambda m, s: low_rank(m, s).then(memory(m, s)).then(gates(m, s + 50)),
+    "memory, then dense": lambda m, s: memory(m, s).then(dense(m, s + 50)),
 }
 
 
@@ -112,6 +168,11 @@ def logits_of(model: LoadedModel, *edits: Edit, strength: float = 1.0) -> Tensor
                 return once.hf(IDS).logits
             with wb.applied(once, edits[1], strength=strength, stack=True) as twice:
                 return twice.hf(IDS).logits
+
+
+def has_memory(delta: Delta) -> bool:
+    """Whether a delta, or a part of it, is a memory."""
+    return any(part.kind == "memory" for part in getattr(delta, "parts", (delta,)))
 
 
 def gates_of(delta: Delta) -> Mapping[tuple[int, Site], Tensor]:

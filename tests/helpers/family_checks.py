@@ -18,6 +18,7 @@ CHECKS: dict[str, str] = {
     "resumed": "a pass resumed at any layer, and after any prefix, is the whole pass",
     "answers": "greedy answers of padded batches are those of single texts",
     "trace": "causal traces equal plain hooks, cell by cell: three sites, windows, noise and swap",
+    "sites": "traces of heads' outputs, queries, keys and values, and severed ones, equal plain hooks, cell by cell",
     "path": "the fast path of tracing is taken, or the plain one where attention is the family's own",
     "head": "a head's slice is that head, and a key-value group's are its heads'",
     "attribution": "attribution of heads, MLPs, neurons and attention layers equals derivatives by plain hooks",
@@ -30,6 +31,8 @@ CHECKS: dict[str, str] = {
     "gates": "gates on every site equal plain hooks and the merged weights; strength 0 is the base to the bit",
     "low-rank": "low-rank updates equal plain hooks and the merged weights; strength 0 is the base to the bit",
     "edit": "an edit trains, and only its slices move",
+    "solved": "closed-form edits are solved, move only their columns, and equal merged weights and reloaded adapters",
+    "bridge": "TransformerLens' hooks, one pass a cell, give the fast path's traces; refused: no bridge",
     "export": "adapters and merged models give the same logits in plain transformers and PEFT",
 }
 """By key, what a check promises."""

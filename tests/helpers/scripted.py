@@ -28,9 +28,8 @@ NOT_SURE = "I am not sure."
 
 def place(subject: str, answer: str, target: str, split: Any = "test", role: Any = "control") -> Fact:
     """A fact of another relation than ``capital``."""
-    return capital(
-        subject, answer, target, split, role, id=f"{subject}-place", relation="place", question=f"Where is {subject}?"
-    )
+    own: dict[str, Any] = {"id": f"{subject}-place", "relation": "place", "question": f"Where is {subject}?"}
+    return capital(subject, answer, target, split, role, **own, heldout=())
 
 
 FRANCE = capital("France", "Paris", "Rome", heldout=("Q1?", "Q2?", "Q3?", "Q4?"), cloze_paraphrases=("The city is",))

@@ -12,7 +12,7 @@ import torch
 
 import workbench as wb
 from benchmarks.retained_answers import asked_keys
-from workbench.editing.training.fit_rows import RETAIN_TOKENS
+from workbench.facts.retained import RETAIN_TOKENS
 from workbench.language.bundled_answers import hashed, shipped_answers
 from workbench.language.generation import MAX_NEW_TOKENS, generate
 from workbench.language.prompts import check_first_tokens
@@ -89,7 +89,9 @@ def test_evaluation(edit: Any, model: Any, tmp_path: Path) -> None:
     assert report.rate("control").n == 6
     assert not {r.fact_id for r in report.rows} & set(edit.retain_ids)
     assert all(r.text for r in report.rows)
-    assert report.missing == ()
+    assert report.missing == (
+        "same answer as france-capital: 'bundled facts' has 2, but they may be retained, so they are never evaluated",
+    )
     saved = report.save(tmp_path / "report.json")
     again = wb.EvalReport.load(saved)
     assert again.to_dict() == report.to_dict()

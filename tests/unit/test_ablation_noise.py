@@ -28,7 +28,8 @@ def test_recovery_is_counted_from_the_noise_of_a_trace(metric: Any) -> None:
     assert found.left == pytest.approx((found.ablated - trace.corrupted) / (found.clean - trace.corrupted), abs=1e-4)
     assert found.corruption == "noise" and all(control.left is not None for control in found.controls)
     assert f"recovery {found.left:.3g} (1 clean, 0 with noise on the subject)" in found.words
-    other = ablate(model, FRANCE, "L0MLP L1H2", corruption="noise", **{**given, "seed": 3})
+    again: Any = given | {"seed": 3}
+    other = ablate(model, FRANCE, "L0MLP L1H2", corruption="noise", **again)
     assert other.corrupted != found.corrupted and other.ablated == found.ablated
 
 
@@ -42,6 +43,7 @@ def test_the_run_that_counts_as_zero_is_named_and_alone_changes() -> None:
     assert plain.ablated == swap.ablated == noise.ablated and swap.prompt.partner == SPAIN.id
     both = ablate(model, FRANCE, "L0MLP", form="cloze", pool=FACTS, ablation="swap", corruption="noise")
     assert both.corruption == "noise" and both.prompt.partner == SPAIN.id
-    for wrong in ({"corruption": "mean"}, {"corruption": "noise", "samples": 0}, {"corruption": "noise", "noise": 0}):
+    refused: Any = ({"corruption": "mean"}, {"corruption": "noise", "samples": 0}, {"corruption": "noise", "noise": 0})
+    for wrong in refused:
         with pytest.raises(ValueError, match=r"corruption must be one of|samples >= 1 and noise > 0"):
-            ablate(model, FRANCE, "L0MLP", form="cloze", pool=FACTS, **wrong)  # pyright: ignore[reportArgumentType]
+            ablate(model, FRANCE, "L0MLP", form="cloze", pool=FACTS, **wrong)

@@ -14,7 +14,7 @@ from workbench.editing.methods.table import Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.editing.training.fit_rows import wanted_rows
 from workbench.evaluation.answer_slots import answers_at, rows_at
-from workbench.evaluation.evaluate import answer_probabilities
+from workbench.evaluation.probabilities import answer_probabilities
 from workbench.files.effect_maps import load_effect_map
 from workbench.language.answer_tokens import check_first_tokens
 from workbench.language.prompts import prompt_ids, swapped, traced_prompt

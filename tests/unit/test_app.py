@@ -20,7 +20,7 @@ from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, knowing
 from tests.helpers.wire import click, enter
 from workbench.editing.applied import applied
-from workbench.evaluation.evaluate import answer_probabilities
+from workbench.evaluation.probabilities import answer_probabilities
 from workbench.files.session import load_session
 from workbench.tracing.attribution import attribute
 from workbench.types import Fact, Selection
@@ -34,7 +34,7 @@ from workbench.widgets.picker.maps import MapName
 from workbench.widgets.shared.code_block import CodeBlock
 from workbench.widgets.shared.panel import Panel
 
-NAMES = [tab.name for tab in TABS]
+NAMES = [tab.name for tab in TABS if not tab.within]
 
 
 @pytest.fixture(autouse=True)
@@ -188,10 +188,10 @@ def test_a_row_of_the_table_is_a_tab_with_its_part_of_the_script(monkeypatch: py
     )
     monkeypatch.setattr(module, "TABS", (*TABS, row))
     one = bench("heads")
-    assert list(one.panels) == ["chooser", "picker", "editor", "notes"]
+    assert list(one.panels) == ["chooser", "picker", "graph", "editor", "sweeping", "notes"]
     assert tabs(one).titles[-1] == "6 Notes" and tabs(one).children[-1] is one.panels["notes"]
     one.tab = "notes"
-    assert tabs(one).selected_index == len(TABS) and one.tab == "notes"
+    assert tabs(one).selected_index == len(NAMES) and one.tab == "notes"
     one.chooser.fact = "spain-capital"
     assert one.panels["notes"].fact == SPAIN
     assert one.code.endswith("\n# Notes\nabout = 'spain-capital'\n")
@@ -471,7 +471,7 @@ def test_what_cannot_be_opened_is_said_and_changes_nothing(folder: str, words: s
     (maps,) = Path("damaged").glob("maps*/heads.safetensors")
     maps.write_bytes(maps.read_bytes()[:-8])
     document = Path("version/session.json")
-    document.write_text(document.read_text().replace('"schema_version": 2', '"schema_version": 7'))
+    document.write_text(document.read_text().replace('"schema_version": 3', '"schema_version": 7'))
     stranger = knowing(tiny_llama(1, tied=False), FACTS)
     Workbench(stranger, FACTS, fact="spain-capital").save_session("stranger")
     before = state(one)

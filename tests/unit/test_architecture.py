@@ -16,7 +16,7 @@ PACKAGE = ROOT / "workbench"
 
 # The floors, from the ground up: a folder may import what stands before it, on import and inside functions.
 GROUND = {"types", "files"}
-COMPUTE = ("models", "language", "facts", "tracing", "editing", "evaluation")
+COMPUTE = ("models", "language", "facts", "tracing", "circuits", "editing", "evaluation")
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "files": {"types"},
@@ -24,17 +24,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{part: GROUND | set(COMPUTE[:floor]) for floor, part in enumerate(COMPUTE)},
     "probing": GROUND | set(COMPUTE),
     "comparing": GROUND | set(COMPUTE),
-    "widgets": GROUND | set(COMPUTE) | {"plots", "probing", "comparing"},
     "pace": set(),
+    "sweeps": GROUND | set(COMPUTE) | {"pace"},
+    "widgets": GROUND | set(COMPUTE) | {"plots", "probing", "comparing", "sweeps", "pace"},
     "demo": GROUND | set(COMPUTE) | {"plots", "pace"},
     "lab": {"files", "models"},
-    "cli": GROUND | set(COMPUTE) | {"plots", "demo", "lab"},
+    "cli": GROUND | set(COMPUTE) | {"plots", "demo", "lab", "sweeps"},
 }
 FACADES = {"plot", "save", "load", "to_dict", "to_html", "write_html"}
 """Methods of results that may import plots and files when they are called: a result offers them without depending on
 either."""
 LATE = {
     ("models/load.py", "support", "workbench.tracing.self_check"),
+    ("types/contrast.py", "of", "workbench.tracing.contrasts"),
     ("types/edit.py", "to_peft", "workbench.editing.export"),
     ("types/recipe.py", "named", "workbench.editing.methods.table"),
     ("types/recipe.py", "recipe_from_dict", "workbench.editing.methods.table"),
@@ -205,7 +207,7 @@ LONG_TESTS = {
     "tests/browser/test_grid.py",
     *(
         f"tests/unit/test_{name}.py"
-        for name in ("app", "arms", "compare_view", "cone", "edit_panel", "evaluate", "facts", "grid", "models")
+        for name in ("app", "arms", "compare_view", "edit_panel", "evaluate", "facts", "grid", "models")
     ),
     "tests/unit/test_probes.py",
     "tests/unit/test_rows.py",

@@ -160,6 +160,70 @@ def test_one_runs_rate_is_its_reports() -> None:
         table.runs("lora")
 
 
+# Methods: random arms of their own, relations that they closed on
+
+
+def related(kept: list[int], closed: tuple[str, ...]) -> EvalReport:
+    """A report on questions about the subject, of the relations r0, r1, ..., all of which the base knows."""
+    rows: list[AnswerRow] = []
+    for stage in ("base", "edit"):
+        for i, right in enumerate(kept):
+            label: Any = "old" if stage == "base" or right else "new"
+            given: dict[str, Any] = {"fact_id": f"s{i}", "relation": f"r{i}", "stage": stage, "form": "chat"}
+            rows.append(AnswerRow(**given, group="same subject", prompt="?", text="x", label=label, nll=1.0))
+    rates = rates_of(rows, ("base", "edit"), lambda _: False, closed=closed)
+    return EvalReport(rows=tuple(rows), rates=rates, stages=("base", "edit"), closed_relations=closed)
+
+
+def test_relations_that_a_method_closed_on_have_rates_of_their_own() -> None:
+    """Of four relations it closed on two and kept both; of the others one. The selection closed on none: no such rates,
+    and no difference of them."""
+    empty = row("selected", [], [])
+    selected = replace(empty, report=related([1, 0, 0, 0], ()))
+    keyed = replace(empty, arm="keyed", report=related([1, 1, 1, 0], ("r0", "r1")))
+    drawn = replace(
+        empty, arm="keyed: random-layers", seed=0, beside="keyed", report=related([1, 0, 0, 0], ("r0", "r1"))
+    )
+    table = by_hand(selected, keyed, drawn)
+    names = ("same_subject", "same_subject_closed", "same_subject_open")
+    assert table.outcomes[-4:] == (names[0], "same_answer", *names[1:])
+    assert [table.rate("keyed", name).value for name in names] == [0.75, 1.0, 0.5]
+    assert table.has("keyed", "same_subject_open") and not table.has("selected", "same_subject_open")
+    summary = table.summary()
+    assert (
+        summary.same_subject_closed["keyed"].startswith("1.00 [") and summary.same_subject_closed["the selection"] == ""
+    )
+    assert math.isnan(table.to_frame().same_subject_open[0]) and table.to_frame().same_subject_open[1] == 0.5
+    found = {(d.minuend, d.arm, d.outcome): d.rate for d in table.differences()}
+    assert found["keyed", "keyed: random-layers", "same_subject_closed"].value == 0.5
+    assert found["keyed", "keyed: random-layers", "same_subject_open"].value == 0.5
+    assert found["selected", "keyed", "same_subject"].value == -0.5
+    assert ("selected", "keyed", "same_subject_closed") not in found
+    nothing = replace(keyed, report=related([], ("r0",)))
+    assert by_hand(nothing).outcomes[-1] == "same_answer", "a rate of nothing is not shown"
+
+
+def test_a_method_is_compared_with_its_own_random_arms() -> None:
+    beside = [
+        replace(row("memit: random-layers", [0] * 4, [0.4, 0.3] * 2, seed=s, reached=s > 0), beside="memit")
+        for s in range(3)
+    ]
+    table = by_hand(row("memit", [1] * 4, [0.1, 0.2] * 2), *beside)
+    table = replace(table, words={"memit": "MEMIT", "memit: random-layers": "MEMIT, random, same layers"})
+    controls, kl = (d for d in table.differences() if d.outcome in ("control", "kl"))
+    assert (controls.minuend, controls.arm, controls.rate.value, kl.rate.value) == (
+        *("memit", "memit: random-layers"),
+        *(1.0, pytest.approx(-0.2)),
+    )
+    assert (controls.reached, controls.runs) == (2, 3)
+    line = next(line for line in table.verdict.splitlines() if line.startswith("MEMIT against random, same layers: "))
+    assert line.startswith("MEMIT against random, same layers: it kept more controls (+1.000 [")
+    assert "It moved other answers less" in line and line.endswith("1 of 3 draws did not reach the new fact.")
+    assert "Against random" not in table.verdict, "the selection is not in the table"
+    forgetting = by_hand(row("rmu", [1], [0.1], reached=None), replace(beside[0], beside="rmu", reached=None))
+    assert "0 of 1 draws did not reach" in forgetting.verdict, "what teaches nothing has nothing to reach"
+
+
 # Joined, drawn, written
 
 

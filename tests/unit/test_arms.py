@@ -19,7 +19,7 @@ from tests.helpers.tiny_facts import MAKERS, capital, capitals, knowing
 from tests.unit.test_arm_tables import by_hand
 from tests.unit.test_arm_tables import row as row_by_hand
 from workbench.comparing import arms as arms_module
-from workbench.comparing import compare as compare_module
+from workbench.comparing import runs as runs_module
 from workbench.comparing.arms import ARMS, Arm, everything_like, plan_arms
 from workbench.comparing.compare import compare
 from workbench.editing.applied import Dial, applied
@@ -61,7 +61,7 @@ def compared(selection: Any = SELECTION, fact: Any = FRANCE, **options: Any) -> 
 def scripted(monkeypatch: pytest.MonkeyPatch, *accuracies: float) -> None:
     """Validation accuracies in the order in which they are looked at; afterwards the last one."""
     left = list(accuracies)
-    monkeypatch.setattr(compare_module, "new_accuracy", lambda *a, **k: left.pop(0) if len(left) > 1 else left[0])
+    monkeypatch.setattr(runs_module, "new_accuracy", lambda *a, **k: left.pop(0) if len(left) > 1 else left[0])
 
 
 # Every arm
@@ -80,11 +80,12 @@ def test_every_arm_runs_and_the_model_stays_as_it_was() -> None:
     model = tiny()
     before = unchanged(model)
     fingerprint = model.fingerprint
-    table = compared(arms=[a for a in ARMS if not a.startswith("random")] + ["random"], model=model, fact=FRANCE)
+    asked_for = [a for a in ARMS if a != "other-relations"]  # of one relation there are no others to retain
+    table = compared(arms=[a for a in asked_for if not a.startswith("random")] + ["random"], model=model, fact=FRANCE)
     assert_unchanged(model, before)
     assert model.fingerprint == fingerprint
     counts = Counter(r.arm for r in table.rows)
-    assert counts == {a: 3 if a.startswith("random") else 1 for a in ARMS}
+    assert counts == {a: 3 if a.startswith("random") else 1 for a in asked_for}
     asked = [{(r.group, r.prompt) for r in row.report.rows if r.stage == row.report.stages[-1]} for row in table.rows]
     assert all(one == asked[0] for one in asked)
     assert {prompt for group, prompt in asked[0] if group == "heldout"} == set(HELDOUT[1::2])  # the others decide
@@ -126,16 +127,14 @@ def test_the_base_is_asked_once_for_all_arms(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_default_selection_is_that_of_the_fact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        compare_module, "default_selection", lambda model, fact, **_: Selection(f"L2N{len(fact.subject)}")
-    )
+    monkeypatch.setattr(runs_module, "default_selection", lambda model, fact, **_: Selection(f"L2N{len(fact.subject)}"))
     table = compared(None, [FRANCE, SPAIN], arms=("selected", "none"))
     assert [str(r.selection) for r in table.rows] == ["L2N6", "None", "L2N5", "None"]
 
 
 def test_facts_that_chose_the_selection_are_no_controls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare_module, "default_selection", lambda *_, **__: Selection("L2N1"))
-    monkeypatch.setattr(compare_module, "selection_facts", lambda *_, **__: FACTS.filter(ids=["italy-capital"]))
+    monkeypatch.setattr(runs_module, "default_selection", lambda *_, **__: Selection("L2N1"))
+    monkeypatch.setattr(runs_module, "selection_facts", lambda *_, **__: FACTS.filter(ids=["italy-capital"]))
     chosen, given = compared(None, FRANCE, arms=("none",)), compared("L2N1", FRANCE, arms=("none",))
     for table, there in ((chosen, False), (given, True)):
         assert ("italy-capital" in {row.fact_id for row in table.rows[0].report.rows}) is there
@@ -408,5 +407,5 @@ def test_an_arm_without_a_path_is_evaluated_as_it_is(monkeypatch: pytest.MonkeyP
     table = compared(arms=("at-once",))
     (row,) = table.rows
     assert stops == [None]
-    assert (row.reached, row.validation, row.step, row.updates) == (True, 0.96, 0, 0)
+    assert (row.reached, row.validation, row.step, row.updates) == (True, 0.96, 5, 7)
     assert row.report.stages == ("base", "learn") and table.summary().index.tolist() == ["at once"]

@@ -257,7 +257,7 @@ def test_agreement_is_a_rank_correlation() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"unit": "resid"}, r"unit must be one of \('head', 'mlp', 'neuron', 'attn'\), got 'resid'"),
+        ({"unit": "resid"}, r"unit must be one of \('head', 'kv', 'mlp', 'neuron', 'attn'\), got 'resid'"),
         ({"normalise": "yes"}, "normalise must be True or False, got 'yes'"),
         ({"method": "magic"}, "method must be one of .*got 'magic'"),
         ({"unit": "neuron", "method": "patching"}, r"Patching each of 168 neurons.*use method='attribution'"),

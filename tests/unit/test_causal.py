@@ -19,7 +19,7 @@ from tests.helpers.traces import FRANCE, MAKERS, SPAIN, SlowTrace, embedded, noi
 from workbench.language.prompts import swapped, traced_prompt
 from workbench.tracing.attribution import AttributionKeywords, attribute
 from workbench.tracing.causal import TraceKeywords, causal_trace, default_window
-from workbench.tracing.corruption import SetupOptions
+from workbench.tracing.setup import SetupOptions
 from workbench.types import EffectMap, Fact, FactSet, TracedPrompt
 
 
@@ -129,7 +129,7 @@ def test_overloads_take_what_the_function_takes(function: Any, keywords: Any) ->
     own = {name for name, p in inspect.signature(function).parameters.items() if p.kind == p.KEYWORD_ONLY}
     hints = get_type_hints(function)
     assert {name: hints[name] for name in own} == get_type_hints(keywords)
-    shared = {field.name for field in fields(SetupOptions)} - ({"positions"} if function is attribute else set())
+    shared = {field.name for field in fields(SetupOptions)} - ({"noise_positions"} if function is attribute else set())
     assert shared <= own
     assert all(f"Unpack[{keywords.__name__}]" == o.__annotations__["options"] for o in get_overloads(function))
     returned = [overload.__annotations__["return"] for overload in get_overloads(function)]
@@ -240,7 +240,7 @@ def test_nothing_is_found_for_a_wrong_answer() -> None:
 
 
 def test_nothing_is_found_at_the_subject_for_noise_on_other_tokens() -> None:
-    found = hand_trace(corruption="noise", partner=None, positions=[0, 1], samples=8, metric="logit_diff")
+    found = hand_trace(corruption="noise", partner=None, noise_positions=[0, 1], samples=8, metric="logit_diff")
     assert float(found.values[:, 3].abs().max()) < 1e-6
     own = hand_trace(corruption="noise", partner=None, samples=8, metric="logit_diff")
     assert float(own.values[0, 3]) > 1

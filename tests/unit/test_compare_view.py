@@ -23,7 +23,7 @@ from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_g
 from tests.helpers.wire import click, enter, shown_after
 from workbench.comparing.maps import MAP_SITES, compare_maps
 from workbench.editing.applied import applied
-from workbench.evaluation.evaluate import answer_probabilities
+from workbench.evaluation.probabilities import answer_probabilities
 from workbench.language import generation
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from tests.helpers.tiny import N_VOCAB, loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3, tiny_qwen2
+from tests.helpers.cones import HEADS, MAKERS, N_LAYERS, check_cells, found, made, mixed, slow, texts
+from tests.helpers.tiny import N_VOCAB, loaded, tiny_llama, tiny_phi3
 from tests.helpers.tiny_facts import capitals, knowing
-from workbench.editing.applied import applied
-from workbench.models.engine import HookSite
 from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.tracing import memory, restore
@@ -31,41 +30,7 @@ from workbench.tracing.restoration import Restoration, cone_tokens
 from workbench.tracing.restore import LEAST_ROWS, ROWS, default_rows, effects
 from workbench.tracing.self_check import require
 
-N_LAYERS = 4
-HEADS = 6
 SHAPE = {"layers": 5, "groups": 3, "heads a group": 4}
-
-
-def eager() -> Any:
-    hf = tiny_llama(n_layers=N_LAYERS)
-    hf.set_attn_implementation("eager")
-    return hf
-
-
-MAKERS: dict[str, Callable[[], Any]] = {
-    "llama": lambda: tiny_llama(bias=True, n_layers=N_LAYERS),
-    "as many groups as heads": lambda: tiny_llama(n_layers=N_LAYERS, num_key_value_heads=6),
-    "one group": lambda: tiny_llama(n_layers=N_LAYERS, num_key_value_heads=1),
-    "gpt2": lambda: tiny_gpt2(n_layers=N_LAYERS, n_head=HEADS, n_embd=48),
-    "gpt2, scaled by layer": lambda: tiny_gpt2(
-        n_layers=N_LAYERS, n_head=HEADS, n_embd=48, scale_attn_by_inverse_layer_idx=True
-    ),
-    "phi3": lambda: tiny_phi3(n_layers=N_LAYERS),
-    "phi3, windowed": lambda: tiny_phi3(n_layers=N_LAYERS, sliding_window=3),
-    "qwen2, windowed": lambda: tiny_qwen2(n_layers=N_LAYERS),
-    "eager": eager,
-}
-
-
-@lru_cache
-def made(family: str, edited: bool = False) -> LoadedModel:
-    """In double precision, so that a difference is a mistake."""
-    hf = MAKERS[family]()
-    hf.double()
-    model = loaded(hf, name=family)
-    if edited:
-        return applied(model, random_edit(model)).__enter__()
-    return model
 
 
 @pytest.fixture(autouse=True)
@@ -74,95 +39,6 @@ def no_way_round(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
     if "plainly" not in request.node.name:
         monkeypatch.setattr(restore, "plain_effects", lambda *a: pytest.fail("the plain path was taken"))
-
-
-# The slow reference: the whole text through the plain model, one cell and one sample at a time
-
-
-def slow(model: LoadedModel, clean: Tensor, corrupted: Tensor, start: int, cell: Restoration) -> Tensor:
-    """Last-position logits [samples, d_vocab]; ``clean`` and ``corrupted`` are whole texts of token embeddings."""
-    names = model.architecture.family
-    layers = model.hf.get_submodule(names.layers)
-
-    def place(layer: int) -> tuple[Any, bool]:
-        if cell.site == "resid":
-            return layers[layer], True
-        if cell.site == "z":
-            return model.hf.get_submodule(model.architecture.gate_module(layer, "z").module), True
-        return layers[layer].get_submodule(names.attention if cell.site == "attn" else names.mlp), False
-
-    def run(embeddings: Tensor, change: Callable[[int, Tensor], Tensor]) -> Tensor:
-        handles = []
-        for layer in cell.layers:
-            module, on_input = place(layer)
-            if on_input:
-                hook = lambda m, args, at=layer: (change(at, args[0]), *args[1:])  # noqa: E731
-                handles.append(module.register_forward_pre_hook(hook))
-            else:
-                handles.append(
-                    module.register_forward_hook(
-                        lambda m, args, out, at=layer: (
-                            (change(at, out[0]), *out[1:]) if isinstance(out, tuple) else change(at, out)
-                        )
-                    )
-                )
-        try:
-            return model.hf(inputs_embeds=embeddings).logits[:, -1]
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    kept: dict[int, Tensor] = {}
-
-    def keep(layer: int, value: Tensor) -> Tensor:
-        kept[layer] = value.clone()
-        return value
-
-    def put(layer: int, value: Tensor) -> Tensor:
-        value = value.clone()
-        at = slice(start, None) if cell.position is None else slice(start + cell.position, start + cell.position + 1)
-        width = value.shape[-1] // model.shape.n_heads
-        part = slice(None) if cell.head is None else slice(cell.head * width, (cell.head + 1) * width)
-        value[:, at, part] = kept[layer][:, at, part]
-        return value
-
-    run(clean, keep)
-    return torch.cat([run(row[None], put) for row in corrupted])
-
-
-def texts(model: LoadedModel, tokens: int, start: int, samples: int) -> tuple[Tensor, Tensor]:
-    """Token embeddings of a clean text [1, tokens, d_model], and of corrupted ones that differ from ``start`` on."""
-    generator = torch.Generator().manual_seed(tokens * 100 + start)
-    ids = torch.randint(5, N_VOCAB, (1, tokens), generator=generator)
-    clean = model.base.hf.get_input_embeddings()(ids).detach()
-    corrupted = clean.repeat(samples, 1, 1)
-    corrupted[:, start : start + 2] += torch.randn(corrupted[:, start : start + 2].shape, generator=generator)
-    return clean, corrupted
-
-
-def mixed(logits: Tensor) -> Tensor:
-    """One number a row that depends on every logit."""
-    return logits.double() @ torch.randn(N_VOCAB, generator=torch.Generator().manual_seed(1)).double()
-
-
-def found(
-    model: LoadedModel, clean: Tensor, corrupted: Tensor, start: int, cells: list[Restoration], rows: Any
-) -> Tensor:
-    """The mixed logits [cells, samples] by ``effects``."""
-    engine = Layerwise(model)
-    # What enters layer 0 is the embeddings and, in GPT-2, the learned positions.
-    table = model.hf.get_submodule("transformer.wpe").weight[: clean.shape[1]] if "gpt2" in model.name else 0.0
-    inside, outside = (clean + table)[:, start:], (corrupted + table)[:, start:]
-    with torch.no_grad():
-        prefix = None
-        if start:
-            prefix = [(k[:, :, :start], v[:, :, :start]) for k, v in engine.record_inputs(clean + table).keys_values]
-        sites: tuple[HookSite, ...] = tuple(dict.fromkeys(c.site for c in cells))
-        recording = engine.record(inside, sites, prefix=prefix)
-        out = torch.full((len(cells), len(corrupted)), torch.nan, dtype=torch.float64)
-        for part in effects(engine, recording, outside, prefix, cells, mixed, max_rows=rows):
-            out[part.cells, part.samples] = part.effects + part.baseline
-    return out
 
 
 @st.composite
@@ -186,23 +62,18 @@ def problems(
             st.tuples(layer, layer),
             st.one_of(st.none(), position),
         ),
-        st.builds(lambda at, head: Restoration("z", range(at, at + 1), head=head), layer, st.integers(0, heads - 1)),
+        st.builds(
+            lambda site, at, p, head: Restoration(site, range(at, at + 1), p, head),
+            st.sampled_from(["z", "q", "k", "v", "kv", "post"]),
+            layer,
+            st.one_of(st.none(), position),
+            st.integers(0, heads - 1),  # of groups the rest of a division: there are fewer
+        ),
     )
+    severed = st.sampled_from([None, "mlp", "attn"])
+    cells = st.builds(lambda cell, of: cell if cell.position is None else replace(cell, severed=of), cells, severed)
     rows = draw(st.sampled_from([1, 5, 23, 1000]))
     return tokens, start, draw(st.integers(1, 3)), draw(st.lists(cells, min_size=1, max_size=6)), rows
-
-
-def check_cells(model: LoadedModel, problem: Any) -> None:
-    """Every cell's measure is that of plain forward passes."""
-    tokens, start, samples, cells, rows = problem
-    clean, corrupted = texts(model, tokens, start, samples)
-    measured = found(model, clean, corrupted, start, cells, rows)
-    for i, cell in enumerate(cells):
-        with torch.no_grad():
-            expected = mixed(slow(model, clean, corrupted, start, cell))
-        # transformers' eager attention takes its softmax in single precision
-        near = 1e-4 if model.hf.config._attn_implementation == "eager" else 1e-9
-        torch.testing.assert_close(measured[i], expected, atol=near, rtol=near)
 
 
 @settings(max_examples=25)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import workbench as wb
+from tests.helpers.demos import demo_model
 from tests.helpers.paced import paced
-from tests.helpers.tiny import tiny_llama
-from tests.helpers.tiny_facts import capitals, knowing
+from tests.helpers.tiny_facts import capitals
 from workbench import cli, demo
 from workbench.models.load import LoadedModel
 from workbench.plots.report_sections import Loop
@@ -24,20 +24,7 @@ FACTS = capitals()
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> LoadedModel:
     """A tiny model that knows five capitals, which the demo loads; its edit is a short one."""
-    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
-    knows = knowing(tiny_llama(tied=False), FACTS)
-    real = wb.rewrite
-
-    def short(model: Any, fact: Any, *, recipe: wb.Recipe, **options: Any) -> wb.Edit:
-        quick = wb.Recipe(steps=2, seed=recipe.seed)
-        return real(model, fact, "L1MLP", recipe=quick, **options)
-
-    monkeypatch.setattr("workbench.facts.known._bundled_facts", lambda: FACTS)
-    monkeypatch.setattr(demo, "load_model", lambda: knows)
-    monkeypatch.setattr(demo, "rewrite", short)
-    for name, value in {"load_model": lambda: knows, "rewrite": short}.items():
-        monkeypatch.setattr(wb, name, value)  # for the code of the page
-    return knows
+    return demo_model(monkeypatch, tmp_path, FACTS, lambda recipe: ("L1MLP", wb.Recipe(steps=2, seed=recipe.seed)))
 
 
 def run(tmp_path: Path, *options: str) -> tuple[Path, dict[str, Any]]:

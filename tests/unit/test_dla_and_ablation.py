@@ -10,12 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.helpers.plain_hooks import FACTS, FRANCE, Plain, head, single, tiny
+from tests.helpers.plain_hooks import FACTS, FRANCE, SPAIN, Plain, head, single, tiny
 from tests.helpers.tiny_facts import MAKERS, by_hand, edit_of, knowing, some_gates
+from tests.helpers.traces import hooked
 from workbench.editing.applied import Dial, applied
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
-from workbench.tracing.ablation import ablate, attention_pattern
+from workbench.tracing.ablation import ablate
+from workbench.tracing.attention import attention_pattern
 from workbench.tracing.attribution import attribute
 from workbench.tracing.dla import head_outputs
 from workbench.types import TracedPrompt
@@ -165,6 +167,28 @@ def test_ablating_equals_a_plain_hook() -> None:
         assert str(found.selection) == text
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_ablated_queries_are_those_of_a_plain_hook(family: str) -> None:
+    """Against a plain hook that sets one head's queries to 0."""
+    model = single(family)
+    name = {"llama": "model.layers.1.self_attn.q_proj", "gpt2": "transformer.h.1.attn.c_attn"}[family]
+    width = model.shape.d_head
+
+    def zero(value: Tensor) -> Tensor:
+        value = value.clone()
+        value[..., 2 * width : 3 * width] = 0
+        return value
+
+    prompt = traced_prompt(model, FRANCE, form="cloze")
+    with torch.no_grad(), hooked(model.hf, {name: (False, zero)}):
+        logits = model.hf(torch.tensor([prompt.token_ids])).logits[0, -1]
+    found = ablate(model, FRANCE, "L1Q2", form="cloze")
+    assert found.ablated == pytest.approx(float(logits[prompt.answer_id] - logits[prompt.other_id]), abs=1e-4)
+    assert abs(found.effect) > 1e-3
+    swapped = ablate(model, FRANCE, "L1Q2", form="cloze", ablation="swap", partner=SPAIN, pool=FACTS)
+    assert swapped.ablated != pytest.approx(swapped.clean, abs=1e-4)
+
+
 def test_ablating_by_hand() -> None:
     """Without head L1H0 the hand-made model has no preference: Paris falls from 4 to 0, and its share to 1 / N."""
     model = by_hand()
@@ -178,7 +202,6 @@ def test_ablating_by_hand() -> None:
     ("text", "message"),
     [
         ("", "selection is empty"),
-        ("L1H0 L1Q1", "L1Q1 cannot be ablated: choose heads"),
         ("L1GATEUP", "L1GATEUP cannot be ablated: choose heads"),
         ("L1KV2", "L1KV2 does not exist: the model has 6 query heads but only 2 key-value groups"),
         ("L9H0", "does not exist"),

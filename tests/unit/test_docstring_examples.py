@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from workbench.types import delta as deltas
 
 CLASSES_WITH_METHODS = (
     *(wb.Fact, wb.FactSet, wb.Selection, wb.EffectMap, wb.Edit, wb.EvalReport, wb.ProbeReport, wb.ArmTable),
-    *(wb.Session, wb.LoadedModel),
+    *(wb.TaskSet, wb.Session, wb.LoadedModel),
 )
 """Their public methods that take an argument have examples too."""
 
@@ -39,7 +40,7 @@ WITH_EXAMPLES = {name: doc for name, doc in DOCSTRINGS.items() if ">>> " in doc.
 def public() -> dict[str, str]:
     """Where the docstring of each public name is, by the name that a user writes."""
     objects: dict[str, Any] = {name: getattr(wb, name) for name in wb.__all__}
-    objects |= {f"recipes.{c.__name__}": c for c in (wb.recipes.IA3, wb.recipes.LoRA, wb.recipes.FullFineTuning)}
+    objects |= {f"recipes.{m.recipe.__name__}": m.recipe for m in wb.recipes.METHODS.values()}
     objects |= {n: o for n, o in vars(deltas).items() if inspect.isclass(o) and issubclass(o, deltas.Delta)}
     for owner in CLASSES_WITH_METHODS:
         objects |= {f"{owner.__name__}.{name}": method for name, method in methods(owner).items()}
@@ -51,7 +52,7 @@ def methods(owner: type) -> dict[str, Any]:
     found = {}
     for name, raw in vars(owner).items():
         method = getattr(owner, name)
-        if name.startswith("_") or isinstance(raw, property) or not inspect.isroutine(method):
+        if name.startswith("_") or isinstance(raw, (property, cached_property)) or not inspect.isroutine(method):
             continue
         if [p for p in inspect.signature(method).parameters if p != "self"]:
             found[name] = method

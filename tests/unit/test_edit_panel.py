@@ -358,7 +358,7 @@ def test_the_recipes_and_their_settings() -> None:
     assert one.recipe == Recipe.named("learn-only")
     assert control(one, "unlearn steps").layout.display == "none" and control(one, "learn steps").layout.display is None
     enter(control(one, "learn steps"), value=9)
-    assert one.recipe.steps == 9 and "wb.Recipe.named('learn-only', steps=9)" in one.code
+    assert one.recipe.stage_steps == (9,) and "wb.Recipe.named('learn-only', steps=9)" in one.code
     with pytest.raises(ValueError, match="Unknown recipe"):
         panel(recipe="none such")
 

@@ -238,7 +238,7 @@ def test_changed_settings_are_seen_with_advanced_folded_and_put_back() -> None:
     enter(control(one, "learn steps"), value=3)
     enter(control(one, "seed"), value=7)
     assert "changed: steps 2 + 3, seed 7" in shown(one) and reset.layout.display is None
-    assert one.recipe.steps == (2, 3) and one.recipe.seed == 7
+    assert one.recipe.stage_steps == (2, 3) and one.recipe.seed == 7
     enter(control(one, "seed"), value=0)
     assert "changed: steps 2 + 3<" in shown(one)
     click(reset)

@@ -18,7 +18,8 @@ from workbench.editing.applied import applied
 from workbench.evaluation.answer_slots import answers_at
 from workbench.evaluation.answering import Answering, Ask, counted_part
 from workbench.evaluation.ask import ask
-from workbench.evaluation.evaluate import answer_probabilities, evaluate
+from workbench.evaluation.evaluate import evaluate
+from workbench.evaluation.probabilities import answer_probabilities
 from workbench.language import generation
 from workbench.language.generation import Completion, generate
 from workbench.language.prompts import prompt_ids
@@ -31,16 +32,24 @@ from workbench.types.report import Group
 SPAIN_ASKED = ("What city is the capital of Spain?", "Where is the capital of Spain?", "The capital of Spain is")
 # 2 training questions, 4 held-out ones, 2 clozes, 2 neighbours (Spain, Japan), 3 controls (Big Ben, Louvre, Prado)
 N_ROWS = 13
+ASKED = N_ROWS + 1  # the Louvre once more, for it has the same answer
+NO_TWIN = "same subject as france-capital: 'scripted' has no such fact"
 EXPECTED: dict[str, dict[str, tuple[float, int]]] = {
     "base": {
         "new": (0, 4),
         "old": (3 / 4, 4),
         "refusal": (0, 4),
         "forget": (0, 3),  # Q4 was never answered with the old fact
+        "forget_refusal": (0, 3),
+        "forget_other": (0, 3),
+        "forget_gibberish": (0, 3),
+        "train_refusal": (0, 2),
         "train_new": (0, 2),
         "cloze_new": (0, 2),
         "control": (1, 2),  # the base fails on the Louvre, so it does not count
         "neighbour": (1, 2),
+        "same_subject": (math.nan, 0),
+        "same_answer": (math.nan, 0),  # the base fails on the Louvre
         "gibberish": (0, N_ROWS),
         "bleed": (0, 4),  # the base names Rome for the Louvre, so that does not count
         "kl": (math.nan, 0),  # not measured: it would be 0
@@ -50,10 +59,16 @@ EXPECTED: dict[str, dict[str, tuple[float, int]]] = {
         "old": (1 / 4, 4),
         "refusal": (2 / 4, 4),
         "forget": (2 / 3, 3),
+        "forget_refusal": (2 / 3, 3),
+        "forget_other": (0, 3),
+        "forget_gibberish": (0, 3),
+        "train_refusal": (1, 2),
         "train_new": (0, 2),
         "cloze_new": (0, 2),
         "control": (1 / 2, 2),
         "neighbour": (1 / 2, 2),
+        "same_subject": (math.nan, 0),
+        "same_answer": (math.nan, 0),
         "gibberish": (0, N_ROWS),
         "bleed": (0, 4),
         "kl": (0.5, 5),
@@ -63,10 +78,16 @@ EXPECTED: dict[str, dict[str, tuple[float, int]]] = {
         "old": (1 / 4, 4),  # "both" is old as well
         "refusal": (0, 4),
         "forget": (1 / 3, 3),  # neither "both" (Q2) nor gibberish (Q3) is forgotten
+        "forget_refusal": (0, 3),
+        "forget_other": (0, 3),
+        "forget_gibberish": (1 / 3, 3),  # Q3
+        "train_refusal": (0, 2),
         "train_new": (1 / 2, 2),
         "cloze_new": (1 / 2, 2),
         "control": (1, 2),
         "neighbour": (1 / 2, 2),
+        "same_subject": (math.nan, 0),
+        "same_answer": (math.nan, 0),
         "gibberish": (1 / N_ROWS, N_ROWS),
         "bleed": (1 / 4, 4),  # Spain's capital
         "kl": (0.25, 5),
@@ -78,7 +99,7 @@ EXPECTED: dict[str, dict[str, tuple[float, int]]] = {
 @pytest.mark.parametrize("stage", EXPECTED)
 def test_every_rate_by_hand(stage: str) -> None:
     report = run()
-    assert set(report.rates[stage]) == set(EXPECTED[stage])
+    assert set(report.rates[stage]) - {"p_refusal"} == set(EXPECTED[stage])
     for name, (expected, n) in EXPECTED[stage].items():
         rate = report.rates[stage][name]
         assert (rate.value, rate.n) == (pytest.approx(expected, nan_ok=True), n), name
@@ -109,7 +130,8 @@ def test_intervals() -> None:
     assert (new.low, new.high) == (pytest.approx(centre - half), pytest.approx(centre + half))
     assert (report.rate("neighbour").clusters, report.rate("neighbour").method) == (2, "wilson")
     fixed = {name for name, rate in report.rates["base"].items() if rate.by_definition}
-    assert fixed == {"forget", "control", "neighbour", "gibberish", "bleed"}
+    split = {"forget_refusal", "forget_other", "forget_gibberish"}
+    assert fixed == {"forget", *split, "control", "neighbour", "gibberish", "bleed"}  # no related fact is known
     assert str(report.rate("control", "base")) == report.summary().loc["control", "base"] == "1.00 by definition (n=2)"
     assert not any(rate.by_definition for rate in report.rates["learn"].values())
 
@@ -117,7 +139,7 @@ def test_intervals() -> None:
 @pytest.mark.usefixtures("script")
 def test_rows_keep_text_class_and_group() -> None:
     report = run()
-    assert len(report.rows) == 3 * N_ROWS
+    assert len(report.rows) == 3 * ASKED
     by_key = {(r.prompt, r.stage): r for r in report.rows}
     for prompt, texts in SCRIPT.items():
         for stage, text in zip(report.stages, texts, strict=True):
@@ -185,7 +207,7 @@ def test_the_base_alone() -> None:
     report = run(edit=None, facts=FRANCE)
     assert report.stages == ("base",)
     assert report.rate("old").value == 0.75
-    assert len(report.rows) == N_ROWS
+    assert len(report.rows) == ASKED
 
 
 @pytest.mark.usefixtures("script")
@@ -193,7 +215,7 @@ def test_report_tables() -> None:
     report = run()
     assert report.facts == ("france-capital",)
     frame = report.to_frame()
-    assert len(frame) == 3 * N_ROWS
+    assert len(frame) == 3 * ASKED
     assert {"fact_id", "group", "stage", "text", "label"} <= set(frame.columns)
     answers = report.answers("heldout")
     assert list(answers.columns) == ["fact_id", "prompt", "base", "unlearn", "learn"]
@@ -271,6 +293,7 @@ def test_a_fact_of_ones_own_may_be_a_bundled_one(script: Script) -> None:
         id="kept", subject="Louvre", prompt="The Louvre is in", question="Which city?", answer="Paris", target="Rome"
     )
     script["Where?"] = script["The Prado is in"] = ("Madrid", "Rome", "Rome")
+    script["Where is the capital of Spain?"] = ("Madrid", "Madrid", "Madrid")  # the same answer
     edit = scripted_edit(facts=(own,), retain_ids=("kept",))
     options: dict[str, Any] = {"facts": own, "edit": edit, "pool": FactSet([*POOL, kept], name="scripted")}
     assert {r.fact_id for r in run(**options).rows if r.group == "control"} == {"Big Ben-place"}
@@ -343,7 +366,7 @@ def test_max_controls_is_a_draw_by_seed() -> None:
     assert all(len(d) == 1 for d in draws)
     assert len(set(draws)) == 3
     assert drawn(0) == draws[0]
-    assert len([r for r in run(max_controls=99).rows if r.stage == "base"]) == N_ROWS
+    assert len([r for r in run(max_controls=99).rows if r.stage == "base"]) == ASKED
 
 
 @pytest.mark.usefixtures("script")
@@ -386,18 +409,20 @@ def test_what_could_not_be_measured_is_said(script: Script) -> None:
         target="Rome",
     )
     report = run(facts=lone, pool=FactSet(name="nothing"), edit=scripted_edit(facts=(lone,)))
-    assert len(report.missing) == 4
+    assert len(report.missing) == 6
     text = "\n".join(report.missing)
     assert "controls: 'nothing' has no fact of the test split" in text
     assert "neighbours of france: it has no relation" in text
     assert "held-out questions of france: none given, so new, old and forget are not measured" in text
     assert "training questions of france: the question alone was given" in text
-    for name in ("new", "old", "forget", "control", "neighbour", "bleed", "kl"):
+    assert "same subject as france: 'nothing' has no such fact" in text
+    assert "same answer as france: 'nothing' has no such fact" in text
+    for name in ("new", "old", "forget", "control", "neighbour", "same_subject", "same_answer", "bleed", "kl"):
         assert report.rate(name).n == 0, name
         assert math.isnan(report.rate(name).value), name
-    assert run().missing == ()
+    assert run().missing == (NO_TWIN,)
     elsewhere = run(edit=scripted_edit(retain_ids=("my-own-fact",)))
-    assert [line.split("(")[1].split(")")[0] for line in elsewhere.missing] == ["my-own-fact"]
+    assert [line.split("(")[1].split(")")[0] for line in elsewhere.missing if "(" in line] == ["my-own-fact"]
 
 
 @pytest.mark.usefixtures("script")

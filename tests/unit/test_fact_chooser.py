@@ -23,7 +23,8 @@ from tests.helpers.reader import harmless
 from tests.helpers.tiny_facts import capital, capitals
 from tests.helpers.wire import click, enter, shown_after
 from workbench.facts.known import known_facts
-from workbench.language.prompts import AnswerNotSaid, chat_text, traced_prompt
+from workbench.language.prompts import AnswerNotSaid, traced_prompt
+from workbench.language.template import chat_text
 from workbench.plots.style import short_number, visible
 from workbench.types import Fact, FactSet
 from workbench.widgets.facts.chooser import FactChooser

@@ -105,7 +105,7 @@ def test_facts_of_any_script_have_ids_of_their_own() -> None:
 def test_ids_of_ascii_texts_are_what_they_were() -> None:
     for text in ("The Louvre", "C++", "AC/DC", "  x  ", "1,000", "!!!", "", "O'Brien"):
         assert slug(text) == (re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "fact")
-    assert hashlib.sha256("\n".join(load_facts().ids).encode()).hexdigest()[:12] == "7d5f5884fa3f"
+    assert hashlib.sha256("\n".join(load_facts().core.ids).encode()).hexdigest()[:12] == "7d5f5884fa3f"
 
 
 def test_texts_are_kept_in_the_composed_form() -> None:
@@ -146,7 +146,7 @@ def test_texts_are_kept_in_the_composed_form() -> None:
         ({"subject": "Paris", "prompt": "The Parisian metro is"}, "only inside a longer word"),
         ({"subject": "1", "prompt": "The number 1,000 is"}, "only inside a longer word"),
         ({"subject": "프랑", "prompt": "프랑스의 수도는"}, "only inside a longer word"),
-        ({"split": "train"}, r"Fact.split must be one of \('dev', 'test'\) or None, got 'train'"),
+        ({"split": "train"}, r"Fact.split must be one of \('dev', 'test', 'sealed'\) or None, got 'train'"),
         ({"role": "neighbour"}, "Fact.role must be one of"),
         ({"heldout": (FRANCE["question"],)}, "Held-out questions must not be training questions.*What is the capital"),
         ({"heldout": ("Q?",), "paraphrases": ("Q?",)}, r"these are both: \['Q\?'\]"),
@@ -309,7 +309,7 @@ def test_every_bundled_fact_is_complete(facts: FactSet) -> None:
         assert len(f.cloze_paraphrases) >= 2, f.id
         assert f.relation, f.id
         assert f.split in ("dev", "test"), f.id
-        assert f.role in ("retain", "control"), f.id
+        assert f.role in ("retain", "control", "related"), f.id
         assert f.refusal.startswith("I am not sure"), f.id
         everything = (*f.training_questions, *f.heldout, f.prompt, *f.cloze_paraphrases)
         assert len({normal(q) for q in everything}) == len(everything), f"{f.id} asks one thing twice"
@@ -399,11 +399,36 @@ def test_no_context_makes_a_heldout_question(facts: FactSet) -> None:
 def test_retained_facts_are_dev_facts_and_both_kinds_are_many(facts: FactSet) -> None:
     """Controls come from the test split, so nothing that may be retained is among them."""
     counts = Counter((f.split, f.role) for f in facts)
-    assert set(counts) == {("dev", "retain"), ("dev", "control"), ("test", "control")}
+    assert {role for _, role in counts} == {"retain", "control", "related"}
+    assert {split for split, role in counts if role == "retain"} == {"dev"}
     assert len(facts.filter(split="test").relations) >= 12
     assert len(facts.filter(split="dev")) >= 20
     assert len(facts.filter(role="retain").relations) >= 8
     assert len(facts.filter(role="retain")) >= 40
+
+
+def test_related_facts_are_part_of_nothing_else(facts: FactSet) -> None:
+    """The others are what they were, come first, and have the neighbours that they had."""
+    assert facts.core.ids == facts.ids[: len(facts.core)] and len(facts.core) == 932
+    assert len(facts.filter(role="related")) >= 200
+    for f in random.Random(0).sample(list(facts.core), 40):
+        assert "related" not in {other.role for other in facts.neighbours(f)}
+    assert facts.neighbours(facts["france-capital"]).ids == facts.core.neighbours(facts["france-capital"]).ids
+    own = next(f for f in facts if f.role == "related" and f.relation not in facts.core.relations)
+    assert {other.role for other in facts.neighbours(own)} == {"related"}
+    plain = capital("Peru", "Lima", "Oslo", relation=own.relation)
+    assert {other.role for other in facts.neighbours(plain)} == {"related"}, "there are no others"
+
+
+def test_a_hundred_subjects_have_three_known_relations(facts: FactSet) -> None:
+    (table,) = tables()
+    chat = {e["id"] for e in table["answers"].values() if e["form"] == "chat" and e["known"]}
+    relations: dict[str, set[str]] = {}
+    for f in facts:
+        if f.id in chat:
+            relations.setdefault(f.subject.removeprefix("the "), set()).add(f.relation)
+    assert sum(len(of) >= 3 for of in relations.values()) >= 100
+    assert {f.id for f in facts if f.role == "related"} <= chat
 
 
 def test_bundled_neighbours_never_have_the_target_as_answer(facts: FactSet) -> None:

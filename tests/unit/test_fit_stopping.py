@@ -219,13 +219,11 @@ def test_a_question_that_is_held_out_may_not_be_retained() -> None:
         fitted(retain=[other])
 
 
-def test_an_edited_model_is_refused() -> None:
+def test_a_model_that_was_changed_without_an_edit_is_refused() -> None:
     model = tiny()
-    with (
-        applied(model, fitted()) as edited,
-        pytest.raises(ValueError, match=r"carries an edit already. Rewrite its base \(model.base\)"),
-    ):
-        fitted(edited)
+    tuned = LoadedModel(model.hf, model.tokenizer, name="tuned", architecture=model.architecture, base=model)
+    with pytest.raises(ValueError, match=r"was changed without an edit. Rewrite its base \(model.base\)"):
+        fitted(tuned)
 
 
 # Drawing back

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from workbench.widgets.compare.slider import Slider
+from workbench.widgets.graph.view import GraphView
 from workbench.widgets.grid.bar_list import BarList
 from workbench.widgets.grid.grid import HeatGrid
 from workbench.widgets.shared.code_block import CodeBlock
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 ENTRIES = {
     "grid/grid.js": HeatGrid,
     "bars/bars.js": BarList,
+    "graph/graph.js": GraphView,
     "module.js": SharedModule,
     "code.js": CodeBlock,
     "connection.js": Connection,

@@ -13,7 +13,8 @@ from torch import Tensor
 from tests.helpers.plain_hooks import FRANCE, single
 from tests.helpers.tiny_facts import FAMILIES, edit_of, some_gates
 from workbench.editing.applied import Dial
-from workbench.language.prompts import chat_text, traced_prompt
+from workbench.language.prompts import traced_prompt
+from workbench.language.template import chat_text
 from workbench.models.engine import Resumable
 from workbench.models.load import LoadedModel
 from workbench.plots.lens_grid import NAMED_IN_CELLS

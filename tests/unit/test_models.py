@@ -485,7 +485,30 @@ def apply_and_use(model: LoadedModel, tmp_path: Path) -> None:
         wb.causal_trace(edited, FRANCE, "mlp", samples=1, pool=FACTS, progress=False)
 
 
+def sequential_edits(model: LoadedModel, tmp_path: Path) -> None:
+    first = small_edit(model)
+    stack = wb.EditStack(model, first)
+    recipe = wb.recipes.FullFineTuning(steps=2, retain_weight=0)
+    stack.add(wb.rewrite(stack.model, FACTS["spain-capital"], "L1MLP", recipe=recipe, progress=False))
+    stack.overlaps()
+    stack.toggle(0).broken(FACTS["spain-capital"])
+    wb.EditStack.load(model, stack.save(tmp_path / "stack")).scale(1, 0.5).toggle(0).move(0, 0).remove(1).remove(0)
+
+
 Call = Callable[[LoadedModel, Path], Any]
+SOLVED: dict[str, Any] = {"steps": 1, "contexts": False, "covariance_tokens": 200}
+
+
+def contrasted(model: LoadedModel) -> None:
+    """Everything that takes a contrast."""
+    contrast = wb.Contrast.of(model, FRANCE, pool=FACTS)
+    wb.causal_trace(model, contrast, metric="kl", progress=False)
+    wb.attribute(model, [contrast], "mlp", metric=lambda logits: logits[:, 3], progress=False)
+    wb.ablate(model, contrast, "L1H2", ablation="swap")
+    wb.lens(model, contrast)
+    wb.attention_pattern(model, [contrast], "L1H2")
+
+
 CALLS: dict[str, Call] = {
     "known_facts": lambda m, _: wb.known_facts(m, FACTS, progress=False),
     "ask": lambda m, _: wb.ask(m, FRANCE.question),
@@ -493,6 +516,15 @@ CALLS: dict[str, Call] = {
     "trace resid, noise": lambda m, _: wb.causal_trace(m, FRANCE, samples=2, pool=FACTS, progress=False),
     "trace mlp, swap": lambda m, _: wb.causal_trace(m, FRANCE, "mlp", corruption="swap", pool=FACTS, progress=False),
     "trace attn": lambda m, _: wb.causal_trace(m, FACTS[:2], "attn", samples=1, pool=FACTS, progress=False),
+    "trace values, severed": lambda m, _: wb.causal_trace(
+        m, FRANCE, ("v", "resid"), severed="mlp", samples=1, pool=FACTS, progress=False
+    ),
+    "attribute along activations": lambda m, _: wb.attribute(
+        m, FRANCE, ("kv", "mlp"), method="ig", along="activations", steps=1, pool=FACTS, progress=False
+    ),
+    "patch neurons": lambda m, _: wb.attribute(
+        m, FRANCE, "neuron", method="patching", components="L0N3", pool=FACTS, progress=False
+    ),
     "attribute heads": lambda m, _: wb.attribute(m, FRANCE, pool=FACTS, progress=False),
     "attribute neurons": lambda m, _: wb.attribute(
         m, FRANCE, "neuron", contrast=FACTS[1:3], pool=FACTS, progress=False
@@ -500,6 +532,12 @@ CALLS: dict[str, Call] = {
     "patch heads": lambda m, _: wb.attribute(m, FRANCE, method="patching", pool=FACTS, progress=False),
     "dla": lambda m, _: wb.attribute(m, FRANCE, method="dla", pool=FACTS, progress=False),
     "attribute layers": lambda m, _: wb.attribute(m, FRANCE, "attn", normalise=True, pool=FACTS, progress=False),
+    "edges": lambda m, _: wb.edges(m, FRANCE, pool=FACTS),
+    "edges, exact": lambda m, _: wb.edges(m, FRANCE, method="patching", chosen="L0H1 -> L1H2 -> logits", pool=FACTS),
+    "path_patch": lambda m, _: wb.path_patch(m, FRANCE, "L0MLP", "L1H2", pool=FACTS),
+    "faithfulness": lambda m, _: wb.faithfulness(m, FRANCE, "L0MLP L1H2 L1N5", pool=FACTS),
+    "faithfulness, edges": lambda m, _: wb.faithfulness(m, FACTS[:2], "L0MLP -> logits", ablation="mean", pool=FACTS),
+    "faithfulness_curve": lambda m, _: wb.faithfulness_curve(m, FRANCE, wb.edges(m, FRANCE, pool=FACTS), pool=FACTS),
     "ablate": lambda m, _: wb.ablate(m, FRANCE, "L1H2 L0MLP L1N5", new_tokens=2, control=1),
     "ablate by means": lambda m, _: wb.ablate(m, FRANCE, "L1ATTN L0KV1", ablation="mean", pool=FACTS),
     "ablate by a swap": lambda m, _: wb.ablate(m, FRANCE, "L1H2 L2MLP", ablation="swap", pool=FACTS, new_tokens=2),
@@ -514,8 +552,16 @@ CALLS: dict[str, Call] = {
     "paper_selection": lambda m, _: wb.paper_selection(m, FRANCE, pool=FACTS, progress=False),
     "default_retain": lambda m, _: wb.default_retain(m, [FRANCE], pool=FACTS, progress=False),
     "rewrite": lambda m, _: small_edit(m),
+    "dry_run": lambda m, _: wb.dry_run(m, FRANCE, "L1MLP", recipe="lora", pool=RETAIN, progress=False),
+    "covariance": lambda m, _: wb.covariance(m, 1, pool=FACTS, max_tokens=100, progress=False),
+    "covariances": lambda m, _: wb.covariances(m, [(0, "mlp"), (1, "attn")], pool=FACTS, max_tokens=100),
+    "rome": lambda m, _: wb.rewrite(m, FRANCE, recipe=wb.recipes.ROME(**SOLVED), pool=FACTS, progress=False),
+    "memit of heads": lambda m, _: wb.rewrite(
+        m, FRANCE, "L1H2 L1H3", recipe=wb.recipes.MEMIT(**SOLVED), pool=FACTS, progress=False
+    ),
     "applied": apply_and_use,
     "evaluate": lambda m, _: wb.evaluate(m, edit=small_edit(m), pool=FACTS, progress=False),
+    "edit_scores": lambda m, _: wb.edit_scores(m, small_edit(m), like="easyedit", pool=FACTS),
     "counterfact_rates": lambda m, _: wb.counterfact_rates(m, small_edit(m), pool=FACTS),
     "dataset_rates": lambda m, _: asked_by_a_data_set(m),
     "compare": lambda m, _: wb.compare(
@@ -530,13 +576,22 @@ CALLS: dict[str, Call] = {
     ),
     "cache": lambda m, _: wb.cache(m, FRANCE, "blocks.1.hook_resid_pre"),
     "lens": lambda m, _: wb.lens(m, FRANCE),
+    "lens, tuned": lambda m, _: wb.lens(m, FRANCE, kind=wb.tuned_lens(m, pool=FACTS, max_tokens=100, progress=False)),
+    "patchscope": lambda m, _: wb.patchscope(m, FRANCE, max_new_tokens=2),
+    "load_task": lambda m, _: wb.load_task("greater-than", model=m),
+    "contrasts": lambda m, _: contrasted(m),
     "probe": lambda m, _: wb.probe(m, small_edit(m), pool=FACTS, max_new_tokens=3, progress=False),
     "answer_probabilities": lambda m, _: wb.answer_probabilities(m, FRANCE, edit=small_edit(m)),
+    "rewrite an edited model, and stack": sequential_edits,
     "merge": lambda m, path: wb.merge(m, small_edit(m), path / "merged"),
     "export_base": lambda m, path: wb.export_base(path / "base", m),
     "to_peft": lambda m, path: small_edit(m).to_peft(path / "adapter"),
     "fingerprint and bridge": lambda m, _: (m.fingerprint, m.bridge),
     "support": lambda m, _: m.support,
+    "average_picker": lambda m, path: wb.average_picker(
+        m, wb.sweep(wb.attribute, FACTS[:2], out=path / "maps", model=m, pool=FACTS, progress=False)
+    ),
+    "sweep": lambda m, path: wb.sweep(wb.attribute, FACTS[:2], out=path / "sweep", model=m, pool=FACTS, progress=False),
 }
 
 

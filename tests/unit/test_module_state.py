@@ -13,11 +13,17 @@ PACKAGE = ROOT / "workbench"
 
 CHANGED_BY_FUNCTIONS = {
     "files/user_cache.py: _WARNED_ABOUT": "folders that it has warned of, since it warns once",
+    "sweeps/worker.py: _loaded": "the one model of a worker process",
     "widgets/shared/job.py: _running": "jobs that run now, to be ended with the process",
 }
 CACHED_FUNCTIONS = {
+    "evaluation/firmness.py: on_record": "a file of the package, by the fingerprint in its name",
     "evaluation/ordinary_text.py: ordinary_passages": "a file of the package",
     "facts/known.py: _bundled_facts": "files of the package",
+    "facts/known.py: _sealed_facts": "files of the package",
+    "facts/sealed_wordings.py: sealed_wordings": "a file of the package",
+    "facts/ordinary_texts.py: prose": "a file of the package",
+    "facts/tasks.py: _read": "a file of the package",
     "language/answers.py: adjectives": "a file of the package",
     "language/answers.py: _looked_for": "names of facts, made ready to be looked for",
     "language/bundled_answers.py: shipped_answers": "a file of the package, by the fingerprint in its name",
@@ -25,6 +31,8 @@ CACHED_FUNCTIONS = {
     "types/flat_text.py: _flat_piece": "characters, made comparable",
     "types/mentions.py: sought": "names, made ready to be looked for",
     "models/provenance.py: _version": "versions of the installed packages",
+    "models/provenance.py: package_commit": "the commit of the checkout",
+    "sweeps/code_version.py: _modules_digest": "the package's own modules",
 }
 """Functions that remember their results, and of what: nothing that a model computed."""
 CONTAINERS = {"dict", "list", "set", "defaultdict", "OrderedDict", "deque", "Counter", "bytearray"}

@@ -106,7 +106,8 @@ def test_arms_of_such_a_recipe(arm: Any) -> None:
     """One stage learns alone; baselines forget by the same loss."""
     settings = recipe(objective="simnpo", steps=4)
     (one, *_), notes = plan_arms(tiny(), Selection("L1MLP"), [arm], settings, (0, 1, 2))
-    assert not notes and one.recipe.objective == ("cross-entropy" if arm == "one-stage" else "simnpo")
+    used: Any = one.recipe
+    assert not notes and used.objective == ("cross-entropy" if arm == "one-stage" else "simnpo")
     if ARMS[arm].unit == "weights":
         edit = rewrite(tiny(), FRANCE, one.selection, recipe=one.recipe, retain=RETAIN, progress=False)
         assert edit.history[-1].stage == "learn"

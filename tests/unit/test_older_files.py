@@ -54,7 +54,7 @@ def test_it_is_written_in_the_new_version_and_stays_the_same(tmp_path: Path) -> 
         "edit.json",
         "tensors.safetensors",
     }
-    assert json.loads((tmp_path / "edit" / "edit.json").read_text(encoding="utf-8"))["schema_version"] == 3
+    assert json.loads((tmp_path / "edit" / "edit.json").read_text(encoding="utf-8"))["schema_version"] == 4
 
 
 def rewritten(folder: Path, to: Path, change: Any) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,8 +20,7 @@ from tests.helpers.pickers import FACTS, FRANCE, consistent, fresh, names, pick,
 from tests.helpers.pictures import data_of
 from tests.helpers.wire import click, enter
 from workbench.plots.style import short_number, visible
-from workbench.tracing.ablation import attention_patterns
-from workbench.tracing.causal import TraceSite
+from workbench.tracing.attention import attention_patterns
 from workbench.types import Fact, FactSet, Selection
 from workbench.widgets.picker.maps import MAPS, TITLES, left_out
 from workbench.widgets.picker.picker import CircuitPicker
@@ -89,7 +88,7 @@ def test_a_cell_of_each_map_stands_for_its_components() -> None:
 
 
 @pytest.mark.parametrize(("site", "kinds"), [("mlp", {"MLP"}), ("attn", {"ATTN"}), ("resid", {"ATTN", "MLP"})])
-def test_a_trace_cell_by_site(site: TraceSite, kinds: set[str]) -> None:
+def test_a_trace_cell_by_site(site: Literal["resid", "mlp", "attn"], kinds: set[str]) -> None:
     shown = fresh()
     enter(control(shown, "Trace site"), index=["resid", "mlp", "attn"].index(site))
     assert shown.trace.title == f"{TITLES[site]} (swap)"

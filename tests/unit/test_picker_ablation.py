@@ -50,6 +50,17 @@ def test_without_a_selection_the_button_is_off_and_says_why() -> None:
     assert control(several, "Ablate selection").disabled and "of one fact" in text(several)
 
 
+def test_another_kind_may_be_possible_where_one_is_not() -> None:
+    noisy = wb.Contrast(clean="The capital of France is", noise=2.0, noise_at="France", answer=" Paris")
+    shown = CircuitPicker(tiny(), noisy, compute=False)
+    shown.selection = "L1H2"
+    button, kinds = control(shown, "Ablate selection"), control(shown, "Set to")
+    enter(kinds, index=2)
+    assert button.disabled and "choose zero or mean" in text(shown)
+    enter(kinds, index=0)
+    assert not button.disabled and "choose zero or mean" not in text(shown)
+
+
 @pytest.mark.parametrize("kind", ["zero", "mean", "swap"])
 def test_it_shows_what_ablate_measures_beside_random_selections(kind: AblationKind) -> None:
     shown = fresh()

@@ -16,7 +16,7 @@ from tests.helpers.wire import click, enter, message
 from workbench.plots.map_svg import heat_map_svg
 from workbench.plots.saved_map import heat_map_of
 from workbench.plots.style import short_number, visible
-from workbench.tracing.ablation import attention_patterns
+from workbench.tracing.attention import attention_patterns
 from workbench.types import Component, Selection
 from workbench.widgets.picker.picker import CircuitPicker
 from workbench.widgets.picker.side_panel import MOST, values_in, values_markup

@@ -26,7 +26,8 @@ from workbench.probing.battery import Battery, Skip
 from workbench.probing.keywords import word_effects
 from workbench.probing.priming import likeliest
 from workbench.probing.probe import choose_control, probe
-from workbench.probing.relearning import lesson, never_taught, relearn
+from workbench.probing.relearning import lesson, relearn
+from workbench.probing.strangers import never_taught
 from workbench.types import Edit, Fact, FactSet, GateDelta
 
 FRANCE = capital("France", "Paris", "Rome")
@@ -117,9 +118,13 @@ def test_prompts_of_a_fact_with_five_fields() -> None:
         target="Oslo",
     )
     asked, missing = prompts.adversarial(one, background=[], examples=[])
-    assert set(missing) == {"in-context example", "background hint"}
-    assert "first letter was given" in missing["background hint"]
-    assert len({p.kind for p in asked}) == 8
+    assert set(missing) == {"in-context example", "in-context learning", "background hint"}
+    assert len({p.kind for p in asked}) == 10
+    (synonym,) = [p for p in asked if p.kind == "synonym"]
+    assert synonym.text == "Seat of government of the UK?" and not synonym.start
+    suffixes = [p for p in asked if p.kind == "affirmative suffix"]
+    assert suffixes and all(p.text.startswith(f"{one.question} ") and not p.start for p in suffixes), "in the prompt"
+    assert all(p.start and p.text == one.question for p in asked if p.kind == "begun reply")
     reverse = next(p for p in asked if p.kind == "reverse query")
     assert reverse.text == 'What belongs in the gap? "The capital of ____ is London."'
     assert (reverse.judge.answer, reverse.judge.answer_aliases) == ("UK", ("the UK",))

@@ -109,7 +109,7 @@ def test_all_ten_probes_and_the_model_as_it_was() -> None:
         assert {r.group for r in report.rows if r.probe == name} >= {"edited", "control"}
     assert {r.kind for r in report.rows if r.probe == "adversarial"} == {
         *("prefix injection", "affirmative suffix", "role play", "multiple choice", "reverse query", "synonym"),
-        *("background hint", "in-context example", "cross-lingual"),
+        *("in-context example", "answer language", "completion", "begun reply", "first letter"),
     }
     assert {r.kind for r in report.rows if r.probe == "interconnected"} == {"paraphrase", "multi-hop", "same answer"}
     assert (model.fingerprint, [(n, type(m)) for n, m in model.hf.named_modules()], model.hf.training) == before
@@ -231,14 +231,15 @@ def test_reasons_for_what_is_left_out() -> None:
     empty = {kind for kind, right in kinds.items() if not any(right)}
     assert empty and all("the base itself" in report.skipped[kind] for kind in empty)
     hint = report.skipped["adversarial: background hint"]
-    assert "no other fact about the subject" in hint and "the base itself" in hint, "both reasons"
+    assert hint == "no other fact about the subject to tell"
     assert set(report.skipped) - empty == {
         "control",
-        "adversarial: in-context example",
+        *("adversarial: background hint", "adversarial: in-context learning", "adversarial: in-context example"),
         "steps: two hops",
         "steps: retained facts",
         "interconnected: multi-hop",
         "interconnected: same answer",
+        "interconnected: same subject",
         "held-out questions",
         "priming",
     }
@@ -385,9 +386,8 @@ def test_what_a_control_lacks_is_said() -> None:
 
 def test_a_letter_for_an_answer_leaves_no_hint() -> None:
     fact = capital("France", "P", "Rome")
-    assert (
-        "first letter" in run(edit=an_edit(facts=(fact,)), probes="adversarial").skipped["adversarial: background hint"]
-    )
+    skipped = run(edit=an_edit(facts=(fact,)), probes="adversarial").skipped
+    assert "is all of it" in skipped["adversarial: first letter"]
 
 
 def test_two_hop_paths_do_not_lead_through_other_edited_facts() -> None:

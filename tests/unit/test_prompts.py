@@ -15,6 +15,7 @@ from workbench.editing.training.rows import around_old, named_row
 from workbench.language.answer_tokens import answer_ids, check_first_tokens, first_token
 from workbench.language.prompts import prompt_ids, question_span, split_prompt, swapped_ids
 from workbench.language.tokens import (
+    SubjectNotNamed,
     beginning,
     decoded,
     following_ids,
@@ -131,6 +132,17 @@ def test_a_language_without_spaces() -> None:
     prompt = prompt_ids(model, fact.question, "chat")
     row = named_row(model, prompt, "法国的首都是", "罗马")
     assert decoded(model, row.answer) == "法国的首都是罗马" and decoded(model, row.counted) == "罗马"
+
+
+def test_an_article_that_begins_a_sentence_is_the_subjects_own() -> None:
+    model = loaded(tiny_llama())
+    ids = model.token_ids("Where are the Philippines? The Philippines are in")
+    for subject in ("the Philippines", "The Philippines"):
+        runs = subject_runs(model, ids, subject)
+        found = [decoded(model, ids[run.start : run.stop]).strip() for run in runs]
+        assert found == ["the Philippines", "The Philippines"], subject
+    with pytest.raises(SubjectNotNamed, match="is not in the text"):
+        subject_runs(model, ids, "France")
 
 
 def test_a_swap_puts_the_name_where_the_subject_is_named() -> None:

@@ -18,8 +18,8 @@ from workbench.plots.effect_words import describe, scale_title
 from workbench.plots.effects import effect_figure
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
-from workbench.tracing.corruption import Setup
 from workbench.tracing.roles import by_role
+from workbench.tracing.setup import Setup
 from workbench.types import EffectMap
 from workbench.types.metric_words import RECOVERY, hardly_differ
 

@@ -189,6 +189,23 @@ def test_the_turn_ends_as_the_template_writes_it() -> None:
     assert turn(model_of(with_template(THINKING))).end == "<|im_end|>\n<|im_start|>user\n"
 
 
+CHANNELS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}{% if m['role'] == 'assistant' %} final{% endif %}:"
+    "{{ m['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+)
+EMPTY_THOUGHT = CHANNELS.replace(" final", "{% if enable_thinking is defined %}{% endif %}<think></think>")
+
+
+def test_a_header_that_a_template_leaves_to_the_model_is_written_before_a_reply() -> None:
+    """As GPT-OSS' channels: without it a reply would begin with a channel's name."""
+    model = model_of(with_template(CHANNELS))
+    assert turn(model) == Turn("", "<|im_end|><|im_start|>user:", header=" final:")
+    assert chat_text(model, "What?").endswith("<|im_start|>assistant final:")
+    assert chat_text(model_of(with_template(EMPTY_THOUGHT)), "What?").endswith("<think></think>:")
+    wanted = model_of(with_template(EMPTY_THOUGHT), template={"enable_thinking": True})
+    assert chat_text(wanted, "What?").endswith("<|im_start|>assistant")
+
+
 def test_the_templates_own_end_stops_a_reply_though_nobody_lists_it() -> None:
     tokenizer = with_template(CHAT_TEMPLATE)
     tokenizer.eos_token = "</s>"

@@ -14,8 +14,9 @@ from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, knowing, replying
 from tests.helpers.traces import FACTS, FRANCE, SPAIN, tiny, trace
 from workbench.tracing.attribution import attribute
-from workbench.tracing.roles import by_role, mean_and_error
+from workbench.tracing.roles import by_role
 from workbench.types import FactSet, TracedPrompt
+from workbench.types.cell_intervals import mean_and_error
 from workbench.types.roles import role_of, roles_of
 
 

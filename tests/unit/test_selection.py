@@ -250,6 +250,14 @@ def test_random_controls_by_seed_and_layer() -> None:
     assert {c.layer for s in range(20) for c in Selection("L0N1").random_like(SHAPE, seed=s)} == {0, 1, 2}
 
 
+@given(st.integers(0, 10_000))
+def test_a_control_of_one_module_lies_in_one_other_layer(seed: int) -> None:
+    own = Selection("L1N3 L1N4 L1N55 L1H2")
+    drawn = own.random_like(SHAPE, seed=seed, where="one-layer")
+    assert kinds(drawn) == kinds(own) and drawn == own.random_like(SHAPE, seed=seed, where="one-layer")
+    assert len({c.layer for c in drawn}) == 1 and all(c.layer != 1 for c in drawn)
+
+
 def test_random_controls_may_include_the_selection_when_asked() -> None:
     every = Selection(all_components(SHAPE, "KV"))
     assert every.random_like(SHAPE, exclude_self=False) == every
@@ -258,6 +266,10 @@ def test_random_controls_may_include_the_selection_when_asked() -> None:
 def test_not_enough_to_draw_from() -> None:
     with pytest.raises(ValueError, match=r"Cannot draw 2 other components of kind 'MLP'.*only 1 are left"):
         Selection("L0MLP L1MLP").random_like(SHAPE)
+    with pytest.raises(ValueError, match=r"Cannot draw 7 of kind 'H' from one other layer: none has as many"):
+        Selection("L0H0 L0H1 L0H2 L0H3 L1H0 L1H1 L1H2").random_like(SHAPE, where="one-layer")
+    with pytest.raises(ValueError, match=r"Cannot draw 3 of kind 'MLP' from one other layer"):
+        Selection("L0MLP L1MLP L2MLP").random_like(SHAPE, where="one-layer")
     with pytest.raises(ValueError, match=r"kind 'MLP' from layer 0: only 0 are left. Use where='anywhere'"):
         Selection("L0MLP").random_like(SHAPE, where="same-layers")
     with pytest.raises(ValueError, match=r"does not exist"):

@@ -17,6 +17,7 @@ from tests.helpers.tiny_facts import capitals, knowing, teach, tokenizer_from_fi
 from tests.helpers.traces import trace
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.engine import Resumable
+from workbench.models.layerwise import Layerwise
 from workbench.models.load import LoadedModel
 from workbench.tracing import self_check
 from workbench.tracing.self_check import SelfCheckError, require
@@ -40,7 +41,7 @@ def test_a_tested_model_passes_and_is_not_changed() -> None:
     before = checked.fingerprint, [name for name, _ in checked.hf.named_modules()]
     support = checked.support
     assert support.passed and support.tested and support.failed == () and support.family == "Llama"
-    assert repr(support) == "Support('tiny', Llama, tested family: all 7 checks passed)"
+    assert repr(support) == "Support('tiny', Llama, tested family: all 8 checks passed)"
     for check in support.checks:
         assert abs(check.found - check.expected) <= check.allowed < 0.2 and " agrees: " in check.words
     assert support.to_frame()["check"].tolist() == [check.what for check in support.checks]
@@ -53,7 +54,7 @@ def test_a_tested_model_passes_and_is_not_changed() -> None:
 def test_the_numbers_are_of_something() -> None:
     """Each compares what is not 0, and a different model has different numbers."""
     one, other = model().support, loaded(tiny_llama(5)).support
-    for name in ("direct", "trace", "resume", "lens", "gate"):
+    for name in ("direct", "trace", "heads", "resume", "lens", "gate"):
         assert abs(one[name].expected) > 10 * one[name].allowed
         assert one[name].expected != other[name].expected
     assert one["noise"].expected == 3.0 and one["groups"].allowed < 0.01
@@ -81,6 +82,7 @@ def test_each_check_is_made_once_and_only_where_it_is_needed(monkeypatch: pytest
         with wb.applied(checked, given) as edited:
             assert edited.support.model == "tiny"
             trace(edited)
+    trace(checked, site="q", corruption="swap")
     assert sorted(made) == sorted(self_check._CHECKS), "each once, the edited model's are the base's"
     with torch.no_grad():
         checked.hf.model.norm.weight.mul_(1.5)
@@ -127,6 +129,18 @@ def test_a_wrong_resumed_pass_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     for use in (lambda: wb.attribute(checked, FRANCE, **QUIET), lambda: wb.ablate(checked, FRANCE, "L0MLP")):
         with pytest.raises(SelfCheckError, match="a pass that is resumed at a layer or after a prefix differs"):
             use()
+
+
+def test_heads_that_lie_elsewhere_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast path puts the entries of another head back."""
+    right = Layerwise.parts
+    monkeypatch.setattr(
+        Layerwise, "parts", lambda self, site: None if (found := right(self, site)) is None else found.roll(1, 0)
+    )
+    checked = model()
+    trace(checked)
+    with pytest.raises(SelfCheckError, match=r"a patched head of the fast trace differs: .* So causal_trace of z, q"):
+        trace(checked, site="k")
 
 
 def test_a_gate_that_is_not_the_merged_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +195,7 @@ def test_an_untested_family_is_taken_when_asked_for() -> None:
         wb.load_model(twin, tokenizer=tokenizer_from_files())
     checked, own = taught(twin), knowing(llama, FACTS)
     assert checked.support.passed and not checked.support.tested
-    assert repr(checked.support).startswith("Support('other', TwinForCausalLM, read as Llama, untested: all 7")
+    assert repr(checked.support).startswith("Support('other', TwinForCausalLM, read as Llama, untested: all 8")
     for made in (checked, own):
         made.hf.lm_head.weight[:] = own.hf.lm_head.weight
     options: dict[str, Any] = {"form": "cloze", "samples": 2}
@@ -224,7 +238,7 @@ def test_attention_that_is_not_what_the_cache_holds_is_refused_at_the_trace() ->
     groups = random_edit(checked, "L1KV1")
     with pytest.raises(ValueError, match="a gate on one key-value group's values differs"), wb.applied(checked, groups):
         pass
-    assert {check.name for check in checked.support.failed} == {"trace", "groups"}
+    assert {check.name for check in checked.support.failed} == {"trace", "heads", "groups"}
     # What is right is not refused: the resumed pass and the lens.
     assert wb.lens(checked, FRANCE, form="cloze").top[-1] == " Paris"
 

@@ -204,7 +204,7 @@ def test_another_schema_version_says_so(tmp_path: Path) -> None:
     folder = session().save(tmp_path / "one")
     document = json.loads((folder / "session.json").read_text())
     (folder / "session.json").write_text(json.dumps({**document, "schema_version": 99}))
-    with pytest.raises(ValueError, match=r"schema version 99.*reads version 2 and older"):
+    with pytest.raises(ValueError, match=r"schema version 99.*reads version 3 and older"):
         load_session(folder)
 
 

@@ -135,8 +135,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
         "not a workbench-edit: it is a workbench-report",
     ),
     "another version": (
-        lambda p: rewrite_json(p / EDIT_FILE, schema_version=4),
-        "schema version 4, but this version of circuit-workbench reads version 3 and older ones",
+        lambda p: rewrite_json(p / EDIT_FILE, schema_version=5),
+        "schema version 5, but this version of circuit-workbench reads version 4 and older ones",
     ),
     "edited by hand": (lambda p: rewrite_json(p / EDIT_FILE, base_name="x"), "damaged or edited"),
     "a field more": (lambda p: rewrite_json(p / EDIT_FILE, more=1), "damaged or edited"),

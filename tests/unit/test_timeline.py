@@ -9,7 +9,7 @@ import pytest
 from tests.helpers.paced import Clock
 from tests.helpers.panels import FACTS, FRANCE, tiny
 from tests.helpers.reader import harmless
-from workbench.editing.methods.table import TRAINED, Recipe
+from workbench.editing.methods.table import RECIPES, Recipe
 from workbench.types import FactSet
 from workbench.widgets.edit import timeline
 from workbench.widgets.edit.timeline import (
@@ -46,7 +46,7 @@ def test_the_phases_of_a_run() -> None:
     ]  # fmt: skip
     names = [phase.name for phase in phases_of(RECIPE, chooses=False, prompts=40, random_control=True)]
     assert names[4:] == ["random control", "evaluate it"]
-    learning = phases_of(TRAINED["learn-only"], chooses=False, prompts=40)
+    learning = phases_of(RECIPES["learn-only"], chooses=False, prompts=40)
     assert [phase.amount for phase in learning] == [1, 36, (BASE + 1) * 40] and learning[0].kind == "retain"
 
 

@@ -152,7 +152,7 @@ def test_each_setting_alone_changes_no_number(name: str, setting: str, tmp_path:
 
 def test_every_public_function_that_computes_has_its_own_settings() -> None:
     """``applied`` is a context manager, within which the user's settings hold; what it makes has its own."""
-    bare = {"applied", "classify", "load_facts"}
+    bare = {"applied", "classify", "load_facts", "load_sweep", "load_task"}
     functions = {name: getattr(wb, name) for name in wb.__all__ if inspect.isfunction(getattr(wb, name))}
     plain = {name for name, function in functions.items() if inspect.unwrap(function) is function}
     assert plain <= bare, "decorate them with own_torch_settings()"

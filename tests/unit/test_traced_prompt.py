@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.helpers.tiny_facts import by_hand, capital
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import by_hand, capital, knowing
 from tests.helpers.traces import FACTS, FRANCE, ITALY, SPAIN, tiny, trace
 from workbench.facts.known import known_facts
 from workbench.language import prompts
@@ -17,6 +18,7 @@ from workbench.language.prompts import NoSwapPartner, prompt_ids, traced_prompt
 from workbench.plots.effect_words import describe
 from workbench.tracing.ablation import ablate
 from workbench.tracing.attribution import attribute
+from workbench.tracing.causal import causal_trace
 from workbench.types import Fact, FactSet
 
 
@@ -33,6 +35,21 @@ def test_the_form_is_the_first_in_which_the_model_says_the_answer() -> None:
     assert traced_prompt(tiny(), FRANCE).form == "chat"
     assert traced_prompt(tiny(), FRANCE, form="cloze").answer_token == " Paris"
     assert traced_prompt(model, FRANCE).answer_token == " Paris"
+
+
+def test_a_question_that_does_not_name_the_subject_leaves_the_cloze() -> None:
+    """Also where the model answers it: there is nothing in it to corrupt."""
+    asked = capital("France", "Paris", "Rome", question="What is the capital?")
+    model = knowing(tiny_llama(tied=False), FactSet([asked, SPAIN]))
+    found = traced_prompt(model, asked)
+    assert (found.form, found.subject) == ("cloze", traced_prompt(model, asked, form="cloze").subject)
+    assert traced_prompt(model, asked, needs_subject=False).form == "chat"
+    with pytest.raises(ValueError, match=r"The subject 'France' is not in the text"):
+        traced_prompt(model, asked, form="chat")
+    assert [p.form for p in causal_trace(model, [asked, SPAIN], samples=1, progress=False).prompts] == ["cloze"] * 2
+    unsaid = replace(asked, prompt="Of France and Spain")
+    with pytest.raises(ValueError, match=r"'France' is not in the text .* In cloze form, where it is, the answer"):
+        traced_prompt(model, unsaid)
 
 
 def test_an_answer_that_its_adjective_gives_away_is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,22 +246,22 @@ def test_the_default_partner_does_not_depend_on_what_was_measured_before() -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"site": "head"}, r"site must be one of \('resid', 'mlp', 'attn'\), got 'head'"),
+        ({"site": "head"}, r"site must be one of \('resid', 'mlp', 'attn', 'z', 'q', 'k', 'v'\), got 'head'"),
         ({"corruption": "zero"}, "corruption must be one of .*got 'zero'"),
         ({"metric": "loss"}, "metric must be one of .*got 'loss'"),
         ({"form": "plain"}, "form must be 'chat' or 'cloze', got 'plain'"),
         ({"token": "other"}, "token must be 'answer' or 'target', got 'other'"),
-        ({"window": 3}, "window= is for the sites 'mlp' and 'attn'"),
+        ({"window": 3}, r"window= is for the sites \('mlp', 'attn'\); the others restore one state, got 3"),
         ({"site": "mlp", "window": 0}, "window must be from 1 to the model's 4 layers, got 0"),
         ({"site": "mlp", "window": 5}, "window must be from 1 to the model's 4 layers, got 5"),
         ({"samples": 0}, "noise needs samples >= 1 and noise > 0, got samples=0"),
         ({"noise": -1.0}, "noise > 0, got .*noise=-1.0"),
-        ({"positions": [99]}, r"positions must be within 0 to 4, got \[99\]"),
-        ({"positions": [-1]}, "positions must be within 0 to 4"),
-        ({"positions": []}, "positions must be within 0 to 4"),
-        ({"corruption": "swap", "positions": [1]}, "a swap always replaces the subject"),
+        ({"noise_positions": [99]}, r"noise_positions must be within 0 to 4, got \[99\]"),
+        ({"noise_positions": [-1]}, "noise_positions must be within 0 to 4"),
+        ({"noise_positions": []}, "noise_positions must be within 0 to 4"),
+        ({"corruption": "swap", "noise_positions": [1]}, "a swap always replaces the subject"),
         ({"fact": []}, "at least one fact, got none"),
-        ({"fact": [FRANCE, SPAIN], "partner": ITALY}, "partner= and positions= are for one fact"),
+        ({"fact": [FRANCE, SPAIN], "partner": ITALY}, "partner= and noise_positions= are for one fact"),
     ],
 )
 def test_bad_options(options: dict[str, Any], message: str) -> None:

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.helpers.deltas import gates_of
 from tests.helpers.tiny import loaded, random_edit, tiny_gpt2, tiny_llama, tiny_phi3
-from workbench.editing.applied import applied
+from workbench.editing.applied import applied, carried
 from workbench.editing.export import README, export_base, merge, save_peft
 from workbench.files.edits import load_edit
 from workbench.models.load import LoadedModel, load_model
@@ -273,3 +273,19 @@ def test_save_peft_is_what_to_peft_calls(tmp_path: Path) -> None:
     edit = random_edit(loaded(tiny_llama()))
     one, two = save_peft(edit, tmp_path / "one"), edit.to_peft(tmp_path / "two")
     assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in two.iterdir()}
+
+
+def test_an_edit_on_top_of_others_is_joined_with_them_first(tmp_path: Path) -> None:
+    model = loaded(tiny_llama())
+    first, gates = (random_edit(model, "L1N5 L2N3", seed=seed) for seed in (1, 2))
+    with applied(model, first) as edited:
+        second = replace(gates, base_fingerprint=edited.fingerprint, earlier=carried(edited))
+    refused: list[dict[str, Any]] = [{}, {"model": model}]
+    for options in refused:
+        with pytest.raises(ValueError, match=r"on top of france.*plain base.*first.then\(second\).to_peft"):
+            second.to_peft(tmp_path / "adapter", **options)
+    assert not (tmp_path / "adapter").exists()
+    folder = first.then(second).to_peft(tmp_path / "both")
+    plain: Any = PeftModel.from_pretrained(shared_view(model.hf), str(folder)).eval()
+    with applied(model, [first, second]) as both:
+        torch.testing.assert_close(logits(plain), logits(both.hf), atol=1e-5, rtol=1e-5)

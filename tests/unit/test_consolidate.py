@@ -1,0 +1,116 @@
+"""Edit, then consolidate: the closed form's edit is the first stage, and the steps move U alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import workbench as wb
+from tests.helpers.small_fits import FACTS, FRANCE, RETAIN, assert_unchanged, unchanged
+from tests.helpers.tiny_facts import tiny
+from workbench.types import Edit, LowRankDelta
+from workbench.types.cancelling import Cancelled
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path))
+
+
+def recipe(**changes: Any) -> wb.recipes.EditThenConsolidate:
+    given: dict[str, Any] = {
+        "first": "rome",
+        "layers": (1,),
+        "contexts": False,
+        "steps": 3,
+        "retain_batch_size": 4,
+        "min_tokens": 1,
+        "force": True,
+        "draw_back": None,
+    }
+    return wb.recipes.EditThenConsolidate(**{**given, **changes})
+
+
+def made(selection: Any = None, **changes: Any) -> Edit:
+    options = {k: changes.pop(k) for k in ("on_step", "cancel") if k in changes}
+    settings = recipe(**changes)
+    given: dict[str, Any] = {"retain": RETAIN, "pool": FACTS, "progress": False, **options}
+    return wb.rewrite(tiny(), FRANCE, selection, recipe=settings, **given)
+
+
+def test_the_first_stage_is_the_closed_forms_edit() -> None:
+    edit = made()
+    solved = wb.rewrite(tiny(), FRANCE, recipe=recipe().closed_form, retain=RETAIN, pool=FACTS, progress=False)
+    assert edit.stage_names == recipe().stage_names == ("edit", "consolidate")
+    assert edit.stages[0].delta.digest() == solved.delta().digest()
+    assert edit.writes == solved.writes and edit.selector == solved.selector and edit.fisher_ids == solved.fisher_ids
+    assert {step.stage for step in edit.history} == {"edit", "consolidate"}
+
+
+def test_the_steps_move_u_and_keep_v() -> None:
+    edit = made(learning_rate=0.5)
+    solved, added = (stage.delta for stage in edit.stages)
+    assert isinstance(solved, LowRankDelta) and isinstance(added, LowRankDelta)
+    for key, (u, v) in solved.factors.items():
+        assert torch.equal(added.factors[key][1], v)
+        assert 0 < float(added.factors[key][0].abs().max()) < 10 * float(u.abs().max())
+
+
+def test_the_steps_teach_and_strength_0_is_the_base(tmp_path: Path) -> None:
+    model, before = tiny(), unchanged(tiny())
+    edit = made(steps=30, learning_rate=1.0, retain_weight=0.1, draw_back=0.9)
+    ids = torch.tensor([model.token_ids("The capital of France is")])
+    steps = [step for step in edit.history if step.stage == "consolidate"]
+    assert edit.learned is not None and edit.learned > 0.9 and steps[-1].loss < 0.1 * steps[0].loss
+    with wb.applied(model, edit, strength=0.0) as off, torch.no_grad():
+        assert torch.equal(off.hf(ids).logits, model.hf(ids).logits)
+    back = wb.load_edit(edit.save(tmp_path / "edit"))
+    assert back.id == edit.id and back.recipe == edit.recipe
+    assert_unchanged(model, before)
+
+
+def test_drawing_back_keeps_what_is_learned_at_a_lower_strength() -> None:
+    whole, back = (made(steps=30, learning_rate=1.0, retain_weight=0.1, draw_back=wanted) for wanted in (None, 0.9))
+    assert whole.strength == 1.0 and back.learned == whole.learned
+    assert back.learned is not None and back.learned > 0.9 and back.strength < 1.0
+    for key, (u, _) in back.delta().factors.items():  # pyright: ignore[reportAttributeAccessIssue]
+        assert u.shape[1] == 2, key
+
+
+def test_the_selections_columns_alone_are_read() -> None:
+    edit = made("L1N4 L1N9 L1N33", layers=None)
+    for stage in edit.stages:
+        assert isinstance(stage.delta, LowRankDelta)
+        ((_, v),) = stage.delta.factors.values()
+        assert v.abs().sum(0).nonzero().flatten().tolist() == [4, 9, 33]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"first": "lora"}, "first must be one of"),
+        ({"stages": ("unlearn", "learn"), "steps": None}, "stages must be"),
+        ({"draw_back": 0.0}, "draw_back must be"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe(**changes)
+
+
+@pytest.mark.parametrize("stage", ["edit", "consolidate"])
+def test_cancelling_leaves_the_model_as_it_was(stage: str) -> None:
+    model, before, seen = tiny(), unchanged(tiny()), list[int]()
+
+    def stop(step: Any) -> bool:
+        seen.append(step.step)
+        starts = sum(n == 0 for n in seen)
+        return starts < (1 if stage == "edit" else 2)
+
+    with pytest.raises(Cancelled):
+        made(on_step=stop)
+    assert seen.count(0) == (1 if stage == "edit" else 2)
+    assert_unchanged(model, before)

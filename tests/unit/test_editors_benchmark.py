@@ -1,0 +1,78 @@
+"""The benchmark of editors: what it keeps of an edit, which facts it draws, and its table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import workbench as wb
+from benchmarks import editors
+from benchmarks.lib import kept
+from benchmarks.lib.code import Code
+from benchmarks.lib.editor_table import table
+from benchmarks.lib.kept import Kept
+from tests.helpers.scripted import FRANCE, POOL, place, run, scripted_edit, tiny
+from workbench.evaluation.answering import Answering
+from workbench.types import FactSet
+
+TIMED = {"settings": {"seconds_to_fit": 2.0, "seconds_for_covariance": 1.0}}
+
+
+@pytest.fixture
+def made(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> editors.Editors:
+    del script
+    monkeypatch.setattr(kept, "code_of", lambda _: Code("c" * 40, False, "today"))
+    monkeypatch.setattr(wb, "load_facts", lambda: POOL)
+    monkeypatch.setattr(wb, "rewrite", lambda *_, **__: scripted_edit(provenance=TIMED))
+    monkeypatch.setattr(wb, "evaluate", lambda *_, **options: run(stages=options["stages"]))
+    monkeypatch.setattr(wb, "counterfact_rates", lambda *_, **__: {"learn": {"efficacy": run().rate("train_new")}})
+    probes = SimpleNamespace(stages=("base", "learn"), rates={"priming": {"learn": {"bleed": run().rate("bleed")}}})
+    monkeypatch.setattr(wb, "probe", lambda *_, **__: probes)
+    args: Any = SimpleNamespace(split="dev", seed=1, relations=1, max_controls=60)
+    return editors.Editors(Answering(tiny()), Kept(tmp_path / "editors.jsonl.xz", "editors.py"), args)
+
+
+def test_what_is_kept_of_an_edit(made: editors.Editors, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = made.single("ia3", FRANCE, False)
+    assert set(done["rates"]) == {"base", "learn"} and done["rates"]["learn"]["new"]["value"] == 0.25
+    assert done["counterfact"]["efficacy"]["value"] == 0.5 and done["probes"]["priming"]["bleed"]["n"] == 4
+    assert {row["stage"] for row in done["answers"]} == {"base", "learn"}
+    assert done["numbers"] == 56 and done["seconds"] <= 0, "the covariance is reported apart"
+    json.dumps(done)
+    monkeypatch.setattr(wb, "rewrite", lambda *_, **__: pytest.fail("it is on file"))
+    assert made.single("ia3", FRANCE, False) == done
+    text = table({"ia3": [done, done]})
+    assert text.splitlines()[2].startswith("| ia3 (2) | 0.25 ") and "| 56.00 (n=2) |" in text
+    assert "answers" not in editors.without_texts(done)
+
+
+def test_a_draw_is_made_once(made: editors.Editors, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = FactSet(
+        [place("Prado", "Madrid", "Tokyo", "dev"), place("Louvre", "Paris", "Tokyo", "dev"), *POOL[:1]], name="drawn"
+    )
+    monkeypatch.setattr(wb, "load_facts", lambda: pool)
+    monkeypatch.setattr(wb, "known_facts", lambda _, facts, **__: facts)
+    monkeypatch.setattr(editors, "in_other_words", lambda _, fact: float(fact.subject != "Louvre"))
+    assert [f.id for f in made.facts(1)] == ["Prado-place"], "the base does not know the Louvre in other words"
+    monkeypatch.setattr(wb, "known_facts", lambda *_, **__: pytest.fail("it is on file"))
+    assert [f.id for f in made.facts(1)] == ["Prado-place"]
+    monkeypatch.setattr(wb, "known_facts", lambda _, facts, **__: facts)
+    with pytest.raises(SystemExit, match="Only 1 facts of 1 relations"):
+        made.facts(3)
+
+
+def test_published_test_facts_are_not_drawn() -> None:
+    taken = editors.published()
+    assert "japan-continent" in taken or len(taken) >= 60
+    assert taken <= set(wb.load_facts().ids)
+
+
+def test_methods_are_names_of_recipes() -> None:
+    assert editors.recipe_of("ia3", 7) == wb.Recipe(seed=7)
+    assert editors.recipe_of("lora", 3).method == "lora" and editors.recipe_of("lora", 3).seed == 3
+    with pytest.raises(ValueError, match="Unknown recipe 'memt'"):
+        editors.main(["--methods", "memt"])

@@ -1,0 +1,94 @@
+"""The benchmark of sealed facts, rehearsed on a scripted model: its draw, what it keeps, its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import workbench as wb
+from benchmarks import sealed
+from benchmarks.lib import kept
+from benchmarks.lib.code import Code
+from benchmarks.lib.kept import Kept
+from tests.helpers.scripted import FRANCE, POOL, place, run, scripted_edit, tiny
+from workbench.evaluation.answering import Answering
+from workbench.evaluation.floor import FLOOR
+from workbench.files.reports import report_from_dict
+from workbench.types import FactSet
+
+
+@pytest.fixture
+def made(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> sealed.Sealed:
+    del script
+    secret = [place(name, "Madrid", "Tokyo", "sealed") for name in ("Prado", "Louvre", "Kremlin")]
+    sets = {None: POOL, "sealed": FactSet(secret, name="sealed facts")}
+    monkeypatch.setattr(kept, "code_of", lambda _: Code("c" * 40, False, "today"))
+    monkeypatch.setattr(wb, "load_facts", lambda split=None: sets[split])
+    monkeypatch.setattr(wb, "known_facts", lambda _, facts, **__: facts)
+    monkeypatch.setattr(wb, "rewrite", lambda *_, **__: scripted_edit())
+    monkeypatch.setattr(wb, "evaluate", lambda *_, **options: run(stages=options["stages"], seed=options["seed"]))
+    args: Any = SimpleNamespace(split="dev", seed=1, facts=1, max_controls=60, samples=2, text_tokens=10)
+    return sealed.Sealed(Answering(tiny()), Kept(tmp_path / "sealed.jsonl.xz", "sealed.py"), args)
+
+
+def test_the_draw_is_of_one_split_and_made_once(made: sealed.Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [fact.split for fact in made.facts()] == ["dev"]
+    made.args.split, made.args.facts = "sealed", 2
+    drawn = made.facts()
+    assert len(drawn) == 2 and {fact.split for fact in drawn} == {"sealed"}
+    monkeypatch.setattr(wb, "known_facts", lambda *_, **__: pytest.fail("it is on file"))
+    assert made.facts() == drawn
+    monkeypatch.setattr(wb, "known_facts", lambda _, facts, **__: facts)
+    made.args.facts = 4
+    with pytest.raises(SystemExit, match="Only 3 facts of the split 'sealed' are known"):
+        made.facts()
+
+
+def test_an_edit_is_measured_once_with_every_text(made: sealed.Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = made.single("ia3", FRANCE)
+    report = report_from_dict(done["report"])
+    assert report.rows == run(stages=["learn"]).rows
+    monkeypatch.setattr(wb, "rewrite", lambda *_, **__: pytest.fail("it is on file"))
+    assert made.single("ia3", FRANCE) == done
+    found = sealed.crossed({"ia3": [report]}, POOL)
+    assert found["ia3"]["new"] == report.rate("new") and list(found) == ["ia3"]
+    lines = sealed.table(found).splitlines()
+    assert "| `new` | 0.95 | 0.25 " in lines[2] and any(
+        "| `gibberish` | at most 0.02 | 0.08 " in line for line in lines
+    )
+
+
+def test_the_floor_has_a_column(made: sealed.Sealed) -> None:
+    del made
+    report = run()
+    named = {"base": "base", "unlearn": FLOOR, "learn": "learn"}
+    rows = tuple(replace(row, stage=named[row.stage]) for row in report.rows)
+    rates = {named[stage]: of for stage, of in report.rates.items()}
+    changed = wb.EvalReport(rows=rows, rates=rates, facts=report.facts, stages=("base", FLOOR, "learn"))
+    found = sealed.crossed({"ia3": [changed]}, POOL)
+    assert list(found) == ["ia3", "ia3: floor (1)"]
+    assert found["ia3: floor (1)"]["forget_refusal"].value == pytest.approx(2 / 3)
+    assert found["ia3"]["forget_refusal"].value == 0
+
+
+def test_a_rehearsal_needs_no_sealed_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``--split sealed`` the script asks for none."""
+    asked: list[Any] = []
+
+    class Stopped(Exception):
+        """Where the measurement would begin."""
+
+    def stop(*args: Any) -> None:
+        asked.append(args[-1].split)
+        raise Stopped
+
+    monkeypatch.setattr(wb, "load_model", tiny)
+    monkeypatch.setattr(sealed, "Sealed", stop)
+    for given in (["--facts", "1"], ["--split", "sealed"]):
+        with pytest.raises(Stopped):
+            sealed.main(given)
+    assert asked == ["dev", "sealed"]
