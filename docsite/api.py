@@ -21,7 +21,7 @@ FOLDER = "reference/api"
 """Where the pages lie in the site."""
 
 ORDER = (
-    *("models", "facts", "language", "tracing", "editing", "evaluation", "probing", "comparing"),
+    *("models", "facts", "language", "tracing", "circuits", "editing", "evaluation", "probing", "comparing", "sweeps"),
     *("widgets", "files", "plots", "types"),
 )
 """The pages, in the order of use."""

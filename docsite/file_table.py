@@ -14,8 +14,8 @@ from docsite.api import cell
 
 PACKAGE = Path(__file__).parents[1] / "workbench"
 FLOORS = (
-    *("types", "files", "plots", "models", "language", "facts", "tracing", "editing", "evaluation", "probing"),
-    *("comparing", "widgets"),
+    *("types", "files", "plots", "models", "language", "facts", "tracing", "circuits", "editing", "evaluation"),
+    *("probing", "comparing", "sweeps", "widgets"),
 )
 """The folders, from the ground up."""
 
