@@ -18,8 +18,14 @@ NAN = float("nan")
 def heads(values: list[list[float]], **options: Any) -> wb.EffectMap:
     shape = (len(values), len(values[0]))
     labels = {"layer": tuple(f"L{i}" for i in range(shape[0])), "head": tuple(f"H{i}" for i in range(shape[1]))}
-    shared: dict[str, Any] = {"unit": "head", "metric": "logit_diff", "method": "patching", "clean": 1.0}
-    return wb.EffectMap(values=torch.tensor(values), axes=("layer", "head"), labels=labels, **{**shared, **options})
+    shared: dict[str, Any] = {
+        "labels": labels,
+        "unit": "head",
+        "metric": "logit_diff",
+        "method": "patching",
+        "clean": 1.0,
+    }
+    return wb.EffectMap(values=torch.tensor(values), axes=("layer", "head"), **{**shared, **options})
 
 
 def test_only_what_both_maps_have_is_ranked() -> None:
@@ -101,3 +107,25 @@ def test_edges_are_compared_too() -> None:
 def test_what_cannot_be_compared(call: Any, error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         call(heads([[1.0, 2.0]]))
+
+
+def test_less_of_a_distance_is_more_of_a_probability() -> None:
+    rising, falling = heads([[1.0, 2.0, 3.0]]), heads([[-1.0, -2.0, -3.0]], metric="kl")
+    assert wb.agreement(rising, falling) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (heads([[1.0, 2.0]], unit="kv"), "differ in unit: 'head' and 'kv'"),
+        (heads([[1.0, 2.0]], labels={"layer": ("L7",), "head": ("H0", "H1")}), "layers: 'L0' in one is 'L7'"),
+        (heads([[1.0, 2.0, 3.0]]), r"differ in shape: \(1, 2\) and \(1, 3\)"),
+    ],
+)
+def test_maps_of_other_places_are_refused(other: wb.EffectMap, message: str) -> None:
+    for compared in (
+        lambda: wb.agreement(heads([[1.0, 2.0]]), other),
+        lambda: wb.overlap(heads([[1.0, 2.0]]), other, 1),
+    ):
+        with pytest.raises(ValueError, match=message):
+            compared()

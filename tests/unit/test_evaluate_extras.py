@@ -14,6 +14,7 @@ import workbench as wb
 from tests.helpers.scripted import run
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capital, capitals, edit_of, knowing, some_gates
+from tests.helpers.tiny_tokenizers import sentencepiece
 from workbench.editing.applied import applied
 from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.evaluate import evaluate
@@ -26,6 +27,8 @@ from workbench.language.generation import Completion
 from workbench.language.prompts import prompt_ids
 from workbench.language.sampling import GumbelNoise, sample
 from workbench.language.scoring import continuation_nll
+from workbench.language.tokens import beginning
+from workbench.models.load import load_model
 from workbench.types import ContextDelta, Delta, Edit, EditStage, EvalReport, FactSet, LowRankDelta, TextRow
 from workbench.types.rates import rates_of
 from workbench.types.report import AnswerRow, SampleRow
@@ -182,6 +185,19 @@ def test_documents_are_cut_into_windows_and_read_whole() -> None:
             stretches_of(base, None, [text], context=bad)  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match=f"text_tokens must be a whole number of at least 1, got {bad}"):
             stretches_of(base, bad, [text], context=40)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_context_stands_after_one_bos(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load_model(tiny_llama(), tokenizer=sentencepiece(), name="tiny")
+    (bos,), text = beginning(base), "The capital of France is Paris. " * 8
+    windows = given_text(base, [text], context=60)
+    read: list[list[int]] = []
+    monkeypatch.setattr(
+        "workbench.evaluation.long_text.continuation_nll", lambda m, p, c, **_: read.extend(p) or [1.0] * len(c)
+    )
+    with applied(base, with_delta(base, ContextDelta(["Paris is in Italy."], [9]))) as edited:
+        long_text_rows(edited, "learn", windows)
+    assert read and all(before[0] == bos and before.count(bos) == 1 and len(before) > 1 for before in read)
 
 
 @pytest.mark.usefixtures("script")

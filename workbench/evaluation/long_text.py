@@ -175,7 +175,10 @@ def long_text_rows(model: LoadedModel, stage: str, stretches: Stretches) -> list
     """
     text = in_context(model.context, "")
     context = begun_ids(model, text) if text else []
-    before = [[*context, *opening] for opening, _ in stretches.rows]
+    begun = beginning(model) if context else ()  # BOS stands before the context, once
+    before = [
+        [*context, *opening[len(begun) if opening[: len(begun)] == begun else 0 :]] for opening, _ in stretches.rows
+    ]
     after = [list(tokens) for _, tokens in stretches.rows]
     longest = max(map(len, after), default=1)
     nll = continuation_nll(model, before, after, batch_size=max(1, READ_TOKENS // longest))

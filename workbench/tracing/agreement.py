@@ -58,14 +58,16 @@ def agreement(first: EffectMap | EdgeMap | Ranking, second: EffectMap | EdgeMap 
     Args:
         first: A map of effects or of edges; or a ranking, the strongest first (a selection, a circuit, what ``ranked``
             gives, names).
-        second: Another of the same places; or another ranking.
+        second: Another of the same places, of any metric and method; or another ranking.
 
     Returns:
         From -1 to 1, over all cells that both have (a map of chosen components has few), or over what both rankings
-        name. NaN where that is less than two, or where all effects of a map are equal.
+        name. More is more support for the answer in both, whichever way a metric runs (``EffectMap.support``). NaN
+        where that is less than two, or where all effects of a map are equal.
 
     Raises:
-        ValueError: The maps have different places, a ranking names something twice.
+        ValueError: The maps have different places (units, axes, layers, heads or tokens), a ranking names something
+            twice.
         TypeError: A map beside a ranking.
 
     Source: Spearman 1904.
@@ -148,13 +150,15 @@ def _are_maps(first: object, second: object) -> bool:
 
 
 def _cells(first: object, second: object) -> tuple[Tensor, Tensor]:
-    """The values of the cells that both maps have.
+    """How much the cells that both maps have support the answer; of edges, their values.
 
     Raises:
-        ValueError: The maps differ in shape, or edge maps in their places.
+        ValueError: The maps differ in shape or in their places.
     """
     assert isinstance(first, EffectMap | EdgeMap) and isinstance(second, EffectMap | EdgeMap)
-    a, b = first.values, second.values
+    a, b = (one.support if isinstance(one, EffectMap) else one.values for one in (first, second))
+    if isinstance(first, EffectMap) and isinstance(second, EffectMap):
+        _check_places(first, second)
     if a.shape != b.shape:
         raise ValueError(f"The maps differ in shape: {tuple(a.shape)} and {tuple(b.shape)}.")
     ends = [(one.senders, one.receivers) for one in (first, second) if isinstance(one, EdgeMap)]
@@ -162,6 +166,20 @@ def _cells(first: object, second: object) -> tuple[Tensor, Tensor]:
         raise ValueError("The maps are of the edges of different models: their senders or receivers differ.")
     both = ~(a.isnan() | b.isnan())
     return a[both], b[both]
+
+
+def _check_places(first: EffectMap, second: EffectMap) -> None:
+    """Raise a ValueError for maps whose cells are not of the same places."""
+    for what, one, other in (("unit", first.unit, second.unit), ("axes", first.axes, second.axes)):
+        if one != other:
+            raise ValueError(f"The maps differ in {what}: {one!r} and {other!r}. Compare maps of the same places.")
+    for axis in first.axes:
+        one, other = first.labels[axis], second.labels[axis]
+        differing = [(a, b) for a, b in zip(one, other, strict=False) if a != b]
+        if len(one) == len(other) and differing:
+            a, b = differing[0]
+            apart = f"{a!r} in one is {b!r} in the other"
+            raise ValueError(f"The maps differ in their {axis}s: {apart}. Compare maps of the same places.")
 
 
 def _first(of: object, beside: object, k: int, by: By) -> list[str]:
