@@ -36,6 +36,7 @@ from workbench.editing.solved.spots import Place, module_name, name_within, weig
 from workbench.editing.task import Task, retain_set
 from workbench.editing.training.factors import TrainedFactors
 from workbench.editing.training.fit_rows import FitRows
+from workbench.editing.training.guard import Guard, guards_of
 from workbench.editing.training.weights import fit_factors
 from workbench.facts.known import pool_or_bundled
 from workbench.facts.retained import retain_pool, retainable
@@ -83,6 +84,9 @@ class Keyed(TrainedRecipe):
         draw_back: As in ``wb.recipes.IA3``, by the strength of U.
         reserve: So many times the strength that ``draw_back`` finds is kept, at most all: in wordings that were not
             trained the update opens by less than 1.
+        guards: So many facts that nothing holds in place say how much of the reserve is kept: the most with which no
+            more of their replies change than without it. Half are neighbours where there are enough; up to a third of
+            the default retain set's neighbours is taken for it. 0 keeps all.
         force: Open even where the selected columns hardly see the subject.
         stages: By default ``"learn"`` alone.
         learning_rate: AdamW's, in units of |h| / sqrt(d_model), where h is the residual stream after the layer.
@@ -137,6 +141,7 @@ class Keyed(TrainedRecipe):
     min_tokens: int | None = None
     draw_back: float | None = 0.97
     reserve: float = 2.0
+    guards: int = 0
     force: bool = False
 
     def _checks(self) -> Iterator[Check]:
@@ -148,7 +153,7 @@ class Keyed(TrainedRecipe):
         for name in ("ridge", "protect", "closing_weight", "spread"):
             value = getattr(self, name)
             yield name, math.isfinite(value) and value >= 0, "0 or more"
-        for name in ("leave_out", "closing_wordings", "gates"):
+        for name in ("leave_out", "closing_wordings", "gates", "guards"):
             yield name, getattr(self, name) >= 0, "0 or more"
         yield "gates", self.gates == 0 or len(self.stages) == 1, "0 where there are two stages"
         yield "gate_rate", math.isfinite(self.gate_rate) and self.gate_rate > 0, "a positive number"
@@ -195,6 +200,11 @@ def make_keyed(task: Task) -> Edit:
     measured = _covariances(task, recipe, chosen)
     measuring, began = time.perf_counter() - began, time.perf_counter()
     retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress, task.cancel)
+    pool = retain_pool(pool_or_bundled(task.pool))
+    spare = retainable(model, task.facts, pool, progress=False, cancel=task.cancel)  # C read their answers
+    guards, retained = guards_of(
+        task.facts, retained, [*spare], recipe.guards, seed=recipe.seed, may_take=task.retain is None
+    )
     closing = _closing(task, recipe)
     about = apart(model, task.facts, about_contexts(model, task.facts, cancel=task.cancel))
     by_stage = [
@@ -202,8 +212,6 @@ def make_keyed(task: Task) -> Edit:
     ]
     found = _openings(task, recipe, chosen, measured, by_stage[-1], retained, closing)
     beside = rows_held([c for of_stage in by_stage for c in of_stage], [*about, *closing.contexts])
-    pool = retain_pool(pool_or_bundled(task.pool))
-    spared_ids = retainable(model, task.facts, pool, progress=False, cancel=task.cancel).ids  # C read their answers
     spared: Sequence[Fact] | FactSet = ()
     if recipe.gates:
         spared = selection_facts(model, task.facts, pool=task.pool, seed=recipe.seed, progress=task.progress)
@@ -231,14 +239,15 @@ def make_keyed(task: Task) -> Edit:
             "selection": chosen.selection,
             "selector": chosen.selector,
             "selection_ids": rows.selection_ids,
-            "fisher_ids": spared_ids,
+            "fisher_ids": spare.ids,
             "closed_relations": closing.relations,
             "modules": model.architecture.describe(gates),
             "writes": tuple(_write(model, opening, measured, trained, recipe.stages[-1]) for opening in found),
         }
 
     notes = {"seconds_for_covariance": round(measuring, 1)}
-    ending: dict[str, Any] = {"draw_back": recipe.draw_back, "reserve": recipe.reserve}
+    guard = Guard(model, task.facts, guards, trained.lowest_layer, task.cancel) if guards else None
+    ending: dict[str, Any] = {"draw_back": recipe.draw_back, "reserve": recipe.reserve, "guard": guard}
     return fit_factors(task, trained, rows, about_edit, **ending, began=began, notes=notes)
 
 
