@@ -60,6 +60,7 @@ LEVERS: dict[str, BaseRecipe] = {
     "both places, no reserve": wb.recipes.Keyed(reserve=1.0),
     "both places, reserve 1.4": wb.recipes.Keyed(reserve=1.4),
     "both places, 24 guards": wb.recipes.Keyed(guards=24),
+    "both places, reserve 1.4, 6 rivals": wb.recipes.Keyed(reserve=1.4, rivals=6),
     "both places, protect 100": wb.recipes.Keyed(protect=100.0),
     "both places, twice the KL": wb.recipes.Keyed(retain_weight=2 * wb.recipes.Keyed().retain_weight),
     "both places, 300 gates": wb.recipes.Keyed(places=("subject", "answer"), gates=300),

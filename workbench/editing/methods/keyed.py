@@ -32,6 +32,7 @@ from workbench.editing.solved.closing import (
 )
 from workbench.editing.solved.openings import Opening, Sparing, openings
 from workbench.editing.solved.places import Context, about_contexts, training_contexts
+from workbench.editing.solved.rivals import rival_contexts
 from workbench.editing.solved.spots import Place, module_name, name_within, weight_of
 from workbench.editing.task import Task, retain_set
 from workbench.editing.training.factors import TrainedFactors
@@ -72,7 +73,9 @@ class Keyed(TrainedRecipe):
         leave_out: So many of the kindred relations, drawn by seed, are not closed; an evaluation then tells whether the
             edit spares what it was not closed for (``Edit.closed_relations``).
         closing_wordings: Questions of each relation that is closed, never the one with which facts are evaluated.
-        closing_weight, protect, ridge, spread: See ``workbench.editing.solved.openings.Sparing``.
+        rivals: So many retainable facts of the same relation with the same old answer, at most, are spared: at the
+            answer's place their keys look like the fact's own.
+        rival_weight, closing_weight, protect, ridge, spread: See ``workbench.editing.solved.openings.Sparing``.
         places: Where the update opens: at the ``"subject"``'s last token, at the ``"answer"``'s place (the tokens after
             which the reply gives the answer, a row of V for each), or at both. The key at the subject is that of the
             subject and what was asked before it; in wordings in which the relation follows ("Egypt's capital") it
@@ -142,6 +145,8 @@ class Keyed(TrainedRecipe):
     draw_back: float | None = 0.97
     reserve: float = 2.0
     guards: int = 0
+    rivals: int = 0
+    rival_weight: float = 30.0
     force: bool = False
 
     def _checks(self) -> Iterator[Check]:
@@ -150,10 +155,10 @@ class Keyed(TrainedRecipe):
             layers = getattr(self, name)
             yield name, layers is None or (len(layers) > 0 and min(layers) >= 0), "None, or layers from 0"
         yield "places", bool(self.places) and set(self.places) <= {"subject", "answer"}, "'subject', 'answer' or both"
-        for name in ("ridge", "protect", "closing_weight", "spread"):
+        for name in ("ridge", "protect", "closing_weight", "rival_weight", "spread"):
             value = getattr(self, name)
             yield name, math.isfinite(value) and value >= 0, "0 or more"
-        for name in ("leave_out", "closing_wordings", "gates", "guards"):
+        for name in ("leave_out", "closing_wordings", "gates", "guards", "rivals"):
             yield name, getattr(self, name) >= 0, "0 or more"
         yield "gates", self.gates == 0 or len(self.stages) == 1, "0 where there are two stages"
         yield "gate_rate", math.isfinite(self.gate_rate) and self.gate_rate > 0, "a positive number"
@@ -182,7 +187,8 @@ class Keyed(TrainedRecipe):
     def sparing(self) -> Sparing:
         """What the openings spare."""
         closing = self.closing_weight if self.close else 0.0
-        return Sparing(ridge=self.ridge, protect=self.protect, closing=closing, spread=self.spread)
+        weights = {"closing": closing, "rival": self.rival_weight}
+        return Sparing(ridge=self.ridge, protect=self.protect, spread=self.spread, **weights)
 
 
 def window(n_layers: int, share: tuple[float, float]) -> tuple[int, ...]:
@@ -201,17 +207,18 @@ def make_keyed(task: Task) -> Edit:
     measuring, began = time.perf_counter() - began, time.perf_counter()
     retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress, task.cancel)
     pool = retain_pool(pool_or_bundled(task.pool))
-    spare = retainable(model, task.facts, pool, progress=False, cancel=task.cancel)  # C read their answers
+    spare = list(retainable(model, task.facts, pool, progress=False, cancel=task.cancel))  # C read their answers
     guards, retained = guards_of(
-        task.facts, retained, [*spare], recipe.guards, seed=recipe.seed, may_take=task.retain is None
+        task.facts, retained, spare, recipe.guards, seed=recipe.seed, may_take=task.retain is None
     )
     closing = _closing(task, recipe)
+    rivals = rival_contexts(model, task.facts, spare, recipe.rivals, seed=recipe.seed, cancel=task.cancel)
     about = apart(model, task.facts, about_contexts(model, task.facts, cancel=task.cancel))
     by_stage = [
         training_contexts(model, task.facts, stage, recipe, clozes=False, cancel=task.cancel) for stage in recipe.stages
     ]
-    found = _openings(task, recipe, chosen, measured, by_stage[-1], retained, closing)
-    beside = rows_held([c for of_stage in by_stage for c in of_stage], [*about, *closing.contexts])
+    found = _openings(task, recipe, chosen, measured, by_stage[-1], retained, closing, rivals)
+    beside = rows_held([c for of_stage in by_stage for c in of_stage], [*about, *closing.contexts, *rivals])
     spared: Sequence[Fact] | FactSet = ()
     if recipe.gates:
         spared = selection_facts(model, task.facts, pool=task.pool, seed=recipe.seed, progress=task.progress)
@@ -239,7 +246,7 @@ def make_keyed(task: Task) -> Edit:
             "selection": chosen.selection,
             "selector": chosen.selector,
             "selection_ids": rows.selection_ids,
-            "fisher_ids": spare.ids,
+            "fisher_ids": tuple(fact.id for fact in spare),
             "closed_relations": closing.relations,
             "modules": model.architecture.describe(gates),
             "writes": tuple(_write(model, opening, measured, trained, recipe.stages[-1]) for opening in found),
@@ -313,6 +320,7 @@ def _openings(
     taught: Sequence[Context],
     retained: Sequence[Fact],
     closing: Closing,
+    rivals: Sequence[Context],
 ) -> list[Opening]:
     """V of every module at its places."""
     model = task.model
@@ -331,6 +339,7 @@ def _openings(
             groups=groups,
             retained=in_the_reply(others),
             closed=in_the_reply(closing.contexts),
+            rivals=at_the_answer(rivals)[0],
             **options,
         )
     return found

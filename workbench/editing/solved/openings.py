@@ -1,8 +1,8 @@
 """Openings: the rows V of a keyed update, fixed before anything is trained.
 
 A row opens by V.k at a key k, and the update U V moves a module's output by so much of U. It opens by exactly 1 at the
-mean key of its fact, and as little as can be at everything in A: ordinary text, subjects of retained facts, and, where
-the update is closed, the same subject under other relations.
+mean key of its fact, and as little as can be at everything in A: ordinary text, subjects of retained facts, where the
+update is closed the same subject under other relations, and other subjects with the same answer.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Sparing:
         ridge: Added to C's diagonal, as a share of its mean.
         protect: Weight of E[k0 k0^T], keys of retained facts.
         closing: Weight of the keys of the same subject under other relations.
+        rival: Weight of the keys of other subjects with the same answer.
         spread: Weight of the scatter of the fact's own keys around their mean: what differs between wordings is not
             used, so that an opening is alike in all of them.
     """
@@ -42,6 +43,7 @@ class Sparing:
     ridge: float = 1e-3
     protect: float = 10.0
     closing: float = 30.0
+    rival: float = 30.0
     spread: float = 0.0
 
 
@@ -100,6 +102,7 @@ def openings(
     retained: Sequence[Context],
     closed: Sequence[Context],
     sparing: Sparing,
+    rivals: Sequence[Context] = (),
     groups: Tensor | None = None,
     force: bool = False,
     cancel: CancelFlag | None = None,
@@ -114,6 +117,7 @@ def openings(
         retained: Contexts of retained facts, with places at which it is not to.
         closed: Contexts of the same subjects under other relations, likewise.
         sparing: The weights of A.
+        rivals: Contexts of other subjects with the same answer, likewise.
         groups: Of each place of ``own``, which row opens there, [places]; None: that of the context's fact.
         force: Open even where the columns hardly see the key.
         cancel: As in ``rewrite``.
@@ -128,10 +132,9 @@ def openings(
     after = [Spot("resid", place.layer) for place in places]
     states = mine.read([*map(key_spot, places), *after])
     groups = mine.facts if groups is None else groups
-    protected = _keys(model, retained, places, lowest, cancel)
-    closing = _keys(model, closed, places, lowest, cancel)
-    weights = {"ridge": sparing.ridge, "protect": sparing.protect, "closing": sparing.closing}
-    terms = covariance_terms(covariances, protected, closed=closing, **weights)
+    kinds = ((retained, sparing.protect), (closed, sparing.closing), (rivals, sparing.rival))
+    spared = [(_keys(model, contexts, places, lowest, cancel), weight) for contexts, weight in kinds]
+    terms = covariance_terms(covariances, spared, ridge=sparing.ridge)
     found: list[Opening] = []
     for place, resid in zip(places, after, strict=True):
         keys = states[key_spot(place)]

@@ -120,8 +120,8 @@ class Solving:
             return {place: torch.eye(self.d_in(place), dtype=torch.float64) for place in places}
         measured = self.covariances  # first: it refuses what cannot be measured
         protected = self.protected if recipe.protect else {}
-        weights = {"ridge": recipe.ridge, "protect": recipe.protect, "closing": recipe.closing_weight}
-        return covariance_terms(measured, protected, closed=self.closed, **weights)
+        spared = [(protected, recipe.protect), (self.closed, recipe.closing_weight)]
+        return covariance_terms(measured, spared, ridge=recipe.ridge)
 
     @cached_property
     def metrics(self) -> dict[Place, Metric]:

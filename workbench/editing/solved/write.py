@@ -224,28 +224,25 @@ def raw_change(model: LoadedModel, place: Place, out: Tensor, change: Tensor) ->
 
 def covariance_terms(
     covariances: Mapping[Place, Covariance],
-    protected: Mapping[Place, Tensor],
+    spared: Sequence[tuple[Mapping[Place, Tensor], float]],
     *,
     ridge: float,
-    protect: float,
-    closed: Mapping[Place, Tensor] | None = None,
-    closing: float = 0.0,
 ) -> dict[Place, Tensor]:
-    """A = C + ridge * mean diagonal + protect * E[k0 k0^T] + closing * E[k1 k1^T] of each module, [d_in, d_in] float64.
+    """A = C + ridge * mean diagonal + sum of weight * E[k k^T] over kinds of keys, of each module, [d_in, d_in]
+    float64.
 
     Args:
         covariances: C.
-        protected: k0, keys to be spared, [n, d_in]; none where a module is missing or n is 0.
+        spared: Kinds of keys that are to be spared, [n, d_in] by module, each with its weight; none where a module is
+            missing or n is 0.
         ridge: As a share of C's mean diagonal.
-        protect: Weight of the protected keys.
-        closed: k1, keys of the same subjects under other relations, likewise.
-        closing: Their weight.
     """
     out: dict[Place, Tensor] = {}
     for place, measured in covariances.items():
         values = measured.values.clone()
         values.diagonal().add_(ridge * float(measured.values.diagonal().mean()))
-        for keys, weight in ((protected.get(place), protect), ((closed or {}).get(place), closing)):
+        for of_kind, weight in spared:
+            keys = of_kind.get(place)
             if keys is not None and len(keys) and weight:
                 values += weight * (keys.T @ keys) / len(keys)
         out[place] = values

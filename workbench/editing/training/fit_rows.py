@@ -281,13 +281,13 @@ _KL_ON: dict[KLOn, Callable[[list[Row]], list[Row]]] = {
 
 
 def _own_rows(model: LoadedModel, facts: Sequence[Fact], wordings: int, cancel: CancelFlag | None) -> list[Row]:
-    asked = [q for i, f in enumerate(facts) for q in _in_turn(f.training_questions, i, wordings)]
+    asked = [q for i, f in enumerate(facts) for q in in_turn(f.training_questions, i, wordings)]
     prompts = [prompt_ids(model, q, "chat") for q in asked]
     answers = greedy_answers(model, prompts, max_new_tokens=RETAIN_TOKENS, progress=CancelBar(cancel))
     return [Row(tuple(p), c.token_ids) for p, c in zip(prompts, answers, strict=True) if c.token_ids]
 
 
-def _in_turn(questions: Sequence[str], start: int, n: int) -> list[str]:
+def in_turn(questions: Sequence[str], start: int, n: int) -> list[str]:
     """At most n different questions, spread over all from place ``start`` on."""
     step = max(1, len(questions) // n)
     return list(dict.fromkeys(questions[(start + k * step) % len(questions)] for k in range(n)))
