@@ -7,8 +7,9 @@
 Facts are drawn by seed from the known facts of a split that the base knows in other words too (as
 ``benchmarks/edit_quality.py`` says), at most one a relation as long as there are enough relations. A draw is made once:
 it is on file under ``drawn-<split>-<n>-<seed>``, and what was added to the facts later does not change it. Of the test
-split no fact is drawn that another table has published. The split is dev unless it is asked for, so that nobody looks
-at test facts by accident.
+split no fact is drawn that another table has published, or that a draw with another seed has: a method that was changed
+after a draw was looked at needs a new one. The split is dev unless it is asked for, so that nobody looks at test facts
+by accident.
 
 Each (method, fact) is a line of ``benchmarks/results/editors.jsonl.xz``; a rerun with the same settings goes on after
 the last one. Edits of a sequence are kept in the user's cache, so that a sequence goes on where it stopped. A method is
@@ -23,7 +24,7 @@ import json
 import random
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -63,10 +64,19 @@ def published() -> set[str]:
     return found
 
 
-def draw(answering: Answering, split: wb.types.Split, n: int, relations: int, seed: int) -> list[str]:
-    """Ids of known facts by seed: relations in a random order, one fact of each in turn, none of one subject twice."""
+def draw(
+    answering: Answering, split: wb.types.Split, n: int, relations: int, seed: int, before: Collection[str] = ()
+) -> list[str]:
+    """Ids of known facts by seed: relations in a random order, one fact of each in turn, none of one subject twice.
+
+    Args:
+        answering: The base's answers.
+        split, n, relations, seed: Of the draw.
+        before: Ids that are not drawn; of the test split those of published tables are not either.
+    """
     rng = random.Random(seed)
-    facts = wb.load_facts().core.filter(split=split, role="control", exclude=published() if split == "test" else ())
+    exclude = {*before, *(published() if split == "test" else ())}
+    facts = wb.load_facts().core.filter(split=split, role="control", exclude=exclude)
     known = wb.known_facts(answering.base, facts, progress=False)
     queues: list[list[wb.Fact]] = []
     for relation in sorted(known.relations):
@@ -102,9 +112,15 @@ class Editors:
         """The facts of a draw, which is made once."""
         split, seed, relations = self.args.split, self.args.seed, min(self.args.relations, n)
         settings = {"split": split, "n": n, "seed": seed, "relations": relations}
-        make = partial(draw, self.answering, split, n, relations, seed)
+        make = partial(draw, self.answering, split, n, relations, seed, self._drawn_before() if split == "test" else ())
         done = self.kept.measured(f"drawn-{split}-{n}-{seed}", settings, lambda: {"facts": make()})
         return [wb.load_facts()[id] for id in done["facts"]]
+
+    def _drawn_before(self) -> set[str]:
+        """Facts of the test draws on file with other seeds."""
+        lines = self.kept.store.lines()
+        others = [name for name in lines if name.startswith("drawn-test-") and not name.endswith(f"-{self.args.seed}")]
+        return {id for name in others for id in lines[name].result["facts"]}
 
     def single(self, method: str, fact: wb.Fact, probes: bool) -> dict[str, Any]:
         """One method on one fact."""

@@ -65,6 +65,19 @@ def test_a_draw_is_made_once(made: editors.Editors, monkeypatch: pytest.MonkeyPa
         made.facts(3)
 
 
+def test_no_fact_of_another_test_draw_is_drawn(made: editors.Editors, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = FactSet([place(name, "Madrid", "Tokyo", "test") for name in ("Prado", "Louvre", "Tate")], name="drawn")
+    monkeypatch.setattr(wb, "load_facts", lambda: pool)
+    monkeypatch.setattr(wb, "known_facts", lambda _, facts, **__: facts)
+    monkeypatch.setattr(editors, "in_other_words", lambda *_: 1.0)
+    made.args.split = "test"
+    first = {fact.id for fact in made.facts(2)}
+    made.args.seed = 2
+    assert {fact.id for fact in made.facts(1)} == {fact.id for fact in pool} - first
+    with pytest.raises(SystemExit, match="Only 1 facts"):
+        made.facts(2)
+
+
 def test_published_test_facts_are_not_drawn() -> None:
     taken = editors.published()
     assert "japan-continent" in taken or len(taken) >= 60
