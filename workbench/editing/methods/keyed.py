@@ -73,8 +73,8 @@ class Keyed(TrainedRecipe):
         leave_out: So many of the kindred relations, drawn by seed, are not closed; an evaluation then tells whether the
             edit spares what it was not closed for (``Edit.closed_relations``).
         closing_wordings: Questions of each relation that is closed, never the one with which facts are evaluated.
-        rivals: So many retainable facts of the same relation with the same old answer, at most, are spared: at the
-            answer's place their keys look like the fact's own.
+        rivals: So many retainable facts of the same relation with the same old answer, at most, and as many with other
+            answers, are spared at the answer's place, where their keys look like the fact's own.
         rival_weight, closing_weight, protect, ridge, spread: See ``workbench.editing.solved.openings.Sparing``.
         places: Where the update opens: at the ``"subject"``'s last token, at the ``"answer"``'s place (the tokens after
             which the reply gives the answer, a row of V for each), or at both. The key at the subject is that of the
