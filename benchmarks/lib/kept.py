@@ -25,8 +25,8 @@ from benchmarks.lib.store import ENDING, FOLDER, Line, Store
 from workbench.editing.selector import NEURONS, RETAINED
 from workbench.files.atomic import write_bytes
 
-RECIPES = ("recipe", "paper")
-"""Settings that are recipes."""
+RECIPES = ("recipe", "paper", "editor")
+"""Settings that are recipes: of the method that they or the settings name, else of IA3."""
 
 
 class Kept:
@@ -106,8 +106,16 @@ def same_settings(made_with: dict[str, Any], settings: dict[str, Any]) -> bool:
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings as they are read back from a file, with all options of their recipes."""
-    given, options = plain(settings), plain(wb.Recipe().to_dict())
-    return given | {name: options | given[name] for name in RECIPES if name in given}
+    given = plain(settings)
+    return given | {name: _options(given, given[name]) | given[name] for name in RECIPES if name in given}
+
+
+def _options(settings: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
+    """All options of a recipe's method, as they are by default."""
+    name = recipe.get("method", settings.get("method"))
+    named = {one.method: type(one) for one in wb.recipes.RECIPES.values()}
+    kind = named.get(name) or type(wb.recipes.RECIPES.get(name, wb.Recipe()))
+    return plain(kind().to_dict())
 
 
 def measured_on(model: wb.LoadedModel) -> dict[str, Any]:

@@ -37,7 +37,6 @@ from workbench.editing.solved.spots import Place, module_name, name_within, weig
 from workbench.editing.task import Task, retain_set
 from workbench.editing.training.factors import TrainedFactors
 from workbench.editing.training.fit_rows import FitRows
-from workbench.editing.training.guard import Guard, guards_of
 from workbench.editing.training.weights import fit_factors
 from workbench.facts.known import pool_or_bundled
 from workbench.facts.retained import retain_pool, retainable
@@ -73,8 +72,9 @@ class Keyed(TrainedRecipe):
         leave_out: So many of the kindred relations, drawn by seed, are not closed; an evaluation then tells whether the
             edit spares what it was not closed for (``Edit.closed_relations``).
         closing_wordings: Questions of each relation that is closed, never the one with which facts are evaluated.
-        rivals: So many retainable facts of the same relation with the same old answer, at most, and as many with other
-            answers, are spared at the answer's place, where their keys look like the fact's own.
+        rivals: So many retainable facts of the same relation with the same old answer, at most, are spared at the
+            answer's place, where their keys look like the fact's own. It keeps more such facts, and costs new answers:
+            docs/results/levers.md.
         rival_weight, closing_weight, protect, ridge, spread: See ``workbench.editing.solved.openings.Sparing``.
         places: Where the update opens: at the ``"subject"``'s last token, at the ``"answer"``'s place (the tokens after
             which the reply gives the answer, a row of V for each), or at both. The key at the subject is that of the
@@ -87,9 +87,6 @@ class Keyed(TrainedRecipe):
         draw_back: As in ``wb.recipes.IA3``, by the strength of U.
         reserve: So many times the strength that ``draw_back`` finds is kept, at most all: in wordings that were not
             trained the update opens by less than 1.
-        guards: So many facts that nothing holds in place say how much of the reserve is kept: the most with which no
-            more of their replies change than without it. Half are neighbours where there are enough; up to a third of
-            the default retain set's neighbours is taken for it. 0 keeps all.
         force: Open even where the selected columns hardly see the subject.
         stages: By default ``"learn"`` alone.
         learning_rate: AdamW's, in units of |h| / sqrt(d_model), where h is the residual stream after the layer.
@@ -143,8 +140,7 @@ class Keyed(TrainedRecipe):
     covariance_tokens: int = 30_000
     min_tokens: int | None = None
     draw_back: float | None = 0.97
-    reserve: float = 2.0
-    guards: int = 0
+    reserve: float = 1.4
     rivals: int = 0
     rival_weight: float = 30.0
     force: bool = False
@@ -158,7 +154,7 @@ class Keyed(TrainedRecipe):
         for name in ("ridge", "protect", "closing_weight", "rival_weight", "spread"):
             value = getattr(self, name)
             yield name, math.isfinite(value) and value >= 0, "0 or more"
-        for name in ("leave_out", "closing_wordings", "gates", "guards", "rivals"):
+        for name in ("leave_out", "closing_wordings", "gates", "rivals"):
             yield name, getattr(self, name) >= 0, "0 or more"
         yield "gates", self.gates == 0 or len(self.stages) == 1, "0 where there are two stages"
         yield "gate_rate", math.isfinite(self.gate_rate) and self.gate_rate > 0, "a positive number"
@@ -208,9 +204,6 @@ def make_keyed(task: Task) -> Edit:
     retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress, task.cancel)
     pool = retain_pool(pool_or_bundled(task.pool))
     spare = list(retainable(model, task.facts, pool, progress=False, cancel=task.cancel))  # C read their answers
-    guards, retained = guards_of(
-        task.facts, retained, spare, recipe.guards, seed=recipe.seed, may_take=task.retain is None
-    )
     closing = _closing(task, recipe)
     rivals = rival_contexts(model, task.facts, spare, recipe.rivals, seed=recipe.seed, cancel=task.cancel)
     about = apart(model, task.facts, about_contexts(model, task.facts, cancel=task.cancel))
@@ -253,8 +246,7 @@ def make_keyed(task: Task) -> Edit:
         }
 
     notes = {"seconds_for_covariance": round(measuring, 1)}
-    guard = Guard(model, task.facts, guards, trained.lowest_layer, task.cancel) if guards else None
-    ending: dict[str, Any] = {"draw_back": recipe.draw_back, "reserve": recipe.reserve, "guard": guard}
+    ending: dict[str, Any] = {"draw_back": recipe.draw_back, "reserve": recipe.reserve}
     return fit_factors(task, trained, rows, about_edit, **ending, began=began, notes=notes)
 
 

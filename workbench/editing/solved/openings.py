@@ -2,7 +2,7 @@
 
 A row opens by V.k at a key k, and the update U V moves a module's output by so much of U. It opens by exactly 1 at the
 mean key of its fact, and as little as can be at everything in A: ordinary text, subjects of retained facts, where the
-update is closed the same subject under other relations, and other subjects under the same one.
+update is closed the same subject under other relations, and other subjects with the same answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Sparing:
         ridge: Added to C's diagonal, as a share of its mean.
         protect: Weight of E[k0 k0^T], keys of retained facts.
         closing: Weight of the keys of the same subject under other relations.
-        rival: Weight of the keys of other subjects under the same relation.
+        rival: Weight of the keys of other subjects with the same answer.
         spread: Weight of the scatter of the fact's own keys around their mean: what differs between wordings is not
             used, so that an opening is alike in all of them.
     """
@@ -117,7 +117,7 @@ def openings(
         retained: Contexts of retained facts, with places at which it is not to.
         closed: Contexts of the same subjects under other relations, likewise.
         sparing: The weights of A.
-        rivals: Contexts of other subjects under the same relation, likewise.
+        rivals: Contexts of other subjects with the same answer, likewise.
         groups: Of each place of ``own``, which row opens there, [places]; None: that of the context's fact.
         force: Open even where the columns hardly see the key.
         cancel: As in ``rewrite``.

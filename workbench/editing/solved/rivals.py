@@ -1,4 +1,4 @@
-"""Rivals: other subjects under an edited fact's relation, first of all those with its old answer, which keep theirs.
+"""Rivals: other subjects with an edited fact's old answer, which are to keep it.
 
 At the answer's place, late in the model, the answer is there already: the key of "the language of Ecuador" looks like
 that of "the language of Cuba", since both are about to be "Spanish". An update that opens at one opens at the other,
@@ -22,23 +22,26 @@ from workbench.models.load import LoadedModel
 from workbench.types import Fact
 from workbench.types.cancelling import CancelBar, CancelFlag
 
-WORDINGS = 3
+WORDINGS = 4
 """Training questions of each rival."""
 
 
 def rivals_of(fact: Fact, spare: Iterable[Fact], n: int, *, seed: int) -> list[Fact]:
-    """Choose rivals of a fact, by seed: those with its old answer first.
+    """Choose rivals of a fact, by seed.
 
     Args:
         fact: The edited fact.
         spare: Known facts that may be retained.
-        n: At most so many with the old answer, and as many with others.
+        n: At most so many.
     """
     answers = {answer.casefold() for answer in fact.answers}
-    near = [other for other in spare if other.relation == fact.relation]
-    random.Random(seed).shuffle(near)
-    alike = [other for other in near if not answers.isdisjoint(answer.casefold() for answer in other.answers)]
-    return [*alike[:n], *[other for other in near if other not in alike][:n]]
+    alike = [
+        other
+        for other in spare
+        if other.relation == fact.relation and not answers.isdisjoint(answer.casefold() for answer in other.answers)
+    ]
+    random.Random(seed).shuffle(alike)
+    return alike[:n]
 
 
 def rival_contexts(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from workbench.editing.training.draw_back import drawn_back
-from workbench.editing.training.guard import Guard
 from workbench.editing.training.learned import LearnedLevel
 from workbench.editing.training.optimisers import Adam, NaturalGradient, Optimiser, Together
 from workbench.models.deltas.gates import inject_gates
@@ -101,7 +100,6 @@ class TrainedFactors:
         wanted: float | None,
         *,
         reserve: float = 1.0,
-        guard: Guard | None = None,
         cancel: CancelFlag | None = None,
     ) -> None:
         """Measure how well the taught rows are learned, and draw the whole back.
@@ -110,7 +108,6 @@ class TrainedFactors:
             level: Measures it.
             wanted: The probability that three quarters of the rows must keep; None leaves the whole as it is.
             reserve: So many times the least strength at which they do is kept, at most all of it.
-            guard: Keeps less of the reserve where it would lose replies.
             cancel: As in ``rewrite``.
         """
         whole = self.whole()
@@ -123,8 +120,6 @@ class TrainedFactors:
             return
         self.learned, least = drawn_back(level, wanted, turn, cancel=cancel)
         self.strength = min(1.0, reserve * least)
-        if guard is not None and self.strength > least:
-            self.strength = guard.highest(self.view, turn, least, self.strength)
         turn(self.strength)
 
     def _write(self, delta: Delta) -> None:

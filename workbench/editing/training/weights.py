@@ -12,7 +12,6 @@ from torch import nn
 from workbench.editing.task import Task, retain_set
 from workbench.editing.training.factors import TrainedFactors
 from workbench.editing.training.fit_rows import FitRows
-from workbench.editing.training.guard import Guard
 from workbench.editing.training.learned import LearnedLevel
 from workbench.editing.training.loop import Training
 from workbench.editing.training.optimisers import Adam, Optimiser
@@ -38,7 +37,6 @@ def fit_factors(
     *,
     draw_back: float | None,
     reserve: float = 1.0,
-    guard: Guard | None = None,
     began: float,
     notes: Mapping[str, Any] | None = None,
 ) -> Edit:
@@ -48,11 +46,11 @@ def fit_factors(
         task, rows, began, notes: As in ``fit_weights``.
         trained: The factors.
         about: More fields of the edit, besides what the factors tell.
-        draw_back, reserve, guard: See ``TrainedFactors.finish``.
+        draw_back, reserve: See ``TrainedFactors.finish``.
     """
 
     def finish(level: LearnedLevel) -> None:
-        trained.finish(level, draw_back, reserve=reserve, guard=guard, cancel=task.cancel)
+        trained.finish(level, draw_back, reserve=reserve, cancel=task.cancel)
 
     return fit_weights(
         task,
