@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -93,3 +94,12 @@ def test_what_is_missing_is_nan_and_what_cannot_be_is_refused() -> None:
         counterfact_rates(knowing(tiny_llama(seed=1, tied=False), capitals()), edit, pool=POOL)
     with pytest.raises(ValueError, match="stages must be some of"):
         counterfact_rates(model, edit, stages=["relearn"], pool=POOL)
+
+
+def test_a_sealed_facts_neighbours_are_sealed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.evaluation import chosen
+
+    model, sealed = tiny(), [replace(fact, split="sealed") for fact in (FRANCE, SPAIN, JAPAN)]
+    monkeypatch.setattr(chosen, "load_facts", lambda split: FactSet(sealed, name=split))
+    edit = edit_of(model, some_gates(model, (1, "post")), fact=sealed[0])
+    assert counterfact_rates(model, edit, pool=FactSet([]))["learn"]["neighbourhood"].n == 2

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 
 from workbench.editing.applied import applied, check_under, chosen_stages
 from workbench.evaluation.answering import Answering, begun_by_cloze
+from workbench.evaluation.chosen import evaluated_pool
 from workbench.evaluation.evaluate import known_neighbours
-from workbench.facts.known import pool_or_bundled
 from workbench.language.generation import generate
 from workbench.language.prompts import answer_ids
 from workbench.language.scoring import continuation_nll
@@ -45,8 +45,8 @@ def counterfact_rates(
         model: The edit's base model; it is not changed.
         edit: The edit.
         stages: Stages of the edit, besides the base; None for all.
-        pool: Where neighbours come from; the bundled facts by default. Facts whose answers the edit used are
-            none.
+        pool: Where neighbours come from; the bundled facts by default, beside them the sealed ones for a sealed fact.
+            Facts whose answers the edit used are none.
         seed: Of the bootstrap over facts.
 
     Returns:
@@ -68,7 +68,7 @@ def counterfact_rates(
     """
     check_under(model, edit, "counterfact_rates")
     names = chosen_stages(edit, stages)
-    pool = pool_or_bundled(pool)
+    pool = evaluated_pool(pool, edit.facts, "own")
     free = pool.without([*edit.facts, *(f for f in pool if f.id in edit.used_ids)])
     near = {fact.id: known_neighbours(model, free, [fact], None, seed, False, []) for fact in edit.facts}
     rates = {"base": _rates(model, edit.facts, near, seed)}
