@@ -1,7 +1,7 @@
 """CompareView: answers and maps before and after an edit, at one stage and one strength.
 
-A step of the slider is one call of ``answer_probabilities``. Answers to a prompt (``ask``) and the maps
-(``compare_maps``) are computed in the background; the maps without a press, once the view is looked at.
+A step of the slider is one call of ``answer_probabilities``. Answers to a prompt (``ask``), the maps (``compare_maps``)
+and the edges (``compare_edges``) are computed in the background; the maps without a press, once the view is looked at.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, FactSet
 from workbench.widgets.compare.asking import Answered, Asking
 from workbench.widgets.compare.code import compare_code, shown_code
+from workbench.widgets.compare.edges_run import EdgesRun
 from workbench.widgets.compare.maps_run import MapsRun
 from workbench.widgets.compare.menus import StageMenu
 from workbench.widgets.compare.strength import StrengthBars
@@ -63,10 +64,11 @@ class CompareView(MapsRun):
 
         self._stage = StageMenu(description="After", options=edit.stage_names)
         self._asker = Asking(self._at)
+        self._edges = EdgesRun(model, pool, lambda: (self._edit, self._wanted()), self._lock, self._show_code)
         self._strength = StrengthBars(model, lambda: self._slid())
         dial = layout.fields(self._stage, self._strength.slider)
         settings = [dial, self._strength.bars, self._asker, self._title, self._menus.widget]
-        self._lay_out_run(settings, [self._maps])
+        self._lay_out_run(settings, [self._maps, self._edges])
         self._stage.observe(lambda _: self._stage_chosen(), names="value")
         self._asker.on_answer(self._answered)
         self._load(edit, fact)
@@ -133,6 +135,12 @@ class CompareView(MapsRun):
         return dict(self._strength.base)
 
     @property
+    def edges(self) -> EdgesRun:
+        """The edges before and after: ``view.edges.run()`` scores them in the background at the stage and the strength
+        of now, ``view.edges.result`` has the changes that are shown."""
+        return self._edges
+
+    @property
     def code(self) -> str:
         """Python that repeats what is shown."""
         given: Any = {"edit_lines": self._edit_code, "pool": self._pool}
@@ -143,7 +151,8 @@ class CompareView(MapsRun):
         """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
         maps = self._shown.arguments if self._shown is not None else ""
         at: Any = {"pool": self._pool, "stage": self.stage, "strength": self.strength}
-        return shown_code(self._edit, self._fact, maps=maps, answers=self.answers, **at)
+        edges = self._edges.arguments
+        return shown_code(self._edit, self._fact, maps=maps, edges=edges, answers=self.answers, **at)
 
     def show(self, edit: Edit, *, fact: Fact | None = None, edit_code: str | None = None) -> None:
         """Show another edit of the same base, as it was left: stage, strength, maps and answers; ``edit_code`` as in
@@ -169,6 +178,12 @@ class CompareView(MapsRun):
 
     def _at(self) -> tuple[str, float]:
         return self.stage, self.strength
+
+    def _show_compared(self) -> None:
+        super()._show_compared()
+        if not self._loading:
+            self._edges.follow()
+            self._show_code()
 
     def _stage_chosen(self) -> None:
         if not self._loading:
