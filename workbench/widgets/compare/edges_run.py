@@ -73,7 +73,7 @@ class EdgesRun(RunPanel[EdgeComparison]):
         self._asked: tuple[str, Wanted] | None = None
         self._followed: tuple[str, Wanted] | None = None
         self._done = (0, len(_PARTS))
-        self._table = HTML()
+        self._summary, self._table = HTML(), HTML()
         self._kind = Dropdown(
             description="Changes", options=[("All", ""), *((k.capitalize(), k) for k in CHANGE_KINDS)]
         )
@@ -81,7 +81,7 @@ class EdgesRun(RunPanel[EdgeComparison]):
         self._cancel.description = "Stop edges"  # Cancel is the maps'
         self._kind.observe(lambda _: self._show_table(), names="value")
         layout.show(self._menu, False)
-        self._lay_out(self._heading, self._buttons(), self._alert, self._menu, self._table)
+        self._lay_out(self._heading, self._buttons(), self._alert, self._summary, self._menu, self._table)
         self._recheck()
 
     def __repr__(self) -> str:
@@ -163,7 +163,8 @@ class EdgesRun(RunPanel[EdgeComparison]):
 
     def _show_table(self) -> None:
         kind: ChangeKind | None = self._kind.value or None
-        self._table.value = "" if self._found is None else changes_markup(self._found, kind)
+        self._summary.value = "" if self._found is None else summary_markup(self._found.result)
+        self._table.value = "" if self._found is None else changes_markup(self._found.result, kind)
 
     def _picture(self) -> bytes:
         return text_card_png("Edges", [] if self._found is None else [repr(self._found.result)])
@@ -190,14 +191,22 @@ def title_of(found: EdgesCompared | None, wanted: Wanted) -> str:
     return markup.title(f"Edges before and after: {at_words(at.stage, at.strength)}", " ".join(lines))
 
 
-def changes_markup(found: EdgesCompared, kind: ChangeKind | None = None) -> str:
-    """What changed in a sentence, then a row an edge, the largest change first.
+def summary_markup(changes: EdgeComparison) -> str:
+    """What changed in a sentence, with the control, and how exact the scores are."""
+    estimated = (
+        f"The scores are estimates by gradients ({changes.before.method}); method='patching' with "
+        "chosen=changes.circuit() measures these edges exactly."
+    )
+    return markup.block(f"<p>{markup.text(changes.words)}</p>") + markup.hint(estimated)
+
+
+def changes_markup(changes: EdgeComparison, kind: ChangeKind | None = None) -> str:
+    """A row an edge, the largest change first.
 
     Args:
-        found: The edges.
+        changes: The edges.
         kind: Only changes of this kind; None for all.
     """
-    changes = found.result
     chosen = changes.changes if kind is None else changes.of(kind)
     unit = changes.before.metric_words.unit
     rows = [
@@ -210,7 +219,7 @@ def changes_markup(found: EdgesCompared, kind: ChangeKind | None = None) -> str:
         ]
         for one in chosen[:SHOWN]
     ]
-    parts = [markup.block(f"<p>{markup.text(changes.words)} Scored by {markup.text(changes.before.method)}.</p>")]
+    parts: list[str] = []
     if rows:
         caption = f"Edges that changed, the largest change first ({unit})"
         parts.append(markup.table(["edge", "before", "after", "change", "what happened"], rows, caption))
