@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
     from workbench.circuits.faithfulness import faithfulness
     from workbench.circuits.paths import path_patch
     from workbench.comparing.compare import compare
+    from workbench.comparing.edge_changes import compare_edges
     from workbench.comparing.maps import MapComparison, compare_maps
     from workbench.editing.applied import applied
     from workbench.editing.covariance import covariance, covariances
@@ -81,6 +82,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two
         Covariance,
         DataPrompt,
         DryRun,
+        EdgeComparison,
         EdgeMap,
         Edit,
         EffectMap,
@@ -136,6 +138,7 @@ _HOMES = {
     "Edit": "types",
     "EditPanel": "widgets.edit.panel",
     "EditStack": "editing.stack",
+    "EdgeComparison": "types",
     "EdgeMap": "types",
     "EffectMap": "types",
     "Estimate": "types",
@@ -181,6 +184,7 @@ _HOMES = {
     "causal_trace": "tracing.causal",
     "classify": "language.answers",
     "compare": "comparing.compare",
+    "compare_edges": "comparing.edge_changes",
     "compare_maps": "comparing.maps",
     "contrast_facts": "editing.selector",
     "counterfact_rates": "evaluation.counterfact",

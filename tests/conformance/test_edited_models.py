@@ -190,3 +190,17 @@ def test_a_layer_without_output_is_a_layer_whose_parts_have_none(case: Case) -> 
             assert (without(whole) - clean).abs().max() > 1e-3
             if site not in biased:
                 assert_near(without(whole), without(parts))
+
+
+def test_edges_at_strength_0_are_the_bases_to_the_bit(case: Case) -> None:
+    """With biases of the projections too, which an adapter's layer adds to what is read of its weight."""
+    clean, corrupted = IDS[0].tolist(), [*IDS[0, :2].tolist(), 44, *IDS[0, 3:].tolist()]
+    contrast = wb.Contrast(clean=clean, corrupted=corrupted, answer=12, wrong=13)
+    edit = edit_with(case.model, case.delta)
+    base = wb.edges(case.model, contrast, steps=2)
+    with wb.applied(case.model, edit, strength=0.0) as unchanged:
+        same = wb.edges(unchanged, contrast, steps=2)
+    with wb.applied(case.model, edit) as edited:
+        other = wb.edges(edited, contrast, steps=2)
+    assert torch.equal(same.values.nan_to_num(), base.values.nan_to_num())
+    assert not torch.allclose(other.values.nan_to_num(), base.values.nan_to_num(), atol=1e-3)

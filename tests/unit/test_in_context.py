@@ -120,6 +120,11 @@ def test_traces_and_maps() -> None:
         maps = wb.compare_maps(model, edit, site=site, pool=FACTS, progress=False)
         assert maps.after.values.shape == maps.before.values.shape and maps.after.prompts == maps.before.prompts
         assert torch.isfinite(maps.difference.values).all() and maps.difference.values.abs().max() > 0
+    changes = wb.compare_edges(model, edit, k=10, steps=1, pool=FACTS, progress=False)
+    assert changes.changes and changes.control == 0.0
+    contrast = wb.Contrast.of(model, FRANCE, form="cloze", pool=FACTS)
+    with pytest.raises(ValueError, match="Give its texts"):
+        wb.compare_edges(model, edit, contrast, progress=False)
 
 
 def test_probes_run_by_stage() -> None:

@@ -548,6 +548,7 @@ CALLS: dict[str, Call] = {
     "attention_patterns": lambda m, _: wb.attention_patterns(m, FRANCE),
     "contrast_facts": lambda m, _: wb.contrast_facts(m, FRANCE, pool=FACTS, progress=False),
     "compare_maps": lambda m, _: wb.compare_maps(m, small_edit(m), corruption="noise", pool=FACTS, progress=False),
+    "compare_edges": lambda m, _: wb.compare_edges(m, small_edit(m), pool=FACTS, progress=False),
     "default_selection": lambda m, _: wb.default_selection(m, FRANCE, pool=FACTS, k=5, progress=False),
     "paper_selection": lambda m, _: wb.paper_selection(m, FRANCE, pool=FACTS, progress=False),
     "default_retain": lambda m, _: wb.default_retain(m, [FRANCE], pool=FACTS, progress=False),

@@ -25,6 +25,7 @@ from workbench.models.engine import HookSite, KeysValues, Resumable
 from workbench.models.family import sizes, stores_transposed
 from workbench.models.frozen_norm import freeze_each
 from workbench.models.load import LoadedModel
+from workbench.models.views import shared_view
 from workbench.tracing.dla import allowed_miss
 from workbench.types import EdgeGraph, Site
 
@@ -145,7 +146,8 @@ class Wired(Resumable):
         like: Any = next(module.parameters())
         with torch.no_grad():  # past the hooks that may watch it
             bias = module.forward(torch.zeros(1, inputs, dtype=like.dtype, device=like.device))[0]
-            return module.forward(torch.eye(inputs, dtype=like.dtype, device=like.device)) - bias, bias
+            weight = _without_bias(module).forward(torch.eye(inputs, dtype=like.dtype, device=like.device))
+        return weight, bias
 
     def site_module(self, layer: int, site: Site) -> str:
         """The name of the module that holds a site."""
@@ -268,3 +270,14 @@ class Wired(Resumable):
                     f"What components write misses what {where} by {missed:.2g} of its size, so edges of this model "
                     "would have wrong scores. wb.attribute(method='patching') does not need this sum."
                 )
+
+
+def _without_bias(module: nn.Module) -> Any:
+    """A view of an adapter's layer whose linear module has a bias of 0. To take the bias from the output would round
+    the weight by it, and an edit at strength 0 would not be the base to the bit."""
+    view = plain = shared_view(module)
+    while hasattr(plain, "base_layer"):
+        plain = plain.base_layer
+    if plain.bias is not None:
+        plain.bias = nn.Parameter(torch.zeros_like(plain.bias), requires_grad=False)
+    return view

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import torch
 
+from workbench.comparing.contexts import outside_context
 from workbench.editing.applied import applied, check_under
-from workbench.language.prompt_text import context_span
 from workbench.models.load import LoadedModel
 from workbench.tracing.attribution import attribute
 from workbench.tracing.causal import causal_trace
@@ -22,7 +22,7 @@ from workbench.tracing.corruption import one_form
 from workbench.tracing.mean_maps import mean_map
 from workbench.tracing.metric import Metric
 from workbench.tracing.setup import SharedKeywords
-from workbench.types import Contrast, Edit, EffectMap, Fact, FactSet, Form, TracedPrompt
+from workbench.types import Contrast, Edit, EffectMap, Fact, FactSet, Form
 from workbench.types.cancelling import Cancelled
 from workbench.types.cell_intervals import mean_and_error
 from workbench.types.contrast import Traced, as_traced
@@ -227,13 +227,7 @@ def _without_context(edited: LoadedModel, one: Fact | Contrast, after: EffectMap
         ValueError: The tokenizer reads the question otherwise after the context.
     """
     (prompt,), (own,) = after.prompts, before.prompts
-    inside = context_span(edited, _asked(one, prompt), prompt.form)
-    outside = [i for i in range(len(prompt.token_ids)) if i not in inside]
-    if tuple(prompt.token_ids[i] for i in outside) != own.token_ids:
-        raise ValueError(
-            f"After its context the edited model reads {prompt.text!r} in other tokens than the base, so the maps have "
-            "no cells in common. Trace each by itself: wb.causal_trace."
-        )
+    outside = outside_context(edited, one, prompt, own)
     if "position" not in after.axes:
         return replace(after, prompts=before.prompts)
     axis, kept = after.axes.index("position"), torch.tensor(outside)
@@ -243,22 +237,6 @@ def _without_context(edited: LoadedModel, one: Fact | Contrast, after: EffectMap
     }
     changes: dict[str, Any] = {**cut, "labels": before.labels, "prompts": before.prompts}
     return replace(after, **changes)
-
-
-def _asked(one: Fact | Contrast, prompt: TracedPrompt) -> str:
-    """What stands after the context.
-
-    Raises:
-        ValueError: A contrast of token ids or states, which are read without it.
-    """
-    if isinstance(one, Fact):
-        return one.question if prompt.form == "chat" else one.prompt
-    if not isinstance(one.clean, str):
-        raise ValueError(
-            f"This edit puts a context before texts, and contrast {one.id!r} has token ids or states, which are read "
-            "as they are. Give its texts."
-        )
-    return one.clean
 
 
 def _as_recovery_of(base: EffectMap, after: EffectMap) -> EffectMap:

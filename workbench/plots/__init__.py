@@ -9,6 +9,7 @@ from workbench.plots.arms import arms_figure
 from workbench.plots.circuits import edges_figure, faithfulness_figure
 from workbench.plots.compare import probabilities_figure, rates_figure
 from workbench.plots.difference import difference_figure
+from workbench.plots.edge_changes import edge_changes_figure
 from workbench.plots.effects import effect_figure
 from workbench.plots.export import write_bytes, write_image
 from workbench.plots.history import history_figure
@@ -23,6 +24,7 @@ __all__ = [
     "arms_figure",
     "broken_figure",
     "difference_figure",
+    "edge_changes_figure",
     "edges_figure",
     "effect_figure",
     "escape",

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from workbench.circuits.mean_edges import mean_edges
 from workbench.tracing.roles import by_role
 from workbench.types import EdgeMap, EffectMap, EvalReport, Rate
 from workbench.types.cell_intervals import mean_and_error
@@ -44,7 +45,9 @@ def mean_of(results: Mapping[str, Any]) -> Any:
     if kinds[first] is EffectMap:
         return mean_map(cast("Mapping[str, EffectMap]", results))
     if kinds[first] is EdgeMap:
-        return mean_edges(cast("Mapping[str, EdgeMap]", results))
+        edge_maps = cast("Mapping[str, EdgeMap]", results)
+        _check_alike(edge_maps, _ALIKE_EDGES)
+        return mean_edges([*edge_maps.values()], [*edge_maps])
     if kinds[first] is EvalReport:
         return mean_rates(cast("Mapping[str, EvalReport]", results))
     if kinds[first] is float:
@@ -106,30 +109,6 @@ def mean_map(maps: Mapping[str, EffectMap]) -> EffectMap:
         n=len(maps),
         per_fact=values,
         prompts=tuple(prompt for one in (first, *others) for prompt in one.prompts),
-        provenance=first.provenance | {"facts": list(maps)},
-    )
-
-
-def mean_edges(maps: Mapping[str, EdgeMap]) -> EdgeMap:
-    """The mean of scores of edges over items, with the standard error over items; an edge without a score in some is a
-    mean over the others.
-
-    Args:
-        maps: By item.
-
-    Raises:
-        ValueError: They differ in what was measured, or in the model.
-    """
-    _check_alike(maps, _ALIKE_EDGES)
-    first = next(iter(maps.values()))
-    mean, error = mean_and_error(torch.stack([one.values for one in maps.values()]))
-    return replace(
-        first,
-        values=mean,
-        stderr=error,
-        clean=sum(one.clean for one in maps.values()) / len(maps),
-        corrupted=sum(one.corrupted for one in maps.values()) / len(maps),
-        n=len(maps),
         provenance=first.provenance | {"facts": list(maps)},
     )
 

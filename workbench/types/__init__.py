@@ -22,6 +22,7 @@ from workbench.types.delta import (
 )
 from workbench.types.dry_run import DryRun
 from workbench.types.earlier import EarlierEdit
+from workbench.types.edge_comparison import CHANGE_KINDS, ChangeKind, EdgeChange, EdgeComparison
 from workbench.types.edge_graph import EdgeGraph
 from workbench.types.edge_map import EdgeMap
 from workbench.types.edit import Edit, EditModules, EditStage, OtherFit, SiteModule, stages_delta
@@ -108,6 +109,10 @@ __all__ = [
     "DataPromptKind",
     "EarlierEdit",
     "Edge",
+    "CHANGE_KINDS",
+    "ChangeKind",
+    "EdgeChange",
+    "EdgeComparison",
     "EdgeGraph",
     "EdgeMap",
     "Edit",

@@ -56,26 +56,40 @@ def shown_code(
     stage: str,
     strength: float,
     maps: str,
+    edges: str,
     answers: Sequence[Answered],
 ) -> str:
     """The part that uses ``model``, ``edit`` and ``facts`` (and ``pool``, where one was given): the maps, the
-    probabilities at one strength, and the answers.
+    edges, the probabilities at one strength, and the answers.
 
     Args:
         edit, fact, pool: As in ``CompareView``.
         stage, strength: Of the probabilities.
         maps: Keywords of ``compare_maps``; empty where no maps are shown.
+        edges: Keywords of ``compare_edges``; empty where no edges are shown.
         answers: The questions that were answered.
     """
     compared = f"maps = wb.compare_maps(model, edit, traced, {maps}{pool_argument(pool)})\n" if maps else ""
     return (
-        f"traced = {'fact' if _is_the_edits(fact, edit) else fact_code(fact)}\n{compared}"
+        f"traced = {'fact' if _is_the_edits(fact, edit) else fact_code(fact)}\n{compared}{edges_code(edges, pool)}"
         f"with wb.applied(model, edit, {stage!r}, strength={strength!r}) as edited:\n"
         '    probabilities = wb.answer_probabilities(edited, traced)["before"]\n'
         f"with wb.applied(model, edit, {stage!r}, strength=0.0) as unchanged:\n"
         '    base_probabilities = wb.answer_probabilities(unchanged, traced)["before"]\n'
         f"{asked_code(answers)}"
     )
+
+
+def edges_code(arguments: str, pool: FactSet | None) -> str:
+    """The call that scores the edges of ``traced``.
+
+    Args:
+        arguments: Keywords of ``compare_edges``; empty where no edges are shown.
+        pool: As in ``CompareView``.
+    """
+    if not arguments:
+        return ""
+    return f"changes = wb.compare_edges(model, edit, traced, {arguments}{pool_argument(pool)})\n"
 
 
 def _is_the_edits(fact: Fact, edit: Edit) -> bool:

@@ -1,38 +1,28 @@
 """CompareView: answers and maps before and after an edit, at one stage and one strength.
 
-A step of the slider is one call of ``answer_probabilities``. Answers to a prompt (``ask``) and the maps
-(``compare_maps``) are computed in the background; the maps without a press, once the view is looked at.
+A step of the slider is one call of ``answer_probabilities``. Answers to a prompt (``ask``), the maps (``compare_maps``)
+and the edges (``compare_edges``) are computed in the background; the maps without a press, once the view is looked at.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
-from ipywidgets import HTML
-
-from workbench.comparing.maps import MapComparison
 from workbench.editing.applied import check_base
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, Fact, FactSet, Form
+from workbench.types import Edit, Fact, FactSet
 from workbench.widgets.compare.asking import Answered, Asking
-from workbench.widgets.compare.before_after import SITE_WORDS, BeforeAfterMaps, maps_title, step_words
 from workbench.widgets.compare.code import compare_code, shown_code
-from workbench.widgets.compare.comparisons import Comparisons
-from workbench.widgets.compare.menus import MapMenus, StageMenu
+from workbench.widgets.compare.edges_run import EdgesRun
+from workbench.widgets.compare.maps_run import MapsRun
+from workbench.widgets.compare.menus import StageMenu
 from workbench.widgets.compare.strength import StrengthBars
-from workbench.widgets.compare.wanted import Compared, Wanted
-from workbench.widgets.grid.grid import HeatGrid
-from workbench.widgets.picker.maps import head_groups
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.job import Job
-from workbench.widgets.shared.measure import Measure
-from workbench.widgets.shared.run_panel import RunPanel, RunWords
 from workbench.widgets.shared.text_card import text_card_png
 
 
-class CompareView(RunPanel[MapComparison]):
+class CompareView(MapsRun):
     """The panel shows what an edit changed, before and after side by side.
 
     Args:
@@ -55,16 +45,6 @@ class CompareView(RunPanel[MapComparison]):
         with wb.applied(model, edit, 'learn', strength=0.5) as edited:
     """
 
-    WORDS = RunWords(
-        label="Compare",
-        icon="columns",
-        tip="Compute both maps, at the stage and the strength above",
-        cancel_tip="Stop after the layer going on",
-        refused="A comparison is running already; wait for it or cancel it.",
-        cancelling="Cancelling: it stops after the layer that is going on.",
-    )
-    TICK_SECONDS = 1.0
-
     def __init__(
         self,
         model: LoadedModel,
@@ -77,23 +57,18 @@ class CompareView(RunPanel[MapComparison]):
         if model.applied:
             raise ValueError("CompareView compares an edit with its base: pass the base model (model.base).")
         check_base(model, edit)
-        super().__init__()
-        self._model, self._pool, self._edit_code = model, pool, edit_code
-        self._edit = edit
-        self._shown: Compared | None = None
-        self._comparisons = Comparisons(model, pool)
+        super().__init__(model, edit, edit.facts[0] if fact is None else fact, pool)
+        self._edit_code = edit_code
         self._places: dict[str, tuple[str, float]] = {}  # stage and strength by edit, to come back to
-        self._measure_callbacks: list[Callable[[Measure], object]] = []
-        self._loading = self._in_sight = self._again = self._given_up = False
         self._stale = True  # the bars
 
         self._stage = StageMenu(description="After", options=edit.stage_names)
-        self._asker, self._maps, self._title = Asking(lambda: (self.stage, self.strength)), BeforeAfterMaps(), HTML()
+        self._asker = Asking(self._at)
+        self._edges = EdgesRun(model, pool, lambda: (self._edit, self._wanted()), self._lock, self._show_code)
         self._strength = StrengthBars(model, lambda: self._slid())
-        self._menus = MapMenus(self._maps_chosen, self._measure_chosen)
         dial = layout.fields(self._stage, self._strength.slider)
         settings = [dial, self._strength.bars, self._asker, self._title, self._menus.widget]
-        self._lay_out_run(settings, [self._maps])
+        self._lay_out_run(settings, [self._maps, self._edges])
         self._stage.observe(lambda _: self._stage_chosen(), names="value")
         self._asker.on_answer(self._answered)
         self._load(edit, fact)
@@ -138,45 +113,6 @@ class CompareView(RunPanel[MapComparison]):
         self._stage.value = stage
 
     @property
-    def site(self) -> str:
-        """Which map: ``"resid"``, ``"mlp"``, ``"attn"`` or ``"head"``. Settable."""
-        return str(self._menus.site.value)
-
-    @site.setter
-    def site(self, site: str) -> None:
-        self._menus.site.value = site
-
-    @property
-    def measure(self) -> Measure:
-        """The metric and the corruption of the maps. Settable; the maps follow when the view is next looked at."""
-        return self._menus.measure
-
-    @measure.setter
-    def measure(self, measure: Measure) -> None:
-        self._menus.measure = measure
-        self._set_apart()
-
-    @property
-    def partner(self) -> Fact | None:
-        """The fact whose subject is swapped in; None for one of the pool. Settable, as ``measure``."""
-        return self._menus.partner
-
-    @partner.setter
-    def partner(self, partner: Fact | None) -> None:
-        self._menus.partner = partner
-        self._set_apart()
-
-    @property
-    def form(self) -> Form | None:
-        """``"chat"``, ``"cloze"``, or None for the first that holds the answer. Settable, as ``measure``."""
-        return self._menus.form
-
-    @form.setter
-    def form(self, form: Form | None) -> None:
-        self._menus.form = form
-        self._set_apart()
-
-    @property
     def asking(self) -> Job[Answered] | None:
         """The last question's job; its result holds both answers, with the stage and the strength."""
         return self._asker.job
@@ -185,11 +121,6 @@ class CompareView(RunPanel[MapComparison]):
     def answers(self) -> tuple[Answered, ...]:
         """What was answered about this edit, the oldest first."""
         return self._asker.answers
-
-    @property
-    def result(self) -> MapComparison | None:
-        """The maps shown; they say at which strength they are."""
-        return self._shown.result if self._shown is not None else None
 
     @property
     def probabilities(self) -> dict[str, float]:
@@ -204,9 +135,10 @@ class CompareView(RunPanel[MapComparison]):
         return dict(self._strength.base)
 
     @property
-    def grids(self) -> tuple[HeatGrid, ...]:
-        """The maps shown: before, after, after minus before."""
-        return self._maps.grids
+    def edges(self) -> EdgesRun:
+        """The edges before and after: ``view.edges.run()`` scores them in the background at the stage and the strength
+        of now, ``view.edges.result`` has the changes that are shown."""
+        return self._edges
 
     @property
     def code(self) -> str:
@@ -219,11 +151,8 @@ class CompareView(RunPanel[MapComparison]):
         """Its part after ``model``, ``facts`` and ``edit`` (and ``pool``, where one was given) are there."""
         maps = self._shown.arguments if self._shown is not None else ""
         at: Any = {"pool": self._pool, "stage": self.stage, "strength": self.strength}
-        return shown_code(self._edit, self._fact, maps=maps, answers=self.answers, **at)
-
-    def on_measure(self, callback: Callable[[Measure], object]) -> None:
-        """Call ``callback(measure)`` when another measure was chosen in the view's own menus."""
-        self._measure_callbacks.append(callback)
+        edges = self._edges.arguments
+        return shown_code(self._edit, self._fact, maps=maps, edges=edges, answers=self.answers, **at)
 
     def show(self, edit: Edit, *, fact: Fact | None = None, edit_code: str | None = None) -> None:
         """Show another edit of the same base, as it was left: stage, strength, maps and answers; ``edit_code`` as in
@@ -242,99 +171,19 @@ class CompareView(RunPanel[MapComparison]):
         self._show_stale()
         self._compare_unasked()
 
-    def compare(self) -> Job[MapComparison]:
-        """Compute the chosen maps in the background. While others are computed, this only says so."""
-        return self.run()
-
     def ask(self, question: str | None = None) -> Job[Answered] | None:
         """Ask the base and the edited model at the stage and the strength of now, in the background; None for the
         question in the box."""
         return self._asker.ask(question)
 
-    def cancel(self) -> None:
-        """Ask the comparison to stop where it next looks. No effect when none is going on."""
-        self._again = False
-        super().cancel()
-
-    # The maps' job
-
-    def _order(self) -> Callable[[threading.Event], MapComparison]:
-        wanted = self._wanted()
-        order = self._comparisons.order(self._edit, wanted, self._lock, self._step)
-        self._given_up, self._done = False, (0, 1)
-        self._say(f"{SITE_WORDS[wanted.site]}: before the edit.")
-        return lambda cancel: order(cancel).result
-
-    def _step(self, done: int, total: int) -> None:
-        self._done = done, total
-        self._tick()
-
-    def _tick(self) -> None:
-        with self._lock:
-            if self._busy and self._job is not None and self._going and self._due():
-                self._say(step_words(self._job.seconds, *self._done))
-
-    def _finished(self, job: Job[MapComparison]) -> None:
-        self._show_compared()
-
-    def _ended(self, job: Job[MapComparison]) -> None:
-        super()._ended(job)
-        with self._lock:
-            if self._given_up:  # nobody asked for its end
-                self._tell()
-                self._say_plainly("")
-            if self._again:
-                self._again = False
-                self._compare_unasked()
-
-    def _give_up(self) -> None:
-        """Cancel what is going on, since something else is looked at; it may be begun again."""
-        if self._busy and self._job is not None:
-            self._given_up = True
-            self._job.cancel()
-            self._comparisons.give_up()
-
-    def _compare_unasked(self) -> None:
-        """Start what is wanted where it is neither there nor was begun, in the place of what is going on."""
-        with self._lock:
-            if not self._in_sight or not self._comparisons.untried(self._edit, self._wanted()):
-                return
-            self._give_up()
-            self._again = self._busy
-            if not self._busy:
-                self.run()
-
-    # What it shows
-
-    def _wanted(self) -> Wanted:
-        return self._menus.wanted(self._fact, self.stage, self.strength)
+    def _at(self) -> tuple[str, float]:
+        return self.stage, self.strength
 
     def _show_compared(self) -> None:
-        """The maps of what the menus say, where they are computed; else none, so that maps, menus and code agree. Maps
-        of another strength than the slider's stay, and say so."""
-        if self._loading:
-            return
-        with self._lock:
-            wanted = self._wanted()
-            found = self._comparisons.nearest(self._edit, wanted)
-            if found is not self._shown:
-                self._shown = found
-                self._maps.show(found, pool=self._pool, groups=head_groups(self._model))
-            self._title.value = maps_title(found, wanted)
+        super()._show_compared()
+        if not self._loading:
+            self._edges.follow()
             self._show_code()
-
-    def _maps_chosen(self) -> None:
-        self._show_compared()
-        self._compare_unasked()
-
-    def _measure_chosen(self) -> None:
-        for callback in self._measure_callbacks:
-            callback(self.measure)
-
-    def _set_apart(self) -> None:
-        """Something was set from outside, when the view need not be in sight."""
-        self._in_sight = False
-        self._show_compared()
 
     def _stage_chosen(self) -> None:
         if not self._loading:

@@ -1,20 +1,24 @@
-"""What a comparison of maps is asked for and what came of it, as records; computed with noise where no swap fits."""
+"""What a comparison of maps or of edges is asked for and what came of it, as records; computed with noise where no swap
+fits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+from workbench.comparing.edge_changes import compare_edges
 from workbench.comparing.maps import MapComparison, compare_maps
 from workbench.language.prompts import NoSwapPartner
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, Fact, FactSet, Form
+from workbench.types import EdgeComparison, Edit, Fact, FactSet, Form
 from workbench.types.effect import Corruption
 from workbench.widgets.shared.code import fact_call_in_a_line
 from workbench.widgets.shared.measure import NOISE_SAMPLES, Measure
 from workbench.widgets.shared.partner_words import partner_subject
 
-NO_PARTNER = "No other subject fits into this prompt, so these maps corrupt by noise instead of a swap."
+T = TypeVar("T")
+NO_PARTNER = "No other subject fits into this prompt, so the corruption is noise instead of a swap."
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,12 @@ class Wanted:
     def before(self) -> Wanted:
         """What decides the map before the edit."""
         return replace(self, stage="", strength=0.0)
+
+    @property
+    def of_edges(self) -> Wanted:
+        """What decides the edges: no site, and the logit difference where maps show its recovery."""
+        measure = replace(self.measure, name="logit_diff") if self.measure.normalise else self.measure
+        return replace(self, site="", measure=measure)
 
     def but_for_strength(self, other: Wanted) -> bool:
         """Whether another comparison is the same at some strength."""
@@ -99,6 +109,36 @@ class Compared:
         return arguments(self.wanted.options(self.corruption))
 
 
+@dataclass(frozen=True, eq=False)
+class EdgesCompared:
+    """Scores of edges before and after.
+
+    Args:
+        wanted: What was asked for.
+        result: The scores and the changes.
+        corruption: The one that was used.
+    """
+
+    wanted: Wanted
+    result: EdgeComparison
+    corruption: Corruption
+
+    @property
+    def note(self) -> str:
+        """Why the corruption is another one than was asked for; empty if it is not."""
+        return NO_PARTNER if self.corruption != self.wanted.measure.corruption else ""
+
+    @property
+    def arguments(self) -> str:
+        """The keywords in code."""
+        return arguments(edge_options(self.wanted, self.corruption))
+
+
+def edge_options(wanted: Wanted, corruption: Corruption) -> dict[str, Any]:
+    """Keywords of ``compare_edges``: those of ``compare_maps`` but for the site and the recovery."""
+    return {name: value for name, value in wanted.options(corruption).items() if name not in ("site", "normalise")}
+
+
 def arguments(options: dict[str, Any]) -> str:
     """Keywords as they stand in a call."""
     written = {n: fact_call_in_a_line(v) if isinstance(v, Fact) else repr(v) for n, v in options.items()}
@@ -122,6 +162,21 @@ def compute(model: LoadedModel, edit: Edit, wanted: Wanted, pool: FactSet | None
         maps = compare_maps(model, edit, wanted.fact, pool=pool, progress=False, **options, **more)
         return Compared(wanted, maps, corruption)
 
+    return _swapped_or_noised(wanted, at)
+
+
+def compute_edges(model: LoadedModel, edit: Edit, wanted: Wanted, pool: FactSet | None, **more: Any) -> EdgesCompared:
+    """Score the edges that are wanted; the same as ``compute``, by ``compare_edges``."""
+
+    def at(corruption: Corruption) -> EdgesCompared:
+        options = edge_options(wanted, corruption)
+        changes = compare_edges(model, edit, wanted.fact, pool=pool, progress=False, **options, **more)
+        return EdgesCompared(wanted, changes, corruption)
+
+    return _swapped_or_noised(wanted, at)
+
+
+def _swapped_or_noised(wanted: Wanted, at: Callable[[Corruption], T]) -> T:
     try:
         return at(wanted.measure.corruption)
     except NoSwapPartner:
