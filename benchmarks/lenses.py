@@ -6,16 +6,22 @@ Three lenses: the logit lens, the tuned lens with least squares alone (``steps=0
 KL(the model's next-token distribution || the lens) in nats, and how often both have the same likeliest token. Two sets
 of texts: sentences of ordinary prose, and questions of control facts through the chat template with the base's own
 replies; neither is fitted on. Tokens that all texts begin with, and the first, do not count. Intervals take texts.
-Writes ``benchmarks/results/lenses.json`` with the tables of docs/results/lenses.md.
+Then the lens probe of the edit on file (``soft_forgetting/``) through the logit and the tuned lens, each with its quick
+null: how far P(old) ends below its highest, and how often *pretends to forget* is said where nothing is hidden. The
+lenses are fitted anew, for their seconds. Writes ``benchmarks/results/lenses.json`` with the tables of
+docs/results/lenses.md.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+from unittest.mock import patch
 
 import torch
 
@@ -30,9 +36,11 @@ from workbench.language.prompts import prompt_ids
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 from workbench.tracing.lens_fit import STEPS
+from workbench.types import LensKind, NullGroup
 from workbench.types.intervals import mean_over
 
 RESULTS = Path("benchmarks/results/lenses.json")
+EDIT = Path("benchmarks/results/soft_forgetting/france-capital/edit")
 LENSES = ("logit", "least squares", "tuned")
 QUESTIONS, REPLY = 40, 12
 """Questions that are asked, and the longest reply in tokens."""
@@ -80,6 +88,32 @@ def measured(model: LoadedModel, group: TextGroup, lenses: dict[str, wb.TunedLen
     }
 
 
+def probed(model: LoadedModel) -> dict[str, Any]:
+    """What the lens probe finds of the edit on file through each lens, and in its null."""
+    edit = wb.load_edit(EDIT)
+    out: dict[str, Any] = {}
+    for kind in get_args(LensKind):
+        report = wb.probe(model, edit, probes="lens", lens=kind, null="quick", progress=False)
+        assert report.null is not None
+        null, reading = report.null.probes["lens"], report.lens()
+        false = null.false_positives
+        out[kind] = {
+            "verdict": reading.verdict,
+            "taken_back": round(null.value, 4),
+            "control_taken_back": round(report.lens(group="control").latent("old"), 4),
+            "percentiles": {group: null.percentile(group) for group in get_args(NullGroup)},
+            "draws": [[draw.group, draw.name, round(draw.value, 4), draw.found] for draw in null.draws],
+            "false_positives": {
+                "hits": round(false.value * false.n),
+                "n": false.n,
+                "low": false.low,
+                "high": false.high,
+            },
+        }
+        print(f"\n{kind}: {out[kind]}", flush=True)
+    return out
+
+
 def _rate(by_text: dict[str, list[float]]) -> dict[str, float]:
     rate = mean_over(by_text)
     return {"value": round(rate.value, 4), "low": round(rate.low, 4), "high": round(rate.high, 4)}
@@ -101,14 +135,16 @@ def table(found: dict[str, Any], labels: list[str]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Fit, measure, print, write."""
+    code = code_of(__file__).to_dict()
     model = wb.load_model()
     lenses: dict[str, wb.TunedLens] = {}
     seconds: dict[str, float] = {}
-    for name, steps in (("least squares", 0), ("tuned", STEPS)):
-        began = time.process_time()
-        lenses[name] = wb.tuned_lens(model, steps=steps, progress=False)
-        seconds[name] = round(time.process_time() - began, 1)
-        print(name, lenses[name], f"{seconds[name]} s of a processor", flush=True)
+    with tempfile.TemporaryDirectory() as empty, patch.dict(os.environ, WORKBENCH_CACHE=empty):
+        for name, steps in (("least squares", 0), ("tuned", STEPS)):
+            began = time.process_time()
+            lenses[name] = wb.tuned_lens(model, steps=steps, progress=False)
+            seconds[name] = round(time.process_time() - began, 1)
+            print(name, lenses[name], f"{seconds[name]} s of a processor", flush=True)
     sets: dict[str, Any] = {}
     for name, group in held_out(model).items():
         found = measured(model, group, lenses)
@@ -116,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
         sets[name]["table"] = table(found, list(lenses["tuned"].labels))
         print(f"\n{name}: {group.counted} tokens of {len(group.texts)} texts\n\n{sets[name]['table']}", flush=True)
     fitted_on = {name: {"tokens": lens.tokens, "held_out": lens.held_out} for name, lens in lenses.items()}
-    result = {"code": code_of(__file__).to_dict(), "model": model.fingerprint, "fitted_on": fitted_on, "sets": sets}
+    result = {"code": code, "model": model.fingerprint, "fitted_on": fitted_on, "sets": sets, "probe": probed(model)}
     result["seconds"] = {**seconds, "threads": torch.get_num_threads()}
     write_bytes(RESULTS, json.dumps(result, indent=1, ensure_ascii=False).encode())
 

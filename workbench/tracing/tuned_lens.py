@@ -79,7 +79,7 @@ def tuned_lens(
         raise ValueError(f"steps must be a whole number of at least 0, got {steps!r}.")
     require(base, "lens")
     options = (max_tokens, steps, seed)
-    default = ("default", *options) if texts is None and pool is None else None
+    default = ("default", *options, pool and tuple(pool)) if texts is None else None
     known = None if default is None else base.cache.lenses.get(default)
     if known is not None:
         return known
