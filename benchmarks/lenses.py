@@ -152,8 +152,13 @@ def main(argv: list[str] | None = None) -> None:
         sets[name]["table"] = table(found, list(lenses["tuned"].labels))
         print(f"\n{name}: {group.counted} tokens of {len(group.texts)} texts\n\n{sets[name]['table']}", flush=True)
     fitted_on = {name: {"tokens": lens.tokens, "held_out": lens.held_out} for name, lens in lenses.items()}
-    result = {"code": code, "model": model.fingerprint, "fitted_on": fitted_on, "sets": sets, "probe": probed(model)}
+    result: dict[str, Any] = {"code": code, "model": model.fingerprint, "fitted_on": fitted_on, "sets": sets}
     result["seconds"] = {**seconds, "threads": torch.get_num_threads()}
+    _write(result)  # what is measured is kept, should the probe not end
+    _write({**result, "probe": probed(model)})
+
+
+def _write(result: dict[str, Any]) -> None:
     write_bytes(RESULTS, json.dumps(result, indent=1, ensure_ascii=False).encode())
 
 
