@@ -91,7 +91,7 @@ def probe(
     Example:
         >>> probes = wb.probe(model, edit, probes=("lens", "strength"), pool=facts)
         >>> probes.lens().verdict
-        'pretends to forget: the old answer leads at 2 of the layers L0 to L1, then the new answer from L2 on'
+        'pretends to forget: the old answer leads at 3 of the layers in to L1, then the new answer from L2 on'
         >>> curve = probes.curve("strength")
         >>> curve.x, [round(p, 1) for p in curve.y["p_old"]]
         ((0.0, 0.25, 0.5, 0.75, 1.0), [1.0, 1.0, 0.7, 0.0, 0.0])

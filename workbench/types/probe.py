@@ -50,7 +50,7 @@ class ProbeReport:
         >>> probes.probes, probes.figures
         (('lens', 'adversarial', 'strength'), ('rates', 'lens', 'strength'))
         >>> probes.lens().verdict
-        'pretends to forget: the old answer leads at 2 of the layers L0 to L1, then the new answer from L2 on'
+        'pretends to forget: the old answer leads at 3 of the layers in to L1, then the new answer from L2 on'
     """
 
     fact: Fact
