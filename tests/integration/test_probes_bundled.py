@@ -38,6 +38,13 @@ def test_lens_and_strength_of_a_shut_head(model: Any, edit: Any) -> None:
     control = wb.load_facts()["spain-capital"]
     report = wb.probe(model, edit, probes=["lens", "strength"], control=control, progress=False)
     assert model.fingerprint == before
+    choice = report.lens_choice
+    assert choice is not None and choice.kind == "tuned" and {x.kind for x in report.lenses} == {"tuned"}
+    assert choice.kl is not None and choice.logit_kl is not None and choice.held_out > 100
+    assert all(tuned < logit for tuned, logit in zip(choice.kl[:-1], choice.logit_kl[:-1], strict=True))
+    assert "the logit lens" in report.findings[0] and report.findings[0].startswith("lens: read through the tuned lens")
+    plain = wb.probe(model, edit, probes="lens", lens="logit", control=control, progress=False)
+    assert plain.lens().probabilities["old"][-1] == pytest.approx(report.lens().probabilities["old"][-1], abs=1e-5)
     base, after = report.lens("base"), report.lens("learn")
     assert base.ranks["old"][-1] == 0
     assert base.tokens["old"] == " Paris"

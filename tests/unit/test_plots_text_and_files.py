@@ -139,7 +139,7 @@ def test_write_html_is_self_contained_and_deterministic(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<svg")])
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.svg", b"<svg"), ("a.pdf", b"%PDF-")])
 def test_write_images(tmp_path: Path, name: str, start: bytes) -> None:
     path = plots.write_image(plots.effect_figure(trace()), tmp_path / name)
     assert path.read_bytes().startswith(start)
@@ -147,7 +147,7 @@ def test_write_images(tmp_path: Path, name: str, start: bytes) -> None:
 
 
 def test_write_image_refuses_other_suffixes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"\.png, \.svg or \.html, got 'a\.gif'"):
+    with pytest.raises(ValueError, match=r"\.png, \.svg, \.pdf or \.html, got 'a\.gif'"):
         plots.write_image(plots.effect_figure(trace()), tmp_path / "a.gif")
 
 
@@ -190,7 +190,7 @@ def test_write_image_where_the_browser_hangs(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["png", "svg"])
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_write_image_where_the_browser_does_not_exist(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

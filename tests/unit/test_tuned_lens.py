@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 import workbench as wb
@@ -91,6 +92,47 @@ def test_held_out_texts_are_not_fitted_on() -> None:
     assert aside and not seen & aside
     assert {(1, 2, 3), (1, 4, 5)} <= seen | aside and (1, 4, 5) in aside
     assert work_of(model, given(model)) == sum(len(batches_of(model, part)) for part in split(given(model))) + 3
+
+
+def test_a_text_of_several_groups_is_held_out_of_all_or_none() -> None:
+    a, b, c = (1, 2, 3), (1, 4, 5), (1, 6, 7)
+    fit, held = split([TextGroup((a, b), 1), TextGroup((b, a), 0)])
+    assert (fit, held) == ([TextGroup((a,), 1), TextGroup((a,), 0)], [TextGroup((b,), 1)])
+    fit, held = split([TextGroup((a,), 1), TextGroup((a, b), 1), TextGroup((b,), 1)])
+    assert (fit, held) == ([TextGroup((a,), 1), TextGroup((a,), 1)], [TextGroup((b,), 1)])
+    fit, held = split([TextGroup((a,), 1), TextGroup((b, b, c), 0)])
+    assert (fit, held) == ([TextGroup((a,), 1), TextGroup((b, b), 0)], [TextGroup((c,), 0)])
+
+
+def test_one_distinct_text_is_refused_however_often_it_is_given() -> None:
+    """It would be fitted on and judged on at once."""
+    model = knowing(MAKERS["llama"]())
+    for texts in (TEXTS[:1], TEXTS[:1] * 40, [TextGroup(((1, 2, 3),) * 90, 1), TextGroup(((1, 2, 3),) * 9, 0)]):
+        with pytest.raises(ValueError, match=r"texts has 1 distinct text\. Give at least two"):
+            wb.tuned_lens(model, texts=texts, progress=False)
+    with pytest.raises(ValueError, match="texts has no distinct text"):
+        wb.tuned_lens(model, texts=[], progress=False)
+    two = wb.tuned_lens(model, texts=[*TEXTS[:1] * 40, TEXTS[4]], progress=False)
+    assert (two.tokens, two.held_out) == (40 * 6, 6)
+
+
+def test_what_is_held_out_does_not_make_up_for_too_few_tokens() -> None:
+    """42 unknowns a direction: 48 tokens in all, of which 42 are fitted on, are enough, and 36 of them are not."""
+    model = knowing(MAKERS["llama"]())
+    assert wb.tuned_lens(model, texts=TEXTS[:8], progress=False).tokens == 42
+    with pytest.raises(ValueError, match="fitted on have 36 tokens, without those that are held out, and the model is"):
+        wb.tuned_lens(model, texts=TEXTS[:7], progress=False)
+
+
+def test_a_stored_lens_of_another_shape_is_fitted_again(tmp_path: Path) -> None:
+    first = fitted(knowing(MAKERS["llama"]()))
+    (path,) = (tmp_path / "cache" / "lenses").rglob("*.safetensors")
+    saved = safetensors.torch.load(path.read_bytes())
+    for name in ("weights", "biases", "kl", "logit_kl"):
+        wrong = saved[name][..., :-1].contiguous()
+        path.write_bytes(safetensors.torch.save({**saved, name: wrong}))
+        again = fitted(knowing(MAKERS["llama"]()))
+        assert torch.equal(again.weights, first.weights) and again.kl == first.kl, name
 
 
 def test_the_judgement_is_a_plain_divergence() -> None:
@@ -197,7 +239,7 @@ def test_cancelled_nothing_is_kept(tmp_path: Path) -> None:
 def test_bad_input_is_refused() -> None:
     model = knowing(MAKERS["llama"]())
     with pytest.raises(ValueError, match="42 wide"):
-        wb.tuned_lens(model, texts=TEXTS[:1], progress=False)
+        wb.tuned_lens(model, texts=TEXTS[:2], progress=False)
     with pytest.raises(ValueError, match=r"steps must be a whole number of at least 0, got -1"):
         fitted(model, steps=-1)
     with pytest.raises(ValueError, match=r"kind must be one of \('logit', 'tuned'\) or a TunedLens, got 'jacobian'"):

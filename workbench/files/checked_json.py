@@ -43,7 +43,7 @@ VERSIONS: dict[Kind, int] = {
     "workbench-report": 4,
     "workbench-session": 3,
     "workbench-run": 1,
-    "workbench-probes": 5,
+    "workbench-probes": 6,
     "workbench-arms": 5,
     "workbench-stack": 1,
     "workbench-sweep": 1,

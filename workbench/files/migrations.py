@@ -187,6 +187,12 @@ def probes_4_to_5(fields: Fields) -> Fields:
     return {**fields, "null": None}
 
 
+def probes_5_to_6(fields: Fields) -> Fields:
+    """Version 5 knew the logit lens alone."""
+    logit = {"asked": "logit", "kind": "logit", "kl": None, "logit_kl": None, "held_out": 0, "why": ""}
+    return {**fields, "lens_choice": logit if fields["lenses"] else None}
+
+
 def probes_2_to_3(fields: Fields) -> Fields:
     """Version 2 named the edit, its base and how the probes were run in its provenance only."""
     noted = {name: _noted(fields, name) for name in ("max_new_tokens", "seed")}
@@ -215,7 +221,7 @@ STEPS: Mapping[str, tuple[Step, ...]] = {
     "workbench-effect-map": (effect_map_1_to_2, effect_map_2_to_3, effect_map_3_to_4, effect_map_4_to_5),
     "workbench-report": (report_1_to_2, report_2_to_3, report_3_to_4),
     "workbench-session": (session_1_to_2, session_2_to_3),
-    "workbench-probes": (probes_1_to_2, probes_2_to_3, probes_3_to_4, probes_4_to_5),
+    "workbench-probes": (probes_1_to_2, probes_2_to_3, probes_3_to_4, probes_4_to_5, probes_5_to_6),
     "workbench-arms": (arms_1_to_2, arms_2_to_3, arms_3_to_4, arms_4_to_5),
 }
 """By kind, the step from version 1 to 2, from 2 to 3, and so on."""

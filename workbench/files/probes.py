@@ -16,6 +16,7 @@ from workbench.types import (
     CurveWords,
     Fact,
     Lens,
+    LensChoice,
     NullDraw,
     NullOfProbe,
     NullSize,
@@ -57,6 +58,7 @@ def probes_to_dict(report: ProbeReport) -> dict[str, Any]:
             "rows": [asdict(r) for r in report.rows],
             "curves": [asdict(c) for c in report.curves],
             "lenses": [asdict(x) for x in report.lenses],
+            "lens_choice": None if report.lens_choice is None else asdict(report.lens_choice),
         },
     )
 
@@ -90,6 +92,7 @@ def probes_from_dict(data: Mapping[str, Any], where: str | Path = "this dictiona
             rows=tuple(ProbeRow(**r) for r in fields["rows"]),
             curves=tuple(Curve(**_all_as_tuples(c)) for c in fields["curves"]),
             lenses=tuple(_lens(x) for x in fields["lenses"]),
+            lens_choice=_choice(fields["lens_choice"]),
             **{name: fields[name] for name in _PLAIN},
         )
 
@@ -148,6 +151,14 @@ def _curve_words(data: Mapping[str, Any] | None) -> CurveWords | None:
 def _lens(data: Mapping[str, Any]) -> Lens:
     given: dict[str, Any] = {**_all_as_tuples(data), "prompt": TracedPrompt(**_all_as_tuples(data["prompt"]))}
     return Lens(**given)
+
+
+def _choice(data: Mapping[str, Any] | None) -> LensChoice | None:
+    """Which lens was read, if any was."""
+    if data is None:
+        return None
+    given: dict[str, Any] = _all_as_tuples(data)
+    return LensChoice(**given)
 
 
 def _all_as_tuples(value: Any) -> Any:

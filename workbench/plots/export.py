@@ -1,4 +1,4 @@
-"""Figures as files: PNG, SVG, or one HTML page that needs no network."""
+"""Figures as files: PNG, SVG, PDF, or one HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def write_image(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> P
 
     Args:
         figure: The figure; its own width and height are kept.
-        path: Ends in ``.png``, ``.svg`` or ``.html``. HTML is self-contained and interactive.
+        path: Ends in ``.png``, ``.svg``, ``.pdf`` or ``.html``. HTML is self-contained and interactive; SVG and PDF
+            have real text.
         scale: Pixels of a PNG per pixel of the figure.
 
     Returns:
@@ -39,7 +40,7 @@ def write_image(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> P
 
     Raises:
         ValueError: Another suffix.
-        RuntimeError: kaleido or a browser is missing, or the browser hangs (PNG and SVG).
+        RuntimeError: kaleido or a browser is missing, or the browser hangs (PNG, SVG and PDF).
         OSError: The folder cannot be written.
     """
     path = user_path(path)
@@ -49,8 +50,8 @@ def write_image(figure: go.Figure, path: str | Path, *, scale: float = 2.0) -> P
             include_plotlyjs=True, include_mathjax=False, full_html=True, div_id="figure", config=CONFIG
         )
         return write_bytes(path, page.encode())
-    if kind not in (".png", ".svg"):
-        raise ValueError(f"A figure is written as .png, .svg or .html, got {path.name!r}.")
+    if kind not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"A figure is written as .png, .svg, .pdf or .html, got {path.name!r}.")
     return write_bytes(path, _render(figure, kind[1:], scale))
 
 
@@ -68,7 +69,12 @@ def _render(figure: go.Figure, kind: str, scale: float) -> bytes:
     try:  # plotly's own write_image would fetch MathJax from a content server
         return _within(MOST_SECONDS, kind, lambda: kaleido.calc_fig_sync(content, **options))
     except (ChromeNotFoundError, BrowserFailedError, BrowserClosedError, OSError) as error:
-        raise RuntimeError(_BROWSER.format(kind=kind, error=type(error).__name__)) from error
+        raise RuntimeError(no_browser(kind, type(error).__name__)) from error
+
+
+def no_browser(kind: str, error: str) -> str:
+    """What to do where no browser draws."""
+    return _BROWSER.format(kind=kind, error=error)
 
 
 def _within(seconds: float, kind: str, render: Callable[[], bytes]) -> bytes:

@@ -54,7 +54,7 @@ def lens_figure(lenses: Sequence[Lens]) -> go.Figure:
         figure,
         title=f"What each layer would answer: {lenses[0].prompt.fact_id}",
         notes=[
-            f"after {place!r} ({lenses[0].prompt.form} form)",
+            f"after {place!r} ({lenses[0].prompt.form} form{', tuned lens' * (lenses[0].kind == 'tuned')})",
             *(f"{x.stage}: {x.verdict}." for x in lenses),
         ],
         alt="Probability and rank by layer. " + " ".join(_words(x) for x in lenses),

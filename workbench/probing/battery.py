@@ -15,7 +15,7 @@ from workbench.language.prompts import traced_prompt
 from workbench.language.replies import thoughts_not_counted
 from workbench.language.traced_like import traced_like
 from workbench.models.load import LoadedModel
-from workbench.types import Curve, Edit, Fact, FactSet, Lens, ProbeRow, TracedPrompt
+from workbench.types import Curve, Edit, Fact, FactSet, Lens, LensAsked, LensChoice, ProbeRow, TracedPrompt, TunedLens
 from workbench.types.cancelling import CancelFlag
 
 CHUNK = 24
@@ -53,6 +53,8 @@ class Battery:
         most: At most so many prompts of a probe about the fact, its kinds in turn, and none beside it; None for all.
         like: The known fact as which the fact is read, of which it differs in its subject only: one that the model
             never knew has no place of its own where its answer is said.
+        lens_asked, lens_pool: Which lens layers are read through, and where the facts of its texts come from.
+        lens: The lens that was chosen, with why; None before a layer is read.
     """
 
     model: LoadedModel
@@ -68,6 +70,9 @@ class Battery:
     bar: Any = None
     most: int | None = None
     like: Fact | None = None
+    lens_asked: LensAsked = "auto"
+    lens_pool: FactSet | None = None
+    lens: tuple[LensChoice, TunedLens | None] | None = None
     rows: list[ProbeRow] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     lenses: list[Lens] = field(default_factory=list)

@@ -106,6 +106,9 @@ class Null:
             bar=own.bar,
             most=10**6 if self.size.prompts is None else self.size.prompts,
             like=like,
+            lens=own.lens,
+            lens_asked=own.lens_asked,
+            lens_pool=own.lens_pool,
         )
         found: dict[str, Found] = {}
         for name in names:

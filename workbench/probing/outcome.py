@@ -158,6 +158,7 @@ def joined(before: ProbeReport, after: ProbeReport) -> ProbeReport:
         rows=both("rows"),
         curves=both("curves"),
         lenses=after.lenses if "lens" in again else before.lenses,
+        lens_choice=after.lens_choice if "lens" in again else before.lens_choice,
         null=_joined_null(before, after, again),
         rates={p: by for p in PROBES if (by := rates.get(p)) is not None},
         probes=tuple(p for p in PROBES if p in after.probes or (p in before.probes and p in kept)),

@@ -13,10 +13,11 @@ from workbench.facts.known import known_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.probing.battery import Battery, CallbackError, Skip, Stopped
+from workbench.probing.lens_choice import check_asked
 from workbench.probing.null import Null
 from workbench.probing.rates import rates_of_probes, words_of_probes
 from workbench.probing.table import PROBES
-from workbench.types import Edit, Fact, FactSet, NullSize, ProbeNull, ProbeReport, ProbeRow
+from workbench.types import Edit, Fact, FactSet, LensAsked, NullSize, ProbeNull, ProbeReport, ProbeRow
 from workbench.types.cancelling import CancelFlag
 from workbench.types.refused import RefusedValue
 from workbench.types.torch_settings import own_torch_settings
@@ -37,6 +38,7 @@ def probe(
     max_new_tokens: int = 24,
     seed: int = 0,
     null: NullSize | Literal["quick"] | bool | None = None,
+    lens: LensAsked = "auto",
     on_row: Callable[[ProbeRow], Any] | None = None,
     on_probe: Callable[[str], Any] | None = None,
     cancel: CancelFlag | None = None,
@@ -64,6 +66,11 @@ def probe(
             edit's delta permuted at equal KL, and invented subjects (``NullSize``). Findings then name the percentile
             of the edited fact's value, and each probe's false-positive rate. ``"quick"``: few prompts, without the slow
             probes; True: all that was asked, on two dozen facts and deltas. None: findings say that there is no null.
+        lens: Through which lens the probe ``lens`` reads layers: ``"logit"``, ``"tuned"`` (``wb.tuned_lens`` of the
+            base), or ``"auto"``, the one that is closer to the base's own prediction on held-out text; the report says
+            which, and both divergences (``ProbeReport.lens_choice``). ``"auto"`` and ``"tuned"`` fit the tuned lens
+            once a model, which takes minutes of a large one, with a progress bar; ``"auto"`` reads the logit lens, and
+            says so, where no tuned one can be fitted.
         on_row: Called with each ``ProbeRow`` when it is there. Returning False cancels.
         on_probe: Called with the name of each probe before it runs.
         cancel: When set, the battery ends after the batch at hand.
@@ -76,15 +83,15 @@ def probe(
 
     Raises:
         ValueError: An edit of another base, a model that carries other edits than were under it, a fact that the edit
-            does not hold, an unknown probe or stage (the message lists what there is), or a control that was edited or
-            retained.
+            does not hold, an unknown probe, stage or lens (the message lists what there is), or a control that was
+            edited or retained.
 
     Source: see each probe's module in ``workbench.probing``.
 
     Example:
         >>> probes = wb.probe(model, edit, probes=("lens", "strength"), pool=facts)
         >>> probes.lens().verdict
-        'pretends to forget: the old answer leads at 2 of the layers L0 to L1, then the new answer from L2 on'
+        'pretends to forget: the old answer leads at 3 of the layers in to L1, then the new answer from L2 on'
         >>> curve = probes.curve("strength")
         >>> curve.x, [round(p, 1) for p in curve.y["p_old"]]
         ((0.0, 0.25, 0.5, 0.75, 1.0), [1.0, 1.0, 0.7, 0.0, 0.0])
@@ -96,7 +103,8 @@ def probe(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens!r}.")
     size = NullSize.of(null)
-    pool = pool_or_bundled(pool)
+    check_asked(lens)
+    given, pool = pool, pool_or_bundled(pool)
     trained = [*edit.facts, *(f for f in pool if f.id in edit.used_ids)]
     if control is not None and (control.id in edit.used_ids or any(control.overlaps(f) for f in trained)):
         raise ValueError(
@@ -106,7 +114,9 @@ def probe(
     from tqdm.auto import tqdm
 
     with tqdm(desc="Probing", unit=" prompts", disable=not progress) as bar:
-        battery = Battery(model, edit, chosen, control, pool, at, max_new_tokens, seed, on_row, cancel, bar)
+        options: dict[str, Any] = {"on_row": on_row, "cancel": cancel, "bar": bar}
+        options |= {"lens_asked": lens, "lens_pool": given}
+        battery = Battery(model, edit, chosen, control, pool, at, max_new_tokens, seed, **options)
         try:
             done, partial = _run(battery, names, on_probe)
             beside, partial = _null(battery, done, size, partial)
@@ -119,6 +129,7 @@ def probe(
         rows=tuple(battery.rows),
         curves=tuple(battery.curves),
         lenses=tuple(battery.lenses),
+        lens_choice=battery.lens[0] if battery.lens is not None else None,
         rates=rates_of_probes(battery.rows, ("base", *at), seed=seed),
         null=beside,
         probes=tuple(done),

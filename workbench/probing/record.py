@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from workbench.models.load import LoadedModel
 from workbench.probing.battery import Battery
-from workbench.types import CurveWords, NullGroup, ProbeRow, Rate
+from workbench.types import CurveWords, LensAsked, NullGroup, ProbeRow, Rate
 
 RowKey = tuple[str, ...]
 
@@ -132,6 +133,11 @@ def every_row(row: ProbeRow) -> bool:
     return True
 
 
+def nothing_first(_: LoadedModel, __: LensAsked) -> str:
+    """Most probes make nothing before they ask."""
+    return ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """One probe.
@@ -148,6 +154,8 @@ class Probe:
         rate_words: In place of the common words of a rate.
         counts: Which rows shares are taken of.
         measure: What is compared with a null; None where the probe has nothing of the kind.
+        first: What it makes of a model once, before its own work, in words; empty where it is there. By the model and
+            the lens that is asked for. Not part of ``cost``.
     """
 
     name: str
@@ -160,3 +168,4 @@ class Probe:
     rate_words: Mapping[str, str] = field(default_factory=dict)
     counts: Callable[[ProbeRow], bool] = every_row
     measure: Measure | None = RECOVERED
+    first: Callable[[LoadedModel, LensAsked], str] = nothing_first

@@ -220,17 +220,33 @@ def work_of(model: LoadedModel, groups: Sequence[TextGroup]) -> int:
 
 
 def split(groups: Sequence[TextGroup]) -> tuple[list[TextGroup], list[TextGroup]]:
-    """Texts to fit on, and texts that are held out: one in so many of each group, and of a smaller group the last. Only
-    where there is a single text, it is both."""
-    fit: list[TextGroup] = []
-    held: list[TextGroup] = []
+    """Texts to fit on, and texts that are held out: one in so many of each group, and of a smaller group the last. A
+    text counts in the first group that has it, and what is held out is fitted on in none.
+
+    Raises:
+        ValueError: All texts are one, so that none can be held out.
+    """
+    distinct: list[list[tuple[int, ...]]] = []
+    seen: set[tuple[int, ...]] = set()
     for group in groups:
-        distinct = list(dict.fromkeys(group.texts))
-        out = set(distinct[EVERY - 1 :: EVERY]) or set(distinct[1:][-1:])
-        for into, texts in ((held, [t for t in distinct if t in out]), (fit, [t for t in group.texts if t not in out])):
-            if texts:
-                into.append(TextGroup(tuple(texts), group.shared))
-    return fit, held or fit
+        distinct.append([text for text in dict.fromkeys(group.texts) if text not in seen])
+        seen.update(group.texts)
+    if len(seen) < 2:
+        raise ValueError(
+            f"A lens is judged on texts that it was not fitted on, and texts has {len(seen) or 'no'} distinct text. "
+            "Give at least two; some hundred for a lens that is to be trusted."
+        )
+    held = [texts[EVERY - 1 :: EVERY] or texts[1:][-1:] for texts in distinct]
+    if not any(held):  # a text in each group
+        held[max(i for i, texts in enumerate(distinct) if texts)] = next(t[-1:] for t in reversed(distinct) if t)
+    out = {text for texts in held for text in texts}
+    fit = [tuple(text for text in group.texts if text not in out) for group in groups]
+    return _grouped(fit, groups), _grouped(held, groups)
+
+
+def _grouped(parts: Sequence[Sequence[tuple[int, ...]]], groups: Sequence[TextGroup]) -> list[TextGroup]:
+    """A part of each group's texts, without empty groups."""
+    return [TextGroup(tuple(part), group.shared) for part, group in zip(parts, groups, strict=True) if part]
 
 
 def divergence(wanted: Tensor, got: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from workbench.files.atomic import write_bytes
 from workbench.files.user_cache import cache_folder, warn_not_written
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
-from workbench.tracing.lens_fit import STEPS, LensFit, work_of
+from workbench.tracing.lens_fit import STEPS, LensFit, split, work_of
 from workbench.tracing.self_check import require
 from workbench.types import FactSet, LensKind, TunedLens
 from workbench.types.cancelling import CancelBar, CancelFlag, check_cancel
@@ -28,7 +28,7 @@ from workbench.types.torch_settings import own_torch_settings
 
 MAX_TOKENS = 12_000
 FITTING = "while its lens was fitted"
-_VERSION = 1
+_VERSION = 2
 """Of how a lens is fitted. A file of another version is not read."""
 
 
@@ -62,23 +62,24 @@ def tuned_lens(
         in the user's cache folder, in float16, by the model's fingerprint, the texts and the other arguments.
 
     Raises:
-        ValueError: Fewer tokens than the model is wide, an argument out of range, or a model of which no lens can be
-            read.
+        ValueError: One distinct text, so that none can be held out; fewer tokens to fit on than the model is wide; an
+            argument out of range; or a model of which no lens can be read.
         Cancelled: ``cancel`` was set; nothing is kept.
 
     Source: Belrose et al. 2023 (2303.08112). Deviations: see the module.
 
     Example:
-        >>> tuned = wb.tuned_lens(model, texts=["The capital of France is Paris."] * 40, progress=False)
-        >>> tuned.tokens, tuned.better
-        (240, True)
+        >>> texts = [f"The capital of {a} is {b}." for a in ("France", "Japan") for b in ("Paris", "Rome", "Tokyo")]
+        >>> tuned = wb.tuned_lens(model, texts=texts * 10, progress=False)
+        >>> tuned.tokens, tuned.held_out, tuned.better
+        (300, 6, True)
     """
     base = model.base
     if not is_whole(steps) or steps < 0:
         raise ValueError(f"steps must be a whole number of at least 0, got {steps!r}.")
     require(base, "lens")
     options = (max_tokens, steps, seed)
-    default = ("default", *options) if texts is None and pool is None else None
+    default = ("default", *options, pool and tuple(pool)) if texts is None else None
     known = None if default is None else base.cache.lenses.get(default)
     if known is not None:
         return known
@@ -87,11 +88,12 @@ def tuned_lens(
         if texts is None
         else given_texts(base, texts, max_tokens)
     )
-    tokens, width = sum(group.counted for group in groups), base.shape.d_model
+    tokens, width = sum(group.counted for group in split(groups)[0]), base.shape.d_model
     if tokens < width:
         raise ValueError(
-            f"The texts have {tokens} tokens, and the model is {width} wide: a map of a layer has more unknowns than "
-            "that. Give more texts, or raise max_tokens."
+            f"The texts that the lens is fitted on have {tokens} tokens, without those that are held out, and the "
+            f"model is {width} wide: a map of a layer has more unknowns than that. Give more texts, or raise "
+            "max_tokens."
         )
     key = (texts_hash(groups), *options)
     lens = base.cache.lenses.get(key) or _read(base, key)
@@ -138,9 +140,13 @@ def _path(model: LoadedModel, key: tuple[Any, ...]) -> Path:
 
 
 def _read(model: LoadedModel, key: tuple[Any, ...]) -> TunedLens | None:
-    """What an earlier session fitted; None where it did not, or the file is damaged."""
+    """What an earlier session fitted; None where it did not, the file is damaged, or is of a model of another shape."""
+    layers, width = model.shape.n_layers, model.shape.d_model
+    shapes = {"weights": (layers, width, width), "biases": (layers, width), "kl": (layers + 1,)}
     try:
         saved = safetensors.torch.load(_path(model, key).read_bytes())
+        if any(tuple(saved[name].shape) != shape for name, shape in (shapes | {"logit_kl": shapes["kl"]}).items()):
+            return None
         tokens, held_out = saved["counts"].tolist()
         return TunedLens(
             weights=saved["weights"],

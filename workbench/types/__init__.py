@@ -35,6 +35,7 @@ from workbench.types.faithfulness_curve import FaithfulnessCurve
 from workbench.types.finding import CurveRule, Finding
 from workbench.types.history import Step
 from workbench.types.lens import ANSWER_NAMES, AnswerName, Lens, LensKind
+from workbench.types.lens_choice import LensAsked, LensChoice
 from workbench.types.lens_grid import LensGrid
 from workbench.types.next_tokens import NextToken, NextTokens
 from workbench.types.patchscope import Patchscope
@@ -144,6 +145,8 @@ __all__ = [
     "HasShape",
     "Kind",
     "Lens",
+    "LensAsked",
+    "LensChoice",
     "LensGrid",
     "LensKind",
     "ModelShape",

@@ -113,13 +113,16 @@ VERDICTS = ("old", "bleed")
 def findings_of(report: ProbeReport) -> Iterator[Finding]:
     """What the probes found: lens readings, then rates and curves of the last stage, then what was not measured."""
     last = report.stages[-1]
+    choice = report.lens_choice
+    if report.lenses and choice is not None and choice.asked != "logit":
+        yield Finding(f"lens: {choice.words}", kind="lens", probe="lens")
     of: dict[str, tuple[ProbeGroup, str]] = {report.fact.id: ("edited", "")}
     if report.control:
         of |= {report.control.id: ("control", f", control {report.control.id}")}
     for fact_id, (group, who) in of.items():
         for reading in report.lenses:
             if reading.prompt.fact_id == fact_id:
-                words = f"lens, {reading.stage}{who}: {reading.finding}"
+                words = f"{'tuned ' * (reading.kind == 'tuned')}lens, {reading.stage}{who}: {reading.finding}"
                 if group == "edited" and reading.stage == last != "base":
                     words += f"; {null_words(report.null, 'lens')}"
                 yield Finding(words, kind="lens", probe="lens", stage=reading.stage, group=group)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from workbench.types.fact import Fact
 from workbench.types.finding import Finding, findings_of
 from workbench.types.lens import Lens
+from workbench.types.lens_choice import LensChoice
 from workbench.types.probe_null import NULL_COLUMNS, ProbeNull
 from workbench.types.probe_parts import Curve, ProbeGroup, ProbeRow, ProbeWords, RatesByStage
 from workbench.types.report import Rate
@@ -30,6 +31,7 @@ class ProbeReport:
         rows: Every prompt at every stage, with its text.
         curves: Measurements along strength, steps, words and prompts.
         lenses: Lens readings by stage, of the fact and of the control.
+        lens_choice: Through which lens they were read, and how close both lenses are; None without a reading.
         rates: By probe, stage and name (see ``words``), with n and a 95% interval. ``old``, ``new``, ``refusal``
             and ``neither`` are shares of the fact's prompts *on which the base model is right*; ``same`` and
             ``control`` are shares that are still right, of those on which the base is.
@@ -48,7 +50,7 @@ class ProbeReport:
         >>> probes.probes, probes.figures
         (('lens', 'adversarial', 'strength'), ('rates', 'lens', 'strength'))
         >>> probes.lens().verdict
-        'pretends to forget: the old answer leads at 2 of the layers L0 to L1, then the new answer from L2 on'
+        'pretends to forget: the old answer leads at 3 of the layers in to L1, then the new answer from L2 on'
     """
 
     fact: Fact
@@ -57,6 +59,7 @@ class ProbeReport:
     rows: tuple[ProbeRow, ...] = ()
     curves: tuple[Curve, ...] = ()
     lenses: tuple[Lens, ...] = ()
+    lens_choice: LensChoice | None = None
     rates: Mapping[str, RatesByStage] = field(default_factory=dict[str, RatesByStage])
     null: ProbeNull | None = None
     probes: tuple[str, ...] = ()

@@ -23,8 +23,8 @@ class TunedLens:
     Args:
         weights: A by row, [layers, d_model, d_model] float16, on the CPU.
         biases: b by row, [layers, d_model] float32, on the CPU.
-        kl: By row, the divergence KL(the model's prediction || the lens) in nats, a mean over held-out tokens; 0 in the
-            last row.
+        kl: By row, the divergence KL(the model's prediction || the lens) in nats, a mean over held-out tokens, of texts
+            that the maps were not fitted on; 0 in the last row.
         logit_kl: The same of the logit lens.
         tokens: How many tokens the maps were fitted on.
         held_out: How many tokens ``kl`` is a mean over, of other texts.
@@ -32,7 +32,8 @@ class TunedLens:
         texts: Hash of the texts.
 
     Example:
-        >>> tuned = wb.tuned_lens(model, texts=["The capital of France is Paris."] * 40, progress=False)
+        >>> texts = [f"The capital of {a} is {b}." for a in ("France", "Japan") for b in ("Paris", "Rome", "Tokyo")]
+        >>> tuned = wb.tuned_lens(model, texts=texts * 10, progress=False)
         >>> tuple(tuned.weights.shape), tuned.labels, tuned.kl[-1]
         ((3, 42, 42), ('in', 'L0', 'L1', 'L2'), 0.0)
         >>> tuned.better

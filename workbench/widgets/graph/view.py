@@ -17,7 +17,6 @@ from workbench.widgets.graph.png import graph_png
 from workbench.widgets.grid.picked import PickedWidget
 from workbench.widgets.grid.state import short
 from workbench.widgets.shared.javascript import STATIC
-from workbench.widgets.shared.snapshot import Snapshot
 
 
 class GraphView(PickedWidget):
@@ -111,10 +110,6 @@ class GraphView(PickedWidget):
     def to_png(self) -> bytes:
         """The graph as a PNG picture."""
         return graph_png(self._graph())
-
-    def snapshot(self) -> Snapshot:
-        """The graph as it is now, with real text: shown in a cell, it stays in the notebook without a kernel."""
-        return Snapshot(self, self.to_png())
 
     def _graph(self) -> GraphPicture:
         names = ("nodes", "xs", "ys", "edges", "scores", "curves", "rows", "row_ys", "size")

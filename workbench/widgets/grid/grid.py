@@ -17,7 +17,6 @@ from workbench.widgets.grid.picked import PickedWidget
 from workbench.widgets.grid.png import heat_map_png
 from workbench.widgets.grid.state import alt_text, as_values, checked_cell, checked_cells, picture_state, words_state
 from workbench.widgets.shared.javascript import STATIC
-from workbench.widgets.shared.snapshot import Snapshot
 
 GridCell = tuple[int, int]
 GESTURES = (
@@ -220,10 +219,6 @@ class HeatGrid(PickedWidget):
             scale=self._scale,
             axis=ColourAxis(checked_mode(self.scale_mode), self.limit, self.clip),
         )
-
-    def snapshot(self) -> Snapshot:
-        """The map as it is now, with real text: shown in a cell, it stays in the notebook without a kernel."""
-        return Snapshot(self, self.to_png())
 
     def __repr__(self) -> str:
         return f"HeatGrid({self.shape[0]} x {self.shape[1]}, {len(self.selected)} selected)"

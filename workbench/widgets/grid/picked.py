@@ -17,6 +17,7 @@ from traitlets import TraitError
 from workbench.widgets.grid.png import with_picture
 from workbench.widgets.grid.state import short
 from workbench.widgets.shared.module import SharedModule
+from workbench.widgets.shared.snapshot import Snapshot
 from workbench.widgets.shared.subshells import reach_widgets
 from workbench.widgets.shared.sync import WholeMessages
 
@@ -57,6 +58,11 @@ class PickedWidget(WholeMessages, SharedModule):
     def to_png(self) -> bytes:
         """What it shows, as a PNG picture."""
         raise NotImplementedError
+
+    def snapshot(self) -> Snapshot:
+        """What it shows now, with real text: shown in a cell, it stays in the notebook without a kernel; ``save``
+        writes it as HTML, SVG, PDF or PNG."""
+        return Snapshot(self, self.to_png())
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**kwargs)

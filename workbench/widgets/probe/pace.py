@@ -30,6 +30,7 @@ class Pace:
         """The probe that is running."""
         self._took: dict[tuple[str, str], float] = {}  # by edit and probe
         self._asked: tuple[str, ...] = ()
+        self._apart: frozenset[str] = frozenset()
         self._edit: Edit | None = None
         self._began = self._begun = 0.0
 
@@ -43,9 +44,15 @@ class Pace:
         took = self._took.get((edit.id, name))
         return self.about((name,), edit) if took is None else f"took {duration(took)}"
 
-    def start(self, asked: tuple[str, ...], edit: Edit) -> None:
-        """A run of these begins."""
-        self._asked, self._edit, self.now = asked, edit, None
+    def start(self, asked: tuple[str, ...], edit: Edit, apart: Collection[str] = ()) -> None:
+        """A run of these begins.
+
+        Args:
+            asked: The probes.
+            edit: Of which edit.
+            apart: Those that make something of the model first, which says nothing of how fast answers are.
+        """
+        self._asked, self._edit, self.now, self._apart = asked, edit, None, frozenset(apart)
         self._began = time.perf_counter()
 
     def begin(self, name: str) -> None:
@@ -63,9 +70,10 @@ class Pace:
             self._end_one()
         edit, self.now = self._edit, None
         took = {n: self._took[edit.id, n] for n in self._asked if edit is not None and (edit.id, n) in self._took}
-        cost = sum(PROBES[name].cost for name in took)
+        paced = [name for name in took if name not in self._apart]
+        cost = sum(PROBES[name].cost for name in paced)
         if edit is not None and cost:
-            self.seconds = sum(took.values()) / (cost * _stages(edit))
+            self.seconds = sum(took[name] for name in paced) / (cost * _stages(edit))
 
     def progress(self, answers: int) -> tuple[float, float]:
         """How much of the run is done, of how much, in generated answers.

@@ -16,10 +16,11 @@ from ipywidgets import HTML
 
 from workbench.editing.applied import check_base
 from workbench.models.load import LoadedModel
+from workbench.probing.lens_choice import check_asked
 from workbench.probing.outcome import joinable, joined
 from workbench.probing.probe import probe
 from workbench.probing.table import PROBES, QUICK
-from workbench.types import Edit, Fact, FactSet, Lens, NullSize, ProbeReport, ProbeRow
+from workbench.types import Edit, Fact, FactSet, Lens, LensAsked, NullSize, ProbeReport, ProbeRow
 from workbench.widgets.probe import views as probe_views
 from workbench.widgets.probe.pace import Pace
 from workbench.widgets.probe.reader import PromptReader
@@ -30,7 +31,7 @@ from workbench.widgets.shared.job import Job
 from workbench.widgets.shared.run_panel import RunPanel, RunWords
 from workbench.widgets.shared.text_card import text_card_png
 
-_DEFAULTS = {"max_new_tokens": 24, "seed": 0, "null": None}
+_DEFAULTS = {"max_new_tokens": 24, "seed": 0, "null": None, "lens": "auto"}
 
 
 class ProbePanel(RunPanel[ProbeReport]):
@@ -43,7 +44,7 @@ class ProbePanel(RunPanel[ProbeReport]):
         control: As in ``probe``.
         pool: Where controls and two-hop paths come from; the bundled facts by default.
         probes: Which are ticked at first; None for the quick ones.
-        max_new_tokens, seed, null: As in ``probe``.
+        max_new_tokens, seed, null, lens: As in ``probe``.
         edit_code: Python that makes ``edit`` from ``model``, for ``.code``, such as ``edit = wb.load_edit("folder")``.
 
     Raises:
@@ -79,12 +80,14 @@ class ProbePanel(RunPanel[ProbeReport]):
         max_new_tokens: int = 24,
         seed: int = 0,
         null: Literal["quick"] | bool | None = None,
+        lens: LensAsked = "auto",
         edit_code: str | None = None,
     ) -> None:
         if model.applied:
             raise ValueError("ProbePanel puts the edit on by itself: pass the base model (model.base).")
         check_base(model, edit)
         NullSize.of(null)
+        check_asked(lens)
         if fact is not None and fact not in edit.facts:
             raise ValueError(f"The edit does not hold the fact {fact.id!r}; it holds {[f.id for f in edit.facts]}.")
         ticked = QUICK if probes is None else probes
@@ -92,6 +95,7 @@ class ProbePanel(RunPanel[ProbeReport]):
         super().__init__()
         self._model, self._edit, self._fact = model, edit, fact or edit.facts[0]
         self._options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "seed": seed, "null": null}
+        self._options["lens"] = lens
         self._control, self._pool, self._edit_code = control, pool, edit_code
         self._report: ProbeReport | None = None
         self._made_by = ""  # the code of the report that is shown
@@ -193,6 +197,8 @@ class ProbePanel(RunPanel[ProbeReport]):
             ran_with = {"max_new_tokens": report.max_new_tokens, "seed": report.seed}
             self._options |= {name: value for name, value in ran_with.items() if value is not None}
             self._options["null"] = None if report.null is None else report.null.size.asked
+            if report.lens_choice is not None:
+                self._options["lens"] = report.lens_choice.asked
             self._say_plainly("")
             self._take(report, probes_code)
 
@@ -249,7 +255,13 @@ class ProbePanel(RunPanel[ProbeReport]):
 
     def _estimate(self) -> str:
         n = len(self.probes)
-        return f"{n} probe{'' if n == 1 else 's'}, {self._pace.about(self.probes, self._edit)}"
+        first = "".join(f"; {words}" for words in self._first().values())
+        return f"{n} probe{'' if n == 1 else 's'}, {self._pace.about(self.probes, self._edit)}{first}"
+
+    def _first(self) -> dict[str, str]:
+        """By ticked probe, what it makes of the model before its own work, where that is not there yet."""
+        words = {name: PROBES[name].first(self._model, self._options["lens"]) for name in self.probes}
+        return {name: made for name, made in words.items() if made}
 
     def _order(self) -> Callable[[threading.Event], ProbeReport]:
         asked = self.probes
@@ -257,7 +269,7 @@ class ProbePanel(RunPanel[ProbeReport]):
             raise ValueError(f"probes must be some of {list(PROBES)}, got []: none is ticked.")
         self._say("Choosing a control fact.")
         self._rows = []
-        self._pace.start(asked, self._edit)
+        self._pace.start(asked, self._edit, apart=self._first())
         given: dict[str, Any] = {"fact": self._fact, "control": self._control, "pool": self._pool, **self._options}
         order = partial(probe, self._model, self._edit, probes=list(asked), progress=False, **given)
         return lambda cancel: order(cancel=cancel, on_row=self._row, on_probe=self._begin)
@@ -285,7 +297,8 @@ class ProbePanel(RunPanel[ProbeReport]):
             return
         here = sum(row.probe == now for row in self._rows)
         done, total = self._pace.progress(here)
-        words = f"{PROBES[now].title}: {self._pace.words(here)}"
+        first = PROBES[now].first(self._model, self._options["lens"])
+        words = f"{PROBES[now].title}: {first + '; ' * bool(first)}{self._pace.words(here)}"
         self._say(markup.Progress(words, round(100 * done / total), 100))
         self._show_lines()
 

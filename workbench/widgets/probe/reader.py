@@ -1,8 +1,8 @@
 """PromptReader: what one probe found, its prompts as a list, one prompt's texts side by side, and its layers.
 
-Lens is ``lens`` at the base and at each stage, in the background. It follows what counts as the old and the new answer
-in that prompt (``ProbeRow``), so in a two-hop question the two ends of the path, and in one that must stay its own
-answer and the edit's.
+Lens is ``lens`` at the base and at each stage, in the background, through the lens of the report. It follows what
+counts as the old and the new answer in that prompt (``ProbeRow``), so in a two-hop question the two ends of the path,
+and in one that must stay its own answer and the edit's.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from workbench.evaluation.answer_slots import answers_at
 from workbench.facts.known import load_facts
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
-from workbench.tracing.lens import lens
-from workbench.types import Edit, Fact, FactSet, Lens, ProbeReport, ProbeRow
+from workbench.probing.lens_choice import choose_lens, fits_first, text_pool
+from workbench.tracing.lens import LensKeywords, lens
+from workbench.types import Edit, Fact, FactSet, Lens, LensKind, ProbeReport, ProbeRow
 from workbench.widgets.probe import views as probe_views
 from workbench.widgets.shared import layout, markup
 from workbench.widgets.shared.controls import Select
@@ -123,8 +124,10 @@ class PromptReader:
                 self._on_refused(f"The lens cannot follow this prompt: {person(error)}")
                 return None
             self._look.disabled = True
-            self._layers.value = markup.block("Reading the layers ...")
-            work, done = partial(self._read, row, asked), partial(self._looked, self._report, row, asked)
+            kind = self._kind()
+            first = fits_first(self._model, kind)
+            self._layers.value = markup.block(f"Reading the layers ...{first and f' {first}.'}")
+            work, done = partial(self._read, row, asked, kind), partial(self._looked, self._report, row, asked, kind)
             self.job = Job(work, on_done=done)
             return self.job
 
@@ -142,16 +145,26 @@ class PromptReader:
         fact = replace(fact, paraphrases=(), heldout=(), cloze_paraphrases=())
         return replace(fact, **{"question" if row.form == "chat" else "prompt": row.prompt})
 
-    def _read(self, row: ProbeRow, asked: Fact, cancel: threading.Event) -> list[Lens]:
+    def _kind(self) -> LensKind:
+        """The lens that the report's own readings went through; the logit lens where it has none."""
+        choice = self._report.lens_choice if self._report is not None else None
+        return "logit" if choice is None else choice.kind
+
+    def _read(self, row: ProbeRow, asked: Fact, kind: LensKind, cancel: threading.Event) -> list[Lens]:
+        _, tuned = choose_lens(self._model, kind, pool=self._pool, progress=False, cancel=cancel)
+        through = tuned or "logit"
         place = traced_prompt(self._model, asked, form=row.form, start=row.start, needs_subject=False)
         refusal = answers_at(place, asked, self._edit.recipe.answer_style)["refusal"]
-        readings = [lens(self._model, asked, form=row.form, refusal=refusal, start=row.start)]
+        given: LensKeywords = {"form": row.form, "refusal": refusal, "start": row.start, "kind": through}
+        readings = [lens(self._model, asked, **given)]
         for stage in self._edit.stage_names:
             with applied(self._model, self._edit, stage) as edited:
-                readings.append(lens(edited, asked, form=row.form, refusal=refusal, start=row.start))
+                readings.append(lens(edited, asked, **given))
         return readings
 
-    def _looked(self, report: ProbeReport | None, row: ProbeRow, asked: Fact, job: Job[list[Lens]]) -> None:
+    def _looked(
+        self, report: ProbeReport | None, row: ProbeRow, asked: Fact, kind: LensKind, job: Job[list[Lens]]
+    ) -> None:
         with self._lock:
             self._look.disabled = self._list.value is None
             if self._report is not report or self._list.value is not row:
@@ -161,7 +174,10 @@ class PromptReader:
                 self._on_error(job.error)
             if job.result:
                 refusal = answers_at(job.result[0].prompt, asked, self._edit.recipe.answer_style)["refusal"]
-                self.code = probe_views.lens_code(asked, row.form, self._edit.stage_names, refusal, row.start)
+                fit = "" if text_pool(self._pool) is None else "wb.tuned_lens(model, pool=pool)"
+                through = "" if kind == "logit" else fit or repr(kind)
+                stages = self._edit.stage_names
+                self.code = probe_views.lens_code(asked, row.form, stages, refusal, row.start, through)
                 self._on_read()
 
     def _show_list(self) -> None:

@@ -37,7 +37,7 @@ def result(report: ProbeReport | None, probe: str) -> tuple[str, Share | None]:
     if probe == "lens" and report.lenses:
         reading = report.lens()
         layers = Share(hits=len(reading.old_leads), n=reading.n_layers)
-        return f"old leads at {layers} layers", layers
+        return f"old leads at {layers} layers{', tuned lens' * (reading.kind == 'tuned')}", layers
     if any(curve.probe == probe for curve in report.curves):
         return "see its curves", None
     return ("other facts; see its texts", None) if probe in report.probes else ("not measured", None)
@@ -106,9 +106,9 @@ def null_of(report: ProbeReport) -> tuple[str, str]:
 
 
 def _is_shown(finding: Finding, last: str) -> bool:
-    """Of the lens: of the edited fact at every stage, of the control after the last."""
+    """Of the lens: which it is, of the edited fact at every stage, of the control after the last."""
     if finding.kind == "lens":
-        return finding.group == "edited" or finding.stage == last
+        return finding.group in (None, "edited") or finding.stage == last
     return finding.kind in ("curve", "rate")
 
 
@@ -229,7 +229,8 @@ def lens_charts(readings: Sequence[Lens]) -> str:
 
 def layers(readings: Sequence[Lens], prompt: str) -> str:
     """One prompt by layer: the verdict in words, a chart per stage, and the last ranks."""
-    words = f"<p>{markup.text(f'Layer by layer: {prompt}')}</p>"
+    tuned = ", tuned lens" if any(x.kind == "tuned" for x in readings) else ""
+    words = f"<p>{markup.text(f'Layer by layer{tuned}: {prompt}')}</p>"
     words += "".join(f"<p>{markup.text(f'{stage_words(x.stage)}: {x.finding}.')}</p>" for x in readings)
     words += lens_sentences(readings)
     heads = ["answer", *(f"rank, {stage_words(x.stage)}" for x in readings)]
@@ -243,10 +244,11 @@ def layers(readings: Sequence[Lens], prompt: str) -> str:
     return markup.block(words) + lens_charts(readings) + markup.table(heads, ranks, "Rank after the last layer")
 
 
-def lens_code(fact: Fact, form: str, stages: Sequence[str], refusal: str, start: str = "") -> str:
-    """Python that repeats a lens of one prompt at every stage."""
+def lens_code(fact: Fact, form: str, stages: Sequence[str], refusal: str, start: str = "", through: str = "") -> str:
+    """Python that repeats a lens of one prompt at every stage; ``through`` is the lens in Python, if it is tuned."""
     load = "facts = wb.load_facts()\n" if is_bundled(fact) else ""
     options = f"form={form!r}, refusal={refusal!r}" + (f", start={start!r}" if start else "")
+    options += f", kind={through}" if through else ""
     return (
         f"{load}asked = {fact_code(fact)}\nreadings = [wb.lens(model, asked, {options})]\n"
         f"for stage in {list(stages)!r}:\n"
