@@ -31,7 +31,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ import torch
 
 import workbench as wb
 from benchmarks.lib.auto_circuit import PACKAGE, VERSIONS, apart, started
+from benchmarks.lib.auto_circuit_peer import licence, version
 from benchmarks.lib.code import code_of
 from benchmarks.lib.peer_environment import EnvironmentNotMade, environment
 from benchmarks.lib.timing import met, seconds
@@ -152,10 +152,9 @@ def against_lens(repeats: int, device: str) -> Found:
     far = max(abs(edges[f"L{layer}MLP -> logits"] - score) for layer, score in direct.items())
     if not far <= NEAR:
         raise SystemExit(f"The scores of the two differ by {far:.2g}.")
-    known = metadata("transformer-lens")
     return {
-        "version": known["Version"],
-        "licence": known.get("License-Expression") or known.get("License") or "none named",
+        "version": " ".join(version("transformer-lens")),
+        "licence": licence("transformer-lens")[1],
         "edges": edges.n_edges,
         "TransformerLens, s": statistics.median(slow),
         "EAP, s": statistics.median(fast),
@@ -187,7 +186,7 @@ def against_auto_circuit(repeats: int, device: str) -> Found:
         levels = max(abs(said["clean"] - edges.clean), abs(said["corrupted"] - edges.corrupted))
         if not max(far.absolute, far.relative, levels) <= NEAR:
             raise SystemExit(f"The scores of the two differ by {far}, the logit differences by {levels:.2g}.")
-        versions = ", ".join(f"{name} {version}" for name, version in said["versions"].items())
+        versions = ", ".join(map(" ".join, said["versions"].items()))
         found |= {"version": versions, "licence": said["licences"]["auto-circuit"], "edges": edges.n_edges} | {
             f"{tokens} tokens: {what}": value
             for what, value in {

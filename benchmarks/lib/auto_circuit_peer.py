@@ -76,8 +76,8 @@ def version(package: str) -> tuple[str, str]:
 
 def licence(package: str) -> tuple[str, str]:
     """A package with the licence that its metadata names."""
-    known = metadata(package)
-    return package, known.get("License-Expression") or known.get("License") or "none named"
+    known = metadata(package).json
+    return package, str(known.get("license_expression") or known.get("license") or "none named")
 
 
 class Peer:
