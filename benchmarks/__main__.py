@@ -20,6 +20,7 @@ from benchmarks import (
     quickstart,
     readme,
     soft_forgetting,
+    speed_circuits,
     speed_fit,
     speed_trace,
     tasks,
@@ -51,6 +52,7 @@ if __name__ == "__main__":
         tune,
         levers,
         two_schools,
+        speed_circuits,  # last: it makes an environment, for which pip needs a package registry
     ):
         print(f"\n# {part.__name__}\n", flush=True)
         part.main()

@@ -107,7 +107,7 @@ def _of_attention(wired: Wired, layer: int, caught: _Caught, gradients: dict[tup
     at_norm: list[Tensor] = []
     for site, of in wired.projections(layer).items():
         name = wired.site_module(layer, site)
-        arrived = gradients["out", name][..., of.index.flatten()].unflatten(-1, of.index.shape)
+        arrived = of.entries(gradients["out", name])
         at_norm.append(torch.einsum("btrk,rdk->rbtd", arrived, of.weight.to(arrived.dtype)))
     return _through_norm(wired, ("attn", layer), caught, torch.cat(at_norm))
 

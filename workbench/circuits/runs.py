@@ -59,7 +59,6 @@ class EdgeRuns:
 def edge_runs(wired: Wired, setup: Setup) -> EdgeRuns:
     """Run an item's clean and corrupted input."""
     with torch.no_grad():
-        _, prefix = wired.record_from(setup.start, setup.clean, ())
-        clean = wired.read(setup.clean[:, setup.start :].contiguous(), prefix=prefix)
+        clean, prefix = wired.read_from(setup.start, setup.clean)
         corrupted = wired.read(setup.corrupted.contiguous(), prefix=prefix)
     return EdgeRuns(setup.against(clean.logits), prefix, clean, corrupted)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.models.direct import may_be_a_norm
-from workbench.models.engine import HookSite, KeysValues, Resumable
+from workbench.models.engine import HookSite, KeysValues, Recording, Resumable
 from workbench.models.family import sizes, stores_transposed
 from workbench.models.frozen_norm import freeze_each
 from workbench.models.load import LoadedModel
@@ -32,6 +32,7 @@ from workbench.types import EdgeGraph, Site
 Part = Literal["attn", "mlp"]
 Place = tuple[Part, int]
 READ_SITES: tuple[Site, ...] = ("q", "k", "v")
+WRITE_SITES: tuple[HookSite, ...] = ("z", "attn", "mlp")
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,26 @@ class Projection:
     """A linear map from a norm's output to some reader's queries, keys or values.
 
     Attributes:
-        weight: [readers, d_model, d_head].
+        weight: [readers, d_model, d_head]; often a view of the module's own.
         bias: [readers, d_head].
         index: The places of each reader's entries in the module's output, [readers, d_head].
+        span: The same as a slice, where all readers' entries follow each other; None where not.
     """
 
     weight: Tensor
     bias: Tensor
     index: Tensor
+    span: slice | None
+
+    def entries(self, vectors: Tensor) -> Tensor:
+        """Each reader's entries of the module's output [..., entries], as [..., readers, d_head]."""
+        return _entries(vectors, self.index, self.span)
+
+
+def _entries(vectors: Tensor, index: Tensor, span: slice | None) -> Tensor:
+    """Entries [..., readers, d_head] of vectors [..., entries], without a copy where they follow each other."""
+    flat = vectors[..., index.flatten()] if span is None else vectors[..., span]
+    return flat.unflatten(-1, index.shape)
 
 
 class Wired(Resumable):
@@ -163,9 +176,12 @@ class Wired(Resumable):
             if place.module not in maps:
                 maps[place.module] = self.affine(self._modules[place.module])
             weight, bias = maps[place.module]
+            first, size = int(place.index[0]), len(place.index)
+            follow = torch.equal(place.index, torch.arange(first, first + size))
+            span = slice(first, first + size) if follow else None
             index = place.index.to(weight.device).view(-1, width)
-            of_readers = weight[:, index.flatten()].view(len(weight), *index.shape).permute(1, 0, 2)
-            found[site] = Projection(of_readers, bias[index], index)
+            of_readers = _entries(weight, index, span).permute(1, 0, 2)
+            found[site] = Projection(of_readers, bias[index], index, span)
         return found
 
     def head_writes(self, layer: int, z: Tensor, added: Tensor) -> Tensor:
@@ -231,6 +247,29 @@ class Wired(Resumable):
         Raises:
             ValueError: The writes do not add up to what is read.
         """
+        with torch.no_grad(), self._reading(resid.shape) as (inputs, final):
+            recorded = self.record(resid, WRITE_SITES, prefix=prefix)
+            return self._read(resid, recorded, inputs, final[-1])
+
+    def read_from(self, first: int, resid: Tensor) -> tuple[Reading, KeysValues | None]:
+        """``read`` of a whole text's tokens from ``first`` on, and in the same pass the keys and values of the tokens
+        before (None if there are none).
+
+        Args:
+            first: The first token of the reading.
+            resid: The residual stream of the text entering layer 0, [1, tokens, d_model].
+
+        Raises:
+            ValueError: As ``read``.
+        """
+        with torch.no_grad(), self._reading(resid.shape) as (inputs, final):
+            recorded, prefix = self.record_from(first, resid, WRITE_SITES)
+            of_later = {place: x[:, first:] for place, x in inputs.items()}
+            return self._read(resid[:, first:], recorded, of_later, final[-1][:, first:]), prefix
+
+    @contextmanager
+    def _reading(self, shape: torch.Size) -> Iterator[tuple[dict[Place, Tensor], list[Tensor]]]:
+        """Keep what parts read in a pass of this shape, and the residual stream before the last norm."""
         inputs: dict[Place, Tensor] = {}
         final: list[Tensor] = []
 
@@ -238,19 +277,17 @@ class Wired(Resumable):
             final.append(state)
             return state
 
-        places: list[tuple[HookSite, int]] = [(s, at) for s in ("z", "attn", "mlp") for at in range(self.n_layers)]
-        with (
-            torch.no_grad(),
-            self.on_inputs(inputs.__setitem__, resid.shape),
-            self.on_final(last),
-            self.keeping(places) as states,
-        ):
-            logits = self.run(resid, prefix=prefix)
-            writes = [resid[None]]
-            for layer in range(self.n_layers):
-                writes.append(self.head_writes(layer, states["z", layer], states["attn", layer]).to(resid))
-                writes.append(states["mlp", layer][None].to(resid) * self.scale)
-        reading = Reading(torch.cat(writes), inputs, final[-1], logits)
+        with self.on_inputs(inputs.__setitem__, shape), self.on_final(last):
+            yield inputs, final
+
+    def _read(self, resid: Tensor, recorded: Recording, inputs: dict[Place, Tensor], final: Tensor) -> Reading:
+        """What a recorded pass wrote and read, checked."""
+        writes = [resid[None]]
+        for layer in range(self.n_layers):
+            z, attn, mlp = (recorded.states[site, layer] for site in WRITE_SITES)
+            writes.append(self.head_writes(layer, z, attn).to(resid))
+            writes.append(mlp[None].to(resid) * self.scale)
+        reading = Reading(torch.cat(writes), inputs, final, recorded.logits)
         self._check(reading)
         return reading
 
