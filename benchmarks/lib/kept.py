@@ -112,7 +112,7 @@ def _complete(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _options(settings: dict[str, Any], recipe: dict[str, Any]) -> dict[str, Any]:
     """All options of a recipe's method, as they are by default."""
-    name = recipe.get("method", settings.get("method"))
+    name = str(recipe.get("method", settings.get("method")))
     named = {one.method: type(one) for one in wb.recipes.RECIPES.values()}
     kind = named.get(name) or type(wb.recipes.RECIPES.get(name, wb.Recipe()))
     return plain(kind().to_dict())
