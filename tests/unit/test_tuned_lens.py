@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.lens_fit import LensFit, Sums, batches_of, divergence, split, work_of
 from workbench.tracing.tuned_lens import lens_of
 from workbench.types.cancelling import Cancelled
+from workbench.types.lens import row_labels
 
 FACTS = capitals()
 TEXTS = [
@@ -249,3 +251,25 @@ def test_bad_input_is_refused() -> None:
         wb.lens(model, FACTS[0], kind=other)
     with pytest.raises(ValueError, match="3 layers and width 42, and the states are of 2 layers"):
         fitted(model).translated(torch.zeros(3, 42))
+
+
+def test_the_page_has_the_numbers_on_file() -> None:
+    """Every layer's row, and what is said of all of them: the tuned lens is closer, beyond both intervals."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "results" / "lenses.md").read_text(encoding="utf-8")
+    found = json.loads((root / "benchmarks" / "results" / "lenses.json").read_text(encoding="utf-8"))
+    sets = [found["sets"][name] for name in ("prose", "questions")]
+    for row, label in enumerate(row_labels(30)[:-1]):
+        cells = [one["lenses"][kind]["kl"][row] for one in sets for kind in ("logit", "tuned")]
+        shown = [f"{c['value']:.2f} [{c['low']:.2f}, {c['high']:.2f}]" for c in cells]
+        assert f"| {label} | {' | '.join(shown)} |" in page, label
+        for logit, tuned in (cells[:2], cells[2:]):
+            assert tuned["high"] < logit["low"] and tuned["value"] < 0.34 * logit["value"]
+        for one in sets:
+            assert one["lenses"]["tuned"]["same"][row] > one["lenses"]["logit"]["same"][row]
+    for one, words in zip(sets, ("591\ntokens of the 10 passages", "240 tokens of 12 control facts"), strict=True):
+        assert words in page and words.startswith(str(one["tokens"])) and f" {one['texts']} " in words
+        for kind in ("logit", "tuned"):
+            values = [cell["value"] for cell in one["lenses"][kind]["kl"][:-1]]
+            assert f"{sum(values) / len(values):.2f}" in page
+    assert f"{found['fitted_on']['tuned']['tokens']:,} tokens" in page.replace("\n", " ")
