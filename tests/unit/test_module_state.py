@@ -27,6 +27,8 @@ CACHED_FUNCTIONS = {
     "language/answers.py: adjectives": "a file of the package",
     "language/answers.py: _looked_for": "names of facts, made ready to be looked for",
     "language/bundled_answers.py: shipped_answers": "a file of the package, by the fingerprint in its name",
+    "plots/svg_file.py: file_style": "a style of the package",
+    "plots/svg_file.py: light_colours": "a style of the package",
     "types/flat_text.py: flatten": "texts, made comparable",
     "types/flat_text.py: _flat_piece": "characters, made comparable",
     "types/mentions.py: sought": "names, made ready to be looked for",
