@@ -276,7 +276,11 @@ def main(given: Sequence[str] | None = None) -> None:
         name: [{k: v for k, v in r.items() if k not in ("answers", "sentences")} for r in of]
         for name, of in (single | more).items()
     }
-    content = {"arguments": {k: v for k, v in vars(args).items() if k != "out"}, "results": plain}
+    content = {
+        "code": editors.kept.code.to_dict(),
+        "arguments": {k: v for k, v in vars(args).items() if k != "out"},
+        "results": plain,
+    }
     write_bytes(args.out, json.dumps(content, indent=1).encode())
 
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageColor
 import workbench as wb
 from benchmarks.animation import MOST_BYTES, Frame, in_few_colours, join
 from benchmarks.edit_quality import PAGE
+from benchmarks.lib.rates import over_facts, vars_of
 from benchmarks.pictures import PICTURES, stored_figure
 from benchmarks.readme import RESULTS, ten_lines
 from tests.helpers.tiny import tiny_llama
@@ -146,7 +147,11 @@ def test_verdicts() -> None:
 
 def test_rates_in_sentences_were_measured() -> None:
     prose = "\n".join(line for line in TEXT.replace(ten_lines(TEXT)[1], "").splitlines() if not line.startswith("|"))
-    assert RATE.findall(prose) == [rate(PART["mean"]["reversed_new"])]
+    edits = json.loads((ROOT / "benchmarks/results/editors.json").read_text(encoding="utf-8"))["results"]["recommended"]
+    assert f"on {'twenty' if len(edits) == 20 else len(edits)} other facts" in prose
+    names = ("new", "forget", "control", "neighbour", "same_answer")
+    means = [over_facts([edit for edit in edits if name in edit["rates"]["learn"]], name) for name in names]
+    assert RATE.findall(prose) == [rate(PART["mean"]["reversed_new"]), *(rate(vars_of(mean)) for mean in means)]
 
 
 NUMBER_WORDS = {"twenty": 20, "ten": 10}
