@@ -87,7 +87,6 @@ def test_a_mean_is_over_the_clean_runs_of_the_others() -> None:
         ({"corrupted": None, "noise": 1.0}, {"ablation": "swap"}, "needs a corrupted text"),
         ({}, {"against": "target", "form": "chat"}, "against=, form= is for facts"),
         ({}, {"corruption": "noise"}, "the contrast has its own: 'swap'"),
-        ({"clean": torch.zeros(3, 42), "corrupted": torch.ones(3, 42), "positions": {}}, {}, "given as states"),
     ],
 )
 def test_an_ablation_says_what_does_not_fit(given: dict[str, Any], options: dict[str, Any], said: str) -> None:
@@ -146,8 +145,67 @@ def test_a_cache_of_a_contrast_is_that_of_its_clean_run() -> None:
         wb.cache(single(), pair(), name, form="cloze")
 
 
-def test_readings_of_states_are_refused() -> None:
-    states = pair(clean=torch.zeros(3, 42), corrupted=torch.ones(3, 42), positions={}, answer=1, wrong=2)
-    for read in (wb.lens, wb.attention_patterns):
-        with pytest.raises(ValueError, match="was given as states"):
-            read(single(), states)
+def as_states(contrast: wb.Contrast, **other: Any) -> wb.Contrast:
+    """The same contrast, given as what its texts are to layer 0."""
+    ready, embedding = prepare(single(), contrast), single().hf.get_input_embeddings()
+    with torch.no_grad():
+        runs = [embedding(torch.tensor(ids)) for ids in (ready.clean, ready.corrupted) if ids is not None]
+    given: dict[str, Any] = {"clean": runs[0], "answer": ready.answer_ids[0], "wrong": ready.wrong_ids[0]}
+    return wb.Contrast(**given, **({"corrupted": runs[1]} if len(runs) > 1 else {}), **other)
+
+
+@pytest.mark.parametrize("ablation", ["zero", "swap", "mean"])
+@pytest.mark.parametrize("engine", ["auto", "transformerlens"])
+def test_an_ablation_of_states_is_that_of_their_text(ablation: Any, engine: Any) -> None:
+    options: dict[str, Any] = {"ablation": ablation, "engine": engine, "new_tokens": 2, "control": 1}
+    options |= {"pool": FACTS} if ablation == "mean" else {}
+    own = wb.ablate(single(), pair(positions={}), "L1H2 L0MLP", **options)
+    states = wb.ablate(single(), as_states(pair(positions={})), "L1H2 L0MLP", **options)
+    for name in ("clean", "corrupted", "ablated"):
+        assert getattr(states, name) == pytest.approx(getattr(own, name), abs=1e-4), name
+    assert states.ablated != states.clean and states.ablated_text == own.ablated_text
+    assert states.controls[0].ablated == pytest.approx(own.controls[0].ablated, abs=1e-4)
+
+
+def test_an_ablation_of_states_with_noise_has_no_swap() -> None:
+    noisy = as_states(pair(corrupted=None, noise=1.0), noise=1.0, positions={"country": 3})
+    assert wb.ablate(single(), noisy, "L0MLP").corruption == "noise"
+    with pytest.raises(ValueError, match="needs a corrupted text"):
+        wb.ablate(single(), noisy, "L0MLP", ablation="swap")
+
+
+def test_states_are_no_text_of_a_mean() -> None:
+    many = [as_states(pair(positions={})), pair(positions={}), pair("Italy", positions={})]
+    found = wb.ablate(single(), many, "L1MLP", ablation="mean")
+    assert [one.references for one in found.rows] == [2, 1, 1]
+
+
+def test_a_lens_attention_and_a_cache_of_states_are_those_of_their_text() -> None:
+    text, states = pair(positions={}), as_states(pair(positions={}))
+    own, given = wb.lens(single(), text), wb.lens(single(), states)
+    assert given.probabilities["old"] == pytest.approx(own.probabilities["old"], abs=1e-4)
+    assert given.ranks["old"] == own.ranks["old"] and given.probabilities["old"][-1] > 0.9
+    weights, prompt = wb.attention_patterns(single(), states)
+    torch.testing.assert_close(weights, wb.attention_patterns(single(), text)[0])
+    assert prompt.tokens[0] == "state 0"
+    head = wb.attention_pattern(single(), states, "L1H3")
+    assert head.to_numpy() == pytest.approx(wb.attention_pattern(single(), text, "L1H3").to_numpy(), abs=1e-5)
+    name = "blocks.1.hook_mlp_out"
+    torch.testing.assert_close(wb.cache(single(), states, name)[name], wb.cache(single(), text, name)[name])
+
+
+def test_a_hook_of_ones_own_comes_after_the_states() -> None:
+    shut = [("blocks.0.hook_resid_pre", lambda value, hook: value * 0)]
+    text, states = (
+        wb.lens(single(), one, fwd_hooks=shut) for one in (pair(positions={}), as_states(pair(positions={})))
+    )
+    assert states.probabilities["old"] == pytest.approx(text.probabilities["old"], abs=1e-4)
+    assert states.probabilities["old"] != wb.lens(single(), pair(positions={})).probabilities["old"]
+
+
+def test_what_needs_a_text_says_so() -> None:
+    states = as_states(pair(positions={}))
+    with pytest.raises(ValueError, match="Lenses read token ids, .* was given as states"):
+        wb.lens_grid(single(), states)
+    with pytest.raises(ValueError, match="Writes read token ids, .* was given as states"):
+        wb.writes(single(), "L1H3", fact=states)

@@ -347,10 +347,24 @@ def text_of(
         ValueError: ``form`` with a contrast, a contrast that was given as states, or as ``traced_prompt`` and
             ``prepare``.
     """
+    prompt, states = clean_run(model, traced, form, sequences=sequences)
+    if states is not None:
+        require_text(prompt, what)
+    return prompt
+
+
+def clean_run(
+    model: LoadedModel, traced: Fact | Contrast, form: Form | None, *, sequences: bool = False
+) -> tuple[TracedPrompt, Tensor | None]:
+    """A fact's text or a contrast's clean run, and the states that enter layer 0, [tokens, d_model], where it was given
+    as states; arguments as in ``text_of``.
+
+    Raises:
+        ValueError: ``form`` with a contrast, or as ``traced_prompt`` and ``prepare``.
+    """
     if isinstance(traced, Fact):
-        return traced_prompt(model, traced, form=form)
+        return traced_prompt(model, traced, form=form), None
     if form is not None:
         raise ValueError("form= is for facts: a contrast has its own (Contrast(form=...)).")
-    prompt = prepare(model, traced, sequences=sequences).prompt
-    require_text(prompt, what)
-    return prompt
+    ready = prepare(model, traced, sequences=sequences)
+    return ready.prompt, ready.states[0] if isinstance(traced.clean, Tensor) else None

@@ -29,6 +29,7 @@ from workbench.tracing.replacements import (
     means,
     of_swapped,
     replacing,
+    states_pass,
     zeros,
 )
 from workbench.tracing.self_check import require
@@ -158,7 +159,8 @@ def ablate(
         passes = fast_pass(fast) if bridged is None else bridge_pass(model, bridged)
         for one in traced:
             asked = asked_of(model, one, wanted, traced)
-            rows.append(_ablated(model, passes, fast if bridged is None else bridged, fast, asked, selections, entries))
+            own = states_pass(passes, asked.states) if asked.states else passes
+            rows.append(_ablated(model, own, fast if bridged is None else bridged, fast, asked, selections, entries))
     single = isinstance(fact, Fact | Contrast)
     return rows[0] if single else Ablations(rows=tuple(rows))
 

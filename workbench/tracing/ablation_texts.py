@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict, get_args
 
+from torch import Tensor
+
 from workbench.facts.known import pool_or_bundled
 from workbench.language.contrasts import prepare
 from workbench.language.prompts import traced_prompt
@@ -13,11 +15,10 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.bridge_runs import FwdHook, TraceEngine
 from workbench.tracing.corruption import against_partner, with_swap
 from workbench.tracing.metric import Metric, check_metric, check_whole_answers
-from workbench.tracing.replacements import reference_texts
+from workbench.tracing.replacements import SECOND, reference_texts
 from workbench.types import AblationKind, Contrast, Fact, FactSet, Form, Selection, TracedPrompt
 from workbench.types.effect import Corruption
 from workbench.types.plain import is_whole
-from workbench.types.traced_prompt import require_text
 
 
 class AblationKeywords(TypedDict, total=False):
@@ -89,6 +90,7 @@ class Asked:
         traced: What was given.
         prompt: Its text.
         swapped: The corrupted run's token ids; None where there are none.
+        states: Of runs that were given as states, what enters layer 0: clean and corrupted (with noise the clean one).
         kind: Which run counts as 0 in ``left``; None for none.
         wanted: The options.
         texts: What ``"mean"`` is a mean over; none for other kinds.
@@ -100,6 +102,7 @@ class Asked:
     kind: Corruption | None
     wanted: AblationOptions
     texts: list[tuple[int, ...]]
+    states: tuple[Tensor, ...] = ()
 
 
 def asked_of(
@@ -131,7 +134,7 @@ def _of_contrast(model: LoadedModel, contrast: Contrast, wanted: AblationOptions
     """The same of a contrast, which has its own corrupted run.
 
     Raises:
-        ValueError: An option that is for facts, runs that are states, ``"swap"`` without a corrupted text, or a mean
+        ValueError: An option that is for facts, ``"swap"`` without a corrupted text, or a mean
             without other texts.
     """
     given = [f"{name}=" for name in ("against", "form", "partner") if getattr(wanted, name) is not None]
@@ -142,14 +145,14 @@ def _of_contrast(model: LoadedModel, contrast: Contrast, wanted: AblationOptions
     ready = prepare(model, contrast, sequences=True)
     if ready.prompt.whole_answers:
         check_whole_answers(wanted.metric)
-    require_text(ready.prompt, "Ablations")
-    if wanted.ablation == "swap" and ready.corrupted is None:
+    if wanted.ablation == "swap" and contrast.corruption == "noise":
         raise ValueError("ablation='swap' needs a corrupted text, and this contrast has noise. Use 'zero' or 'mean'.")
     texts: list[tuple[int, ...]] = []
     if wanted.ablation == "mean" and wanted.pool is not None:
         texts = reference_texts(model, None, contrast.form, wanted.pool, wanted.references)
     elif wanted.ablation == "mean":
-        others = [prepare(model, one, sequences=True).prompt.token_ids for one in every if one.clean != contrast.clean]
+        others = [prepare(model, one, sequences=True).prompt.token_ids for one in every if one is not contrast]
+        others = [ids for ids in others if min(ids) >= 0 and ids != ready.prompt.token_ids]  # texts, and no states
         texts = [ids for ids in dict.fromkeys(others) if len(ids) > 1][: wanted.references]
         if not texts:
             raise ValueError(
@@ -159,8 +162,9 @@ def _of_contrast(model: LoadedModel, contrast: Contrast, wanted: AblationOptions
     return Asked(
         traced=contrast,
         prompt=ready.prompt,
-        swapped=ready.corrupted,
+        swapped=(SECOND,) * len(ready.prompt.token_ids) if len(ready.states) > 1 else ready.corrupted,
         kind=contrast.corruption,
         wanted=wanted,
         texts=texts,
+        states=ready.states,
     )

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, overload
 import torch
 from torch import Tensor
 
-from workbench.language.contrasts import text_of
+from workbench.language.contrasts import clean_run
 from workbench.models.load import LoadedModel
-from workbench.tracing.bridge_runs import FwdHook, bridge_of, checked_hooks
+from workbench.tracing.bridge_runs import FwdHook, bridge_of, checked_hooks, run_of
 from workbench.tracing.corruption import one_form
 from workbench.tracing.roles import by_role
 from workbench.types import Component, Contrast, Fact, Form, TracedPrompt
@@ -58,7 +58,7 @@ def attention_patterns(
 
     Raises:
         ValueError: As ``causal_trace``: the base model does not say the fact's answer, or a contrast does not fit the
-            model. A contrast that was given as states.
+            model.
 
     Example:
         >>> weights, prompt = wb.attention_patterns(model, fact, form="cloze")
@@ -67,7 +67,7 @@ def attention_patterns(
     """
     layers = range(model.shape.n_layers)
     if isinstance(fact, Fact | Contrast):
-        return _patterns(model, text_of(model, fact, form, "Attention patterns", sequences=True), layers, fwd_hooks)
+        return _patterns(model, *clean_run(model, fact, form, sequences=True), layers, fwd_hooks)
     return _means(model, fact, form, layers, fwd_hooks)
 
 
@@ -81,11 +81,12 @@ def _means(
     """Means of some layers over several texts, by role."""
     given = as_traced(traced, "attention_patterns")
     form = one_form(model, given, form, "answer")
-    prompts = [text_of(model, one, form, "Attention patterns", sequences=True) for one in given]
+    runs = [clean_run(model, one, form, sequences=True) for one in given]
+    prompts = [prompt for prompt, _ in runs]
     roles = roles_of(prompts)
     found: list[Tensor] = []
-    for prompt in prompts:
-        weights, _ = _patterns(model, prompt, layers, fwd_hooks)
+    for prompt, states in runs:
+        weights, _ = _patterns(model, prompt, states, layers, fwd_hooks)
         sizes = torch.tensor([float(sum(role_of(prompt, i) == r for i in range(len(prompt.tokens)))) for r in roles])
         to_roles = (by_role(weights, prompt, roles) * sizes).nan_to_num()  # sums over keys
         found.append(by_role(to_roles.transpose(-1, -2), prompt, roles).transpose(-1, -2))
@@ -94,14 +95,18 @@ def _means(
 
 
 def _patterns(
-    model: LoadedModel, prompt: TracedPrompt, layers: Sequence[int], fwd_hooks: Sequence[FwdHook]
+    model: LoadedModel,
+    prompt: TracedPrompt,
+    states: Tensor | None,
+    layers: Sequence[int],
+    fwd_hooks: Sequence[FwdHook],
 ) -> tuple[Tensor, TracedPrompt]:
-    """``attention_patterns`` of some layers on a text."""
+    """``attention_patterns`` of some layers on a run."""
     names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
     bridge = bridge_of(model)
-    with torch.no_grad(), bridge.hooks(fwd_hooks=checked_hooks(bridge, fwd_hooks)):
-        ids = torch.tensor([prompt.token_ids], device=model.device)
-        _, cache = bridge.run_with_cache(ids, names_filter=set(names).__contains__)
+    ids, hooks = run_of(prompt, states)
+    with torch.no_grad(), bridge.hooks(fwd_hooks=[*hooks, *checked_hooks(bridge, fwd_hooks)]):
+        _, cache = bridge.run_with_cache(ids.to(model.device), names_filter=set(names).__contains__)
     return torch.stack([cache[name][0].float().cpu() for name in names]), prompt
 
 
@@ -146,7 +151,7 @@ def attention_pattern(
         if means.stderr is not None:
             frame.attrs["stderr"] = pd.DataFrame(means.stderr[0, index].numpy(), index=means.roles, columns=means.roles)
         return frame
-    text = text_of(model, fact, form, "Attention patterns", sequences=True)
-    weights, prompt = _patterns(model, text, [component.layer], fwd_hooks)
+    run = clean_run(model, fact, form, sequences=True)
+    weights, prompt = _patterns(model, *run, [component.layer], fwd_hooks)
     labels = [f"{i} {token}" for i, token in enumerate(prompt.tokens)]
     return pd.DataFrame(weights[0, index].numpy(), index=labels, columns=labels)

@@ -21,7 +21,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.restoration import Restoration, changes_of, severed_by
 from workbench.tracing.restore import Finished
 from workbench.tracing.setup import Setup
-from workbench.types.traced_prompt import require_text
+from workbench.types.traced_prompt import TracedPrompt, require_text
 
 TraceEngine = Literal["auto", "transformerlens"]
 FwdHook = tuple[str, Callable[..., Any]]
@@ -63,6 +63,20 @@ def bridge_runs(model: LoadedModel, engine: TraceEngine, fwd_hooks: Sequence[Fwd
             stacklevel=3,
         )
     return runs
+
+
+def run_of(prompt: TracedPrompt, states: Tensor | None) -> tuple[Tensor, list[FwdHook]]:
+    """The token ids [1, tokens] of a run and the hooks that it needs: of one that was given as states, any tokens with
+    the states in their place.
+
+    Args:
+        prompt: What is read.
+        states: What enters layer 0, [tokens, d_model]; None for the prompt's own tokens.
+    """
+    if states is None:
+        return torch.tensor([prompt.token_ids]), []
+    given = states[None]
+    return torch.zeros(given.shape[:2], dtype=torch.long), [(hook_of("resid", 0), lambda value, hook: given.to(value))]
 
 
 class BridgeRuns:

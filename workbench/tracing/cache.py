@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from workbench.language.contrasts import text_of
+from workbench.language.contrasts import clean_run
 from workbench.language.prompts import traced_prompt
 from workbench.models.load import LoadedModel
-from workbench.tracing.bridge_runs import FwdHook, bridge_of, check_name, checked_hooks
+from workbench.tracing.bridge_runs import FwdHook, bridge_of, check_name, checked_hooks, run_of
 from workbench.tracing.next_tokens import readable_ids
 from workbench.types import Contrast, Fact, Form
 from workbench.types.torch_settings import own_torch_settings
@@ -54,13 +54,13 @@ def cache(
         torch.Size([8])
     """
     bridge = bridge_of(model)
-    hooks = checked_hooks(bridge, fwd_hooks)
+    hooks, first = checked_hooks(bridge, fwd_hooks), list[FwdHook]()
     if isinstance(fact, str):
-        ids: Sequence[int] = readable_ids(model.base, fact, "chat" if form is None else form)
+        ids = torch.tensor([readable_ids(model.base, fact, "chat" if form is None else form)])
     elif isinstance(fact, Contrast):
-        ids = text_of(model, fact, form, "Caches", sequences=True).token_ids
+        ids, first = run_of(*clean_run(model, fact, form, sequences=True))
     else:
-        ids = traced_prompt(model, fact, form=form, needs_subject=False).token_ids
+        ids = torch.tensor([traced_prompt(model, fact, form=form, needs_subject=False).token_ids])
     kept: Any = names
     if isinstance(names, str) or (names is not None and not callable(names)):
         wanted = [names] if isinstance(names, str) else list(names)
@@ -69,6 +69,6 @@ def cache(
         for name in wanted:
             check_name(bridge.hook_dict, name)
         kept = set(wanted).__contains__
-    with torch.no_grad(), bridge.hooks(fwd_hooks=hooks):
-        _, activations = bridge.run_with_cache(torch.tensor([list(ids)], device=model.device), names_filter=kept)
+    with torch.no_grad(), bridge.hooks(fwd_hooks=[*first, *hooks]):
+        _, activations = bridge.run_with_cache(ids.to(model.device), names_filter=kept)
     return activations

@@ -16,12 +16,12 @@ from typing import TypedDict, Unpack, overload
 
 import torch
 
-from workbench.language.contrasts import text_of
+from workbench.language.contrasts import clean_run
 from workbench.language.prompts import traced_prompt
 from workbench.language.tokens import decoded, following_ids, token_text, token_texts
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
-from workbench.tracing.bridge_runs import FwdHook, bridge_runs
+from workbench.tracing.bridge_runs import FwdHook, bridge_runs, run_of
 from workbench.tracing.self_check import require
 from workbench.tracing.tuned_lens import lens_of
 from workbench.types import AnswerName, Contrast, Fact, Form, Lens, LensKind, TracedPrompt, TunedLens
@@ -109,7 +109,8 @@ def lens(
     if isinstance(fact, Contrast):
         if refusal is not None or start:
             raise ValueError("refusal= and start= are for facts: a contrast has two answers and its own text.")
-        return lens_at(model, text_of(model, fact, form, "Lenses"), None, through=through, fwd_hooks=fwd_hooks)
+        prompt, states = clean_run(model, fact, form)
+        return lens_at(model, prompt, None, states=states, through=through, fwd_hooks=fwd_hooks)
     prompt = traced_prompt(model, fact, form=form, start=start, needs_subject=False)
     refused = f"{' ' if prompt.spaced else ''}{fact.refusal}" if refusal is None else refusal
     return lens_at(model, prompt, refused, through=through, fwd_hooks=fwd_hooks)
@@ -120,6 +121,7 @@ def lens_at(
     prompt: TracedPrompt,
     refusal: str | None,
     *,
+    states: torch.Tensor | None = None,
     through: TunedLens | None = None,
     fwd_hooks: Sequence[FwdHook] = (),
 ) -> Lens:
@@ -129,6 +131,7 @@ def lens_at(
         model: A base or edited model; it is not changed.
         prompt: The text, with the tokens of the old answer and the new one.
         refusal: As in ``lens``; None for a contrast, which has none.
+        states: What enters layer 0 in the place of the text, [tokens, d_model].
         through: The tuned lens; None for the logit lens.
         fwd_hooks: As in ``lens``.
     """
@@ -139,9 +142,10 @@ def lens_at(
         ids["new"] = list(prompt.others or (prompt.other_id,))
     if refusal is not None:
         ids["refusal"] = [_first(model, decoded(model.base, prompt.place), refusal)]
-    bridged = bridge_runs(model, "transformerlens", fwd_hooks) if fwd_hooks else None
+    text, first = run_of(prompt, states)
+    hooks = [*first, *fwd_hooks]
+    bridged = bridge_runs(model, "transformerlens", hooks) if hooks else None
     with torch.no_grad(), pooled_engine(Resumable, model) as engine:
-        text = torch.tensor([prompt.token_ids])
         stream = engine.stream(text)[0] if bridged is None else bridged.stream(text)[:, -1]
         read = (lambda states: states) if through is None else through.translated
         logits = engine.unembed(read(stream)).float()  # [layers + 1, d_vocab]

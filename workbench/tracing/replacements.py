@@ -118,6 +118,41 @@ def fast_pass(engine: Resumable) -> Pass:
     return run
 
 
+SECOND = -2
+"""Stands for the states of a second run in the place of token ids; ``FIRST`` for those of the first."""
+FIRST = -1
+
+
+def states_pass(passes: Pass, states: Sequence[Tensor]) -> Pass:
+    """Passes of runs that were given as states: instead of ``FIRST`` and ``SECOND`` among the token ids, what enters
+    layer 0 are the states of that run, [tokens, d_model].
+
+    Args:
+        passes: Passes of texts.
+        states: Of the first run, and of the second where there is one.
+    """
+
+    def run(
+        ids: Tensor,
+        *,
+        changes: Mapping[Place, Change] | None = None,
+        keep: Sequence[Place] = (),
+        kept: dict[Place, Tensor] | None = None,
+    ) -> Tensor:
+        if int(ids.min()) >= 0:
+            return passes(ids, changes=changes, keep=keep, kept=kept)
+        given = states[FIRST - int(ids[0, 0])]
+
+        def entering(value: Tensor) -> Tensor:
+            value = value.clone()
+            value[:, : len(given)] = given.to(value)
+            return value
+
+        return passes(ids.clamp(min=0), changes={("resid", 0): entering, **(changes or {})}, keep=keep, kept=kept)
+
+    return run
+
+
 def bridge_pass(model: LoadedModel, runs: BridgeRuns) -> Pass:
     """The same through TransformerLens' hooks. A projection that a model fuses with others stands alone there: states
     and changes are those of the whole of it, as in ``fast_pass``."""
