@@ -205,7 +205,7 @@ def test_a_hook_of_ones_own_comes_after_the_states() -> None:
 
 def test_what_needs_a_text_says_so() -> None:
     states = as_states(pair(positions={}))
-    with pytest.raises(ValueError, match="Lenses read token ids, .* was given as states"):
+    with pytest.raises(ValueError, match=r"Lenses read token ids, .* was given as states"):
         wb.lens_grid(single(), states)
-    with pytest.raises(ValueError, match="Writes read token ids, .* was given as states"):
+    with pytest.raises(ValueError, match=r"Writes read token ids, .* was given as states"):
         wb.writes(single(), "L1H3", fact=states)

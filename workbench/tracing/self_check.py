@@ -208,7 +208,8 @@ def _heads(base: LoadedModel) -> Numbers:
 
 
 def _cells(base: LoadedModel, states: list[tuple[HookSite, int | None]]) -> Numbers:
-    """Cells of some sites, of a head each or of whole states, where they are furthest apart."""
+    """Cells of some sites, of a head each or of whole states: where they are furthest apart, or where all agree the
+    largest."""
     layer = base.shape.n_layers // 2
     places: list[_Cell] = [(site, head, at) for site, head in states for at in (SUBJECT[-1], TOKENS - 1)]
     direction = torch.randn(base.shape.d_vocab, generator=torch.Generator().manual_seed(1), device="cpu")
@@ -226,10 +227,13 @@ def _cells(base: LoadedModel, states: list[tuple[HookSite, int | None]]) -> Numb
             fast[part.cells] = part.effects[:, 0].float().cpu()
     corrupted = torch.cat([setup.clean[:, : setup.start], setup.corrupted], 1)
     slow, spread = _slow_cells(base, places, layer, torch.cat([setup.clean, corrupted]), measure)
-    worst = int((fast - slow).abs().argmax())
+    apart = (fast - slow).abs()
     # An effect is a small difference of logits, and rounding is a share of both.
     rounding = max(1e-4, 16 * torch.finfo(base.dtype).eps)
-    return float(fast[worst]), float(slow[worst]), _allowed(base) * float(slow.abs().max()) + rounding * spread + 1e-6
+    allowed = _allowed(base) * float(slow.abs().max()) + rounding * spread + 1e-6
+    # Where all agree, which cell rounding has moved most says nothing: the largest effect is shown.
+    shown = int((apart if float(apart.nan_to_num(nan=torch.inf).max()) > allowed else slow.abs()).argmax())
+    return float(fast[shown]), float(slow[shown]), allowed
 
 
 def _slow_cells(
