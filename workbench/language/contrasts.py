@@ -20,7 +20,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import Fact, Form, TracedPrompt
 from workbench.types.contrast import Contrast, Input, Places, Token
 from workbench.types.roles import AFTER_CHANGE, BEFORE_CHANGE, CHANGED, LAST_TOKEN
-from workbench.types.traced_prompt import require_text
+from workbench.types.traced_prompt import FIRST_STATES, require_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def prepare(model: LoadedModel, contrast: Contrast, *, sequences: bool = False) 
         form=contrast.form,
         text=text,
         prefix="",
-        token_ids=(-1,) * length if clean is None else clean,
+        token_ids=(FIRST_STATES,) * length if clean is None else clean,
         tokens=tuple(f"state {i}" for i in range(length)) if clean is None else token_texts(model, clean),
         subject=changed,
         answer_id=answers[0],

@@ -15,10 +15,11 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.bridge_runs import FwdHook, TraceEngine
 from workbench.tracing.corruption import against_partner, with_swap
 from workbench.tracing.metric import Metric, check_metric, check_whole_answers
-from workbench.tracing.replacements import SECOND, reference_texts
+from workbench.tracing.replacements import reference_texts
 from workbench.types import AblationKind, Contrast, Fact, FactSet, Form, Selection, TracedPrompt
 from workbench.types.effect import Corruption
 from workbench.types.plain import is_whole
+from workbench.types.traced_prompt import SECOND_STATES
 
 
 class AblationKeywords(TypedDict, total=False):
@@ -162,7 +163,7 @@ def _of_contrast(model: LoadedModel, contrast: Contrast, wanted: AblationOptions
     return Asked(
         traced=contrast,
         prompt=ready.prompt,
-        swapped=(SECOND,) * len(ready.prompt.token_ids) if len(ready.states) > 1 else ready.corrupted,
+        swapped=(SECOND_STATES,) * len(ready.prompt.token_ids) if len(ready.states) > 1 else ready.corrupted,
         kind=contrast.corruption,
         wanted=wanted,
         texts=texts,

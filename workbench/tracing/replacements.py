@@ -20,6 +20,7 @@ from workbench.models.load import LoadedModel
 from workbench.tracing.bridge_runs import BridgeRuns
 from workbench.tracing.setup import Setup
 from workbench.types import Component, Fact, FactSet, Form, Selection
+from workbench.types.traced_prompt import FIRST_STATES
 
 Place = tuple[HookSite, int]
 Entries = Mapping[Place, tuple[int, ...] | None]
@@ -118,14 +119,9 @@ def fast_pass(engine: Resumable) -> Pass:
     return run
 
 
-SECOND = -2
-"""Stands for the states of a second run in the place of token ids; ``FIRST`` for those of the first."""
-FIRST = -1
-
-
 def states_pass(passes: Pass, states: Sequence[Tensor]) -> Pass:
-    """Passes of runs that were given as states: instead of ``FIRST`` and ``SECOND`` among the token ids, what enters
-    layer 0 are the states of that run, [tokens, d_model].
+    """Passes of runs that were given as states: where ``FIRST_STATES`` or
+    ``SECOND_STATES`` stand for the token ids, the states of that run, [tokens, d_model], enter layer 0.
 
     Args:
         passes: Passes of texts.
@@ -141,7 +137,7 @@ def states_pass(passes: Pass, states: Sequence[Tensor]) -> Pass:
     ) -> Tensor:
         if int(ids.min()) >= 0:
             return passes(ids, changes=changes, keep=keep, kept=kept)
-        given = states[FIRST - int(ids[0, 0])]
+        given = states[FIRST_STATES - int(ids[0, 0])]
 
         def entering(value: Tensor) -> Tensor:
             value = value.clone()

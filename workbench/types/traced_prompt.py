@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Form = Literal["chat", "cloze"]
+FIRST_STATES, SECOND_STATES = -1, -2
+"""Stand for a run that was given as states, in the place of each of its token ids: the first one of a contrast (the
+clean one), and the second."""
 
 
 @dataclass(frozen=True, kw_only=True)
