@@ -12,9 +12,11 @@ after a draw was looked at needs a new one. The split is dev unless it is asked 
 by accident.
 
 Each (method, fact) is a line of ``benchmarks/results/editors.jsonl.xz``; a rerun with the same settings goes on after
-the last one. Edits of a sequence are kept in the user's cache, so that a sequence goes on where it stopped. A method is
-a name of ``wb.recipes.RECIPES``; ``ia3`` is the default recipe. Seconds are of the whole ``rewrite`` but for a
-covariance, which is measured once a model.
+the last one. Several processes may share the facts of one file: ``--part 1/2`` takes every other one; run once more
+without it for the tables of all. ``--first 6`` keeps to the first facts of a draw, for methods that are measured on
+fewer. Edits of a sequence are kept in the user's cache, so that a sequence goes on where it stopped. A method is a name
+of ``wb.recipes.RECIPES``; ``ia3`` is the default recipe. Seconds are of the whole ``rewrite`` but for a covariance,
+which is measured once a model.
 """
 
 from __future__ import annotations
@@ -201,6 +203,18 @@ class Editors:
         return {**summed(report, facts), "numbers": numbers, "edit": stack.fingerprint}
 
 
+def part_of(text: str) -> tuple[int, int]:
+    """``"1/2"`` as (1, 2): the first of two parts.
+
+    Raises:
+        argparse.ArgumentTypeError: It is no part.
+    """
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"a part is K/N with K from 1 to N (1/2, say), got {text!r}")
+    return int(part), int(parts)
+
+
 def summed(report: EvalReport, facts: Sequence[wb.Fact]) -> dict[str, Any]:
     """What an evaluation says, as plain values; its last stage is called ``"learn"`` for every method."""
     rates = plain_rates(report)
@@ -244,6 +258,10 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--facts", type=int, default=6, help="single edits of each method; 0 for none")
     parser.add_argument("--relations", type=int, default=8, help="at least so many, of that many facts or more")
     parser.add_argument("--split", choices=["dev", "test"], default="dev")
+    parser.add_argument(
+        "--part", type=part_of, default=(1, 1), metavar="K/N", help="every N-th of the facts, from the K-th"
+    )
+    parser.add_argument("--first", type=int, default=None, metavar="N", help="only the first so many of the draw")
     parser.add_argument("--probes", type=int, default=0, help="all probes on the first so many facts")
     parser.add_argument("--batches", type=int, nargs="*", default=[], metavar="N", help="so many facts at once")
     parser.add_argument("--sequential", type=int, default=0, metavar="N", help="so many facts one after the other")
@@ -257,7 +275,9 @@ def main(given: Sequence[str] | None = None) -> None:
     editors = Editors(Answering(wb.load_model()), Kept(args.out.with_suffix(ENDING), __file__), args)
     single: dict[str, list[dict[str, Any]]] = {}
     more: dict[str, list[dict[str, Any]]] = {}
-    for i, fact in enumerate(editors.facts(args.facts) if args.facts else []):
+    facts = editors.facts(args.facts)[: args.first] if args.facts else []
+    part, parts = args.part
+    for i, fact in [*enumerate(facts)][part - 1 :: parts]:
         for method in args.methods:
             done = editors.single(method, fact, i < args.probes)
             single.setdefault(method, []).append(done)

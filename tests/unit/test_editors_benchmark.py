@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentTypeError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,6 +83,16 @@ def test_published_test_facts_are_not_drawn() -> None:
     taken = editors.published()
     assert "japan-continent" in taken or len(taken) >= 60
     assert taken <= set(wb.load_facts().ids)
+
+
+@pytest.mark.parametrize(("text", "wrong"), [("1/2", False), ("2/2", False), ("0/2", True), ("3/2", True), ("1", True)])
+def test_a_part_of_the_facts(text: str, wrong: bool) -> None:
+    if wrong:
+        with pytest.raises(ArgumentTypeError, match="K from 1 to N"):
+            editors.part_of(text)
+    else:
+        part, parts = editors.part_of(text)
+        assert [*range(5)][part - 1 :: parts] == ([0, 2, 4] if part == 1 else [1, 3])
 
 
 def test_methods_are_names_of_recipes() -> None:
