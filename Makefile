@@ -86,8 +86,8 @@ test: env  ## everything that CI runs, two things at a time; pytest comes last
 	@$(MAKE) --no-print-directory -j2 check docs
 	@$(PYTEST) $(NBVAL) $(TESTS)
 
-bench: env  ## measure the claims of the README
-	@$(PY) -m benchmarks
+bench: env  ## measure the claims of the README (CHECK=1: two edits on file again, and compare)
+	@$(PY) -m $(if $(CHECK),benchmarks.check,benchmarks)
 
 format: env  ## format and fix what can be fixed
 	@$(PY) -m ruff format -q .

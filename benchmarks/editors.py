@@ -126,8 +126,12 @@ class Editors:
 
     def single(self, method: str, fact: wb.Fact, probes: bool) -> dict[str, Any]:
         """One method on one fact."""
-        settings = self._settings(method) | {"probes": probes}
-        return self.kept.measured(f"{method}-{fact.id}", settings, partial(self._make, method, [fact], probes))
+        make = partial(self._make, method, [fact], probes)
+        return self.kept.measured(f"{method}-{fact.id}", self.settings_of(method, probes), make)
+
+    def settings_of(self, method: str, probes: bool) -> dict[str, Any]:
+        """All that a single edit's result depends on, besides the code."""
+        return self._settings(method) | {"probes": probes}
 
     def batch(self, method: str, n: int) -> dict[str, Any]:
         """One method on so many facts at once."""

@@ -128,7 +128,7 @@ def test_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def _loader(model: Any) -> Any:
-    load = reproduction.wb.load_model
+    load: Any = reproduction.wb.load_model
     return lambda source=None, **options: model if source is None else load(source, **(options | {"template": None}))
 
 
