@@ -92,7 +92,8 @@ def test_what_is_seen_afterwards() -> None:
     one.run().wait(60)
     text = shown(one)
     for words in (
-        "unlearn: 3 steps, learn: 4 steps",
+        "unlearn: 3 steps to P = ",
+        "learn: 4 steps to P = ",
         "after unlearn",
         "after learn",
         "(n=",

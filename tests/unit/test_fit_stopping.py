@@ -35,6 +35,7 @@ from workbench.editing.training.learned import least_learned
 from workbench.editing.training.loop import NonFiniteLoss, Training
 from workbench.editing.training.objectives import Forgotten
 from workbench.editing.training.passes import Passes, answer_nll
+from workbench.files.edits import load_edit
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.models.load import LoadedModel
 from workbench.types import Edit, Fact, OtherFit, Selection, StageName, Step
@@ -281,6 +282,21 @@ def test_an_edit_that_has_not_reached_the_level_is_not_drawn_back() -> None:
     )
     assert "gates moved, not fully learned, base" in repr(edit)
     assert unwatched.shortfall is None and "learned" not in repr(unwatched)
+
+
+def test_every_stage_says_what_it_reached(tmp_path: Path) -> None:
+    """As surely as its rows are learned with the stage's last gates, of the last one before it was drawn back."""
+    edit, unwatched = fitted(draw_back=1.0), fitted(draw_back=None)
+    assert list(edit.reached) == ["unlearn", "learn"] and edit.reached["learn"] == edit.learned
+    assert unwatched.reached == edit.reached and 0 < edit.reached["unlearn"] < 1
+    short = replace(edit, reached={"unlearn": 0.25, "learn": 0.5}, learned=0.5)
+    assert list(short.shortfalls) == ["unlearn", "learn"] and short.shortfalls["learn"] == short.shortfall
+    assert "P = 0.25 per token, and push on up to 0.8" in short.shortfalls["unlearn"]
+    assert list(replace(edit, reached={"unlearn": 0.9}, learned=None).shortfalls) == []
+    assert load_edit(edit.save(tmp_path / "edit")).reached == edit.reached
+    alone = fitted(stages=("unlearn",), steps=2, draw_back=None)
+    with_more = fitted(stages=("unlearn",), steps=30, draw_back=None)
+    assert alone.reached["unlearn"] < with_more.reached["unlearn"]
 
 
 def test_what_the_default_neurons_do_not_teach_is_fitted_again_with_more(monkeypatch: pytest.MonkeyPatch) -> None:

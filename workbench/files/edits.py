@@ -145,6 +145,7 @@ def _fields(edit: Edit) -> dict[str, Any]:
         "modules": None if edit.modules is None else _described(edit.modules),
         "first_fit": None if edit.first_fit is None else asdict(edit.first_fit),
         "second_fit": None if edit.second_fit is None else asdict(edit.second_fit),
+        **({"reached": edit.reached} if edit.reached else {}),  # older versions measured the last stage alone
         **({"earlier": [asdict(one) for one in edit.earlier]} if edit.earlier else {}),  # older versions had none
         **{name: getattr(edit, name) for name in _PLAIN},
     }
@@ -166,6 +167,7 @@ def _edit_from(fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Edit
         modules=_modules(fields["modules"]),
         first_fit=_other_fit(fields["first_fit"]),
         second_fit=_other_fit(fields["second_fit"]),
+        reached=dict(fields.get("reached", {})),
         earlier=tuple(EarlierEdit(**lists_as_tuples(one)) for one in fields.get("earlier", ())),
         **{name: tuple(fields[name]) for name in ("retain_ids", "selection_ids", "fisher_ids")},
         **{name: fields[name] for name in _PLAIN},

@@ -120,6 +120,9 @@ class Edit:
         learned: The probability that three quarters of the training prompts give what the last stage teaches (geometric
             mean per token), before the edit was drawn back; None where it was not looked at. Of a closed form it is
             measured on what was written, not with the target vector.
+        reached: The same of every stage that ran to its end, by its name, as ``learned`` of the last one: of
+            ``unlearn`` the probability of its refusal, or how sure it is that the old answer is not said. Empty for a
+            method without steps, and for edits of older versions.
         strength: That to which the edit was drawn back in the end, 1 where it was not. The stages have it in them.
         first_fit: The fit before this one, which taught less, if ``rewrite`` made two.
         second_fit: The fit after this one, if it taught less or broke off.
@@ -152,6 +155,7 @@ class Edit:
     base_name: str
     modules: EditModules | None = None
     learned: float | None = None
+    reached: dict[str, float] = field(default_factory=dict[str, float])
     strength: float = 1.0
     first_fit: OtherFit | None = None
     second_fit: OtherFit | None = None
@@ -210,6 +214,26 @@ class Edit:
             f"not fully learned: three quarters of the training prompts give what is taught P = {self.learned:.2g} per "
             f"token, {wanted:g} is wanted"
         )
+
+    @property
+    def shortfalls(self) -> dict[str, str]:
+        """In words, by stage, what ``reached`` falls short of: ``shortfall`` of the last one, and of one before it the
+        probability from which on its prompts push no further (``recipe.hinge``). The first stage of the default is
+        there as a rule: it takes the old answer away, which is what the second one begins from, and ends before its
+        refusal is learned.
+
+        Example:
+            >>> list(edit.shortfalls)
+            []
+        """
+        wanted = getattr(self.recipe, "hinge", None)
+        found = {
+            stage: f"ended early: three quarters of the training prompts give what it teaches P = {p:.2g} per token, "
+            f"and push on up to {wanted:g}"
+            for stage, p in self.reached.items()
+            if wanted is not None and stage != self.stage_names[-1] and p < wanted
+        }
+        return found | ({} if self.shortfall is None else {self.stage_names[-1]: self.shortfall})
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -299,6 +323,7 @@ class Edit:
             history=(),
             modules=None if self.modules is None or other.modules is None else self.modules.joined(other.modules),
             learned=None,
+            reached={},
             first_fit=None,
             second_fit=None,
             writes=(*self.writes, *other.writes),

@@ -245,6 +245,7 @@ def _fit_once(
             base_name=model.name,
             modules=model.architecture.describe(fit.entries),
             learned=fit.learned,
+            reached=dict(training.reached),
             strength=fit.strength,
             provenance=provenance(
                 model,

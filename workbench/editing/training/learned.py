@@ -39,11 +39,19 @@ class LearnedLevel:
     ) -> None:
         self._rows, self._by_fact, self._confidence = rows, by_fact, confidence
         self.latest: Mapping[PreparedRow, float] = {}
+        self._first: float | None = None
+
+    @property
+    def first(self) -> float:
+        """What ``measured`` gave when it was asked first, which is now if it was not yet."""
+        return self.measured() if self._first is None else self._first
 
     def measured(self) -> float:
         """The probability that three quarters of each fact's wanted answers reach."""
         self.latest = self._confidence(self._rows)
-        return least_learned(self._by_fact, self.latest)
+        level = least_learned(self._by_fact, self.latest)
+        self._first = level if self._first is None else self._first
+        return level
 
     def reaches(self, wanted: float) -> bool:
         """Whether that is at least so much, after ``measured`` was called once.

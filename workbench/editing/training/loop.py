@@ -80,6 +80,7 @@ class Training:
         self.model, self.facts, self.recipe, self.start = rows.model, rows.facts, recipe, start
         self.on_step, self.cancel = on_step, cancel
         self.history: list[Step] = []
+        self.reached: dict[str, float] = {}
         self._began = time.perf_counter()
         retained, monitored = rows.retained, rows.monitored
         wanted = [of_fact for stage in recipe.stages for of_fact in rows.wanted(stage)]
@@ -156,8 +157,10 @@ class Training:
                     break
             if not stopped:
                 average.put()
+                level = LearnedLevel(wanted, by_fact, loss.confidence)
                 if trainable.at_end is not None:
-                    trainable.at_end(LearnedLevel(wanted, by_fact, loss.confidence))
+                    trainable.at_end(level)
+                self.reached[stage] = level.first
         measured = self._finite(*loss.measure(fact_rows, retain_rows), stage, done, trainable.rate)
         self._record(Step(stage, done, *measured, **self._monitor(passes)), None)
         return done

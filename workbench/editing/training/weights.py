@@ -121,6 +121,7 @@ def fit_weights(
             "facts": task.facts,
             "retain_ids": of_rows.retain_ids,
             "history": tuple(training.history),
+            "reached": dict(training.reached),
             "base_fingerprint": model.fingerprint,
             "base_name": model.name,
             "modules": model.architecture.describe(),

@@ -114,8 +114,10 @@ def _borders(steps: Sequence[tuple[float, Step]]) -> dict[float, str]:
 
 
 def edit_summary(edit: Edit) -> str:
-    """What was fitted, in a line."""
-    counts = ", ".join(f"{stage}: {n} steps" for stage, n in updates_by_stage(edit.history).items())
+    """What was fitted, in a line: the steps of each stage, and the probability of what it teaches that they reached."""
+    reached = {stage: f" to P = {p:.2g}" for stage, p in edit.reached.items()}
+    steps = updates_by_stage(edit.history)
+    counts = ", ".join(f"{stage}: {n} steps{reached.get(stage, '')}" for stage, n in steps.items())
     first = edit.first_fit
     before = "" if first is None else f" A first fit of {first.neurons:,} reached P = {first.learned:.2g}."
     return f"{counts}{'. ' if counts else ''}{chosen_words(edit)}, {moved_words(edit)}.{before}"
