@@ -1,0 +1,233 @@
+"""Write the tables of the docs from the results on file.
+
+    python -m benchmarks.tables [--check]
+
+A page of the docs has a table between ``<!-- table: NAME ARGUMENTS -->`` and ``<!-- end of table -->``; what stands
+between is replaced. ``--check`` changes nothing and fails where a page is not what the results say.
+
+    singles METHODS...          single edits of the same facts of the draw: those that all of these methods have on file
+    counts METHODS...           the same edits as CounterFact counts them, with priming, seconds and numbers
+    batches N METHODS...        so many facts at once
+    sequences N MARKS METHODS...  so many facts one after the other, after 1,10,25 of them
+    sealed                      the one measurement on sealed facts
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lib.editor_table import recovered
+from benchmarks.lib.rates import over_facts, rates_of, told, vars_of
+from benchmarks.lib.store import ENDING, FOLDER, Line, Store
+from workbench.types.intervals import mean_over
+from workbench.types.rates import RATES
+
+PAGES = (Path("README.md"), Path("docs"))
+BLOCK = re.compile(r"(<!-- table: ([^\n]+?) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+SPLIT, DRAW = "test", "drawn-test-20-281"
+"""Of which facts the tables of edits are: an earlier draw was given up, and its edits are not counted."""
+GOALS = {
+    "new": "at least 0.95",
+    "forget": "at least 0.96",
+    "control": "at least 0.95",
+    "neighbour": "at least 0.90",
+    "same_subject": "at least 0.90",
+    "same_answer": "at least 0.90",
+    "cloze_new": "",
+    "reversed_new": "",
+    "twohop_new": "",
+    "bleed": "",
+    "gibberish": "at most 0.02",
+    "text_nll_change": "at most 0.01",
+    "kl": "",
+}
+"""The rates of a table of edits, and what is wanted of them."""
+COUNTS = {
+    "efficacy: new answer likelier than the old one, own cloze": ("counterfact", "efficacy"),
+    "paraphrase: the same, other clozes": ("counterfact", "paraphrase"),
+    "neighbourhood: neighbours' own answers likelier than the new one": ("counterfact", "neighbourhood"),
+    "fluency: entropy of two and three words, bits": ("counterfact", "fluency"),
+    "priming: the new answer where it does not belong, after a text with it": ("probes", "priming", "bleed"),
+}
+"""Rows of the table ``counts``, and where they are in a result."""
+
+
+@cache
+def _lines(name: str) -> dict[str, Line]:
+    return Store(FOLDER / f"{name}{ENDING}").lines()
+
+
+def paired(methods: Sequence[str], lines: dict[str, Line]) -> dict[str, list[dict[str, Any]]]:
+    """The single edits of each method, of those facts of the draw that all of them have, in the order of the draw.
+
+    Raises:
+        ValueError: They have none in common.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {method: {} for method in methods}
+    for line in lines.values():
+        method = line.settings.get("method")
+        if method in found and "probes" in line.settings:
+            found[method][line.result["fact"]] = line.result
+    common = [id for id in lines[DRAW].result["facts"] if all(id in of for of in found.values())]
+    if not common:
+        raise ValueError(f"No fact has single edits of all of {', '.join(methods)} on file.")
+    return {method: [of[id] for id in common] for method, of in found.items()}
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
+
+
+def _heads(results: dict[str, list[dict[str, Any]]]) -> list[str]:
+    return [f"`{method}`" for method in results]
+
+
+def _cell(of: Sequence[dict[str, Any]], name: str) -> str:
+    rates = [r for r in of if name in rates_of(r)]
+    rate = over_facts(rates, name)
+    if not rate.n:
+        return "n/a"
+    return told(vars_of(rate), clusters=rate.clusters < len(of))
+
+
+def quality(results: dict[str, list[dict[str, Any]]]) -> str:
+    """Means over facts with intervals over whole facts, a row a rate and a column a method."""
+    facts = {len(of) for of in results.values()}
+    first = f"{facts.pop()} facts each" if len(facts) == 1 else ""
+    rows = [
+        [RATES[name].words, goal, *(_cell(of, name) for of in results.values())]
+        for name, goal in GOALS.items()
+        if any(name in rates_of(r) and rates_of(r)[name].n for of in results.values() for r in of)
+    ]
+    return _table([first, "wanted", *_heads(results)], rows)
+
+
+def singles(*methods: str) -> str:
+    """The table ``singles``."""
+    return quality(paired(methods, _lines("editors")))
+
+
+def counts(*methods: str) -> str:
+    """The table ``counts``."""
+    results = paired(methods, _lines("editors"))
+    rows = [[words, *(_mean(of, *path) for of in results.values())] for words, path in COUNTS.items()]
+    rows.append(["old answers that the other probes bring back", *(recovered(of) for of in results.values())])
+    for words, name in (
+        ("seconds, on one thread of a busy machine", "seconds"),
+        ("numbers that are changed", "numbers"),
+    ):
+        rows.append([words, *(f"{sum(one[name] for one in of) / len(of):,.0f}" for of in results.values())])
+    return _table(["", *_heads(results)], [row for row in rows if any(cell not in ("-", "n/a") for cell in row[1:])])
+
+
+def _mean(of: Sequence[dict[str, Any]], *path: str) -> str:
+    """The mean of a rate that lies somewhere in results, over the facts where it was measured."""
+    values: dict[str, list[float]] = {}
+    for result in of:
+        rate: Any = result
+        for name in path:
+            rate = rate.get(name, {})
+        if rate.get("n"):
+            values.setdefault(result["fact"], []).append(rate["value"])
+    if not values:
+        return "n/a"
+    within = (0.0, 1.0) if path[-1] != "fluency" else (0.0, math.inf)
+    return told(vars_of(mean_over(values, within=within)), clusters=len(values) < len(of))
+
+
+def batches(n: str, *methods: str) -> str:
+    """The table ``batches``."""
+    lines = _lines("editors")
+    results = {method: [lines[f"{method}-batch-{SPLIT}-{n}"].result] for method in methods}
+    return _with_one_result(results, {method: method for method in methods})
+
+
+def sequences(n: str, marks: str, *methods: str) -> str:
+    """The table ``sequences``."""
+    lines = _lines("editors")
+    names = {
+        f"{method}-sequence-{SPLIT}-{n}-after-{mark}": f"{method}, after {mark}"
+        for method in methods
+        for mark in marks.split(",")
+    }
+    results = {name: [lines[name].result] for name in names}
+    return _with_one_result(results, names)
+
+
+def _with_one_result(results: dict[str, list[dict[str, Any]]], words: dict[str, str]) -> str:
+    """Rates of one result each, which is over several facts already."""
+    rows = [
+        [
+            RATES[name].words,
+            goal,
+            *(told(vars_of(rates_of(of[0])[name])) if rates_of(of[0])[name].n else "n/a" for of in results.values()),
+        ]
+        for name, goal in GOALS.items()
+        if all(name in rates_of(of[0]) for of in results.values())
+    ]
+    return _table(["", "wanted", *(words[name] for name in results)], rows)
+
+
+def sealed() -> str:
+    """The table ``sealed``."""
+    return json.loads((FOLDER / "sealed.json").read_text(encoding="utf-8"))["table"]
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "singles": singles,
+    "counts": counts,
+    "batches": batches,
+    "sequences": sequences,
+    "sealed": sealed,
+}
+
+
+def filled(text: str) -> str:
+    """A page with its tables as the results are.
+
+    Raises:
+        ValueError: A table of no such name.
+    """
+
+    def written(block: re.Match[str]) -> str:
+        name, *given = block[2].split()
+        if name not in TABLES:
+            raise ValueError(f"No table {name!r}; there are {', '.join(TABLES)}.")
+        return f"{block[1]}\n{TABLES[name](*given)}\n\n{block[4]}"
+
+    return BLOCK.sub(written, text)
+
+
+def pages(root: Path = Path()) -> list[Path]:
+    """The pages that may hold tables."""
+    return [page for one in PAGES for page in ([root / one] if one.suffix else sorted((root / one).rglob("*.md")))]
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Fill the pages, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, fail where a page differs")
+    args = parser.parse_args(given)
+    old = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        new = filled(text)
+        if new != text:
+            old.append(str(page))
+            if not args.check:
+                page.write_text(new, encoding="utf-8")
+    print("\n".join(old) or "All tables are what the results say.")
+    if args.check and old:
+        raise SystemExit(f"Not what the results say: {', '.join(old)}. Run: python -m benchmarks.tables")
+
+
+if __name__ == "__main__":
+    main()
