@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -136,7 +137,39 @@ def gate_scores(
     rows: FitRows | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """The scores of ``default_selection``, [n_layers, d_mlp]. Arguments as there."""
+    """The scores of ``default_selection``, [n_layers, d_mlp]: ``GateMeasures.scores``. Arguments as there."""
+    return gate_measures(model, fact, pool=pool, seed=seed, rows=rows, progress=progress).scores
+
+
+@dataclass(frozen=True)
+class GateMeasures:
+    """What moving each MLP neuron's gate does to first order.
+
+    Args:
+        gain: |gradient| of the new answers' log-likelihood, nats, [n_layers, d_mlp].
+        cost: Root of the gate's Fisher information on retained answers, damped, [n_layers, d_mlp]; 1 where nothing is
+            retained.
+    """
+
+    gain: Tensor
+    cost: Tensor
+
+    @property
+    def scores(self) -> Tensor:
+        """What a gate gains for each square root of a nat that it costs, [n_layers, d_mlp]."""
+        return self.gain / self.cost
+
+
+def gate_measures(
+    model: LoadedModel,
+    fact: Fact | Sequence[Fact],
+    *,
+    pool: FactSet | None = None,
+    seed: int = 0,
+    rows: FitRows | None = None,
+    progress: bool = True,
+) -> GateMeasures:
+    """Measure what the scores of ``default_selection`` are made of. Arguments as there."""
     facts = as_facts(fact)
     if not facts:
         raise ValueError("default_selection needs at least one fact, got none.")
@@ -156,8 +189,8 @@ def gate_scores(
     ]
     gain = torch.stack(squares).mean(0).sqrt()
     fisher = rows.selection_fisher(neurons)
-    cost = 1 if fisher is None else damped(fisher.of(neurons)).sqrt()
-    return (gain / cost).view(-1, d_mlp)
+    cost = torch.ones_like(gain) if fisher is None else damped(fisher.of(neurons)).sqrt()
+    return GateMeasures(gain.view(-1, d_mlp), cost.view(-1, d_mlp))
 
 
 def selection_facts(
