@@ -73,6 +73,6 @@ def test_the_default_is_compared_on_the_same_facts_and_at_the_same_kl() -> None:
 
 
 def test_methods() -> None:
-    assert matched.recipe_of("ia3", 3).stages == ("learn",) and matched.recipe_of("memit", 3).seed == 3
+    assert matched.recipe_of("ia3", 3).to_dict()["stages"] == ["learn"] and matched.recipe_of("memit", 3).seed == 3
     with pytest.raises(ValueError, match="method must be 'ia3' or 'memit', got 'rome'"):
         matched.recipe_of("rome", 0)
