@@ -1,15 +1,16 @@
 """The one measurement on sealed facts: the IA3 default and the recommended recipe, beside the goals.
 
-    python -m benchmarks.sealed [--methods ia3 recommended] [--facts 40] [--split dev|sealed] [--draw-only]
+    python -m benchmarks.sealed [--methods ia3 recommended] [--facts 40] [--deep 10] [--split dev|sealed] [--draw-only]
 
 The split is dev unless ``sealed`` is asked for, so that the script can be rehearsed and nobody looks at sealed facts by
 accident. The draw comes first and is on file under ``drawn-<split>-<n>-<seed>``; commit it (``--draw-only``) before
 anything is measured. Sealed facts are measured once: settings are not changed after that.
 
 Facts are drawn by seed from those that the model knows, the relations in turn. Everything that is not trained is asked
-in sealed wordings (``workbench.facts.sealed_wordings``), with controls of retained relations and of others, samples,
-long text and the floor of an edit's size. Each (method, fact) is a line of ``benchmarks/results/sealed.jsonl.xz`` with
-its whole report, every text in it; a rerun goes on after the last one, and ``wb.rescore`` counts it again. The table's
+in sealed wordings (``workbench.facts.sealed_wordings``), with controls of retained relations and of others, and
+samples; of the first ``--deep`` facts also long text and the floor of an edit's size. Each (method, fact) is a line of
+``benchmarks/results/sealed.jsonl.xz`` with its whole report, every text in it; a rerun goes on after the last one, and
+``wb.rescore`` counts it again. Several processes may share the facts: ``--part 1/2`` takes every other one. The table's
 intervals take edited facts and controls both (``wb.crossed_rates``).
 """
 
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.editors import of_edit, recipe_of
+from benchmarks.editors import of_edit, part_of, recipe_of
 from benchmarks.lib.kept import Kept, measured_on
 from benchmarks.lib.rates import vars_of
 from benchmarks.lib.store import ENDING, FOLDER
@@ -38,6 +39,7 @@ from workbench.files.atomic import write_bytes
 from workbench.files.reports import report_from_dict
 from workbench.types import EvalReport, Rate
 
+LONG_TEXT = "long_text_nll_change"
 GOALS = {
     "new": 0.95,
     "forget": 0.96,
@@ -47,7 +49,7 @@ GOALS = {
     "same_subject": 0.90,
     "same_answer": 0.90,
     "gibberish": 0.02,
-    "long_text_nll_change": 0.01,
+    LONG_TEXT: 0.01,
 }
 """What each rate should reach; the last two at most."""
 BESIDE = ("old", "forget_refusal", "forget_other", "forget_gibberish", "leak", "control", "bleed", "kl", "train_new")
@@ -92,18 +94,19 @@ class Sealed:
         every = wb.load_facts(split="sealed") if split == "sealed" else wb.load_facts()
         return [every[id] for id in done["facts"]]
 
-    def single(self, method: str, fact: wb.Fact) -> dict[str, Any]:
-        """One method on one fact."""
-        asked = {name: getattr(self.args, name) for name in ("max_controls", "samples", "text_tokens")}
+    def single(self, method: str, fact: wb.Fact, deep: bool = True) -> dict[str, Any]:
+        """One method on one fact; ``deep`` with long text and the floor."""
+        asked: dict[str, Any] = {name: getattr(self.args, name) for name in ("max_controls", "samples")}
+        asked |= {"text_tokens": self.args.text_tokens if deep else None, "floor": deep}
         settings = {
             **measured_on(self.model),
             **asked,
             "method": method,
             "editor": recipe_of(method, self.args.seed).to_dict(),
         }
-        return self.kept.measured(f"{method}-{fact.id}", settings, partial(self._make, method, fact))
+        return self.kept.measured(f"{method}-{fact.id}", settings, partial(self._make, method, fact, asked))
 
-    def _make(self, method: str, fact: wb.Fact) -> dict[str, Any]:
+    def _make(self, method: str, fact: wb.Fact, asked: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
         edit = wb.rewrite(self.model, fact, recipe=recipe_of(method, self.args.seed), progress=False)
         seconds = time.perf_counter() - began
@@ -113,10 +116,7 @@ class Sealed:
             stages=edit.stage_names[-1:],
             wordings="sealed",
             collateral=True,
-            samples=self.args.samples,
-            text_tokens=self.args.text_tokens,
-            floor=True,
-            max_controls=self.args.max_controls,
+            **asked,
             answering=self.answering,
             seed=zlib.crc32(fact.id.encode()),
             progress=False,
@@ -138,10 +138,12 @@ def alike(report: EvalReport, stage: str | None = None) -> EvalReport:
 
 
 def crossed(reports: dict[str, list[EvalReport]], facts: wb.FactSet | None = None) -> dict[str, dict[str, Rate]]:
-    """The rates of each method, and of its floor, over all reports that have one."""
+    """The rates of each method, and of its floor, over all reports that have one; long text over those that have it."""
     found: dict[str, dict[str, Rate]] = {}
     for method, of in reports.items():
-        found[method] = crossed_rates([alike(one) for one in of], facts)["learn"]
+        every = [alike(one) for one in of]
+        long = [one for one in every if LONG_TEXT in one.rates["learn"]]
+        found[method] = (crossed_rates(long, facts)["learn"] if long else {}) | crossed_rates(every, facts)["learn"]
         floors = [alike(one, FLOOR) for one in of if FLOOR in one.stages]
         if floors:
             found[f"{method}: floor ({len(floors)})"] = crossed_rates(floors, facts)["learn"]
@@ -165,6 +167,12 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=["ia3", "recommended"], metavar="NAME")
     parser.add_argument("--facts", type=int, default=40)
     parser.add_argument("--split", choices=["dev", "sealed"], default="dev")
+    parser.add_argument(
+        "--deep", type=int, default=10, metavar="N", help="long text and the floor on the first so many"
+    )
+    parser.add_argument(
+        "--part", type=part_of, default=(1, 1), metavar="K/N", help="every N-th of the facts, from the K-th"
+    )
     parser.add_argument("--draw-only", action="store_true", help="put the draw on file, measure nothing")
     parser.add_argument("--max-controls", type=int, default=60)
     parser.add_argument("--samples", type=int, default=4)
@@ -180,9 +188,10 @@ def main(given: Sequence[str] | None = None) -> None:
     if args.draw_only:
         return
     reports: dict[str, list[EvalReport]] = {}
-    for fact in facts:
+    part, parts = args.part
+    for i, fact in [*enumerate(facts)][part - 1 :: parts]:
         for method in args.methods:
-            done = sealed.single(method, fact)
+            done = sealed.single(method, fact, i < args.deep)
             reports.setdefault(method, []).append(report_from_dict(done["report"]))
             shown = {name: f"{reports[method][-1].rate(name).value:.2f}" for name in ("new", "forget", "control")}
             print(f"{fact.id}, {method}, {done['seconds']} s: {shown}", flush=True)

@@ -19,6 +19,9 @@ from workbench.evaluation.answering import Answering
 from workbench.evaluation.floor import FLOOR
 from workbench.files.reports import report_from_dict
 from workbench.types import FactSet
+from workbench.types.report import TextRow
+
+LONG = (("base", 2.0), ("learn", 2.5))
 
 
 @pytest.fixture
@@ -73,6 +76,19 @@ def test_the_floor_has_a_column(made: sealed.Sealed) -> None:
     assert list(found) == ["ia3", "ia3: floor (1)"]
     assert found["ia3: floor (1)"]["forget_refusal"].value == pytest.approx(2 / 3)
     assert found["ia3"]["forget_refusal"].value == 0
+
+
+def test_long_text_is_over_the_facts_that_have_it(made: sealed.Sealed) -> None:
+    """Every edit counts in every other rate."""
+    del made
+    shallow = run()
+    nothing = shallow.rate("new")
+    texts = (*shallow.texts, *(TextRow(stage=s, sentence="Long.", n_tokens=9, nll=n, source="given") for s, n in LONG))
+    rates = {stage: dict(of) | {sealed.LONG_TEXT: nothing} for stage, of in shallow.rates.items()}
+    deep = replace(shallow, facts=("japan-capital",), texts=texts, rates=rates)
+    found = sealed.crossed({"ia3": [shallow, deep]}, POOL)["ia3"]
+    assert found[sealed.LONG_TEXT].value == pytest.approx(0.5) and found["new"].n == 2 * nothing.n
+    assert sealed.LONG_TEXT not in sealed.crossed({"ia3": [shallow]}, POOL)["ia3"]
 
 
 def test_a_rehearsal_needs_no_sealed_fact(monkeypatch: pytest.MonkeyPatch) -> None:
