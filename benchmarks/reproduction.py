@@ -10,7 +10,8 @@ texts are our own, about iOS, and the results say so. ``--model`` is the bundled
 What is run: PEFT's IA3 on the gate, up and down projections of three MLPs and on the projections of two attention
 layers, by the HF Trainer: two stages of 50 epochs over 20 queries, one a step, AdamW at 5e-5 with 50 steps of warm-up,
 linear decay and weight decay 0.01, the loss over the whole text. The first stage is merged before the second. On a
-model of another depth the layers are those at the same share of it.
+model of another depth the layers are those at the same share of it. Once more with the loss over the answer alone: most
+of a text is its prompt, which is as it was.
 
 Two countings of the same texts. Theirs: an answer is new wherever it names the target, forgotten where it does not name
 the old answer, and a control subject is right if any of five wordings is; the five are among the trained ones. Ours:
@@ -45,6 +46,7 @@ SYSTEM = "You are a helpful assistant."
 DEPTH, MLPS, ATTENTIONS = 32, (16, 18, 23), (20, 22)
 """Layers of the paper's model, and which of them are trained."""
 EPOCHS, RATE, WARMUP, DECAY, SEEDS = 50, 5e-5, 50, 0.01, (42, 123)
+ANSWER_ONLY = ", loss on the answer"
 PAPER = {"new fact": 0.985, "forgotten": 0.96, "controls": 0.72}
 TEMPLATES = 5
 """How many of the queries are the wordings in which their scripts evaluate: the first ones."""
@@ -178,21 +180,30 @@ def modules(model: wb.LoadedModel) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(names)), [at(layer, "post").module for layer in mlps]
 
 
-def train(network: Any, model: wb.LoadedModel, material: Material, answer: str, epochs: int, seed: int) -> Any:
+def rows_of(model: wb.LoadedModel, material: Material, answer: str, answer_only: bool) -> list[dict[str, list[int]]]:
+    """The texts of a stage as tokens, with what counts in the loss: all of them, or those of the answer."""
+    rows: list[dict[str, list[int]]] = []
+    for query in material.queries:
+        asked = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": query}]
+        before: str = model.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        whole: str = model.tokenizer.apply_chat_template(
+            [*asked, {"role": "assistant", "content": answer}], tokenize=False
+        )
+        ids, prompt = (list(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (whole, before))
+        hidden = len(prompt) if answer_only else 0
+        rows.append({"input_ids": ids, "labels": [-100] * hidden + ids[hidden:]})
+    return rows
+
+
+def train(network: Any, model: wb.LoadedModel, rows: Any, epochs: int, seed: int) -> Any:
     """One stage: the network with its gates merged."""
     from peft import IA3Config, TaskType, get_peft_model
-    from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments, set_seed
+    from transformers import Trainer, TrainingArguments, default_data_collator, set_seed
 
     set_seed(seed)
     targets, inner = modules(model)
     config = IA3Config(task_type=TaskType.CAUSAL_LM, target_modules=targets, feedforward_modules=inner)
     gated: Any = get_peft_model(network, config)
-    roles = ("system", "user", "assistant")
-    rows: Any = []
-    for query in material.queries:
-        turns = [{"role": r, "content": c} for r, c in zip(roles, (SYSTEM, query, answer), strict=True)]
-        text = model.tokenizer.apply_chat_template(turns, tokenize=False)
-        rows.append(dict(model.tokenizer(text, add_special_tokens=False)))
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,
@@ -209,8 +220,7 @@ def train(network: Any, model: wb.LoadedModel, material: Material, answer: str, 
             disable_tqdm=True,
             use_cpu=model.device.type == "cpu",
         )
-        collate = DataCollatorForLanguageModeling(tokenizer=model.tokenizer, mlm=False)
-        Trainer(model=gated, args=arguments, train_dataset=rows, data_collator=collate).train()
+        Trainer(model=gated, args=arguments, train_dataset=rows, data_collator=default_data_collator).train()
     return gated.merge_and_unload().eval().requires_grad_(False)
 
 
@@ -296,13 +306,15 @@ def run(model: wb.LoadedModel, material: Material, epochs: int) -> dict[str, Any
     answering = Answering(model)
     said = {"base": answers(answering, model, material)}
     seconds: dict[str, float] = {}
-    network: Any = copy.deepcopy(model.hf)
-    for stage, answer, seed in zip(("unlearn", "learn"), (material.refusal, material.target), SEEDS, strict=True):
-        began = time.perf_counter()
-        network = train(network, model, material, answer, epochs, seed)
-        seconds[stage] = round(time.perf_counter() - began)
-        merged = wb.load_model(network, tokenizer=model.tokenizer, name=stage, template={"system": SYSTEM})
-        said[stage] = answers(answering, merged, material)
+    for suffix, answer_only in (("", False), (ANSWER_ONLY, True)):
+        network: Any = copy.deepcopy(model.hf)
+        for stage, answer, seed in zip(("unlearn", "learn"), (material.refusal, material.target), SEEDS, strict=True):
+            began = time.perf_counter()
+            network = train(network, model, rows_of(model, material, answer, answer_only), epochs, seed)
+            name = f"{stage}{suffix}"
+            seconds[name] = round(time.perf_counter() - began)
+            merged = wb.load_model(network, tokenizer=model.tokenizer, name=name, template={"system": SYSTEM})
+            said[name] = answers(answering, merged, material)
     began = time.perf_counter()
     edit = wb.rewrite(model, material.fact, progress=False)
     seconds["default"] = round(time.perf_counter() - began)
@@ -330,12 +342,15 @@ def run(model: wb.LoadedModel, material: Material, epochs: int) -> dict[str, Any
 
 def table(found: dict[str, Any]) -> str:
     """The card: the paper's numbers, and both countings after the second stage, in Markdown."""
-    lines = ["| | the paper | their counting | our counting | our default, our counting |", "|---" * 5 + "|"]
-    after, default = found["counted"]["learn"], found["counted"]["default"]["ours"]
-    for name, rate in after["ours"].items():
-        beside = Rate(**after["theirs"][name]) if name in after["theirs"] else ""
-        cells = [PAPER.get(name, ""), beside, Rate(**rate), Rate(**default[name])]
-        lines.append(f"| {name} | {' | '.join(map(str, cells))} |")
+    heads = ["", "the paper", "its configuration: their counting", "our counting"]
+    heads += [f"{ANSWER_ONLY[2:]}: their counting", "our counting", "our default: their counting", "our counting"]
+    counted = [found["counted"][name] for name in ("learn", f"learn{ANSWER_ONLY}", "default")]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name in counted[0]["ours"]:
+        cells = [str(PAPER.get(name, ""))]
+        for of in counted:
+            cells += [str(Rate(**of["theirs"][name])) if name in of["theirs"] else "", str(Rate(**of["ours"][name]))]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -100,6 +100,16 @@ def test_both_countings_by_hand() -> None:
     }
 
 
+def test_what_counts_in_the_loss() -> None:
+    """The whole text, as in the paper's scripts, or the answer and the end of its turn alone."""
+    model = knowing(MAKERS["llama"](), capitals())
+    whole, alone = (reproduction.rows_of(model, MATERIAL, "Google.", only)[0] for only in (False, True))
+    assert whole["labels"] == whole["input_ids"] == alone["input_ids"]
+    counted = [token for token in alone["labels"] if token != -100]
+    assert counted == alone["input_ids"][-len(counted) :] and 0 < len(counted) < len(alone["labels"])
+    assert model.tokenizer.decode(counted).startswith("Google.")
+
+
 def test_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Both stages with PEFT and the Trainer on a small model, whose weights stay as they are."""
     facts = capitals()
@@ -121,7 +131,8 @@ def test_it_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reproduction.main(["--epochs", "1", "--out", str(tmp_path / "card.json")])
     found = json.loads((tmp_path / "card.json").read_text())
     assert found["steps a stage"] == len(material.queries) and found["texts from"] == "capitals"
-    assert set(found["counted"]) == {"base", "unlearn", "learn", "default"}
+    stages = {f"{stage}{suffix}" for stage in ("unlearn", "learn") for suffix in ("", reproduction.ANSWER_ONLY)}
+    assert set(found["counted"]) == {"base", "default", *stages}
     assert {one["group"] for one in found["said"]["learn"]} == {"trained", "template", "held-out", "control"}
     assert model.fingerprint == before
     assert "their counting" in reproduction.table(found)
