@@ -49,9 +49,9 @@ def rewrite(
         selection: What may move, as a ``Selection`` or text. None: what the method moves by itself; a number: so many
             neurons of its own choice. See the recipe's class for both (``wb.recipes.IA3``: the default selector;
             ``wb.recipes.LoRA``: all linear modules of all layers).
-        recipe: A recipe, whose type chooses the method; or the name of a built-in one (``"unlearn-then-learn"``,
-            ``"learn-only"``, ``"unlearn-only"``, ``"paper"``, ``"lora"``, ``"full"``); None for the first. ``"paper"``
-            has the paper's settings, not its modules: give those as the selection (``benchmarks/paper.py`` does).
+        recipe: A recipe, whose type chooses the method; or the name of a built-in one (``wb.recipes.RECIPES``, such as
+            ``"recommended"``, ``"memit"`` or ``"unlearn-only"``); None for ``"unlearn-then-learn"``. ``"paper"`` has
+            the paper's settings, not its modules: give those as the selection (``benchmarks/paper.py`` does).
         retain: Facts whose answers are held in place, where the recipe holds any; None: ``default_retain``. Never
             evaluated.
         pool: Where the default retain set and the selector's controls come from; the bundled facts by default.
