@@ -27,7 +27,9 @@ UNTOUCHED: tuple[Group, ...] = ("neighbour", "control", *RELATED_GROUPS)
 
 
 @own_torch_settings()
-def rescore(report: EvalReport, facts: FactSet | None = None, *, groups: Iterable[Group] = GROUPS) -> EvalReport:
+def rescore(
+    report: EvalReport, facts: FactSet | None = None, *, groups: Iterable[Group] | Group = GROUPS
+) -> EvalReport:
     """Classify a report's texts anew, and count its rates anew; no model is asked.
 
     Args:
@@ -186,14 +188,19 @@ def _facts_of(report: EvalReport, facts: FactSet | None, *, edited_only: bool = 
         raise ValueError(
             f"{known.name!r} lacks facts that the report asked: {lacking[:5]}. Give facts=, the set they came from."
         )
+    check_answers(report, known)
+    return known
+
+
+def check_answers(report: EvalReport, known: FactSet) -> None:
+    """Raise a ValueError for a set that has a fact that was taught with another answer or target than the report's."""
     then: Mapping[str, Any] = report.provenance.get("settings", {}).get("answers", {})  # older reports do not say
     for id, (answer, target) in then.items():
-        if id in asked and (known[id].answer, known[id].target) != (answer, target):
+        if id in known and (known[id].answer, known[id].target) != (answer, target):
             raise ValueError(
                 f"The report is of {id!r} with the answer {answer!r} and the target {target!r}, and {known.name!r} has "
                 f"it with {known[id].answer!r} and {known[id].target!r}. Give facts=, the set it came from."
             )
-    return known
 
 
 def _judges(report: EvalReport, known: FactSet, edited: Sequence[Fact]) -> dict[tuple[str, Group, str | None], Fact]:
