@@ -80,6 +80,8 @@ def test_a_changed_function_is_another_sweep(model: wb.LoadedModel, tmp_path: Pa
     ("source", "old", "new"),
     [
         ("L = [1]\ndef f(model, item): return L[0]", "[1]", "[2]"),
+        ("def f(model, item): return item.answer", "answer", "target"),
+        ("def f(model, item): return [item in {'a', 'b'} for _ in item]", "'b'", "'c'"),
         ("K = 1\ndef f(model, item): return max(K * i for i in (1, 2))", "K = 1", "K = 2"),
         ("K = {'k': 1}\ndef f(model, item): return (lambda: K['k'])()", "1", "2"),
         ("R = wb.recipes.LoRA(steps=1)\ndef f(model, item): return R.steps", "steps=1", "steps=2"),

@@ -218,8 +218,10 @@ def _told(value: Any, module: str) -> bool:
 
 def _is_value(value: Any) -> bool:
     """Whether an object is told from others by what it holds."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):  # of other mappings (the environment), who knows what they are of
         return all(_is_value(k) and _is_value(v) for k, v in value.items())
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        return False
     if isinstance(value, (list, tuple, set, frozenset)):
         return all(map(_is_value, value))
     if value is None or isinstance(value, _VALUES):
@@ -238,4 +240,17 @@ def _source(named: Any) -> str | None:
         return sha256(inspect.getsource(named).encode())
     except (OSError, TypeError):
         code = getattr(named, "__code__", None)
-        return None if code is None else sha256(code.co_code + repr(code.co_consts).encode())
+        return None if code is None else _code_digest(code)
+
+
+def _code_digest(code: CodeType) -> str:
+    """The checksum of code, the same in every session: of what it does, with its names and constants."""
+    constants = [
+        _code_digest(one)
+        if inspect.iscode(one)
+        else f"frozenset {sorted(map(repr, one))}"  # which has another order in each session
+        if isinstance(one, frozenset)
+        else repr(one)
+        for one in code.co_consts
+    ]
+    return sha256(code.co_code + repr((code.co_names, constants)).encode())
