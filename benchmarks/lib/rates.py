@@ -58,7 +58,7 @@ def by_fact(results: Sequence[dict[str, Any]], name: str) -> dict[str, list[floa
 def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
     """A rate over edits: mean of the edits' values, with an interval over whole facts (all seeds of one
     together)."""
-    within = (-math.inf, math.inf) if name in NO_SHARES else (0.0, 1.0)
+    within = None if name in NO_SHARES else (0.0, 1.0)
     return mean_over(by_fact(results, name), within=within)
 
 

@@ -189,5 +189,13 @@ def test_its_table_has_a_row_for_each_fact() -> None:
 def test_what_rewrite_refuses_is_refused() -> None:
     with pytest.raises(ValueError, match="no columns of an output projection"):
         dry_run(tiny(), FRANCE, "L1Q0", recipe=ROME, **QUIET)
+    for recipe in ("rome", "lora"):
+        with pytest.raises(ValueError, match="at least one fact, got none"):
+            dry_run(tiny(), [], recipe=recipe, **QUIET)
+        with pytest.raises(ValueError, match=r"came more often: \['france-capital'\]"):
+            dry_run(tiny(), [FRANCE, FRANCE], recipe=recipe, **QUIET)
+    wrong: Any = 3
+    with pytest.raises(TypeError, match="recipe must be a recipe, the name of one, or None, got int"):
+        dry_run(tiny(), FRANCE, recipe=wrong, **QUIET)
     with pytest.raises(ValueError, match="Unknown recipe 'romme'"):
         dry_run(tiny(), FRANCE, recipe="romme", **QUIET)

@@ -431,10 +431,14 @@ def test_errors() -> None:
         run(edit=None)
     with pytest.raises(ValueError, match="at least one fact, got none"):
         run(facts=[])
+    with pytest.raises(ValueError, match=r"once; these came more often: \['france-capital'\]"):
+        run(facts=[FRANCE, FRANCE])
     with pytest.raises(ValueError, match="was fitted on 'tiny' with the fingerprint 0000"):
         run(edit=scripted_edit(base_fingerprint="0" * 64))
     with applied(tiny(), scripted_edit()) as edited, pytest.raises(ValueError, match=r"pass the base model"):
         evaluate(edited, FRANCE, pool=POOL, progress=False)
+    with applied(tiny(), scripted_edit()) as edited, pytest.raises(ValueError, match=r"pass the base model"):
+        answer_probabilities(edited, FRANCE, edit=scripted_edit())  # else the edit would be on it twice
 
 
 # The pieces, on a tiny model without a script

@@ -152,7 +152,11 @@ def test_an_echo_of_the_subject_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_bad_options() -> None:
-    with pytest.raises(ValueError, match=r"samples must be 0 or more, got -1"):
+    for name, value in (("samples", 1.5), ("max_controls", -1), ("max_controls", 2.5)):
+        wrong: dict[str, Any] = {name: value}
+        with pytest.raises(ValueError, match=f"{name} must be a whole number, 0 or more, got {value}"):
+            evaluate(model(), FACTS[:1], pool=FACTS, progress=False, **wrong)
+    with pytest.raises(ValueError, match=r"samples must be a whole number, 0 or more, got -1"):
         evaluate(model(), FACTS[:1], samples=-1, pool=FACTS, progress=False)
     with pytest.raises(ValueError, match=r"wordings must be one of \('own', 'sealed'\), got 'secret'"):
         evaluate(model(), FACTS[:1], wordings="secret", pool=FACTS)  # pyright: ignore[reportArgumentType]

@@ -86,6 +86,15 @@ def test_what_is_a_share_is_said_by_its_bounds() -> None:
     assert (crossed_mean(one, within=(-1.0, 1.0)).method, crossed_mean(one).method) == ("bootstrap", "wilson")
 
 
+def test_values_without_bounds_are_no_shares() -> None:
+    """A change of exactly 0 in every text, as of an edit that never fires there, has no interval of shares."""
+    zeros = grid(np.zeros((3, 4)))
+    anything = (-math.inf, math.inf)
+    for rate in (crossed_mean(zeros, within=anything), mean_over({0: [0.0], 1: [0.0]}, within=anything)):
+        assert rate.value == 0 and not rate.has_interval
+    assert crossed_mean(zeros).has_interval and mean_over({0: [0.0], 1: [0.0]}).has_interval
+
+
 def test_it_holds_the_truth_where_one_way_alone_does_not() -> None:
     """The full simulation is a benchmark; this is one cell of it."""
     found = coverage(0, 40, 60, (0.6, 0.1), 0.9, 40)
@@ -108,6 +117,17 @@ def test_a_stored_report_is_counted_again(tmp_path: Path) -> None:
     assert [r.label for r in only.rows if r.group == "control"] == [
         r.label for r in report.rows if r.group == "control"
     ]
+    assert wb.rescore(blank, POOL, groups="control").rows == only.rows
+    wrong: Any = ["held-out"]
+    with pytest.raises(ValueError, match=r"groups must be some of \['train', .*got \['held-out'\]"):
+        wb.rescore(blank, POOL, groups=wrong)
+    other = FactSet([replace(f, target="Lyon") if f.id == "france-capital" else f for f in POOL], name="mine")
+    counts: Any = (wb.rescore, lambda r, facts: wb.crossed_rates([r], facts), wb.lenient_rates)
+    for count in counts:
+        with pytest.raises(
+            ValueError, match=r"'france-capital' with .* target 'Rome', and 'mine' has it .*'Lyon'\. Give"
+        ):
+            count(stored, other)
     with pytest.raises(ValueError, match=r"'one' lacks facts that the report asked: .*Give facts="):
         wb.rescore(report, FactSet([POOL[0]], name="one"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import workbench as wb
 from tests.helpers.small_fits import FACTS, FRANCE, RETAIN, SPAIN, assert_unchanged, fitted, recipe, same, unchanged
-from tests.helpers.tiny_facts import tiny
+from tests.helpers.tiny_facts import edit_of, some_gates, tiny
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.loop import Training
 from workbench.editing.training.passes import Passes
@@ -119,6 +120,15 @@ def test_the_chain_of_fingerprints_and_what_is_missing() -> None:
     assert one.then(two.then(three)).base_fingerprint == model.fingerprint
     with pytest.raises(ValueError, match="join the last two first"):
         one.then(two).then(three)
+
+
+def test_what_one_edit_held_and_another_edited_is_edited() -> None:
+    """Else the joined edit could not be evaluated on its own facts."""
+    model = tiny()
+    holding = replace(edit_of(model, some_gates(model, (1, "post")), fact=FRANCE), retain_ids=(JAPAN.id, SPAIN.id))
+    joined = holding.then(edit_of(model, some_gates(model, (2, "post")), fact=JAPAN))
+    assert (holding.used_ids, joined.used_ids) == ((JAPAN.id, SPAIN.id), (SPAIN.id,))
+    assert [fact.id for fact in joined.facts] == [FRANCE.id, JAPAN.id]
 
 
 def test_it_is_made_by_the_edited_models_own_answers() -> None:

@@ -17,12 +17,14 @@ import workbench as wb
 from tests.helpers.examples import Names
 from tests.helpers.small_fits import FACTS, FRANCE, RETAIN, SPAIN, assert_unchanged, fitted, unchanged
 from tests.helpers.tiny import loaded, random_edit, tiny_llama
-from tests.helpers.tiny_facts import edit_of, tiny
+from tests.helpers.tiny_facts import edit_of, some_gates, tiny
 from tests.unit.test_sequential import METHODS, SELECTIONS, first, second
+from workbench.editing.applied import carried
 from workbench.editing.stack_answers import answers_of
 from workbench.editing.stack_overlaps import shared_directions, shared_entries
+from workbench.models.deltas.reading import read_directions
 from workbench.models.load import LoadedModel
-from workbench.types import Edit, EditStage, FactSet, GateDelta, LowRankDelta
+from workbench.types import Codebook, Edit, EditStage, FactSet, GateDelta, LowRankDelta, MemoryDelta
 
 JAPAN, GERMANY = FACTS["japan-capital"], FACTS["germany-capital"]
 
@@ -118,6 +120,28 @@ def test_notes_say_what_is_missing_below() -> None:
     assert "acts without it here" in three().toggle(0)._repr_html_()
 
 
+def test_one_edit_twice() -> None:
+    """An edit that was made on two of one kind stays above both, and what it lacks is said."""
+    base = tiny()
+    under = edit_of(base, some_gates(base, (1, "post")), fact=FRANCE)
+    with wb.applied(base, [under, under]) as edited:
+        made = edit_of(base, some_gates(base, (2, "post")), fact=SPAIN)
+        top = replace(made, base_fingerprint=edited.fingerprint, earlier=carried(edited))
+    stack = wb.EditStack(base, [under, under, top])
+    assert stack.notes == () and stack.copy().toggle(0).notes[0].startswith(
+        f"{SPAIN.id} was made on top of {FRANCE.id}, and acts without it here"
+    )
+    assert f"on top of {FRANCE.id} at strength 1" in stack.copy().scale(0, 0.5).notes[0]
+    with pytest.raises(ValueError, match="so it must stay above it"):
+        stack.move(2, 1)
+    stack.add(under)
+    with pytest.raises(ValueError, match="so it must stay above it"):
+        stack.move(2, 1)
+    with pytest.raises(ValueError, match=f"{SPAIN.id} was made without another {FRANCE.id} below it"):
+        stack.move(3, 0)
+    assert stack.edits == (under, under, top, under)
+
+
 def test_what_is_refused() -> None:
     model, other = tiny(), loaded(tiny_llama(seed=3))
     with pytest.raises(ValueError, match=f"lacks {FRANCE.id}"):
@@ -181,6 +205,17 @@ def test_entries_by_hand() -> None:
     one, other = torch.tensor([0.0, 3.0, 4.0, 0.0]), torch.tensor([1.0, 0.0, -1.0, 0.0])
     assert shared_entries(one, other) == (pytest.approx(-4 / (5 * math.sqrt(2))), 1, 2)
     assert shared_entries(one, torch.zeros(4)) == (0.0, 0, 0)
+
+
+def test_what_is_multiplied_by_0_is_not_read() -> None:
+    """An edit at strength 0 shares no direction with another one."""
+    v = torch.tensor([[1.0, 0, 0], [0, 2, 0]])
+    delta = LowRankDelta({(1, "mlp.down_proj"): (torch.tensor([[0.0, 3.0], [0.0, 0.0]]), v)})
+    assert torch.equal(read_directions(delta)[1, "mlp.down_proj"], v[1:])
+    assert read_directions(delta.scaled(0.0)) == {}
+    book = Codebook(torch.ones(1, 3), torch.ones(1, 2), torch.ones(1), ((7,),))
+    memory = MemoryDelta({(1, "mlp.down_proj"): (book,)})
+    assert read_directions(memory) and read_directions(memory.scaled(0.0)) == {}
 
 
 def low_rank_edit(model: LoadedModel, v: Tensor, fact: Any) -> Edit:

@@ -18,11 +18,14 @@ from tests.helpers.sweeping import Counting, run
 from tests.helpers.tiny import random_edit, tiny_llama
 from tests.helpers.tiny_facts import capitals, knowing
 from workbench.pace import Pace
+from workbench.sweeps.averages import mean_rates
 from workbench.sweeps.folder import SweepFolder
 from workbench.sweeps.model_source import source_of
 from workbench.sweeps.run import Run
 from workbench.sweeps.worker import Item, Outcome
+from workbench.types import EvalReport
 from workbench.types.cancelling import Cancelled
+from workbench.types.intervals import mean_over
 
 FACTS = capitals()
 IDS = list(FACTS.ids)
@@ -71,6 +74,23 @@ def test_maps_edits_reports_and_records_come_back(model: wb.LoadedModel, tmp_pat
     assert report[IDS[0]].rows == wb.evaluate(model, FACTS[0], pool=FACTS, progress=False).rows
     mean = report.mean()["base"]["old"]
     assert mean.clusters == 2 and mean.value == sum(report[id].rate("old").value for id in IDS[:2]) / 2
+
+
+def test_means_of_rates_are_of_their_own_kind() -> None:
+    """A change of ordinary text that is never negative is no share, and what is so by definition has no interval."""
+    small, large = (
+        EvalReport(
+            rows=(),
+            rates={s: {n: mean_over({0: [value]}) for n in ("text_nll_change", "control")} for s in ("base", "learn")},
+            facts=(id,),
+            stages=("base", "learn"),
+        )
+        for id, value in (("a", 0.0), ("b", 1.0))
+    )
+    means = mean_rates({"a": small, "b": large})
+    assert means["learn"]["control"].method == "wilson" and means["base"]["control"].by_definition
+    change = means["learn"]["text_nll_change"]
+    assert (change.method, change.value) == ("bootstrap", 0.5) and change.low < 0 and change.high > 1
 
 
 def test_the_mean_of_maps_is_that_of_a_trace_of_several_facts(model: wb.LoadedModel, tmp_path: Path) -> None:
@@ -196,6 +216,8 @@ def test_changed_bytes_are_seen(model: wb.LoadedModel, tmp_path: Path) -> None:
             archive.writestr(name, content if name == "item.json" else content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(ValueError, match="its parts do not have the checksums"):
         results[IDS[0]]
+    again = run(wb.attribute, tmp_path, model, FACTS[:1], pool=FACTS)
+    assert torch.equal(again[IDS[0]].values, wb.attribute(model, FACTS[0], pool=FACTS, progress=False).values)
 
 
 def test_a_flag_ends_it_between_items(model: wb.LoadedModel, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -11,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import workbench as wb
 from tests.helpers.sweeping import Counting, run
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, knowing
 from workbench.files.folder_lock import FolderInUse, folder_lock
+from workbench.sweeps.described import function_state
 from workbench.sweeps.folder import OtherSweep
 
 FACTS = capitals()
@@ -70,6 +74,55 @@ def test_a_changed_function_is_another_sweep(model: wb.LoadedModel, tmp_path: Pa
     run(make("K = 1\ndef g(): return K\ndef f(model, item): return g()"), tmp_path / "b", model)
     with pytest.raises(OtherSweep, match="or what it uses from around it"):
         run(make("K = 2\ndef g(): return K\ndef f(model, item): return g()"), tmp_path / "b", model)
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new"),
+    [
+        ("L = [1]\ndef f(model, item): return L[0]", "[1]", "[2]"),
+        ("def f(model, item): return item.answer", "answer", "target"),
+        ("def f(model, item): return [item in {'a', 'b'} for _ in item]", "'b'", "'c'"),
+        ("K = 1\ndef f(model, item): return max(K * i for i in (1, 2))", "K = 1", "K = 2"),
+        ("K = {'k': 1}\ndef f(model, item): return (lambda: K['k'])()", "1", "2"),
+        ("R = wb.recipes.LoRA(steps=1)\ndef f(model, item): return R.steps", "steps=1", "steps=2"),
+        ("S = wb.Selection('L1MLP')\ndef f(model, item): return len(S)", "L1MLP", "L2MLP"),
+        ("T = torch.ones(2)\ndef f(model, item): return float(T.sum())", "ones", "zeros"),
+        ("K = 1\ndef f(model, item, deep=False): return K if deep else f(model, item, True)", "K = 1", "K = 2"),
+    ],
+)
+def test_values_of_its_module_are_part_of_what_a_function_is(source: str, old: str, new: str) -> None:
+    """Lists, recipes and tensors too, and what is read in a comprehension: or results would be those of before."""
+
+    def state(text: str) -> Any:
+        scope: dict[str, Any] = {"__name__": "mine", "wb": wb, "torch": torch, "opened": threading.Lock()}
+        exec(text, scope)
+        return function_state(scope["f"])
+
+    assert state(source) == state(source) != state(source.replace(old, new))
+
+
+def test_a_class_of_its_module_is_part_of_what_a_function_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state(k: int) -> Any:
+        file = tmp_path / f"mine{k}.py"
+        file.write_text(f"class C:\n    k = {k}\n\n\ndef f(model, item):\n    return C.k\n")
+        spec = importlib.util.spec_from_file_location("mine", file)
+        assert spec is not None and spec.loader is not None
+        module: Any = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "mine", module)
+        spec.loader.exec_module(module)
+        return function_state(module.f)
+
+    assert state(1) == state(1) != state(2)
+
+
+def test_a_function_in_a_function_may_call_itself() -> None:
+    def make(k: int) -> Any:
+        def f(model: Any, item: Any, deep: bool = False) -> int:
+            return k if deep else f(model, item, True)
+
+        return f
+
+    assert function_state(make(1)) == function_state(make(1)) != function_state(make(2))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import BaseRecipe, Fact, FactSet, Selection, Step
 from workbench.types.arms import ArmRow, ArmTable, join_tables
 from workbench.types.cancelling import CancelFlag, check_cancel
-from workbench.types.fact import as_facts
+from workbench.types.fact import as_facts, check_once
 from workbench.types.torch_settings import own_torch_settings
 
 Asked = Literal[ArmName, "random"]
@@ -185,9 +185,7 @@ def _check(
         raise ValueError(f"{model.name!r} carries an edit already. Compare arms on its base (model.base).")
     if not facts:
         raise ValueError("compare needs at least one fact, got none.")
-    twice = sorted({f.id for f in facts if [g.id for g in facts].count(f.id) > 1})
-    if twice:
-        raise ValueError(f"Each fact may be given once; these came more often: {twice}.")
+    check_once(facts)
     for fact in facts:
         check_first_tokens(model, fact)
     if len(draws) < LEAST_DRAWS or len(set(draws)) != len(draws):

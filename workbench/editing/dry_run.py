@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from workbench.editing.applied import check_base
-from workbench.editing.methods.table import DEFAULT, METHODS, named_recipe
-from workbench.editing.rewrite import rewrite
+from workbench.editing.methods.table import METHODS
+from workbench.editing.rewrite import checked, rewrite
 from workbench.editing.selector import SELECTOR, default_selection
 from workbench.editing.solved.keys import keys_at
 from workbench.editing.solved.places import Context, question_contexts
 from workbench.editing.solved.recipe import SolvedRecipe
 from workbench.editing.solved.spots import SITES, Place, module_name, name_within, weight_of
-from workbench.editing.task import check_batch, check_selection
 from workbench.facts.graph import same_subject
 from workbench.facts.known import known_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
@@ -25,7 +24,6 @@ from workbench.types import BaseRecipe, Delta, Deltas, Edit, Fact, FactSet, Gate
 from workbench.types.cancelling import CancelFlag
 from workbench.types.covariance import OutputModule
 from workbench.types.dry_run import DryRun, Reach, ReachGroup
-from workbench.types.fact import as_facts
 from workbench.types.mentions import find_subject
 from workbench.types.torch_settings import own_torch_settings
 
@@ -92,15 +90,11 @@ def dry_run(
             )
         check_base(model, fact)
         return _of_edit(model, fact, pool_or_bundled(pool), notes, **looking)
-    facts = as_facts(fact)
-    settings = DEFAULT if recipe is None else named_recipe(recipe) if isinstance(recipe, str) else recipe
-    chosen = Selection(selection) if isinstance(selection, str) else selection
+    facts, chosen, settings = checked(model, fact, selection, recipe)
     if isinstance(settings, SolvedRecipe):
         options: dict[str, Any] = {"recipe": settings, "retain": retain, "pool": pool}
         edit = rewrite(model, facts, chosen, **options, progress=progress, cancel=cancel)
         return _of_edit(model, edit, pool_or_bundled(pool), notes, **looking)
-    check_batch(facts)
-    check_selection(model, chosen)
     moved, selector = _trained(model, facts, chosen, settings, pool, progress)
     sizes = _movable(model, moved, settings, notes)
     return DryRun(

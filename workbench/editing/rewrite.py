@@ -21,6 +21,40 @@ from workbench.types.fact import as_facts
 from workbench.types.torch_settings import own_torch_settings
 
 
+def checked(
+    model: LoadedModel,
+    fact: Fact | FactSet | Sequence[Fact],
+    selection: Selection | str | int | None,
+    recipe: BaseRecipe | str | None,
+) -> tuple[list[Fact], Selection | int | None, BaseRecipe]:
+    """The facts, the selection and the recipe of an edit that can be asked for.
+
+    Raises:
+        ValueError, TypeError: As ``rewrite``.
+    """
+    facts = as_facts(fact)
+    settings = DEFAULT if recipe is None else named_recipe(recipe) if isinstance(recipe, str) else recipe
+    if not isinstance(settings, BaseRecipe) or settings.method not in METHODS:
+        raise TypeError(
+            f"recipe must be a recipe, the name of one, or None, got {type(recipe).__name__}. Recipes are "
+            f"{[method.recipe.__name__ for method in METHODS.values()]} in wb.recipes."
+        )
+    if model.edited and not model.applied:
+        raise ValueError(f"{model.name!r} was changed without an edit. Rewrite its base (model.base).")
+    if not facts:
+        raise ValueError("rewrite needs at least one fact, got none.")
+    check_batch(facts)
+    check_no_thought(model)
+    for edited in facts:
+        check_first_tokens(model, edited)
+    chosen = Selection(selection) if isinstance(selection, str) else selection
+    check_selection(model, chosen)
+    if chosen is None and settings.selects:
+        check_number(model, 1)  # a mixture of experts has no neurons to choose
+    require(model, "gate", "resume")
+    return facts, chosen, settings
+
+
 @own_torch_settings()
 def rewrite(
     model: LoadedModel,
@@ -68,9 +102,9 @@ def rewrite(
 
     Raises:
         ValueError: An empty selection, one of another type, a number that is out of range, a component that the model
-            lacks, a model that was changed without an edit, two targets for one subject and relation, answer and target
-            with the same first token, a retain set that holds an edited fact, or one that is missing though the recipe
-            needs it; a recipe's name that does not exist.
+            lacks, a model that was changed without an edit, two targets for one subject and relation, a fact that came
+            twice, answer and target with the same first token, a retain set that holds an edited fact, or one that is
+            missing though the recipe needs it; a recipe's name that does not exist.
         TypeError: A recipe of a type that no method has.
         Cancelled: ``cancel`` was set or ``on_step`` returned False.
         NonFiniteLoss: The loss became NaN or infinite.
@@ -89,26 +123,7 @@ def rewrite(
         >>> [one.facts for one in second.earlier], second.base_fingerprint == edit.fingerprint_on_top
         ([('france-capital',)], True)
     """
-    facts = as_facts(fact)
-    settings = DEFAULT if recipe is None else named_recipe(recipe) if isinstance(recipe, str) else recipe
-    if not isinstance(settings, BaseRecipe) or settings.method not in METHODS:
-        raise TypeError(
-            f"recipe must be a recipe, the name of one, or None, got {type(recipe).__name__}. Recipes are "
-            f"{[method.recipe.__name__ for method in METHODS.values()]} in wb.recipes."
-        )
-    if model.edited and not model.applied:
-        raise ValueError(f"{model.name!r} was changed without an edit. Rewrite its base (model.base).")
-    if not facts:
-        raise ValueError("rewrite needs at least one fact, got none.")
-    check_batch(facts)
-    check_no_thought(model)
-    for edited in facts:
-        check_first_tokens(model, edited)
-    chosen = Selection(selection) if isinstance(selection, str) else selection
-    check_selection(model, chosen)
-    if chosen is None and settings.selects:
-        check_number(model, 1)  # a mixture of experts has no neurons to choose
-    require(model, "gate", "resume")
+    facts, chosen, settings = checked(model, fact, selection, recipe)
     earlier = carried(model)
     task = Task(
         model=folded(model) if earlier else model,

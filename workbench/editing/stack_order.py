@@ -22,14 +22,18 @@ def on_another_model(base: LoadedModel, layers: Sequence[StackLayer]) -> dict[in
         edit, reasons = layer.edit, list[str]()
         if edit.base_fingerprint in (base.fingerprint, fingerprint_of(base, layers[:i])):
             continue
-        below = {x.edit.id: x for x in layers[:i] if x.on}
+        below = [x for x in layers[:i] if x.on]
         for one in edit.earlier:
             name = ", ".join(one.facts)
-            if one.id not in below:
+            alike = [x for x in below if x.edit.id == one.id]
+            if not alike:
                 reasons.append(f"{layer.name} was made on top of {name}, and acts without it here")
-            elif below[one.id].key != one.key:
+                continue
+            same = next((x for x in alike if x.key == one.key), None)
+            if same is None:
                 reasons.append(f"{layer.name} was made on top of {name} at strength {one.strength:g} ({one.stage!r})")
-        extra = [x.name for id, x in below.items() if id not in {one.id for one in edit.earlier}]
+            below.remove(same or alike[0])
+        extra = [x.name for x in below]
         if extra:
             reasons.append(f"{layer.name} was made without {', '.join(extra)} below it")
         reasons = reasons or [f"{layer.name} was made on top of the same edits in another order"]
@@ -44,12 +48,13 @@ def misplaced(layers: Sequence[StackLayer]) -> dict[tuple[str, str], str]:
         earlier = [one.id for one in layer.edit.earlier]
         if not earlier:
             continue
+        under = [x.edit.id for x in layers[:i]]
         for other in layers[i + 1 :]:
-            if other.edit.id in earlier:
+            if under.count(other.edit.id) < earlier.count(other.edit.id):
                 key = layer.edit.id, other.edit.id
                 out[key] = f"{layer.name} was made on top of {other.name}, so it must stay above it"
         for other in layers[:i]:
-            if other.edit.id not in earlier:
+            if under.count(other.edit.id) > (times := earlier.count(other.edit.id)):
                 key = layer.edit.id, other.edit.id
-                out[key] = f"{layer.name} was made without {other.name} below it"
+                out[key] = f"{layer.name} was made without {'another ' if times else ''}{other.name} below it"
     return out

@@ -13,6 +13,7 @@ from workbench.facts.retained import retain_pool, retainable
 from workbench.models import LoadedModel
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
+from workbench.types.fact import check_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,8 @@ class Task:
 
 
 def check_batch(facts: Sequence[Fact]) -> None:
-    """Raise a ValueError for two facts of one subject and relation with different targets: no edit gives both."""
+    """Raise a ValueError for two facts of one subject and relation with different targets, since no edit gives both,
+    and for one that is given twice, which would weigh double."""
     seen: dict[tuple[str, str], Fact] = {}
     for fact in facts:
         other = seen.setdefault((fact.subject.casefold(), fact.relation or fact.question), fact)
@@ -51,6 +53,7 @@ def check_batch(facts: Sequence[Fact]) -> None:
                 f"The batch has two targets for {fact.subject!r} ({fact.relation or fact.question}): {other.target!r} "
                 f"({other.id}) and {fact.target!r} ({fact.id}). Leave one of them out."
             )
+    check_once(facts)
 
 
 def check_selection(model: LoadedModel, selection: Selection | int | None) -> None:

@@ -9,14 +9,14 @@ from workbench.facts.known import load_facts, pool_or_bundled
 from workbench.facts.retained import has_retained
 from workbench.facts.sealed_wordings import Wordings
 from workbench.types import Edit, Fact, FactSet
-from workbench.types.fact import as_facts
+from workbench.types.fact import as_facts, check_once
 
 
 def asked_facts(facts: Fact | FactSet | Sequence[Fact] | None, edit: Edit | None) -> list[Fact]:
     """The facts to evaluate: those given, or the edit's own.
 
     Raises:
-        ValueError: There are none.
+        ValueError: There are none, or one came twice.
     """
     if facts is None:
         if edit is None:
@@ -25,6 +25,7 @@ def asked_facts(facts: Fact | FactSet | Sequence[Fact] | None, edit: Edit | None
     asked = as_facts(facts)
     if not asked:
         raise ValueError("evaluate needs at least one fact, got none.")
+    check_once(asked)
     return asked
 
 

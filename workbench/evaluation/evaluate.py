@@ -35,6 +35,7 @@ from workbench.language.replies import thoughts_not_counted
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
+from workbench.types.plain import is_whole
 from workbench.types.rates import rates_of
 from workbench.types.report import SampleRow
 from workbench.types.torch_settings import own_torch_settings
@@ -106,9 +107,9 @@ def evaluate(
         could not be measured is listed in ``missing``; so are replies that end inside a thought, which count nowhere.
 
     Raises:
-        ValueError: An edit or ``answering`` of another base, an unknown stage or wordings, no facts, facts or controls
-            whose answers the edit used, fewer than 0 samples, ``text_tokens`` or
-            ``text_context`` below 1, or a floor without an edit.
+        ValueError: An edit or ``answering`` of another base, an unknown stage or wordings, no facts, facts that came
+            twice, facts or controls whose answers the edit used, ``samples`` or ``max_controls`` that are no whole
+            number from 0, ``text_tokens`` or ``text_context`` below 1, or a floor without an edit.
 
     Source: the protocol deviates from arXiv 2508.07075 on purpose: free generation, questions that were never trained
     on, forgetting relative to the base's own answers, and gibberish never counted as forgotten.
@@ -134,8 +135,9 @@ def evaluate(
         answering = answering or Answering(model, max_new_tokens=max_new_tokens)
     if wordings not in get_args(Wordings):
         raise ValueError(f"wordings must be one of {get_args(Wordings)}, got {wordings!r}.")
-    if samples < 0:
-        raise ValueError(f"samples must be 0 or more, got {samples!r}.")
+    for name, value in (("samples", samples), ("max_controls", 0 if max_controls is None else max_controls)):
+        if not (is_whole(value) and value >= 0):
+            raise ValueError(f"{name} must be a whole number, 0 or more, got {value!r}.")
     if floor and edit is None:
         raise ValueError("floor=True permutes an edit, and there is none; pass edit=.")
     edited = asked_facts(facts, edit)
@@ -313,6 +315,7 @@ def evaluate_views(
             model,
             **settings,
             taught=[fact.id for fact in taught],
+            answers={fact.id: [fact.answer, fact.target] for fact in taught},
             pool=pool.name,
             max_controls=max_controls,
             collateral=collateral,

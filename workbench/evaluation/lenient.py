@@ -6,6 +6,7 @@ take an answer wherever it is named, and count gibberish as forgotten.
 
 from __future__ import annotations
 
+from workbench.evaluation.rescore import check_answers
 from workbench.language.answers import matches
 from workbench.types import EvalReport, FactSet, Rate
 from workbench.types.intervals import wilson
@@ -26,7 +27,8 @@ def lenient_rates(report: EvalReport, facts: FactSet) -> dict[str, Rate]:
         (controls whose answer names their own).
 
     Raises:
-        ValueError: The report is about several facts, or ``facts`` lacks one of those that were asked.
+        ValueError: The report is about several facts, or ``facts`` lacks one of those that were asked, or has the
+            edited one with another answer or target.
 
     Example:
         >>> for name, rate in wb.lenient_rates(report, facts).items():
@@ -44,6 +46,7 @@ def lenient_rates(report: EvalReport, facts: FactSet) -> dict[str, Rate]:
     lacking = sorted({report.facts[0], *(row.fact_id for row in controls)} - there)
     if lacking:
         raise ValueError(f"{facts.name!r} lacks facts that the report asked: {lacking}. Pass the set they came from.")
+    check_answers(report, facts)
     edited = facts[report.facts[0]]
 
     def share(true: list[bool]) -> Rate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from workbench.editing.applied import applied
+from workbench.editing.applied import applied, check_under
 from workbench.evaluation.answer_slots import answers_at, rows_at
 from workbench.language.prompts import traced_prompt
 from workbench.language.scoring import continuation_probabilities
@@ -58,7 +58,8 @@ def answer_probabilities(
         By stage (``"before"`` first), then by answer, as ``workbench.plots.probabilities_figure`` takes it.
 
     Raises:
-        ValueError: The base model says the answer in neither form.
+        ValueError: The base model says the answer in neither form, the edit is of another base, or the model carries
+            edits already that it was not made on.
 
     Example:
         >>> probabilities = wb.answer_probabilities(model, fact, edit=edit)
@@ -67,6 +68,8 @@ def answer_probabilities(
         >>> {answer: round(p, 1) for answer, p in probabilities["after learn"].items()}
         {'old: Paris': 0.0, 'new: Rome': 1.0, 'refusal: I am not sure.': 0.0}
     """
+    if edit is not None:
+        check_under(model, edit, "answer_probabilities")
     prompt = traced_prompt(model, fact)
     taught = edit or (model.applied[-1].edit if model.applied else None)
     texts = answers_at(prompt, fact, taught.recipe.answer_style if taught else "own")

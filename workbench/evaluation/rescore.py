@@ -6,7 +6,7 @@ classifier, a new rate or another interval is applied to what was said.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,9 @@ UNTOUCHED: tuple[Group, ...] = ("neighbour", "control", *RELATED_GROUPS)
 
 
 @own_torch_settings()
-def rescore(report: EvalReport, facts: FactSet | None = None, *, groups: Iterable[Group] = GROUPS) -> EvalReport:
+def rescore(
+    report: EvalReport, facts: FactSet | None = None, *, groups: Iterable[Group] | Group = GROUPS
+) -> EvalReport:
     """Classify a report's texts anew, and count its rates anew; no model is asked.
 
     Args:
@@ -40,19 +42,22 @@ def rescore(report: EvalReport, facts: FactSet | None = None, *, groups: Iterabl
         class. What says how it was measured stays.
 
     Raises:
-        ValueError: ``facts`` lacks some that were asked.
+        ValueError: ``facts`` lacks some that were asked, or has an edited one with another answer or target; or there
+            is no such group.
 
     Example:
         >>> again = wb.rescore(report, facts)
         >>> again.rows == report.rows, again.rate("new") == report.rate("new")
         (True, True)
     """
+    chosen = {groups} if isinstance(groups, str) else set(groups)
+    if unknown := sorted(chosen - {*GROUPS}):
+        raise ValueError(f"groups must be some of {list(GROUPS)}, got {unknown}.")
     known = _facts_of(report, facts)
     edited = [known[id] for id in report.facts]
     told = [known[id] for id in _taught(report)]
     base = {key_of(row): row for row in report.rows if row.stage == "base"}
     judges = _judges(report, known, edited)
-    chosen = set(groups)
 
     def judged(row: AnswerRow) -> AnswerRow:
         judge = judges.get((row.fact_id, row.group, row.prompt)) or judges.get((row.fact_id, row.group, None))
@@ -97,7 +102,8 @@ def crossed_rates(
         crossed there.
 
     Raises:
-        ValueError: No reports, reports of other stages, two of the same edit, or ``facts`` lacks some that were asked.
+        ValueError: No reports, reports of other stages, two of the same edit, or ``facts`` lacks some that were asked,
+            or has an edited one with another answer or target.
 
     Example:
         >>> rates = wb.crossed_rates([report], facts)
@@ -182,7 +188,19 @@ def _facts_of(report: EvalReport, facts: FactSet | None, *, edited_only: bool = 
         raise ValueError(
             f"{known.name!r} lacks facts that the report asked: {lacking[:5]}. Give facts=, the set they came from."
         )
+    check_answers(report, known)
     return known
+
+
+def check_answers(report: EvalReport, known: FactSet) -> None:
+    """Raise a ValueError for a set that has a fact that was taught with another answer or target than the report's."""
+    then: Mapping[str, Any] = report.provenance.get("settings", {}).get("answers", {})  # older reports do not say
+    for id, (answer, target) in then.items():
+        if id in known and (known[id].answer, known[id].target) != (answer, target):
+            raise ValueError(
+                f"The report is of {id!r} with the answer {answer!r} and the target {target!r}, and {known.name!r} has "
+                f"it with {known[id].answer!r} and {known[id].target!r}. Give facts=, the set it came from."
+            )
 
 
 def _judges(report: EvalReport, known: FactSet, edited: Sequence[Fact]) -> dict[tuple[str, Group, str | None], Fact]:

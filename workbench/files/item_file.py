@@ -70,17 +70,25 @@ def read_item(path: Path) -> tuple[Any, dict[str, Any]]:
         return from_values(fields.pop("result"), Path(folder)), fields
 
 
-def item_fields(path: Path) -> dict[str, Any]:
+def item_fields(path: Path, *, whole: bool = False) -> dict[str, Any]:
     """What ``item.json`` of an item's file says, without its result.
+
+    Args:
+        path: The file.
+        whole: Read the parts too, to see whether they are damaged.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: As ``read_item``; the parts are not looked at.
+        ValueError: As ``read_item``; without ``whole`` the parts are not looked at.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             header = archive.read(ITEM_FILE)
+            names = [name for name in archive.namelist() if whole and name != ITEM_FILE]
+            parts = {name: sha256(archive.read(name)) for name in names}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, KeyError) as error:
         raise ValueError(f"{path} is damaged or cut short ({error}). {RETRY_HINT}") from error
     fields = unwrap("workbench-sweep-item", parse(header, path), path)
+    if whole and parts != fields["parts"]:
+        raise ValueError(f"{path} is damaged: its parts do not have the checksums that it names. {RETRY_HINT}")
     return {k: v for k, v in fields.items() if k not in ("result", "parts")}

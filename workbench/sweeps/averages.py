@@ -14,6 +14,7 @@ from workbench.tracing.roles import by_role
 from workbench.types import EdgeMap, EffectMap, EvalReport, Rate
 from workbench.types.cell_intervals import mean_and_error
 from workbench.types.intervals import mean_over
+from workbench.types.rates import RATES
 from workbench.types.roles import roles_of
 
 _ALIKE_EDGES = ("senders", "receivers", "metric", "method", "steps", "corruption", "base_fingerprint")
@@ -126,22 +127,19 @@ def _check_alike(maps: Mapping[str, Any], names: Sequence[str]) -> None:
 
 def mean_rates(reports: Mapping[str, EvalReport]) -> dict[str, dict[str, Rate]]:
     """Rates by stage and name, each the mean over items on which it was measured, with an interval that takes whole
-    items."""
+    items. What the base's own rate could not help being has none, as in a report."""
     stages = list(dict.fromkeys(stage for report in reports.values() for stage in report.stages))
     out: dict[str, dict[str, Rate]] = {}
     for stage in stages:
         rates = {id: report.rates[stage] for id, report in reports.items() if stage in report.rates}
         names = dict.fromkeys(name for of in rates.values() for name in of)
-        out[stage] = {
+        means = {
             name: mean_over(
                 {id: [of[name].value] for id, of in rates.items() if name in of and of[name].n},
-                within=(0, 1) if _is_share(name, rates) else (-math.inf, math.inf),
+                within=RATES[name].within if name in RATES else None,
             )
             for name in names
         }
+        fixed = {name for name in names if stage == "base" and name in RATES and RATES[name].fixed_at_base}
+        out[stage] = {name: rate.defined() if name in fixed else rate for name, rate in means.items()}
     return out
-
-
-def _is_share(name: str, rates: Mapping[str, Mapping[str, Rate]]) -> bool:
-    """Whether all values of a rate lie between 0 and 1, as shares do."""
-    return "kl" not in name and all(0 <= of[name].value <= 1 for of in rates.values() if name in of and of[name].n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import inspect
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,24 @@ from workbench.types import Circuit, Edit, Fact, FactSet, Selection
 PACKAGE = "workbench"
 LONG = 2000
 """Characters of a description from which on its checksum stands for it."""
+_VALUES = (
+    bool,
+    int,
+    float,
+    str,
+    Enum,
+    Path,
+    Tensor,
+    np.ndarray,
+    np.generic,
+    LoadedModel,
+    Edit,
+    Fact,
+    FactSet,
+    Selection,
+    Circuit,
+)
+"""What is told from others of its type; so are lists, dictionaries and dataclasses of these."""
 
 
 def described(value: Any, where: str) -> Any:
@@ -91,7 +111,13 @@ def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:
         TypeError: As ``described``.
     """
     every = {name: described(value, f"the option {name}") for name, value in sorted(options.items())}
-    return {n: v if len(_text(v)) < LONG else {"long": _text(v)[:60], "sha256": digest(v)} for n, v in every.items()}
+    return {name: _shortened(value) for name, value in every.items()}
+
+
+def _shortened(values: Any) -> Any:
+    """JSON values, or their checksum where they are long."""
+    text = _text(values)
+    return values if len(text) < LONG else {"long": text[:60], "sha256": digest(values)}
 
 
 def digest(values: Any) -> str:
@@ -111,10 +137,11 @@ def function_path(function: Any) -> str:
 
 def function_state(function: Any) -> Any:
     """What of a function its name does not say: the checksum of its source, and the values that it uses from around it
-    (defaults, variables of the function that it is in, constants and functions of its module).
+    (defaults, variables of the function that it is in, and of its module values, functions and classes).
 
     Nothing of a function of this package, which goes by the package's version. What functions of other modules use is
-    not looked at.
+    not looked at, nor are modules' own objects that are more than values: a list of numbers, text, facts, a recipe or a
+    tensor is a value, an open file is not.
 
     Raises:
         TypeError: It uses a variable of the function that it is in that cannot be told from others.
@@ -122,7 +149,14 @@ def function_state(function: Any) -> Any:
     return _state(function, set())
 
 
-def _state(function: Any, seen: set[str]) -> Any:
+def _state(function: Any, seen: set[Any]) -> Any:
+    """See ``function_state``.
+
+    Args:
+        function: The function.
+        seen: Names and functions (their ``id``) that are described already; functions may call each other, or
+            themselves.
+    """
     where = f"what {function_path(function)} uses"
     if isinstance(function, functools.partial):
         return {
@@ -141,21 +175,62 @@ def _state(function: Any, seen: set[str]) -> Any:
     if owner is not None and not inspect.ismodule(owner):
         state["of"] = described(owner, where)
     if inspect.isfunction(plain):
+        if id(plain) in seen:
+            return state
+        seen.add(id(plain))
         state["defaults"] = described([plain.__defaults__, plain.__kwdefaults__], where)
-        used = inspect.getclosurevars(plain)
-        state["around"] = described(dict(used.nonlocals), where)
+        around = inspect.getclosurevars(plain).nonlocals
+        state["around"] = {"dict": [[name, _of_closure(value, seen, where)] for name, value in around.items()]}
         state["module"] = {
-            name: value if isinstance(value, (bool, int, str, float, type(None))) else _state(value, seen)
-            for name, value in sorted(used.globals.items())
-            if _told(value, plain.__module__) and not (name in seen or seen.add(name))
+            name: _of_module(plain.__globals__[name], seen, where)
+            for name in sorted(_names_read(plain.__code__) & plain.__globals__.keys())
+            if _told(plain.__globals__[name], plain.__module__) and not (name in seen or seen.add(name))
         }
     return state
 
 
+def _names_read(code: CodeType) -> set[str]:
+    """The names that code reads from its module, and the code in it does: comprehensions, functions in functions."""
+    own = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*(_names_read(part) for part in code.co_consts if inspect.iscode(part)))
+
+
+def _of_closure(value: Any, seen: set[Any], where: str) -> Any:
+    """A variable of the function that a function is in, as ``described``; the function itself may be one."""
+    if inspect.isfunction(value):
+        return {"function": function_path(value), "state": _state(value, seen)}
+    return described(value, where)
+
+
+def _of_module(value: Any, seen: set[Any], where: str) -> Any:
+    """What stands behind a name of a module."""
+    if inspect.isfunction(value):
+        return _state(value, seen)
+    return {"source": _source(value)} if inspect.isclass(value) else _shortened(described(value, where))
+
+
 def _told(value: Any, module: str) -> bool:
-    """Whether a name of a function's module is looked at: constants, and functions of the same module."""
-    constant = isinstance(value, (bool, int, str, type(None))) or (isinstance(value, float) and value == value)
-    return constant or (inspect.isfunction(value) and value.__module__ == module)
+    """Whether a name of a function's module is looked at: functions and classes of the same module, and values."""
+    if inspect.isfunction(value) or inspect.isclass(value):
+        return value.__module__ == module
+    return _is_value(value)
+
+
+def _is_value(value: Any) -> bool:
+    """Whether an object is told from others by what it holds."""
+    if isinstance(value, dict):  # of other mappings (the environment), who knows what they are of
+        return all(_is_value(k) and _is_value(v) for k, v in value.items())
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        return False
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(map(_is_value, value))
+    if value is None or isinstance(value, _VALUES):
+        return True
+    return (
+        is_dataclass(value)
+        and not isinstance(value, type)
+        and all(_is_value(getattr(value, f.name)) for f in fields(value))
+    )
 
 
 def _source(named: Any) -> str | None:
@@ -165,4 +240,17 @@ def _source(named: Any) -> str | None:
         return sha256(inspect.getsource(named).encode())
     except (OSError, TypeError):
         code = getattr(named, "__code__", None)
-        return None if code is None else sha256(code.co_code + repr(code.co_consts).encode())
+        return None if code is None else _code_digest(code)
+
+
+def _code_digest(code: CodeType) -> str:
+    """The checksum of code, the same in every session: of what it does, with its names and constants."""
+    constants = [
+        _code_digest(one)
+        if inspect.iscode(one)
+        else f"frozenset {sorted(map(repr, one))}"  # which has another order in each session
+        if isinstance(one, frozenset)
+        else repr(one)
+        for one in code.co_consts
+    ]
+    return sha256(code.co_code + repr((code.co_names, constants)).encode())

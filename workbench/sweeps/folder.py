@@ -111,7 +111,7 @@ class SweepFolder:
             if not path.exists():
                 continue
             try:
-                digest = item_fields(path)["digest"]
+                digest = item_fields(path, whole=True)["digest"]
             except ValueError:
                 continue
             if digest != item.digest:

@@ -29,7 +29,7 @@ def crossed_mean(
     *,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    within: tuple[float, float] = (-math.inf, math.inf),
+    within: tuple[float, float] | None = None,
 ) -> Rate:
     """Mean over all rows, with an interval for other edited facts *and* other asked facts.
 
@@ -39,8 +39,8 @@ def crossed_mean(
     Args:
         values: Rows by (edited fact, asked fact). Not every pair need be there.
         seed, resamples: Of the bootstrap.
-        within: The least and the largest value that there can be. Values within 0 and 1 are shares; where nothing is
-            said, values of 0 and 1 are.
+        within: The least and the largest value that there can be, infinite ones for values without bounds. Values
+            within 0 and 1 are shares; where nothing is said (None), values of 0 and 1 are.
 
     Returns:
         The mean in the values' unit, ``n`` rows; ``clusters`` is the smaller of the two numbers of facts. ``method`` is
@@ -82,9 +82,8 @@ def crossed_mean(
         return Rate(mean, n, math.nan, math.nan, "crossed bootstrap", k)
     low, high = (float(x) for x in np.quantile(draws, (0.025, 0.975)))
     half = t95(k) * deviation
-    return Rate(
-        mean, n, max(min(low, mean - half), within[0]), min(max(high, mean + half), within[1]), "crossed bootstrap", k
-    )
+    least, most = within or (-math.inf, math.inf)
+    return Rate(mean, n, max(min(low, mean - half), least), min(max(high, mean + half), most), "crossed bootstrap", k)
 
 
 def _by(rows: Mapping[tuple[Hashable, Hashable], np.ndarray], way: int) -> dict[Any, list[float]]:

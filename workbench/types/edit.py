@@ -191,8 +191,11 @@ class Edit:
 
     @property
     def used_ids(self) -> tuple[str, ...]:
-        """Ids of all other facts whose answers were used: for selection, Fisher information and the KL term."""
-        return tuple(dict.fromkeys((*self.retain_ids, *self.selection_ids, *self.fisher_ids)))
+        """Ids of all other facts whose answers were used: for selection, Fisher information and the KL term. Of edits
+        that were joined, a fact that one held in place and another one edited is an edited one."""
+        edited = {fact.id for fact in self.facts}
+        used = dict.fromkeys((*self.retain_ids, *self.selection_ids, *self.fisher_ids))
+        return tuple(id for id in used if id not in edited)
 
     @property
     def asked_recipe(self) -> BaseRecipe:

@@ -200,6 +200,13 @@ def _set(fact: Fact, name: str, value: Any) -> Any:
     return value
 
 
+def check_once(facts: Iterable[Fact]) -> None:
+    """Raise a ValueError for facts with one id."""
+    ids = [fact.id for fact in facts]
+    if twice := sorted({id for id in ids if ids.count(id) > 1}):
+        raise ValueError(f"Each fact may be given once; these came more often: {twice}.")
+
+
 def as_facts(fact: Fact | FactSet | Sequence[Fact]) -> list[Fact]:
     """The facts as a list, where one or several may be given.
 

@@ -80,11 +80,11 @@ def mean_over(
     *,
     seed: int = 0,
     resamples: int = 2000,
-    within: tuple[float, float] = (-math.inf, math.inf),
+    within: tuple[float, float] | None = None,
 ) -> Rate:
     """Mean over all rows, so that facts with more rows weigh more, with an interval that takes whole clusters.
 
-    *Shares* (any values ``within`` 0 and 1, or of 0 and 1 without bounds) get Wilson's score interval. Where each
+    *Shares* (any values ``within`` 0 and 1, or of 0 and 1 where it is None) get Wilson's score interval. Where each
     cluster has one row of 0 or 1, or there is one cluster of them, its trials are the rows. Else they are the effective
     sample size p (1 - p) / V, V being the variance of the mean p between clusters, and Student's t takes the place of
     z. V is hardly known where few clusters deviate from the others, and 0 where none does. So what it is made of,
@@ -99,7 +99,8 @@ def mean_over(
         values: Rows by cluster (fact id). Clusters without rows are left out. A single cluster of other values than 0
             and 1 is taken row by row (too narrow if they depend on one another).
         seed, resamples: Of the bootstrap.
-        within: The least and the largest value that there can be.
+        within: The least and the largest value that there can be, infinite ones for values without bounds; None where
+            nothing is said.
 
     Returns:
         The mean in the values' unit, ``n`` rows, ``clusters``. ``method`` is ``"wilson"``, ``"clustered wilson"`` or
@@ -123,15 +124,15 @@ def mean_over(
         total = float(np.concatenate(rows).sum())
         return Rate(total / n, n, *score_bounds(total / n, Z95**2 / n), "wilson", k)
     if not binary and (within != SHARES or not _spread(rows)):
-        return _bootstrap(rows, seed, resamples, within)
+        return _bootstrap(rows, seed, resamples, within or (-math.inf, math.inf))
     mean = float(np.concatenate(rows).mean())
     return Rate(mean, n, *_clustered_score(rows, mean, binary), "clustered wilson", k)
 
 
-def are_shares(rows: Sequence[np.ndarray], within: tuple[float, float]) -> bool:
-    """Whether values are shares: those that lie between 0 and 1, and where no bounds are given, those of 0 and 1 alone.
+def are_shares(rows: Sequence[np.ndarray], within: tuple[float, float] | None) -> bool:
+    """Whether values are shares: those that lie between 0 and 1, and where nothing is said, those of 0 and 1 alone.
     Values that may also be negative are none, whatever they happen to be."""
-    return within == SHARES or (within == (-math.inf, math.inf) and _of_0_and_1(rows))
+    return within == SHARES or (within is None and _of_0_and_1(rows))
 
 
 def _of_0_and_1(rows: Sequence[np.ndarray]) -> bool:

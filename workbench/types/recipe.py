@@ -241,13 +241,13 @@ class TrainedRecipe(BaseRecipe):
         yield from super()._checks()
         yield "steps", all(is_whole(s) and s >= 1 for s in self.stage_steps), "whole numbers from 1"
         yield "learning_rate", math.isfinite(self.learning_rate) and self.learning_rate > 0, "a positive number"
-        yield "warmup", self.warmup >= 0, "0 or more"
+        yield "warmup", is_whole(self.warmup) and self.warmup >= 0, "a whole number from 0"
         yield "average", is_whole(self.average) and self.average >= 0, "a whole number from 0"
-        yield "batch_size", self.batch_size >= 1, "1 or more"
+        yield "batch_size", is_whole(self.batch_size) and self.batch_size >= 1, "a whole number from 1"
         yield "retain_weight", math.isfinite(self.retain_weight) and self.retain_weight >= 0, "0 or more"
-        yield "retain_size", self.retain_size >= 0, "0 or more"
-        yield "retain_batch_size", self.retain_batch_size >= 1, "1 or more"
-        wordings = self.fisher_wordings
+        size, rows, wordings = self.retain_size, self.retain_batch_size, self.fisher_wordings
+        yield "retain_size", is_whole(size) and size >= 0, "a whole number from 0"
+        yield "retain_batch_size", is_whole(rows) and rows >= 1, "a whole number from 1"
         yield "fisher_wordings", is_whole(wordings) and wordings >= 1, "a whole number from 1"
         yield "end_below", math.isfinite(self.end_below) and self.end_below >= 0, "0 or more"
         yield "hinge", is_probability(self.hinge), "None or in (0, 1]"

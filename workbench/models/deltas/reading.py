@@ -12,7 +12,7 @@ from workbench.types import Codebook, Delta, Deltas, GateDelta, LowRankDelta, Me
 
 def read_directions(delta: Delta) -> dict[tuple[int, str], Tensor]:
     """The directions of a module's inputs that low-rank updates read, and the keys of codebooks: by (layer, module),
-    [n, d_in], of all parts of a sequence; rows that are 0 are left out. Of other kinds nothing."""
+    [n, d_in], of all parts of a sequence; rows that are 0, or add nothing, are left out. Of other kinds nothing."""
     out: dict[tuple[int, str], Tensor] = {}
     for part in _parts(delta):
         for key, rows in _read_by(part):
@@ -24,10 +24,11 @@ def read_directions(delta: Delta) -> dict[tuple[int, str], Tensor]:
 def _read_by(part: Delta) -> Iterator[tuple[tuple[int, str], Tensor]]:
     """What one part reads, by module; not the keys of a codebook that reads some inputs only."""
     if isinstance(part, LowRankDelta):
-        yield from ((key, v) for key, (_, v) in part.factors.items())
+        yield from ((key, v[u.abs().sum(0) > 0]) for key, (u, v) in part.factors.items())
     elif isinstance(part, MemoryDelta):
         for key, memories in part.memories.items():
-            yield from ((key, m.keys) for m in memories if isinstance(m, Codebook) and m.columns is None)
+            books = [m for m in memories if isinstance(m, Codebook) and m.columns is None and m.strength]
+            yield from ((key, book.keys) for book in books)
 
 
 def moved_gates(delta: Delta) -> dict[tuple[int, Site], Tensor]:
