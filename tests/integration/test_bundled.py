@@ -77,6 +77,7 @@ def test_the_new_answer_becomes_likelier(edit: Any, model: Any, fact: Any) -> No
 
 def test_evaluation(edit: Any, model: Any, tmp_path: Path) -> None:
     report = wb.evaluate(model, edit=edit, max_controls=6, progress=False)
+    assert report.flips is not None and "control_firm" in report.rates["learn"], "near ties of the base are on record"
     assert report.stages == ("base", "learn")
     base = {name: report.rate(name, "base") for name in ("old", "new", "control", "neighbour", "forget")}
     assert base["old"].value >= 0.75
