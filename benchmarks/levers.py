@@ -77,6 +77,7 @@ for _name in ("MEMIT", "AlphaEdit"):
         LEVERS |= {_name: _made(), f"{_name}, closed": _made(close=True)}
 if "memit" in wb.recipes.RECIPES:
     LEVERS["MEMIT, then consolidate"] = wb.recipes.EditThenConsolidate()
+    LEVERS["AlphaEdit, then consolidate"] = wb.recipes.EditThenConsolidate(first="alphaedit")
 
 
 class Levers:
