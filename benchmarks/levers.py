@@ -78,6 +78,7 @@ for _name in ("MEMIT", "AlphaEdit"):
 if "memit" in wb.recipes.RECIPES:
     LEVERS["MEMIT, then consolidate"] = wb.recipes.EditThenConsolidate()
     LEVERS["AlphaEdit, then consolidate"] = wb.recipes.EditThenConsolidate(first="alphaedit")
+    LEVERS["AlphaEdit closed, then consolidate"] = wb.recipes.EditThenConsolidate(first="alphaedit", first_closed=True)
 
 
 class Levers:

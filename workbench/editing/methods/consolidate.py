@@ -42,6 +42,8 @@ class EditThenConsolidate(TrainedRecipe):
         covariance_tokens, min_tokens: Of its covariance.
         force: As in its recipe.
         close: Hold closing questions about the subject in place, too (``wb.recipes.Keyed``).
+        first_closed: Close the closed form for the same questions: its directions, which the steps keep, then hardly see
+            them.
         leave_out, closing_wordings: As in ``wb.recipes.Keyed``.
         draw_back: As in ``wb.recipes.IA3``, by the strength of both stages.
         steps: Of the second stage.
@@ -72,6 +74,7 @@ class EditThenConsolidate(TrainedRecipe):
     retain_weight: float = 2.0
     retain_batch_size: int = 8
     close: bool = True
+    first_closed: bool = False
     leave_out: int = 1
     closing_wordings: int = 3
     covariance_tokens: int = 30_000
@@ -82,6 +85,7 @@ class EditThenConsolidate(TrainedRecipe):
     def _checks(self) -> Iterator[Check]:
         yield from super()._checks()
         yield "first", self.first in CLOSED_FORMS, f"one of {CLOSED_FORMS}"
+        yield "first_closed", self.close or not self.first_closed, "False where close is"
         yield "stages", self.stages == ("learn",), "('learn',): the closed form writes the target, the steps keep it"
         yield "draw_back", is_probability(self.draw_back), "None or in (0, 1]"
         layers = self.layers
@@ -109,6 +113,8 @@ class EditThenConsolidate(TrainedRecipe):
         assert isinstance(recipe, SolvedRecipe)
         changes: dict[str, Any] = {"layers": self.layers, "covariance_tokens": self.covariance_tokens}
         changes |= {"min_tokens": self.min_tokens, "seed": self.seed, "force": self.force, "answers": self.answers}
+        if self.first_closed:
+            changes |= {"close": True, "leave_out": self.leave_out, "closing_wordings": self.closing_wordings}
         return replace(recipe, contexts=self.contexts, **changes)
 
 
