@@ -88,12 +88,25 @@ def test_the_selections_columns_alone_are_read() -> None:
         assert v.abs().sum(0).nonzero().flatten().tolist() == [4, 9, 33]
 
 
+def test_the_closed_form_is_closed_on_request() -> None:
+    """For the same questions as the steps hold in place."""
+    options = {"first_closed": True, "leave_out": 0, "closing_wordings": 2}
+    closed = recipe(**options).closed_form
+    assert isinstance(closed, wb.recipes.ROME) and closed.close and not recipe().closed_form.to_dict()["close"]
+    assert (closed.leave_out, closed.closing_wordings) == (0, 2)
+    edit = made(**options)
+    solved = wb.rewrite(tiny(), FRANCE, recipe=closed, retain=RETAIN, pool=FACTS, progress=False)
+    assert edit.stages[0].delta.digest() == solved.delta().digest()
+    assert edit.closed_relations == solved.closed_relations
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"first": "lora"}, "first must be one of"),
         ({"stages": ("unlearn", "learn"), "steps": None}, "stages must be"),
         ({"draw_back": 0.0}, "draw_back must be"),
+        ({"first_closed": True, "close": False}, "first_closed must be False where close is"),
     ],
 )
 def test_a_value_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -42,8 +42,8 @@ class EditThenConsolidate(TrainedRecipe):
         covariance_tokens, min_tokens: Of its covariance.
         force: As in its recipe.
         close: Hold closing questions about the subject in place, too (``wb.recipes.Keyed``).
-        first_closed: Close the closed form for the same questions: its directions, which the steps keep, then hardly see
-            them.
+        first_closed: Close the closed form for the same questions: its directions, which the steps keep, then hardly
+            see them.
         leave_out, closing_wordings: As in ``wb.recipes.Keyed``.
         draw_back: As in ``wb.recipes.IA3``, by the strength of both stages.
         steps: Of the second stage.
