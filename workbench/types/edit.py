@@ -227,7 +227,7 @@ class Edit:
 
         Example:
             >>> list(edit.shortfalls)
-            []
+            ['unlearn']
         """
         wanted = getattr(self.recipe, "hinge", None)
         found = {
