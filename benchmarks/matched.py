@@ -1,6 +1,6 @@
 """Does the circuit matter? Selections of neurons matched on their number and on their first-order gain, at equal KL.
 
-    python -m benchmarks.matched [--method ia3|memit] [--facts 20] [--part 1/2] [--seed 0] [--first 6]
+    python -m benchmarks.matched [--method ia3|memit] [--facts 20] [--part 1/2] [--seed 0]
 
 That chosen neurons learn sooner than random ones says little: the default selection is by the first-order gain per unit
 step of the optimiser that then trains them. So an arm is matched twice. ``number``: each has as many neurons as the
@@ -41,6 +41,7 @@ from benchmarks.editors import part_of
 from benchmarks.lib.kept import Kept, measured_on
 from benchmarks.lib.rates import over_facts, plain_rates, plain_texts, rates_of, told, vars_of
 from benchmarks.lib.store import ENDING, FOLDER, Store
+from benchmarks.tables import DRAW
 from workbench.editing.applied import Dial
 from workbench.editing.selector import NEURONS, gate_measures
 from workbench.evaluation.answering import Answering, Ask
@@ -55,7 +56,6 @@ ARMS = (
     *("random-layers", "random-anywhere", "all"),
 )
 MATCHINGS = ("number", "gain")
-DRAW = "drawn-test-20-281"
 KL = 0.02
 """Nats per token of controls' own answers at which every edit is read."""
 ASKED = 30

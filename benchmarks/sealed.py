@@ -143,7 +143,9 @@ def crossed(reports: dict[str, list[EvalReport]], facts: wb.FactSet | None = Non
     for method, of in reports.items():
         every = [alike(one) for one in of]
         long = [one for one in every if LONG_TEXT in one.rates["learn"]]
-        found[method] = (crossed_rates(long, facts)["learn"] if long else {}) | crossed_rates(every, facts)["learn"]
+        found[method] = crossed_rates(every, facts)["learn"]
+        if 0 < len(long) < len(every):
+            found[method][LONG_TEXT] = crossed_rates(long, facts)["learn"][LONG_TEXT]
         floors = [alike(one, FLOOR) for one in of if FLOOR in one.stages]
         if floors:
             found[f"{method}: floor ({len(floors)})"] = crossed_rates(floors, facts)["learn"]

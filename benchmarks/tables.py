@@ -145,35 +145,30 @@ def _mean(of: Sequence[dict[str, Any]], *path: str) -> str:
 
 def batches(n: str, *methods: str) -> str:
     """The table ``batches``."""
-    lines = _lines("editors")
-    results = {method: [lines[f"{method}-batch-{SPLIT}-{n}"].result] for method in methods}
-    return _with_one_result(results, {method: method for method in methods})
+    return _of_results({method: f"{method}-batch-{SPLIT}-{n}" for method in methods})
 
 
 def sequences(n: str, marks: str, *methods: str) -> str:
     """The table ``sequences``."""
+    return _of_results(
+        {
+            f"{method}, after {mark}": f"{method}-sequence-{SPLIT}-{n}-after-{mark}"
+            for method in methods
+            for mark in marks.split(",")
+        }
+    )
+
+
+def _of_results(names: dict[str, str]) -> str:
+    """Rates of results that are over several facts already, by the head of each column and the result's name."""
     lines = _lines("editors")
-    names = {
-        f"{method}-sequence-{SPLIT}-{n}-after-{mark}": f"{method}, after {mark}"
-        for method in methods
-        for mark in marks.split(",")
-    }
-    results = {name: [lines[name].result] for name in names}
-    return _with_one_result(results, names)
-
-
-def _with_one_result(results: dict[str, list[dict[str, Any]]], words: dict[str, str]) -> str:
-    """Rates of one result each, which is over several facts already."""
+    columns = [rates_of(lines[name].result) for name in names.values()]
     rows = [
-        [
-            RATES[name].words,
-            goal,
-            *(told(vars_of(rates_of(of[0])[name])) if rates_of(of[0])[name].n else "n/a" for of in results.values()),
-        ]
+        [RATES[name].words, goal, *(told(vars_of(of[name])) if of[name].n else "n/a" for of in columns)]
         for name, goal in GOALS.items()
-        if all(name in rates_of(of[0]) for of in results.values())
+        if all(name in of for of in columns)
     ]
-    return _table(["", "wanted", *(words[name] for name in results)], rows)
+    return _table(["", "wanted", *names], rows)
 
 
 def sealed() -> str:

@@ -62,6 +62,19 @@ def test_what_stands_between_the_marks_is_replaced_and_nothing_else() -> None:
         tables.filled("<!-- table: simple -->\n<!-- end of table -->")
 
 
+def test_results_over_several_facts_have_a_column_each(lines: dict[str, Line]) -> None:
+    for name, new in (
+        ("ia3-batch-test-10", 8),
+        ("ia3-sequence-test-50-after-1", 10),
+        ("ia3-sequence-test-50-after-10", 4),
+    ):
+        lines[name] = edit("ia3", name, new)
+    assert "| new answer, held-out questions | at least 0.95 | 0.80 " in tables.batches("10", "ia3")
+    after = tables.sequences("50", "1,10", "ia3")
+    assert after.startswith("|  | wanted | ia3, after 1 | ia3, after 10 |")
+    assert "| at least 0.95 | 1.00 [0.72, 1.00] | 0.40 [" in after
+
+
 @pytest.mark.usefixtures("lines")
 def test_check_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
