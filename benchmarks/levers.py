@@ -78,6 +78,10 @@ for _name in ("MEMIT", "AlphaEdit"):
 if "memit" in wb.recipes.RECIPES:
     LEVERS["MEMIT, then consolidate"] = wb.recipes.EditThenConsolidate()
     LEVERS["AlphaEdit, then consolidate"] = wb.recipes.EditThenConsolidate(first="alphaedit")
+    LEVERS["AlphaEdit, then consolidate 16"] = wb.recipes.EditThenConsolidate(first="alphaedit", steps=16)
+    LEVERS["AlphaEdit, then consolidate 16, firm"] = wb.recipes.EditThenConsolidate(
+        first="alphaedit", steps=16, hinge=0.98, draw_back=0.97, reserve=1.4
+    )
     LEVERS["AlphaEdit closed, then consolidate"] = wb.recipes.EditThenConsolidate(first="alphaedit", first_closed=True)
 
 

@@ -9,6 +9,7 @@ Source: ours; the closed form is the one that is named (2202.05262, 2210.07229 a
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ class EditThenConsolidate(TrainedRecipe):
             see them.
         leave_out, closing_wordings: As in ``wb.recipes.Keyed``.
         draw_back: As in ``wb.recipes.IA3``, by the strength of both stages.
+        reserve: So many times the strength that ``draw_back`` finds is kept, at most all (``wb.recipes.Keyed``).
         steps: Of the second stage.
         learning_rate: AdamW's, in units of the root mean square of each module's U.
 
@@ -80,6 +82,7 @@ class EditThenConsolidate(TrainedRecipe):
     covariance_tokens: int = 30_000
     min_tokens: int | None = None
     draw_back: float | None = 0.9
+    reserve: float = 1.0
     force: bool = False
 
     def _checks(self) -> Iterator[Check]:
@@ -88,6 +91,7 @@ class EditThenConsolidate(TrainedRecipe):
         yield "first_closed", self.close or not self.first_closed, "False where close is"
         yield "stages", self.stages == ("learn",), "('learn',): the closed form writes the target, the steps keep it"
         yield "draw_back", is_probability(self.draw_back), "None or in (0, 1]"
+        yield "reserve", math.isfinite(self.reserve) and self.reserve >= 1, "1 or more"
         layers = self.layers
         yield "layers", layers is None or (len(layers) > 0 and min(layers) >= 0), "None, or layers from 0"
         for name in ("leave_out", "closing_wordings"):
@@ -156,7 +160,8 @@ def make_consolidate(task: Task) -> Edit:
     follow = task.on_step
     named = None if follow is None else lambda step: follow(replace(step, stage="consolidate"))
     inner = replace(task, on_step=named)
-    edit = fit_factors(inner, trained, rows, about_edit, draw_back=recipe.draw_back, began=began)
+    ending: dict[str, Any] = {"draw_back": recipe.draw_back, "reserve": recipe.reserve}
+    edit = fit_factors(inner, trained, rows, about_edit, **ending, began=began)
     return _two_stages(solved, edit)
 
 
