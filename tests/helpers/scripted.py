@@ -97,7 +97,7 @@ def put_script(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Script:
         return [{"unlearn": 0.5, "learn": 0.25}[model.applied[-1].stage]] * len(asks)
 
     monkeypatch.setattr("workbench.language.generation.generate", say)
-    monkeypatch.setattr("workbench.evaluation.answering.continuation_nll", lambda m, p, c, **_: [1.0] * len(p))
+    monkeypatch.setattr("workbench.evaluation.answering.cached_nll", lambda m, p, c, **_: [1.0] * len(p))
     monkeypatch.setattr(Answering, "kl", kl)
     monkeypatch.setattr(evaluate_module, "known_facts", lambda model, facts, **_: facts)
     return table

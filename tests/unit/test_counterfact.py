@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,10 +79,32 @@ def test_fluency_is_the_entropy_of_the_text_after_the_cloze(monkeypatch: pytest.
         asked.append((max_new_tokens, stop))
         return [Completion("Paris Paris Paris and", ())]
 
-    monkeypatch.setattr(counterfact, "generate", said)
+    monkeypatch.setattr(counterfact, "greedy_answers", said)
     rates = counterfact_rates(tiny(), edit_of(tiny(), some_gates(tiny(), (1, "post")), fact=FRANCE), pool=POOL)
     assert rates["learn"]["fluency"].value == pytest.approx(ngram_entropy(f"{FRANCE.prompt} Paris Paris Paris and"))
     assert set(asked) == {(100, False)}, "texts of one length, as fluency depends on it"
+
+
+def test_the_base_is_read_once_for_all_its_edits(monkeypatch: pytest.MonkeyPatch) -> None:
+    from workbench.language import generation, scoring
+
+    model, read = tiny(), []
+
+    def noted(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(view: LoadedModel, *args: Any, **options: Any) -> Any:
+            read.append((name, view.edited))
+            return plain(view, *args, **options)
+
+        return call
+
+    for module, name in ((generation, "generate"), (scoring, "continuation_nll")):
+        monkeypatch.setattr(module, name, noted(name, getattr(module, name)))
+    edits = [edit_of(model, some_gates(model, (layer, "post")), fact=FRANCE) for layer in (1, 2)]
+    first, second = (counterfact_rates(model, edit, pool=POOL) for edit in edits)
+    assert first["base"] == second["base"]
+    once = [one for one in read if not one[1]]
+    assert sorted(set(once)) == sorted(once), "neither the text nor the likelihoods of the base a second time"
+    assert read.count(("continuation_nll", True)) == 2, "one pass for each edit"
 
 
 def test_what_is_missing_is_nan_and_what_cannot_be_is_refused() -> None:

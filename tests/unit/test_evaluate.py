@@ -173,7 +173,7 @@ def test_a_text_that_surprises_the_base_is_gibberish(script: Script, monkeypatch
     script["Q1?"] = ("Paris", NOT_SURE, "Rome bright sing under green of maybe eleven")
     surprised = tuple(tiny().token_ids(script["Q1?"][2]))
     monkeypatch.setattr(
-        "workbench.evaluation.answering.continuation_nll",
+        "workbench.evaluation.answering.cached_nll",
         lambda m, p, c, **_: [9.0 if tuple(t) == surprised else 1.0 for t in c],
     )
     report = run()

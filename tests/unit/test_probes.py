@@ -78,7 +78,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             return [Completion(t, tuple(tiny().token_ids(t))) for t in texts]
 
         monkeypatch.setattr("workbench.evaluation.answering.greedy_answers", greedy_answers)
-        monkeypatch.setattr("workbench.evaluation.answering.continuation_nll", lambda m, p, c, **_: [1.0] * len(p))
+        monkeypatch.setattr("workbench.evaluation.answering.cached_nll", lambda m, p, c, **_: [1.0] * len(p))
 
     tiny().cache.clear()
     yield install

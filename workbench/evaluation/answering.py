@@ -12,7 +12,7 @@ from workbench.language.answers import classify
 from workbench.language.generation import MAX_NEW_TOKENS, Completion, greedy_answers
 from workbench.language.prompts import begun_reply, prompt_ids
 from workbench.language.replies import counted_part
-from workbench.language.scoring import READ_AT_ONCE, continuation_logprobs, continuation_nll
+from workbench.language.scoring import READ_AT_ONCE, cached_nll, continuation_logprobs
 from workbench.models.cache import Ids
 from workbench.models.load import LoadedModel
 from workbench.types import AnswerClass, Fact, Form
@@ -105,16 +105,13 @@ class Answering:
         completions = self.completions(model, asks, progress, max_new_tokens=max_new_tokens)
         counted = [counted_part(self.base, c, ask.form) for ask, c in zip(asks, completions, strict=True)]
 
-        def compute(texts: Sequence[tuple[Ids, Ids]]) -> list[float]:
-            size = min(self.batch_size, READ_AT_ONCE)
-            return continuation_nll(self.base, [p for p, _ in texts], [answer for _, answer in texts], batch_size=size)
-
         parts = [Completion("", ()) if part is None else part for part in counted]
-        texts = [
-            ((*prompt, *c.token_ids[: _start_of(c, part)]), part.token_ids)
+        before = [
+            (*prompt, *c.token_ids[: _start_of(c, part)])
             for prompt, c, part in zip(prompts, completions, parts, strict=True)
         ]
-        nll = self.base.cache.nll.get_or_compute_all(texts, compute)
+        size = min(self.batch_size, READ_AT_ONCE)
+        nll = cached_nll(self.base, before, [part.token_ids for part in parts], batch_size=size)
         said = (None if part is None else part.text for part in counted)
         return [Reply(*of) for of in zip((c.text for c in completions), said, nll, strict=True)]
 

@@ -18,9 +18,9 @@ from workbench.editing.applied import applied, check_under, chosen_stages
 from workbench.evaluation.answering import Answering, begun_by_cloze
 from workbench.evaluation.chosen import evaluated_pool
 from workbench.evaluation.evaluate import known_neighbours
-from workbench.language.generation import generate
+from workbench.language.generation import greedy_answers
 from workbench.language.prompts import answer_ids
-from workbench.language.scoring import continuation_nll
+from workbench.language.scoring import cached_nll
 from workbench.language.tokens import decoded
 from workbench.models.cache import Ids
 from workbench.models.load import LoadedModel
@@ -85,14 +85,16 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
         rows.append(("efficacy", fact.id, _begun(model, fact, fact.question), fact.target, fact.answer))
         rows += [("paraphrase", fact.id, _begun(model, fact, q), fact.target, fact.answer) for q in fact.heldout]
         rows += [("neighbourhood", f.id, _begun(model, f, f.question), f.answer, fact.target) for f in near[fact.id]]
-        text = generate(model, [_begun(model, fact, fact.question)], max_new_tokens=FLUENCY_TOKENS, stop=False)[0].text
+        text = greedy_answers(model, [_begun(model, fact, fact.question)], max_new_tokens=FLUENCY_TOKENS, stop=False)[
+            0
+        ].text
         entropy = ngram_entropy(f"{fact.prompt} {text}")
         texts[fact.id] = [] if math.isnan(entropy) else [entropy]
     prompts = [prompt for *_, prompt, _, _ in rows]
     asked = [decoded(model, prompt) for prompt in prompts]
     names = [wanted for *_, wanted, _ in rows] + [other for *_, other in rows]
     answers = [answer_ids(model, name, "cloze", before=text) for name, text in zip(names, asked * 2, strict=True)]
-    nll = continuation_nll(model, prompts * 2, answers)
+    nll = cached_nll(model, prompts * 2, answers)
     wins = [a < b for a, b in zip(nll[: len(rows)], nll[len(rows) :], strict=True)]
     rates = {
         name: share([(row[1], won) for row, won in zip(rows, wins, strict=True) if row[0] == name]) for name in SHARES

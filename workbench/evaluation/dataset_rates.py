@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from workbench.editing.applied import applied, check_under, chosen_stages
 from workbench.evaluation.counterfact import FLUENCY_TOKENS
 from workbench.language.answers import matches
-from workbench.language.generation import generate, greedy_answers
+from workbench.language.generation import greedy_answers
 from workbench.language.prompts import answer_ids, prompt_ids
 from workbench.language.replies import counted_text, warn_of_thoughts
-from workbench.language.scoring import continuation_nll
+from workbench.language.scoring import cached_nll
 from workbench.language.tokens import decoded
 from workbench.models.load import LoadedModel
 from workbench.types import DataPrompt, DataPromptKind, Edit, Fact, Form, Rate
@@ -133,7 +133,7 @@ def _likelier(model: LoadedModel, asked: Sequence[_Asked]) -> list[bool]:
         answer_ids(model, name, _form(prompt), before=decoded(model, before))
         for name, (_, prompt), before in zip(names, [*asked] * 2, ids * 2, strict=True)
     ]
-    nll = continuation_nll(model, ids * 2, answers) if asked else []
+    nll = cached_nll(model, ids * 2, answers) if asked else []
     return [a < b for a, b in zip(nll[: len(asked)], nll[len(asked) :], strict=True)]
 
 
@@ -146,7 +146,7 @@ def _spoken(model: LoadedModel, asked: Sequence[_Asked]) -> list[str | None]:
 def _fluency(model: LoadedModel, asked: Sequence[_Asked]) -> dict[str, list[float]]:
     """The entropy of n-grams of each generated text, by fact."""
     found: dict[str, list[float]] = {}
-    said = generate(model, _ids(model, asked), max_new_tokens=FLUENCY_TOKENS, stop=False) if asked else []
+    said = greedy_answers(model, _ids(model, asked), max_new_tokens=FLUENCY_TOKENS, stop=False) if asked else []
     for one, (fact, prompt) in zip(said, asked, strict=True):
         entropy = ngram_entropy(f"{prompt.prompt} {one.text}")
         found.setdefault(fact.id, [])

@@ -305,6 +305,7 @@ def greedy_answers(
     max_new_tokens: int = MAX_NEW_TOKENS,
     batch_size: int = 48,
     drafts: LoadedModel | None = None,
+    stop: bool = True,
     progress: Any = None,
 ) -> list[Completion]:
     """``generate``, through the model's cache: what a base says is needed for every edit of it, and for every
@@ -317,9 +318,10 @@ def greedy_answers(
         max_new_tokens: Longest completion.
         batch_size: Rows a batch.
         drafts: A model whose cached answers to the same prompts are the guesses of ``generate``.
+        stop: As in ``generate``; False is not for drafts.
         progress: A tqdm bar to update by the number of finished prompts, or None.
     """
-    keys = _keys(model, prompts, max_new_tokens)
+    keys = _keys(model, prompts, max_new_tokens, stop)
     shipped = {} if model.edited else shipped_answers(model.fingerprint)
 
     def compute(missing: list[AnswerKey]) -> list[tuple[str, tuple[int, ...]]]:
@@ -327,9 +329,10 @@ def greedy_answers(
         made = {key: completion_of(model, ids, key[2]) for key, ids in tokens.items()}
         unknown = [key for key in missing if key not in made]
         asked = [prompt for prompt, *_ in unknown]
-        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "progress": progress}
+        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "stop": stop}
+        options["progress"] = progress
         if drafts is not None:
-            their_keys = _keys(drafts, asked, max_new_tokens)
+            their_keys = _keys(drafts, asked, max_new_tokens, stop)
             guesses = drafts.cache.answers.get_all(their_keys)
             options["expected"] = [guesses[key][1] if key in guesses else () for key in their_keys]
         made.update(zip(unknown, generate(model, asked, **options), strict=True))
@@ -338,6 +341,6 @@ def greedy_answers(
     return [Completion(*answer) for answer in model.cache.answers.get_or_compute_all(keys, compute)]
 
 
-def _keys(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[AnswerKey]:
-    stops = stops_of(model)
+def _keys(model: LoadedModel, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: bool) -> list[AnswerKey]:
+    stops = stops_of(model) if stop else ()
     return [(tuple(prompt), max_new_tokens, stops) for prompt in prompts]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workbench.language.padding import common_beginning, length_batches, pad, pad_token, shared_tokens
 from workbench.language.tokens import check_ids
+from workbench.models.cache import Ids
 from workbench.models.engine import Resumable, pooled_engine
 from workbench.models.load import LoadedModel
 
@@ -84,6 +85,18 @@ def continuation_nll(
         token = torch.tensor(continuations[i], device=logprobs.device)[:, None]
         out[i] = -float(logprobs.gather(1, token).mean())
     return out
+
+
+def cached_nll(
+    model: LoadedModel, prompts: Sequence[Sequence[int]], continuations: Sequence[Sequence[int]], **options: Any
+) -> list[float]:
+    """``continuation_nll`` through the model's cache: what is read with a base is needed for every edit of it."""
+
+    def compute(missing: Sequence[tuple[Ids, Ids]]) -> list[float]:
+        return continuation_nll(model, [prompt for prompt, _ in missing], [text for _, text in missing], **options)
+
+    keys = [(tuple(prompt), tuple(text)) for prompt, text in zip(prompts, continuations, strict=True)]
+    return model.cache.nll.get_or_compute_all(keys, compute)
 
 
 def continuation_probabilities(model: LoadedModel, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
