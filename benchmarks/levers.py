@@ -47,6 +47,14 @@ GOALS = {"new": 0.95, "forget": 0.96, "control": 0.95, "neighbour": 0.90, "same_
 SECONDS = 60
 _SUBJECT: tuple[PlaceName, ...] = ("subject",)
 _ANSWER: tuple[PlaceName, ...] = ("answer",)
+
+
+def _consolidated(first: str, **changes: Any) -> wb.recipes.EditThenConsolidate:
+    """A closed form with half as many steps after it as by default, which are content with less."""
+    settings: dict[str, Any] = {"steps": 8, "hinge": 0.95, "draw_back": 0.9, "reserve": 1.0, **changes}
+    return wb.recipes.EditThenConsolidate(first=first, **settings)
+
+
 LEVERS: dict[str, BaseRecipe] = {
     "keyed": wb.recipes.Keyed(),
     "subject, open": wb.recipes.Keyed(places=_SUBJECT, reserve=2.0, close=False),
@@ -68,21 +76,19 @@ LEVERS: dict[str, BaseRecipe] = {
     "subject, closed, 300 gates": wb.recipes.Keyed(places=_SUBJECT, reserve=2.0, gates=300),
     "ROME": wb.recipes.ROME(),
     "ROME, closed": wb.recipes.ROME(close=True),
-    "ROME, then consolidate": wb.recipes.EditThenConsolidate(first="rome"),
     "IA3": wb.recipes.IA3(),
+    "MEMIT": wb.recipes.MEMIT(),
+    "MEMIT, closed": wb.recipes.MEMIT(close=True),
+    "AlphaEdit": wb.recipes.AlphaEdit(),
+    "AlphaEdit, closed": wb.recipes.AlphaEdit(close=True),
+    "ROME, then consolidate": _consolidated("rome"),
+    "MEMIT, then consolidate": _consolidated("memit"),
+    "AlphaEdit, then consolidate": _consolidated("alphaedit"),
+    "AlphaEdit closed, then consolidate": _consolidated("alphaedit", first_closed=True),
+    "AlphaEdit, then consolidate 16": _consolidated("alphaedit", steps=16),
+    "AlphaEdit, then consolidate 16, firm": wb.recipes.EditThenConsolidate(),
 }
 """By name."""
-for _name in ("MEMIT", "AlphaEdit"):
-    if (_made := getattr(wb.recipes, _name, None)) is not None:
-        LEVERS |= {_name: _made(), f"{_name}, closed": _made(close=True)}
-if "memit" in wb.recipes.RECIPES:
-    LEVERS["MEMIT, then consolidate"] = wb.recipes.EditThenConsolidate()
-    LEVERS["AlphaEdit, then consolidate"] = wb.recipes.EditThenConsolidate(first="alphaedit")
-    LEVERS["AlphaEdit, then consolidate 16"] = wb.recipes.EditThenConsolidate(first="alphaedit", steps=16)
-    LEVERS["AlphaEdit, then consolidate 16, firm"] = wb.recipes.EditThenConsolidate(
-        first="alphaedit", steps=16, hinge=0.98, draw_back=0.97, reserve=1.4
-    )
-    LEVERS["AlphaEdit closed, then consolidate"] = wb.recipes.EditThenConsolidate(first="alphaedit", first_closed=True)
 
 
 class Levers:

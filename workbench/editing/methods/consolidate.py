@@ -66,13 +66,13 @@ class EditThenConsolidate(TrainedRecipe):
     trains: ClassVar[str] = "low-rank updates, solved for and then trained"
 
     name: str = "consolidate"
-    first: str = "memit"
+    first: str = "alphaedit"
     layers: tuple[int, ...] | None = None
     stages: tuple[StageName, ...] = ("learn",)
-    steps: int | tuple[int, ...] | None = 8
+    steps: int | tuple[int, ...] | None = 16
     learning_rate: float = 0.1
     average: int = 3
-    hinge: float | None = 0.95
+    hinge: float | None = 0.98
     retain_weight: float = 2.0
     retain_batch_size: int = 8
     close: bool = True
@@ -81,8 +81,8 @@ class EditThenConsolidate(TrainedRecipe):
     closing_wordings: int = 3
     covariance_tokens: int = 30_000
     min_tokens: int | None = None
-    draw_back: float | None = 0.9
-    reserve: float = 1.0
+    draw_back: float | None = 0.97
+    reserve: float = 1.4
     force: bool = False
 
     def _checks(self) -> Iterator[Check]:
