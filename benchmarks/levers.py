@@ -87,6 +87,7 @@ LEVERS: dict[str, BaseRecipe] = {
     "AlphaEdit closed, then consolidate": _consolidated("alphaedit", first_closed=True),
     "AlphaEdit, then consolidate 16": _consolidated("alphaedit", steps=16),
     "AlphaEdit, then consolidate 16, firm": wb.recipes.EditThenConsolidate(),
+    "AlphaEdit of 12 steps, then consolidate 24, firm": wb.recipes.EditThenConsolidate(target_steps=12, steps=24),
 }
 """By name."""
 

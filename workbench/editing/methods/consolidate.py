@@ -41,6 +41,8 @@ class EditThenConsolidate(TrainedRecipe):
         first: The closed form: ``"rome"``, ``"memit"``, ``"alphaedit"`` or ``"emmet"``, with its built-in settings.
         layers: Those that it writes, where nothing is selected; None for its own choice.
         covariance_tokens, min_tokens: Of its covariance.
+        target_steps: Of the closed form's target vectors; None for its own number. Later steps move what it wrote, so
+            that fewer do.
         force: As in its recipe.
         close: Hold closing questions about the subject in place, too (``wb.recipes.Keyed``).
         first_closed: Close the closed form for the same questions: its directions, which the steps keep, then hardly
@@ -68,6 +70,7 @@ class EditThenConsolidate(TrainedRecipe):
     name: str = "consolidate"
     first: str = "alphaedit"
     layers: tuple[int, ...] | None = None
+    target_steps: int | None = None
     stages: tuple[StageName, ...] = ("learn",)
     steps: int | tuple[int, ...] | None = 16
     learning_rate: float = 0.1
@@ -94,6 +97,7 @@ class EditThenConsolidate(TrainedRecipe):
         yield "reserve", math.isfinite(self.reserve) and self.reserve >= 1, "1 or more"
         layers = self.layers
         yield "layers", layers is None or (len(layers) > 0 and min(layers) >= 0), "None, or layers from 0"
+        yield "target_steps", self.target_steps is None or self.target_steps >= 1, "None or 1 or more"
         for name in ("leave_out", "closing_wordings"):
             yield name, getattr(self, name) >= 0, "0 or more"
         yield "covariance_tokens", self.covariance_tokens >= 1, "1 or more"
@@ -117,6 +121,8 @@ class EditThenConsolidate(TrainedRecipe):
         assert isinstance(recipe, SolvedRecipe)
         changes: dict[str, Any] = {"layers": self.layers, "covariance_tokens": self.covariance_tokens}
         changes |= {"min_tokens": self.min_tokens, "seed": self.seed, "force": self.force, "answers": self.answers}
+        if self.target_steps is not None:
+            changes["steps"] = self.target_steps
         if self.first_closed:
             changes |= {"close": True, "leave_out": self.leave_out, "closing_wordings": self.closing_wordings}
         return replace(recipe, contexts=self.contexts, **changes)
