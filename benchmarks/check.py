@@ -23,6 +23,7 @@ from typing import Any
 import workbench as wb
 from benchmarks.editors import Editors
 from benchmarks.lib.kept import Kept, same_settings
+from benchmarks.lib.parts import in_turn
 from benchmarks.lib.store import ENDING, FOLDER, Line, Store
 from workbench.evaluation.answering import Answering
 from workbench.types import Rate
@@ -85,10 +86,7 @@ def drawn(lines: dict[str, Line], methods: Sequence[str], n: int, seed: int) -> 
         if not of:
             raise SystemExit(f"No single edit by {method!r} is on file.")
         queues.append(rng.sample(of, len(of)))
-    found: list[Line] = []
-    while any(queues) and len(found) < n:
-        found += [queue.pop() for queue in queues if queue][: n - len(found)]
-    return found
+    return in_turn(queues, n)
 
 
 def measured(answering: Answering, line: Line) -> dict[str, Any]:

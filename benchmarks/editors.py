@@ -37,6 +37,7 @@ import workbench as wb
 from benchmarks.edit_quality import IN_OTHER_WORDS, in_other_words
 from benchmarks.lib.editor_table import SHOWN, table
 from benchmarks.lib.kept import Kept, measured_on
+from benchmarks.lib.parts import add_part
 from benchmarks.lib.rates import line, plain_rates, plain_texts, rates_of, vars_of
 from benchmarks.lib.store import ENDING, FOLDER, Store
 from workbench.evaluation.answering import Answering
@@ -207,18 +208,6 @@ class Editors:
         return {**summed(report, facts), "numbers": numbers, "edit": stack.fingerprint}
 
 
-def part_of(text: str) -> tuple[int, int]:
-    """``"1/2"`` as (1, 2): the first of two parts.
-
-    Raises:
-        argparse.ArgumentTypeError: It is no part.
-    """
-    part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"a part is K/N with K from 1 to N (1/2, say), got {text!r}")
-    return int(part), int(parts)
-
-
 def summed(report: EvalReport, facts: Sequence[wb.Fact]) -> dict[str, Any]:
     """What an evaluation says, as plain values; its last stage is called ``"learn"`` for every method."""
     rates = plain_rates(report)
@@ -262,10 +251,9 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--facts", type=int, default=6, help="single edits of each method; 0 for none")
     parser.add_argument("--relations", type=int, default=8, help="at least so many, of that many facts or more")
     parser.add_argument("--split", choices=["dev", "test"], default="dev")
-    parser.add_argument(
-        "--part", type=part_of, default=(1, 1), metavar="K/N", help="every N-th of the facts, from the K-th"
-    )
+    add_part(parser)
     parser.add_argument("--first", type=int, default=None, metavar="N", help="only the first so many of the draw")
+    parser.add_argument("--draw-only", action="store_true", help="put the draw on file, measure nothing")
     parser.add_argument("--probes", type=int, default=0, help="all probes on the first so many facts")
     parser.add_argument("--batches", type=int, nargs="*", default=[], metavar="N", help="so many facts at once")
     parser.add_argument("--sequential", type=int, default=0, metavar="N", help="so many facts one after the other")
@@ -280,8 +268,10 @@ def main(given: Sequence[str] | None = None) -> None:
     single: dict[str, list[dict[str, Any]]] = {}
     more: dict[str, list[dict[str, Any]]] = {}
     facts = editors.facts(args.facts)[: args.first] if args.facts else []
-    part, parts = args.part
-    for i, fact in [*enumerate(facts)][part - 1 :: parts]:
+    if args.draw_only:
+        print(f"{args.split}: {', '.join(fact.id for fact in facts)}")
+        return
+    for i, fact in args.part.take([*enumerate(facts)]):
         for method in args.methods:
             done = editors.single(method, fact, i < args.probes)
             single.setdefault(method, []).append(done)

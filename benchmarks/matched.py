@@ -37,8 +37,8 @@ from typing import Any
 from torch import Tensor
 
 import workbench as wb
-from benchmarks.editors import part_of
 from benchmarks.lib.kept import Kept, measured_on
+from benchmarks.lib.parts import add_part
 from benchmarks.lib.rates import over_facts, plain_rates, plain_texts, rates_of, told, vars_of
 from benchmarks.lib.store import ENDING, FOLDER, Store
 from benchmarks.tables import DRAW
@@ -283,7 +283,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=["ia3", "memit"], default="ia3")
     parser.add_argument("--facts", type=int, default=20, help="of the draw, in its order")
-    parser.add_argument("--part", type=part_of, default=(1, 1), metavar="K/N", help="every N-th of them, from the K-th")
+    add_part(parser)
     parser.add_argument("--max-controls", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--of", type=Path, default=FOLDER / f"editors{ENDING}", help="the file with the draw")
@@ -292,8 +292,7 @@ def main(given: Sequence[str] | None = None) -> None:
     kept, facts = Kept(args.out.with_suffix(ENDING), __file__), wb.load_facts()
     matched = Matched(Answering(wb.load_model()), kept, args)
     ids: list[str] = Store(args.of).lines()[DRAW].result["facts"]
-    part, parts = args.part
-    found = {id: matched.of(facts[id]) for id in ids[: args.facts][part - 1 :: parts]}
+    found = {id: matched.of(facts[id]) for id in args.part.take(ids[: args.facts])}
     rows = summary(found)
     print(f"\n{table(rows)}")
     asked = {k: v for k, v in vars(args).items() if k not in ("out", "of")}

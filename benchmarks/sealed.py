@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.editors import of_edit, part_of, recipe_of
+from benchmarks.editors import of_edit, recipe_of
 from benchmarks.lib.kept import Kept, measured_on
+from benchmarks.lib.parts import add_part, in_turn
 from benchmarks.lib.rates import vars_of
 from benchmarks.lib.store import ENDING, FOLDER
 from workbench.evaluation.answering import Answering
@@ -65,9 +66,7 @@ def draw(model: wb.LoadedModel, split: wb.types.Split, n: int, seed: int) -> lis
     for queue in queues:
         rng.shuffle(queue)
     rng.shuffle(queues)
-    chosen: list[str] = []
-    while any(queues) and len(chosen) < n:
-        chosen += [queue.pop(0).id for queue in queues if queue][: n - len(chosen)]
+    chosen = [fact.id for fact in in_turn(queues, n)]
     if len(chosen) < n:
         raise SystemExit(f"Only {len(chosen)} facts of the split {split!r} are known; ask for fewer.")
     return chosen
@@ -172,9 +171,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--deep", type=int, default=10, metavar="N", help="long text and the floor on the first so many"
     )
-    parser.add_argument(
-        "--part", type=part_of, default=(1, 1), metavar="K/N", help="every N-th of the facts, from the K-th"
-    )
+    add_part(parser)
     parser.add_argument("--draw-only", action="store_true", help="put the draw on file, measure nothing")
     parser.add_argument("--max-controls", type=int, default=60)
     parser.add_argument("--samples", type=int, default=4)
@@ -190,8 +187,7 @@ def main(given: Sequence[str] | None = None) -> None:
     if args.draw_only:
         return
     reports: dict[str, list[EvalReport]] = {}
-    part, parts = args.part
-    for i, fact in [*enumerate(facts)][part - 1 :: parts]:
+    for i, fact in args.part.take([*enumerate(facts)]):
         for method in args.methods:
             done = sealed.single(method, fact, i < args.deep)
             reports.setdefault(method, []).append(report_from_dict(done["report"]))

@@ -16,6 +16,7 @@ from benchmarks.lib import kept
 from benchmarks.lib.code import Code
 from benchmarks.lib.editor_table import table
 from benchmarks.lib.kept import Kept
+from benchmarks.lib.parts import in_turn, part
 from tests.helpers.scripted import FRANCE, POOL, place, run, scripted_edit, tiny
 from workbench.evaluation.answering import Answering
 from workbench.types import FactSet
@@ -89,10 +90,14 @@ def test_published_test_facts_are_not_drawn() -> None:
 def test_a_part_of_the_facts(text: str, wrong: bool) -> None:
     if wrong:
         with pytest.raises(ArgumentTypeError, match="K from 1 to N"):
-            editors.part_of(text)
+            part(text)
     else:
-        part, parts = editors.part_of(text)
-        assert [*range(5)][part - 1 :: parts] == ([0, 2, 4] if part == 1 else [1, 3])
+        assert part(text).take(range(5)) == ([0, 2, 4] if text == "1/2" else [1, 3])
+
+
+@pytest.mark.parametrize(("n", "found"), [(0, ""), (4, "adfb"), (9, "adfbec")])
+def test_one_of_each_in_turn(n: int, found: str) -> None:
+    assert "".join(in_turn(["abc", "de", "f", ""], n)) == found
 
 
 def test_methods_are_names_of_recipes() -> None:
