@@ -51,7 +51,7 @@ _ANSWER: tuple[PlaceName, ...] = ("answer",)
 
 def _consolidated(first: str, **changes: Any) -> wb.recipes.EditThenConsolidate:
     """A closed form with half as many steps after it as by default, which are content with less."""
-    settings: dict[str, Any] = {"steps": 8, "hinge": 0.95, "draw_back": 0.9, "reserve": 1.0, **changes}
+    settings: dict[str, Any] = {"steps": 8, "hinge": 0.95, "draw_back": 0.9, **changes}
     return wb.recipes.EditThenConsolidate(first=first, **settings)
 
 
@@ -86,8 +86,10 @@ LEVERS: dict[str, BaseRecipe] = {
     "AlphaEdit, then consolidate": _consolidated("alphaedit"),
     "AlphaEdit closed, then consolidate": _consolidated("alphaedit", first_closed=True),
     "AlphaEdit, then consolidate 16": _consolidated("alphaedit", steps=16),
-    "AlphaEdit, then consolidate 16, firm": wb.recipes.EditThenConsolidate(),
-    "AlphaEdit of 12 steps, then consolidate 24, firm": wb.recipes.EditThenConsolidate(target_steps=12, steps=24),
+    "AlphaEdit, then consolidate 16, firm": wb.recipes.EditThenConsolidate(reserve=1.4),
+    "AlphaEdit of 12 steps, then consolidate 24, firm": wb.recipes.EditThenConsolidate(
+        target_steps=12, steps=24, reserve=1.4
+    ),
 }
 """By name."""
 

@@ -85,7 +85,7 @@ class EditThenConsolidate(TrainedRecipe):
     covariance_tokens: int = 30_000
     min_tokens: int | None = None
     draw_back: float | None = 0.97
-    reserve: float = 1.4
+    reserve: float = 1.0
     force: bool = False
 
     def _checks(self) -> Iterator[Check]:

@@ -114,7 +114,7 @@ RECIPES: dict[str, BaseRecipe] = {
     "rome": ROME(),
     "keyed": Keyed(),
     "consolidate": EditThenConsolidate(),
-    "recommended": EditThenConsolidate(name="recommended"),
+    "recommended": EditThenConsolidate(name="recommended", reserve=1.4),
     "memit": MEMIT(),
     "alphaedit": AlphaEdit(),
     "emmet": EMMET(),
