@@ -51,6 +51,12 @@ def test_single_edits_are_of_the_same_facts_of_the_draw() -> None:
         tables.singles("ia3", "lora")
 
 
+def test_edits_of_another_draw(lines: dict[str, Line]) -> None:
+    lines["drawn-test-20-7"] = Line("drawn-test-20-7", {}, Code(None, None, None), {"facts": ["z", "b"]})
+    assert tables.singles("rome", "of=7").startswith("| 2 facts each | wanted | `rome` |")
+    assert "| at least 0.95 | 0.45 [" in tables.singles("rome", "of=7")
+
+
 @pytest.mark.usefixtures("lines")
 def test_what_stands_between_the_marks_is_replaced_and_nothing_else() -> None:
     page = "Before\n<!-- table: singles rome -->\nold\n<!-- end of table -->\nafter\n"
