@@ -7,6 +7,7 @@ between is replaced. ``--check`` changes nothing and fails where a page is not w
 
     singles METHODS...          single edits of the same facts of the draw: those that all of these methods have on file
     counts METHODS...           the same edits as CounterFact counts them, with priming, seconds and numbers
+    worst METHODS...            the same with worst facts, and new answers by whether the base knew the old one
     batches N METHODS...        so many facts at once
     sequences N MARKS METHODS...  so many facts one after the other, after 1,10,25 of them
     sealed                      the one measurement on sealed facts
@@ -26,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lib.editor_table import recovered
-from benchmarks.lib.rates import over_facts, rates_of, told, vars_of
+from benchmarks.lib.rates import over_facts, rates_of, told, vars_of, worst
 from benchmarks.lib.store import ENDING, FOLDER, Line, Store
-from workbench.types.intervals import mean_over
+from workbench.types import Rate
+from workbench.types.intervals import mean_over, share
 from workbench.types.rates import RATES
 
 PAGES = (Path("README.md"), Path("docs"))
@@ -153,6 +155,36 @@ def _mean(of: Sequence[dict[str, Any]], *path: str) -> str:
     return told(vars_of(mean_over(values, within=within)), clusters=len(values) < len(of))
 
 
+def worst_facts(*methods: str) -> str:
+    """The table ``worst``."""
+    results = paired(methods, _lines("editors"))
+    rows: list[list[str]] = []
+    for name, goal in GOALS.items():
+        measured = {method: [one for one in of if name in rates_of(one)] for method, of in results.items()}
+        if not any(rates_of(one)[name].n for of in measured.values() for one in of):
+            continue
+        cells = [cell for of in measured.values() for cell in (_cell(of, name), f"{worst(of, name):.2f}")]
+        rows.append([RATES[name].words, goal, *cells])
+        if name == "new":
+            for words, known in (("to which the base gives the old answer", True), ("to which it does not", False)):
+                shares = [str(_new_answers(of, known)) for of in results.values()]
+                rows.append(
+                    [f"the same, all questions together, {words}", "", *(x for one in shares for x in (one, ""))]
+                )
+    return _table(["", "wanted", *(cell for head in _heads(results) for cell in (head, "worst"))], rows)
+
+
+def _new_answers(of: Sequence[dict[str, Any]], known: bool) -> Rate:
+    """New answers to held-out questions, all facts together: those that the base answers, or the others."""
+    rows: list[tuple[str, bool]] = []
+    for result in of:
+        asked = [row for row in result["answers"] if row["group"] == "heldout"]
+        answered = {row["prompt"] for row in asked if row["stage"] == "base" and row["label"] == "old"}
+        after = [row for row in asked if row["stage"] == "learn" and (row["prompt"] in answered) == known]
+        rows += [(result["fact"], row["label"] == "new") for row in after]
+    return share(rows)
+
+
 def batches(n: str, *methods: str) -> str:
     """The table ``batches``."""
     return _of_results({method: f"{method}-batch-{SPLIT}-{n}" for method in methods})
@@ -189,6 +221,7 @@ def sealed() -> str:
 TABLES: dict[str, Callable[..., str]] = {
     "singles": singles,
     "counts": counts,
+    "worst": worst_facts,
     "batches": batches,
     "sequences": sequences,
     "sealed": sealed,

@@ -21,6 +21,11 @@ def edit(method: str, fact: str, new: int) -> Line:
         "fact": fact,
         "rates": {"learn": {"new": vars_of(wilson(new, 10)), "control": vars_of(wilson(57, 60))}},
         "counterfact": {"efficacy": vars_of(wilson(1, 1))},
+        "answers": [
+            {"group": "heldout", "stage": stage, "prompt": f"Q{i}?", "label": label}
+            for i in range(10)
+            for stage, label in (("base", "old" if i < 8 else "other"), ("learn", "new" if i < new else "old"))
+        ],
         "probes": {},
         "seconds": 10.0 * new,
         "numbers": 2000,
@@ -49,6 +54,16 @@ def test_single_edits_are_of_the_same_facts_of_the_draw() -> None:
     assert "| seconds, on one thread of a busy machine | 75 |" in tables.counts("ia3")
     with pytest.raises(ValueError, match="No fact has single edits of all of ia3, lora on file"):
         tables.singles("ia3", "lora")
+
+
+@pytest.mark.usefixtures("lines")
+def test_the_worst_fact_and_new_answers_by_what_the_base_knew() -> None:
+    table = tables.worst_facts("ia3")
+    assert table.startswith("|  | wanted | `ia3` | worst |") and "| 0.50 |" in table.splitlines()[2]
+    assert "to which the base gives the old answer |  | 0.81 [" in table and table.splitlines()[3].endswith(
+        "(n=16) |  |"
+    )
+    assert "to which it does not |  | 0.50 [" in table and "(n=4)" in table.splitlines()[4]
 
 
 def test_edits_of_another_draw(lines: dict[str, Line]) -> None:
