@@ -47,6 +47,7 @@ class EditThenConsolidate(TrainedRecipe):
         close: Hold closing questions about the subject in place, too (``wb.recipes.Keyed``).
         first_closed: Close the closed form for the same questions: its directions, which the steps keep, then hardly
             see them.
+        closing_weight: How firmly the closed form is closed, where it is (``wb.recipes.Keyed``).
         leave_out, closing_wordings: As in ``wb.recipes.Keyed``.
         draw_back: As in ``wb.recipes.IA3``, by the strength of both stages.
         reserve: So many times the strength that ``draw_back`` finds is kept, at most all (``wb.recipes.Keyed``).
@@ -80,6 +81,7 @@ class EditThenConsolidate(TrainedRecipe):
     retain_batch_size: int = 8
     close: bool = True
     first_closed: bool = False
+    closing_weight: float = 30.0
     leave_out: int = 1
     closing_wordings: int = 3
     covariance_tokens: int = 30_000
@@ -97,6 +99,8 @@ class EditThenConsolidate(TrainedRecipe):
         yield "reserve", math.isfinite(self.reserve) and self.reserve >= 1, "1 or more"
         layers = self.layers
         yield "layers", layers is None or (len(layers) > 0 and min(layers) >= 0), "None, or layers from 0"
+        weight = self.closing_weight
+        yield "closing_weight", math.isfinite(weight) and weight >= 0, "a finite number from 0"
         yield "target_steps", self.target_steps is None or self.target_steps >= 1, "None or 1 or more"
         for name in ("leave_out", "closing_wordings"):
             yield name, getattr(self, name) >= 0, "0 or more"
@@ -125,6 +129,7 @@ class EditThenConsolidate(TrainedRecipe):
             changes["steps"] = self.target_steps
         if self.first_closed:
             changes |= {"close": True, "leave_out": self.leave_out, "closing_wordings": self.closing_wordings}
+            changes["closing_weight"] = self.closing_weight
         return replace(recipe, contexts=self.contexts, **changes)
 
 
