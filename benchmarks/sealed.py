@@ -40,7 +40,6 @@ from workbench.files.atomic import write_bytes
 from workbench.files.reports import report_from_dict
 from workbench.types import EvalReport, Rate
 
-LONG_TEXT = "long_text_nll_change"
 GOALS = {
     "new": 0.95,
     "forget": 0.96,
@@ -50,7 +49,7 @@ GOALS = {
     "same_subject": 0.90,
     "same_answer": 0.90,
     "gibberish": 0.02,
-    LONG_TEXT: 0.01,
+    "long_text_nll_change": 0.01,
 }
 """What each rate should reach; the last two at most."""
 BESIDE = ("old", "forget_refusal", "forget_other", "forget_gibberish", "leak", "control", "bleed", "kl", "train_new")
@@ -137,14 +136,10 @@ def alike(report: EvalReport, stage: str | None = None) -> EvalReport:
 
 
 def crossed(reports: dict[str, list[EvalReport]], facts: wb.FactSet | None = None) -> dict[str, dict[str, Rate]]:
-    """The rates of each method, and of its floor, over all reports that have one; long text over those that have it."""
+    """The rates of each method, and of its floor, over all reports that have one."""
     found: dict[str, dict[str, Rate]] = {}
     for method, of in reports.items():
-        every = [alike(one) for one in of]
-        long = [one for one in every if LONG_TEXT in one.rates["learn"]]
-        found[method] = crossed_rates(every, facts)["learn"]
-        if 0 < len(long) < len(every):
-            found[method][LONG_TEXT] = crossed_rates(long, facts)["learn"][LONG_TEXT]
+        found[method] = crossed_rates([alike(one) for one in of], facts)["learn"]
         floors = [alike(one, FLOOR) for one in of if FLOOR in one.stages]
         if floors:
             found[f"{method}: floor ({len(floors)})"] = crossed_rates(floors, facts)["learn"]

@@ -197,6 +197,9 @@ def test_a_table_crosses_edited_facts_and_controls() -> None:
         wb.crossed_rates([reports[0], reports[0]], facts)
     with pytest.raises(ValueError, match="must have the same stages"):
         wb.crossed_rates([reports[0], replace(reports[1], stages=("base",))], facts)
+    bases = [replace(report, base_fingerprint=name) for report, name in zip(reports, "ab", strict=False)]
+    with pytest.raises(ValueError, match="edits of one base; those of france-capital, "):
+        wb.crossed_rates(bases, facts)
 
 
 def test_a_mean_probability_has_an_interval_of_probabilities() -> None:
@@ -230,6 +233,10 @@ def test_texts_are_crossed_by_what_they_say() -> None:
     found = wb.crossed_rates(reports, facts)["learn"]["long_text_nll_change"]
     cells = {(e, t): [costs[t]] for e, order in (("france-capital", "ab"), ("italy-capital", "bac")) for t in order}
     assert found == crossed_mean(cells), "by its place, a stretch would be paired with another one"
+    without = wb.rescore(small("spain-capital", set()), facts, groups=())
+    some = wb.crossed_rates([*reports, without], facts)["learn"]
+    assert some["long_text_nll_change"] == found, "of the reports that have it"
+    assert some["new"].n == 3
 
 
 def test_the_commit_of_a_checkout(tmp_path: Path) -> None:

@@ -84,11 +84,11 @@ def test_long_text_is_over_the_facts_that_have_it(made: sealed.Sealed) -> None:
     shallow = run()
     nothing = shallow.rate("new")
     texts = (*shallow.texts, *(TextRow(stage=s, sentence="Long.", n_tokens=9, nll=n, source="given") for s, n in LONG))
-    rates = {stage: dict(of) | {sealed.LONG_TEXT: nothing} for stage, of in shallow.rates.items()}
+    rates = {stage: dict(of) | {"long_text_nll_change": nothing} for stage, of in shallow.rates.items()}
     deep = replace(shallow, facts=("japan-capital",), texts=texts, rates=rates)
     found = sealed.crossed({"ia3": [shallow, deep]}, POOL)["ia3"]
-    assert found[sealed.LONG_TEXT].value == pytest.approx(0.5) and found["new"].n == 2 * nothing.n
-    assert sealed.LONG_TEXT not in sealed.crossed({"ia3": [shallow]}, POOL)["ia3"]
+    assert found["long_text_nll_change"].value == pytest.approx(0.5) and found["new"].n == 2 * nothing.n
+    assert "long_text_nll_change" not in sealed.crossed({"ia3": [shallow]}, POOL)["ia3"]
 
 
 def test_a_rehearsal_needs_no_sealed_fact(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,12 +98,12 @@ def crossed_rates(
         seed: Of the bootstrap.
 
     Returns:
-        By stage, then by rate. Rates of questions about the edited fact itself take edited facts alone: nothing is
-        crossed there.
+        By stage, then by rate; a rate that only some reports have (long text, say) is that of those. Rates of questions
+        about the edited fact itself take edited facts alone: nothing is crossed there.
 
     Raises:
-        ValueError: No reports, reports of other stages, two of the same edit, or ``facts`` lacks some that were asked,
-            or has an edited one with another answer or target.
+        ValueError: No reports, reports of other stages or other bases, two of the same edit, or ``facts`` lacks some
+            that were asked, or has an edited one with another answer or target.
 
     Example:
         >>> rates = wb.crossed_rates([report], facts)
@@ -115,6 +115,12 @@ def crossed_rates(
     stages = reports[0].stages
     if odd := [report for report in reports if report.stages != stages]:
         raise ValueError(f"The reports must have the same stages; one has {stages}, another {odd[0].stages}.")
+    bases = {report.base_fingerprint: "+".join(report.facts) for report in reports if report.base_fingerprint}
+    if len(bases) > 1:
+        raise ValueError(
+            f"The reports must be of edits of one base; those of {', '.join(sorted(bases.values())[:3])} have "
+            "different ones. Cross the reports of each base by themselves."
+        )
     names = ["+".join(report.facts) for report in reports]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"One report of each edit is crossed; there are several of {twice}.")
@@ -133,10 +139,11 @@ def crossed_rates(
             for name, report, edited in zip(names, reports, targets, strict=True)
         }
         texts = {name: _texts(report, stage) for name, report in zip(names, reports, strict=True)}
+        rates = {name: report.rates.get(stage, {}) for name, report in zip(names, reports, strict=True)}
         out[stage] = {
-            rate: _crossed(rate, answers, texts, seed)
+            rate: _crossed(rate, {name: answers[name] for name in having}, texts, seed)
             for rate in RATES
-            if all(rate in report.rates.get(stage, {}) for report in reports)
+            if (having := [name for name in names if rate in rates[name]])
         }
         if stage == "base":
             out[stage] = {n: r.defined() if RATES[n].fixed_at_base else r for n, r in out[stage].items()}
