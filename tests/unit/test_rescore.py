@@ -20,7 +20,7 @@ from workbench.types import EvalReport, FactSet
 from workbench.types.crossed import crossed_mean
 from workbench.types.intervals import mean_over
 from workbench.types.rates import RATES
-from workbench.types.report import AnswerRow, TextRow
+from workbench.types.report import AnswerRow, SampleRow, TextRow
 
 # The interval
 
@@ -179,6 +179,15 @@ def small(edited: str, lost: set[str]) -> EvalReport:
     rows += [row(edited, "heldout", "learn", "new")]
     report = EvalReport(rows=tuple(rows), rates={}, facts=(edited,), stages=("base", "learn"))
     return wb.rescore(report, facts, groups=())
+
+
+def test_samples_are_judged_again() -> None:
+    given = {"fact_id": "france-capital", "group": "heldout", "prompt": "Q?", "texts": ("It is Paris.", "It is Rome.")}
+    wrong = tuple(SampleRow(stage=stage, old=(False, True), **given) for stage in ("base", "learn"))
+    report = replace(small("france-capital", set()), samples=wrong)
+    again = wb.rescore(report, capitals())
+    assert [row.old for row in again.samples] == [(True, False)] * 2
+    assert wb.rescore(report, capitals(), groups="control").samples == wrong
 
 
 def test_a_table_crosses_edited_facts_and_controls() -> None:

@@ -92,6 +92,13 @@ def test_edits_of_the_base_are_moved_freely() -> None:
     assert [e.method for e in stack.move(0, -1)] == ["ia3", "lora", "full"]
 
 
+def test_an_edit_is_on_or_off_and_nothing_else() -> None:
+    stack = three()
+    with pytest.raises(ValueError, match=r"on must be True, False or None .* got 'off'"):
+        stack.toggle(0, "off")  # pyright: ignore[reportArgumentType]
+    assert all(layer.on for layer in stack.layers)
+
+
 def test_an_edit_is_not_moved_below_what_it_was_made_on() -> None:
     stack = three()
     for i, j in ((0, 1), (1, 0), (2, 0)):

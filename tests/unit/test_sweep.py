@@ -18,7 +18,7 @@ from tests.helpers.sweeping import Counting, run
 from tests.helpers.tiny import random_edit, tiny_llama
 from tests.helpers.tiny_facts import capitals, knowing
 from workbench.pace import Pace
-from workbench.sweeps.averages import mean_rates
+from workbench.sweeps.averages import mean_of, mean_rates
 from workbench.sweeps.folder import SweepFolder
 from workbench.sweeps.model_source import source_of
 from workbench.sweeps.run import Run
@@ -144,6 +144,12 @@ def test_forms_are_never_averaged(model: wb.LoadedModel, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="never averaged"):
         results.mean()
     assert results.mean(IDS[1:]).n == len(IDS) - 1
+
+
+def test_dictionaries_of_other_entries() -> None:
+    mean = mean_of({"a": {"all": 1.0, "some": 2.0}, "b": {"all": 3.0}})
+    assert (mean["all"].value, mean["all"].n) == (2.0, 2)
+    assert (mean["some"].value, mean["some"].n) == (2.0, 1), "over the item that has it"
 
 
 def test_tables_and_numbers(model: wb.LoadedModel, tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from workbench.evaluation.answer_rows import unsaid
 from workbench.evaluation.questions import collateral_questions
 from workbench.facts.known import load_facts
 from workbench.facts.sealed_wordings import asked_sealed, with_sealed_heldout
-from workbench.language.answers import classify, first_sentence, matches
+from workbench.language.answers import classify, find_old, first_sentence, matches
 from workbench.types import AnswerRow, EvalReport, Fact, FactSet, Group, Rate
 from workbench.types.crossed import crossed_mean
 from workbench.types.rate_values import Answered, answered_at, key_of
 from workbench.types.rates import RATES, rates_of
-from workbench.types.report import GROUPS, RELATED_GROUPS, TextRow
+from workbench.types.report import GROUPS, RELATED_GROUPS, SampleRow, TextRow
 from workbench.types.torch_settings import own_torch_settings
 
 UNTOUCHED: tuple[Group, ...] = ("neighbour", "control", *RELATED_GROUPS)
@@ -35,7 +35,7 @@ def rescore(
     Args:
         report: A report, from a file or just made, of a model that writes no thoughts before its answers.
         facts: A set that holds the facts that were asked, by their ids; by default the bundled and the sealed ones.
-        groups: Of which rows are classified anew; the others keep their class.
+        groups: Of which rows and samples are classified anew; the others keep their class.
 
     Returns:
         The report with new classes and rates. Rows of collateral whose question the facts no longer make keep their
@@ -67,7 +67,13 @@ def rescore(
         text = first_sentence(row.text) if row.form == "cloze" else row.text
         return replace(row, label=classify(text, judge, nll=row.nll, taught=taught))
 
-    rows = tuple(judged(row) for row in report.rows)
+    def sampled(row: SampleRow) -> SampleRow:
+        judge = judges.get((row.fact_id, row.group, None))
+        if row.group not in chosen or judge is None:
+            return row
+        return replace(row, old=tuple(bool(find_old(text, judge)) for text in row.texts))
+
+    rows, samples = tuple(map(judged, report.rows)), tuple(map(sampled, report.samples))
     settings = report.provenance.get("settings", {})
     rates = rates_of(
         rows,
@@ -75,12 +81,12 @@ def rescore(
         lambda text: _names_target(text, edited),
         texts=report.texts,
         collateral=any(row.source == "bundled" for row in report.texts),
-        samples=report.samples,
+        samples=samples,
         probabilities=report.probabilities,
         seed=settings.get("seed", 0),
         **_split(report),
     )
-    return replace(report, rows=rows, rates=rates)
+    return replace(report, rows=rows, samples=samples, rates=rates)
 
 
 @own_torch_settings()

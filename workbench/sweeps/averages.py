@@ -23,7 +23,7 @@ _ALIKE = ("axes", "unit", "metric", "method", "corruption", "normalised", "base_
 
 def mean_of(results: Mapping[str, Any]) -> Any:
     """The mean of results of one kind: of maps a map, of reports and of numbers rates with intervals, of dictionaries
-    a dictionary.
+    a dictionary, each of its means over the items that have such an entry.
 
     Args:
         results: By item.
@@ -54,8 +54,8 @@ def mean_of(results: Mapping[str, Any]) -> Any:
     if kinds[first] is float:
         return mean_over({id: [float(v)] for id, v in results.items() if math.isfinite(v)})
     if kinds[first] is dict:
-        names = [n for n in results[first] if all(n in value for value in results.values())]
-        of = {n: {id: value[n] for id, value in results.items()} for n in names}
+        names = dict.fromkeys(name for value in results.values() for name in value)
+        of = {n: {id: value[n] for id, value in results.items() if n in value} for n in names}
         return {n: mean_of(values) for n, values in of.items() if _averages(values)}
     raise TypeError(
         f"A {kinds[first].__name__} has no mean. Maps, reports, numbers and dictionaries of these have one; of others "

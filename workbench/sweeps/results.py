@@ -136,7 +136,8 @@ class SweepResults(Mapping[str, Any]):
         Returns:
             Of maps one ``EffectMap`` (or ``EdgeMap``): positions are roles, ``stderr`` is over items, ``interval``
             is 95%, and ``per_fact`` holds every item's values in the order of ``provenance["facts"]``. Of reports,
-            rates by stage and name; of numbers a ``Rate``; of dictionaries (maps of several sites) a dictionary.
+            rates by stage and name; of numbers a ``Rate``; of dictionaries (maps of several sites) a dictionary, each
+            entry's mean over the items that have it.
 
         Raises:
             ValueError: There are none, of several kinds, or maps that differ in what was measured.
