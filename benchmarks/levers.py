@@ -94,6 +94,9 @@ LEVERS: dict[str, BaseRecipe] = {
     "AlphaEdit, then consolidate 16, firm, held more": wb.recipes.EditThenConsolidate(
         retain_weight=4.0, retain_batch_size=16, reserve=1.4
     ),
+    "AlphaEdit closed by 3, then consolidate 16, firm, held more": wb.recipes.EditThenConsolidate(
+        first_closed=True, closing_weight=3.0, retain_weight=4.0, retain_batch_size=16, reserve=1.4
+    ),
     "AlphaEdit of 12 steps, then consolidate 24, firm": wb.recipes.EditThenConsolidate(
         target_steps=12, steps=24, reserve=1.4
     ),
