@@ -80,6 +80,18 @@ def test_drawing_back_keeps_what_is_learned_at_a_lower_strength() -> None:
         assert u.shape[1] == 2, key
 
 
+def test_a_reserve_keeps_more_of_the_strength() -> None:
+    options: dict[str, Any] = {"steps": 30, "learning_rate": 1.0, "retain_weight": 0.1, "draw_back": 0.9}
+    least, more = made(**options).strength, made(**options, reserve=1.2).strength
+    assert more == pytest.approx(min(1.0, 1.2 * least)) and more > least
+
+
+def test_the_closed_form_takes_as_many_steps_as_are_asked_for() -> None:
+    edit = made(target_steps=2)
+    assert [step.step for step in edit.history if step.stage == "edit"] == [0, 1]
+    assert recipe().closed_form.to_dict()["steps"] == wb.recipes.ROME().steps
+
+
 def test_the_selections_columns_alone_are_read() -> None:
     edit = made("L1N4 L1N9 L1N33", layers=None)
     for stage in edit.stages:
@@ -93,7 +105,12 @@ def test_the_closed_form_is_closed_on_request() -> None:
     options = {"first_closed": True, "leave_out": 0, "closing_wordings": 2}
     closed = recipe(**options).closed_form
     assert isinstance(closed, wb.recipes.ROME) and closed.close and not recipe().closed_form.to_dict()["close"]
-    assert (closed.leave_out, closed.closing_wordings) == (0, 2)
+    assert (closed.leave_out, closed.closing_wordings, closed.closing_weight) == (
+        0,
+        2,
+        wb.recipes.ROME().closing_weight,
+    )
+    assert recipe(**options, closing_weight=3.0).closed_form.to_dict()["closing_weight"] == 3.0
     edit = made(**options)
     solved = wb.rewrite(tiny(), FRANCE, recipe=closed, retain=RETAIN, pool=FACTS, progress=False)
     assert edit.stages[0].delta.digest() == solved.delta().digest()
@@ -106,6 +123,9 @@ def test_the_closed_form_is_closed_on_request() -> None:
         ({"first": "lora"}, "first must be one of"),
         ({"stages": ("unlearn", "learn"), "steps": None}, "stages must be"),
         ({"draw_back": 0.0}, "draw_back must be"),
+        ({"reserve": 0.5}, "reserve must be 1 or more, got 0.5"),
+        ({"target_steps": 0}, "target_steps must be None or 1 or more, got 0"),
+        ({"closing_weight": float("nan")}, "closing_weight must be a finite number from 0"),
         ({"first_closed": True, "close": False}, "first_closed must be False where close is"),
     ],
 )
