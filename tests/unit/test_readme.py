@@ -149,7 +149,7 @@ def test_rates_in_sentences_were_measured() -> None:
     prose = "\n".join(line for line in TEXT.replace(ten_lines(TEXT)[1], "").splitlines() if not line.startswith("|"))
     edits = json.loads((ROOT / "benchmarks/results/editors.json").read_text(encoding="utf-8"))["results"]["recommended"]
     assert f"on {'twenty' if len(edits) == 20 else len(edits)} other facts" in prose
-    names = ("new", "forget", "control", "neighbour", "same_answer")
+    names = ("new", "forget", "control", "neighbour", "same_answer", "same_subject")
     means = [over_facts([edit for edit in edits if name in edit["rates"]["learn"]], name) for name in names]
     assert RATE.findall(prose) == [rate(PART["mean"]["reversed_new"]), *(rate(vars_of(mean)) for mean in means)]
 
