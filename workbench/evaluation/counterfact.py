@@ -82,13 +82,12 @@ def _rates(model: LoadedModel, facts: Iterable[Fact], near: dict[str, list[Fact]
     rows: list[tuple[str, str, Ids, str, str]] = []
     texts: dict[str, list[float]] = {}
     for fact in facts:
-        rows.append(("efficacy", fact.id, _begun(model, fact, fact.question), fact.target, fact.answer))
+        own = _begun(model, fact, fact.question)
+        rows.append(("efficacy", fact.id, own, fact.target, fact.answer))
         rows += [("paraphrase", fact.id, _begun(model, fact, q), fact.target, fact.answer) for q in fact.heldout]
         rows += [("neighbourhood", f.id, _begun(model, f, f.question), f.answer, fact.target) for f in near[fact.id]]
-        text = greedy_answers(model, [_begun(model, fact, fact.question)], max_new_tokens=FLUENCY_TOKENS, stop=False)[
-            0
-        ].text
-        entropy = ngram_entropy(f"{fact.prompt} {text}")
+        (said,) = greedy_answers(model, [own], max_new_tokens=FLUENCY_TOKENS, stop=False)
+        entropy = ngram_entropy(f"{fact.prompt} {said.text}")
         texts[fact.id] = [] if math.isnan(entropy) else [entropy]
     prompts = [prompt for *_, prompt, _, _ in rows]
     asked = [decoded(model, prompt) for prompt in prompts]
