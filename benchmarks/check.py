@@ -1,13 +1,13 @@
 """Measure results on file anew and compare: do this machine and today's code give the published numbers?
 
-    python -m benchmarks.check [--methods recommended ia3] [--facts 2] [--seed 0]
+    python -m benchmarks.check [--methods recommended ia3] [--facts 2] [--seed 0] [--draw 282]
     make bench CHECK=1
 
-Edits of ``benchmarks/results/editors.jsonl.xz`` are drawn by seed, made and evaluated again with the settings that they
-have on file, and nothing on file is changed. A rate agrees where it is over as many answers as on file and its new
-value lies in the interval on file. Beside that stands how many texts are the same word for word. Another processor
-rounds otherwise, and training makes more of that: texts may differ where rates agree. The exit code is 1 where a rate
-does not agree.
+Edits of ``benchmarks/results/editors.jsonl.xz`` that were made with today's recipes are drawn by seed (``--draw``: of
+the facts that this seed drew), made and evaluated again, and nothing on file is changed. A rate agrees where it is over
+as many answers as on file and its new value lies in the interval on file. Beside that stands how many texts are the
+same word for word. Another processor rounds otherwise, and training makes more of that: texts may differ where rates
+agree. The exit code is 1 where a rate does not agree.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import workbench as wb
-from benchmarks.editors import Editors
+from benchmarks.editors import Editors, recipe_of
 from benchmarks.lib.kept import Kept, same_settings
 from benchmarks.lib.parts import in_turn
 from benchmarks.lib.store import ENDING, FOLDER, Line, Store
@@ -73,8 +74,15 @@ def same_texts(filed: dict[str, Any], anew: dict[str, Any]) -> tuple[int, int]:
     return sum(before[one] == after[one] for one in both), len(both)
 
 
-def drawn(lines: dict[str, Line], methods: Sequence[str], n: int, seed: int) -> list[Line]:
+def drawn(
+    lines: dict[str, Line], methods: Sequence[str], n: int, seed: int, fits: Callable[[Line], bool] = lambda _: True
+) -> list[Line]:
     """Single edits of these methods by seed, the methods in turn.
+
+    Args:
+        lines: The results on file.
+        methods, n, seed: Of the draw.
+        fits: Which single edits are drawn from.
 
     Raises:
         SystemExit: There is none of a method.
@@ -82,11 +90,23 @@ def drawn(lines: dict[str, Line], methods: Sequence[str], n: int, seed: int) -> 
     rng = random.Random(seed)
     queues: list[list[Line]] = []
     for method in methods:
-        of = [line for line in lines.values() if line.settings.get("method") == method and "probes" in line.settings]
+        single = [one for one in lines.values() if one.settings.get("method") == method and "probes" in one.settings]
+        of = [line for line in single if fits(line)]
         if not of:
-            raise SystemExit(f"No single edit by {method!r} is on file.")
+            raise SystemExit(
+                f"No single edit by {method!r} is on file with the facts, the recipe and the draw asked for."
+            )
         queues.append(rng.sample(of, len(of)))
     return in_turn(queues, n)
+
+
+def todays(line: Line, draw: int | None) -> bool:
+    """Whether an edit was made with the recipe that its method has today, on a fact of a draw (None: of any)."""
+    method, editor = line.settings["method"], line.settings["editor"]
+    if draw is not None and editor["seed"] != draw:
+        return False
+    named = {"method": method}
+    return same_settings(named | {"editor": editor}, named | {"editor": recipe_of(method, editor["seed"]).to_dict()})
 
 
 def measured(answering: Answering, line: Line) -> dict[str, Any]:
@@ -110,9 +130,11 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=["recommended", "ia3"], metavar="NAME")
     parser.add_argument("--facts", type=int, default=2, help="edits that are measured again, the methods in turn")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--draw", type=int, default=None, metavar="SEED", help="of the facts that this seed drew")
     parser.add_argument("--of", type=Path, default=FOLDER / f"editors{ENDING}", help="the file of results")
     args = parser.parse_args(given)
-    lines = drawn(Store(args.of).lines(), args.methods, args.facts, args.seed)
+    fits = partial(todays, draw=args.draw)
+    lines = drawn(Store(args.of).lines(), args.methods, args.facts, args.seed, fits)
     answering, off = Answering(wb.load_model()), 0
     for line in lines:
         anew = measured(answering, line)

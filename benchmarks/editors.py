@@ -264,6 +264,8 @@ def main(given: Sequence[str] | None = None) -> None:
     args = parser.parse_args(given)
     for method in args.methods:
         recipe_of(method, args.seed)  # a wrong name is said at once
+    if args.draw_only and not args.facts:
+        raise SystemExit("--draw-only needs --facts N, how many facts are drawn.")
     editors = Editors(Answering(wb.load_model()), Kept(args.out.with_suffix(ENDING), __file__), args)
     single: dict[str, list[dict[str, Any]]] = {}
     more: dict[str, list[dict[str, Any]]] = {}

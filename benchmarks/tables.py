@@ -79,9 +79,13 @@ def paired(given: Sequence[str], lines: dict[str, Line]) -> dict[str, list[dict[
     Raises:
         ValueError: They have none in common.
     """
-    methods = [one for one in given if not one.startswith(OF)]
-    seeds = [one.removeprefix(OF) for one in given if one.startswith(OF)]
-    draw = f"drawn-{SPLIT}-20-{seeds[-1]}" if seeds else DRAW
+    *methods, last = given
+    draw = f"drawn-{SPLIT}-20-{last.removeprefix(OF)}" if last.startswith(OF) else DRAW
+    methods = methods if last.startswith(OF) else [*methods, last]
+    if draw not in lines:
+        raise ValueError(
+            f"No draw {draw!r} is on file; there are {[name for name in lines if name.startswith('drawn-')]}."
+        )
     found: dict[str, dict[str, dict[str, Any]]] = {method: {} for method in methods}
     for line in lines.values():
         method = line.settings.get("method")
@@ -110,16 +114,30 @@ def _cell(of: Sequence[dict[str, Any]], name: str) -> str:
     return told(vars_of(rate), clusters=rate.clusters < len(of))
 
 
+def _n_facts(results: dict[str, list[dict[str, Any]]]) -> str:
+    facts = {len(of) for of in results.values()}
+    return f"{facts.pop()} facts each" if len(facts) == 1 else ""
+
+
+def _measured(results: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """The rates that some edit was measured by, and what is wanted of them."""
+    every = [rates_of(one) for of in results.values() for one in of]
+    return {name: goal for name, goal in GOALS.items() if any(name in rates and rates[name].n for rates in every)}
+
+
+def _worst(of: Sequence[dict[str, Any]], name: str) -> str:
+    """The worst fact's rate."""
+    least = worst([one for one in of if name in rates_of(one)], name)
+    return "n/a" if math.isnan(least) else f"{round(least, 2) + 0.0:.2f}"  # no -0.00
+
+
 def quality(results: dict[str, list[dict[str, Any]]]) -> str:
     """Means over facts with intervals over whole facts, a row a rate and a column a method."""
-    facts = {len(of) for of in results.values()}
-    first = f"{facts.pop()} facts each" if len(facts) == 1 else ""
     rows = [
         [RATES[name].words, goal, *(_cell(of, name) for of in results.values())]
-        for name, goal in GOALS.items()
-        if any(name in rates_of(r) and rates_of(r)[name].n for of in results.values() for r in of)
+        for name, goal in _measured(results).items()
     ]
-    return _table([first, "wanted", *_heads(results)], rows)
+    return _table([_n_facts(results), "wanted", *_heads(results)], rows)
 
 
 def singles(*methods: str) -> str:
@@ -159,11 +177,8 @@ def worst_facts(*methods: str) -> str:
     """The table ``worst``."""
     results = paired(methods, _lines("editors"))
     rows: list[list[str]] = []
-    for name, goal in GOALS.items():
-        measured = {method: [one for one in of if name in rates_of(one)] for method, of in results.items()}
-        if not any(rates_of(one)[name].n for of in measured.values() for one in of):
-            continue
-        cells = [cell for of in measured.values() for cell in (_cell(of, name), f"{worst(of, name):.2f}")]
+    for name, goal in _measured(results).items():
+        cells = [cell for of in results.values() for cell in (_cell(of, name), _worst(of, name))]
         rows.append([RATES[name].words, goal, *cells])
         if name == "new":
             for words, known in (("to which the base gives the old answer", True), ("to which it does not", False)):
@@ -171,7 +186,7 @@ def worst_facts(*methods: str) -> str:
                 rows.append(
                     [f"the same, all questions together, {words}", "", *(x for one in shares for x in (one, ""))]
                 )
-    return _table(["", "wanted", *(cell for head in _heads(results) for cell in (head, "worst"))], rows)
+    return _table([_n_facts(results), "wanted", *(cell for head in _heads(results) for cell in (head, "worst"))], rows)
 
 
 def _new_answers(of: Sequence[dict[str, Any]], known: bool) -> Rate:

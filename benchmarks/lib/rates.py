@@ -82,10 +82,11 @@ def line(name: str, rates: dict[str, Rate], names: Sequence[str]) -> str:
 
 def told(rate: dict[str, Any], *, clusters: bool = False, digits: int = 2) -> str:
     """A rate with its interval; on request on how many facts it rests."""
+    facts = f" (n = {rate['clusters']})" if clusters else ""
     if rate["n"] and not Rate(**rate).has_interval:
-        return f"{round(rate['value'], digits) + 0.0:.{digits}f} {Rate(**rate).interval}".strip()
+        return f"{round(rate['value'], digits) + 0.0:.{digits}f} {Rate(**rate).interval}".strip() + facts
     value, low, high = (f"{round(rate[part], digits) + 0.0:.{digits}f}" for part in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]" + (f" (n = {rate['clusters']})" if clusters else "")
+    return f"{value} [{low}, {high}]{facts}"
 
 
 def vars_of(rate: Rate) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import torch
 from tests.helpers.tiny import loaded, tiny_llama
 from tests.helpers.tiny_facts import edit_of, some_gates
 from workbench.editing.applied import Dial, applied
-from workbench.language.generation import greedy_answers
+from workbench.language import generation
+from workbench.language.generation import Completion, greedy_answers
 from workbench.language.scoring import continuation_probabilities
 from workbench.models.cache import BUDGET, ModelCache
 from workbench.models.engine import Resumable, pooled_engine
@@ -210,6 +211,20 @@ def test_strengths_share_engines_but_no_answers() -> None:
     greedy_answers(full, TEXT)
     assert half.cache.answers.get(next(iter(full.cache.answers.get_all([(TEXT[0], 24, (4,))])))) is None
     assert greedy_answers(dial.at(0.5), TEXT) == answers
+
+
+def test_an_answer_and_a_text_that_goes_on_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = loaded(tiny_llama()), list[bool]()
+
+    def said(_: Any, prompts: Any, *, stop: bool, **__: Any) -> list[Completion]:
+        asked.append(stop)
+        return [Completion("ended" if stop else "goes on", (1,)) for _ in prompts]
+
+    monkeypatch.setattr(generation, "generate", said)
+    for _ in range(2):
+        texts = [greedy_answers(model, TEXT, stop=stop)[0].text for stop in (True, False)]
+        assert texts == ["ended", "goes on"]
+    assert asked == [True, False]
 
 
 def test_states_of_the_base_are_in_its_own_cache() -> None:

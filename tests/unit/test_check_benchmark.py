@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from benchmarks import check
+from benchmarks.editors import recipe_of
 from benchmarks.lib.code import Code
 from benchmarks.lib.rates import vars_of
 from benchmarks.lib.store import Line
@@ -63,9 +66,24 @@ def test_edits_are_drawn_by_seed_and_the_methods_in_turn() -> None:
         check.drawn(lines, ["memit"], 1, 0)
 
 
+def test_edits_by_an_older_recipe_are_not_measured_again() -> None:
+    """A recipe that lacks an option is today's: what is added later leaves edits as they were."""
+
+    def of(**changes: Any) -> Line:
+        made = line("keyed", "a")
+        given = recipe_of("keyed", 3).to_dict() | changes
+        return replace(made, settings=made.settings | {"editor": {k: v for k, v in given.items() if v is not None}})
+
+    assert check.todays(of(), None) and check.todays(of(rivals=None), None) and not check.todays(of(reserve=2.0), None)
+    assert check.todays(of(), 3) and not check.todays(of(), 4)
+    lines = {"old": of(reserve=2.0), "new": of()}
+    assert check.drawn(lines, ["keyed"], 2, 0, partial(check.todays, draw=None)) == [lines["new"]]
+
+
 def test_what_does_not_agree_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(check.wb, "load_model", lambda: None)
     monkeypatch.setattr(check, "Answering", lambda _: None)
+    monkeypatch.setattr(check, "todays", lambda *_, **__: True)
     monkeypatch.setattr(check.Store, "lines", lambda _: {"ia3-a": line("ia3", "a")})
     monkeypatch.setattr(check, "measured", lambda *_: RESULT)
     check.main(["--methods", "ia3", "--facts", "1"])

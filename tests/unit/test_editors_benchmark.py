@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentTypeError
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 import workbench as wb
 from benchmarks import editors
+from benchmarks.levers import LEVERS
 from benchmarks.lib import kept
 from benchmarks.lib.code import Code
 from benchmarks.lib.editor_table import table
@@ -98,6 +100,21 @@ def test_a_part_of_the_facts(text: str, wrong: bool) -> None:
 @pytest.mark.parametrize(("n", "found"), [(0, ""), (4, "adfb"), (9, "adfbec")])
 def test_one_of_each_in_turn(n: int, found: str) -> None:
     assert "".join(in_turn(["abc", "de", "f", ""], n)) == found
+
+
+def test_the_recommended_recipe_is_the_lever_that_was_chosen() -> None:
+    chosen = LEVERS["AlphaEdit, then consolidate 16, firm"]
+    assert editors.recipe_of("recommended", chosen.seed) == replace(chosen, name="recommended")
+
+
+def test_a_draw_alone_measures_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    monkeypatch.setattr(wb, "load_model", tiny)
+    monkeypatch.setattr(editors.Editors, "facts", lambda *_: [FRANCE])
+    monkeypatch.setattr(editors.Editors, "single", lambda *_: pytest.fail("something was measured"))
+    editors.main(["--draw-only", "--facts", "1", "--out", str(tmp_path / "editors.json")])
+    assert capsys.readouterr().out == f"dev: {FRANCE.id}\n"
+    with pytest.raises(SystemExit, match="--draw-only needs --facts"):
+        editors.main(["--draw-only", "--facts", "0", "--out", str(tmp_path / "editors.json")])
 
 
 def test_methods_are_names_of_recipes() -> None:

@@ -11,7 +11,7 @@ from benchmarks import tables
 from benchmarks.lib.code import Code
 from benchmarks.lib.rates import vars_of
 from benchmarks.lib.store import Line
-from workbench.types.intervals import wilson
+from workbench.types.intervals import mean_over, share, wilson
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,17 +59,29 @@ def test_single_edits_are_of_the_same_facts_of_the_draw() -> None:
 @pytest.mark.usefixtures("lines")
 def test_the_worst_fact_and_new_answers_by_what_the_base_knew() -> None:
     table = tables.worst_facts("ia3")
-    assert table.startswith("|  | wanted | `ia3` | worst |") and "| 0.50 |" in table.splitlines()[2]
+    assert table.startswith("| 2 facts each | wanted | `ia3` | worst |") and "| 0.50 |" in table.splitlines()[2]
     assert "to which the base gives the old answer |  | 0.81 [" in table and table.splitlines()[3].endswith(
         "(n=16) |  |"
     )
     assert "to which it does not |  | 0.50 [" in table and "(n=4)" in table.splitlines()[4]
 
 
+def test_a_rate_that_some_edits_lack_says_of_how_many_facts_it_is(lines: dict[str, Line]) -> None:
+    for fact, value in (("a", wilson(9, 10)), ("b", share([]))):
+        lines[f"ia3-{fact}"].result["rates"]["learn"]["neighbour"] = vars_of(value)
+    lines["ia3-a"].result["rates"]["learn"]["text_nll_change"] = vars_of(mean_over({"a": [-0.001]}))
+    table = tables.worst_facts("ia3")
+    assert "| neighbours still right | at least 0.90 | 0.90 (n = 1) | 0.90 |" in table
+    assert "| ordinary text: NLL above the base's | at most 0.01 | 0.00 (n = 1) | 0.00 |" in table
+    assert "nan" not in table and "n/a" not in table
+
+
 def test_edits_of_another_draw(lines: dict[str, Line]) -> None:
     lines["drawn-test-20-7"] = Line("drawn-test-20-7", {}, Code(None, None, None), {"facts": ["z", "b"]})
     assert tables.singles("rome", "of=7").startswith("| 2 facts each | wanted | `rome` |")
     assert "| at least 0.95 | 0.45 [" in tables.singles("rome", "of=7")
+    with pytest.raises(ValueError, match=r"No draw 'drawn-test-20-8' is on file; there are \['drawn-test-20-281', "):
+        tables.singles("rome", "of=8")
 
 
 @pytest.mark.usefixtures("lines")

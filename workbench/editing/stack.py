@@ -163,7 +163,7 @@ class EditStack:
         """
         i = self._place(i)
         if on not in (None, True, False):
-            raise ValueError(f"on must be True, False or None (the other of both), got {on!r}.")
+            raise ValueError(f"on must be True, False or None (switch it), got {on!r}.")
         return self._replace(i, replace(self._layers[i], on=not self._layers[i].on if on is None else bool(on)))
 
     def scale(self, i: int, strength: float) -> EditStack:

@@ -41,13 +41,13 @@ class EditThenConsolidate(TrainedRecipe):
         first: The closed form: ``"rome"``, ``"memit"``, ``"alphaedit"`` or ``"emmet"``, with its built-in settings.
         layers: Those that it writes, where nothing is selected; None for its own choice.
         covariance_tokens, min_tokens: Of its covariance.
-        target_steps: Of the closed form's target vectors; None for its own number. Later steps move what it wrote, so
-            that fewer do.
+        target_steps: How many steps the closed form's target vectors take; None for as many as in its own recipe.
         force: As in its recipe.
         close: Hold closing questions about the subject in place, too (``wb.recipes.Keyed``).
         first_closed: Close the closed form for the same questions: its directions, which the steps keep, then hardly
             see them.
-        closing_weight: How firmly the closed form is closed, where it is (``wb.recipes.Keyed``).
+        closing_weight: How much the closing questions' keys count where the closed form is closed; a larger one opens
+            it less at them.
         leave_out, closing_wordings: As in ``wb.recipes.Keyed``.
         draw_back: As in ``wb.recipes.IA3``, by the strength of both stages.
         reserve: So many times the strength that ``draw_back`` finds is kept, at most all (``wb.recipes.Keyed``).
@@ -101,6 +101,8 @@ class EditThenConsolidate(TrainedRecipe):
         yield "layers", layers is None or (len(layers) > 0 and min(layers) >= 0), "None, or layers from 0"
         weight = self.closing_weight
         yield "closing_weight", math.isfinite(weight) and weight >= 0, "a finite number from 0"
+        usual = type(self).closing_weight
+        yield "closing_weight", self.first_closed or weight == usual, f"{usual:g} where first_closed is False"
         yield "target_steps", self.target_steps is None or self.target_steps >= 1, "None or 1 or more"
         for name in ("leave_out", "closing_wordings"):
             yield name, getattr(self, name) >= 0, "0 or more"

@@ -121,9 +121,9 @@ RECIPES: dict[str, BaseRecipe] = {
     "int-attn": IntAttnEdit(),
     "ultraedit": UltraEdit(),
 }
-"""The built-in recipes by name. ``"recommended"`` is AlphaEdit, then consolidated: the best of those that
-``benchmarks/levers.py`` put side by side on dev facts. Its directions leave the keys of retained text alone, and its
-steps mend what they move of the subject itself."""
+"""The built-in recipes by name. ``"recommended"`` is AlphaEdit, then consolidated: of what ``benchmarks/levers.py`` put
+side by side on dev facts it spares most controls, neighbours and other facts with the old answer. Its directions leave
+ordinary text alone, and its steps mend a part of what they move of the subject itself."""
 
 TRAINED: dict[str, TrainedRecipe] = {name: one for name, one in RECIPES.items() if isinstance(one, TrainedRecipe)}
 """Those whose methods take steps."""
