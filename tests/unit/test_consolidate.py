@@ -125,6 +125,7 @@ def test_the_closed_form_is_closed_on_request() -> None:
         ({"draw_back": 0.0}, "draw_back must be"),
         ({"reserve": 0.5}, "reserve must be 1 or more, got 0.5"),
         ({"target_steps": 0}, "target_steps must be None or 1 or more, got 0"),
+        ({"closing_weight": 3.0}, "closing_weight must be 30 where first_closed is False, got 3.0"),
         ({"closing_weight": float("nan")}, "closing_weight must be a finite number from 0"),
         ({"first_closed": True, "close": False}, "first_closed must be False where close is"),
     ],
