@@ -93,9 +93,7 @@ def drawn(
         single = [one for one in lines.values() if one.settings.get("method") == method and "probes" in one.settings]
         of = [line for line in single if fits(line)]
         if not of:
-            raise SystemExit(
-                f"No single edit by {method!r} is on file with the facts, the recipe and the draw asked for."
-            )
+            raise SystemExit(f"No single edit by {method!r} is on file with today's recipe, of the draw asked for.")
         queues.append(rng.sample(of, len(of)))
     return in_turn(queues, n)
 
