@@ -91,6 +91,12 @@ LEVERS: dict[str, BaseRecipe] = {
     "AlphaEdit closed by 3, then consolidate 16, firm": wb.recipes.EditThenConsolidate(
         first_closed=True, closing_weight=3.0, reserve=1.4
     ),
+    **{
+        f"AlphaEdit closed by {weight:g}, then consolidate 16, firm": wb.recipes.EditThenConsolidate(
+            first_closed=True, closing_weight=weight, reserve=1.4
+        )
+        for weight in (0.3, 1.0)
+    },
     "AlphaEdit, then consolidate 16, firm, held more": wb.recipes.EditThenConsolidate(
         retain_weight=4.0, retain_batch_size=16, reserve=1.4
     ),
