@@ -59,6 +59,15 @@ EXECUTE = """async ([path, code]) => {
   return { out, error };
 }"""
 
+# Whether the widgets of the current notebook's metadata are there: the last one is, once all are.
+RESTORED = """async () => {
+  const { content } = jupyterapp.shell.currentWidget;
+  const mimeType = 'application/vnd.jupyter.widget-view+json';
+  const manager = await content.rendermime.getFactory(mimeType).createRenderer({ mimeType })._manager.promise;
+  const stored = Object.keys(content.model.getMetadata('widgets')['application/vnd.jupyter.widget-state+json'].state);
+  return manager.has_model(stored.at(-1));
+}"""
+
 
 @dataclass(frozen=True)
 class Lab:
@@ -131,6 +140,14 @@ class Notebook:
         deadline = time.monotonic() + self.patience
         while (value := self.ask(expression)) != expected:
             assert time.monotonic() < deadline, f"{expression} is {value}, not {expected}"
+            time.sleep(0.02)
+
+    def wait_for_stored_widgets(self) -> None:
+        """Wait until JupyterLab has read the widgets that are stored in the notebook. Of one that is drawn before, it
+        says "model not found" for good (docs/how-to/save-and-share.md)."""
+        deadline = time.monotonic() + 60
+        while not self.page.evaluate(RESTORED):
+            assert time.monotonic() < deadline, "the stored widgets are not read"
             time.sleep(0.02)
 
     def restart_kernel(self) -> None:
@@ -286,9 +303,12 @@ def profile(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep whether a test failed, for its fixtures."""
+    """Keep whether a test failed, for its fixtures, and say what its pages showed then."""
     report = yield
     item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    profile = getattr(item, "funcargs", {}).get("profile")
+    if report.failed and isinstance(profile, Profile):
+        report.sections.append(("what the page showed", profile.shown()))
     return report
 
 

@@ -6,7 +6,9 @@ next one finds JupyterLab as if it were new: nothing open, the files at the left
 
 from __future__ import annotations
 
-from playwright.sync_api import Browser, BrowserContext, Dialog, Error, Page, ViewportSize
+from collections import deque
+
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Error, Page, ViewportSize
 
 SIZE: ViewportSize = {"width": 1100, "height": 900}
 PATIENCE = 20_000  # milliseconds that anything may take
@@ -23,6 +25,21 @@ TIDY = """async () => {
   return document.querySelectorAll('.jp-Dialog').length === 0;
 }"""
 
+MOST_SHOWN = 6000  # characters of a page
+SHOWN = """() => {
+  const say = (one) => one.innerText.trim().replace(/\\s*\\n\\s*/g, ' | ').slice(0, 300);
+  const open = window.jupyterapp ? [...jupyterapp.shell.widgets('main')].filter((one) => one.context) : [];
+  return [
+    ...open.map((one) => {
+      const session = one.context.sessionContext?.session;
+      return `${one.context.path}: kernel ${session?.kernel?.status}, connection ${session?.kernel?.connectionStatus}`;
+    }),
+    ...[...document.querySelectorAll('.jp-Dialog')].map((one) => `dialog: ${say(one)}`),
+    ...[...document.querySelectorAll('.jp-OutputArea-output')].map((one) => `output: ${one.className}: ${say(one)}`),
+  ].join('\\n');
+}"""
+"""What there is on a page, a line each."""
+
 
 class Profile:
     """A profile of its own, 1100 pixels wide. What a page asks of another host and does not catch is written down.
@@ -36,6 +53,7 @@ class Profile:
         self.url = url
         self.errors: list[str] = []
         self.strangers: list[str] = []
+        self.console: deque[str] = deque(maxlen=40)
         self._allowed = (f"{url}/", f"{url.replace('http', 'ws')}/", "data:", "blob:", "about:")
         self.context: BrowserContext = browser.new_context(viewport=SIZE)
         self.context.set_default_timeout(PATIENCE)
@@ -46,11 +64,16 @@ class Profile:
     def _watch(self, page: Page) -> None:
         page.on("pageerror", self._fault)
         page.on("dialog", self._refuse)
+        page.on("console", self._hear)
         page.on("websocket", lambda socket: self._note(socket.url))
 
     def _fault(self, error: Error) -> None:
         if str(error) != LATE:
             self.errors.append(str(error))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.console.append(f"{message.type}: {message.text[:300]}")
 
     def _refuse(self, dialog: Dialog) -> None:
         self.errors.append(f"dialog: {dialog.message}")
@@ -76,6 +99,16 @@ class Profile:
             return self.page.evaluate(TIDY)
         except Error:
             return False
+
+    def shown(self) -> str:
+        """What the pages hold now: kernels, outputs, dialogs, the last errors. For the report of a failed test."""
+        found: list[str] = []
+        for page in self.context.pages:
+            try:
+                found += [page.url, page.evaluate(SHOWN)[:MOST_SHOWN]]
+            except Error as error:
+                found.append(f"{page.url}: {error}")
+        return "\n".join([*found, *self.errors, *self.console])
 
     def close(self) -> None:
         """Close the profile with all its pages, whatever they ask."""

@@ -38,6 +38,7 @@ def test_the_committed_tour_shows_what_it_stored_and_can_be_clicked(page: Page, 
     panels = page.locator(".jp-OutputArea-output > .wb-panel")
     expect(panels).to_have_count(0)
 
+    notebook.wait_for_stored_widgets()
     # Trusted, as the question of JupyterLab's command palette does it
     page.evaluate("() => { jupyterapp.commands.execute('notebook:trust'); }")
     page.locator(".jp-Dialog").get_by_role("button", name=re.compile("Trust|Yes")).click()
