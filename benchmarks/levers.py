@@ -97,12 +97,6 @@ LEVERS: dict[str, BaseRecipe] = {
         )
         for weight in (0.3, 1.0)
     },
-    "AlphaEdit closed by 1, then consolidate 16, reserve 2": wb.recipes.EditThenConsolidate(
-        first_closed=True, closing_weight=1.0, reserve=2.0
-    ),
-    "AlphaEdit closed by 1, then consolidate 24, firm": wb.recipes.EditThenConsolidate(
-        first_closed=True, closing_weight=1.0, steps=24, reserve=1.4
-    ),
     "AlphaEdit, then consolidate 16, firm, held more": wb.recipes.EditThenConsolidate(
         retain_weight=4.0, retain_batch_size=16, reserve=1.4
     ),
