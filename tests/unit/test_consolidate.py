@@ -50,6 +50,16 @@ def test_the_first_stage_is_the_closed_forms_edit() -> None:
     assert {step.stage for step in edit.history} == {"edit", "consolidate"}
 
 
+def test_a_dry_run_tells_the_closed_form_and_that_steps_follow() -> None:
+    model = tiny()
+    plan = wb.dry_run(model, FRANCE, recipe=recipe(), retain=RETAIN, pool=FACTS, progress=False)
+    alone = wb.dry_run(model, FRANCE, recipe=recipe().closed_form, retain=RETAIN, pool=FACTS, progress=False)
+    assert plan.method == "edit, then consolidate" and plan.known
+    assert plan.writes == alone.writes == made().writes and plan.reach == alone.reach and plan.reach
+    (note,) = [note for note in plan.notes if note not in alone.notes]
+    assert note.startswith("This is ROME, which comes first. The 3 steps after it")
+
+
 def test_the_steps_move_u_and_keep_v() -> None:
     edit = made(learning_rate=0.5)
     solved, added = (stage.delta for stage in edit.stages)

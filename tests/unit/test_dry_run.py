@@ -144,6 +144,14 @@ def test_what_is_written_is_warned_of(fields: dict[str, Any], words: str) -> Non
     assert words in warning and warning.startswith("L1 mlp.down_proj")
 
 
+def test_small_denominators_of_a_closed_update_are_no_warning() -> None:
+    """Its metric holds the keys of the very subject."""
+    write = Write(layer=1, module="mlp", name="mlp.down_proj", denominator=3.0, covariance_rank=56)
+    assert plan_of(writes=(write,), reach=()).warnings
+    closed = plan_of(writes=(write,), reach=(), closed_relations=("country-language", "country-sport"))
+    assert closed.warnings == () and "Closed for 2 other relations of the subject." in closed.words
+
+
 def test_few_columns_are_measured_by_their_own_number() -> None:
     write = Write(layer=1, module="mlp", name="m", columns=(1, 2, 3, 4), denominator=0.45, covariance_rank=56)
     assert plan_of(writes=(write,), reach=()).warnings == ()

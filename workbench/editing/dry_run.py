@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from workbench.editing.applied import check_base
+from workbench.editing.methods.keyed import Keyed
 from workbench.editing.methods.table import METHODS
-from workbench.editing.rewrite import checked, rewrite
+from workbench.editing.rewrite import checked, rewrite, task_of
 from workbench.editing.selector import SELECTOR, default_selection
+from workbench.editing.solved.keyed_rows import fixed_rows
 from workbench.editing.solved.keys import keys_at
 from workbench.editing.solved.places import Context, question_contexts
-from workbench.editing.solved.recipe import SolvedRecipe
 from workbench.editing.solved.spots import SITES, Place, module_name, name_within, weight_of
+from workbench.editing.task import Task
 from workbench.facts.graph import same_subject
 from workbench.facts.known import known_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
@@ -49,10 +52,11 @@ def dry_run(
 ) -> DryRun:
     """Tell what an edit would write and how far it would reach, without an edited model.
 
-    A closed form is solved as ``rewrite`` would, since that takes no training; of other methods only what may move is
-    known before. How far it reaches another fact is read off the keys: what the written modules read at that fact's
-    subject, in its own question and in the base's reply to it. Keys are the base's; what lower written layers do to
-    the keys of higher ones is left out.
+    A closed form is solved as ``rewrite`` would, since that takes no training, also where trained steps follow it
+    (``wb.recipes.EditThenConsolidate``). Of a keyed update the rows that decide where it opens are solved for; of other
+    methods only what may move is known before. How far it reaches another fact is read off the keys: what the written
+    modules read at that fact's subject, in its own question and in the base's reply to it. Keys are the base's; what
+    lower written layers do to the keys of higher ones is left out.
 
     Args:
         model: The base model; it is not changed.
@@ -65,8 +69,8 @@ def dry_run(
         cancel: Looked at between batches.
 
     Returns:
-        For each fact that was looked at, the predicted change; for a closed form what it would write; and warnings in
-        words.
+        For each fact that was looked at, the predicted change; for a closed form what it would write; warnings in
+        words; and a note where steps after the closed form change what it wrote.
 
     Raises:
         ValueError: What ``rewrite`` refuses; an edit of another base, or with a selection or recipe beside it.
@@ -91,10 +95,19 @@ def dry_run(
         check_base(model, fact)
         return _of_edit(model, fact, pool_or_bundled(pool), notes, **looking)
     facts, chosen, settings = checked(model, fact, selection, recipe)
-    if isinstance(settings, SolvedRecipe):
-        options: dict[str, Any] = {"recipe": settings, "retain": retain, "pool": pool}
+    if settings.closed_form is not None:
+        options: dict[str, Any] = {"recipe": settings.closed_form, "retain": retain, "pool": pool}
         edit = rewrite(model, facts, chosen, **options, progress=progress, cancel=cancel)
-        return _of_edit(model, edit, pool_or_bundled(pool), notes, **looking)
+        if settings.closed_form != settings:
+            notes.append(
+                f"This is {METHODS[edit.method].title}, which comes first. The {sum(settings.stage_steps)} steps after "
+                "it change how much is written in its directions, which is not known before."
+            )
+        plan = _of_edit(model, edit, pool_or_bundled(pool), notes, **looking)
+        return replace(plan, method=METHODS[settings.method].title)
+    if isinstance(settings, Keyed):
+        task = task_of(model, facts, chosen, settings, retain=retain, pool=pool, cancel=cancel, progress=progress)
+        return _of_keyed(model, task, settings, notes, **looking)
     moved, selector = _trained(model, facts, chosen, settings, pool, progress)
     sizes = _movable(model, moved, settings, notes)
     return DryRun(
@@ -120,6 +133,36 @@ def _of_edit(model: LoadedModel, edit: Edit, pool: FactSet, notes: list[str], **
         moves=edit.delta().words(),
         reach=_reach(model, list(edit.facts), pool, sizes, edit.used_ids, notes, **looking),
         writes=edit.writes,
+        closed_relations=edit.closed_relations,
+        notes=tuple(notes),
+    )
+
+
+def _of_keyed(model: LoadedModel, task: Task, recipe: Keyed, notes: list[str], **looking: Any) -> DryRun:
+    """What a keyed update's rows, which are fixed before it is trained, open to at subjects."""
+    fixed = fixed_rows(task, recipe)
+    at_subject, at_answer = fixed.openings[: fixed.n_subject], fixed.openings[fixed.n_subject :]
+    if at_answer:
+        layers = sorted({opening.place.layer for opening in at_answer})
+        notes.append(
+            f"At the answer's place it opens too (L{layers[0]} to L{layers[-1]}), in replies: how far that reaches is "
+            "seen by wb.evaluate only."
+        )
+    sizes: dict[Place, Callable[[Tensor], Tensor]] = {}
+    for opening in at_subject:
+        scaled = opening.rows.T * opening.size  # U is trained in units of the residual stream after the layer
+        sizes[opening.place] = lambda keys, scaled=scaled: (keys @ scaled).norm(dim=1)
+    width = sum(len(opening.rows) for opening in fixed.openings)
+    return DryRun(
+        facts=tuple(f.id for f in task.facts),
+        method=METHODS[recipe.method].title,
+        selection=fixed.selection,
+        selector=fixed.selector,
+        moves=f"{width} rows of {len({o.place for o in fixed.openings})} modules are fixed, what they write is trained",
+        writes=fixed.writes(model, recipe.stages[-1]),
+        reach=_reach(model, task.facts, pool_or_bundled(task.pool), sizes, None, notes, **looking),
+        known=False,
+        closed_relations=fixed.closing.relations,
         notes=tuple(notes),
     )
 

@@ -125,11 +125,11 @@ def rewrite(
     """
     facts, chosen, settings = checked(model, fact, selection, recipe)
     earlier = carried(model)
-    task = Task(
-        model=folded(model) if earlier else model,
-        facts=tuple(facts),
-        selection=chosen,
-        recipe=settings,
+    task = task_of(
+        model,
+        facts,
+        chosen,
+        settings,
         retain=retain,
         pool=pool,
         on_step=on_step,
@@ -138,3 +138,17 @@ def rewrite(
         progress=progress,
     )
     return replace(METHODS[settings.method].make(task), earlier=earlier)
+
+
+def task_of(
+    model: LoadedModel, facts: Sequence[Fact], selection: Selection | int | None, recipe: BaseRecipe, **options: Any
+) -> Task:
+    """The task of an edit whose arguments were checked; of an edited model the edits are written in, so that its base
+    is one model.
+
+    Args:
+        model, facts, selection, recipe: As ``checked`` gives them.
+        options: Others of ``rewrite``.
+    """
+    base = folded(model) if carried(model) else model
+    return Task(model=base, facts=tuple(facts), selection=selection, recipe=recipe, **options)

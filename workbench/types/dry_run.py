@@ -54,10 +54,12 @@ class DryRun:
         selection: What would move.
         selector: How it came about.
         moves: What would be added, in words.
-        writes: What a closed form would write into each module; empty for a method that trains.
+        writes: What a closed form would write into each module, and a keyed update, without its size; empty for other
+            methods.
         reach: How far it reaches each of the facts that were looked at.
         known: Whether the update is known before it is made. If not, ``opening`` assumes one of random directions on
-            what may move, and ``change`` is NaN.
+            what may move (of a keyed update: behind its rows, alike in all modules), and ``change`` is NaN.
+        closed_relations: Those for which the update is closed at the same subject (``Edit.closed_relations``).
         notes: What could not be told.
 
     Example:
@@ -77,6 +79,7 @@ class DryRun:
     reach: tuple[Reach, ...]
     writes: tuple[Write, ...] = ()
     known: bool = True
+    closed_relations: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     def of(self, group: ReachGroup) -> tuple[Reach, ...]:
@@ -96,7 +99,7 @@ class DryRun:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What speaks against making the edit like this, in words; empty if nothing does."""
-        return (*_about_writes(self.writes), *self._about_reach())
+        return (*_about_writes(self.writes, closed=bool(self.closed_relations)), *self._about_reach())
 
     def _about_reach(self) -> list[str]:
         lines: list[str] = []
@@ -125,7 +128,9 @@ class DryRun:
         ]
         means = f"Mean opening, the edited subject being 1: {', '.join(openings)}." if openings else ""
         assumed = "" if self.known else " The update is not known before it is trained: random directions are assumed."
-        parts = [f"{self.method}: {self.moves}.", *(w.words + "." for w in self.writes), means + assumed]
+        n = len(self.closed_relations)
+        closed = f"Closed for {n} other relation{'s' if n > 1 else ''} of the subject." if n else ""
+        parts = [f"{self.method}: {self.moves}.", closed, *(w.words + "." for w in self.writes), means + assumed]
         return " ".join(filter(None, [*parts, *self.warnings, *self.notes]))
 
     def __str__(self) -> str:
@@ -140,14 +145,17 @@ class DryRun:
         return pd.DataFrame(rows, columns=list(names))
 
 
-def _about_writes(writes: Iterable[Write]) -> list[str]:
+def _about_writes(writes: Iterable[Write], *, closed: bool) -> list[str]:
+    """Warnings about denominators, norms and covariances. The metric of a closed update holds keys of the very subject,
+    which makes its denominators smaller: they are not compared with an ordinary token's.
+    """
     lines: list[str] = []
     for write in writes:
         where = f"L{write.layer} {write.name}"
         rank = write.covariance_rank
         if rank is not None and write.columns is not None:
             rank = min(rank, len(write.columns))
-        if rank is not None and write.denominator < HARDLY_SEEN * rank:
+        if not closed and rank is not None and write.denominator < HARDLY_SEEN * rank:
             lines.append(
                 f"{where}: the written columns hardly see the subject (denominator {write.denominator:.3g}, an "
                 f"ordinary token has about {rank})."

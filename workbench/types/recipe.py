@@ -98,6 +98,11 @@ class BaseRecipe:
         return None
 
     @property
+    def closed_form(self) -> BaseRecipe | None:
+        """The recipe of what the method solves for, all of the edit or its first stage; None where all is trained."""
+        return None
+
+    @property
     def answer_style(self) -> AnswerStyle:
         """How the taught answer is given: in the base's own sentence, or alone."""
         return "short"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,8 +26,8 @@ class Write:
         denominator: k^T C^-1 k of the keys in those columns, the smallest of the facts' means; C has the ridge and the
             spared keys in it. Of two-key ROME it is the product of both keys. An ordinary token has about as much as
             there are columns.
-        relative_norm: |dW| / |W| (Frobenius).
-        stable_rank: |dW|^2 / |dW|_2^2.
+        relative_norm: |dW| / |W| (Frobenius); NaN where it is not known before the update is trained.
+        stable_rank: |dW|^2 / |dW|_2^2; NaN likewise.
         tokens, covariance_rank, condition: Of the covariance; None where the identity stood for it.
         residual_before, residual_after: What the keys' outputs lacked of their targets, and lack after the write,
             |v* - W k| as a mean over keys.
@@ -56,7 +57,8 @@ class Write:
     @property
     def words(self) -> str:
         """What was written, for a person."""
-        return f"L{self.layer} {self.name}: |dW| is {self.relative_norm:.2g} of |W|, denominator {self.denominator:.3g}"
+        size = "" if math.isnan(self.relative_norm) else f"|dW| is {self.relative_norm:.2g} of |W|, "
+        return f"L{self.layer} {self.name}: {size}denominator {self.denominator:.3g}"
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values."""

@@ -120,7 +120,7 @@ class EditThenConsolidate(TrainedRecipe):
 
     @property
     def closed_form(self) -> BaseRecipe:
-        """The recipe of the first stage."""
+        """See ``BaseRecipe``: the first stage."""
         from workbench.editing.methods.table import RECIPES
 
         recipe = RECIPES[self.first]

@@ -11,46 +11,32 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from workbench.editing.covariance import covariances
 from workbench.editing.selector import default_selection, selection_facts
 from workbench.editing.solved import formulas
-from workbench.editing.solved.choose import Chosen, chosen_places
 from workbench.editing.solved.closing import (
-    Closing,
     apart,
-    at_the_answer,
-    closing_contexts,
-    in_the_reply,
-    retained_contexts,
     rows_held,
 )
-from workbench.editing.solved.openings import Opening, Sparing, openings
-from workbench.editing.solved.places import Context, about_contexts, training_contexts
-from workbench.editing.solved.rivals import rival_contexts
-from workbench.editing.solved.spots import Place, module_name, name_within, weight_of
-from workbench.editing.task import Task, retain_set
+from workbench.editing.solved.keyed_rows import FixedRows, fixed_rows, known_write
+from workbench.editing.solved.openings import Opening, Sparing
+from workbench.editing.solved.places import about_contexts
+from workbench.editing.solved.spots import module_name, name_within, weight_of
+from workbench.editing.task import Task
 from workbench.editing.training.factors import TrainedFactors
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.weights import fit_factors
-from workbench.facts.known import pool_or_bundled
-from workbench.facts.retained import retain_pool, retainable
 from workbench.models import LoadedModel
-from workbench.types import Edit, Fact, FactSet, LowRankDelta, Selection, Site, StageName, TrainedRecipe
-from workbench.types.covariance import Covariance
+from workbench.types import Edit, Fact, FactSet, LowRankDelta, Site, StageName, TrainedRecipe
 from workbench.types.recipe import Check, is_probability
 from workbench.types.setting import Setting
 from workbench.types.write import Write
 
-WINDOW = (5 / 30, 9 / 30)
-"""The layers of the subject's place, as shares of the depth: 5 to 9 of the bundled model's 30."""
-ANSWER_WINDOW = (20 / 30, 24 / 30)
-"""The layers of the answer's place, likewise: 20 to 24."""
 PlaceName = Literal["subject", "answer"]
 
 
@@ -187,31 +173,15 @@ class Keyed(TrainedRecipe):
         return Sparing(ridge=self.ridge, protect=self.protect, spread=self.spread, **weights)
 
 
-def window(n_layers: int, share: tuple[float, float]) -> tuple[int, ...]:
-    """Layers from one share of the depth to another, both included; at least one."""
-    first, last = (min(round(part * n_layers), n_layers - 1) for part in share)
-    return tuple(range(first, last + 1))
-
-
 def make_keyed(task: Task) -> Edit:
     """Train a keyed update for a task."""
     recipe, model = task.recipe, task.model
     assert isinstance(recipe, Keyed)
-    chosen = _chosen(task, recipe)
-    began = time.perf_counter()
-    measured = _covariances(task, recipe, chosen)
-    measuring, began = time.perf_counter() - began, time.perf_counter()
-    retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress, task.cancel)
-    pool = retain_pool(pool_or_bundled(task.pool))
-    spare = list(retainable(model, task.facts, pool, progress=False, cancel=task.cancel))  # C read their answers
-    closing = _closing(task, recipe)
-    rivals = rival_contexts(model, task.facts, spare, recipe.rivals, seed=recipe.seed, cancel=task.cancel)
+    fixed = fixed_rows(task, recipe)
+    began = time.perf_counter() - fixed.seconds
     about = apart(model, task.facts, about_contexts(model, task.facts, cancel=task.cancel))
-    by_stage = [
-        training_contexts(model, task.facts, stage, recipe, clozes=False, cancel=task.cancel) for stage in recipe.stages
-    ]
-    found = _openings(task, recipe, chosen, measured, by_stage[-1], retained, closing, rivals)
-    beside = rows_held([c for of_stage in by_stage for c in of_stage], [*about, *closing.contexts, *rivals])
+    taught = [context for of_stage in fixed.taught for context in of_stage]
+    beside = rows_held(taught, [*about, *fixed.closing.contexts, *fixed.rivals])
     spared: Sequence[Fact] | FactSet = ()
     if recipe.gates:
         spared = selection_facts(model, task.facts, pool=task.pool, seed=recipe.seed, progress=task.progress)
@@ -219,7 +189,7 @@ def make_keyed(task: Task) -> Edit:
         model,
         task.facts,
         recipe,
-        retain=retained,
+        retain=fixed.retained,
         selection_facts=spared,
         beside=beside if recipe.fits_retained else (),
         cancel=task.cancel,
@@ -227,8 +197,8 @@ def make_keyed(task: Task) -> Edit:
     gates = _gates(task, recipe, rows)
     trained = TrainedFactors(
         model,
-        _start(model, found),
-        _units(model, found),
+        _start(model, fixed.openings),
+        _units(model, fixed.openings),
         gates=gates,
         fisher=rows.fisher(gates).of(gates) if gates else None,
         gate_factor=recipe.gate_rate / recipe.learning_rate,
@@ -236,105 +206,18 @@ def make_keyed(task: Task) -> Edit:
 
     def about_edit() -> dict[str, Any]:
         return {
-            "selection": chosen.selection,
-            "selector": chosen.selector,
+            "selection": fixed.selection,
+            "selector": fixed.selector,
             "selection_ids": rows.selection_ids,
-            "fisher_ids": tuple(fact.id for fact in spare),
-            "closed_relations": closing.relations,
+            "fisher_ids": tuple(fact.id for fact in fixed.spare),
+            "closed_relations": fixed.closing.relations,
             "modules": model.architecture.describe(gates),
-            "writes": tuple(_write(model, opening, measured, trained, recipe.stages[-1]) for opening in found),
+            "writes": tuple(_write(model, opening, fixed, trained, recipe.stages[-1]) for opening in fixed.openings),
         }
 
-    notes = {"seconds_for_covariance": round(measuring, 1)}
+    notes = {"seconds_for_covariance": round(fixed.seconds_for_covariance, 1)}
     ending: dict[str, Any] = {"draw_back": recipe.draw_back, "reserve": recipe.reserve}
     return fit_factors(task, trained, rows, about_edit, **ending, began=began, notes=notes)
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """What is written at each place.
-
-    Args:
-        subject, answer: By module, the columns; None for all.
-        selection, selector: As in ``Edit``.
-    """
-
-    subject: Mapping[Place, tuple[int, ...] | None]
-    answer: Mapping[Place, tuple[int, ...] | None]
-    selection: Selection
-    selector: str
-
-
-def _chosen(task: Task, recipe: Keyed) -> _Chosen:
-    """The modules of both places."""
-    n_layers = task.model.shape.n_layers
-
-    def of(layers: tuple[int, ...] | None, share: tuple[float, float]) -> Chosen:
-        return chosen_places(task, layers=layers or window(n_layers, share), window=1)
-
-    subject = of(recipe.layers, WINDOW) if "subject" in recipe.places else None
-    answer = of(recipe.answer_layers, ANSWER_WINDOW) if "answer" in recipe.places else None
-    every = [one for one in (subject, answer) if one is not None]
-    selection = Selection(dict.fromkeys(component for one in every for component in one.selection))
-    return _Chosen(
-        {} if subject is None else subject.columns,
-        {} if answer is None else answer.columns,
-        selection,
-        every[0].selector,
-    )
-
-
-def _closing(task: Task, recipe: Keyed) -> Closing:
-    if not recipe.close:
-        return Closing()
-    pool = pool_or_bundled(task.pool)
-    options = {"wordings": recipe.closing_wordings, "leave_out": recipe.leave_out, "seed": recipe.seed}
-    return closing_contexts(task.model, task.facts, pool, **options, cancel=task.cancel)
-
-
-def _covariances(task: Task, recipe: Keyed, chosen: _Chosen) -> Mapping[Place, Covariance]:
-    return covariances(
-        task.model,
-        list(dict.fromkeys([*chosen.subject, *chosen.answer])),
-        pool=task.pool,
-        max_tokens=recipe.covariance_tokens,
-        min_tokens=recipe.min_tokens,
-        progress=task.progress,
-        cancel=task.cancel,
-    )
-
-
-def _openings(
-    task: Task,
-    recipe: Keyed,
-    chosen: _Chosen,
-    measured: Mapping[Place, Covariance],
-    taught: Sequence[Context],
-    retained: Sequence[Fact],
-    closing: Closing,
-    rivals: Sequence[Context],
-) -> list[Opening]:
-    """V of every module at its places."""
-    model = task.model
-    others = retained_contexts(model, retained, task.cancel)
-    options: dict[str, Any] = {"sparing": recipe.sparing, "force": recipe.force, "cancel": task.cancel}
-    found: list[Opening] = []
-    if chosen.subject:
-        found += openings(model, chosen.subject, measured, taught, retained=others, closed=closing.contexts, **options)
-    if chosen.answer:
-        own, groups = at_the_answer(taught)
-        found += openings(
-            model,
-            chosen.answer,
-            measured,
-            own,
-            groups=groups,
-            retained=in_the_reply(others),
-            closed=in_the_reply(closing.contexts),
-            rivals=at_the_answer(rivals)[0],
-            **options,
-        )
-    return found
 
 
 def _start(model: LoadedModel, found: Sequence[Opening]) -> LowRankDelta:
@@ -364,26 +247,14 @@ def _gates(task: Task, recipe: Keyed, rows: FitRows) -> dict[tuple[int, Site], t
     return {key: tuple(index) for key, index in picked.entries(task.model).items()}
 
 
-def _write(
-    model: LoadedModel, opening: Opening, measured: Mapping[Place, Covariance], trained: TrainedFactors, stage: str
-) -> Write:
+def _write(model: LoadedModel, opening: Opening, fixed: FixedRows, trained: TrainedFactors, stage: str) -> Write:
     """What is written into one module, in numbers."""
-    key = opening.place.layer, name_within(model.architecture, opening.place)
-    u, v = trained.factors(key)
+    known = known_write(model, opening, fixed.measured[opening.place], stage)
+    u, v = trained.factors((known.layer, known.name))
     weight = weight_of(model.hf, module_name(model.architecture, opening.place))
-    covariance = measured[opening.place]
-    return Write(
-        layer=opening.place.layer,
-        module=opening.place.module,
-        name=key[1],
-        stage=stage,
-        columns=opening.columns,
-        keys=len(opening.rows),
+    return replace(
+        known,
         rank=u.shape[1],
-        denominator=float(opening.denominators.abs().min()),
         relative_norm=formulas.norm((u.double(), v.double())) / float(weight.norm()),
         stable_rank=formulas.stable_rank((u.double(), v.double())),
-        tokens=covariance.tokens,
-        covariance_rank=covariance.rank,
-        condition=covariance.condition,
     )

@@ -122,6 +122,11 @@ class SolvedRecipe(BaseRecipe):
         return self.stages
 
     @property
+    def closed_form(self) -> BaseRecipe:
+        """See ``BaseRecipe``: all of the edit."""
+        return self
+
+    @property
     def answer_style(self) -> AnswerStyle:
         """See ``BaseRecipe``."""
         return self.answers
