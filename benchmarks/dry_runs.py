@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,8 @@ from benchmarks.lib.store import ENDING, Store
 from benchmarks.tune import short_name
 from workbench.files.atomic import write_bytes
 from workbench.types import BaseRecipe
-from workbench.types.intervals import mean_over
+from workbench.types.dry_run import ReachGroup
+from workbench.types.intervals import mean_over, spearman
 
 FACTS = (
     "brazil-continent",
@@ -45,7 +45,7 @@ SHOWN = (
     "AlphaEdit closed by 0.3, then consolidate 16, firm",
     "AlphaEdit closed by 1, then consolidate 16, firm",
 )
-GROUPS = {"same subject": "same_subject", "neighbour": "neighbour"}
+GROUPS: dict[ReachGroup, str] = {"same subject": "same_subject", "neighbour": "neighbour"}
 """A dry run's groups, and what an edit's rate of them is called."""
 
 
@@ -55,13 +55,6 @@ def planned(model: wb.LoadedModel, fact: wb.Fact, recipe: BaseRecipe, dev: wb.Fa
     plan = wb.dry_run(model, fact, recipe=recipe, pool=dev, progress=False)
     openings = {group: {reach.fact_id: reach.opening for reach in plan.of(group)} for group in GROUPS}
     return {"fact": fact.id, "openings": openings, "seconds": round(time.perf_counter() - began, 1)}
-
-
-def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
-    """Spearman's, ties at their mean rank; NaN where one side is constant."""
-    import pandas as pd
-
-    return float(pd.DataFrame(pairs, columns=["opening", "lost"]).corr("spearman").iloc[0, 1])
 
 
 def main() -> None:
@@ -75,12 +68,12 @@ def main() -> None:
     kept, edits = Kept(args.out.with_suffix(ENDING), __file__), Store(args.edits).lines()
     model = wb.load_model()
     dev = wb.load_facts().filter(split="dev")
-    pairs: dict[str, list[tuple[float, float]]] = {group: [] for group in GROUPS}
+    pairs: dict[ReachGroup, list[tuple[float, float]]] = {group: [] for group in GROUPS}
     summary: dict[str, Any] = {}
     print("| | " + " | ".join(f"opening: {group} | left: {group}" for group in GROUPS) + " |\n|" + "---|" * 5)
     for name in args.levers:
-        openings: dict[str, dict[str, list[float]]] = {group: {} for group in GROUPS}
-        left: dict[str, dict[str, list[float]]] = {group: {} for group in GROUPS}
+        openings: dict[ReachGroup, dict[str, list[float]]] = {group: {} for group in GROUPS}
+        left: dict[ReachGroup, dict[str, list[float]]] = {group: {} for group in GROUPS}
         for id in args.ids:
             recipe, lever = LEVERS[name], f"{short_name(name)}-{id}"
             settings = {"model": model.fingerprint, "method": recipe.method, "recipe": recipe.to_dict()}
@@ -92,13 +85,16 @@ def main() -> None:
                     openings[group][id], left[group][id] = [sum(opened) / len(opened)], [rate["value"]]
                     pairs[group].append((openings[group][id][0], 1 - rate["value"]))
         rates = {group: (mean_over(openings[group]), mean_over(left[group])) for group in GROUPS}
-        print(f"| {name} | " + " | ".join(told(rate) for both in rates.values() for rate in both) + " |", flush=True)
+        print(
+            f"| {name} | "
+            + " | ".join(told(vars_of(rate), clusters=True) for both in rates.values() for rate in both)
+            + " |",
+            flush=True,
+        )
         summary[name] = {group: [vars_of(rate) for rate in both] for group, both in rates.items()}
-    correlations = {group: rank_correlation(of) for group, of in pairs.items()}
-    print(
-        "\n"
-        + ", ".join(f"{group}: rank correlation {r:.2f} (n={len(pairs[group])})" for group, r in correlations.items())
-    )
+    correlations = {group: spearman(*zip(*of, strict=True)) for group, of in pairs.items()}
+    for group, correlation in correlations.items():
+        print(f"<!-- {group}: rank correlation of opening and loss {correlation:.2f}, {len(pairs[group])} edits -->")
     content = {"code": kept.code.to_dict(), "facts": args.ids, "levers": summary, "correlations": correlations}
     write_bytes(args.out, json.dumps(content, indent=1).encode())
 
