@@ -85,16 +85,13 @@ def main() -> None:
                     openings[group][id], left[group][id] = [sum(opened) / len(opened)], [rate["value"]]
                     pairs[group].append((openings[group][id][0], 1 - rate["value"]))
         rates = {group: (mean_over(openings[group]), mean_over(left[group])) for group in GROUPS}
-        print(
-            f"| {name} | "
-            + " | ".join(told(vars_of(rate), clusters=True) for both in rates.values() for rate in both)
-            + " |",
-            flush=True,
-        )
         summary[name] = {group: [vars_of(rate) for rate in both] for group, both in rates.items()}
-    correlations = {group: spearman(*zip(*of, strict=True)) for group, of in pairs.items()}
-    for group, correlation in correlations.items():
-        print(f"<!-- {group}: rank correlation of opening and loss {correlation:.2f}, {len(pairs[group])} edits -->")
+        cells = [told(rate, clusters=True) for both in summary[name].values() for rate in both]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    correlations: dict[str, float] = {}
+    for group, of in pairs.items():
+        correlations[group] = spearman(*zip(*of, strict=True))
+        print(f"<!-- {group}: rank correlation of opening and loss {correlations[group]:.2f}, {len(of)} edits -->")
     content = {"code": kept.code.to_dict(), "facts": args.ids, "levers": summary, "correlations": correlations}
     write_bytes(args.out, json.dumps(content, indent=1).encode())
 
