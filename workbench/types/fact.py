@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from workbench.types.data_prompt import DataPrompt
-from workbench.types.fact_error import fact_errors
+from workbench.types.fact_error import fact_errors, shared_answer
 from workbench.types.plain import tuples_as_lists
 from workbench.types.slug import slug
 
@@ -99,7 +99,9 @@ class Fact:
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(f"Fact.{name} must be a list of strings, got the string {value!r}; write [{value!r}].")
-            _set(self, name, tuple(unicodedata.normalize("NFC", v) if isinstance(v, str) else v for v in value))
+            if odd := [v for v in value if not isinstance(v, str)]:
+                raise TypeError(f"Fact.{name} must be a list of strings, got {odd[0]!r} in it.")
+            _set(self, name, tuple(unicodedata.normalize("NFC", v) for v in value))
         _set(self, "data_prompts", tuple(DataPrompt.read(p) for p in self.data_prompts))
         for name, allowed in (("split", get_args(Split)), ("role", get_args(Role))):
             if getattr(self, name) not in (None, *allowed):
@@ -115,6 +117,9 @@ class Fact:
                 raise TypeError(f"Fact.{name} must be a string, got {getattr(self, name)!r}.")
         if self.case_sensitive not in (True, False):
             raise TypeError(f"Fact.case_sensitive must be True or False, got {self.case_sensitive!r}.")
+        error = shared_answer(self.answers, self.targets, case_sensitive=self.case_sensitive)
+        if error is not None:
+            raise error
         if not self.id:
             _set(self, "id", slug(f"{self.subject} {self.relation}".strip()))
 

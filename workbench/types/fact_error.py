@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from workbench.types.flat_text import flatten
@@ -88,6 +88,36 @@ def fact_errors(texts: Mapping[str, str]) -> Iterator[FactError]:
         yield FactError(
             f"Answer and target are {both}; the target must be another answer.", field="target", reason="same text"
         )
+
+
+def shared_answer(answers: Sequence[str], targets: Sequence[str], *, case_sensitive: bool = False) -> FactError | None:
+    """What is wrong where one name stands for both answers of a fact: every text that names it would count as both.
+
+    Args:
+        answers: The true answer, then its aliases.
+        targets: The target, then its aliases.
+        case_sensitive: Whether names that differ in case are two.
+
+    Example:
+        >>> from workbench.types.fact_error import shared_answer
+        >>> shared_answer(["Paris", "Lutetia"], ["Rome", "lutetia"]).field
+        'target_aliases'
+    """
+    for i, answer in enumerate(answers):
+        for j, target in enumerate(targets):
+            if not (i or j) or not (answer == target if case_sensitive else _read_alike(answer, target)):
+                continue  # answer and target themselves: ``fact_errors``
+            field = "target_aliases" if j else "answer_aliases"
+            old = "an alias of the answer" if i else "the answer"
+            new = "an alias of the target" if j else "the target"
+            both = repr(answer) if answer == target else f"{answer!r} ({target!r})"
+            return FactError(
+                f"{both} is {old} and {new} at once: whoever says it would have said both. Take it out of "
+                f"Fact.{field}, or choose another target.",
+                field=field,
+                reason="same text",
+            )
+    return None
 
 
 def _stands_alone(subject: str, prompt: str) -> bool:
