@@ -29,6 +29,7 @@ CACHED_FUNCTIONS = {
     "language/bundled_answers.py: shipped_answers": "a file of the package, by the fingerprint in its name",
     "plots/svg_file.py: file_style": "a style of the package",
     "plots/svg_file.py: light_colours": "a style of the package",
+    "types/annotations.py: kinds_of": "annotations of the package's own classes",
     "types/flat_text.py: flatten": "texts, made comparable",
     "types/flat_text.py: _flat_piece": "characters, made comparable",
     "types/mentions.py: sought": "names, made ready to be looked for",

@@ -10,8 +10,14 @@ from typing import Any, TypeGuard
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a value is a whole number, whatever it was declared to be."""
-    return isinstance(value, int)
+    """Whether a value is a whole number, whatever it was declared to be; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_seed(seed: object) -> None:
+    """Raise a ValueError for what seeds no draw, before anything is computed."""
+    if not (is_whole(seed) and seed >= 0):
+        raise ValueError(f"seed must be a whole number, 0 or more, got {seed!r}.")
 
 
 def is_list(value: object) -> TypeGuard[list[Any]]:

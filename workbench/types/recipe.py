@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from workbench.types.plain import is_whole, lists_as_tuples, tuples_as_lists
+from workbench.types.annotations import fits, kind_words, kinds_of
+from workbench.types.plain import is_list, is_tuple, is_whole, lists_as_tuples, tuples_as_lists
 from workbench.types.refused import RefusedValue
 from workbench.types.setting import SEED, Setting
 
@@ -61,15 +62,37 @@ class BaseRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         for setting, ok, allowed in self._checks():
             if not ok:
-                value = getattr(self, setting)
-                message = f"Recipe.{setting} must be {allowed}, got {value!r}."
-                raise RefusedValue(message, name=setting, value=value, allowed=allowed)
+                self._refuse(setting, allowed)
+
+    def _check_kinds(self) -> None:
+        """Raise a ``RefusedValue`` for a value of another kind than its annotation; a list becomes a tuple."""
+        for one in fields(self):
+            value: Any = getattr(self, one.name)
+            if is_list(value):
+                value = tuple(value)  # so that a recipe equals the one that is read back, and has a hash
+                object.__setattr__(self, one.name, value)
+            kind = kinds_of(type(self))[one.name]
+            if not fits(value, kind):
+                self._refuse(one.name, self._allowed(one.name) or kind_words(kind))
+
+    def _allowed(self, setting: str) -> str:
+        """What the checks allow for a setting; empty where they say nothing of a value of such a kind."""
+        try:
+            return next((allowed for name, ok, allowed in self._checks() if name == setting and not ok), "")
+        except TypeError:
+            return ""
+
+    def _refuse(self, setting: str, allowed: str) -> None:
+        value = getattr(self, setting)
+        message = f"Recipe.{setting} must be {allowed}, got {value!r}."
+        raise RefusedValue(message, name=setting, value=value, allowed=allowed)
 
     def _checks(self) -> Iterator[Check]:
         """What is checked of the values."""
-        yield "seed", is_whole(self.seed) and not isinstance(self.seed, bool), "a whole number"
+        yield "seed", is_whole(self.seed), "a whole number"
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -219,27 +242,19 @@ class TrainedRecipe(BaseRecipe):
     early_stop: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stages", tuple(self.stages))
-        if not self.stages or len(set(self.stages)) != len(self.stages) or set(self.stages) - set(STAGES):
+        listed = is_list(self.stages) or is_tuple(self.stages)
+        object.__setattr__(self, "stages", tuple(self.stages) if listed else self.stages)
+        known = listed and all(stage in STAGES for stage in self.stages)
+        if not known or not self.stages or len(set(self.stages)) != len(self.stages):
             raise ValueError(f"stages must be one or both of {STAGES}, each at most once, got {self.stages!r}.")
-        if self.objective not in get_args(Objective):
-            raise ValueError(f"objective must be one of {get_args(Objective)}, got {self.objective!r}.")
+        self._check_kinds()
         if self.objective != "cross-entropy" and "unlearn" not in self.stages:
             raise ValueError(
                 f"objective={self.objective!r} is one of the unlearn stage, but the stages are {self.stages}; add "
                 "'unlearn', or leave objective out."
             )
-        if self.answers not in get_args(AnswerStyle):
-            raise ValueError(f"answers must be one of {get_args(AnswerStyle)}, got {self.answers!r}.")
-        if self.retain_draw not in get_args(RetainDraw):
-            raise ValueError(f"retain_draw must be one of {get_args(RetainDraw)}, got {self.retain_draw!r}.")
-        if self.kl_on not in get_args(KLOn):
-            raise ValueError(f"kl_on must be one of {get_args(KLOn)}, got {self.kl_on!r}.")
-        if self.steps is not None and not isinstance(self.steps, int):
-            steps = tuple(self.steps)
-            object.__setattr__(self, "steps", steps)
-            if len(steps) != len(self.stages):
-                raise ValueError(f"steps has {self.steps!r} for the stages {self.stages}; give one number per stage.")
+        if is_tuple(self.steps) and len(self.steps) != len(self.stages):
+            raise ValueError(f"steps has {self.steps!r} for the stages {self.stages}; give one number per stage.")
         super().__post_init__()
 
     def _checks(self) -> Iterator[Check]:

@@ -27,6 +27,11 @@ ContextStyle = Literal["instruction", "flipped", "demonstrations"]
 Flip = Literal["refusal", "target"]
 
 
+def _once_each(stages: Sequence[object]) -> bool:
+    """Whether there is one stage or several, each once."""
+    return 0 < len(stages) == len({*map(str, stages)}) and all(stage in STAGES for stage in stages)
+
+
 @dataclass(frozen=True, kw_only=True)
 class InContext(BaseRecipe):
     """The settings of an edit that is a text in the prompt. It has no parameters, and no selection.
@@ -78,11 +83,10 @@ class InContext(BaseRecipe):
     examples: int = 4
 
     def __post_init__(self) -> None:
-        if self.stages is not None:
-            stages = tuple(self.stages)
-            object.__setattr__(self, "stages", stages)
-            if not stages or len(set(stages)) != len(stages) or set(stages) - set(STAGES):
-                raise ValueError(f"stages must be None or some of {STAGES}, each at most once, got {stages!r}.")
+        stages = self.stages
+        listed = stages is None or isinstance(stages, (list, tuple))
+        if not listed or (stages is not None and not _once_each(stages)):
+            raise ValueError(f"stages must be None or some of {STAGES}, each at most once, got {stages!r}.")
         super().__post_init__()
 
     def _checks(self) -> Iterator[Check]:
