@@ -101,6 +101,7 @@ def default_texts(
 def given_texts(model: LoadedModel, texts: Texts, max_tokens: int) -> list[TextGroup]:
     if isinstance(texts, str):
         raise ValueError(f"texts must be several texts, got one: {texts[:40]!r}. Write [text].")
+    texts = list(texts)  # an iterator is gone after one look
     groups = [text for text in texts if isinstance(text, TextGroup)]
     alone = [_readable(model, text) for text in texts if not isinstance(text, TextGroup)]
     return [*groups, *([_cut([ids for ids in alone if ids], FIRST, max_tokens)] if alone or not groups else [])]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,6 +18,8 @@ from workbench.files.checked_json import RETRY_HINT, dump, errors_name, parse, s
 from workbench.files.result_values import Files, from_values, to_values
 
 ITEM_FILE = "item.json"
+DAMAGED = (zipfile.BadZipFile, EOFError, NotImplementedError, KeyError, RuntimeError, OSError, zlib.error)
+"""What reading a damaged archive raises, by where it is damaged."""
 _TIME = (1980, 1, 1, 0, 0, 0)
 """Of all parts, so that equal results are equal files."""
 
@@ -52,7 +55,9 @@ def read_item(path: Path) -> tuple[Any, dict[str, Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             files = {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (FileNotFoundError, PermissionError):
+        raise
+    except DAMAGED as error:
         raise ValueError(f"{path} is damaged or cut short ({error}). {RETRY_HINT}") from error
     header = files.pop(ITEM_FILE, None)
     if header is None:
@@ -86,7 +91,9 @@ def item_fields(path: Path, *, whole: bool = False) -> dict[str, Any]:
             header = archive.read(ITEM_FILE)
             names = [name for name in archive.namelist() if whole and name != ITEM_FILE]
             parts = {name: sha256(archive.read(name)) for name in names}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, KeyError) as error:
+    except (FileNotFoundError, PermissionError):
+        raise
+    except DAMAGED as error:
         raise ValueError(f"{path} is damaged or cut short ({error}). {RETRY_HINT}") from error
     fields = unwrap("workbench-sweep-item", parse(header, path), path)
     if whole and parts != fields["parts"]:

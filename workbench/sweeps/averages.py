@@ -52,11 +52,17 @@ def mean_of(results: Mapping[str, Any]) -> Any:
     if kinds[first] is EvalReport:
         return mean_rates(cast("Mapping[str, EvalReport]", results))
     if kinds[first] is float:
+        if infinite := [id for id, value in results.items() if math.isinf(value)]:
+            raise ValueError(
+                f"The results of {infinite[:3]} are infinite, so there is no mean. Average the others: mean(ids). "
+                "NaN stands for what was not measured, and is left out."
+            )
         return mean_over({id: [float(v)] for id, v in results.items() if math.isfinite(v)})
     if kinds[first] is dict:
         names = dict.fromkeys(name for value in results.values() for name in value)
-        of = {n: {id: value[n] for id, value in results.items() if n in value} for n in names}
-        return {n: mean_of(values) for n, values in of.items() if _averages(values)}
+        # None and NaN stand for what an item lacks
+        of = {n: {id: v[n] for id, v in results.items() if v.get(n) is not None} for n in names}
+        return {n: mean_of(values) for n, values in of.items() if values and _averages(values)}
     raise TypeError(
         f"A {kinds[first].__name__} has no mean. Maps, reports, numbers and dictionaries of these have one; of others "
         "make numbers first: to_frame()."

@@ -18,6 +18,8 @@ from workbench.sweeps.results import SweepResults, load_sweep
 from workbench.sweeps.sending import EXTRA
 from workbench.sweeps.sweep import sweep
 
+OWN = ("model", "facts_or_contrasts", "out", "executor", "progress", "cancel", "on_item", "other_code")
+"""What ``wb.sweep`` takes for itself, which is no option of the function."""
 FUNCTIONS = {
     "trace": "workbench.tracing.causal:causal_trace",
     "attribute": "workbench.tracing.attribution:attribute",
@@ -75,6 +77,8 @@ def setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise ValueError(f"--set takes name=value, got {text!r}.")
+    if name in OWN:
+        raise ValueError(f"--set gives options of the function; {name!r} is one of the sweep's own: see --help.")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -83,8 +87,13 @@ def setting(text: str) -> tuple[str, Any]:
 
 def _items(args: argparse.Namespace) -> Any:
     if args.results_of is not None:
+        beside = {"--relation": args.relation, "--split": args.split, "--known": args.known, "--facts": args.facts}
+        if given := [name for name, value in beside.items() if value]:
+            raise ValueError(
+                f"--results-of takes all that finished there; {', '.join(given)} would choose facts instead."
+            )
         done: SweepResults = load_sweep(args.results_of)
-        return {id: done[id] for id in done}
+        return {id: done[id] for id in [*done][: args.first or None]}
     chosen = load_facts(args.facts).filter(relation=args.relation, split=args.split)
     if args.known:
         chosen = known_facts(load_model(args.model), chosen)

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -84,7 +84,13 @@ def _described_object(value: Any, where: str) -> Any:
     if isinstance(value, LoadedModel):
         return {"model": value.fingerprint}
     if isinstance(value, Edit):
-        return {"edit": value.id}
+        # Its numbers alone do not say of which facts it is, and an evaluation asks these.
+        about = {"facts": value.facts, "used": value.used_ids, "closed": value.closed_relations, "recipe": value.recipe}
+        return {
+            "edit": value.id,
+            "stages": list(value.stage_names),
+            **{k: described(v, where) for k, v in about.items()},
+        }
     if isinstance(value, Enum):
         return {"class": name, "value": value.name}
     if isinstance(value, Path):
@@ -102,6 +108,16 @@ def _described_object(value: Any, where: str) -> Any:
             f"{where} is a {type(value).__name__}, of which a sweep cannot tell whether a later one is the same: pass "
             "numbers, text, facts, selections, recipes, edits, or a dataclass of these."
         ) from error
+
+
+def call_of(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sweep applies, as its file names it: function, state and options.
+
+    Args:
+        function: The function.
+        options: As it is called for each item (``checked_options``).
+    """
+    return {"function": function_path(function), "state": function_state(function), "options": settings_of(options)}
 
 
 def settings_of(options: Mapping[str, Any]) -> dict[str, Any]:

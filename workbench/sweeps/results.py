@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.files.item_file import item_fields, read_item
 from workbench.files.paths import user_path
 from workbench.sweeps.averages import mean_of
+from workbench.sweeps.described import call_of
 from workbench.sweeps.folder import SWEEP_FILE, Failure, SweepFolder
+from workbench.sweeps.items import checked_options
 from workbench.types import Fact, FactSet
 
 if TYPE_CHECKING:
@@ -85,6 +87,15 @@ class SweepResults(Mapping[str, Any]):
         """What was applied, as ``module:name``."""
         return self._settings["function"]
 
+    def made_by(self, function: Callable[..., Any], options: Mapping[str, Any]) -> bool:
+        """Whether the folder is of a function with these options, as it is now.
+
+        Args:
+            function, options: As ``wb.sweep`` takes them.
+        """
+        asked = call_of(function, checked_options(function, options))
+        return all(self._settings[name] == value for name, value in asked.items())
+
     @property
     def options(self) -> dict[str, Any]:
         """The function's options, as ``sweep.json`` describes them."""
@@ -115,7 +126,9 @@ class SweepResults(Mapping[str, Any]):
     def facts(self) -> FactSet:
         """The finished items that are facts, in order: ``results.mean(results.facts.filter(relation=...).ids)``."""
         stored = {one["id"]: one["item"] for one in self._settings["items"]}
-        facts = [Fact.from_dict(stored[id]["fact"]) for id in self if "fact" in (stored[id] or {})]
+        facts = [
+            Fact.from_dict(stored[id]["fact"]) for id in self if isinstance(stored[id], dict) and "fact" in stored[id]
+        ]
         return FactSet(facts, name=self.path.name)
 
     def details(self, id: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from workbench.files.folder_lock import folder_lock
 from workbench.models.load import LoadedModel
 from workbench.pace import Pace
 from workbench.sweeps.code_version import code_version
-from workbench.sweeps.described import described, function_path, function_state, settings_of
+from workbench.sweeps.described import call_of, described, function_path
 from workbench.sweeps.distribute import distribute, first_worker, threads_of
 from workbench.sweeps.folder import SweepFolder, check_same
 from workbench.sweeps.items import checked_options, items_of, takes
@@ -97,12 +97,7 @@ def sweep(
         check_executor(executor)
         if not isinstance(executor, ThreadPoolExecutor):
             packed((function, given))  # an error now, before there is a folder
-    settings = {
-        "function": function_path(function),
-        "state": function_state(function),
-        "options": settings_of(given),
-        "code": code_version(),
-    }
+    settings = {**call_of(function, given), "code": code_version()}
     folder = SweepFolder(out)
     folder.begin()
     with folder_lock(folder.path, "A sweep"):

@@ -222,8 +222,8 @@ class SweepPanel(RunPanel[SweepResults]):
     def _look(self) -> None:
         """Show what failed, and the average of what has finished."""
         results = self.results
-        if results is None:
-            return
+        if results is None or not results.made_by(self._function, self._options):
+            return  # another sweep's folder: Run says so
         began = time.perf_counter()
         mine = {item.id for item in self._items}
         self._failures.value = failures_view({id: one for id, one in results.failed.items() if id in mine})

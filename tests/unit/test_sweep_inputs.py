@@ -1,0 +1,90 @@
+"""What a sweep tells apart, averages and reads again, for items and results that are no facts and no maps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import workbench as wb
+from tests.helpers.panels import FACTS, tiny
+from tests.helpers.tiny import random_edit
+from workbench.sweeps.command import setting
+from workbench.sweeps.folder import OtherSweep
+from workbench.types import Edit
+
+FRANCE = FACTS[0]
+
+
+def asked(model: wb.LoadedModel, edit: Edit) -> list[str]:
+    """The held-out questions of an edit."""
+    return [question for fact in edit.facts for question in fact.heldout]
+
+
+def number(model: wb.LoadedModel, item: float) -> float:
+    """The item itself."""
+    return item
+
+
+def score(model: wb.LoadedModel, item: float | None) -> dict[str, float | None]:
+    """The item under a name, beside another number."""
+    return {"score": item, "other": 1.5}
+
+
+def swept(function: Any, items: Any, out: Path) -> Any:
+    return wb.sweep(function, items, out=out, model=tiny(), progress=False)
+
+
+def test_edits_of_the_same_numbers_for_other_facts_are_told_apart(tmp_path: Path) -> None:
+    edit = replace(random_edit(tiny(), "L1N5"), facts=(FRANCE,), retain_ids=())
+    other = replace(edit, facts=(replace(FRANCE, heldout=("Which city rules France?",)),))
+    assert edit.id == other.id
+    assert swept(asked, {"x": edit}, tmp_path)["x"] == list(FRANCE.heldout)
+    with pytest.raises(OtherSweep, match="The item 'x' of the sweep in"):
+        swept(asked, {"x": other}, tmp_path)
+    with pytest.raises(OtherSweep, match="The item 'x'"):
+        swept(asked, {"x": replace(edit, retain_ids=("japan-capital",))}, tmp_path)
+    assert swept(asked, {"y": other}, tmp_path)["y"] == ["Which city rules France?"]
+
+
+def test_a_mean_says_what_it_cannot_take_and_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
+    results = swept(number, {"a": 1.0, "b": float("nan"), "c": 3.0, "d": float("inf")}, tmp_path / "n")
+    with pytest.raises(ValueError, match=r"results of \['d'\] are infinite"):
+        results.mean()
+    assert results.mean(["a", "b", "c"]).value == 2.0 and results.mean(["a", "b", "c"]).n == 2
+
+
+def test_a_mean_of_dictionaries_takes_an_entry_over_the_items_that_have_it(tmp_path: Path) -> None:
+    mean = swept(score, {"a": 2.0, "b": None, "c": 4.0}, tmp_path).mean()
+    assert mean["score"].value == 3.0 and mean["score"].n == 2 and mean["other"].n == 3
+
+
+@pytest.mark.parametrize("item", ["Name an artifact of Rome", 5, ["fact", "x"], {"fact": 1}])
+def test_items_that_are_no_facts_are_none(item: Any, tmp_path: Path) -> None:
+    def one(model: wb.LoadedModel, given: Any) -> float:
+        return 1.0
+
+    assert list(swept(one, {"a": item}, tmp_path).facts) == []
+
+
+def test_a_panel_shows_no_average_of_another_function(tmp_path: Path) -> None:
+    wb.sweep(wb.attribute, FACTS[:2], out=tmp_path, model=tiny(), pool=FACTS, progress=False)
+    assert wb.SweepPanel(wb.attribute, FACTS[:2], out=tmp_path, model=tiny(), pool=FACTS).average is not None
+    assert wb.SweepPanel(wb.causal_trace, FACTS[:2], out=tmp_path, model=tiny(), pool=FACTS).average is None
+
+
+def test_an_item_with_any_bit_flipped_is_computed_again_or_is_whole(tmp_path: Path) -> None:
+    swept(number, {"a": 1.25}, tmp_path)
+    (path,) = (tmp_path / "items").glob("*.zip")
+    whole = path.read_bytes()
+    for i in range(0, len(whole), 7):
+        path.write_bytes(whole[:i] + bytes([whole[i] ^ (1 << i % 8)]) + whole[i + 1 :])
+        assert swept(number, {"a": 1.25}, tmp_path)["a"] == 1.25, i
+
+
+def test_the_command_refuses_what_is_no_option_of_the_function() -> None:
+    with pytest.raises(ValueError, match="'cancel' is one of the sweep's own"):
+        setting("cancel=1")
+    assert setting("steps=3") == ("steps", 3)
