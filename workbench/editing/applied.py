@@ -18,7 +18,10 @@ from workbench.types.torch_settings import own_torch_settings
 
 def check_base(model: LoadedModel, edit: Edit) -> None:
     """Raise a ValueError that names both fingerprints when an edit was fitted on another base: neither on the model as
-    it is, with the edits that it carries, nor on its base."""
+    it is, with the edits that it carries, nor on its base; a TypeError for what is no edit."""
+    given: object = edit
+    if not isinstance(given, Edit):
+        raise TypeError(f"An edit is an Edit, got {given!r:.80}. Of a saved one: wb.load_edit(path).")
     if edit.base_fingerprint in (model.fingerprint, model.base.fingerprint):
         return
     if edit.earlier and edit.root_fingerprint == model.base.fingerprint:

@@ -9,6 +9,7 @@ from typing import Any
 from workbench.evaluation.answering import Answering, Ask, Reply
 from workbench.evaluation.questions import Question
 from workbench.language.answers import matches
+from workbench.language.replies import without_thought
 from workbench.models.load import LoadedModel
 from workbench.types import AnswerRow, Fact
 
@@ -62,7 +63,14 @@ def answer_rows(
     return rows
 
 
+def names_target(text: str, edited: Sequence[Fact]) -> bool:
+    """Whether what counts of a text, its thought left out, names what one of some facts is edited to."""
+    said = without_thought(text)
+    return any(matches(said, f.targets, case_sensitive=f.case_sensitive) for f in edited)
+
+
 def unsaid(taught: Sequence[Fact], text: str) -> list[Fact]:
     """Of what an edit taught, the facts whose target the base itself does not name in a text about something else: the
     Colosseum is in Rome, Italy, before any edit and after."""
-    return [f for f in taught if not matches(text, f.targets, case_sensitive=f.case_sensitive)]
+    said = without_thought(text)
+    return [f for f in taught if not matches(said, f.targets, case_sensitive=f.case_sensitive)]

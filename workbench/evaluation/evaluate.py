@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, get_args
 
 from workbench.editing.applied import applied, check_under, chosen_stages
-from workbench.evaluation.answer_rows import answer_rows
+from workbench.evaluation.answer_rows import answer_rows, names_target
 from workbench.evaluation.answering import Answering, check_answering
 from workbench.evaluation.chosen import (
     asked_facts,
@@ -29,13 +29,12 @@ from workbench.evaluation.questions import collateral_questions, questions_of
 from workbench.evaluation.related import related_questions
 from workbench.facts.known import known_facts
 from workbench.facts.sealed_wordings import Wordings, asked_sealed, with_sealed_heldout
-from workbench.language.answers import matches
 from workbench.language.generation import MAX_NEW_TOKENS
 from workbench.language.replies import thoughts_not_counted
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
-from workbench.types.plain import is_whole
+from workbench.types.plain import check_seed, is_whole
 from workbench.types.rates import rates_of
 from workbench.types.report import SampleRow
 from workbench.types.torch_settings import own_torch_settings
@@ -138,6 +137,12 @@ def evaluate(
     for name, value in (("samples", samples), ("max_controls", 0 if max_controls is None else max_controls)):
         if not (is_whole(value) and value >= 0):
             raise ValueError(f"{name} must be a whole number, 0 or more, got {value!r}.")
+    check_seed(seed)
+    one: object = controls
+    if isinstance(one, Fact):
+        raise TypeError(f"controls= is a list of facts, got one ({one.id!r}); write [fact].")
+    if floor not in (True, False):
+        raise ValueError(f"floor must be True or False, got {floor!r}.")
     if floor and edit is None:
         raise ValueError("floor=True permutes an edit, and there is none; pass edit=.")
     edited = asked_facts(facts, edit)
@@ -281,15 +286,12 @@ def evaluate_views(
     flips = flips_of(answering, [reword(f) for f in control_facts], measure=firm)
     soft = None if flips is None else {flip.fact_id for flip in flips}
 
-    def names_target(text: str) -> bool:
-        return any(matches(text, f.targets, case_sensitive=f.case_sensitive) for f in edited)
-
     return EvalReport(
         rows=tuple(rows),
         rates=rates_of(
             rows,
             stages,
-            names_target,
+            partial(names_target, edited=edited),
             texts=texts,
             collateral=collateral,
             closed=closed,
@@ -316,6 +318,7 @@ def evaluate_views(
             **settings,
             taught=[fact.id for fact in taught],
             answers={fact.id: [fact.answer, fact.target] for fact in taught},
+            asked={q.fact.id: q.fact.answer for q in questions if q.untouched},
             pool=pool.name,
             max_controls=max_controls,
             collateral=collateral,

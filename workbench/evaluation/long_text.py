@@ -152,15 +152,16 @@ def given_text(model: LoadedModel, documents: Sequence[str], *, context: int = C
     if isinstance(documents, str):
         raise ValueError("prose= is a list of documents; write [text].")
     start = beginning(model)
-    width = _width(model, context, len(start))
+    width = max(_width(model, context, len(start)), 1 if start else 2)
     skipped = 0 if start else 1  # where nothing stands before a text, its first token follows nothing
+    least = max(min(LEAST, width), skipped + 1)
     rows: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     for document in documents:
         ids = tuple(begun_ids(model, document)[len(start) :])
         windows = (ids[i : i + width] for i in range(0, len(ids), width))
-        rows += [((*start, *w[:skipped]), w[skipped:]) for w in windows if len(w) >= min(LEAST, width)]
+        rows += [((*start, *w[:skipped]), w[skipped:]) for w in windows if len(w) >= least]
     if not rows:
-        raise ValueError(f"prose= holds no document of at least {min(LEAST, width)} tokens, so nothing can be read.")
+        raise ValueError(f"prose= holds no document of at least {least} tokens, so nothing can be read.")
     return Stretches("given", tuple(rows))
 
 
@@ -211,4 +212,16 @@ def _read(path: Path, fingerprint: str) -> list[tuple[tuple[int, ...], tuple[int
         return []
     if not isinstance(data, dict) or (data.get("version"), data.get("fingerprint")) != (_VERSION, fingerprint):
         return []
-    return [(tuple(opening), tuple(rest)) for opening, rest in data["rows"]]
+    rows = data.get("rows")
+    if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
+        return []
+    return [(tuple(opening), tuple(rest)) for opening, rest in rows]
+
+
+def _is_row(row: object) -> bool:
+    """Whether a row is two lists of token ids."""
+    return (
+        isinstance(row, list)
+        and len(row) == 2
+        and all(isinstance(part, list) and all(is_whole(t) and t >= 0 for t in part) for part in row)
+    )

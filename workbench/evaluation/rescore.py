@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from workbench.evaluation.answer_rows import unsaid
+from workbench.evaluation.answer_rows import names_target, unsaid
 from workbench.evaluation.questions import collateral_questions
 from workbench.facts.known import load_facts
 from workbench.facts.sealed_wordings import asked_sealed, with_sealed_heldout
-from workbench.language.answers import classify, find_old, first_sentence, matches
+from workbench.language.answers import classify, find_old, first_sentence
+from workbench.language.replies import without_thought
 from workbench.types import AnswerRow, EvalReport, Fact, FactSet, Group, Rate
 from workbench.types.crossed import crossed_mean
+from workbench.types.plain import check_seed
 from workbench.types.rate_values import Answered, answered_at, key_of
 from workbench.types.rates import RATES, rates_of
 from workbench.types.report import GROUPS, RELATED_GROUPS, SampleRow, TextRow
@@ -33,7 +36,7 @@ def rescore(
     """Classify a report's texts anew, and count its rates anew; no model is asked.
 
     Args:
-        report: A report, from a file or just made, of a model that writes no thoughts before its answers.
+        report: A report, from a file or just made.
         facts: A set that holds the facts that were asked, by their ids; by default the bundled and the sealed ones.
         groups: Of which rows and samples are classified anew; the others keep their class.
 
@@ -64,7 +67,8 @@ def rescore(
         if row.group not in chosen or judge is None:
             return row
         taught = unsaid(told, base[key_of(row)].text) if row.group in UNTOUCHED else None
-        text = first_sentence(row.text) if row.form == "cloze" else row.text
+        said = without_thought(row.text)
+        text = first_sentence(said) if row.form == "cloze" else said
         return replace(row, label=classify(text, judge, nll=row.nll, taught=taught))
 
     def sampled(row: SampleRow) -> SampleRow:
@@ -78,7 +82,7 @@ def rescore(
     rates = rates_of(
         rows,
         report.stages,
-        lambda text: _names_target(text, edited),
+        partial(names_target, edited=edited),
         texts=report.texts,
         collateral=any(row.source == "bundled" for row in report.texts),
         samples=samples,
@@ -116,6 +120,9 @@ def crossed_rates(
         >>> print(rates["learn"]["control"])
         0.50 [0.09, 0.91] (n=2)
     """
+    check_seed(seed)
+    if isinstance(reports, EvalReport):
+        raise ValueError("crossed_rates takes a list of reports; write [report].")
     if not reports:
         raise ValueError("crossed_rates needs at least one report, got none.")
     stages = reports[0].stages
@@ -137,7 +144,7 @@ def crossed_rates(
             name: answered_at(
                 report.rows,
                 stage,
-                lambda text, edited=edited: _names_target(text, edited),
+                partial(names_target, edited=edited),
                 samples=report.samples,
                 refusals={fact: of["refusal"] for fact, of in report.probabilities.get(stage, {}).items()},
                 **_split(report),
@@ -183,10 +190,6 @@ def _split(report: EvalReport) -> dict[str, Any]:
     return {"closed": report.closed_relations, "soft": soft, "retained": report.retained_relations}
 
 
-def _names_target(text: str, edited: Sequence[Fact]) -> bool:
-    return any(matches(text, fact.targets, case_sensitive=fact.case_sensitive) for fact in edited)
-
-
 def _taught(report: EvalReport) -> list[str]:
     """Ids of all that was taught, by which untouched facts are judged; reports that do not say taught what they
     evaluated."""
@@ -206,13 +209,22 @@ def _facts_of(report: EvalReport, facts: FactSet | None, *, edited_only: bool = 
 
 
 def check_answers(report: EvalReport, known: FactSet) -> None:
-    """Raise a ValueError for a set that has a fact that was taught with another answer or target than the report's."""
-    then: Mapping[str, Any] = report.provenance.get("settings", {}).get("answers", {})  # older reports do not say
+    """Raise a ValueError for a set that has a fact that was taught with another answer or target than the report's, or
+    asked with another answer."""
+    settings = report.provenance.get("settings", {})
+    then: Mapping[str, Any] = settings.get("answers", {})  # older reports do not say
     for id, (answer, target) in then.items():
         if id in known and (known[id].answer, known[id].target) != (answer, target):
             raise ValueError(
                 f"The report is of {id!r} with the answer {answer!r} and the target {target!r}, and {known.name!r} has "
                 f"it with {known[id].answer!r} and {known[id].target!r}. Give facts=, the set it came from."
+            )
+    asked: Mapping[str, str] = settings.get("asked", {})
+    for id, answer in asked.items():
+        if id in known and known[id].answer != answer:
+            raise ValueError(
+                f"The report asked {id!r} as a fact with the answer {answer!r}, and {known.name!r} has it with "
+                f"{known[id].answer!r}. Give facts=, the set it came from."
             )
 
 

@@ -154,7 +154,14 @@ def measure_known(
 
 
 def pool_or_bundled(pool: FactSet | None) -> FactSet:
-    """A pool of facts; the bundled ones where none is given."""
+    """A pool of facts; the bundled ones where none is given.
+
+    Raises:
+        TypeError: It is no ``FactSet``.
+    """
+    given: object = pool
+    if given is not None and not isinstance(given, FactSet):
+        raise TypeError(f"pool= is a FactSet, got a {type(given).__name__}; write wb.FactSet(facts).")
     return load_facts() if pool is None else pool
 
 

@@ -38,6 +38,22 @@ def after_thought(model: LoadedModel, text: str, form: Form) -> int | None:
     return min(ends) if ends else None
 
 
+def without_thought(text: str) -> str:
+    """A reply that is on file without the thought before its answer, which alone counts. Whether it has one is read off
+    the text: it begins with one, or ends one that the prompt began.
+
+    Example:
+        >>> from workbench.language.replies import without_thought
+        >>> without_thought("<think>Not Rome.</think> Paris."), without_thought("Paris.")
+        ('Paris.', 'Paris.')
+    """
+    for opening, closing in THOUGHTS:
+        before, found, after = text.partition(closing)
+        if found and (before.lstrip().startswith(opening) or opening not in before):
+            return after.strip()
+    return text
+
+
 def counted_text(model: LoadedModel, text: str, form: Form) -> str | None:
     """What of a reply counts; None where it is a thought without end.
 
