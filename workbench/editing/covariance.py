@@ -26,6 +26,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import FactSet
 from workbench.types.cancelling import CancelFlag
 from workbench.types.covariance import Covariance, OutputModule
+from workbench.types.plain import is_whole
 from workbench.types.torch_settings import own_torch_settings
 
 MAX_TOKENS = 30_000
@@ -67,7 +68,8 @@ def covariance(
         folder, by the model's fingerprint, the texts and ``max_tokens``.
 
     Raises:
-        ValueError: A layer or module that the model lacks, or too few tokens; the message has both numbers.
+        ValueError: A layer or module that the model lacks, ``max_tokens`` below 1, or too few tokens; the message has
+            both numbers.
         Cancelled: ``cancel`` was set.
 
     Source: Meng et al. 2022 (2202.05262, 100,000 texts of Wikipedia). Deviation: other text, fewer tokens.
@@ -110,7 +112,11 @@ def covariances(
     """
     base = model.base
     wanted = [Place(*place) for place in dict.fromkeys(places)]
+    if not (is_whole(max_tokens) and max_tokens >= 1):
+        raise ValueError(f"max_tokens must be a whole number of at least 1, got {max_tokens!r}.")
     for place in wanted:
+        if not is_whole(place.layer):
+            raise ValueError(f"layer must be a whole number, got {place.layer!r}.")
         if place.module not in ("mlp", "attn"):
             raise ValueError(f"module must be 'mlp' or 'attn', got {place.module!r}.")
     inputs = {place: width_in(base.hf, module_name(base.architecture, place)) for place in wanted}
@@ -132,7 +138,7 @@ def covariances(
     found: dict[Place, Covariance] = {}
     for place in wanted:
         key = name, place
-        known = base.cache.covariances.get(key) or _read(base, name, place, tokens)
+        known = base.cache.covariances.get(key) or _read(base, name, place, tokens, inputs[place])
         if known is not None:
             found[place] = base.cache.covariances.get_or_compute(key, lambda known=known: known)
     missing = [place for place in wanted if place not in found]
@@ -181,13 +187,15 @@ def _path(model: LoadedModel, name: str, place: Place) -> Path:
     return folder / f"{name}-L{place.layer}-{place.module}.safetensors"
 
 
-def _read(model: LoadedModel, name: str, place: Place, tokens: int) -> Covariance | None:
+def _read(model: LoadedModel, name: str, place: Place, tokens: int, d_in: int) -> Covariance | None:
     """What an earlier session measured; None where it did not, or the file is damaged."""
     path = _path(model, name, place)
     try:
         saved = safetensors.torch.load(path.read_bytes())
         values, spectrum = saved["covariance"], saved["eigenvalues"]
     except (OSError, SafetensorError, KeyError):
+        return None
+    if values.shape != (d_in, d_in) or spectrum.shape != (d_in,):
         return None
     options = {"tokens": tokens, "fingerprint": model.fingerprint, "texts": name, "spectrum": spectrum}
     return Covariance(layer=place.layer, module=place.module, values=values, **options)

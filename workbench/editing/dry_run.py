@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.editing.applied import check_base
+from workbench.editing.applied import check_under
 from workbench.editing.methods.keyed import Keyed
 from workbench.editing.methods.table import METHODS
 from workbench.editing.rewrite import checked, rewrite, task_of
@@ -28,6 +28,7 @@ from workbench.types.cancelling import CancelFlag
 from workbench.types.covariance import OutputModule
 from workbench.types.dry_run import DryRun, Reach, ReachGroup
 from workbench.types.mentions import find_subject
+from workbench.types.plain import is_whole
 from workbench.types.torch_settings import own_torch_settings
 
 Sizes = Mapping[Place, Callable[[Tensor], Tensor]]
@@ -73,7 +74,8 @@ def dry_run(
         words; and a note where steps after the closed form change what it wrote.
 
     Raises:
-        ValueError: What ``rewrite`` refuses; an edit of another base, or with a selection or recipe beside it.
+        ValueError: What ``rewrite`` refuses; ``most`` below 0; an edit of another base, or on a model with others on it
+            than those that it was made on, or with a selection or recipe beside it.
         Cancelled: ``cancel`` was set.
 
     Source: denominators and norms as signs of edits that harm: Gupta et al. 2024 (2403.07175); that a key that opens to
@@ -85,6 +87,8 @@ def dry_run(
         >>> [write.layer for write in plan.writes], plan.of("neighbour")[0].opening < 1.5
         ([0, 1], True)
     """
+    if not (is_whole(most) and most >= 0):
+        raise ValueError(f"most must be a whole number, 0 or more, got {most!r}.")
     notes: list[str] = []
     looking: dict[str, Any] = {"most": most, "seed": seed, "progress": progress, "cancel": cancel}
     if isinstance(fact, Edit):
@@ -92,7 +96,7 @@ def dry_run(
             raise ValueError(
                 "An edit that was made has its selection and recipe. Leave selection=, recipe=, retain= out."
             )
-        check_base(model, fact)
+        check_under(model, fact, "dry_run")
         return _of_edit(model, fact, pool_or_bundled(pool), notes, **looking)
     facts, chosen, settings = checked(model, fact, selection, recipe)
     if settings.closed_form is not None:
@@ -187,7 +191,7 @@ def _known(model: LoadedModel, delta: Delta, notes: list[str]) -> Sizes:
                 place = Place(layer, _MODULES[site])
                 moved = weight_of(model.hf, module_name(architecture, place)) * (gate.double() - 1)
                 changes.setdefault(place, []).append(lambda keys, moved=moved: keys @ moved.T)
-        elif part.tensors():
+        else:
             notes.append(f"{part.words()}: its reach is not told.")
 
     def size_of(of: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:

@@ -141,13 +141,15 @@ class EditStack:
             stage: Its stages up to this one; None for all.
 
         Raises:
-            ValueError: Another base, an unknown stage, or a strength that is not finite.
+            ValueError: Another base, an unknown stage, a strength that is not finite, or ``on`` that is no bool.
         """
+        if on not in (True, False):
+            raise ValueError(f"on must be True or False, got {on!r}.")
         if edit.base_fingerprint not in (self._base.fingerprint, self.fingerprint):
             check_base(self.model, edit)  # raises, and says why
-        if stage is not None:
-            chosen_stages(edit, stage)
-        layer = StackLayer(edit=edit, on=on, strength=float(finite(strength)), stage=stage)
+        if stage is not None and not (isinstance(stage, str) and chosen_stages(edit, stage)):
+            raise ValueError(f"stage must be one of {list(edit.stage_names)} or None, got {stage!r}.")
+        layer = StackLayer(edit=edit, on=bool(on), strength=float(finite(strength)), stage=stage)
         return self._change((*self._layers, layer))
 
     def toggle(self, i: int, on: bool | None = None) -> EditStack:
@@ -309,6 +311,13 @@ class EditStack:
                 f"This stack is of {name!r} with the fingerprint {fingerprint[:16]}, but the model is {model.name!r} "
                 f"with the fingerprint {model.fingerprint[:16]}. Load that base."
             )
+        for layer in layers:
+            if layer.edit.root_fingerprint not in (model.fingerprint, model.base.fingerprint):
+                raise ValueError(
+                    f"The stack's edit {layer.name!r} in {str(path)!r} is of {layer.edit.base_name!r} with the "
+                    f"fingerprint {layer.edit.root_fingerprint[:16]}, but the stack is of {model.name!r} with the "
+                    f"fingerprint {model.fingerprint[:16]}: its files were replaced. Save the stack again."
+                )
         return stack._change(layers)
 
     def _place(self, i: int) -> int:
