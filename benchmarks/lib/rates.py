@@ -58,8 +58,7 @@ def by_fact(results: Sequence[dict[str, Any]], name: str) -> dict[str, list[floa
 def over_facts(results: Sequence[dict[str, Any]], name: str) -> Rate:
     """A rate over edits: mean of the edits' values, with an interval over whole facts (all seeds of one
     together)."""
-    within = None if name in NO_SHARES else (0.0, 1.0)
-    return mean_over(by_fact(results, name), within=within)
+    return mean_over(by_fact(results, name), within=RATES[name].within)
 
 
 def worst(results: Sequence[dict[str, Any]], name: str) -> float:
