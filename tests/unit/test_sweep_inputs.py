@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import workbench as wb
@@ -88,3 +89,14 @@ def test_the_command_refuses_what_is_no_option_of_the_function() -> None:
     with pytest.raises(ValueError, match="'cancel' is one of the sweep's own"):
         setting("cancel=1")
     assert setting("steps=3") == ("steps", 3)
+
+
+def spectrum(model: wb.LoadedModel, item: int) -> Any:
+    """An array that files keep only in this machine's byte order, or not at all."""
+    return np.array([1.0, 2.0], dtype=">f8") if item else np.array([1 + 2j])
+
+
+def test_arrays_of_another_byte_order_and_of_complex_numbers(tmp_path: Path) -> None:
+    results = swept(spectrum, {"kept": 1, "not kept": 0}, tmp_path)
+    assert results["kept"].tolist() == [1.0, 2.0]
+    assert "complex128, which no file keeps: return its real and imaginary parts" in results.failed["not kept"].message

@@ -60,7 +60,7 @@ def to_values(value: Any, files: Files, where: str = "the result") -> Any:
     if isinstance(value, np.generic):
         return to_values(value.item(), files, where)
     if isinstance(value, Tensor):
-        return _tensor(value, "tensor", files)
+        return _tensor(value, "tensor", files, where)
     if isinstance(value, np.ndarray):
         return _array(value, files, where)  # pyright: ignore[reportUnknownArgumentType]
     for kind, cls in _AS_TEXT.items():
@@ -80,13 +80,16 @@ def _dictionary(value: Mapping[Any, Any], files: Files, where: str) -> Any:
 
 def _array(value: np.ndarray[Any, Any], files: Files, where: str) -> Any:
     try:
-        tensor = torch.as_tensor(np.ascontiguousarray(value))
+        native = value.astype(value.dtype.newbyteorder("="), copy=False)  # torch reads this machine's byte order alone
+        tensor = torch.as_tensor(np.ascontiguousarray(native))
     except TypeError as error:
         raise NotKept(f"{where} is an array of {value.dtype}, which no file keeps: return numbers.") from error
-    return _tensor(tensor.reshape(value.shape), "array", files)
+    return _tensor(tensor.reshape(value.shape), "array", files, where)
 
 
-def _tensor(tensor: Tensor, kind: str, files: Files) -> Any:
+def _tensor(tensor: Tensor, kind: str, files: Files, where: str) -> Any:
+    if tensor.is_complex():
+        raise NotKept(f"{where} is of {tensor.dtype}, which no file keeps: return its real and imaginary parts.")
     name = f"{len(files)}.safetensors"
     files[name] = safetensors.torch.save({"value": tensor.detach().cpu().contiguous().clone()})
     return {"__kind__": kind, "file": name, "shape": list(tensor.shape)}
