@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
 
 import workbench as wb
+from workbench.types import BaseRecipe
 from workbench.types.annotations import fits, kind_words, kinds_of
 from workbench.types.refused import RefusedValue
 
@@ -35,6 +36,16 @@ def test_messages_name_what_is_allowed() -> None:
     with pytest.raises(RefusedValue, match=r"Recipe\.layers must be a tuple of whole numbers or None, got \(True,\)"):
         wb.recipes.MEMIT(layers=(True,))
     assert kind_words(float | None) == "a number or None"
+
+
+def test_a_recipe_whose_annotations_cannot_be_read_is_not_checked_by_them() -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Own(BaseRecipe):
+        what: Unseen = 3  # pyright: ignore[reportUndefinedVariable]
+
+    assert Own(what="anything").seed == 0
+    with pytest.raises(RefusedValue, match="seed must be a whole number"):
+        Own(seed="x")  # pyright: ignore[reportArgumentType]
 
 
 def test_lists_become_tuples() -> None:

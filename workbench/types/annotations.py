@@ -21,8 +21,11 @@ _WORDS: Mapping[Any, str] = {
 
 @cache
 def kinds_of(cls: type) -> Mapping[str, Any]:
-    """The annotations of a class and those before it, by name."""
-    return get_type_hints(cls)
+    """The annotations of a class and those before it, by name; none where one names what only a type checker sees."""
+    try:
+        return get_type_hints(cls)
+    except NameError:
+        return {}
 
 
 def fits(value: object, kind: Any) -> bool:

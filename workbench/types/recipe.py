@@ -74,7 +74,7 @@ class BaseRecipe:
             if is_list(value):
                 value = tuple(value)  # so that a recipe equals the one that is read back, and has a hash
                 object.__setattr__(self, one.name, value)
-            kind = kinds_of(type(self))[one.name]
+            kind = kinds_of(type(self)).get(one.name, Any)
             if not fits(value, kind):
                 self._refuse(one.name, self._allowed(one.name) or kind_words(kind))
 
