@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from benchmarks.tune import short_name
 from workbench.files.atomic import write_bytes
 from workbench.types import BaseRecipe
 from workbench.types.dry_run import ReachGroup
-from workbench.types.intervals import mean_over, spearman
+from workbench.types.intervals import SHARES, mean_over, spearman
 
 FACTS = (
     "brazil-continent",
@@ -42,9 +43,9 @@ FACTS = (
 """Dev facts whose subjects have many other known facts: those of docs/results/levers.md."""
 SHOWN = (
     "AlphaEdit, then consolidate 16, firm",
-    "AlphaEdit closed by 0.3, then consolidate 16, firm",
     "AlphaEdit closed by 1, then consolidate 16, firm",
 )
+POSITIVE = (0.0, math.inf)
 GROUPS: dict[ReachGroup, str] = {"same subject": "same_subject", "neighbour": "neighbour"}
 """A dry run's groups, and what an edit's rate of them is called."""
 
@@ -84,14 +85,18 @@ def main() -> None:
                 if opened and rate and rate["n"]:
                     openings[group][id], left[group][id] = [sum(opened) / len(opened)], [rate["value"]]
                     pairs[group].append((openings[group][id][0], 1 - rate["value"]))
-        rates = {group: (mean_over(openings[group]), mean_over(left[group])) for group in GROUPS}
+        rates = {
+            group: (mean_over(openings[group], within=POSITIVE), mean_over(left[group], within=SHARES))
+            for group in GROUPS
+        }
         summary[name] = {group: [vars_of(rate) for rate in both] for group, both in rates.items()}
         cells = [told(rate, clusters=True) for both in summary[name].values() for rate in both]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     correlations: dict[str, float] = {}
     for group, of in pairs.items():
-        correlations[group] = spearman(*zip(*of, strict=True))
-        print(f"<!-- {group}: rank correlation of opening and loss {correlations[group]:.2f}, {len(of)} edits -->")
+        if len({lost for _, lost in of}) > 1:  # else there is no order of losses
+            correlations[group] = spearman(*zip(*of, strict=True))
+            print(f"<!-- {group}: rank correlation of opening and loss {correlations[group]:.2f}, {len(of)} edits -->")
     content = {"code": kept.code.to_dict(), "facts": args.ids, "levers": summary, "correlations": correlations}
     write_bytes(args.out, json.dumps(content, indent=1).encode())
 
