@@ -1,7 +1,8 @@
 """``python -m benchmarks``: what the README, the docs and the notebooks quote, the short measurements first.
 
-Five are not among them, for they take options or days: ``circuits_of_facts``, ``editors``, ``lenses``,
-``reproduction`` and ``thousand_facts``. Their commands are in ``benchmarks/results/README.md``.
+Six are not among them, for they take options, days or what others leave: ``circuits_of_facts``, ``dry_runs``,
+``editors``, ``lenses``, ``reproduction`` and ``thousand_facts``. Their commands are in
+``benchmarks/results/README.md``.
 
 Markdown tables go to the terminal, numbers to ``benchmarks/results/``. Edits that were measured with the same settings
 are taken from there: remove one (``python -m benchmarks.lib.kept remove``) to measure it again. On 2 cores the edits
