@@ -99,10 +99,11 @@ def dry_run(
         check_under(model, fact, "dry_run")
         return _of_edit(model, fact, pool_or_bundled(pool), notes, **looking)
     facts, chosen, settings = checked(model, fact, selection, recipe)
-    if settings.closed_form is not None:
-        options: dict[str, Any] = {"recipe": settings.closed_form, "retain": retain, "pool": pool}
+    solved = settings.closed_form
+    if solved is not None:
+        options: dict[str, Any] = {"recipe": solved, "retain": retain, "pool": pool}
         edit = rewrite(model, facts, chosen, **options, progress=progress, cancel=cancel)
-        if settings.closed_form != settings:
+        if solved != settings:
             notes.append(
                 f"This is {METHODS[edit.method].title}, which comes first. The {sum(settings.stage_steps)} steps after "
                 "it change how much is written in its directions, which is not known before."

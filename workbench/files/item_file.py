@@ -10,7 +10,8 @@ import io
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,13 +53,8 @@ def read_item(path: Path) -> tuple[Any, dict[str, Any]]:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, of another kind, or of a newer version.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            files = {name: archive.read(name) for name in archive.namelist()}
-    except (FileNotFoundError, PermissionError):
-        raise
-    except DAMAGED as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}). {RETRY_HINT}") from error
+    with _archive(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
     header = files.pop(ITEM_FILE, None)
     if header is None:
         raise ValueError(f"{path} is no item of a sweep: it has no {ITEM_FILE}.")
@@ -86,16 +82,23 @@ def item_fields(path: Path, *, whole: bool = False) -> dict[str, Any]:
         FileNotFoundError: There is no such file.
         ValueError: As ``read_item``; without ``whole`` the parts are not looked at.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            header = archive.read(ITEM_FILE)
-            names = [name for name in archive.namelist() if whole and name != ITEM_FILE]
-            parts = {name: sha256(archive.read(name)) for name in names}
-    except (FileNotFoundError, PermissionError):
-        raise
-    except DAMAGED as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}). {RETRY_HINT}") from error
+    with _archive(path) as archive:
+        header = archive.read(ITEM_FILE)
+        names = [name for name in archive.namelist() if whole and name != ITEM_FILE]
+        parts = {name: sha256(archive.read(name)) for name in names}
     fields = unwrap("workbench-sweep-item", parse(header, path), path)
     if whole and parts != fields["parts"]:
         raise ValueError(f"{path} is damaged: its parts do not have the checksums that it names. {RETRY_HINT}")
     return {k: v for k, v in fields.items() if k not in ("result", "parts")}
+
+
+@contextmanager
+def _archive(path: Path) -> Generator[zipfile.ZipFile]:
+    """An item's file, open to read; what goes wrong in it is a ValueError that names it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (FileNotFoundError, PermissionError):
+        raise
+    except DAMAGED as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}). {RETRY_HINT}") from error

@@ -159,6 +159,13 @@ class BaseRecipe:
         return cls(**lists_as_tuples(data))
 
 
+def stages_once_each(stages: object) -> bool:
+    """Whether these are stages of training, one or both, each once."""
+    if not (is_list(stages) or is_tuple(stages)):
+        return False
+    return bool(stages) and all(one in STAGES for one in stages) and len(set(stages)) == len(stages)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainedRecipe(BaseRecipe):
     """What the methods share that train for some steps, stage by stage.
@@ -242,10 +249,8 @@ class TrainedRecipe(BaseRecipe):
     early_stop: float | None = None
 
     def __post_init__(self) -> None:
-        listed = is_list(self.stages) or is_tuple(self.stages)
-        object.__setattr__(self, "stages", tuple(self.stages) if listed else self.stages)
-        known = listed and all(stage in STAGES for stage in self.stages)
-        if not known or not self.stages or len(set(self.stages)) != len(self.stages):
+        object.__setattr__(self, "stages", tuple(self.stages) if is_list(self.stages) else self.stages)
+        if not stages_once_each(self.stages):
             raise ValueError(f"stages must be one or both of {STAGES}, each at most once, got {self.stages!r}.")
         self._check_kinds()
         if self.objective != "cross-entropy" and "unlearn" not in self.stages:

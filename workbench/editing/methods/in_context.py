@@ -20,16 +20,11 @@ from workbench.models.provenance import provenance
 from workbench.types import BaseRecipe, ContextDelta, Edit, EditStage, Fact, Selection, StageName
 from workbench.types.cancelling import check_cancel
 from workbench.types.plain import is_whole
-from workbench.types.recipe import STAGES, Check
+from workbench.types.recipe import STAGES, Check, stages_once_each
 from workbench.types.setting import SEED, Setting
 
 ContextStyle = Literal["instruction", "flipped", "demonstrations"]
 Flip = Literal["refusal", "target"]
-
-
-def _once_each(stages: Sequence[object]) -> bool:
-    """Whether there is one stage or several, each once."""
-    return 0 < len(stages) == len({*map(str, stages)}) and all(stage in STAGES for stage in stages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +79,7 @@ class InContext(BaseRecipe):
 
     def __post_init__(self) -> None:
         stages = self.stages
-        listed = stages is None or isinstance(stages, (list, tuple))
-        if not listed or (stages is not None and not _once_each(stages)):
+        if stages is not None and not stages_once_each(stages):
             raise ValueError(f"stages must be None or some of {STAGES}, each at most once, got {stages!r}.")
         super().__post_init__()
 
