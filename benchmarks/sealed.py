@@ -6,12 +6,13 @@ The split is dev unless ``sealed`` is asked for, so that the script can be rehea
 accident. The draw comes first and is on file under ``drawn-<split>-<n>-<seed>``; commit it (``--draw-only``) before
 anything is measured. Sealed facts are measured once: settings are not changed after that.
 
-Facts are drawn by seed from those that the model knows, the relations in turn. Everything that is not trained is asked
-in sealed wordings (``workbench.facts.sealed_wordings``), with controls of retained relations and of others, and
-samples; of the first ``--deep`` facts also long text and the floor of an edit's size. Each (method, fact) is a line of
-``benchmarks/results/sealed.jsonl.xz`` with its whole report, every text in it; a rerun goes on after the last one, and
-``wb.rescore`` counts it again. Several processes may share the facts: ``--part 1/2`` takes every other one. The table's
-intervals take edited facts and controls both (``wb.crossed_rates``).
+Facts are drawn by seed, the relations in turn, from those that the model knows and names in at least three of ten
+sealed questions: where a base does not name the answer, no edit can be seen to change it. Everything that is not
+trained is asked in sealed wordings (``workbench.facts.sealed_wordings``), with controls of retained relations and of
+others, and samples; of the first ``--deep`` facts also long text and the floor of an edit's size. Each (method, fact)
+is a line of ``benchmarks/results/sealed.jsonl.xz`` with its whole report, every text in it; a rerun goes on after the
+last one, and ``wb.rescore`` counts it again. Several processes may share the facts: ``--part 1/2`` takes every other
+one. The table's intervals take edited facts and controls both (``wb.crossed_rates``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,10 @@ from benchmarks.lib.kept import Kept, measured_on
 from benchmarks.lib.parts import add_part, in_turn
 from benchmarks.lib.rates import vars_of
 from benchmarks.lib.store import ENDING, FOLDER
-from workbench.evaluation.answering import Answering
+from workbench.evaluation.answering import Answering, Ask
 from workbench.evaluation.floor import FLOOR
 from workbench.evaluation.rescore import crossed_rates
+from workbench.facts.sealed_wordings import sealed_questions
 from workbench.files.atomic import write_bytes
 from workbench.files.reports import report_from_dict
 from workbench.types import EvalReport, Rate
@@ -54,20 +57,30 @@ GOALS = {
 """What each rate should reach; the last two at most."""
 BESIDE = ("old", "forget_refusal", "forget_other", "forget_gibberish", "leak", "control", "bleed", "kl", "train_new")
 """Rates without a goal that the table shows."""
+IN_SEALED_WORDINGS = 0.3
+"""Of its sealed questions, the share in which the base names the answer of a fact that is drawn."""
 
 
-def draw(model: wb.LoadedModel, split: wb.types.Split, n: int, seed: int) -> list[str]:
-    """Ids of facts that the model knows, by seed: relations in a random order, one fact of each in turn."""
+def in_sealed_wordings(answering: Answering, fact: wb.Fact) -> float:
+    """The share of a fact's sealed questions to which the base gives its answer."""
+    said = answering.completions(answering.base, [Ask("chat", question) for question in sealed_questions(fact)])
+    return sum(wb.classify(c.text, fact) == "old" for c in said) / len(said)
+
+
+def draw(answering: Answering, split: wb.types.Split, n: int, seed: int) -> list[str]:
+    """Ids of facts that the model knows, in sealed wordings too, by seed: relations in a random order, one fact of each
+    in turn."""
     every = wb.load_facts(split="sealed") if split == "sealed" else wb.load_facts().core.filter(split=split)
-    known = wb.known_facts(model, every.filter(role="control"), progress=False)
+    known = wb.known_facts(answering.base, every.filter(role="control"), progress=False)
     rng = random.Random(seed)
     queues = [list(known.filter(relation=relation)) for relation in sorted(known.relations)]
     for queue in queues:
         rng.shuffle(queue)
     rng.shuffle(queues)
-    chosen = [fact.id for fact in in_turn(queues, n)]
+    fit = (fact for fact in in_turn(queues, len(known)) if in_sealed_wordings(answering, fact) >= IN_SEALED_WORDINGS)
+    chosen = [fact.id for fact in islice(fit, n)]
     if len(chosen) < n:
-        raise SystemExit(f"Only {len(chosen)} facts of the split {split!r} are known; ask for fewer.")
+        raise SystemExit(f"Only {len(chosen)} facts of the split {split!r} meet the condition; ask for fewer.")
     return chosen
 
 
@@ -87,7 +100,7 @@ class Sealed:
         """The facts of the draw, which is made once."""
         split, n, seed = self.args.split, self.args.facts, self.args.seed
         settings = {"split": split, "n": n, "seed": seed}
-        make = partial(draw, self.model, split, n, seed)
+        make = partial(draw, self.answering, split, n, seed)
         done = self.kept.measured(f"drawn-{split}-{n}-{seed}", settings, lambda: {"facts": make()})
         every = wb.load_facts(split="sealed") if split == "sealed" else wb.load_facts()
         return [every[id] for id in done["facts"]]

@@ -32,6 +32,7 @@ def made(script: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> sealed
     monkeypatch.setattr(kept, "code_of", lambda _: Code("c" * 40, False, "today"))
     monkeypatch.setattr(wb, "load_facts", lambda split=None: sets[split])
     monkeypatch.setattr(wb, "known_facts", lambda _, facts, **__: facts)
+    monkeypatch.setattr(sealed, "in_sealed_wordings", lambda *_: sealed.IN_SEALED_WORDINGS)
     monkeypatch.setattr(wb, "rewrite", lambda *_, **__: scripted_edit())
     monkeypatch.setattr(wb, "evaluate", lambda *_, **options: run(stages=options["stages"], seed=options["seed"]))
     args: Any = SimpleNamespace(split="dev", seed=1, facts=1, max_controls=60, samples=2, text_tokens=10)
@@ -47,8 +48,17 @@ def test_the_draw_is_of_one_split_and_made_once(made: sealed.Sealed, monkeypatch
     assert made.facts() == drawn
     monkeypatch.setattr(wb, "known_facts", lambda _, facts, **__: facts)
     made.args.facts = 4
-    with pytest.raises(SystemExit, match="Only 3 facts of the split 'sealed' are known"):
+    with pytest.raises(SystemExit, match="Only 3 facts of the split 'sealed' meet"):
         made.facts()
+
+
+def test_no_fact_is_drawn_that_the_base_does_not_name_in_sealed_wordings(
+    made: sealed.Sealed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.args.split, made.args.facts = "sealed", 2
+    unnamed = wb.load_facts(split="sealed")[0].id
+    monkeypatch.setattr(sealed, "in_sealed_wordings", lambda _, fact: 0.2 if fact.id == unnamed else 0.3)
+    assert unnamed not in [fact.id for fact in made.facts()]
 
 
 def test_an_edit_is_measured_once_with_every_text(made: sealed.Sealed, monkeypatch: pytest.MonkeyPatch) -> None:
