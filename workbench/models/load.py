@@ -17,10 +17,11 @@ from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
 from workbench.models.dtypes import read_dtype
 from workbench.models.families import Architecture, best_effort, read_architecture
+from workbench.models.layout import changed_in, layout_of
 from workbench.models.refusals import ModelRefused
 from workbench.models.sources import Placing, from_memory, from_source, own_tokenizer
 from workbench.models.template_options import checked_options
-from workbench.models.views import shared_view
+from workbench.models.views import shared_view, warn_of_hooks
 from workbench.types import NO_DELTA, Delta, Edit, ModelShape, Support
 from workbench.types.earlier import fingerprint_with
 from workbench.types.torch_settings import own_torch_settings
@@ -98,8 +99,10 @@ class LoadedModel:
         self.delta = delta
         self.template = base.template if base is not None else checked_options(template, self.chat_template, name)
         self.origin: Origin | None = None
-        self._bridge: Any = None
-        self._runner: Any = None
+        self._bridge: tuple[Hashable, Any] | None = None
+        self._runner: tuple[Hashable, Any] | None = None
+        self._layout = layout_of(self.base.hf)
+        self._base_tensors = None if base is None else base.tensors
         self._fingerprint: tuple[Hashable, str] | None = None
         self.cache = ModelCache(self, engines)
 
@@ -161,11 +164,20 @@ class LoadedModel:
 
     @property
     def runner(self) -> Any:
-        """The HF model to compute with: in eval mode, without gradients, sharing the weights of ``hf``."""
-        if self._runner is None:
+        """The HF model to compute with: in eval mode, without gradients, sharing the weights of ``hf``.
+
+        Raises:
+            ValueError: The model was changed after it was loaded, other than by other values of its weights.
+        """
+        if self.edited:
+            self._check_unchanged()
+            return self.hf
+        tensors = self._checked_tensors()
+        if self._runner is None or self._runner[0] != tensors:
             with own_torch_settings():
-                self._runner = self.hf if self.edited else shared_view(self.hf)
-        return self._runner
+                warn_of_hooks(self.hf)
+                self._runner = tensors, shared_view(self.hf)
+        return self._runner[1]
 
     @property
     def bridge(self) -> Any:
@@ -179,10 +191,11 @@ class LoadedModel:
         Raises:
             ValueError: Its logits are not the model's, so that all that it shows would be of another model.
         """
-        if self._bridge is None:
+        tensors = self._checked_tensors()
+        if self._bridge is None or self._bridge[0] != tensors:
             with own_torch_settings():
-                self._bridge = self._new_bridge()
-        return self._bridge
+                self._bridge = tensors, self._new_bridge()
+        return self._bridge[1]
 
     def _new_bridge(self) -> Any:
         from transformer_lens.model_bridge import TransformerBridge
@@ -211,16 +224,44 @@ class LoadedModel:
             self._fingerprint = (written, _hash_tensors(dict(sorted(self.hf.state_dict().items()))))
         return self._fingerprint[1]
 
+    @property
+    def tensors(self) -> Hashable:
+        """Where each weight lies."""
+        return tuple(tensor.data_ptr() for tensor in self.hf.state_dict(keep_vars=True).values())
+
     def _written(self) -> Hashable:
         """Where each weight lies, and how often it was written in place: torch does not count that of weights made in
         inference mode, which only inference mode can write."""
         tensors = self.hf.state_dict(keep_vars=True).values()
         return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors)
 
+    def _checked_tensors(self) -> Hashable:
+        """``tensors`` of a model that is otherwise as it was when it was loaded."""
+        self._check_unchanged()
+        return self.tensors
+
+    def _check_unchanged(self) -> None:
+        """Raise a ValueError where a model is another one than was loaded, or an edited one no longer its base's."""
+        changed = changed_in(self._layout, layout_of(self.base.hf))
+        if changed is not None:
+            raise ValueError(
+                f"The model {self.base.name!r} was changed after it was loaded: {changed}. Load what it is now as "
+                "another model: load_model(model.hf, tokenizer=model.tokenizer)."
+            )
+        if self._base_tensors is not None and self._base_tensors != self.base.tensors:
+            raise ValueError(
+                f"The weights of {self.base.name!r} were replaced after this edit was applied to it: apply it again."
+            )
+
     @property
     def version(self) -> Hashable:
         """Changes when a weight is replaced or written in place (not through ``.data``), or the model attends by
-        another implementation. Cheap, unlike ``fingerprint``, and worth nothing outside this process."""
+        another implementation. Cheap, unlike ``fingerprint``, and worth nothing outside this process.
+
+        Raises:
+            ValueError: The model was changed after it was loaded, other than by other values of its weights.
+        """
+        self._check_unchanged()
         return getattr(self.hf.config, "_attn_implementation", None), self._written()
 
     def token_ids(self, text: str) -> list[int]:

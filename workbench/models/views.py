@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +34,27 @@ def shared_view(model: nn.Module) -> Any:
     for name in _OF_ITS_MODEL:
         vars(view).pop(name, None)
     return view.eval()
+
+
+def warn_of_hooks(model: nn.Module) -> None:
+    """Warn where hooks stand on a model: a view leaves them behind, and so does everything that is computed on it.
+    Those of transformers, which collect states, and of accelerate, which move tensors, change nothing."""
+    for name, module in model.named_modules():
+        for table in ("_forward_hooks", "_forward_pre_hooks"):
+            own = [hook for hook in vars(module)[table].values() if not _from_libraries(hook)]
+            if own:
+                warnings.warn(
+                    f"A forward hook stands on {name or 'the model'!r} ({getattr(own[0], '__qualname__', own[0])}): it "
+                    "is left out of every result. A change of what the module gives belongs into the model's own code "
+                    "or weights; a hook that only watches can stay.",
+                    stacklevel=3,
+                )
+                return
+
+
+def _from_libraries(hook: Any) -> bool:
+    inner = getattr(hook, "func", hook)
+    return str(getattr(inner, "__module__", "")).split(".")[0] in ("transformers", "accelerate", "torch")
 
 
 def tracked(tensor: Tensor) -> Tensor:
