@@ -129,7 +129,9 @@ def test_a_contrast_of_a_fact_gives_what_the_fact_gives() -> None:
     assert torch.allclose(fact.values, same.values, atol=1e-5, equal_nan=True)
     assert same.corruption == "swap"
     noise = wb.Contrast.of(model, FRANCE, form="cloze", corruption="noise")
-    assert wb.edges(model, [noise, noise], samples=2, progress=False).corruption == "noise"
+    assert wb.edges(model, noise, samples=2, progress=False).corruption == "noise"
+    with pytest.raises(ValueError, match="Each contrast may be given once; 'france-capital' came more often"):
+        wb.edges(model, [noise, noise], samples=2, progress=False)
 
 
 def test_metrics_are_any_of_the_table_or_a_function() -> None:

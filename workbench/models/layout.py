@@ -12,15 +12,15 @@ Layout = dict[str, Any]
 
 def layout_of(hf: Any) -> Layout:
     """What decides a model's computation besides its weights' values, by where it is: the type of each module and the
-    numbers it holds, the shape and dtype of each weight, the numbers of the configuration. Flags (``training``,
-    gradient checkpointing), dropout and token ids are left out: they change nothing that is computed here."""
+    numbers it holds, the shape of each weight, the numbers of the configuration. Flags (``training``, gradient
+    checkpointing), dropout and token ids are left out: they change nothing that is computed here."""
     found: Layout = {}
     for name, module in hf.named_modules():
         found[name] = type(module)
         if not isinstance(module, nn.Dropout):
             found |= _numbers(f"{name}.", vars(module))
     tensors = hf.state_dict(keep_vars=True)
-    found |= {f"{name} (weight)": (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    found |= {f"{name} (shape)": tuple(tensor.shape) for name, tensor in tensors.items()}
     return found | _numbers("config.", vars(hf.config))
 
 
@@ -47,9 +47,4 @@ def changed_in(before: Layout, after: Layout) -> str | None:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, type):
-        return value.__name__
-    if isinstance(value, tuple):
-        shape, dtype = value
-        return f"{list(shape)} of {str(dtype).removeprefix('torch.')}"
-    return repr(value)
+    return value.__name__ if isinstance(value, type) else repr(value)

@@ -177,8 +177,8 @@ def attribute(
     )
     facts = as_traced(fact, "attribute")
     controls: list[Any] = [] if contrast is None or not len(contrast) else [*as_traced(contrast, "attribute")]
-    every = as_traced([*facts, *controls], "attribute")
     _check(facts, controls, method, options, on_layer)
+    every = as_traced([*facts, *controls], "attribute")
     if method == "dla" and (fwd_hooks or engine != "auto"):
         raise ValueError(
             "engine= and fwd_hooks= are for runs that are compared; method='dla' reads one run. Use another method."

@@ -33,6 +33,7 @@ from workbench.types import Contrast, EffectMap, Fact, FactSet, Form
 from workbench.types.cell_intervals import mean_and_error
 from workbench.types.contrast import Traced, as_traced
 from workbench.types.effect import Corruption
+from workbench.types.plain import check_count, is_whole
 from workbench.types.torch_settings import own_torch_settings
 from workbench.types.units import UNITS, labelled
 
@@ -206,8 +207,8 @@ def causal_trace(
     widths = _widths(sites, window, model.shape.n_layers)
     if severed not in (None, *SEVERED):
         raise ValueError(f"severed must be one of {SEVERED}, or None for a whole run, got {severed!r}.")
-    if max_rows is not None and max_rows < 1:
-        raise ValueError(f"max_rows must be at least 1, got {max_rows!r}.")
+    if max_rows is not None:
+        check_count("max_rows", max_rows)
     traced = _traced(fact, options, on_layer)
     options = options.of(traced)
     cells = Cells(widths, Where.of(layers, positions, model.shape.n_layers, len(traced)), model.shape, severed)
@@ -251,7 +252,7 @@ def _widths(sites: Sequence[TraceSite], window: int | None, n_layers: int) -> di
     if not set(sites) & set(WINDOWED) and window not in (None, 1):
         raise ValueError(f"window= is for the sites {WINDOWED}; the others restore one state, got {window!r}.")
     width = default_window(n_layers) if window is None else window
-    if not 1 <= width <= n_layers:
+    if not is_whole(width) or not 1 <= width <= n_layers:
         raise ValueError(f"window must be from 1 to the model's {n_layers} layers, got {window!r}.")
     return {site: width if site in WINDOWED else 1 for site in sites}
 

@@ -212,8 +212,6 @@ def noised(
         states: What enters layer 0 in the place of the text, [tokens, d_model].
     """
     samples, noise, positions = options.samples, options.noise, options.noise_positions
-    if samples < 1 or noise <= 0:
-        raise ValueError(f"noise needs samples >= 1 and noise > 0, got samples={samples!r}, noise={noise!r}.")
     where = sorted(set(prompt.subject if positions is None else positions))
     if not where or where[0] < 0 or where[-1] > prompt.position:
         raise ValueError(f"noise_positions must be within 0 to {prompt.position}, got {positions!r}.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypedDict, get_args
@@ -15,6 +16,7 @@ from workbench.tracing.metric import Metric, MetricRule, check_metric, metric_na
 from workbench.types import Contrast, Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import Corruption
 from workbench.types.metric_words import LOG_ODDS, MetricWords, hardly_differ
+from workbench.types.plain import check_count, check_seed, is_whole
 
 
 class SharedKeywords(TypedDict, total=False):
@@ -57,6 +59,14 @@ class SetupOptions:
         if not isinstance(self.normalise, bool):
             raise ValueError(f"normalise must be True or False, got {self.normalise!r}.")
         check_metric(self.metric)
+        check_count("samples", self.samples)
+        check_seed(self.seed)
+        if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 < self.noise < math.inf:
+            raise ValueError(f"noise must be a number of standard deviations above 0, got {self.noise!r}.")
+        if self.partner is not None and self.corruption == "noise":
+            raise ValueError("partner= is the other subject of a swap; give corruption='swap' with it.")
+        if self.noise_positions is not None:
+            check_places(self.noise_positions)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -85,6 +95,13 @@ class SetupOptions:
         first = contrasts[0]
         noise = self.noise if first.noise is None else first.noise
         return replace(self, corruption=first.corruption, noise=noise, form=first.form)
+
+
+def check_places(positions: object) -> None:
+    """Raise a ValueError where noise positions are no indices of tokens."""
+    places: list[object] = [*positions] if isinstance(positions, Iterable) else [positions]
+    if not isinstance(positions, Iterable) or not all(map(is_whole, places)):
+        raise ValueError(f"noise_positions must be indices of tokens, such as [3, 4], got {positions!r}.")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,10 +39,11 @@ class Where:
         Raises:
             ValueError: A layer that the model does not have, none at all, or indices of tokens for several texts.
         """
-        given = range(n_layers) if layers is None else layers
-        chosen = tuple(sorted(set(given)))
-        if not chosen or not all(is_whole(layer) and 0 <= layer < n_layers for layer in chosen):
+        given: Any = range(n_layers) if layers is None else layers
+        asked_layers: list[Any] = [*given] if isinstance(given, Iterable) else []
+        if not asked_layers or not all(is_whole(layer) and 0 <= layer < n_layers for layer in asked_layers):
             raise ValueError(f"layers must be some of 0 to {n_layers - 1}, got {layers!r}.")
+        chosen = tuple(sorted(set(asked_layers)))
         if positions is None:
             return Where(chosen, None, len(chosen) == n_layers)
         asked = (positions,) if isinstance(positions, str) else tuple(positions)

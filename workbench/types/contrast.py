@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.types.effect import Corruption
-from workbench.types.fact import Fact, as_facts
+from workbench.types.fact import Fact, as_facts, check_distinct
 from workbench.types.slug import slug
 from workbench.types.traced_prompt import Form
 
@@ -316,10 +316,24 @@ def as_traced(traced: Traced | Sequence[Fact | Contrast], function: str) -> list
         facts = as_facts(given)
         if not facts:
             raise ValueError(f"{function} needs at least one fact, got none.")
+        check_distinct(facts)
         return facts
     if len(contrasts) < len(given):
         raise ValueError(
             f"{function} takes facts or contrasts, not both at once. Make contrasts of the facts: "
             "wb.Contrast.of(model, fact)."
         )
+    seen: set[Any] = set()
+    for one in contrasts:
+        runs = tuple(id(run) if isinstance(run, Tensor) else _hashable(run) for run in (one.clean, one.corrupted))
+        rest = (one.answer, one.wrong, one.noise, one.noise_at, dict(one.positions), one.form)
+        key = (*runs, *map(_hashable, rest))
+        if key in seen:
+            raise ValueError(f"Each contrast may be given once; {one.id!r} came more often.")
+        seen.add(key)
     return contrasts
+
+
+def _hashable(value: Any) -> Any:
+    """A value of a contrast's field that can be looked up."""
+    return value if isinstance(value, str | int | float | None) else repr(value)

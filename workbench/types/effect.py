@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -163,8 +163,11 @@ class EffectMap:
             >>> heads.components((1, 3)), trace.components((1, 0))
             ((L1H3,), (L1ATTN, L1MLP))
         """
-        layer = index[self.axes.index("layer")]
         words = UNITS[self.unit]
+        sizes = tuple(self.values.shape)
+        if len(index) != len(sizes) or not all(is_whole(i) and 0 <= i < n for i, n in zip(index, sizes, strict=True)):
+            raise ValueError(f"A cell of this map has an index by {self.axes}, below {sizes}; got {index!r}.")
+        layer = index[self.axes.index("layer")]
         at = None if words.axis is None else index[self.axes.index(words.axis)]
         return tuple(Component(layer, kind, at) for kind in words.kinds)
 
@@ -231,7 +234,7 @@ class EffectMap:
             >>> heads.above(3.0)
             Selection('L0H4 L1H3')
         """
-        if not math.isfinite(threshold):
+        if not isinstance(threshold, int | float) or not math.isfinite(threshold):
             raise ValueError(
                 f"threshold must be a finite number in units of {self.value_words.name}, got {threshold!r}."
             )
@@ -306,6 +309,8 @@ class EffectMap:
         self, by: str, layers: range | None, position: int | None, role: str | None
     ) -> tuple[Tensor, list[str]]:
         """What cells are ranked by, with the position axis reduced and other layers at minus infinity; its axes."""
+        if by not in ("value", "abs"):
+            raise ValueError(f"by must be 'value' or 'abs', got {by!r}.")
         values, axes = self.at(position=position, role=role), list(self.axes)
         values = -values if self.value_words.falls else values
         if values.ndim < len(axes):
@@ -316,10 +321,11 @@ class EffectMap:
             axes.remove("position")
         if layers is not None:
             n_layers = scores.shape[0]
-            if not all(0 <= layer < n_layers for layer in layers):
+            given: list[Any] = [*layers] if isinstance(layers, Iterable) else []
+            if not given or not all(is_whole(layer) and 0 <= layer < n_layers for layer in given):
                 raise ValueError(f"layers must be within the map's 0 to {n_layers - 1}, got {layers!r}.")
             keep = torch.zeros(scores.shape[0], dtype=torch.bool, device=scores.device)
-            keep[list(layers)] = True
+            keep[given] = True
             scores = scores.masked_fill(~keep.view(-1, *[1] * (scores.ndim - 1)), float("-inf"))
         return scores, axes
 

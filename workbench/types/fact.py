@@ -212,6 +212,17 @@ def check_once(facts: Iterable[Fact]) -> None:
         raise ValueError(f"Each fact may be given once; these came more often: {twice}.")
 
 
+def check_distinct(facts: Sequence[Fact]) -> None:
+    """Raise a ValueError for facts with one id, and for one fact under several ids: a mean over them counts it more
+    than once, and its interval is too narrow."""
+    check_once(facts)
+    seen: dict[tuple[str, ...], str] = {}
+    for fact in facts:
+        first = seen.setdefault((fact.subject, fact.prompt, fact.question, fact.answer, fact.target), fact.id)
+        if first != fact.id:
+            raise ValueError(f"{first!r} and {fact.id!r} are one fact under two ids; give one of them.")
+
+
 def as_facts(fact: Fact | FactSet | Sequence[Fact]) -> list[Fact]:
     """The facts as a list, where one or several may be given.
 

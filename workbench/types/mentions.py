@@ -11,8 +11,9 @@ A name counts as a word: nothing of a word may touch it, but
 - an Arabic name may follow و, ف, ب, ك, ل and the article ("والقاهرة", "للقاهرة"), a Hebrew one ו, ב, ל, מ, ה, ש, כ;
 - an apostrophe ends a name ("Paris's", "Paris'te").
 
-Numbers are whole numbers ("1,000" is no "1"). Single letters and names that are English function words ("K", "I", "He",
-"US") count only as they are written, and only where they stand for a name: see ``is_symbol``.
+Numbers are whole numbers with their sign ("1,000" and "1 000" are no "1", "-5" is no "5"). Single letters and names
+that are English function words ("K", "I", "He", "US") count only as they are written, and only where they stand for a
+name: see ``is_symbol``.
 
 Endings in Latin letters ("Berlins", "Paryżu", "Pariisissa") are not read: give them as aliases.
 """
@@ -42,6 +43,7 @@ _AFTER_I = _AFTER_SYMBOL | _words("is has as for from with of in on to the a an 
 _PRONOUN_CUES = _words("and am can could did do may might should than was will would")
 _QUOTES = "\"'*`"
 _BETWEEN = re.compile(r"[\s\-—・·]+")
+_NEGATIVE = re.compile(r"-\d")
 _GAP, _PLAIN_GAP = r"[\s*\"'`~\-・·]", r"[\s*\"'`~\-]"  # the latter is quicker to compile
 _EMPHASIS_INSIDE = re.compile(r"[^\W\d]\*{1,3}[^\W\d]")
 
@@ -218,8 +220,10 @@ class Sought:
             longest_first = sorted(endings, key=len, reverse=True)
             body += f"(?:{'|'.join(map(literally, longest_first))})" if any(endings) else ""
         around = ("", "") if plain else around_numeral(self._text)
-        left = left_of(self._text[0], plain) + around[0]
-        right = right_of(self._text[-1], plain) + around[1]
+        left = left_of(self._text, plain) + around[0]
+        right = right_of(self._text, plain) + around[1]
+        if _NEGATIVE.match(self._text):  # the minus is no part of the first word
+            left, begins = r"(?<!\w)", f"-{begins}"
         return f"{left}{before}({begins}{body}){right}"
 
 

@@ -16,8 +16,14 @@ def is_whole(value: object) -> TypeGuard[int]:
 
 def check_seed(seed: object) -> None:
     """Raise a ValueError for what seeds no draw, before anything is computed."""
-    if not (is_whole(seed) and seed >= 0):
-        raise ValueError(f"seed must be a whole number, 0 or more, got {seed!r}.")
+    if not (is_whole(seed) and 0 <= seed < 2**63):
+        raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}.")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Raise a ValueError where an option is no whole number of at least so much."""
+    if not (is_whole(value) and value >= least):
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 def is_list(value: object) -> TypeGuard[list[Any]]:

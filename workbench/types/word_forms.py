@@ -89,34 +89,40 @@ _ENDINGS = (
 """By script, how a word ends and how it may end instead ("-": nothing more); the first ending that fits decides."""
 
 
-def left_of(first: str, plain: bool) -> str:
-    """What must not stand before a name that begins with a character, as a regular expression.
+def left_of(name: str, plain: bool) -> str:
+    """What must not stand before a name, as a regular expression.
 
     Args:
-        first: The name's first character.
+        name: The name, flattened.
         plain: Whether the text is ASCII, so that the rules of other scripts need no look.
     """
+    first = name[0]
     if UNSPACED.match(first):
         return f"(?<![{_BEFORE_SYLLABLE}])"
     if not _in_word(first):
         return ""
     left = r"(?<!\w)" if plain else rf"(?<![^\W{_UNSPACED}])(?<![{_SIGNS}])"
-    return left + r"(?<!\d[.,])" if first.isdigit() else left
+    if not first.isdigit():
+        return left
+    group = r"(?<!\d[ '])" if re.match(r"\d{3}(?!\d)", name) else ""  # "000" in "1 000"
+    return left + r"(?<!\d[.,])(?<!\W-)(?<!\A-)" + group
 
 
-def right_of(last: str, plain: bool) -> str:
-    """What must or must not stand after a name that ends with a character, as a regular expression.
+def right_of(name: str, plain: bool) -> str:
+    """What must or must not stand after a name, as a regular expression.
 
     Args:
-        last: The name's last character.
+        name: The name, flattened.
         plain: Whether the text is ASCII.
     """
+    last = name[-1]
     if UNSPACED.match(last):
         return f"(?![{_NOT_AFTER_SYLLABLE}])"
     if not _in_word(last):
         return ""
     if last.isdigit():
-        return (r"(?!\w" if plain else rf"(?![^\W{_UNSPACED}{_HANGUL}]") + r"|[.,]\d)"
+        group = r"|[ ']\d{3}(?!\d)" if re.search(r"(?<!\d)\d{1,3}\Z", name) else ""  # "1" in "1 000"
+        return (r"(?!\w" if plain else rf"(?![^\W{_UNSPACED}{_HANGUL}]") + rf"|[.,]\d{group})"
     return r"(?!\w)" if plain else rf"(?:(?![^\W{_UNSPACED}]|[{_SIGNS}])|{_AFTER_NAME})"
 
 
