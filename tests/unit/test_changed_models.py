@@ -69,7 +69,7 @@ def test_what_was_known_is_not_known_of_other_weights() -> None:
     hf.lm_head.weight = nn.Parameter(torch.roll(hf.lm_head.weight.detach(), 7, 0), requires_grad=False)
     assert not wb.known_facts(model, facts, progress=False)
     with wb.applied(model, random_edit(model), strength=0.0) as edited:
-        seen = [wb.next_tokens(one, PAIR.clean, form="cloze", k=1).top for one in (model, edited)]
+        seen = [wb.next_tokens(one, str(PAIR.clean), form="cloze", k=1).top for one in (model, edited)]
     assert seen[0] == seen[1]
 
 
@@ -79,7 +79,7 @@ def test_an_edited_model_follows_no_replaced_weight() -> None:
     with wb.applied(model, random_edit(model)) as edited:
         twice(hf)
         with pytest.raises(ValueError, match="were replaced after this edit was applied to it: apply it again"):
-            wb.next_tokens(edited, PAIR.clean, form="cloze", k=1)
+            wb.next_tokens(edited, str(PAIR.clean), form="cloze", k=1)
 
 
 def fewer(hf: Any) -> None:

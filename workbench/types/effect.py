@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -14,7 +13,7 @@ from torch import Tensor
 from workbench.types.cell_intervals import mean_and_error, t_interval
 from workbench.types.map_places import at_places, places_of
 from workbench.types.metric_words import KNOWN_WORDS, RECOVERY, MetricWords
-from workbench.types.plain import is_whole
+from workbench.types.plain import is_finite, is_whole, whole_numbers
 from workbench.types.roles import is_of_subject, roles_of
 from workbench.types.selection import Component, Selection
 from workbench.types.traced_prompt import TracedPrompt, partner_notes
@@ -234,7 +233,7 @@ class EffectMap:
             >>> heads.above(3.0)
             Selection('L0H4 L1H3')
         """
-        if not isinstance(threshold, int | float) or not math.isfinite(threshold):
+        if not is_finite(threshold):
             raise ValueError(
                 f"threshold must be a finite number in units of {self.value_words.name}, got {threshold!r}."
             )
@@ -321,8 +320,8 @@ class EffectMap:
             axes.remove("position")
         if layers is not None:
             n_layers = scores.shape[0]
-            given: list[Any] = [*layers] if isinstance(layers, Iterable) else []
-            if not given or not all(is_whole(layer) and 0 <= layer < n_layers for layer in given):
+            given = whole_numbers(layers)
+            if given is None or not all(0 <= layer < n_layers for layer in given):
                 raise ValueError(f"layers must be within the map's 0 to {n_layers - 1}, got {layers!r}.")
             keep = torch.zeros(scores.shape[0], dtype=torch.bool, device=scores.device)
             keep[given] = True

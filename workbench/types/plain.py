@@ -5,13 +5,25 @@ The checks tell a type checker what they found: after ``isinstance(value, list)`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
 
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number, whatever it was declared to be; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether a value is a number that is neither infinite nor NaN, whatever it was declared to be."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def whole_numbers(value: object) -> list[int] | None:
+    """The whole numbers of a range, a list or the like; None for anything else, and where there is none."""
+    listed: list[Any] = [*value] if isinstance(value, Iterable) else []
+    return listed if listed and all(is_whole(one) for one in listed) else None
 
 
 def check_seed(seed: object) -> None:
