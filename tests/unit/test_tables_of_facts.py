@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from workbench.facts.datasets import read_facts
@@ -142,3 +144,65 @@ def test_numbers_as_ids_and_relations_are_texts(tmp_path: Path) -> None:
     for wrong in ({"id": 3}, {"relation": 36}, {"case_sensitive": "false"}):
         with pytest.raises(TypeError, match=rf"Fact\.{next(iter(wrong))} must be"):
             Fact(**{**RECORD, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("cell", "aliases"),
+    [
+        ("Lutetia|City of Light", ("Lutetia", "City of Light")),
+        ("['Lutetia', 'City of Light']", ("Lutetia", "City of Light")),
+        ('["Lutetia", "City of Light"]', ("Lutetia", "City of Light")),
+        ("[]", ()),
+        ("[75, 'Lutetia']", ("75", "Lutetia")),
+        (repr(["L'Hay", "La Ville"]), ("L'Hay", "La Ville")),
+        ("[Lutetia|Paname", ("[Lutetia", "Paname")),
+    ],
+)
+def test_cells_that_hold_lists(cell: str, aliases: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([[*HEADER.split(","), "answer_aliases"], [*FRANCE.split(","), cell]])
+    assert read_facts(path)[0].answer_aliases == aliases
+
+
+@pytest.mark.parametrize("cell", ["['a' 'b']", "[a, b]", "['a', ['b']", "[__import__('os')]"])
+def test_a_list_that_cannot_be_read_is_refused(cell: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([[*HEADER.split(","), "heldout"], [*FRANCE.split(","), cell]])
+    with pytest.raises(ValueError, match=r"line 2.*the cell of 'heldout' looks like a list and cannot be"):
+        read_facts(path)
+
+
+def test_what_pandas_writes(tmp_path: Path) -> None:
+    record = RECORD | {"answer": 1889, "target": "1900", "answer_aliases": ["in 1889", "89"]}
+    other = RECORD | {"id": "other", "answer_aliases": ["Lutetia"]}
+    path = tmp_path / "frame.csv"
+    pd.DataFrame([record, other]).to_csv(path)
+    facts = read_facts(path)
+    assert [fact.answer for fact in facts] == ["1889", "Paris"]
+    assert [fact.answer_aliases for fact in facts] == [("in 1889", "89"), ("Lutetia",)]
+
+
+def test_whole_numbers_beside_empty_cells(tmp_path: Path) -> None:
+    frame = pd.DataFrame([RECORD | {"answer_aliases": 75}, RECORD | {"id": "other"}])
+    path = tmp_path / "frame.csv"
+    frame.to_csv(path, index=False)
+    assert "75.0" in path.read_text()
+    with pytest.warns(UserWarning, match=r"the column 'answer_aliases' has empty cells.*'75.0' as '75'"):
+        assert [fact.answer_aliases for fact in read_facts(path)] == [("75",), ()]
+    path = written(tmp_path, f"{HEADER}\n{FRANCE}\nPython,Python's version is,Which version is Python's?,3.0,2.0\n")
+    assert read_facts(path)[1].answer == "3.0"
+
+
+@pytest.mark.parametrize(("cell", "value"), [("TRUE", True), ("no", False), ("0", False), ("", False)])
+def test_yes_and_no(cell: str, value: bool, tmp_path: Path) -> None:
+    path = written(tmp_path, f"{HEADER},case_sensitive\n{FRANCE},{cell}\n")
+    assert read_facts(path)[0].case_sensitive is value
+
+
+@pytest.mark.parametrize("cell", ["y", "ja", "2", "on"])
+def test_neither_yes_nor_no_is_refused(cell: str, tmp_path: Path) -> None:
+    path = written(tmp_path, f"{HEADER},case_sensitive\n{FRANCE},{cell}\n")
+    with pytest.raises(ValueError, match=r"line 2.*the cell of 'case_sensitive' must be one of \['1', 'true', 'yes'"):
+        read_facts(path)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.facts.datasets.cells import listed, with_whole_numbers, yes_or_no
 from workbench.facts.datasets.fields import Record
 
 LIST_FIELDS = ("answer_aliases", "target_aliases", "paraphrases", "heldout", "cloze_paraphrases")
 _REQUIRED = ("subject", "prompt", "question", "answer", "target")
 _OTHERS = ("id", "relation", "refusal", "split", "role", "case_sensitive")
 _COLUMNS = (*_REQUIRED, *LIST_FIELDS, *_OTHERS)
+_NUMBERS = ("answer", "target", "answer_aliases", "target_aliases", "id")
 _DELIMITERS = ",;\t"
 _KINDS = "Facts are read from .jsonl, .json or .csv files"
 
@@ -123,11 +125,18 @@ def _table(path: Path, text: str, *, sure: bool) -> Iterator[Row]:
     header = [_column(cell) for cell in next(rows, [])]
     _check_header(path, header)
     before = rows.line_num
+    numbers: list[int] = []
+    records: list[list[str]] = []
     for cells in rows:
         line, before = skipped + before + 1, rows.line_num
         cells = [cell.strip() for cell in cells]
         if any(cells):
-            yield _row(line, header, cells, delimiter)
+            numbers.append(line)
+            records.append(cells)
+    if header[:1] == [""] and all(cells[0].isdigit() for cells in records):  # the index of a pandas frame
+        header, records = header[1:], [cells[1:] for cells in records]
+    with_whole_numbers(header, records, str(path), _NUMBERS)
+    yield from (_row(line, header, cells, delimiter) for line, cells in zip(numbers, records, strict=True))
 
 
 def _known(lines: list[str], delimiter: str) -> int:
@@ -165,10 +174,9 @@ def _row(line: int, header: list[str], cells: list[str], delimiter: str) -> Row:
     for name, value in zip(header, cells, strict=True):
         if not value or (own and name not in _COLUMNS):
             continue
-        if name in LIST_FIELDS:
-            record[name] = [part.strip() for part in value.split("|") if part.strip()]
-        elif name == "case_sensitive":
-            record[name] = value.lower() in ("1", "true", "yes")
-        else:
-            record[name] = value
+        try:
+            read = listed if name in LIST_FIELDS else yes_or_no if name == "case_sensitive" else None
+            record[name] = value if read is None else read(name, value)
+        except ValueError as error:
+            return Row(line, error=str(error))
     return Row(line, record)
