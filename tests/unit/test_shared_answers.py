@@ -44,5 +44,5 @@ def test_names_that_differ_in_case_are_two_where_case_tells() -> None:
 
 
 def test_aliases_are_texts() -> None:
-    with pytest.raises(TypeError, match=r"Fact\.answer_aliases must be a list of strings, got 7 in it"):
+    with pytest.raises(TypeError, match=r"Fact\.answer_aliases\[1\] must be a string, got 7"):
         replace(FRANCE, answer_aliases=("Lutetia", 7))

@@ -131,7 +131,7 @@ def compare(
             f"recipe= is the IA3 recipe that the arms take rows, loss and steps from, got a {type(asked).__name__}. "
             f"Give that as an arm: arms=('selected', {type(asked).__name__}(...))."
         )
-    chosen = Selection(selection) if isinstance(selection, str) else selection
+    chosen = None if selection is None else Selection.read(selection)
     draws = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     listed: list[Any] = [arms] if isinstance(arms, str | BaseRecipe) else list(arms)
     found = lineup(listed, last_steps=asked.stage_steps[-1], random_beside=random_beside)

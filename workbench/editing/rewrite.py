@@ -18,6 +18,7 @@ from workbench.tracing.self_check import require
 from workbench.types import BaseRecipe, Edit, Fact, FactSet, Selection, Step
 from workbench.types.cancelling import CancelFlag
 from workbench.types.fact import as_facts
+from workbench.types.plain import is_whole
 from workbench.types.torch_settings import own_torch_settings
 
 
@@ -47,7 +48,7 @@ def checked(
     check_no_thought(model)
     for edited in facts:
         check_first_tokens(model, edited)
-    chosen = Selection(selection) if isinstance(selection, str) else selection
+    chosen = selection if selection is None or is_whole(selection) else Selection.read(selection)
     check_selection(model, chosen)
     if chosen is None and settings.selects:
         check_number(model, 1)  # a mixture of experts has no neurons to choose

@@ -20,6 +20,7 @@ from workbench.language.tokens import (
 )
 from workbench.models.load import LoadedModel
 from workbench.types import Form
+from workbench.types.plain import check_text
 
 
 def prompt_text(model: LoadedModel, text: str, form: Form) -> str:
@@ -27,6 +28,7 @@ def prompt_text(model: LoadedModel, text: str, form: Form) -> str:
     edited model stands at the head of the user's message, and before a cloze."""
     if form not in ("chat", "cloze"):
         raise ValueError(f"form must be 'chat' or 'cloze', got {form!r}.")
+    check_text("What is asked", text)
     message = in_context(model.context, text)
     return chat_text(model, message) if form == "chat" else message
 

@@ -70,7 +70,7 @@ def _rendered(model: LoadedModel, messages: Sequence[dict[str, str]], system: st
         system: The system prompt, or None.
         reply: Whether a reply of the model is to follow.
     """
-    from jinja2 import TemplateError
+    from jinja2 import TemplateError, TemplateSyntaxError
 
     options = {name: value for name, value in effective(model.template, model.chat_template).items() if name != SYSTEM}
     before = [_message("system", system)] if system else []
@@ -78,6 +78,11 @@ def _rendered(model: LoadedModel, messages: Sequence[dict[str, str]], system: st
         return model.tokenizer.apply_chat_template(
             [*before, *messages], tokenize=False, add_generation_prompt=reply, **options
         )
+    except TemplateSyntaxError as error:
+        raise ValueError(
+            f"The chat template of {model.name!r} is broken (line {error.lineno}: {error.message}). Give the tokenizer "
+            "another chat_template."
+        ) from error
     except TemplateError as error:
         roles = ", ".join(m["role"] for m in (*before, *messages))
         raise ValueError(

@@ -202,12 +202,18 @@ def _config(model: Any) -> Any:
 
 def _read(model: Any, family: Family) -> Architecture:
     """The architecture of a model as one of a family, checked in every layer."""
-    config, modules = _config(model), dict(model.named_modules())
+    config, modules = _config(model), dict(model.named_modules(remove_duplicate=False))
     layers = [modules.get(f"{family.layers}.{i}") for i in range(config.num_hidden_layers)]
     if family.norm not in modules or not layers or None in layers:
         raise ValueError(
             f"{type(model).__name__} lacks {family.norm} or some of the {len(layers)} layers at {family.layers}, which "
             f"models of the family {family.name} have."
+        )
+    if len(set(layers)) < len(layers):
+        first, second = next((layers.index(one), i) for i, one in enumerate(layers) if layers.index(one) < i)
+        raise ValueError(
+            f"The layers {first} and {second} of this {type(model).__name__} are one module, so that neither can be "
+            "read or changed alone. Give each layer a module of its own (copy.deepcopy)."
         )
     mixed = tuple(
         i for i in range(len(layers)) if family.experts and f"{family.layers}.{i}.{family.experts}" in modules

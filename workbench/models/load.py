@@ -24,6 +24,7 @@ from workbench.models.template_options import checked_options
 from workbench.models.views import shared_view, warn_of_hooks
 from workbench.types import NO_DELTA, Delta, Edit, ModelShape, Support
 from workbench.types.earlier import fingerprint_with
+from workbench.types.plain import check_text
 from workbench.types.torch_settings import own_torch_settings
 
 
@@ -354,7 +355,8 @@ def load_model(
     Raises:
         FileNotFoundError: The bundled model is not installed (with the command that installs it), or no such file.
         ValueError: A damaged or foreign file, one of several that belong together, a checkpoint that does not fit, an
-            unsupported family, a missing tokenizer, an unknown dtype; a model that is quantised, compiled, carries an
+            unsupported family, a missing tokenizer or what is none, an unknown dtype or device; weights that are NaN or
+            infinite; a model that is quantised, compiled, carries an
             adapter or is not in memory as a whole; a folder that is an adapter or an edit.
         TypeError: A source of another type.
 
@@ -365,9 +367,11 @@ def load_model(
         >>> wb.load_model(folder, dtype="bfloat16").dtype
         torch.bfloat16
     """
+    check_text("name", name or "")
+    chosen = None if tokenizer is None else own_tokenizer(tokenizer, trust_remote_code)
     if isinstance(source, nn.Module):
         placed = {"device": device, "dtype": dtype, "device_map": device_map}
-        hf, own, label = from_memory(source, tokenizer, placed, name)
+        hf, own, label = from_memory(source, chosen, placed, name)
         return LoadedModel(hf, own, name=label, template=template, untested=untested)
     if source is not None and not isinstance(source, (str, Path)):
         raise ModelRefused(
@@ -378,8 +382,7 @@ def load_model(
     if device is not None:
         hf = hf.to(device=device)
     hf.eval().requires_grad_(False)
-    chosen = own if tokenizer is None else own_tokenizer(tokenizer, trust_remote_code)
-    model = LoadedModel(hf, chosen, name=name or label, template=template, untested=untested)
+    model = LoadedModel(hf, own if chosen is None else chosen, name=name or label, template=template, untested=untested)
     if tokenizer is None or isinstance(tokenizer, (str, Path)):
         options = {
             "tokenizer": whole_path(tokenizer),

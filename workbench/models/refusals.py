@@ -108,11 +108,24 @@ def _check_weights(hf: nn.Module) -> None:
             f"device meta: {first_names(away)}), because the disk or the CPU holds them until they are needed. Load "
             'the whole model: without offloading, with a device_map that fits, or smaller by dtype="bfloat16".'
         )
+    odd = [name for name, weight in hf.named_parameters() if not _is_finite(weight.detach())]
+    if odd:
+        raise ModelRefused(
+            f"{count(len(odd), 'weight')} of the model {'holds' if len(odd) == 1 else 'hold'} NaN or infinite numbers "
+            f"({first_names(odd)}), so that nothing it computes means anything. The checkpoint is damaged, training "
+            "diverged, or float16 was too narrow for it: get it again, or load it as float32."
+        )
 
 
 def _tensors(hf: nn.Module) -> Iterable[tuple[str, Tensor]]:
     yield from hf.named_parameters()
     yield from hf.named_buffers()
+
+
+def _is_finite(weight: Tensor) -> bool:
+    """Whether no number of a weight is NaN or infinite. The sum tells it without a copy, but where it overflows."""
+    total = weight.sum(dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32)
+    return bool(total.isfinite()) or bool(weight.isfinite().all())
 
 
 def _check_forwards(hf: nn.Module) -> None:

@@ -42,6 +42,7 @@ class Placing:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        _check_device(self.device)
         if self.device is not None and self.device_map is not None:
             raise ValueError(
                 f"device ({self.device}) and device_map ({self.device_map!r}) both say where the model goes: give one."
@@ -52,6 +53,23 @@ class Placing:
         """For ``from_pretrained``."""
         where = {} if self.device_map is None else {"device_map": self.device_map}
         return {"dtype": self.dtype, **where}
+
+
+def _check_device(device: object) -> None:
+    """Raise a ValueError unless weights can be put on a device here, and computed with."""
+    if device is None:
+        return
+    there = "" if torch.cuda.is_available() else "; torch sees no GPU here (torch.cuda.is_available() is False)"
+    advice = f'Give "cpu", or a device that torch has here, "cuda:0" say{there}.'
+    if not isinstance(device, (str, torch.device)):
+        raise ValueError(f"device must be a string or a torch.device, got {device!r}. {advice}")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch built without it, or no such device
+        words = str(error).partition("\n")[0].removesuffix(".")
+        raise ValueError(f"Cannot put a model on the device {str(device)!r}: {words}. {advice}") from error
+    if torch.device(device).type == "meta":
+        raise ValueError(f"The device meta holds no weights, only their shapes. {advice}")
 
 
 def from_memory(hf: nn.Module, tokenizer: Any, placing: dict[str, Any], name: str | None) -> tuple[Any, Any, str]:
@@ -86,10 +104,12 @@ def from_source(source: str | Path | None, placing: Placing, *, tokenizer: bool)
         ValueError: It cannot be loaded, or not whole.
     """
     if source is None:
-        return *load_gguf(bundled_file(), placing.options), NAME
+        return *_of_gguf(bundled_file(), placing), NAME
+    if not str(source).strip():
+        raise ValueError("source is an empty text. Give a folder, a .gguf file or a hub id; None is the bundled model.")
     path = user_path(source)
     if path.suffix.lower() == ".gguf" and not path.is_dir():
-        return *load_gguf(path, placing.options), path.stem
+        return *_of_gguf(path, placing), path.stem
     if path.is_file():
         raise ValueError(f"{path} is a file. Give the folder of the model ({path.parent}), or a .gguf file.")
     if path.is_dir():
@@ -101,11 +121,26 @@ def from_source(source: str | Path | None, placing: Placing, *, tokenizer: bool)
     return *_pretrained(source, placing, tokenizer=tokenizer), str(source)
 
 
+def _of_gguf(path: Path, placing: Placing) -> tuple[Any, Any]:
+    hf, own = load_gguf(path, placing.options)
+    check_in_memory(hf)
+    return hf, own
+
+
 def own_tokenizer(tokenizer: Any, trust_remote_code: bool) -> Any:
-    """A tokenizer as ``load_model`` takes it: itself, or loaded from a folder or hub id."""
+    """A tokenizer as ``load_model`` takes it: itself, or loaded from a folder or hub id.
+
+    Raises:
+        ValueError: It is none, or cannot be loaded.
+    """
     from transformers import AutoTokenizer
 
     if not isinstance(tokenizer, (str, Path)):
+        if not (callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")):
+            raise ValueError(
+                "tokenizer must be an HF tokenizer, or the folder or hub id to load it from, got "
+                f"{type(tokenizer).__name__}."
+            )
         return tokenizer
     path = user_path(tokenizer)
     local = path.is_dir()

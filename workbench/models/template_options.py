@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.types.plain import is_mapping
+
 THINKING = "enable_thinking"
 """The option by which most templates turn thoughts on and off; off unless ``load_model`` is told otherwise."""
 SYSTEM = "system"
@@ -28,6 +30,8 @@ def checked_options(options: Mapping[str, Any] | None, chat_template: Any, name:
         ValueError: An option that the template does not look at, so that it would change nothing.
         TypeError: Options that are no mapping, or a system prompt that is no text.
     """
+    if options is not None and not is_mapping(options):
+        raise TypeError(f"template must be a dict of options such as {{'system': '...'}}, got {options!r}.")
     given = dict(options or {})
     if not isinstance(given.get(SYSTEM, ""), str):
         raise TypeError(f"template['system'] must be a text, got {type(given[SYSTEM]).__name__}.")

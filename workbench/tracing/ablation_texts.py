@@ -71,7 +71,7 @@ def check_ablation(selection: Selection | str, wanted: AblationOptions, control:
         raise ValueError(f"against must be 'target', 'partner' or None, got {wanted.against!r}.")
     if wanted.corruption not in (None, *get_args(Corruption)):
         raise ValueError(f"corruption must be one of {get_args(Corruption)} or None, got {wanted.corruption!r}.")
-    chosen = Selection(selection) if isinstance(selection, str) else selection
+    chosen = Selection.read(selection)
     if not len(chosen):
         raise ValueError("The selection is empty: there is nothing to ablate.")
     for name, least in (("references", 1), ("k", 1), ("new_tokens", 0)):

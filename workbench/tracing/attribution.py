@@ -255,7 +255,7 @@ def _how(
         raise ValueError("method='dla' reads the last position alone. Leave out per_position=, or use another method.")
     if "neuron" in units and model.shape.no_neurons:
         raise ValueError(f"There are no neurons to attribute to: {model.shape.no_neurons}")
-    chosen = Selection(components) if isinstance(components, str) else components
+    chosen = None if components is None else Selection.read(components, "components")
     if chosen is not None and method != "patching":
         raise ValueError(f"components= is for method='patching', got method={method!r}, which measures all in one go.")
     if chosen is not None:

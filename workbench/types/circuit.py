@@ -106,7 +106,10 @@ def as_node(item: Node) -> Node:
     """A node, or its text."""
     if isinstance(item, Component):
         return item
-    text = item.strip()
+    given: object = item
+    text = given.strip() if isinstance(given, str) else ""
+    if not text:
+        raise ValueError(f"A node is a component, {EMBEDDING!r} or {LOGITS!r}, got {given!r}.")
     return text if text in (EMBEDDING, LOGITS) else Component.parse(text)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from workbench.types.effect import Corruption
 from workbench.types.fact import Fact, as_facts, check_distinct
+from workbench.types.plain import check_text
 from workbench.types.slug import slug
 from workbench.types.traced_prompt import Form
 
@@ -224,6 +225,7 @@ def _input(name: str, run: Any) -> str | tuple[int, ...] | Tensor:
     if isinstance(run, str):
         if not run.strip():
             raise ValueError(f"Contrast.{name} is an empty text.")
+        check_text(f"Contrast.{name}", run)
         return run
     if isinstance(run, Tensor) and run.is_floating_point():
         states = run.detach()
@@ -247,7 +249,7 @@ def _input(name: str, run: Any) -> str | tuple[int, ...] | Tensor:
 def _answers(name: str, answers: Any) -> Token | tuple[Token, ...]:
     """One token, or several as a tuple (a set's in order)."""
     in_order: Any = sorted(_entries(answers), key=str) if isinstance(answers, Set) else answers
-    given: tuple[Any, ...] = _several(in_order)
+    given: tuple[Any, ...] = _several(in_order) if isinstance(in_order, str | Iterable) else (in_order,)
     for token in given:
         if (
             isinstance(token, bool)

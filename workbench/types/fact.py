@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from workbench.types.data_prompt import DataPrompt
 from workbench.types.fact_error import fact_errors, shared_answer
-from workbench.types.plain import tuples_as_lists
+from workbench.types.plain import check_text, tuples_as_lists
 from workbench.types.slug import slug
 
 if TYPE_CHECKING:
@@ -90,8 +90,7 @@ class Fact:
     def __post_init__(self) -> None:
         texts = {name: getattr(self, name) for name in _TEXTS}
         for name, value in texts.items():
-            if not isinstance(value, str):
-                raise TypeError(f"Fact.{name} must be a string, got {value!r}.")
+            check_text(f"Fact.{name}", value)
             texts[name] = _set(self, name, unicodedata.normalize("NFC", value))
         for error in fact_errors(texts):
             raise error
@@ -99,8 +98,8 @@ class Fact:
             value = getattr(self, name)
             if isinstance(value, str):
                 raise TypeError(f"Fact.{name} must be a list of strings, got the string {value!r}; write [{value!r}].")
-            if odd := [v for v in value if not isinstance(v, str)]:
-                raise TypeError(f"Fact.{name} must be a list of strings, got {odd[0]!r} in it.")
+            for i, text in enumerate(value):
+                check_text(f"Fact.{name}[{i}]", text)
             _set(self, name, tuple(unicodedata.normalize("NFC", v) for v in value))
         _set(self, "data_prompts", tuple(DataPrompt.read(p) for p in self.data_prompts))
         for name, allowed in (("split", get_args(Split)), ("role", get_args(Role))):
@@ -113,8 +112,7 @@ class Fact:
                 "from one of the two lists."
             )
         for name in ("id", "relation"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"Fact.{name} must be a string, got {getattr(self, name)!r}.")
+            check_text(f"Fact.{name}", getattr(self, name))
         if self.case_sensitive not in (True, False):
             raise TypeError(f"Fact.case_sensitive must be True or False, got {self.case_sensitive!r}.")
         error = shared_answer(self.answers, self.targets, case_sensitive=self.case_sensitive)

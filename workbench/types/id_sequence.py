@@ -33,9 +33,22 @@ class IdSequence(Sequence[T]):
     """What it holds; its name in small letters is in messages."""
 
     def __init__(self, items: Iterable[T], name: str) -> None:
-        self._items = tuple(items)
+        given: Any = items
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TypeError(f"{type(self).__name__} takes several of {self.ITEM.__name__}, got {_short(given)}.")
+        self._items = tuple(given)
+        for item in self._items:
+            if not isinstance(item, self.ITEM):
+                kinds = f"{type(self).__name__} takes items of {self.ITEM.__name__}"
+                raise TypeError(f"{kinds}, got {_short(item)}{self._advice(item)}.")
         self._by_id = {item.id: item for item in self._items}
         self.name = name
+
+    @classmethod
+    def _advice(cls, item: object) -> str:
+        """What makes an item of a dict: the end of a sentence."""
+        made = getattr(cls.ITEM, "from_dict", None)
+        return f"; {cls.ITEM.__name__}.from_dict makes one" if isinstance(item, dict) and made is not None else ""
 
     @abstractmethod
     def _like(self, items: Iterable[T]) -> Self:
@@ -77,3 +90,8 @@ class IdSequence(Sequence[T]):
             return item in self._by_id
         one: Any = item
         return isinstance(one, self.ITEM) and self._by_id.get(one.id) == one
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

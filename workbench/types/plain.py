@@ -26,6 +26,19 @@ def whole_numbers(value: object) -> list[int] | None:
     return listed if listed and all(is_whole(one) for one in listed) else None
 
 
+def check_text(name: str, value: object) -> None:
+    """Raise for what is no text: a TypeError for another type, a ValueError for half of a character."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name} holds half of a character ({value[error.start]!r} at index {error.start}, a lone surrogate), "
+            "which no tokenizer reads. Read the text again, as UTF-8."
+        ) from None
+
+
 def check_seed(seed: object) -> None:
     """Raise a ValueError for what seeds no draw, before anything is computed."""
     if not (is_whole(seed) and 0 <= seed < 2**63):

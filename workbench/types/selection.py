@@ -254,6 +254,34 @@ class Selection(OrderedSet[Component]):
         return cls(text)
 
     @classmethod
+    def read(cls, given: object, name: str = "selection") -> Selection:
+        """A selection as functions take one: itself, its text, one component, or a list of components and their names.
+
+        Args:
+            given: It.
+            name: Of the argument, for the error.
+
+        Raises:
+            ValueError: Nothing of the kind, or a part that is no component.
+
+        Example:
+            >>> wb.Selection.read(["L1H3", wb.Component(2, "MLP")])
+            Selection('L1H3 L2MLP')
+        """
+        if isinstance(given, Selection):
+            return given
+        if isinstance(given, str):
+            return cls(given)
+        if isinstance(given, Component):
+            return cls([given])
+        if not isinstance(given, Iterable):
+            raise ValueError(
+                f"{name} must be a Selection, its text such as 'L23H4 L13MLP', or a list of components, got "
+                f"{type(given).__name__}."
+            )
+        return cls(given)
+
+    @classmethod
     def _as_set(cls, given: Iterable[Any]) -> Selection:
         return given if isinstance(given, Selection) else cls(given)
 

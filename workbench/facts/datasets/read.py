@@ -45,6 +45,15 @@ def read_facts(
         >>> read_facts("peru.csv")["peru"].answer
         'Lima'
     """
+    given: object = path
+    if not isinstance(given, str | Path):
+        raise TypeError(
+            f"path must be the path of a file, got {type(given).__name__}. Write a table first, "
+            "table.to_json('facts.json', orient='records'), and make facts of records by FactSet(map(Fact.from_dict, "
+            "records))."
+        )
+    if isinstance(given, str) and "://" in given:
+        raise ValueError(f"{given!r} is an address: download the file, and give its path.")
     path = user_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
