@@ -45,5 +45,7 @@ def test_the_run_that_counts_as_zero_is_named_and_alone_changes() -> None:
     assert both.corruption == "noise" and both.prompt.partner == SPAIN.id
     refused: Any = ({"corruption": "mean"}, {"corruption": "noise", "samples": 0}, {"corruption": "noise", "noise": 0})
     for wrong in refused:
-        with pytest.raises(ValueError, match=r"corruption must be one of|samples >= 1 and noise > 0"):
+        with pytest.raises(
+            ValueError, match=r"corruption must be one of|samples must be a whole|noise must be a number"
+        ):
             ablate(model, FRANCE, "L0MLP", form="cloze", pool=FACTS, **wrong)

@@ -320,7 +320,7 @@ def test_a_layer_is_reported_before_the_next_is_computed(monkeypatch: pytest.Mon
     ("options", "message"),
     [
         ({"on_layer": print, "fact": FACTS[:2]}, "on_layer= is for one fact"),
-        ({"max_rows": 0}, "max_rows must be at least 1, got 0"),
+        ({"max_rows": 0}, "max_rows must be a whole number of at least 1, got 0"),
         ({"site": ()}, r"site must be one of .*got \(\)"),
         ({"site": ("resid", "head")}, r"got \('resid', 'head'\)"),
     ],

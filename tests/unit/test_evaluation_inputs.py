@@ -35,7 +35,7 @@ def evaluated(**options: Any) -> EvalReport:
 @pytest.mark.parametrize("seed", [-1, "a", None, 1.5, True])
 def test_a_seed_is_checked_before_anything_is_asked(seed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workbench.evaluation.evaluate.evaluate_views", lambda *_, **__: pytest.fail("asked"))
-    with pytest.raises(ValueError, match=r"seed must be a whole number, 0 or more, got"):
+    with pytest.raises(ValueError, match=r"seed must be a whole number from 0 to 2\*\*63 - 1, got"):
         evaluated(seed=seed)
 
 

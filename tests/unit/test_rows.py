@@ -398,11 +398,12 @@ def test_a_number_is_so_many_neurons_of_the_default_selector() -> None:
     assert edit.selector == "gain-over-fisher"
     assert edit.selection == default_selection(tiny(), FRANCE, pool=FACTS, k=7, progress=False)
     assert same(edit, fitted(selection=edit.selection))
-    for wrong in (0, 169, True):
+    for wrong in (0, 169):
         with pytest.raises(ValueError, match=f"from 1 to 168, all of this model, got {wrong}"):
             fitted(selection=wrong)
-    with pytest.raises(ValueError, match="a number of neurons, or None, got list"):
-        fitted(selection=["L1H0"])
+    for odd in (True, 7.0):
+        with pytest.raises(ValueError, match=f"selection must be a Selection, .*got {type(odd).__name__}"):
+            fitted(selection=odd)
 
 
 @pytest.mark.parametrize("measured_on", ["the fit's rows", "others"])

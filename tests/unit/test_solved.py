@@ -290,7 +290,7 @@ def test_windows_are_cells_of_the_causal_trace() -> None:
 @pytest.mark.parametrize("larger", ["stream", "output"])
 def test_a_modules_target_is_as_large_as_what_it_is_added_to(larger: str) -> None:
     """A module whose output is small beside the stream may still need a vector of the stream's size."""
-    model = tiny("llama")
+    model = knowing(MAKERS["llama"]())
     place = Place(1, "mlp")
     with torch.no_grad():
         weight = model.hf.get_submodule(module_name(model.architecture, place)).weight

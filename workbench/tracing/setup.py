@@ -63,8 +63,6 @@ class SetupOptions:
         check_seed(self.seed)
         if isinstance(self.noise, bool) or not isinstance(self.noise, int | float) or not 0 < self.noise < math.inf:
             raise ValueError(f"noise must be a number of standard deviations above 0, got {self.noise!r}.")
-        if self.partner is not None and self.corruption == "noise":
-            raise ValueError("partner= is the other subject of a swap; give corruption='swap' with it.")
         if self.noise_positions is not None:
             check_places(self.noise_positions)
 
@@ -82,6 +80,8 @@ class SetupOptions:
         """
         contrasts = [one for one in traced if isinstance(one, Contrast)]
         if not contrasts:
+            if self.partner is not None and self.corruption == "noise":
+                raise ValueError("partner= is the other subject of a swap; give corruption='swap' with it.")
             return self
         given = [f"{name}=" for name in ("partner", "noise_positions", "form") if getattr(self, name) is not None]
         given += ["token="] if self.token != "answer" else []
