@@ -106,11 +106,15 @@ def as_node(item: Node) -> Node:
     """A node, or its text."""
     if isinstance(item, Component):
         return item
-    given: object = item
-    text = given.strip() if isinstance(given, str) else ""
-    if not text:
-        raise ValueError(f"A node is a component, {EMBEDDING!r} or {LOGITS!r}, got {given!r}.")
+    text = _text_of(item)
     return text if text in (EMBEDDING, LOGITS) else Component.parse(text)
+
+
+def _text_of(item: object) -> str:
+    text = item.strip() if isinstance(item, str) else ""
+    if not text:
+        raise ValueError(f"A node is a component, {EMBEDDING!r} or {LOGITS!r}, got {item!r}.")
+    return text
 
 
 def _edges(item: object) -> list[Edge]:

@@ -249,7 +249,8 @@ def _input(name: str, run: Any) -> str | tuple[int, ...] | Tensor:
 def _answers(name: str, answers: Any) -> Token | tuple[Token, ...]:
     """One token, or several as a tuple (a set's in order)."""
     in_order: Any = sorted(_entries(answers), key=str) if isinstance(answers, Set) else answers
-    given: tuple[Any, ...] = _several(in_order) if isinstance(in_order, str | Iterable) else (in_order,)
+    several = hasattr(in_order, "__iter__") or isinstance(in_order, int)
+    given: tuple[Any, ...] = _several(in_order) if several else (in_order,)
     for token in given:
         if (
             isinstance(token, bool)

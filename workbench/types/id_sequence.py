@@ -33,22 +33,23 @@ class IdSequence(Sequence[T]):
     """What it holds; its name in small letters is in messages."""
 
     def __init__(self, items: Iterable[T], name: str) -> None:
-        given: Any = items
-        if isinstance(given, str) or not isinstance(given, Iterable):
-            raise TypeError(f"{type(self).__name__} takes several of {self.ITEM.__name__}, got {_short(given)}.")
-        self._items = tuple(given)
+        self._check_several(items)
+        self._items = tuple(items)
         for item in self._items:
-            if not isinstance(item, self.ITEM):
-                kinds = f"{type(self).__name__} takes items of {self.ITEM.__name__}"
-                raise TypeError(f"{kinds}, got {_short(item)}{self._advice(item)}.")
+            self._check_item(item)
         self._by_id = {item.id: item for item in self._items}
         self.name = name
 
-    @classmethod
-    def _advice(cls, item: object) -> str:
-        """What makes an item of a dict: the end of a sentence."""
-        made = getattr(cls.ITEM, "from_dict", None)
-        return f"; {cls.ITEM.__name__}.from_dict makes one" if isinstance(item, dict) and made is not None else ""
+    def _check_several(self, items: object) -> None:
+        if isinstance(items, str) or not isinstance(items, Iterable):
+            raise TypeError(f"{type(self).__name__} takes several of {self.ITEM.__name__}, got {_short(items)}.")
+
+    def _check_item(self, item: object) -> None:
+        if not isinstance(item, self.ITEM):
+            kind, shown = self.ITEM.__name__, _short(item)
+            made = isinstance(item, dict) and hasattr(self.ITEM, "from_dict")
+            advice = f"; {kind}.from_dict makes one" if made else ""
+            raise TypeError(f"{type(self).__name__} takes items of {kind}, got {shown}{advice}.")
 
     @abstractmethod
     def _like(self, items: Iterable[T]) -> Self:

@@ -254,7 +254,7 @@ class Selection(OrderedSet[Component]):
         return cls(text)
 
     @classmethod
-    def read(cls, given: object, name: str = "selection") -> Selection:
+    def read(cls, given: Any, name: str = "selection") -> Selection:
         """A selection as functions take one: itself, its text, one component, or a list of components and their names.
 
         Args:
@@ -274,7 +274,7 @@ class Selection(OrderedSet[Component]):
             return cls(given)
         if isinstance(given, Component):
             return cls([given])
-        if not isinstance(given, Iterable):
+        if not hasattr(given, "__iter__"):
             raise ValueError(
                 f"{name} must be a Selection, its text such as 'L23H4 L13MLP', or a list of components, got "
                 f"{type(given).__name__}."
