@@ -78,6 +78,8 @@ LEVERS: dict[str, BaseRecipe] = {
     "ROME, closed": wb.recipes.ROME(close=True),
     "IA3": wb.recipes.IA3(),
     "MEMIT": wb.recipes.MEMIT(),
+    "UltraEdit": wb.recipes.UltraEdit(),
+    "UltraEdit, normalised": wb.recipes.UltraEdit(normalise=True),
     "MEMIT, closed": wb.recipes.MEMIT(close=True),
     "AlphaEdit": wb.recipes.AlphaEdit(),
     "AlphaEdit, closed": wb.recipes.AlphaEdit(close=True),

@@ -44,31 +44,46 @@ def test_the_update_is_the_published_solve() -> None:
     unit = [(x - x.mean(0)) / x.std(0) for x in (keys, gradients)]
     values = -1e-2 * (unit[0] ** 2).sum(1, keepdim=True) * unit[1]
     wanted = torch.linalg.solve(keys.T @ keys + 2.0 * torch.eye(D_IN, dtype=torch.float64), keys.T @ values)
-    u, v = update(tokens, rate=1.0, learning_rate=1e-2, ridge=2.0, columns=range(D_IN))
+    u, v = update(tokens, rate=1.0, learning_rate=1e-2, ridge=2.0, columns=range(D_IN), normalise=True)
     assert u.shape == (D_OUT, N) and v.shape == (N, D_IN)
     torch.testing.assert_close(u @ v, wanted.T, atol=1e-12, rtol=1e-9)
     part = [1, 4, 5]
     wanted = torch.linalg.solve(
         keys[:, part].T @ keys[:, part] + torch.eye(3, dtype=torch.float64), keys[:, part].T @ values
     )
-    u, v = update(tokens, rate=1.0, learning_rate=1e-2, ridge=1.0, columns=part)
+    u, v = update(tokens, rate=1.0, learning_rate=1e-2, ridge=1.0, columns=part, normalise=True)
     torch.testing.assert_close((u @ v)[:, part], wanted.T, atol=1e-12, rtol=1e-9)
     assert not bool(v[:, [0, 2, 3, 6]].any())
 
 
 def test_the_rate_is_a_share_of_the_outputs() -> None:
     tokens = some_tokens()
-    u, _ = update(tokens, rate=0.25, learning_rate=None, ridge=1.0, columns=range(D_IN))
+    options: dict[str, Any] = {"rate": 0.25, "learning_rate": None, "ridge": 1.0, "columns": range(D_IN)}
+    u, _ = update(tokens, **options, normalise=True)
     assert float(u.norm(dim=0).mean() / tokens.outputs.norm(dim=1).mean()) == pytest.approx(0.25)
     same = Tokens(tokens.keys[:1].expand(N, -1), tokens.gradients[:1].expand(N, -1), tokens.outputs)
-    u, v = update(same, rate=0.25, learning_rate=None, ridge=1.0, columns=range(D_IN))
+    u, v = update(same, **options, normalise=True)
     assert not bool(u.any()) and bool(v.isfinite().all())  # nothing to tell apart, nothing moves
 
 
-def test_keys_and_gradients_are_those_of_plain_passes() -> None:
+def test_without_the_norms_of_many_facts_what_tokens_share_is_taught() -> None:
+    """Tokens whose gradients agree: each is to be put out against its gradient, by the square of its key's length."""
+    keys, gradients, outputs = some_tokens()
+    shared = Tokens(keys, gradients[:1].expand(N, -1), outputs)
+    u, _ = update(shared, rate=0.25, learning_rate=None, ridge=1.0, columns=range(D_IN), normalise=False)
+    wanted = -(keys**2).sum(1, keepdim=True) * shared.gradients
+    wanted = wanted * (0.25 * outputs.norm(dim=1).mean() / wanted.norm(dim=1).mean())
+    torch.testing.assert_close(u.T, wanted)
+    flat, _ = update(shared, rate=0.25, learning_rate=None, ridge=1.0, columns=range(D_IN), normalise=True)
+    assert not bool(flat.any())
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_keys_and_gradients_are_those_of_plain_passes(normalised: bool) -> None:
     """The update of a layer from whole texts, one by one, with the module's weight trained by autograd."""
     model = tiny()
-    edit = made(layers=(1,), learning_rate=0.1)
+    options: dict[str, Any] = {"normalise": normalised, "learning_rate": 0.1 if normalised else None}
+    edit = made(layers=(1,), **options)
     rows = wanted_rows(model, [FRANCE], "learn", TrainedRecipe(contexts=False))
     keys, gradients, outputs = [], [], []
     for row in rows:
@@ -88,7 +103,7 @@ def test_keys_and_gradients_are_those_of_plain_passes() -> None:
         for found, value in zip((keys, gradients, outputs), (seen[0], seen[1].grad, seen[2]), strict=True):
             found.append(value[0, at].detach().double())
     tokens = Tokens(*(torch.cat(found) for found in (keys, gradients, outputs)))
-    u, v = update(tokens, rate=1.0, learning_rate=0.1, ridge=1.0, columns=range(56))
+    u, v = update(tokens, rate=wb.recipes.UltraEdit().rate, ridge=1.0, columns=range(56), **options)
     found_u, found_v = factors_of(edit)[1, "mlp.down_proj"]
     wanted = (u @ v).float()
     assert float((found_u @ found_v - wanted).norm() / wanted.norm()) < 1e-3
@@ -123,6 +138,8 @@ def test_what_it_cannot_do_is_said() -> None:
     for name, value in wrong.items():
         with pytest.raises(ValueError, match=name):
             wb.recipes.UltraEdit(**{name: value})
+    with pytest.raises(ValueError, match="learning_rate must be None unless normalise is True"):
+        wb.recipes.UltraEdit(learning_rate=1e-6)
 
 
 def test_it_can_be_cancelled() -> None:

@@ -31,9 +31,8 @@ from workbench.types.recipe import Check
 class UltraEdit(BaseRecipe):
     """The settings of UltraEdit: the gradient of one backward pass, spread over the keys by a linear solve.
 
-    At the answer's tokens each module's key h and the gradient g at its output are taken, normalised over all tokens
-    of all edited facts to h' and g'. The module is to put out v = -rate |h'|^2 g' more at h: dW^T = (H^T H + ridge
-    I)^-1 H^T V. There is no optimisation, no subject and no covariance.
+    At the answer's tokens each module's key h and the gradient g at its output are taken. The module is to put out v =
+    -rate |h|^2 g more at h: dW^T = (H^T H + ridge I)^-1 H^T V. There is no optimisation, no subject and no covariance.
 
     Without a selection the output projections of the MLPs of two layers before the last are written; with one, those
     that carry its heads and neurons, and only the picked inputs are read.
@@ -41,17 +40,20 @@ class UltraEdit(BaseRecipe):
     Args:
         layers: The layers whose MLPs are written where nothing is selected; None: the two before the last.
         rate: How far outputs are moved: the mean |v| as a multiple of the mean |output| there.
-        learning_rate: The published rate instead (1e-6 in its configurations), in units of one model's activations;
-            None for ``rate``.
+        normalise: Normalise each entry of h and g over all tokens of all edited facts first, as published. That takes
+            the statistics of many facts: over the tokens of one fact it takes away the direction that they share, which
+            is the one that teaches, and leaves every entry of the output as large as any other.
+        learning_rate: The published rate instead (1e-6 in its configurations), in units of one model's activations, of
+            normalised gradients; None for ``rate``.
         ridge: Of the solve, in units of squared keys.
         contexts: Take the facts' questions in contexts too, beside the training questions.
 
     Raises:
         ValueError: A value out of range; the message names it and what is allowed.
 
-    Source: Gu et al. 2025 (2505.14679); XiaojieGu/UltraEdit editor/ultraedit.py. Deviations: the rate is relative, the
-    target stands in the base's own sentence, and mean and deviation are those of the facts of this edit, not of all
-    edits of a process so far.
+    Source: Gu et al. 2025 (2505.14679); XiaojieGu/UltraEdit editor/ultraedit.py. Deviations: nothing is normalised
+    unless it is asked for, and then by the facts of this edit, not by all edits of a process so far; the rate is
+    relative; the target stands in the base's own sentence.
 
     Example:
         >>> edit = wb.rewrite(model, fact, recipe=wb.recipes.UltraEdit(layers=(1,), contexts=False))
@@ -65,7 +67,8 @@ class UltraEdit(BaseRecipe):
 
     name: str = "ultraedit"
     layers: tuple[int, ...] | None = None
-    rate: float = 1.0
+    rate: float = 0.2
+    normalise: bool = False
     learning_rate: float | None = None
     ridge: float = 1.0
     contexts: bool = True
@@ -78,6 +81,7 @@ class UltraEdit(BaseRecipe):
         yield "rate", math.isfinite(self.rate) and self.rate > 0, "a positive number"
         rate = self.learning_rate
         yield "learning_rate", rate is None or (math.isfinite(rate) and rate > 0), "None or a positive number"
+        yield "learning_rate", rate is None or self.normalise, "None unless normalise is True, as published"
         yield "ridge", math.isfinite(self.ridge) and self.ridge > 0, "a positive number"
 
 
@@ -90,21 +94,27 @@ class Tokens(NamedTuple):
 
 
 def update(
-    tokens: Tokens, *, rate: float, learning_rate: float | None, ridge: float, columns: Sequence[int]
+    tokens: Tokens,
+    *,
+    rate: float,
+    learning_rate: float | None,
+    ridge: float,
+    columns: Sequence[int],
+    normalise: bool,
 ) -> tuple[Tensor, Tensor]:
     """The update of one module.
 
     Args:
         tokens: Its keys, gradients and outputs.
-        rate, learning_rate, ridge: As in ``UltraEdit``.
+        rate, learning_rate, ridge, normalise: As in ``UltraEdit``.
         columns: The inputs that may be read.
 
     Returns:
         U [d_out, n] and V [n, d_in], with dW = U V.
     """
     keys, gradients, outputs = tokens
-    unit_keys, unit_gradients = _normalised(keys), _normalised(gradients)
-    values = -(unit_keys**2).sum(1, keepdim=True) * unit_gradients
+    measured = _normalised if normalise else _as_they_are
+    values = -(measured(keys) ** 2).sum(1, keepdim=True) * measured(gradients)
     if learning_rate is not None:
         values = learning_rate * values
     elif bool(values.any()):
@@ -113,6 +123,10 @@ def update(
     read[:, list(columns)] = keys[:, list(columns)]
     # (H^T H + a I)^-1 H^T = H^T (H H^T + a I)^-1: as large as there are tokens, not as the module is wide.
     return values.T, torch.linalg.solve(read @ read.T + ridge * torch.eye(len(read), dtype=read.dtype), read)
+
+
+def _as_they_are(values: Tensor) -> Tensor:
+    return values
 
 
 def _normalised(values: Tensor) -> Tensor:
@@ -142,12 +156,14 @@ def make_ultraedit(task: Task) -> Edit:
     factors: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
     for key, parts in seen.items():
         tokens = Tokens(*(torch.cat(group) for group in zip(*parts, strict=True)))
-        if len(tokens.keys) < 2:
+        if recipe.normalise and len(tokens.keys) < 2:
             raise ValueError(
-                "UltraEdit normalises over the answer's tokens, and there is one only. Give contexts=True, more "
-                "facts, or a fact with paraphrases."
+                "UltraEdit(normalise=True) normalises over the answer's tokens, and there is one only. Give "
+                "contexts=True, more facts, or a fact with paraphrases."
             )
-        options = {"rate": recipe.rate, "learning_rate": recipe.learning_rate, "ridge": recipe.ridge}
+        options: dict[str, Any] = {
+            name: getattr(recipe, name) for name in ("rate", "learning_rate", "ridge", "normalise")
+        }
         u, v = update(tokens, columns=modules[key], **options)
         factors[key] = u.float(), v.float()
     given = isinstance(task.selection, Selection)
