@@ -67,7 +67,7 @@ def test_a_head_that_is_shut_weakens_its_edges_to_0() -> None:
         assert (change.before, change.after, change.stderr) == (pytest.approx(-16, abs=1e-4), 0.0, None)
         assert change.change == pytest.approx(16, abs=1e-4)
     assert (found.before.clean, found.after.clean) == (pytest.approx(8, abs=1e-4), 0.0)
-    assert found.control is not None and found.control < ROUNDING
+    assert found.control == pytest.approx(0.0, abs=ROUNDING)
     assert found.counts == {**dict.fromkeys(CHANGE_KINDS, 0), "weakened": 2}
 
 
@@ -155,7 +155,9 @@ def test_ranks_and_scores_are_those_of_the_maps() -> None:
     assert list(found.circuit("new", "gone")) == [one.edge for one in some]
     assert len(found.circuit()) == len(found.changes)
     assert found.circuit().base_fingerprint == tiny().fingerprint
-    assert "Control: the same edit at strength 0 changes " in found.words
+    assert found.control == pytest.approx(0.0, abs=ROUNDING)
+    control = f"edges by up to {found.control:.2g}" if found.control else "no edge"
+    assert f"Control: the same edit at strength 0 changes {control}." in found.words
 
 
 @pytest.mark.parametrize("method", ["eap", "eap-ig", "patching"])
@@ -166,13 +168,10 @@ def test_strength_0_changes_no_edge(maker: Any, method: Any) -> None:
     options: dict[str, Any] = {"method": method, "chosen": "L0H1 -> L1MLP, L1H2 -> logits", "progress": False}
     options |= {"pool": FACTS, "k": 1}
     none = wb.compare_edges(model, some, strength=0.0, **options)
-    assert (
-        none.changes == ()
-        and (none.control or 0.0) < ROUNDING
-        and float(none.difference.nan_to_num().abs().max()) < ROUNDING
-    )
+    assert none.changes == () and none.control == pytest.approx(0.0, abs=ROUNDING)
+    assert float(none.difference.nan_to_num().abs().max()) < ROUNDING
     whole = wb.compare_edges(model, some, **options)
-    assert (whole.control or 0.0) < ROUNDING and whole.changes and whole.before.n_edges == 2
+    assert whole.control == pytest.approx(0.0, abs=ROUNDING) and whole.changes and whole.before.n_edges == 2
     assert wb.compare_edges(model, some, control=False, **options).control is None
 
 

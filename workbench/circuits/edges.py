@@ -33,7 +33,7 @@ from workbench.types.cell_intervals import mean_and_error
 from workbench.types.contrast import Traced
 from workbench.types.edge_map import EdgeMethod
 from workbench.types.effect import Corruption
-from workbench.types.plain import is_whole
+from workbench.types.plain import check_count
 from workbench.types.torch_settings import own_torch_settings
 
 MOST_PATCHED = 5000
@@ -160,8 +160,7 @@ def _check(
     """Which edges are scored, [receivers, senders]; a ValueError for options that do not fit."""
     if method not in get_args(EdgeMethod):
         raise ValueError(f"method must be one of {get_args(EdgeMethod)}, got {method!r}.")
-    if not is_whole(steps) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}.")
+    check_count("steps", steps)
     if chosen is None:
         if method == "patching" and graph.n_edges > MOST_PATCHED:
             raise ValueError(

@@ -26,7 +26,7 @@ from workbench.models.load import LoadedModel
 from workbench.types import FactSet
 from workbench.types.cancelling import CancelFlag
 from workbench.types.covariance import Covariance, OutputModule
-from workbench.types.plain import is_whole
+from workbench.types.plain import check_count, is_whole
 from workbench.types.torch_settings import own_torch_settings
 
 MAX_TOKENS = 30_000
@@ -112,8 +112,7 @@ def covariances(
     """
     base = model.base
     wanted = [Place(*place) for place in dict.fromkeys(places)]
-    if not (is_whole(max_tokens) and max_tokens >= 1):
-        raise ValueError(f"max_tokens must be a whole number of at least 1, got {max_tokens!r}.")
+    check_count("max_tokens", max_tokens)
     for place in wanted:
         if not is_whole(place.layer):
             raise ValueError(f"layer must be a whole number, got {place.layer!r}.")

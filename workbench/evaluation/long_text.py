@@ -21,7 +21,7 @@ from workbench.language.scoring import continuation_nll
 from workbench.language.tokens import beginning, begun_ids, decoded, longest_text
 from workbench.models.load import LoadedModel
 from workbench.types import TextRow
-from workbench.types.plain import is_whole
+from workbench.types.plain import check_count, is_whole
 from workbench.types.report import TextSource
 
 CONTEXT = 512
@@ -67,8 +67,8 @@ def stretches_of(
         ValueError: Fewer than one token, or a context of fewer than one.
     """
     for name, value in (("text_tokens", tokens), ("text_context", context)):
-        if value is not None and not (is_whole(value) and value >= 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}.")
+        if value is not None:
+            check_count(name, value)
     if prose is None:
         return own_text(model, tokens, context=context) if tokens else None
     whole = given_text(model, prose, context=context)

@@ -356,8 +356,8 @@ def load_model(
         FileNotFoundError: The bundled model is not installed (with the command that installs it), or no such file.
         ValueError: A damaged or foreign file, one of several that belong together, a checkpoint that does not fit, an
             unsupported family, a missing tokenizer or what is none, an unknown dtype or device; weights that are NaN or
-            infinite; a model that is quantised, compiled, carries an
-            adapter or is not in memory as a whole; a folder that is an adapter or an edit.
+            infinite; a model that is quantised, compiled, carries an adapter or is not in memory as a whole; a folder
+            that is an adapter or an edit.
         TypeError: A source of another type.
 
     Example:

@@ -18,7 +18,7 @@ from workbench.tracing.metric import Metric, check_metric, check_whole_answers
 from workbench.tracing.replacements import reference_texts
 from workbench.types import AblationKind, Contrast, Fact, FactSet, Form, Selection, TracedPrompt
 from workbench.types.effect import Corruption
-from workbench.types.plain import is_whole
+from workbench.types.plain import check_count, is_whole
 from workbench.types.traced_prompt import SECOND_STATES
 
 
@@ -75,9 +75,7 @@ def check_ablation(selection: Selection | str, wanted: AblationOptions, control:
     if not len(chosen):
         raise ValueError("The selection is empty: there is nothing to ablate.")
     for name, least in (("references", 1), ("k", 1), ("new_tokens", 0)):
-        value = getattr(wanted, name)
-        if not is_whole(value) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        check_count(name, getattr(wanted, name), least)
     if not is_whole(control) or control < 0:
         raise ValueError(f"control must be a whole number of random selections (0 for none), got {control!r}.")
     return chosen

@@ -40,7 +40,7 @@ from workbench.types import Contrast, EffectMap, Fact, FactSet, Form, Selection
 from workbench.types.contrast import Traced, as_traced
 from workbench.types.effect import CONTRASTED, Corruption
 from workbench.types.metric_words import LOGIT_DIFF_BEFORE_CAP
-from workbench.types.plain import is_whole
+from workbench.types.plain import check_count
 from workbench.types.torch_settings import own_torch_settings
 
 
@@ -245,8 +245,7 @@ def _how(
         raise ValueError(f"unit must be one of {get_args(AttributionUnit)}, got {unit!r}. Or give several.")
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}.")
-    if not is_whole(steps) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1, got {steps!r}.")
+    check_count("steps", steps)
     if along not in get_args(Along):
         raise ValueError(f"along must be one of {get_args(Along)}, got {along!r}.")
     if along != "inputs" and method != "ig":

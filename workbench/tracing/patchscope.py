@@ -24,7 +24,7 @@ from workbench.tracing.bridge_runs import FwdHook, bridge_runs
 from workbench.tracing.next_tokens import check_k, likeliest, readable_ids
 from workbench.tracing.self_check import require
 from workbench.types import Contrast, Fact, Form, NextToken, Patchscope
-from workbench.types.plain import is_whole
+from workbench.types.plain import check_count, is_whole
 from workbench.types.torch_settings import own_torch_settings
 
 TARGETS = {
@@ -94,8 +94,7 @@ def patchscope(
     if reader.base is not model.base and reader.base.fingerprint != model.base.fingerprint:
         raise ValueError(f"into= must be an edit of the same base, got {reader.name!r} for {model.name!r}.")
     check_k(model, k)
-    if not is_whole(max_new_tokens) or max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens!r}.")
+    check_count("max_new_tokens", max_new_tokens)
     for one in (model, reader):
         require(one, "resume")
     ids, at = _source(model, source, position, form)

@@ -10,7 +10,7 @@ import torch
 
 from workbench.types import Component, EffectMap, Kind
 from workbench.types.metric_words import hardly_differ
-from workbench.types.plain import is_whole
+from workbench.types.plain import check_count
 from workbench.types.torch_settings import own_torch_settings
 
 RankedKind = Literal["H", "MLP", "N", "ATTN"]
@@ -69,8 +69,7 @@ def ranked(
         >>> [str(one.component) for one in wb.ranked(both, kinds=["MLP"], k=1)]
         ['L1MLP']
     """
-    if not is_whole(k) or k < 1:
-        raise ValueError(f"k must be a whole number of at least 1, got {k!r}.")
+    check_count("k", k)
     if by not in ("value", "abs"):
         raise ValueError(f"by must be 'value' or 'abs', got {by!r}.")
     wanted = set(get_args(RankedKind)) if kinds is None else set(kinds)

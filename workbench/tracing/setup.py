@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, TypedDict, get_args
@@ -16,7 +16,7 @@ from workbench.tracing.metric import Metric, MetricRule, check_metric, metric_na
 from workbench.types import Contrast, Fact, FactSet, Form, TracedPrompt
 from workbench.types.effect import Corruption
 from workbench.types.metric_words import LOG_ODDS, MetricWords, hardly_differ
-from workbench.types.plain import check_count, check_seed, is_whole
+from workbench.types.plain import check_count, check_seed, whole_numbers
 
 
 class SharedKeywords(TypedDict, total=False):
@@ -99,8 +99,7 @@ class SetupOptions:
 
 def check_places(positions: object) -> None:
     """Raise a ValueError where noise positions are no indices of tokens."""
-    places: list[object] = [*positions] if isinstance(positions, Iterable) else [positions]
-    if not isinstance(positions, Iterable) or not all(map(is_whole, places)):
+    if whole_numbers(positions) is None:
         raise ValueError(f"noise_positions must be indices of tokens, such as [3, 4], got {positions!r}.")
 
 

@@ -23,7 +23,7 @@ from workbench.tracing.lens_fit import STEPS, LensFit, split, work_of
 from workbench.tracing.self_check import require
 from workbench.types import FactSet, LensKind, TunedLens
 from workbench.types.cancelling import CancelBar, CancelFlag, check_cancel
-from workbench.types.plain import is_whole
+from workbench.types.plain import check_count
 from workbench.types.torch_settings import own_torch_settings
 
 MAX_TOKENS = 12_000
@@ -75,8 +75,7 @@ def tuned_lens(
         (300, 6, True)
     """
     base = model.base
-    if not is_whole(steps) or steps < 0:
-        raise ValueError(f"steps must be a whole number of at least 0, got {steps!r}.")
+    check_count("steps", steps, least=0)
     require(base, "lens")
     options = (max_tokens, steps, seed)
     default = ("default", *options, pool and tuple(pool)) if texts is None else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from workbench.types import TracedPrompt
-from workbench.types.plain import is_whole
+from workbench.types.plain import is_whole, whole_numbers
 from workbench.types.roles import role_of
 
 
@@ -39,11 +39,10 @@ class Where:
         Raises:
             ValueError: A layer that the model does not have, none at all, or indices of tokens for several texts.
         """
-        given: Any = range(n_layers) if layers is None else layers
-        asked_layers: list[Any] = [*given] if isinstance(given, Iterable) else []
-        if not asked_layers or not all(is_whole(layer) and 0 <= layer < n_layers for layer in asked_layers):
+        given = whole_numbers(range(n_layers) if layers is None else layers)
+        if not given or not all(0 <= layer < n_layers for layer in given):
             raise ValueError(f"layers must be some of 0 to {n_layers - 1}, got {layers!r}.")
-        chosen = tuple(sorted(set(asked_layers)))
+        chosen = tuple(sorted(set(given)))
         if positions is None:
             return Where(chosen, None, len(chosen) == n_layers)
         asked = (positions,) if isinstance(positions, str) else tuple(positions)

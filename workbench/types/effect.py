@@ -321,7 +321,7 @@ class EffectMap:
         if layers is not None:
             n_layers = scores.shape[0]
             given = whole_numbers(layers)
-            if given is None or not all(0 <= layer < n_layers for layer in given):
+            if not given or not all(0 <= layer < n_layers for layer in given):
                 raise ValueError(f"layers must be within the map's 0 to {n_layers - 1}, got {layers!r}.")
             keep = torch.zeros(scores.shape[0], dtype=torch.bool, device=scores.device)
             keep[given] = True

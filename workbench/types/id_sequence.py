@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, Self, TypeVar, overload
 
+from workbench.types.plain import shortened
+
 
 class HasId(Protocol):
     """Has an id."""
@@ -94,5 +96,4 @@ class IdSequence(Sequence[T]):
 
 
 def _short(value: object) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{type(value).__name__} {shortened(value)}"

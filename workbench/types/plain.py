@@ -21,9 +21,17 @@ def is_finite(value: object) -> TypeGuard[float]:
 
 
 def whole_numbers(value: object) -> list[int] | None:
-    """The whole numbers of a range, a list or the like; None for anything else, and where there is none."""
-    listed: list[Any] = [*value] if isinstance(value, Iterable) else []
-    return listed if listed and all(is_whole(one) for one in listed) else None
+    """The whole numbers of a range, a list or the like; None for anything else."""
+    if not isinstance(value, Iterable):
+        return None
+    listed: list[Any] = [*value]
+    return listed if all(map(is_whole, listed)) else None
+
+
+def shortened(value: object) -> str:
+    """A value as code, for an error: its first characters where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def check_text(name: str, value: object) -> None:

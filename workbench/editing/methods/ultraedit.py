@@ -113,8 +113,8 @@ def update(
         U [d_out, n] and V [n, d_in], with dW = U V.
     """
     keys, gradients, outputs = tokens
-    measured = _normalised if normalise else _as_they_are
-    values = -(measured(keys) ** 2).sum(1, keepdim=True) * measured(gradients)
+    lengths, directions = (_normalised(keys), _normalised(gradients)) if normalise else (keys, gradients)
+    values = -(lengths**2).sum(1, keepdim=True) * directions
     if learning_rate is not None:
         values = learning_rate * values
     elif bool(values.any()):
@@ -123,10 +123,6 @@ def update(
     read[:, list(columns)] = keys[:, list(columns)]
     # (H^T H + a I)^-1 H^T = H^T (H H^T + a I)^-1: as large as there are tokens, not as the module is wide.
     return values.T, torch.linalg.solve(read @ read.T + ridge * torch.eye(len(read), dtype=read.dtype), read)
-
-
-def _as_they_are(values: Tensor) -> Tensor:
-    return values
 
 
 def _normalised(values: Tensor) -> Tensor:

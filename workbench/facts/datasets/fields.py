@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workbench.types.plain import is_list, is_mapping
+from workbench.types.plain import is_list, is_mapping, shortened
 
 Record = dict[str, Any]
 
@@ -24,7 +24,7 @@ class Fields:
     def __init__(self, record: object, within: str = "") -> None:
         if not is_mapping(record):
             what = f"field {within!r}" if within else "the record"
-            raise ValueError(f"{what} must be an object with named fields, got {_short(record)}")
+            raise ValueError(f"{what} must be an object with named fields, got {shortened(record)}")
         self._record: Mapping[str, Any] = record
         self._within = within
 
@@ -80,7 +80,7 @@ class Fields:
         if _missing(value):
             return []
         if not is_list(value):
-            raise ValueError(f"field {self.name(field)!r} must be a list, got {_short(value)}")
+            raise ValueError(f"field {self.name(field)!r} must be a list, got {shortened(value)}")
         return [Fields(one, f"{self.name(field)}[{i}]") for i, one in enumerate(value)]
 
 
@@ -108,9 +108,4 @@ def _text(value: object, name: str, numbers: bool) -> str:
         return value.strip()
     if numbers and isinstance(value, int | float) and not isinstance(value, bool) and value == value:
         return str(int(value)) if float(value).is_integer() else str(value)
-    raise ValueError(f"field {name!r} must be a text, got {_short(value)}")
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    raise ValueError(f"field {name!r} must be a text, got {shortened(value)}")

@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from workbench.types.plain import is_finite
+
 DeltaKind = Literal["gates", "low-rank", "dense", "memory", "context", "sequence"]
 LAYER = re.compile(r"(?:^|\.)(\d+)(?:\.|$)")
 """The layer in a module's or a parameter's name."""
@@ -149,7 +151,7 @@ def _parts(delta: Delta) -> tuple[Delta, ...]:
 
 def finite(strength: object) -> float:
     """A strength that is a finite number; a ValueError for anything else."""
-    if not isinstance(strength, (int, float)) or not math.isfinite(strength):
+    if not is_finite(strength):
         raise ValueError(f"strength must be a finite number (0: base, 1: the whole edit), got {strength!r}.")
     return strength
 
