@@ -25,6 +25,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from tests.browser.kernels import served
 from tests.browser.profile import SPOILED, Profile
 from workbench.lab import SETTINGS as LAB_SETTINGS
 
@@ -226,22 +227,30 @@ def serve(home: Path, folder: Path) -> Iterator[Lab]:
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")  # refused otherwise
-    log = home / "log"
+    url = f"http://127.0.0.1:{port}"
+    with served(home / "kernels", environment) as kernels:
+        environment["JUPYTER_PATH"] = str(kernels)
+        with _running(command, environment, folder, home / "log", f"{url}/api?token={TOKEN}"):
+            yield Lab(url, folder)
+
+
+@contextmanager
+def _running(command: list[str], environment: dict[str, str], folder: Path, log: Path, asked: str) -> Iterator[None]:
+    """A server that runs meanwhile, from when it answers at an address."""
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
-    url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + START
         while True:
             try:
-                urllib.request.urlopen(f"{url}/api?token={TOKEN}", timeout=5).close()
+                urllib.request.urlopen(asked, timeout=5).close()
                 break
             except OSError:
                 gone = process.poll() is not None
                 if gone or time.monotonic() > deadline:
                     pytest.fail(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')[-3000:]}", pytrace=False)
                 time.sleep(0.2)
-        yield Lab(url, folder)
+        yield
     finally:
         process.terminate()
         try:
