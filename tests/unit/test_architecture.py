@@ -207,7 +207,7 @@ LONG_TESTS = {
     "tests/browser/test_grid.py",
     *(
         f"tests/unit/test_{name}.py"
-        for name in ("app", "arms", "compare_view", "edit_panel", "evaluate", "facts", "grid", "models")
+        for name in ("app", "arms", "compare_view", "edit_panel", "evaluate", "grid", "models")
     ),
     "tests/unit/test_probes.py",
     "tests/unit/test_rows.py",
