@@ -16,7 +16,7 @@ import workbench as wb
 from tests.helpers.plain_hooks import Plain
 from tests.helpers.tiny import loaded, random_edit, tiny_gpt2, tiny_llama, tiny_tokenizer
 from tests.helpers.tiny_facts import capitals, knowing
-from tests.unit.test_models import Snapshot
+from tests.unit.test_models_unchanged import Snapshot
 from workbench.models.load import LoadedModel, load_model
 from workbench.models.refusals import ModelRefused
 

@@ -18,7 +18,7 @@ from torch import Tensor
 import workbench as wb
 from tests.helpers.tiny import loaded, random_edit, tiny_gpt2, tiny_llama, tiny_tokenizer
 from tests.helpers.tiny_facts import knowing
-from tests.unit.test_models import CALLS, FACTS, FRANCE, small_edit
+from tests.unit.test_models_unchanged import CALLS, FACTS, FRANCE, small_edit
 from workbench.editing.applied import Dial
 from workbench.models.load import LoadedModel, load_model
 from workbench.types.torch_settings import own_torch_settings
