@@ -205,7 +205,7 @@ MOST_IN_A_BODY = 70
 ALLOWED_LONG_BODIES = 3
 LONG_TESTS = {
     "tests/browser/test_grid.py",
-    *(f"tests/unit/test_{name}.py" for name in ("app", "arms", "compare_view", "edit_panel", "evaluate", "grid")),
+    *(f"tests/unit/test_{name}.py" for name in ("app", "arms", "compare_view", "edit_panel", "evaluate")),
     "tests/unit/test_probes.py",
     "tests/unit/test_rows.py",
 }
