@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import workbench
+from tests.helpers.edit_panels import Picker, own_note, panel
 from tests.helpers.panels import FRANCE, QUICK, SPAIN, Held, control, shown, tiny
 from tests.helpers.wire import click, enter
-from tests.unit.test_edit_panel import Picker, own_note, panel
 from workbench.editing.methods.table import LoRA, Recipe
 from workbench.editing.rewrite import rewrite
 from workbench.evaluation.evaluate import evaluate
