@@ -13,7 +13,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Helpers that assert show the values they compared, as test files do.
-pytest.register_assert_rewrite("tests.helpers.pickers", "tests.helpers.small_fits")
+pytest.register_assert_rewrite("tests.helpers.benches", "tests.helpers.pickers", "tests.helpers.small_fits")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -15,11 +15,11 @@ import torch
 from ipywidgets.embed import dependency_state
 
 import workbench as wb
+from tests.helpers.benches import bench, executed, go_to, in_tab, run, saved
 from tests.helpers.choosers import WRITTEN, field, read, write
 from tests.helpers.panels import EVIL, FACTS, FRANCE, SPAIN, Held, control, descendants, shown, tiny, until
 from tests.helpers.small_fits import same
 from tests.helpers.wire import click, enter
-from tests.unit.test_app import bench, executed, go_to, in_tab, run, saved
 from workbench.files.session import load_session
 from workbench.plots.style import short_number
 from workbench.types import Fact, Run, Selection

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import workbench as wb
+from tests.helpers.benches import bench, executed, run, said
 from tests.helpers.panels import FACTS, FRANCE, SPAIN, control, shown, tiny
 from tests.helpers.small_fits import same
 from tests.helpers.tiny_facts import edit_of, some_gates
 from tests.helpers.wire import click, enter
-from tests.unit.test_app import bench, executed, run, said
 from tests.unit.test_app_runs import two_runs
 from tests.unit.test_session import report as some_report
 from workbench.files.session import load_session

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.benches import bench, go_to, in_tab, run, said
 from tests.helpers.panels import FACTS, FRANCE, QUICK, SPAIN, Held, control, shown, tiny, until
 from tests.helpers.small_fits import same
 from tests.helpers.wire import click, enter
-from tests.unit.test_app import bench, go_to, in_tab, run, said
 from tests.unit.test_app_runs import run_list
 from workbench.editing.methods import ia3
 from workbench.editing.rewrite import rewrite

@@ -204,7 +204,7 @@ MOST_LINES = 400
 MOST_IN_A_BODY = 70
 ALLOWED_LONG_BODIES = 3
 LONG_TESTS = {
-    *(f"tests/unit/test_{name}.py" for name in ("app", "arms", "compare_view", "evaluate")),
+    *(f"tests/unit/test_{name}.py" for name in ("arms", "compare_view", "evaluate")),
     "tests/unit/test_probes.py",
     "tests/unit/test_rows.py",
 }
