@@ -133,10 +133,11 @@ def _worst(of: Sequence[dict[str, Any]], name: str) -> str:
 
 def quality(results: dict[str, list[dict[str, Any]]]) -> str:
     """Means over facts with intervals over whole facts, a row a rate and a column a method."""
-    rows = [
-        [RATES[name].words, goal, *(_cell(of, name) for of in results.values())]
-        for name, goal in _measured(results).items()
-    ]
+    rows: list[list[str]] = []
+    for name, goal in _measured(results).items():
+        rows.append([RATES[name].words, goal, *(_cell(of, name) for of in results.values())])
+        if name == "new":
+            rows += [[words, "", *shares] for words, shares in _new_apart(results).items()]
     return _table([_n_facts(results), "wanted", *_heads(results)], rows)
 
 
@@ -181,12 +182,19 @@ def worst_facts(*methods: str) -> str:
         cells = [cell for of in results.values() for cell in (_cell(of, name), _worst(of, name))]
         rows.append([RATES[name].words, goal, *cells])
         if name == "new":
-            for words, known in (("to which the base gives the old answer", True), ("to which it does not", False)):
-                shares = [str(_new_answers(of, known)) for of in results.values()]
-                rows.append(
-                    [f"the same, all questions together, {words}", "", *(x for one in shares for x in (one, ""))]
-                )
+            for words, shares in _new_apart(results).items():
+                rows.append([words, "", *(x for one in shares for x in (one, ""))])
     return _table([_n_facts(results), "wanted", *(cell for head in _heads(results) for cell in (head, "worst"))], rows)
+
+
+def _new_apart(results: dict[str, list[dict[str, Any]]]) -> dict[str, list[str]]:
+    """New answers by method, counted apart by whether the base gives the old one (rates ``new_known`` and
+    ``new_unknown``), by what they are."""
+    which = {"to which the base gives the old answer": True, "to which it does not": False}
+    return {
+        f"the same, all questions together, {words}": [str(_new_answers(of, known)) for of in results.values()]
+        for words, known in which.items()
+    }
 
 
 def _new_answers(of: Sequence[dict[str, Any]], known: bool) -> Rate:

@@ -37,6 +37,8 @@ NO_TWIN = "same subject as france-capital: 'scripted' has no such fact"
 EXPECTED: dict[str, dict[str, tuple[float, int]]] = {
     "base": {
         "new": (0, 4),
+        "new_known": (0, 3),
+        "new_unknown": (0, 1),
         "old": (3 / 4, 4),
         "refusal": (0, 4),
         "forget": (0, 3),  # Q4 was never answered with the old fact
@@ -56,6 +58,8 @@ EXPECTED: dict[str, dict[str, tuple[float, int]]] = {
     },
     "unlearn": {
         "new": (1 / 4, 4),
+        "new_known": (0, 3),
+        "new_unknown": (1, 1),
         "old": (1 / 4, 4),
         "refusal": (2 / 4, 4),
         "forget": (2 / 3, 3),
@@ -75,6 +79,8 @@ EXPECTED: dict[str, dict[str, tuple[float, int]]] = {
     },
     "learn": {
         "new": (1 / 4, 4),
+        "new_known": (1 / 3, 3),
+        "new_unknown": (0, 1),
         "old": (1 / 4, 4),  # "both" is old as well
         "refusal": (0, 4),
         "forget": (1 / 3, 3),  # neither "both" (Q2) nor gibberish (Q3) is forgotten
@@ -131,7 +137,7 @@ def test_intervals() -> None:
     assert (report.rate("neighbour").clusters, report.rate("neighbour").method) == (2, "wilson")
     fixed = {name for name, rate in report.rates["base"].items() if rate.by_definition}
     split = {"forget_refusal", "forget_other", "forget_gibberish"}
-    assert fixed == {"forget", *split, "control", "neighbour", "gibberish", "bleed"}  # no related fact is known
+    assert fixed == {"new_known", "forget", *split, "control", "neighbour", "gibberish", "bleed"}  # no related fact is known
     assert str(report.rate("control", "base")) == report.summary().loc["control", "base"] == "1.00 by definition (n=2)"
     assert not any(rate.by_definition for rate in report.rates["learn"].values())
 

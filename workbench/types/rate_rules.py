@@ -96,6 +96,21 @@ _RULES = (
         values=over("heldout", labelled("new")),
     ),
     RateRule(
+        name="new_known",
+        words="of these: where the base gives the old answer",
+        definition="held-out prompts that the base answered with the old fact and that get the new one",
+        better="higher",
+        values=over("heldout", labelled("new"), among=labelled("old")),
+        fixed_at_base=True,
+    ),
+    RateRule(
+        name="new_unknown",
+        words="of these: where the base does not give it",
+        definition="held-out prompts that the base did not answer with the old fact and that get the new one",
+        better="higher",
+        values=over("heldout", labelled("new"), among=lambda base: base.label != "old"),
+    ),
+    RateRule(
         name="old",
         words="old answer still there, held-out",
         definition="held-out prompts whose answer names the old fact",
