@@ -137,7 +137,8 @@ def test_intervals() -> None:
     assert (report.rate("neighbour").clusters, report.rate("neighbour").method) == (2, "wilson")
     fixed = {name for name, rate in report.rates["base"].items() if rate.by_definition}
     split = {"forget_refusal", "forget_other", "forget_gibberish"}
-    assert fixed == {"new_known", "forget", *split, "control", "neighbour", "gibberish", "bleed"}  # no related fact is known
+    # No related fact is known.
+    assert fixed == {"new_known", "forget", *split, "control", "neighbour", "gibberish", "bleed"}
     assert str(report.rate("control", "base")) == report.summary().loc["control", "base"] == "1.00 by definition (n=2)"
     assert not any(rate.by_definition for rate in report.rates["learn"].values())
 
