@@ -174,19 +174,19 @@ def test_a_session_with_pages_is_nobody_elses_to_write() -> None:
 
 
 @pytest.mark.parametrize("broken", ["save", "page"])
-def test_what_cannot_be_exported_is_said(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_exported_is_said(broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = bench("heads")
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied", "my-session")
 
-    monkeypatch.setattr(*((SessionFolder, "create") if broken == "save" else (snapshot, "write_bytes")), refuse)
-    click(control(one, "Export"))
+    with monkeypatch.context() as patch:
+        patch.setattr(*((SessionFolder, "create") if broken == "save" else (snapshot, "write_bytes")), refuse)
+        click(control(one, "Export"))
     assert isinstance(one.error, PermissionError) and "my-session" in said(one) and "Exported" not in said(one)
     assert pages("my-session") == []
-    monkeypatch.undo()
     click(control(one, "Export"))
-    assert one.error is None and "Exported to" in said(one)
+    assert one.error is None and f"Exported to {tmp_path / 'my-session'}" in said(one)
 
 
 def test_export_goes_on_where_the_folder_is_gone_or_taken() -> None:
