@@ -29,8 +29,9 @@ from typing import Any
 from benchmarks.lib.editor_table import recovered
 from benchmarks.lib.rates import over_facts, rates_of, told, vars_of, worst
 from benchmarks.lib.store import ENDING, FOLDER, Line, Store
-from workbench.types import Rate
-from workbench.types.intervals import mean_over, share
+from workbench.types import AnswerRow, Rate
+from workbench.types.intervals import mean_over
+from workbench.types.rate_values import Values, answered_at
 from workbench.types.rates import RATES
 
 PAGES = (Path("README.md"), Path("docs"))
@@ -188,24 +189,23 @@ def worst_facts(*methods: str) -> str:
 
 
 def _new_apart(results: dict[str, list[dict[str, Any]]]) -> dict[str, list[str]]:
-    """New answers by method, counted apart by whether the base gives the old one (rates ``new_known`` and
-    ``new_unknown``), by what they are."""
-    which = {"to which the base gives the old answer": True, "to which it does not": False}
+    """New answers by method, all facts together, counted apart by whether the base gives the old one, by what they
+    are."""
+    which = {"to which the base gives the old answer": "new_known", "to which it does not": "new_unknown"}
     return {
-        f"the same, all questions together, {words}": [str(_new_answers(of, known)) for of in results.values()]
-        for words, known in which.items()
+        f"the same, all questions together, {words}": [str(_pooled(of, name)) for of in results.values()]
+        for words, name in which.items()
     }
 
 
-def _new_answers(of: Sequence[dict[str, Any]], known: bool) -> Rate:
-    """New answers to held-out questions, all facts together: those that the base answers, or the others."""
-    rows: list[tuple[str, bool]] = []
+def _pooled(of: Sequence[dict[str, Any]], name: str) -> Rate:
+    """A rate over the answers of all facts together."""
+    rule, values = RATES[name], Values()
+    assert rule.values is not None
     for result in of:
-        asked = [row for row in result["answers"] if row["group"] == "heldout"]
-        answered = {row["prompt"] for row in asked if row["stage"] == "base" and row["label"] == "old"}
-        after = [row for row in asked if row["stage"] == "learn" and (row["prompt"] in answered) == known]
-        rows += [(result["fact"], row["label"] == "new") for row in after]
-    return share(rows)
+        rows = [AnswerRow(**row) for row in result["answers"]]
+        values |= rule.values(answered_at(rows, "learn", lambda text: False))
+    return rule.of(values)
 
 
 def batches(n: str, *methods: str) -> str:

@@ -22,7 +22,10 @@ def edit(method: str, fact: str, new: int) -> Line:
         "rates": {"learn": {"new": vars_of(wilson(new, 10)), "control": vars_of(wilson(57, 60))}},
         "counterfact": {"efficacy": vars_of(wilson(1, 1))},
         "answers": [
-            {"group": "heldout", "stage": stage, "prompt": f"Q{i}?", "label": label}
+            {
+                **{"fact_id": fact, "relation": "r", "group": "heldout", "stage": stage, "form": "chat"},
+                **{"prompt": f"Q{i}?", "text": "", "label": label, "nll": 1.0},
+            }
             for i in range(10)
             for stage, label in (("base", "old" if i < 8 else "other"), ("learn", "new" if i < new else "old"))
         ],
