@@ -159,6 +159,14 @@ class Notebook:
         """End the kernel, as after closing the laptop for a night."""
         self._of_session("shutdown()")
 
+    def reopened(self, context: BrowserContext) -> Notebook:
+        """The file, opened the next day: the kernel is gone, and the page is another."""
+        self.shut_down_kernel()
+        self.page.close()
+        again = Notebook(context.new_page(), self.lab, self.path)
+        again.open()
+        return again
+
     def _of_session(self, what: str) -> None:
         """Call a method of the notebook's session. JupyterLab may go on to ask the kernel that was there before: no
         other test gets this page."""

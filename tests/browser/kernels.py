@@ -2,8 +2,8 @@
 
 Every browser test has a kernel of its own, and importing torch and transformers takes longer than most of them do.
 ``python -m tests.browser.kernels serve NUMBER`` imports them once; JupyterLab starts ``kernels.py start SOCKET FILE``
-in place of a kernel, which has one forked, hands on its signals and ends with it. Everything else is
-imported in each kernel anew.
+in place of a kernel, which has one forked, hands on its signals and ends with it. Everything else is imported in each
+kernel anew.
 """
 
 from __future__ import annotations

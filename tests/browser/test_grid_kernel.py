@@ -54,11 +54,8 @@ def test_a_reopened_notebook_shows_what_python_had(run_notebook: Run, page: Page
     click(page, 5, 2)
     sees(page, f"1 head selected{NAN}")
     first.save()
-    first.shut_down_kernel()
-    page.close()
-    again = context.new_page()
-    notebook = Notebook(again, first.lab, first.path)
-    notebook.open()
+    notebook = first.reopened(context)
+    again = notebook.page
     sees(again, f"1 head selected{NAN}")
     assert dot(again, 5, 2) == "dark"
     expect(again.locator(".hg-badge")).to_be_visible()

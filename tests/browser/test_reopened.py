@@ -98,12 +98,9 @@ def test_a_notebook_that_is_opened_again_is_whole_greyed_and_exported_as_it_was(
     notebook.save()
     file = notebook.lab.folder / notebook.path
     exported = export_notebook(file)
-    notebook.shut_down_kernel()
-    page.close()
 
-    again = context.new_page()
-    reopened = Notebook(again, notebook.lab, notebook.path)
-    reopened.open()
+    reopened = notebook.reopened(context)
+    again = reopened.page
     expect(again.locator(".hg-status").first).to_contain_text("2 heads selected")
     says_it_once(again)
     assert again.evaluate(ICONS) == 0

@@ -272,11 +272,8 @@ def test_a_saved_session_in_both_themes_and_widths(run_notebook: Run, page: Page
     go_to(page, "2 Circuit")
     notebook.wait_for("app.tab", "picker")
     notebook.save()
-    notebook.shut_down_kernel()
-    page.close()
-    again = context.new_page()
-    reopened = Notebook(again, notebook.lab, notebook.path)
-    reopened.open()
+    reopened = notebook.reopened(context)
+    again = reopened.page
     sees(again, "1 head selected")
     assert reopened.ask("'app' in globals()") is False
     expect(again.locator(".hg-badge:visible")).to_have_count(0)  # said once, for the panel
