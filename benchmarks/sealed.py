@@ -42,6 +42,7 @@ from workbench.facts.sealed_wordings import sealed_questions
 from workbench.files.atomic import write_bytes
 from workbench.files.reports import report_from_dict
 from workbench.types import EvalReport, Rate
+from workbench.types.rates import RATES
 
 GOALS = {
     "new": 0.95,
@@ -54,12 +55,15 @@ GOALS = {
     "gibberish": 0.02,
     "long_text_nll_change": 0.01,
 }
-"""What each rate should reach; the last two at most."""
-BESIDE = (
-    *("new_known", "new_unknown", "train_new", "old", "forget_refusal", "forget_other", "forget_gibberish", "leak"),
-    *("control", "bleed", "kl"),
+"""What each rate should reach."""
+AT_MOST = {"gibberish", "long_text_nll_change"}
+"""Of these, what it should not exceed."""
+SHOWN = (
+    *("new", "new_known", "new_unknown", "train_new", "forget", "forget_refusal", "forget_other", "forget_gibberish"),
+    *("old", "leak", "control_retained", "control_other", "control", "neighbour", "same_subject", "same_answer"),
+    *("bleed", "kl", "gibberish", "long_text_nll_change"),
 )
-"""Rates without a goal that the table shows."""
+"""The rates of the table."""
 IN_SEALED_WORDINGS = 0.3
 """Of its sealed questions, the share in which the base names the answer of a fact that is drawn."""
 
@@ -152,9 +156,13 @@ def alike(report: EvalReport, stage: str | None = None) -> EvalReport:
 
 
 def crossed(reports: dict[str, list[EvalReport]], facts: wb.FactSet | None = None) -> dict[str, dict[str, Rate]]:
-    """The rates of each method, and of its floor, over all reports that have one."""
+    """The rates of each method, and of its floor, over all reports that have one.
+
+    Classes are those of the day of the measurement; rates are today's, so that one which is newer is counted too.
+    """
     found: dict[str, dict[str, Rate]] = {}
-    for method, of in reports.items():
+    for method, measured in reports.items():
+        of = [wb.rescore(one, facts, groups=()) for one in measured]
         found[method] = crossed_rates([alike(one) for one in of], facts)["learn"]
         floors = [alike(one, FLOOR) for one in of if FLOOR in one.stages]
         if floors:
@@ -164,12 +172,11 @@ def crossed(reports: dict[str, list[EvalReport]], facts: wb.FactSet | None = Non
 
 def table(found: dict[str, dict[str, Rate]]) -> str:
     """Rates by method with crossed intervals beside the goals, in Markdown."""
-    methods = list(found)
-    lines = [f"| rate | goal | {' | '.join(methods)} |", "|---" * (len(methods) + 2) + "|"]
-    for name in (*GOALS, *BESIDE):
-        goal = "" if name not in GOALS else f"{'at most ' if name in list(GOALS)[-2:] else ''}{GOALS[name]:g}"
-        cells = [str(found[method][name]) if name in found[method] else "" for method in methods]
-        lines.append(f"| `{name}` | {goal} | {' | '.join(cells)} |")
+    lines = [f"| | wanted | {' | '.join(found)} |", "|---" * (len(found) + 2) + "|"]
+    for name in SHOWN:
+        goal = "" if name not in GOALS else f"at {'most' if name in AT_MOST else 'least'} {GOALS[name]:g}"
+        cells = [str(of[name]) if name in of else "" for of in found.values()]
+        lines.append(f"| {RATES[name].words} | {goal} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -11,6 +11,8 @@ between is replaced. ``--check`` changes nothing and fails where a page is not w
     batches N METHODS...        so many facts at once
     sequences N MARKS METHODS...  so many facts one after the other, after 1,10,25 of them
     sealed                      the one measurement on sealed facts
+    sealed-said METHODS...      what these methods' edits of sealed facts say to untrained questions
+    sealed-relations METHODS... the same edits by relation
 
 Single edits are those of the draw with seed 281; of another one with ``of=SEED`` as the last argument.
 """
@@ -29,7 +31,11 @@ from typing import Any
 from benchmarks.lib.editor_table import recovered
 from benchmarks.lib.rates import over_facts, rates_of, told, vars_of, worst
 from benchmarks.lib.store import ENDING, FOLDER, Line, Store
-from workbench.types import AnswerRow, Rate
+from workbench.evaluation.floor import FLOOR
+from workbench.evaluation.rescore import rescore
+from workbench.facts.known import load_facts
+from workbench.files.reports import report_from_dict
+from workbench.types import AnswerRow, EvalReport, Rate
 from workbench.types.intervals import mean_over
 from workbench.types.rate_values import Values, answered_at
 from workbench.types.rates import RATES
@@ -55,6 +61,17 @@ GOALS = {
     "kl": "",
 }
 """The rates of a table of edits, and what is wanted of them."""
+SAID: dict[str, str] = {
+    "new": "new",
+    "both": "new and old",
+    "old": "old",
+    "other": "another",
+    "gibberish": "gibberish",
+    "refusal": "a refusal",
+}
+"""Classes of answers, and the heads of their columns."""
+OF_RELATION = ("train_new", "new", "new_known", "forget", "control", "neighbour", "same_answer")
+"""The rates of a table by relation."""
 COUNTS = {
     "efficacy: new answer likelier than the old one, own cloze": ("counterfact", "efficacy"),
     "paraphrase: the same, other clozes": ("counterfact", "paraphrase"),
@@ -241,6 +258,58 @@ def sealed() -> str:
     return json.loads((FOLDER / "sealed.json").read_text(encoding="utf-8"))["table"]
 
 
+def _sealed_edits(methods: Sequence[str]) -> dict[str, list[EvalReport]]:
+    """The reports on file of each method."""
+    lines = _lines("sealed").values()
+    return {
+        method: [report_from_dict(one.result["report"]) for one in lines if one.settings.get("method") == method]
+        for method in methods
+    }
+
+
+def _before_and_after(report: EvalReport) -> list[tuple[str, str]]:
+    """The class of each answer to an untrained question about the edited fact: the base's, and the last stage's."""
+    base, after = (
+        {row.prompt: row.label for row in report.rows if (row.stage, row.group) == (stage, "heldout")}
+        for stage in ("base", _last_stage(report))
+    )
+    return [(before, after[prompt]) for prompt, before in base.items()]
+
+
+def sealed_said(*methods: str) -> str:
+    """The table ``sealed-said``."""
+    rows = []
+    for method, reports in _sealed_edits(methods).items():
+        said = [pair for report in reports for pair in _before_and_after(report)]
+        for words, known in (("gives the old answer", True), ("does not", False)):
+            after = [now for before, now in said if (before == "old") is known]
+            counts = [str(after.count(label)) for label in SAID]
+            rows.append([f"`{method}`, the base {words}", str(len(after)), *counts])
+    return _table(["", "questions", *SAID.values()], rows)
+
+
+def sealed_relations(*methods: str) -> str:
+    """The table ``sealed-relations``: means over the facts of a relation."""
+    facts = load_facts(split="sealed")
+    rows = []
+    for method, reports in _sealed_edits(methods).items():
+        of: dict[str, list[EvalReport]] = {}
+        for report in reports:
+            of.setdefault(facts[report.facts[0]].relation, []).append(rescore(report, groups=()))
+        for relation, these in sorted(of.items()):
+            cells = []
+            for name in OF_RELATION:
+                rates = {one.facts[0]: one.rate(name, _last_stage(one)) for one in these}
+                values = {id: [rate.value] for id, rate in rates.items() if rate.n}
+                cells.append(f"{mean_over(values, within=RATES[name].within).value:.2f}" if values else "n/a")
+            rows.append([f"`{method}`, {relation} ({len(these)})", *cells])
+    return _table(["", *(RATES[name].words for name in OF_RELATION)], rows)
+
+
+def _last_stage(report: EvalReport) -> str:
+    return [stage for stage in report.stages if stage != FLOOR][-1]
+
+
 TABLES: dict[str, Callable[..., str]] = {
     "singles": singles,
     "counts": counts,
@@ -248,6 +317,8 @@ TABLES: dict[str, Callable[..., str]] = {
     "batches": batches,
     "sequences": sequences,
     "sealed": sealed,
+    "sealed-said": sealed_said,
+    "sealed-relations": sealed_relations,
 }
 
 

@@ -21,7 +21,7 @@ from workbench.files.reports import report_from_dict
 from workbench.types import FactSet
 from workbench.types.report import TextRow
 
-LONG = (("base", 2.0), ("learn", 2.5))
+LONG = (("base", 2.0), ("unlearn", 2.2), ("learn", 2.5))
 
 
 @pytest.fixture
@@ -70,9 +70,16 @@ def test_an_edit_is_measured_once_with_every_text(made: sealed.Sealed, monkeypat
     found = sealed.crossed({"ia3": [report]}, POOL)
     assert found["ia3"]["new"] == report.rate("new") and list(found) == ["ia3"]
     lines = sealed.table(found).splitlines()
-    assert "| `new` | 0.95 | 0.25 " in lines[2] and any(
-        "| `gibberish` | at most 0.02 | 0.08 " in line for line in lines
-    )
+    assert "| new answer, held-out questions | at least 0.95 | 0.25 " in lines[2]
+    assert any("| gibberish above the base's | at most 0.02 | 0.08 " in line for line in lines)
+
+
+def test_rates_that_are_newer_than_a_report_are_counted(made: sealed.Sealed) -> None:
+    del made
+    report = run(stages=["learn"])
+    older = {stage: {k: v for k, v in of.items() if k != "new_known"} for stage, of in report.rates.items()}
+    found = sealed.crossed({"ia3": [replace(report, rates=older)]}, POOL)
+    assert found["ia3"]["new_known"] == report.rate("new_known")
 
 
 def test_the_floor_has_a_column(made: sealed.Sealed) -> None:
