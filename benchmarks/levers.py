@@ -77,6 +77,7 @@ LEVERS: dict[str, BaseRecipe] = {
     "ROME": wb.recipes.ROME(),
     "ROME, closed": wb.recipes.ROME(close=True),
     "IA3": wb.recipes.IA3(),
+    "IA3, every end taught": wb.recipes.IA3(end_below=1.0),
     "MEMIT": wb.recipes.MEMIT(),
     "UltraEdit": wb.recipes.UltraEdit(),
     "UltraEdit, normalised": wb.recipes.UltraEdit(normalise=True),
