@@ -75,6 +75,11 @@ def dot(page: Page, row: int, col: int) -> str:
     return page.evaluate(DOT, [row, col, 30, 9])
 
 
+def sees_dot(page: Page, row: int, col: int, shade: str) -> None:
+    """Wait for a dot: a page that was just opened may write before it draws."""
+    page.wait_for_function(f"([at, shade]) => ({DOT})(at) === shade", arg=[[row, col, 30, 9], shade])
+
+
 NAN = " · hatched: no value"
 
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Notebook
-from tests.browser.test_grid import GRID, NAN, click, dot, sees
+from tests.browser.test_grid import GRID, NAN, click, dot, sees, sees_dot
 
 pytestmark = pytest.mark.browser
 
@@ -57,7 +57,7 @@ def test_a_reopened_notebook_shows_what_python_had(run_notebook: Run, page: Page
     notebook = first.reopened(context)
     again = notebook.page
     sees(again, f"1 head selected{NAN}")
-    assert dot(again, 5, 2) == "dark"
+    sees_dot(again, 5, 2, "dark")
     expect(again.locator(".hg-badge")).to_be_visible()
     click(again, 8, 1)
     expect(again.locator(".hg-banner")).to_be_visible(timeout=1000)  # at once, not after 1.5 s
