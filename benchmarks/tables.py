@@ -26,12 +26,12 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.lib.editor_table import recovered
 from benchmarks.lib.rates import over_facts, rates_of, told, vars_of, worst
 from benchmarks.lib.store import ENDING, FOLDER, Line, Store
-from workbench.evaluation.floor import FLOOR
 from workbench.evaluation.rescore import rescore
 from workbench.facts.known import load_facts
 from workbench.files.reports import report_from_dict
@@ -271,7 +271,7 @@ def _before_and_after(report: EvalReport) -> list[tuple[str, str]]:
     """The class of each answer to an untrained question about the edited fact: the base's, and the last stage's."""
     base, after = (
         {row.prompt: row.label for row in report.rows if (row.stage, row.group) == (stage, "heldout")}
-        for stage in ("base", _last_stage(report))
+        for stage in ("base", report.stages[-1])
     )
     return [(before, after[prompt]) for prompt, before in base.items()]
 
@@ -299,15 +299,10 @@ def sealed_relations(*methods: str) -> str:
         for relation, these in sorted(of.items()):
             cells = []
             for name in OF_RELATION:
-                rates = {one.facts[0]: one.rate(name, _last_stage(one)) for one in these}
-                values = {id: [rate.value] for id, rate in rates.items() if rate.n}
-                cells.append(f"{mean_over(values, within=RATES[name].within).value:.2f}" if values else "n/a")
+                values = [rate.value for one in these if (rate := one.rate(name, one.stages[-1])).n]
+                cells.append(f"{fmean(values):.2f}" if values else "n/a")
             rows.append([f"`{method}`, {relation} ({len(these)})", *cells])
     return _table(["", *(RATES[name].words for name in OF_RELATION)], rows)
-
-
-def _last_stage(report: EvalReport) -> str:
-    return [stage for stage in report.stages if stage != FLOOR][-1]
 
 
 TABLES: dict[str, Callable[..., str]] = {
