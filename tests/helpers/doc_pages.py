@@ -48,6 +48,11 @@ def name_of(page: Path) -> str:
     return page.relative_to(DOCS).as_posix()
 
 
+def unwrapped(text: str) -> str:
+    """A text with single spaces for white space, so that a sentence is found wherever its lines break."""
+    return " ".join(text.split())
+
+
 def blocks_of(page: Path) -> Iterator[Block]:
     """The fenced blocks of a page, in order."""
     lines = page.read_text(encoding="utf-8").splitlines()

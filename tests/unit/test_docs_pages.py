@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 import workbench as wb
-from tests.helpers.doc_pages import DOCS, name_of, pages
+from tests.helpers.doc_pages import DOCS, name_of, pages, unwrapped
 from workbench.editing.selector import MORE_NEURONS, NEURONS
 from workbench.files.checked_json import VERSIONS
 from workbench.probing.table import PROBES
@@ -84,7 +84,7 @@ def test_every_probe_and_rate_and_recipe_is_named() -> None:
 
 
 def test_the_defaults_in_words_are_those_of_the_code() -> None:
-    text = " ".join(text_of("concepts/edits.md").split())
+    text = unwrapped(text_of("concepts/edits.md"))
     recipe = wb.Recipe()
     words = {10: "ten", 12: "twelve"}
     for said in (

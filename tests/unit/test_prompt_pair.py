@@ -12,6 +12,7 @@ import torch
 
 import workbench as wb
 from tests.helpers.choosers import WRITTEN
+from tests.helpers.doc_pages import DOCS, unwrapped
 from tests.helpers.panels import FACTS, FRANCE, QUICK, SPAIN, control, shown, tiny, until
 from tests.helpers.wire import click, enter
 from workbench.files.contrasts import contrast_fields, contrast_from
@@ -116,7 +117,7 @@ def test_a_space_is_added_before_a_word(prompt: str, answer: str, want: str) -> 
 
 
 def test_the_page_and_the_form_say_what_is_there() -> None:
-    page = " ".join((ROOT / "docs/how-to/a-pair-of-prompts.md").read_text(encoding="utf-8").split())
+    page = unwrapped((DOCS / "how-to/a-pair-of-prompts.md").read_text(encoding="utf-8"))
     for name in (*wb.FactChooser(tiny())._mode.options, chooser()._mode.options[0]):
         assert f"*{name}*" in page
     graph = wb.CircuitGraph(tiny(), FRANCE, pool=POOL, compute=False)

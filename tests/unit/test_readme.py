@@ -18,6 +18,7 @@ from benchmarks.edit_quality import PAGE
 from benchmarks.lib.rates import over_facts, vars_of
 from benchmarks.pictures import PICTURES, stored_figure
 from benchmarks.readme import RESULTS, ten_lines
+from tests.helpers.doc_pages import unwrapped
 from tests.helpers.tiny import tiny_llama
 from tests.helpers.tiny_facts import capitals, knowing
 
@@ -146,7 +147,8 @@ def test_verdicts() -> None:
 
 
 def test_rates_in_sentences_were_measured() -> None:
-    prose = "\n".join(line for line in TEXT.replace(ten_lines(TEXT)[1], "").splitlines() if not line.startswith("|"))
+    lines = TEXT.replace(ten_lines(TEXT)[1], "").splitlines()
+    prose = unwrapped("\n".join(line for line in lines if not line.startswith("|")))
     edits = json.loads((ROOT / "benchmarks/results/editors.json").read_text(encoding="utf-8"))["results"]["recommended"]
     assert f"on {'twenty' if len(edits) == 20 else len(edits)} other facts" in prose
     names = ("new", "forget", "control", "neighbour", "same_answer", "same_subject")
@@ -166,21 +168,21 @@ UNTIL_A_CLICK = ("environment", "conversion", "lab")
 
 
 def test_numbers_in_sentences() -> None:
-    quality, install = section("How well it works"), section("Install")
+    quality, install = unwrapped(section("How well it works")), unwrapped(section("Install"))
     facts, relations = re.findall(r"on (\w+) test facts of (\w+) relations", quality)[0]
     assert (NUMBER_WORDS[facts], NUMBER_WORDS[relations]) == (PART["facts"], len(PART["relations"]))
-    assert f"{QUALITY['arguments']['max_controls']} controls an edit" in quality.replace("\n", " ")
+    assert f"{QUALITY['arguments']['max_controls']} controls an edit" in quality
     assert f"{MEASURED['environment_gb'] + MEASURED['cache_gb']:.1f} GB of disk" in install
     fit = json.loads((ROOT / "benchmarks/results/speed_fit.json").read_text(encoding="utf-8"))
     seconds = 10 * round(fit["found"]["parts: whole default edit, s"] / 10)
-    assert f"edit takes about {seconds} s on {fit['where']['cores']} cores" in TEXT.replace("\n", " ")
-    assert f"The {len(wb.load_facts())} facts" in TEXT
+    assert f"edit takes about {seconds} s on {fit['where']['cores']} cores" in unwrapped(TEXT)
+    assert f"The {len(wb.load_facts())} facts" in unwrapped(TEXT)
 
 
 def test_minutes_of_the_installation_were_measured() -> None:
     total = sum(FIRST[part]["seconds"] for part in UNTIL_A_CLICK)
-    assert f"{MINUTES[round(total / 60)]} on two cores" in section("Install")
-    page = " ".join((ROOT / "docs/install.md").read_text(encoding="utf-8").split())
+    assert f"{MINUTES[round(total / 60)]} on two cores" in unwrapped(section("Install"))
+    page = unwrapped((ROOT / "docs/install.md").read_text(encoding="utf-8"))
     assert f"took {round(total)} s on two cores" in page
     assert all(f"{round(FIRST[part]['seconds'])} s" in page for part in (*UNTIL_A_CLICK, "demo"))
 

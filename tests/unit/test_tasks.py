@@ -12,6 +12,7 @@ import pytest
 
 import workbench as wb
 from benchmarks.tasks import measured
+from tests.helpers.doc_pages import DOCS, unwrapped
 from tests.helpers.tiny import tiny_llama, tiny_tokenizer
 from workbench.facts.tasks import TASKS, load_task
 from workbench.language.tokens import decoded, following_ids
@@ -245,15 +246,15 @@ def test_the_results_on_file_are_of_every_item() -> None:
 
 
 def test_the_page_has_the_numbers_on_file() -> None:
-    page = (ROOT / "docs" / "results" / "tasks.md").read_text(encoding="utf-8")
+    page = (DOCS / "results" / "tasks.md").read_text(encoding="utf-8")
     for name, table in RESULTS["tables"].items():
         assert table in page, f"{name}: python -m benchmarks.tasks prints it"
     wrong = sum(len(found["not_right"]) for found in RESULTS["tasks"].values())
     total = sum(len(items(name)) for name in TASKS)
-    assert f"Not right are {wrong} of {total} items" in page
-    assert f"{total} pairs of prompts of [seven tasks]" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"Not right are {wrong} of {total} items" in unwrapped(page)
+    assert f"{total} pairs of prompts of [seven tasks]" in unwrapped((ROOT / "README.md").read_text(encoding="utf-8"))
     shares = [found["all"]["said"]["value"] for found in RESULTS["tasks"].values()]
-    assert f"{min(shares):.0%} (`agreement`) to {max(shares):.0%} (`ioi`)" in page
+    assert f"{min(shares):.0%} (`agreement`) to {max(shares):.0%} (`ioi`)" in unwrapped(page)
     readme = (DATA / "README.md").read_text(encoding="utf-8")
     for name in TASKS:
         assert f"| `{name}` | {len(items(name))} |" in readme

@@ -13,6 +13,7 @@ import safetensors.torch
 import torch
 
 import workbench as wb
+from tests.helpers.doc_pages import unwrapped
 from tests.helpers.mistyped import mistyped
 from tests.helpers.tiny_facts import FAMILIES, MAKERS, capitals, edit_of, knowing, some_gates
 from workbench.facts.ordinary_texts import TextGroup
@@ -272,4 +273,4 @@ def test_the_page_has_the_numbers_on_file() -> None:
         for kind in ("logit", "tuned"):
             values = [cell["value"] for cell in one["lenses"][kind]["kl"][:-1]]
             assert f"{sum(values) / len(values):.2f}" in page
-    assert f"{found['fitted_on']['tuned']['tokens']:,} tokens" in page.replace("\n", " ")
+    assert f"{found['fitted_on']['tuned']['tokens']:,} tokens" in unwrapped(page)
