@@ -299,7 +299,7 @@ def sealed_relations(*methods: str) -> str:
         for relation, these in sorted(of.items()):
             cells = []
             for name in OF_RELATION:
-                values = [rate.value for one in these if (rate := one.rate(name, one.stages[-1])).n]
+                values = [rate.value for one in these if (rate := one.rate(name)).n]
                 cells.append(f"{fmean(values):.2f}" if values else "n/a")
             rows.append([f"`{method}`, {relation} ({len(these)})", *cells])
     return _table(["", *(RATES[name].words for name in OF_RELATION)], rows)

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 
 import workbench as wb
-from benchmarks import sealed
+from benchmarks import sealed, tables
 from benchmarks.lib import kept
 from benchmarks.lib.code import Code
 from benchmarks.lib.kept import Kept
+from benchmarks.lib.store import Line
 from tests.helpers.scripted import FRANCE, POOL, place, run, scripted_edit, tiny
 from workbench.evaluation.answering import Answering
 from workbench.evaluation.floor import FLOOR
 from workbench.files.reports import report_from_dict
-from workbench.types import FactSet
+from workbench.types import EvalReport, FactSet
+from workbench.types.rates import RATES
 from workbench.types.report import TextRow
 
 LONG = (("base", 2.0), ("unlearn", 2.2), ("learn", 2.5))
@@ -125,3 +127,41 @@ def test_a_rehearsal_needs_no_sealed_fact(monkeypatch: pytest.MonkeyPatch) -> No
         with pytest.raises(Stopped):
             sealed.main(given)
     assert asked == ["dev", "sealed"]
+
+
+@pytest.fixture
+def on_file(made: sealed.Sealed, monkeypatch: pytest.MonkeyPatch) -> EvalReport:
+    """The default's report on France's capital, on file as the only edit beside the draw."""
+    del made
+    report = run(stages=["learn"])
+    code = Code("c" * 40, False, "today")
+    lines = [
+        Line("drawn", {"split": "sealed"}, code, {"facts": [FRANCE.id]}),
+        Line("ia3-france", {"method": "ia3"}, code, {"report": report.to_dict()}),
+    ]
+    monkeypatch.setattr(tables, "_lines", lambda _: {line.name: line for line in lines})
+    monkeypatch.setattr(tables, "load_facts", lambda **_: POOL)
+    monkeypatch.setattr(tables, "rescore", lambda one, **options: wb.rescore(one, POOL, **options))
+    return report
+
+
+def test_what_was_said_is_counted_by_whether_the_base_names_the_old_answer(on_file: EvalReport) -> None:
+    table = tables.sealed_said("ia3").splitlines()
+    assert table[0] == "|  | questions | new | new and old | old | another | gibberish | a refusal |"
+    asked = [row for row in on_file.rows if (row.group, row.stage) == ("heldout", "base")]
+    known = sum(row.label == "old" for row in asked)
+    assert 0 < known < len(asked) == 4
+    assert table[2].startswith(f"| `ia3`, the base gives the old answer | {known} |")
+    assert table[3].startswith(f"| `ia3`, the base does not | {len(asked) - known} |")
+    counts = [[int(cell) for cell in line.split("|")[3:-1]] for line in table[2:]]
+    assert [sum(row) for row in counts] == [known, len(asked) - known]
+    assert sum(row[0] for row in counts) == round(on_file.rate("new").value * len(asked))
+
+
+def test_rates_by_relation_are_means_of_its_facts(on_file: EvalReport) -> None:
+    head, _, row = tables.sealed_relations("ia3").splitlines()
+    cells = dict(zip(head.split("|"), row.split("|"), strict=True))
+    assert cells[f" {RATES['new'].words} "] == f" {on_file.rate('new').value:.2f} "
+    assert cells[f" {RATES['control'].words} "] == f" {on_file.rate('control').value:.2f} "
+    assert cells[f" {RATES['same_answer'].words} "].strip() == "n/a" and not on_file.rate("same_answer").n
+    assert row.startswith("| `ia3`, capital (1) |")
