@@ -46,6 +46,15 @@ panel
 """
 
 
+def hidden_tables(page: Page) -> list[str]:
+    """Tables in sight with columns that only scrolling shows."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.wb-panel .wb-scroll')]
+        .filter((one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1)
+        .map((one) => one.textContent.slice(0, 40))"""
+    )
+
+
 def fresh(notebook: Notebook) -> None:
     """No run goes on, and the settings are those of the last one."""
     notebook.execute("go.set()\npanel.job and panel.job.cancel()\npanel.recipe = QUICK")
@@ -125,16 +134,20 @@ def led_on(page: Page, notebook: Notebook) -> None:
 
 def test_the_edit_panel_and_that_its_assertions_can_fail(run_notebook: Run, page: Page) -> None:
     notebook = run_notebook(PANEL)
+    notebook.execute("panel.planner.run().wait(60)")
+    expect(panel(page).locator("caption", has_text="How far it reaches")).to_be_visible()
     for theme, width in (("JupyterLab Light", 1100), ("JupyterLab Dark", 1500)):
         notebook.theme(theme)
         page.set_viewport_size({"width": width, "height": 1000})
         expect(panel(page).locator(".wb-verdict")).to_be_visible()
         assert not cut(page) and not violations(page)
+        assert not hidden_tables(page), "there is room for all columns"
         sizes = page.evaluate(
             "() => [...new Set([...document.querySelectorAll('.wb-panel svg text')].map((t) => {"
             " const drawn = t.getBoundingClientRect(); return getComputedStyle(t).fontSize; }))]"
         )
         assert sizes == ["12px"], "the charts' type does not grow with the window"
+    notebook.execute("panel.planner.forget()")
     seen = "(one) => one.offsetParent && one.textContent"
     tips = page.evaluate(
         f"() => [...document.querySelectorAll('.wb-panel [title]')].filter({seen}).map((one) => one.title)"

@@ -36,7 +36,7 @@ def test_a_click_shows_what_the_edit_would_write_and_leaves_the_edit_unmade(pane
     by_hand = wb.dry_run(tiny(), FRANCE, recipe=ROME, pool=FACTS, progress=False)
     assert (plan.reach, plan.writes) == (by_hand.reach, by_hand.writes)
     words = "".join(
-        getattr(w, "value", "") for w in descendants(panel.planner) if isinstance(getattr(w, "value", ""), str)
+        getattr(w, "value", "") for w in descendants(panel.planner.outcome) if isinstance(getattr(w, "value", ""), str)
     )
     assert "How far it reaches" in words and "L1 mlp.down_proj" in words and "identity" in words
     assert panel.edit is None and not panel.busy
@@ -51,7 +51,7 @@ def test_another_fact_takes_it_away_and_another_setting_marks_it(panel: wb.EditP
     click(panel, "Dry run")
     panel.planner.wait(60)
     control(panel, "seed").value = 7
-    assert "seed" in panel.planner.run_words
+    assert panel.planner.run_words.startswith("Dry run: ") and "seed" in panel.planner.run_words
     panel.fact = SPAIN
     assert panel.planner.plan is None and panel.planner.run_words == ""
 

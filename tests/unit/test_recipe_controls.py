@@ -103,3 +103,9 @@ def test_every_recipe_fits_its_controls(name: str) -> None:
         assert value in setting.choices if setting.choices else setting.wrong(value) == ""
     controls = RecipeControls(name)
     assert controls.recipe == recipe and controls.changed == "" and controls.problem == ""
+
+
+def test_the_menu_says_the_whole_of_what_a_recipe_moves_by_itself() -> None:
+    """A longer label is cut: the menu is 296 px wide."""
+    long = {name: words for name, one in RECIPES.items() if len(words := one.without_selection) > 39}
+    assert not long

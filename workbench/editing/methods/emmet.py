@@ -44,7 +44,7 @@ class EMMET(SolvedRecipe):
     """
 
     method: ClassVar[str] = "emmet"
-    without_selection: ClassVar[str] = "The MLP of the layer that the causal trace chooses"
+    without_selection: ClassVar[str] = "The MLP that a trace chooses"
     one_module: ClassVar[bool] = True
 
     name: str = "emmet"

@@ -61,7 +61,7 @@ class IntAttnEdit(MEMIT):
     """
 
     method: ClassVar[str] = "int-attn"
-    without_selection: ClassVar[str] = "Attention and MLPs of the layers that the causal trace chooses"
+    without_selection: ClassVar[str] = "Attention and MLPs that a trace chooses"
 
     name: str = "int-attn"
     balance: float | None = None

@@ -90,7 +90,7 @@ class Keyed(TrainedRecipe):
     """
 
     method: ClassVar[str] = "keyed"
-    without_selection: ClassVar[str] = "MLP output projections of a window of layers"
+    without_selection: ClassVar[str] = "MLP outputs of a window of layers"
     trains: ClassVar[str] = "low-rank updates behind a fixed key"
     panel_settings: ClassVar[tuple[Setting, ...]] = (
         Setting(

@@ -76,7 +76,7 @@ class KUDA(RepresentationRecipe):
     """
 
     method: ClassVar[str] = "kuda"
-    without_selection: ClassVar[str] = "MLP outputs of the three layers that a trace finds"
+    without_selection: ClassVar[str] = "Three MLPs that a trace chooses"
     trains: ClassVar[str] = "weight columns"
 
     panel_settings: ClassVar[tuple[Setting, ...]] = (

@@ -68,7 +68,7 @@ class RMU(RepresentationRecipe):
     """
 
     method: ClassVar[str] = "rmu"
-    without_selection: ClassVar[str] = "MLP outputs of three layers at 7/32 of the depth"
+    without_selection: ClassVar[str] = "Three MLPs at 7/32 of the depth"
     trains: ClassVar[str] = "weight columns"
 
     panel_settings: ClassVar[tuple[Setting, ...]] = (

@@ -52,7 +52,7 @@ class ROME(SolvedRecipe):
     """
 
     method: ClassVar[str] = "rome"
-    without_selection: ClassVar[str] = "The MLP of the layer that the causal trace chooses"
+    without_selection: ClassVar[str] = "The MLP that a trace chooses"
     one_module: ClassVar[bool] = True
 
     name: str = "rome"

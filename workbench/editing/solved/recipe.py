@@ -54,7 +54,7 @@ class SolvedRecipe(BaseRecipe):
         ValueError: A value out of range; the message names it and what is allowed.
     """
 
-    without_selection: ClassVar[str] = "Output projections of the layers that the causal trace chooses"
+    without_selection: ClassVar[str] = "Outputs of layers that a trace chooses"
     trains: ClassVar[str] = "low-rank updates, solved for"
     panel_settings: ClassVar[tuple[Setting, ...]] = (
         Setting(name="largest", tip="Longest target vector, as a share of the state there", low=0, above=True),

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from ipywidgets import HTML
+from ipywidgets import HTML, VBox
 
 from workbench.editing.dry_run import dry_run
 from workbench.models.load import LoadedModel
@@ -25,7 +25,7 @@ FIRST_FACTS = 3
 
 
 class DryRunPanel(RunPanel[DryRun]):
-    """A button, and below it what a dry run says.
+    """A button; what a dry run says is in ``outcome``, for a place that is wide enough for its table.
 
     Args:
         model: The base model.
@@ -44,6 +44,7 @@ class DryRunPanel(RunPanel[DryRun]):
         refused="A dry run is going on already; this click changed nothing.",
         cancelling="Cancelling: it stops at the next step.",
         bold=False,
+        named="Dry run",
     )
 
     def __init__(
@@ -62,7 +63,9 @@ class DryRunPanel(RunPanel[DryRun]):
         self._asked_of: list[Fact] = []  # the facts of the last run
         self._shown = HTML()
         self._cancel.description = "Stop dry run"  # Cancel is the edit's
-        self._lay_out(self._buttons(), self._alert, self._mark, self._shown)
+        self._lay_out(self._buttons())
+        self.outcome = VBox([self._alert, self._mark, self._shown])
+        """What the last dry run says, and of which settings; empty before one."""
         settings.on_change(self._recheck)
         no_fact.on_change(self._recheck)
         self._recheck()

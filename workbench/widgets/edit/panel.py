@@ -96,7 +96,7 @@ class EditPanel(RunPanel[EvalReport]):
         self.planner = DryRunPanel(model, self.settings, lambda: self._facts, self._start, pool, self.no_fact)
         """The dry run, before Run."""
         left = VBox([self.settings, self._buttons(), self.planner])
-        right = VBox([self._run_progress, self._alert, self._mark, self._results])
+        right = VBox([self.planner.outcome, self._run_progress, self._alert, self._mark, self._results])
         body = layout.columns(left, right, widths=("0 0 320px", "1 1 420px"))
         self._lay_out(self._heading, self.no_fact, body, self._code)
         self._heading.value = edit_views.heading(self._facts)

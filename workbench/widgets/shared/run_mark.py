@@ -15,10 +15,14 @@ class RunMark(HTML):
     """A line such as "Run: 2,000 default neurons, 10 + 26 steps, 14:02", empty without a run.
 
     When the settings now differ from those of the run, it says so and names what differs.
+
+    Args:
+        named: What a run is called.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, named: str = "Run") -> None:
         super().__init__()
+        self._named = named
         self.words = ""
         """The line as plain text."""
         self.changes: tuple[str, ...] = ()
@@ -63,10 +67,10 @@ class RunMark(HTML):
             self.words = self.value = ""
             return
         changed = f"settings changed since this run: {'; '.join(self.changes)}" if self.changes else ""
-        self.words = " ".join(part for part in (f"Run: {self._title}.", self._after, changed) if part)
+        self.words = " ".join(part for part in (f"{self._named}: {self._title}.", self._after, changed) if part)
         badge = f'<span class="wb-changed" role="status">{markup.text(changed)}</span>' if changed else ""
         after = f" {markup.text(self._after)}" if self._after else ""
-        line = f"<b>Run:</b> {markup.text(self._title)}.{after}"
+        line = f"<b>{markup.text(self._named)}:</b> {markup.text(self._title)}.{after}"
         self.value = markup.block(f'<p class="wb-run">{line} {badge}</p>')
 
 

@@ -42,6 +42,7 @@ class RunWords:
         cancelling: The line of progress after Cancel.
         bold: Whether the button is the primary one of its tab.
         bar: Whether a moving bar stands before the words of progress.
+        named: What a run is called above its results.
     """
 
     label: str
@@ -52,6 +53,7 @@ class RunWords:
     cancelling: str
     bold: bool = True
     bar: bool = True
+    named: str = "Run"
 
 
 class RunPanel(Panel, Generic[T]):
@@ -72,7 +74,7 @@ class RunPanel(Panel, Generic[T]):
         self._end_listeners: list[Callable[[Any], object]] = []
         self._status_listeners: list[Callable[[], object]] = []
         self._heading, self._progress, self._note = HTML(), HTML(), HTML()
-        self._mark = RunMark()
+        self._mark = RunMark(self.WORDS.named)
         words = self.WORDS
         button = layout.primary if words.bold else layout.quiet_button
         self._run = button(words.label, icon=words.icon, tooltip=words.tip)
