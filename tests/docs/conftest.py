@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from docsite.check import problems
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the site: the one that ``make test`` has just built (``WORKBENCH_SITE``), else a new one."""
+    """The folder of the site, which holds together: the one that ``make test`` has just built and checked
+    (``WORKBENCH_SITE``), else a new one."""
     if built := os.environ.get("WORKBENCH_SITE"):
         return (ROOT / built).resolve()
     folder = tmp_path_factory.mktemp("site")
@@ -26,4 +29,5 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert problems(folder) == []
     return folder
