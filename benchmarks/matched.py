@@ -28,7 +28,7 @@ import math
 import random
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -40,7 +40,7 @@ import workbench as wb
 from benchmarks.lib.kept import Kept, measured_on
 from benchmarks.lib.parts import add_part
 from benchmarks.lib.rates import over_facts, plain_rates, plain_texts, rates_of, told, vars_of
-from benchmarks.lib.store import ENDING, FOLDER, Store
+from benchmarks.lib.store import ENDING, FOLDER, Line, Store
 from benchmarks.tables import DRAW
 from workbench.editing.applied import Dial
 from workbench.editing.selector import NEURONS, gate_measures
@@ -56,6 +56,13 @@ ARMS = (
     *("random-layers", "random-anywhere", "all"),
 )
 MATCHINGS = ("number", "gain")
+MEASURED = tuple(
+    f"{matching}/{arm}"
+    for matching in MATCHINGS
+    for arm in ARMS
+    if matching == "number" or arm not in ("default", "all")
+)
+"""What is measured of a fact: matched on the gain, the default and everything are what they are by number."""
 KL = 0.02
 """Nats per token of controls' own answers at which every edit is read."""
 ASKED = 30
@@ -173,14 +180,10 @@ class Matched:
                 orders.append(Orders(self.model, fact, self.args.seed))
             return self._measure(fact, *orders[0].selection(arm, matching))
 
-        for matching in MATCHINGS:
-            for arm in ARMS:
-                if matching == "gain" and arm in ("default", "all"):
-                    continue  # the same as matched on the number
-                name = f"{self.args.method}-{self.args.seed}-{fact.id}/{matching}/{arm}"
-                done = self.kept.measured(name, self._settings(), partial(measure, arm, matching))
-                found[f"{matching}/{arm}"] = done
-                print(f"{name}: {described(done)}", flush=True)
+        for arm in MEASURED:
+            name = f"{run_of(self.args.method, self.args.seed)}-{fact.id}/{arm}"
+            found[arm] = self.kept.measured(name, self._settings(), partial(measure, *reversed(arm.split("/"))))
+            print(f"{name}: {described(found[arm])}", flush=True)
         return found
 
     def _settings(self) -> dict[str, Any]:
@@ -216,6 +219,27 @@ class Matched:
         )
         rates = plain_rates(report)
         return about | {"rates": {"base": rates["base"], "learn": rates[report.stages[-1]]}, **plain_texts(report)}
+
+
+def run_of(method: str, seed: int) -> str:
+    """What a method with a seed is called."""
+    return f"{method}-{seed}"
+
+
+def finished(lines: Iterable[Line]) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
+    """The facts of which every arm is on file: by run, then by fact, then by ``"<matching>/<arm>"``."""
+    found: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
+    for line in lines:
+        run = run_of(line.settings["method"], line.settings["seed"])
+        of_fact = found.setdefault(run, {}).setdefault(line.result["fact"], {})
+        of_fact[line.name.partition("/")[2]] = line.result
+    whole = {
+        run: {
+            fact: {arm: of[arm] for arm in MEASURED} for fact, of in facts.items() if all(arm in of for arm in MEASURED)
+        }
+        for run, facts in found.items()
+    }
+    return {run: facts for run, facts in whole.items() if facts}
 
 
 def described(result: dict[str, Any]) -> str:
@@ -279,7 +303,8 @@ def table(of: dict[str, dict[str, Any]]) -> str:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run what is not done yet, print the table, write ``benchmarks/results/matched.json``."""
+    """Run what is not done yet; print the tables of all facts that are finished, and write them to
+    ``benchmarks/results/matched.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=["ia3", "memit"], default="ia3")
     parser.add_argument("--facts", type=int, default=20, help="of the draw, in its order")
@@ -292,11 +317,15 @@ def main(given: Sequence[str] | None = None) -> None:
     kept, facts = Kept(args.out.with_suffix(ENDING), __file__), wb.load_facts()
     matched = Matched(Answering(wb.load_model()), kept, args)
     ids: list[str] = Store(args.of).lines()[DRAW].result["facts"]
-    found = {id: matched.of(facts[id]) for id in args.part.take(ids[: args.facts])}
-    rows = summary(found)
-    print(f"\n{table(rows)}")
-    asked = {k: v for k, v in vars(args).items() if k not in ("out", "of")}
-    content = {"code": kept.code.to_dict(), "arguments": asked, "kl": KL, "arms": rows}
+    for id in args.part.take(ids[: args.facts]):
+        matched.of(facts[id])
+    runs = {
+        run: {"facts": list(of), "arms": (rows := summary(of)), "table": table(rows)}
+        for run, of in finished(kept.store.lines().values()).items()
+    }
+    for run, of in runs.items():
+        print(f"\n{run}: {', '.join(of['facts'])}\n\n{of['table']}")
+    content = {"code": kept.code.to_dict(), "kl": KL, "asked": ASKED, "runs": runs}
     write_bytes(args.out, json.dumps(content, indent=1).encode())
 
 

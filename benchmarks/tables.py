@@ -10,6 +10,7 @@ between is replaced. ``--check`` changes nothing and fails where a page is not w
     worst METHODS...            the same with worst facts, and new answers by whether the base knew the old one
     batches N METHODS...        so many facts at once
     sequences N MARKS METHODS...  so many facts one after the other, after 1,10,25 of them
+    matched RUN                 selections of equal number and of equal gain, such as ia3-0: the method and the seed
     sealed                      the one measurement on sealed facts
     sealed-said METHODS...      what these methods' edits of sealed facts say to untrained questions
     sealed-relations METHODS... the same edits by relation
@@ -255,7 +256,17 @@ def _of_results(names: dict[str, str]) -> str:
 
 def sealed() -> str:
     """The table ``sealed``."""
-    return json.loads((FOLDER / "sealed.json").read_text(encoding="utf-8"))["table"]
+    return _summary("sealed")["table"]
+
+
+def matched(run: str) -> str:
+    """The table ``matched``: of a method with a seed, such as ``ia3-0``."""
+    return _summary("matched")["runs"][run]["table"]
+
+
+def _summary(name: str) -> dict[str, Any]:
+    """What a benchmark wrote beside its lines."""
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def _sealed_edits(methods: Sequence[str]) -> dict[str, list[EvalReport]]:
@@ -311,6 +322,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "worst": worst_facts,
     "batches": batches,
     "sequences": sequences,
+    "matched": matched,
     "sealed": sealed,
     "sealed-said": sealed_said,
     "sealed-relations": sealed_relations,

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from benchmarks import matched
+from benchmarks.lib.code import Code
 from benchmarks.lib.rates import vars_of
+from benchmarks.lib.store import Line
 from tests.helpers.tiny_facts import MAKERS, capitals, knowing
 from workbench.types.intervals import wilson
 
@@ -76,3 +78,16 @@ def test_methods() -> None:
     assert matched.recipe_of("ia3", 3).to_dict()["stages"] == ["learn"] and matched.recipe_of("memit", 3).seed == 3
     with pytest.raises(ValueError, match="method must be 'ia3' or 'memit', got 'rome'"):
         matched.recipe_of("rome", 0)
+
+
+def test_only_facts_with_every_arm_are_in_a_table() -> None:
+    def line(run: tuple[str, int], fact: str, arm: str) -> Line:
+        settings = {"method": run[0], "seed": run[1]}
+        return Line(f"{run[0]}-{run[1]}-{fact}/{arm}", settings, Code(None, None, None), result(fact, 9))
+
+    lines = [line(("ia3", 0), "a", arm) for arm in matched.MEASURED]
+    lines += [line(("ia3", 0), "b", arm) for arm in matched.MEASURED[:-1]]
+    lines += [line(("memit", 1), "a", "number/default")]
+    found = matched.finished(lines)
+    assert {run: list(facts) for run, facts in found.items()} == {"ia3-0": ["a"]}
+    assert tuple(found["ia3-0"]["a"]) == matched.MEASURED and len(matched.MEASURED) == 16
