@@ -131,7 +131,7 @@ def test_what_is_refused() -> None:
         wb.covariance(model, 1, texts=TEXTS[:2])
     assert wb.covariance(model, 1, texts=TEXTS[:2], min_tokens=10).rank <= 15
     with pytest.raises(TooFewTokens, match="have 0 tokens"):
-        wb.covariance(model, 1, texts=[], min_tokens=0)
+        wb.covariance(model, 1, texts=[], min_tokens=1)
     with pytest.raises(ValueError, match=r"Layer 3 does not exist: the model has 3 layers"):
         wb.covariance(model, 3, texts=TEXTS)
     with pytest.raises(ValueError, match="module must be 'mlp' or 'attn', got 'z'"):
@@ -143,3 +143,15 @@ def test_what_is_refused() -> None:
     with pytest.raises(Cancelled):
         wb.covariance(model, 1, texts=TEXTS, cancel=cancel)
     assert len(model.cache.covariances) == 1
+
+
+def test_texts_and_least_tokens_are_checked() -> None:
+    model = knowing(MAKERS["llama"]())
+    for texts, said in (([5, 6], "one is 5"), ([[99999] * 9] * 30, "from 0 to .*, got 99999"), ([None], "one is None")):
+        given: Any = texts
+        with pytest.raises(ValueError, match=said):
+            wb.covariance(model, 1, texts=given)
+    for wrong in ("a", 0, -5):
+        least: Any = wrong
+        with pytest.raises(ValueError, match="min_tokens must be a whole number of at least 1"):
+            wb.covariance(model, 1, texts=TEXTS, min_tokens=least)

@@ -262,3 +262,20 @@ def test_errors() -> None:
         evaluate(edited, FRANCE, pool=POOL, progress=False)
     with applied(tiny(), scripted_edit()) as edited, pytest.raises(ValueError, match=r"pass the base model"):
         answer_probabilities(edited, FRANCE, edit=scripted_edit())  # else the edit would be on it twice
+
+
+@pytest.mark.usefixtures("script")
+def test_controls_of_a_generator_are_measured_and_none_are_said() -> None:
+    spain, japan = POOL["spain-capital"], POOL["japan-capital"]
+    assert run(controls=(fact for fact in (spain, japan))).rate("control").n == 2
+    empty = run(controls=[])
+    assert empty.rate("control").n == 0 and "controls: controls= is empty" in empty.missing
+    assert any("max_controls=0" in words for words in run(max_controls=0).missing)
+    with pytest.raises(TypeError, match="an id is looked up"):
+        run(controls=["spain-capital"])
+
+
+@pytest.mark.parametrize("option", ["collateral", "floor", "firm"])
+def test_switches_are_true_or_false(option: str) -> None:
+    with pytest.raises(ValueError, match=f"{option} must be True or False, got 'no'"):
+        run(**{option: "no"})

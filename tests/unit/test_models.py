@@ -249,3 +249,20 @@ def test_the_bridge_computes_the_same(make: Callable[[], Any]) -> None:
 
 def test_a_bridge_with_a_tokenizer_that_was_never_saved() -> None:
     assert loaded(tiny_llama()).bridge.cfg.n_layers == 3
+
+
+def test_settings_that_decide_what_weights_compute_are_part_of_the_fingerprint() -> None:
+    """The same weights with another rotary base, another norm or fewer wider heads are another model."""
+    own = tiny_llama(tied=False)
+
+    def fingerprint(**changes: Any) -> str:
+        other = tiny_llama(tied=False, **changes)
+        other.load_state_dict(own.state_dict())
+        return load_model(other, tokenizer=tiny_tokenizer()).fingerprint
+
+    fingerprints = [
+        fingerprint(**changes) for changes in ({}, {"rope_theta": 50.0}, {"rms_norm_eps": 1e-3}, {"hidden_act": "gelu"})
+    ]
+    assert len(set(fingerprints)) == 4
+    assert fingerprint(initializer_range=0.5, attention_dropout=0.1) == fingerprints[0]
+    assert fingerprint(rms_norm_eps=1.0000000001e-6) == fingerprints[0], "rounding of a file is none"

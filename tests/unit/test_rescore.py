@@ -262,3 +262,29 @@ def test_the_commit_of_a_checkout(tmp_path: Path) -> None:
     (tmp_path / ".git" / "HEAD").write_text("def2\n")
     package_commit.cache_clear()
     assert package_commit(tree) == "def2"
+
+
+@pytest.mark.usefixtures("script")
+def test_reports_that_were_asked_otherwise_are_not_crossed() -> None:
+    report = run(stages=["learn"])
+    settings = report.provenance["settings"]
+    assert settings["max_new_tokens"] == 24 and settings["wordings"] == "own"
+    for name, value in (("wordings", "sealed"), ("max_new_tokens", 40)):
+        changed = {**report.provenance, "settings": {**settings, name: value}}
+        other = replace(report, facts=("italy-capital",), provenance=changed)
+        with pytest.raises(ValueError, match=f"they have {name} .*{value}"):
+            wb.crossed_rates([report, other], POOL)
+    older = {name: value for name, value in settings.items() if name != "max_new_tokens"}
+    without = replace(report, facts=("italy-capital",), provenance={**report.provenance, "settings": older})
+    assert "learn" in wb.crossed_rates((one for one in (report, without)), POOL)
+
+
+@pytest.mark.usefixtures("script")
+def test_facts_may_be_a_list_and_reports_are_reports() -> None:
+    report = run(stages=["learn"])
+    assert wb.rescore(report, list(POOL)).rows == report.rows
+    assert wb.crossed_rates({"france": report}, list(POOL)) == wb.crossed_rates([report], POOL)
+    assert wb.lenient_rates(report, list(POOL)) == wb.lenient_rates(report, POOL)
+    wrong: Any = ["report.json"]
+    with pytest.raises(TypeError, match=r"takes reports, got 'report\.json'"):
+        wb.crossed_rates(wrong, POOL)

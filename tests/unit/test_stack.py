@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -319,3 +320,27 @@ def test_an_edit_that_is_a_context_is_read_when_it_is_on() -> None:
     said = [row.text for row in stack.broken(SPAIN).rows if row.fact_id == SPAIN.id]
     assert said == [wb.ask(model, SPAIN.question), wb.ask(stack.model, SPAIN.question)]
     assert said[0] != said[1] and stack.toggle(0).broken(SPAIN).rows[1].text == said[0]
+
+
+def test_at_strength_0_an_edit_is_no_part_of_the_model() -> None:
+    """Low-rank updates: columns of zeros would bring other sums in another order."""
+    recipe = wb.recipes.MEMIT(layers=(0, 1), steps=2, contexts=False, covariance_tokens=1500)
+    options: dict[str, Any] = {"recipe": recipe, "pool": FACTS, "progress": False}
+    one, other = (wb.rewrite(tiny(), fact, **options) for fact in (FRANCE, SPAIN))
+    with_it, without = wb.EditStack(tiny(), [one, other]).scale(0, 0.0), wb.EditStack(tiny(), [other])
+    assert torch.equal(logits(with_it.model), logits(without.model))
+    assert with_it.fingerprint == without.fingerprint
+    assert with_it.scale(1, 0.0).model is with_it.base
+
+
+def test_a_stack_is_made_of_edits_and_places_are_whole_numbers() -> None:
+    for wrong in (None, "x", ["x"], 3):
+        given: Any = wrong
+        with pytest.raises(TypeError, match="A stack is made of edits, got"):
+            wb.EditStack(tiny(), given)
+    stack = wb.EditStack(tiny(), [fitted()])
+    place: Any = np.int64(0)
+    assert not stack.toggle(place).layers[0].on
+    odd: Any = "0"
+    with pytest.raises(IndexError, match="got '0'"):
+        stack.toggle(odd)

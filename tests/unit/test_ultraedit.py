@@ -10,7 +10,8 @@ import torch
 
 import workbench as wb
 from tests.helpers.small_fits import assert_unchanged, unchanged
-from tests.helpers.tiny_facts import capitals, tiny
+from tests.helpers.tiny import tiny_llama
+from tests.helpers.tiny_facts import capitals, knowing, tiny
 from workbench.editing.methods.ultraedit import Tokens, update
 from workbench.editing.training.fit_rows import wanted_rows
 from workbench.types import Edit, LowRankDelta, TrainedRecipe
@@ -149,4 +150,22 @@ def test_it_can_be_cancelled() -> None:
     recipe = wb.recipes.UltraEdit(contexts=False)
     with pytest.raises(Cancelled):
         wb.rewrite(model, FRANCE, recipe=recipe, cancel=flag, progress=False)
+    assert_unchanged(model, before)
+
+
+def test_of_an_attention_layer_the_output_projection_is_written_and_nothing_else() -> None:
+    """Where the heads together are as wide as the model, the outputs of queries are as many as inputs there are."""
+    square = knowing(tiny_llama(tied=False, bias=True, hidden_size=48), FACTS)
+    recipe = wb.recipes.UltraEdit(contexts=False)
+    for model in (square, tiny(), tiny("gpt2")):
+        edit = wb.rewrite(model, FRANCE, "L1ATTN L2H0", recipe=recipe, pool=FACTS, progress=False)
+        written = {model.architecture.module_name(*key) for key in factors_of(edit)}
+        assert written == {model.architecture.gate_module(layer, "z").module for layer in (1, 2)}
+
+
+def test_an_update_that_is_not_finite_is_refused() -> None:
+    model = tiny()
+    before = unchanged(model)
+    with pytest.raises(ValueError, match=r"The update of L\d mlp\.down_proj is not finite.*smaller rate"):
+        made(rate=1e38)
     assert_unchanged(model, before)

@@ -396,3 +396,15 @@ def test_cancelled_it_leaves_nothing_behind(name: str) -> None:
     with pytest.raises(Cancelled):
         wb.rewrite(model, FRANCE, cancel=flag, **options)
     assert_unchanged(model, before)
+
+
+@FAMILIES
+def test_of_an_attention_layer_the_output_projection_moves(family: str) -> None:
+    model = tiny(family)
+    columns = selected_columns(model, Selection("L1ATTN L2H0"), "This")
+    names = {model.architecture.module_name(*key): index for key, index in columns.items()}
+    written = [model.architecture.gate_module(layer, "z").module for layer in (1, 2)]
+    width = model.shape.site_size("z") // model.shape.n_heads
+    assert names == dict(zip(written, (None, tuple(range(width))), strict=True))
+    with pytest.raises(ValueError, match="This moves columns of output projections, and L1Q0 has none"):
+        selected_columns(model, Selection("L1Q0"), "This")

@@ -68,8 +68,8 @@ def covariance(
         folder, by the model's fingerprint, the texts and ``max_tokens``.
 
     Raises:
-        ValueError: A layer or module that the model lacks, ``max_tokens`` below 1, or too few tokens; the message has
-            both numbers.
+        ValueError: A layer or module that the model lacks, ``max_tokens`` or ``min_tokens`` below 1, token ids that
+            the model lacks, or too few tokens; the message has both numbers.
         Cancelled: ``cancel`` was set.
 
     Source: Meng et al. 2022 (2202.05262, 100,000 texts of Wikipedia). Deviation: other text, fewer tokens.
@@ -113,6 +113,8 @@ def covariances(
     base = model.base
     wanted = [Place(*place) for place in dict.fromkeys(places)]
     check_count("max_tokens", max_tokens)
+    if min_tokens is not None:
+        check_count("min_tokens", min_tokens)
     for place in wanted:
         if not is_whole(place.layer):
             raise ValueError(f"layer must be a whole number, got {place.layer!r}.")
@@ -127,7 +129,7 @@ def covariances(
     tokens = sum(group.counted for group in groups)
     for place, d_in in inputs.items():
         least = d_in if min_tokens is None else min_tokens
-        if tokens < max(least, 1):
+        if tokens < least:
             raise TooFewTokens(
                 f"The texts have {tokens} tokens, and the {place.module} of layer {place.layer} has {d_in} inputs: "
                 f"with fewer than {least} tokens the covariance says nothing about most directions. Give more texts, "

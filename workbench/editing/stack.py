@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import SupportsIndex, cast
 
 from workbench.editing.applied import check_base, chosen_stages, mounted_view
 from workbench.editing.stack_answers import answers_of
@@ -17,6 +18,7 @@ from workbench.types import NO_DELTA, Delta, Edit, Fact, FactSet
 from workbench.types.cancelling import CancelFlag
 from workbench.types.delta.base import finite
 from workbench.types.fact import as_facts
+from workbench.types.plain import shortened
 from workbench.types.stack import StackAnswers, StackLayer, StackOverlaps
 from workbench.types.torch_settings import own_torch_settings
 
@@ -58,7 +60,10 @@ class EditStack:
         self._base = model
         self._layers: tuple[StackLayer, ...] = ()
         self._made: LoadedModel | None = None
-        for edit in [edits] if isinstance(edits, Edit) else edits:
+        given: object = [edits] if isinstance(edits, Edit) else edits
+        if not isinstance(given, Iterable) or isinstance(given, str):
+            raise TypeError(f"A stack is made of edits, got {shortened(edits)}.")
+        for edit in cast(Iterable[Edit], given):
             self.add(edit)
 
     # What it is
@@ -104,7 +109,7 @@ class EditStack:
     def notes(self) -> tuple[str, ...]:
         """In words, which edits act on another model than the one that they were made on, and why."""
         problems = on_another_model(self._base, self._layers)
-        return tuple(problem for i, problem in problems.items() if self._layers[i].on)
+        return tuple(problem for i, problem in problems.items() if self._layers[i].acts)
 
     def __len__(self) -> int:
         return len(self._layers)
@@ -145,6 +150,9 @@ class EditStack:
         """
         if on not in (True, False):
             raise ValueError(f"on must be True or False, got {on!r}.")
+        one: object = edit
+        if not isinstance(one, Edit):
+            raise TypeError(f"A stack is made of edits, got {shortened(one)}; Edit.load(folder) reads one.")
         if edit.base_fingerprint not in (self._base.fingerprint, self.fingerprint):
             check_base(self.model, edit)  # raises, and says why
         if stage is not None and not (isinstance(stage, str) and chosen_stages(edit, stage)):
@@ -239,7 +247,7 @@ class EditStack:
             After france-capital: the changed weights are ...
             After france-capital: the changed weights are ...
         """
-        deltas = {i: _joined([layer]) for i, layer in enumerate(self._layers) if layer.on}
+        deltas = {i: _joined([layer]) for i, layer in enumerate(self._layers) if layer.acts}
         return overlaps_of(self._base, [layer.name for layer in self._layers], deltas)
 
     @own_torch_settings()
@@ -320,12 +328,12 @@ class EditStack:
                 )
         return stack._change(layers)
 
-    def _place(self, i: int) -> int:
+    def _place(self, i: object) -> int:
         """A place from 0."""
         n = len(self._layers)
-        if not isinstance(i, int) or not -n <= i < n:
+        if not isinstance(i, SupportsIndex) or not -n <= i.__index__() < n:
             raise IndexError(f"The stack has {n} edits, at the places 0 to {n - 1}; got {i!r}." if n else "No edits.")
-        return i % n
+        return i.__index__() % n
 
     def _replace(self, i: int, layer: StackLayer) -> EditStack:
         return self._change((*self._layers[:i], layer, *self._layers[i + 1 :]))
@@ -336,11 +344,12 @@ class EditStack:
 
     @own_torch_settings()
     def _with(self, layers: Sequence[StackLayer]) -> LoadedModel:
-        """The base with those of some edits that are on."""
-        base, on = self._base, [layer for layer in layers if layer.on]
-        if not on:
+        """The base with those of some edits that act: one at strength 0 is no part of it, so that sums come out as
+        without it."""
+        base, acting = self._base, [layer for layer in layers if layer.acts]
+        if not acting:
             return base
-        delta = _joined(on)
+        delta = _joined(acting)
         view, _ = mounted_view(base, delta)
         return LoadedModel(
             view,
@@ -348,16 +357,16 @@ class EditStack:
             name=base.name,
             architecture=base.architecture,
             base=base,
-            applied=tuple(AppliedEdit(x.edit, x.last_stage, x.strength) for x in on),
+            applied=tuple(AppliedEdit(x.edit, x.last_stage, x.strength) for x in acting),
             delta=delta,
         )
 
 
 def _joined(layers: Sequence[StackLayer]) -> Delta:
-    """What those of some edits that are on add together."""
+    """What those of some edits that act add together."""
     delta: Delta = NO_DELTA
     for layer in layers:
-        if layer.on:
+        if layer.acts:
             delta = delta.then(layer.edit.delta(layer.stage, layer.strength))
     return delta
 

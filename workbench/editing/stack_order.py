@@ -10,9 +10,9 @@ from workbench.types.stack import StackLayer
 
 
 def fingerprint_of(base: LoadedModel, layers: Sequence[StackLayer]) -> str:
-    """The fingerprint of a base with those of some edits that are on."""
-    on = [layer.key for layer in layers if layer.on]
-    return fingerprint_with(base.fingerprint, on) if on else base.fingerprint
+    """The fingerprint of a base with those of some edits that act."""
+    acting = [layer.key for layer in layers if layer.acts]
+    return fingerprint_with(base.fingerprint, acting) if acting else base.fingerprint
 
 
 def on_another_model(base: LoadedModel, layers: Sequence[StackLayer]) -> dict[int, str]:
@@ -22,7 +22,7 @@ def on_another_model(base: LoadedModel, layers: Sequence[StackLayer]) -> dict[in
         edit, reasons = layer.edit, list[str]()
         if edit.base_fingerprint in (base.fingerprint, fingerprint_of(base, layers[:i])):
             continue
-        below = [x for x in layers[:i] if x.on]
+        below = [x for x in layers[:i] if x.acts]
         for one in edit.earlier:
             name = ", ".join(one.facts)
             alike = [x for x in below if x.edit.id == one.id]

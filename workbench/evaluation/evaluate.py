@@ -34,7 +34,8 @@ from workbench.language.replies import thoughts_not_counted
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.types import AnswerRow, Edit, EvalReport, Fact, FactSet, TextRow
-from workbench.types.plain import check_seed, is_whole
+from workbench.types.fact import as_facts
+from workbench.types.plain import check_flag, check_seed, is_whole
 from workbench.types.rates import rates_of
 from workbench.types.report import SampleRow
 from workbench.types.torch_settings import own_torch_settings
@@ -141,8 +142,10 @@ def evaluate(
     one: object = controls
     if isinstance(one, Fact):
         raise TypeError(f"controls= is a list of facts, got one ({one.id!r}); write [fact].")
-    if floor not in (True, False):
-        raise ValueError(f"floor must be True or False, got {floor!r}.")
+    check_flag("collateral", collateral)
+    check_flag("floor", floor)
+    if firm is not None:
+        check_flag("firm", firm)
     if floor and edit is None:
         raise ValueError("floor=True permutes an edit, and there is none; pass edit=.")
     edited = asked_facts(facts, edit)
@@ -237,6 +240,7 @@ def evaluate_views(
     touched, away = touched_facts(pool, taught, used, used_facts, missing)
     free = pool.without(touched)
     if controls is not None:
+        controls = as_facts(controls)  # an iterator is read once
         check_controls(controls, away, touched)
     answering = answering or Answering(model)
     check_answering(answering, model)
@@ -320,6 +324,8 @@ def evaluate_views(
             answers={fact.id: [fact.answer, fact.target] for fact in taught},
             asked={q.fact.id: q.fact.answer for q in questions if q.untouched},
             pool=pool.name,
+            max_new_tokens=length,
+            firm=firm,
             max_controls=max_controls,
             collateral=collateral,
             wordings=wordings,
@@ -341,12 +347,16 @@ def _controls(
     """Those given, or the known test facts of what is free of training."""
     if controls is not None:
         chosen = list(controls)
+        if not chosen:
+            missing.append("controls: controls= is empty")
     else:
         chosen = list(
             known_facts(model, free.core.filter(split="test"), max_new_tokens=max_new_tokens, progress=progress)
         )
         if not chosen:
             missing.append(f"controls: {free.name!r} has no fact of the test split that the model knows")
+    if chosen and most == 0:
+        missing.append("controls and neighbours: max_controls=0")
     return draw(chosen, most, seed)
 
 

@@ -6,15 +6,18 @@ take an answer wherever it is named, and count gibberish as forgotten.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from workbench.evaluation.rescore import check_answers
 from workbench.language.answers import matches
-from workbench.types import EvalReport, FactSet, Rate
+from workbench.types import EvalReport, Fact, FactSet, Rate
+from workbench.types.fact_set import as_fact_set
 from workbench.types.intervals import wilson
 from workbench.types.torch_settings import own_torch_settings
 
 
 @own_torch_settings()
-def lenient_rates(report: EvalReport, facts: FactSet) -> dict[str, Rate]:
+def lenient_rates(report: EvalReport, facts: FactSet | Sequence[Fact]) -> dict[str, Rate]:
     """Count the answers of a report's last stage leniently.
 
     Args:
@@ -39,6 +42,7 @@ def lenient_rates(report: EvalReport, facts: FactSet) -> dict[str, Rate]:
     """
     if len(report.facts) != 1:
         raise ValueError(f"A lenient count is of one edited fact, but the report is about {list(report.facts)}.")
+    facts = as_fact_set(facts)
     last = [row for row in report.rows if row.stage == report.stages[-1]]
     trained = [row for row in last if row.group == "train"]
     controls = [row for row in last if row.group == "control"]

@@ -19,7 +19,8 @@ from workbench.language.answers import classify, find_old, first_sentence
 from workbench.language.replies import without_thought
 from workbench.types import AnswerRow, EvalReport, Fact, FactSet, Group, Rate
 from workbench.types.crossed import crossed_mean
-from workbench.types.plain import check_seed
+from workbench.types.fact_set import as_fact_set
+from workbench.types.plain import check_seed, is_mapping, shortened
 from workbench.types.rate_values import Answered, answered_at, key_of
 from workbench.types.rates import RATES, rates_of
 from workbench.types.report import GROUPS, RELATED_GROUPS, SampleRow, TextRow
@@ -28,10 +29,13 @@ from workbench.types.torch_settings import own_torch_settings
 UNTOUCHED: tuple[Group, ...] = ("neighbour", "control", *RELATED_GROUPS)
 """Groups that are judged by what the edit taught, for they were taught nothing."""
 
+PROTOCOL = ("wordings", "max_new_tokens")
+"""Settings of an evaluation without which answers are not comparable; reports of earlier versions do not say all."""
+
 
 @own_torch_settings()
 def rescore(
-    report: EvalReport, facts: FactSet | None = None, *, groups: Iterable[Group] | Group = GROUPS
+    report: EvalReport, facts: FactSet | Sequence[Fact] | None = None, *, groups: Iterable[Group] | Group = GROUPS
 ) -> EvalReport:
     """Classify a report's texts anew, and count its rates anew; no model is asked.
 
@@ -95,7 +99,7 @@ def rescore(
 
 @own_torch_settings()
 def crossed_rates(
-    reports: Sequence[EvalReport], facts: FactSet | None = None, *, seed: int = 0
+    reports: Iterable[EvalReport], facts: FactSet | Sequence[Fact] | None = None, *, seed: int = 0
 ) -> dict[str, dict[str, Rate]]:
     """Rates over many edits together, with intervals that take both edited facts and asked facts as drawn.
 
@@ -112,8 +116,10 @@ def crossed_rates(
         about the edited fact itself take edited facts alone: nothing is crossed there.
 
     Raises:
-        ValueError: No reports, reports of other stages or other bases, two of the same edit, or ``facts`` lacks some
-            that were asked, or has an edited one with another answer or target.
+        TypeError: Something that is no report.
+        ValueError: No reports, reports of other stages, other bases, other wordings or other lengths of answers, two
+            of the same edit, or ``facts`` lacks some that were asked, or has an edited one with another answer or
+            target.
 
     Example:
         >>> rates = wb.crossed_rates([report], facts)
@@ -123,11 +129,21 @@ def crossed_rates(
     check_seed(seed)
     if isinstance(reports, EvalReport):
         raise ValueError("crossed_rates takes a list of reports; write [report].")
+    reports = list(reports.values() if is_mapping(reports) else reports)
+    if odd := [one for one in reports if not isinstance(one, EvalReport)]:
+        raise TypeError(f"crossed_rates takes reports, got {shortened(odd[0])}; EvalReport.load(file) reads one.")
     if not reports:
         raise ValueError("crossed_rates needs at least one report, got none.")
     stages = reports[0].stages
     if odd := [report for report in reports if report.stages != stages]:
         raise ValueError(f"The reports must have the same stages; one has {stages}, another {odd[0].stages}.")
+    for setting in PROTOCOL:
+        said = {report.provenance.get("settings", {}).get(setting) for report in reports} - {None}
+        if len(said) > 1:
+            raise ValueError(
+                f"The reports must be asked alike; they have {setting} {', '.join(map(repr, sorted(said)))}. Cross "
+                "those of each by themselves."
+            )
     bases = {report.base_fingerprint: "+".join(report.facts) for report in reports if report.base_fingerprint}
     if len(bases) > 1:
         raise ValueError(
@@ -196,9 +212,9 @@ def _taught(report: EvalReport) -> list[str]:
     return report.provenance.get("settings", {}).get("taught", list(report.facts))
 
 
-def _facts_of(report: EvalReport, facts: FactSet | None, *, edited_only: bool = False) -> FactSet:
+def _facts_of(report: EvalReport, facts: FactSet | Sequence[Fact] | None, *, edited_only: bool = False) -> FactSet:
     """A set that holds what a report asked."""
-    known = load_facts() + load_facts(split="sealed") if facts is None else facts
+    known = load_facts() + load_facts(split="sealed") if facts is None else as_fact_set(facts)
     asked = {*report.facts, *(() if edited_only else (*_taught(report), *(row.fact_id for row in report.rows)))}
     if lacking := sorted(asked - set(known.ids)):
         raise ValueError(

@@ -24,6 +24,7 @@ from workbench.language.tokens import begun_ids, longest_text
 from workbench.models.load import LoadedModel
 from workbench.types import FactSet
 from workbench.types.cancelling import CancelBar, CancelFlag
+from workbench.types.plain import shortened, whole_numbers
 
 PROSE_SHARE = 0.2
 """Of the tokens of the default texts, at most so many are prose."""
@@ -108,8 +109,18 @@ def given_texts(model: LoadedModel, texts: Texts, max_tokens: int) -> list[TextG
 
 
 def _readable(model: LoadedModel, text: str | Sequence[int]) -> Ids:
-    """A text's token ids, as many as the model reads."""
-    ids = begun_ids(model, text) if isinstance(text, str) else text
+    """A text's token ids, as many as the model reads.
+
+    Raises:
+        ValueError: It is neither a text nor token ids of the model.
+    """
+    if isinstance(text, str):
+        return tuple(begun_ids(model, text)[: longest_text(model)])
+    ids = whole_numbers(text)
+    if ids is None:
+        raise ValueError(f"texts must be texts, or lists of token ids; one is {shortened(text)}.")
+    if beyond := [id for id in ids if not 0 <= id < model.shape.d_vocab]:
+        raise ValueError(f"Token ids must be from 0 to {model.shape.d_vocab - 1}, got {beyond[0]}.")
     return tuple(ids[: longest_text(model)])
 
 

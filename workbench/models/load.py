@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from workbench.files.paths import whole_path
 from workbench.models.cache import EnginePool, ModelCache
 from workbench.models.deltas import fold
 from workbench.models.dtypes import read_dtype
 from workbench.models.families import Architecture, best_effort, read_architecture
+from workbench.models.fingerprint import fingerprint_of
 from workbench.models.layout import changed_in, layout_of
 from workbench.models.refusals import ModelRefused
 from workbench.models.sources import Placing, from_memory, from_source, own_tokenizer
@@ -216,13 +216,14 @@ class LoadedModel:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names, dtypes, shapes and bytes of all weights; for an edited model over base, edit, stage and
+        """SHA-256 over names, dtypes, shapes and bytes of all weights, and over what the configuration says of how they
+        are used (rotary embeddings, windows, activations, ...); for an edited model over base, edit, stage and
         strength. Computed once, and again after an in-place change of the weights."""
         if self.applied:
             return fingerprint_with(self.base.fingerprint, ((a.edit.id, a.stage, a.strength) for a in self.applied))
         written = self._written()
         if self._fingerprint is None or self._fingerprint[0] != written:
-            self._fingerprint = (written, _hash_tensors(dict(sorted(self.hf.state_dict().items()))))
+            self._fingerprint = (written, fingerprint_of(self.hf))
         return self._fingerprint[1]
 
     @property
@@ -296,20 +297,6 @@ def _check_bridge(model: LoadedModel, bridge: Any) -> None:
             f"The TransformerLens bridge of {type(model.hf).__name__} gives other logits than the model itself: they "
             f"differ by up to {off:.3g}, where the largest is {scale:.3g}."
         )
-
-
-def _hash_tensors(state: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    for name, tensor in state.items():
-        key = (tensor.data_ptr(), tuple(tensor.shape))
-        if key in seen:  # tied weights count once
-            continue
-        seen.add(key)
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
-        data = tensor.detach().to("cpu").contiguous().flatten()
-        digest.update(data.view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 @own_torch_settings()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from workbench.types.fact import Fact, Role, Split
+from workbench.types.fact import Fact, Role, Split, as_facts
 from workbench.types.fact_source import FactSource
 from workbench.types.id_sequence import IdSequence
 
@@ -180,3 +180,12 @@ class FactSet(IdSequence[Fact]):
             for f in self._items
         ]
         return pd.DataFrame(rows)
+
+
+def as_fact_set(facts: FactSet | Sequence[Fact]) -> FactSet:
+    """Facts as a set, where a list may be given.
+
+    Raises:
+        TypeError: They are no facts.
+    """
+    return facts if isinstance(facts, FactSet) else FactSet(as_facts(facts), name="the facts given")

@@ -53,6 +53,12 @@ def check_seed(seed: object) -> None:
         raise ValueError(f"seed must be a whole number from 0 to 2**63 - 1, got {seed!r}.")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise a ValueError where an option is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")
+
+
 def check_count(name: str, value: object, least: int = 1) -> None:
     """Raise a ValueError where an option is no whole number of at least so much."""
     if not (is_whole(value) and value >= least):

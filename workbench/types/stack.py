@@ -36,6 +36,11 @@ class StackLayer:
     stage: str | None = None
 
     @property
+    def acts(self) -> bool:
+        """Whether it changes anything: it is on, and its strength is not 0."""
+        return self.on and self.strength != 0
+
+    @property
     def last_stage(self) -> str:
         """The last of its stages that acts."""
         return self.stage or self.edit.stage_names[-1]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.editing.solved.choose import WITHOUT_COLUMNS
+from workbench.editing.solved.spots import SITES
 from workbench.editing.task import Task
 from workbench.editing.training.batching import Prepared, shared_prefix
 from workbench.editing.training.fit_rows import wanted_rows
@@ -160,8 +161,13 @@ def make_ultraedit(task: Task) -> Edit:
         options: dict[str, Any] = {
             name: getattr(recipe, name) for name in ("rate", "learning_rate", "ridge", "normalise")
         }
-        u, v = update(tokens, columns=modules[key], **options)
-        factors[key] = u.float(), v.float()
+        u, v = (factor.float() for factor in update(tokens, columns=modules[key], **options))
+        if not (u.isfinite().all() and v.isfinite().all()):
+            raise ValueError(
+                f"The update of L{key[0]} {key[1]} is not finite; the model is as it was. Give a smaller rate or "
+                "learning_rate."
+            )
+        factors[key] = u, v
     given = isinstance(task.selection, Selection)
     moved = task.selection if isinstance(task.selection, Selection) else [f"L{layer}MLP" for layer, _ in modules]
     return Edit(
@@ -188,7 +194,7 @@ def _modules(model: LoadedModel, task: Task, recipe: UltraEdit) -> dict[tuple[in
         )
     entries: dict[tuple[int, Site], tuple[int, ...]]
     if isinstance(task.selection, Selection):
-        entries = dict(task.selection.entries(model))
+        entries = {place: e for place, e in task.selection.entries(model).items() if place[1] in SITES.values()}
         without = [str(c) for c in task.selection if c.kind in WITHOUT_COLUMNS]
         if without:
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workbench.editing.solved.spots import SITES
 from workbench.models import LoadedModel
 from workbench.models.families import Architecture
 from workbench.models.family import sizes, stores_transposed
@@ -30,15 +31,17 @@ def selected_columns(model: LoadedModel, selection: Selection, what: str) -> Col
         ValueError: A component that has no columns of an output projection: keys, values and queries, gate and up.
     """
     found: dict[tuple[int, str], tuple[int, ...] | None] = {}
+    sites = {*SITES.values()}
     for component in selection:
-        if set(component.slices(model.shape)) - {"z", "post"}:
+        if sites.isdisjoint(component.slices(model.shape)):
             raise ValueError(
                 f"{what} moves columns of output projections, and {component} has none. Choose heads (L23H4), "
                 "attention layers (L9ATTN), neurons (L13N207) or MLPs (L13MLP)."
             )
     for (layer, site), index in selection.entries(model).items():
-        whole = len(index) == model.shape.site_size(site)
-        found[layer, module_at(model.architecture, layer, site)] = None if whole else index
+        if site in sites:
+            whole = len(index) == model.shape.site_size(site)
+            found[layer, module_at(model.architecture, layer, site)] = None if whole else index
     return found
 
 
