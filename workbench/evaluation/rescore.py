@@ -99,7 +99,10 @@ def rescore(
 
 @own_torch_settings()
 def crossed_rates(
-    reports: Iterable[EvalReport], facts: FactSet | Sequence[Fact] | None = None, *, seed: int = 0
+    reports: Iterable[EvalReport] | Mapping[str, EvalReport],
+    facts: FactSet | Sequence[Fact] | None = None,
+    *,
+    seed: int = 0,
 ) -> dict[str, dict[str, Rate]]:
     """Rates over many edits together, with intervals that take both edited facts and asked facts as drawn.
 
@@ -107,7 +110,7 @@ def crossed_rates(
     ``workbench.types.crossed``.
 
     Args:
-        reports: One of each edit, of the same stages.
+        reports: One of each edit, of the same stages; also by a name each.
         facts: As in ``rescore``.
         seed: Of the bootstrap.
 
