@@ -27,7 +27,6 @@ from workbench.editing.training.passes import Passes
 from workbench.editing.training.rows import Row
 from workbench.editing.unlearning import recipe as recipe_of_all
 from workbench.editing.unlearning.attribution import largest, neuron_scores, regularised
-from workbench.editing.unlearning.columns import MovingColumns, selected_columns
 from workbench.editing.unlearning.losses import RepresentationLoss, aligned, moved, moved_share, steered
 from workbench.editing.unlearning.projection import ProjectedAdam, null_projection
 from workbench.editing.unlearning.states import States
@@ -37,7 +36,7 @@ from workbench.language.prompts import prompt_ids
 from workbench.models import LoadedModel
 from workbench.models.engine import Resumable
 from workbench.models.views import shared_view
-from workbench.types import DenseDelta, Edit, GateDelta, LowRankDelta, Selection
+from workbench.types import DenseDelta, Edit, GateDelta, LowRankDelta
 from workbench.types.cancelling import Cancelled
 
 FACTS = capitals()
@@ -279,26 +278,6 @@ def test_only_the_selected_columns_move(name: str) -> None:
     assert_unchanged(model, before)
 
 
-@FAMILIES
-def test_gradients_stop_at_what_may_not_move(family: str) -> None:
-    model = tiny(family)
-    view = shared_view(model.hf)
-    columns = selected_columns(model, Selection("L1N2 L1N9"), "This")
-    moving = MovingColumns(view, model.architecture, columns)
-    ((key, name),) = moving.names.items()
-    moving.parameters[name].requires_grad_(True)
-    with torch.enable_grad():
-        view(torch.tensor([model.token_ids("The capital of France is")])).logits.square().sum().backward()
-    assert [n for n, p in view.named_parameters() if p.grad is not None] == [name]
-    assert all(p.grad is None for p in model.hf.parameters())
-    moving.mask_gradients()
-    gradient = moving.parameters[name].grad
-    assert gradient is not None
-    inside = moving.oriented(key, gradient)[:, [2, 9]]
-    assert inside.any() and float(gradient.abs().sum()) == pytest.approx(float(inside.abs().sum()))
-    assert moving.oriented(key, gradient).shape == (model.shape.d_model, model.shape.d_mlp)
-
-
 @pytest.mark.parametrize("name", RECIPES)
 def test_unlearn_then_learn(name: str, tmp_path: Path) -> None:
     """Each stage is a stage: probed, turned down, saved; two runs of one seed are one edit."""
@@ -396,15 +375,3 @@ def test_cancelled_it_leaves_nothing_behind(name: str) -> None:
     with pytest.raises(Cancelled):
         wb.rewrite(model, FRANCE, cancel=flag, **options)
     assert_unchanged(model, before)
-
-
-@FAMILIES
-def test_of_an_attention_layer_the_output_projection_moves(family: str) -> None:
-    model = tiny(family)
-    columns = selected_columns(model, Selection("L1ATTN L2H0"), "This")
-    names = {model.architecture.module_name(*key): index for key, index in columns.items()}
-    written = [model.architecture.gate_module(layer, "z").module for layer in (1, 2)]
-    width = model.shape.site_size("z") // model.shape.n_heads
-    assert names == dict(zip(written, (None, tuple(range(width))), strict=True))
-    with pytest.raises(ValueError, match="This moves columns of output projections, and L1Q0 has none"):
-        selected_columns(model, Selection("L1Q0"), "This")
