@@ -38,6 +38,33 @@ def heads_after_a_death(model: LoadedModel, fact: Fact, *, pool: FactSet, flag: 
     return heads(model, fact, pool=pool)
 
 
+def number_or_death(model: LoadedModel, fact: Fact, *, at: str) -> int:
+    """A number; one fact ends its process each time."""
+    if fact.id == at:
+        os._exit(1)
+    return len(fact.answer)
+
+
+def leaves(model: LoadedModel, fact: Fact, *, at: str) -> int:
+    """A number; at one fact the function ends the program."""
+    if fact.id == at:
+        raise SystemExit(3)
+    return len(fact.answer)
+
+
+def taken(model: LoadedModel, fact: Fact, *, left: list[int], noise: Any) -> list[float]:
+    """What is drawn from options that change with it."""
+    return [left.pop(), round(float(noise.random()), 6)]
+
+
+def spoils(model: LoadedModel, fact: Fact, *, at: str) -> int:
+    """A number; at one fact the weights are changed in place."""
+    if fact.id == at:
+        with torch.no_grad():
+            model.hf.lm_head.weight.mul_(1.5)
+    return len(fact.answer)
+
+
 def drawn(model: LoadedModel, fact: Fact) -> float:
     """A random number, without a seed."""
     return float(torch.rand(()))

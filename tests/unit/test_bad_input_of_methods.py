@@ -3,9 +3,10 @@ lost or left behind, whatever ends a fit."""
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 import workbench as wb
+from tests.helpers.families import model_of
 from tests.helpers.short_recipes import in_short
 from tests.helpers.small_fits import FACTS, FRANCE, RETAIN, assert_unchanged, unchanged
 from tests.helpers.tiny_facts import MAKERS, knowing, tiny
@@ -21,7 +23,7 @@ from workbench.editing.covariance import TooFewTokens
 from workbench.editing.solved.formulas import SingularCovariance, VanishingDenominator
 from workbench.editing.training.loop import NonFiniteLoss
 from workbench.models.load import LoadedModel
-from workbench.types import BaseRecipe, Edit, Step
+from workbench.types import BaseRecipe, Edit, Step, TrainedRecipe
 from workbench.types.cancelling import Cancelled
 
 METHODS = wb.recipes.METHODS
@@ -50,6 +52,16 @@ def having(*settings: str) -> list[str]:
 def made(recipe: BaseRecipe, selection: Any = None, model: LoadedModel | None = None, **options: Any) -> Edit:
     given: dict[str, Any] = {"retain": RETAIN, "pool": FACTS, "progress": False, **options}
     return wb.rewrite(model or tiny(), given.pop("fact", FRANCE), selection, recipe=recipe, **given)
+
+
+def refused_alike(words: str, recipe: BaseRecipe, selection: Any = None, model: LoadedModel | None = None) -> None:
+    """By the edit and by its dry run, in the same words."""
+    given: dict[str, Any] = {"retain": RETAIN, "pool": FACTS, "progress": False}
+    with nothing_is_lost(model), pytest.raises(ValueError, match=words) as edit:
+        made(recipe, selection, model)
+    with nothing_is_lost(model), pytest.raises(ValueError) as plan:
+        wb.dry_run(model or tiny(), FRANCE, selection, recipe=recipe, **given)
+    assert str(plan.value) == str(edit.value)
 
 
 @contextmanager
@@ -95,24 +107,21 @@ def test_a_vanishing_denominator_has_its_number_and_can_be_forced(method: str) -
 def test_a_layer_that_the_model_lacks(method: str) -> None:
     one = "layer" in {f.name for f in fields(METHODS[method].recipe)}
     recipe = of(method, **({"layer": 9} if one else {"layers": (9,)}))
-    with nothing_is_lost(), pytest.raises(ValueError, match=r"9.*(3 layers \(0 to 2\)|layers 0 to 2)"):
-        made(recipe)
+    refused_alike(r"9.*(3 layers \(0 to 2\)|layers 0 to 2)", recipe)
     with pytest.raises(ValueError, match=r"Recipe.layers? must be None,? or .*from 0.*got"):
         of(method, **({"layer": -1} if one else {"layers": (-1,)}))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_component_that_the_model_lacks(method: str) -> None:
-    with nothing_is_lost(), pytest.raises(ValueError, match=r"L9H1 does not exist: .*3 layers"):
-        made(of(method), "L9H1")
+    refused_alike(r"L9H1 does not exist: .*3 layers", of(method), "L9H1")
 
 
 @pytest.mark.parametrize("selection", ["L1Q2 L1K0", "L1K0 L1N5"])
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in ("ia3", "lora", "full", "in-context")])
 def test_a_selection_without_output_columns(method: str, selection: str) -> None:
     """Whatever else is in it: nothing that was picked is left out in silence."""
-    with nothing_is_lost(), pytest.raises(ValueError, match=rf"{selection[:4]}.*[Hh]eads.*neurons"):
-        made(of(method, force=True, min_tokens=1), selection)
+    refused_alike(rf"{selection[:4]}.*[Hh]eads.*neurons", of(method, force=True, min_tokens=1), selection)
 
 
 @pytest.mark.parametrize("published", [True, "fast"])
@@ -123,14 +132,46 @@ def test_heads_for_what_has_no_attention_form(method: str, published: Any) -> No
         made(of(method, published=published), "L1H2")
     with nothing_is_lost(), pytest.raises(ValueError, match=r"balance=0 writes MLPs only, and the selection L1H2"):
         made(of("int-attn", balance=0), "L1H2")
-    with nothing_is_lost(), pytest.raises(ValueError, match=r"A context changes no component.*L1H2.*Leave it out"):
-        made(of("in-context"), "L1H2")
+    refused_alike(r"A context changes no component.*L1H2.*Leave it out", of("in-context"), "L1H2")
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if not METHODS[m].recipe.takes_number])
 def test_a_number_for_what_has_no_selector(method: str) -> None:
-    with nothing_is_lost(), pytest.raises(ValueError, match=r"5.*selects nothing. (Give|Leave)"):
-        made(of(method), 5)
+    refused_alike(r"5.*selects nothing. (Give|Leave)", of(method), 5)
+
+
+@pytest.mark.parametrize("method", ["grace", "wise"])
+def test_two_modules_for_what_has_one(method: str) -> None:
+    refused_alike("names layer 0 MLP, layer 1 attention", of(method), "L0MLP L1H0")
+
+
+@pytest.mark.parametrize("method", ["ia3", "klue", "kuda", "rmu"])
+def test_neurons_of_a_model_that_has_none(method: str) -> None:
+    words = "(No neurons can be chosen|There is no 'post' projection to gate).*mixture of experts"
+    refused_alike(words, of(method), model=model_of("mixtral"))
+
+
+@pytest.mark.parametrize("method", [name for name, m in METHODS.items() if issubclass(m.recipe, TrainedRecipe)])
+def test_a_retain_set_that_holds_what_is_taught(method: str) -> None:
+    given: dict[str, Any] = {"retain": [FRANCE], "pool": FACTS, "progress": False}
+    for ask in (wb.rewrite, wb.dry_run):
+        with nothing_is_lost(), pytest.raises(ValueError, match=r"overlaps what is trained and eval.*france-capital"):
+            ask(tiny(), FRANCE, recipe=of(method, min_tokens=1), **given)
+
+
+@pytest.mark.parametrize("method", having("learning_rate"))
+def test_a_learning_rate_that_float32_does_not_hold(method: str) -> None:
+    if METHODS[method].recipe is wb.recipes.UltraEdit:
+        return
+    for rate in (1e31, 3e38, float("inf"), 10**400):
+        with pytest.raises(
+            ValueError, match=rf"Recipe.learning_rate must be at most 1e\+30.*, got {re.escape(repr(rate))}"
+        ):
+            of(method, learning_rate=rate)
+    with pytest.raises(ValueError, match=r"Recipe.learning_rate must be a positive number, got nan"):
+        of(method, learning_rate=float("nan"))
+    with nothing_is_lost(), suppress(NonFiniteLoss):
+        made(of(method, learning_rate=1e30, warmup=0, min_tokens=1, force=True), "L1MLP")
 
 
 @pytest.mark.parametrize("method", [*KEYED, "grace"])

@@ -100,6 +100,7 @@ def test_a_sweep_from_a_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         (["trce"], "it is one of trace, attribute"),
         (["no_module_of_this_name:f"], "cannot be imported"),
         (["lens", "--set", "form"], "--set takes name=value, got 'form'"),
+        (["lens", "--set", "form=chat", "--set", "form=cloze"], "--set form= is given more than once"),
     ],
 )
 def test_a_sweep_that_cannot_begin(
@@ -109,6 +110,24 @@ def test_a_sweep_that_cannot_begin(
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def f(:", "its module ended with SyntaxError"),
+        ("1 / 0", "its module ended with ZeroDivisionError (division by zero)"),
+        ("raise SystemExit(2)", "its module ended with SystemExit (2)"),
+    ],
+)
+def test_a_module_of_a_sweep_that_cannot_be_imported(
+    source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken_module.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert cli.main(["sweep", "broken_module:f", "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert words in error and "`import broken_module` works" in error and error.count("\n") == 1
 
 
 def test_every_function_of_a_sweep_is_there() -> None:

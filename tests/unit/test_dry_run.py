@@ -119,6 +119,68 @@ def test_what_moves_everything_has_no_reach_before_it_is_trained() -> None:
     assert plan.reach == () and "nothing is known before" in plan.notes[0]
 
 
+@pytest.mark.parametrize(
+    ("selection", "recipe", "words"),
+    [
+        (None, wb.recipes.FullFineTuning(), "all weights of all layers may move"),
+        ("L1H2", wb.recipes.FullFineTuning(), "all weights of layer 1 may move"),
+        ("L0H2 L2N3", wb.recipes.FullFineTuning(), "all weights of layers 0, 2 may move"),
+        (None, wb.recipes.LoRA(), "low-rank updates of 21 modules may move"),
+        (None, wb.recipes.WISE(layer=0, density=1.0), "2,352 weights beside L0 mlp.down_proj may move"),
+        ("L1N3 L1N5", wb.recipes.WISE(density=1.0), "84 weights beside L1 mlp.down_proj may move"),
+        ("L1H2", wb.recipes.GRACE(), "a codebook beside L1 self_attn.o_proj may get values"),
+        (3, wb.recipes.KLUE(), "Neurons by regularised attribution"),
+    ],
+)
+def test_what_has_no_reach_before_it_is_trained_says_what_moves(selection: Any, recipe: Any, words: str) -> None:
+    """Whole layers where whole layers move, and no reach of one head's columns."""
+    plan = dry_run(tiny(), FRANCE, selection, recipe=recipe, **QUIET)
+    assert plan.moves == words and plan.reach == () and "nothing is known before" in plan.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("selection", "recipe", "words", "chosen"),
+    [
+        ("L1H2", wb.recipes.RMU(layer=2), "weight columns of 1 component may move", "L1H2"),
+        (None, wb.recipes.RMU(layer=1), "weight columns of L0MLP, L1MLP may move", "L0MLP L1MLP"),
+        (None, wb.recipes.KUDA(layer=0), "weight columns of L0MLP may move", "L0MLP"),
+        ("L1ATTN", wb.recipes.KLUE(), "weight columns of 1 component may move", "L1ATTN"),
+        ("L1N2 L1N5", wb.recipes.KLUE(moves="gates"), "2 gates may move", "L1N2 L1N5"),
+    ],
+)
+def test_the_layers_that_a_recipe_names_are_those_that_may_move(
+    selection: Any, recipe: Any, words: str, chosen: str
+) -> None:
+    plan = dry_run(tiny(), FRANCE, selection, recipe=recipe, **QUIET)
+    assert plan.moves == words and plan.selection == wb.Selection(chosen)
+    assert not plan.known and plan.of("edited")[0].opening == pytest.approx(1.0) and plan.notes == ()
+
+
+def test_a_lora_of_whole_modules_reaches_as_far_as_these() -> None:
+    def planned(selection: str, **settings: Any) -> tuple[str, float]:
+        plan = dry_run(tiny(), FRANCE, selection, recipe=wb.recipes.LoRA(**settings), **QUIET)
+        return plan.moves, plan.mean_opening("control")
+
+    head, heads, mlp = planned("L1H2"), planned("L1H0 L1H1 L1H2 L1H3 L1H4 L1H5"), planned("L1MLP")
+    assert head[0] == heads[0] == "low-rank updates of 1 module may move" and head[1] != heads[1]
+    assert planned("L1H2", restrict=False) == heads
+    assert planned("L1H2 L1MLP", budget=1) == mlp and planned("L1H2 L1MLP")[0].startswith("low-rank updates of 2")
+
+
+@pytest.mark.parametrize("recipe", [wb.recipes.UltraEdit(layers=(1,)), wb.recipes.InContext()])
+def test_what_takes_no_steps_is_made(recipe: Any) -> None:
+    plan = dry_run(tiny(), FRANCE, recipe=recipe, **QUIET)
+    edit = wb.rewrite(tiny(), FRANCE, recipe=recipe, **QUIET)
+    assert plan.known and (plan.moves, plan.selection) == (edit.delta().words(), edit.selection)
+    assert bool(plan.reach) == isinstance(edit.delta(), LowRankDelta)
+
+
+def test_a_trained_method_that_does_not_say_what_it_moves_has_no_dry_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(wb.recipes.METHODS, "lora", replace(wb.recipes.METHODS["lora"], plan=None))
+    with pytest.raises(ValueError, match=r"LoRA does not say what it would move, .* Give its row .* a plan"):
+        dry_run(tiny(), FRANCE, recipe="lora", **QUIET)
+
+
 def test_facts_that_are_reached_widely_are_named() -> None:
     (warning,) = plan_of().warnings
     assert warning.startswith("1 of 2 neighbours (facts of the same relation) are reached at least 0.5 times")

@@ -14,6 +14,7 @@ from tests.helpers.small_fits import FACTS, FRANCE, SPAIN, assert_unchanged, unc
 from tests.helpers.tiny_facts import MAKERS, capitals, knowing, tiny
 from tests.unit.test_fit_cancelled_early import AtLook
 from workbench.editing.memories.margins import ties_merge
+from workbench.editing.training.loop import NonFiniteLoss
 from workbench.language.generation import generate
 from workbench.language.prompts import prompt_ids
 from workbench.models import LoadedModel
@@ -194,6 +195,28 @@ def test_a_layer_that_the_model_lacks(method: str) -> None:
         made(method, layer=7)
     with pytest.raises(ValueError, match="layer=0 and the selection's layer 1 differ"):
         made(method, selection="L1MLP", layer=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"density": 1e-9}, r"density=1e-09 leaves a memory 0 of the 2,352 weights of layer 2 mlp.down_proj"),
+        (
+            {"density": 0.01, "merge_density": 0.01, "shard_size": 1},
+            r"density=0.01 with merge_density=0.01 leaves a memory 0 of .*Raise either",
+        ),
+    ],
+)
+def test_a_memory_that_could_do_nothing(changes: dict[str, Any], words: str) -> None:
+    recipe, facts = replace(RECIPES["wise"], **changes), [FRANCE, SPAIN]
+    for ask in (wb.rewrite, wb.dry_run):
+        with pytest.raises(ValueError, match=words):
+            ask(tiny(), facts, recipe=recipe, pool=FACTS, progress=False)
+
+
+def test_a_threshold_that_no_token_would_reach() -> None:
+    with pytest.raises(NonFiniteLoss, match=r"threshold is not finite: .*\[inf\]. Lower learning_rate \(now 1e\+30\)"):
+        made("wise", learning_rate=1e30, steps=2)
 
 
 def test_a_pool_that_says_nothing_of_distances() -> None:

@@ -14,6 +14,7 @@ from tests.helpers.tiny_facts import capitals, tiny
 from workbench.editing.methods.table import METHODS
 from workbench.editing.solved import solving
 from workbench.editing.solved.places import context_of
+from workbench.editing.task import check_batch
 from workbench.editing.training.rows import Row
 from workbench.language.prompts import prompt_ids
 from workbench.models.load import LoadedModel
@@ -79,3 +80,43 @@ def test_two_targets_for_one_question_are_refused_by_every_method(name: str) -> 
     asked = [replace(FRANCE, id=str(i), relation="", target=t) for i, t in enumerate(("Rome", "Berlin"))]
     with pytest.raises(ValueError, match=r"two targets for 'France' \(What is the capital of France\?\)"):
         solved([replace(ITALY, relation=""), *asked], recipe)
+
+
+ALONE: dict[str, Any] = {"paraphrases": (), "heldout": (), "cloze_paraphrases": ()}
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"relation": ""}, r"\(What is the capital of France\?\)"),
+        ({"relation": "Capital", "question": "Which one?", "prompt": "France has"}, r"\(Capital\)"),
+        ({"relation": "", "question": "Which city?"}, r"\(The capital of France is\)"),
+        (
+            {"relation": "", "question": "Which?", "prompt": "France has", "cloze_paraphrases": (FRANCE.prompt,)},
+            r"\(The capital of France is\)",
+        ),
+        (
+            {"relation": "", "question": "Which?", "prompt": "France has", "paraphrases": (FRANCE.question.upper(),)},
+            "WHAT",
+        ),
+        ({"relation": "seat", "subject": "france", "prompt": "france has"}, r"\(What is the capital of France\?\)"),
+    ],
+)
+def test_two_targets_are_found_however_the_facts_are_written(other: dict[str, Any], words: str) -> None:
+    written = replace(FRANCE, id="other", target="Berlin", **{**ALONE, **other})
+    with pytest.raises(ValueError, match=rf"two targets for '[Ff]rance' \(?{words}.*: 'Rome' .* and 'Berlin' "):
+        check_batch([FRANCE, written])
+
+
+def test_one_fact_under_two_ids_is_given_twice() -> None:
+    with pytest.raises(ValueError, match=r"given once; 'france-capital' and 'again' both teach 'Rome' .*weigh double"):
+        check_batch([FRANCE, ITALY, replace(FRANCE, id="again", relation="seat")])
+    with pytest.raises(ValueError, match=r"came more often: \['france-capital'\]"):
+        check_batch([FRANCE, FRANCE])
+
+
+@pytest.mark.parametrize("relations", [("capital", "language"), ("capital", ""), ("", "")])
+def test_other_facts_of_one_subject_are_no_second_target(relations: tuple[str, str]) -> None:
+    texts = {"prompt": "The language of France is", "question": "What is spoken in France?", "answer": "French"}
+    spoken = replace(FRANCE, id="spoken", relation=relations[1], target="German", **{**ALONE, **texts})
+    check_batch([replace(FRANCE, relation=relations[0]), spoken])

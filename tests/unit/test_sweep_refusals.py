@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -224,6 +225,10 @@ def test_options_are_checked_before_anything_is_computed(model: wb.LoadedModel, 
 def test_a_result_that_no_file_keeps_ends_the_sweep(model: wb.LoadedModel, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="the result\\[0\\] is of the type set, which no file keeps"):
         run(lambda model, item: [{1}], tmp_path, model)
+
+    for value, said in ((np.ma.masked_array([1, -999], mask=[0, 1]), "masked array"), (np.longdouble(1), "float64")):
+        with pytest.raises(TypeError, match=said):
+            run(lambda model, item, value=value: {"x": value}, tmp_path / said, model)
 
     def sometimes(model: wb.LoadedModel, item: wb.Fact) -> Any:
         return {1} if item.id == IDS[1] else 1

@@ -14,16 +14,26 @@ from workbench.editing.applied import check_under
 from workbench.editing.methods.keyed import Keyed
 from workbench.editing.methods.table import METHODS
 from workbench.editing.rewrite import checked, rewrite, task_of
-from workbench.editing.selector import SELECTOR, default_selection
 from workbench.editing.solved.keyed_rows import fixed_rows
 from workbench.editing.solved.keys import keys_at
 from workbench.editing.solved.places import Context, question_contexts
 from workbench.editing.solved.spots import SITES, Place, module_name, name_within, weight_of
-from workbench.editing.task import Task
+from workbench.editing.task import Movable, Task, retain_set
 from workbench.facts.graph import same_subject
 from workbench.facts.known import known_facts, pool_or_bundled
 from workbench.models.load import LoadedModel
-from workbench.types import BaseRecipe, Delta, Deltas, Edit, Fact, FactSet, GateDelta, LowRankDelta, Selection
+from workbench.types import (
+    BaseRecipe,
+    Delta,
+    Deltas,
+    Edit,
+    Fact,
+    FactSet,
+    GateDelta,
+    LowRankDelta,
+    Selection,
+    TrainedRecipe,
+)
 from workbench.types.cancelling import CancelFlag
 from workbench.types.covariance import OutputModule
 from workbench.types.dry_run import DryRun, Reach, ReachGroup
@@ -53,11 +63,11 @@ def dry_run(
 ) -> DryRun:
     """Tell what an edit would write and how far it would reach, without an edited model.
 
-    A closed form is solved as ``rewrite`` would, since that takes no training, also where trained steps follow it
-    (``wb.recipes.EditThenConsolidate``). Of a keyed update the rows that decide where it opens are solved for; of other
-    methods only what may move is known before. How far it reaches another fact is read off the keys: what the written
-    modules read at that fact's subject, in its own question and in the base's reply to it. Keys are the base's; what
-    lower written layers do to the keys of higher ones is left out.
+    What takes no training is made as ``rewrite`` would: a closed form, also where trained steps follow it
+    (``wb.recipes.EditThenConsolidate``), UltraEdit and a context. Of a keyed update the rows that decide where it opens
+    are solved for; of other methods only what may move is known before. How far it reaches another fact is read off the
+    keys: what the written modules read at that fact's subject, in its own question and in the base's reply to it. Keys
+    are the base's; what lower written layers do to the keys of higher ones is left out.
 
     Args:
         model: The base model; it is not changed.
@@ -74,8 +84,8 @@ def dry_run(
         words; and a note where steps after the closed form change what it wrote.
 
     Raises:
-        ValueError: What ``rewrite`` refuses; ``most`` below 0; an edit of another base, or on a model with others on it
-            than those that it was made on, or with a selection or recipe beside it.
+        ValueError: What ``rewrite`` refuses before it trains; ``most`` below 0; an edit of another base, or on a model
+            with others on it than those that it was made on, or with a selection or recipe beside it.
         Cancelled: ``cancel`` was set.
 
     Source: denominators and norms as signs of edits that harm: Gupta et al. 2024 (2403.07175); that a key that opens to
@@ -99,7 +109,9 @@ def dry_run(
         check_under(model, fact, "dry_run")
         return _of_edit(model, fact, pool_or_bundled(pool), notes, **looking)
     facts, chosen, settings = checked(model, fact, selection, recipe)
-    solved = settings.closed_form
+    if retain is not None and isinstance(settings, TrainedRecipe):
+        retain_set(model, facts, retain, settings, pool, progress, cancel)
+    solved = settings if not settings.stage_steps else settings.closed_form
     if solved is not None:
         options: dict[str, Any] = {"recipe": solved, "retain": retain, "pool": pool}
         edit = rewrite(model, facts, chosen, **options, progress=progress, cancel=cancel)
@@ -110,21 +122,10 @@ def dry_run(
             )
         plan = _of_edit(model, edit, pool_or_bundled(pool), notes, **looking)
         return replace(plan, method=METHODS[settings.method].title)
+    task = task_of(model, facts, chosen, settings, retain=retain, pool=pool, cancel=cancel, progress=progress)
     if isinstance(settings, Keyed):
-        task = task_of(model, facts, chosen, settings, retain=retain, pool=pool, cancel=cancel, progress=progress)
         return _of_keyed(model, task, settings, notes, **looking)
-    moved, selector = _trained(model, facts, chosen, settings, pool, progress)
-    sizes = _movable(model, moved, settings, notes)
-    return DryRun(
-        facts=tuple(f.id for f in facts),
-        method=METHODS[settings.method].title,
-        selection=moved,
-        selector=selector,
-        moves=_movable_words(model, moved, settings),
-        reach=_reach(model, facts, pool_or_bundled(pool), sizes, None, notes, **looking),
-        known=False,
-        notes=tuple(notes),
-    )
+    return _of_trained(model, task, notes, **looking)
 
 
 def _of_edit(model: LoadedModel, edit: Edit, pool: FactSet, notes: list[str], **looking: Any) -> DryRun:
@@ -172,6 +173,33 @@ def _of_keyed(model: LoadedModel, task: Task, recipe: Keyed, notes: list[str], *
     )
 
 
+def _of_trained(model: LoadedModel, task: Task, notes: list[str], **looking: Any) -> DryRun:
+    """What an edit that is trained may move, and how far that reaches."""
+    method = METHODS[task.recipe.method]
+    if method.plan is None:
+        raise ValueError(
+            f"{method.title} does not say what it would move, so there is no dry run of it. Give its row in the table "
+            "of methods a plan."
+        )
+    moved = method.plan(task)
+    if moved.unknown:
+        notes.append(
+            f"{method.title} {moved.unknown}, so nothing is known before: how far it reaches is seen by wb.evaluate "
+            "only."
+        )
+    sizes = _movable(model, moved, notes)
+    return DryRun(
+        facts=tuple(f.id for f in task.facts),
+        method=method.title,
+        selection=moved.selection,
+        selector=moved.selector,
+        moves=moved.words,
+        reach=_reach(model, task.facts, pool_or_bundled(task.pool), sizes, None, notes, **looking),
+        known=False,
+        notes=tuple(notes),
+    )
+
+
 def _known(model: LoadedModel, delta: Delta, notes: list[str]) -> Sizes:
     """The size of what a delta adds to the outputs of output projections: |dW k|."""
     architecture = model.architecture
@@ -209,51 +237,19 @@ def _no_reach(layer: int, site: str) -> str:
     return f"L{layer} {site}: not an input of an output projection, so its reach is not told."
 
 
-def _trained(
-    model: LoadedModel,
-    facts: Sequence[Fact],
-    chosen: Selection | int | None,
-    recipe: BaseRecipe,
-    pool: FactSet | None,
-    progress: bool,
-) -> tuple[Selection, str]:
-    """What a method that is not solved would move."""
-    if isinstance(chosen, Selection):
-        return chosen, "given"
-    if recipe.selects:
-        size: dict[str, Any] = {} if chosen is None else {"k": chosen}
-        found = default_selection(model, facts, pool=pool, seed=recipe.seed, progress=progress, **size)
-        return found, SELECTOR
-    return Selection(), "all"
-
-
-def _movable(model: LoadedModel, moved: Selection, recipe: BaseRecipe, notes: list[str]) -> Sizes:
+def _movable(model: LoadedModel, moved: Movable, notes: list[str]) -> Sizes:
     """The size of a change of random directions on what may move."""
-    if not len(moved):
-        notes.append(
-            f"{METHODS[recipe.method].title} chooses what it moves while it is made, so nothing is known before: how "
-            "far it reaches is seen by wb.evaluate only."
-        )
-        return {}
     sizes: dict[Place, Callable[[Tensor], Tensor]] = {}
-    for (layer, site), entries in moved.entries(model).items():
+    for (layer, site), entries in moved.entries.items():
         if site not in _MODULES:
             notes.append(_no_reach(layer, site))
             continue
         place = Place(layer, _MODULES[site])
         index = torch.tensor(list(entries))
         weight = weight_of(model.hf, module_name(model.architecture, place))[:, index]
-        scale = weight.norm(dim=0) if recipe.trains == "gates" else torch.ones(len(index), dtype=torch.float64)
+        scale = weight.norm(dim=0) if moved.gates else torch.ones(len(index), dtype=torch.float64)
         sizes[place] = lambda keys, index=index, scale=scale: (keys[:, index] * scale).norm(dim=1)
     return sizes
-
-
-def _movable_words(model: LoadedModel, moved: Selection, recipe: BaseRecipe) -> str:
-    if not len(moved):
-        return recipe.without_selection or recipe.trains
-    if recipe.trains == "gates":
-        return f"{moved.n_parameters(model):,} gates may move"
-    return f"{recipe.trains} of {len(moved):,} components may move"
 
 
 def _others(

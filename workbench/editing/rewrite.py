@@ -103,9 +103,9 @@ def rewrite(
 
     Raises:
         ValueError: An empty selection, one of another type, a number that is out of range, a component that the model
-            lacks, a model that was changed without an edit, two targets for one subject and relation, a fact that came
-            twice, answer and target with the same first token, a retain set that holds an edited fact, or one that is
-            missing though the recipe needs it; a recipe's name that does not exist.
+            lacks, a model that was changed without an edit, two targets for one subject and relation or for one text, a
+            fact that came twice, answer and target with the same first token, a retain set that holds an edited fact,
+            or one that is missing though the recipe needs it; a recipe's name that does not exist.
         TypeError: A recipe of a type that no method has.
         Cancelled: ``cancel`` was set or ``on_step`` returned False.
         NonFiniteLoss: The loss became NaN or infinite.

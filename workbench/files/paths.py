@@ -20,6 +20,14 @@ def user_path(path: str | Path) -> Path:
         raise ValueError(f"{path} names a home folder that there is none of. Write the path in full.") from error
 
 
+def shown_path(path: Path) -> str:
+    """A path from the root as a person writes it here: from the working folder, where it lies in that."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, OSError):  # it lies elsewhere, or there is no working folder any more
+        return str(path)
+
+
 def whole_path(source: str | Path | None) -> str | None:
     """A folder or file by its path from the root, for another process may run elsewhere; what is neither (the id of a
     hub, None) as it is.

@@ -52,25 +52,46 @@ def mean_of(results: Mapping[str, Any]) -> Any:
     if kinds[first] is EvalReport:
         return mean_rates(cast("Mapping[str, EvalReport]", results))
     if kinds[first] is float:
-        if infinite := [id for id, value in results.items() if math.isinf(value)]:
+        numbers = {id: _as_float(value) for id, value in results.items()}
+        if infinite := [id for id, value in numbers.items() if math.isinf(value)]:
             raise ValueError(
-                f"The results of {infinite[:3]} are infinite, so there is no mean. Average the others: mean(ids). "
-                "NaN stands for what was not measured, and is left out."
+                f"The results of {infinite[:3]} are infinite or too large, so there is no mean. Average the others: "
+                "mean(ids). NaN stands for what was not measured, and is left out."
             )
-        return mean_over({id: [float(v)] for id, v in results.items() if math.isfinite(v)})
+        return mean_over({id: [v] for id, v in numbers.items() if math.isfinite(v)})
     if kinds[first] is dict:
         names = dict.fromkeys(name for value in results.values() for name in value)
         # None and NaN stand for what an item lacks
         of = {n: {id: v[n] for id, v in results.items() if v.get(n) is not None} for n in names}
-        return {n: mean_of(values) for n, values in of.items() if values and _averages(values)}
+        return {n: mean_of(values) for n, values in of.items() if values and _averages(n, values)}
     raise TypeError(
         f"A {kinds[first].__name__} has no mean. Maps, reports, numbers and dictionaries of these have one; of others "
         "make numbers first: to_frame()."
     )
 
 
-def _averages(values: Mapping[str, Any]) -> bool:
-    return all(isinstance(v, (EffectMap, EdgeMap, EvalReport, int, float, dict)) for v in values.values())
+def _averages(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether an entry of dictionaries has a mean.
+
+    Raises:
+        ValueError: It has one in some of the items alone.
+    """
+    has = {id: isinstance(v, (EffectMap, EdgeMap, EvalReport, int, float, dict)) for id, v in values.items()}
+    if all(has.values()) or not any(has.values()):
+        return all(has.values())
+    one, other = (next(id for id in has if has[id] is wanted) for wanted in (True, False))
+    raise ValueError(
+        f"The entry {name!r} is of several kinds ({one!r} has a {type(values[one]).__name__}, {other!r} a "
+        f"{type(values[other]).__name__}), so it has no mean. Average the items of one kind: mean(ids)."
+    )
+
+
+def _as_float(number: float) -> float:
+    """A number as a float; a whole number that is too large for one is infinite."""
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf
 
 
 def mean_map(maps: Mapping[str, EffectMap]) -> EffectMap:

@@ -6,7 +6,7 @@ import argparse
 import json
 import multiprocessing
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,6 +17,7 @@ from workbench.models.load import load_model
 from workbench.sweeps.results import SweepResults, load_sweep
 from workbench.sweeps.sending import EXTRA
 from workbench.sweeps.sweep import sweep
+from workbench.sweeps.worker import said
 
 OWN = ("model", "facts_or_contrasts", "out", "executor", "progress", "cancel", "on_item", "other_code")
 """What ``wb.sweep`` takes for itself, which is no option of the function."""
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: An option that does not fit, or as ``sweep``.
     """
     function = named_function(args.function)
-    options = dict(setting(text) for text in args.set)
+    options = _options(args.set)
     items = _items(args)
     with _executor(args) as executor:
         results = sweep(function, items, out=args.out, executor=executor, model=args.model, **options)
@@ -66,6 +67,25 @@ def named_function(name: str) -> Any:
         raise ValueError(
             f"{name!r} cannot be imported ({error}). Its module must be on the path: PYTHONPATH=. workbench sweep ..."
         ) from error
+    except (Exception, SystemExit) as error:  # whatever a module raises when it is imported
+        raise ValueError(
+            f"{name!r} cannot be imported: its module ended with {type(error).__name__} ({said(error)}). Mend it so "
+            f"that `import {module}` works."
+        ) from error
+
+
+def _options(settings: Sequence[str]) -> dict[str, Any]:
+    """Options of the function by name.
+
+    Raises:
+        ValueError: One is given twice, or as ``setting``.
+    """
+    options: dict[str, Any] = {}
+    for name, value in map(setting, settings):
+        if name in options:
+            raise ValueError(f"--set {name}= is given more than once: give one value. A list is {name}='[1, 2]'.")
+        options[name] = value
+    return options
 
 
 def setting(text: str) -> tuple[str, Any]:

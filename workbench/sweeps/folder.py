@@ -13,6 +13,7 @@ from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, 
 from workbench.files.folder_lock import LOCK_FILE
 from workbench.files.item_file import item_fields
 from workbench.files.paths import user_path
+from workbench.sweeps.descriptions import alike, call_digest
 from workbench.sweeps.model_source import SHIPPED
 from workbench.sweeps.worker import Item, Outcome
 from workbench.types import slug
@@ -30,12 +31,14 @@ class Failure:
         error: The error's class.
         message: What it said.
         traceback: Where it arose, in the worker.
+        deaths: How many processes ended while they had it in hand.
     """
 
     id: str
     error: str
     message: str
     traceback: str
+    deaths: int = 0
 
     def __str__(self) -> str:
         return f"{self.id}: {self.error}: {self.message}"
@@ -43,6 +46,10 @@ class Failure:
 
 DECIDE = ("fingerprint", "dtype", "template", "applied")
 """What of a model decides its results; its name does not."""
+RECORDED_LATELY = ("tokenizer",)
+"""What decides them too, and some files of sweeps do not record: it is compared where both do."""
+UNREADABLE = "unreadable"
+"""Stands for the class of an error whose file is damaged."""
 
 
 class OtherSweep(ValueError):
@@ -54,26 +61,42 @@ class SweepFolder:
 
     Args:
         path: As it was given.
+
+    Attributes:
+        path: From the root, so that it stays the same folder when the working folder changes.
+
+    Raises:
+        TypeError: It is no path.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = user_path(path)
+        if not isinstance(path, (str, Path)):
+            raise TypeError(f"The folder of a sweep is a path, such as 'results/heads'; got {path!r:.60}.")
+        self.path = user_path(path).absolute()
 
     def begin(self) -> None:
         """Make the folder, or take one that is there.
 
         Raises:
-            FileExistsError: It is a file, or holds something else.
+            FileExistsError: It is a file, lies below one, or holds something else.
+            OtherSweep: It holds items without the file that says what they are of.
             OSError: It cannot be made.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise FileExistsError(f"{self.path} is a file, and a sweep needs a folder: choose another name.")
+        there = next((part for part in (self.path, *self.path.parents) if part.exists() or part.is_symlink()), None)
+        if there is not None and not there.is_dir():
+            what = "a file" if there.exists() else "a link to what is not there"
+            raise FileExistsError(f"{there} is {what}, and a sweep needs a folder: choose another name.")
         if self.path.is_dir() and not (self.path / SWEEP_FILE).exists():
             there = sorted(n for n in contents(self.path) - OWN if not (n.startswith(".") and n.endswith(".tmp")))
             if there:
                 raise FileExistsError(
                     f"The folder {self.path} holds something else than a sweep ({', '.join(there[:3])}): choose "
                     "another."
+                )
+            if orphans := len([*(self.path / ITEMS).glob("*.zip")]):
+                raise OtherSweep(
+                    f"The folder {self.path} holds the results of {orphans} items without the {SWEEP_FILE} that says "
+                    f"what they are of. Put {SWEEP_FILE} back from a copy, or choose another folder."
                 )
         for part in (ITEMS, FAILED):
             (self.path / part).mkdir(parents=True, exist_ok=True)
@@ -99,22 +122,27 @@ class SweepFolder:
         """The file of what an item failed with."""
         return self.path / FAILED / f"{file_name(id)}.json"
 
-    def finished(self, items: Iterable[Item]) -> set[str]:
+    def finished(self, items: Iterable[Item], settings: Mapping[str, Any] | None) -> set[str]:
         """Ids of the items that have a whole file. What is damaged counts as not finished: it is computed again.
 
+        Args:
+            items: What is asked for.
+            settings: What ``sweep.json`` says; None where there is none yet.
+
         Raises:
-            OtherSweep: An item of that id was another one.
+            OtherSweep: An item of that id was another one, or its file is of another sweep.
         """
         done: set[str] = set()
-        for item in items:
+        for item in items if settings is not None else ():
             path = self.item_path(item.id)
             if not path.exists():
                 continue
             try:
-                digest = item_fields(path, whole=True)["digest"]
+                fields = item_fields(path, whole=True)
             except ValueError:
                 continue
-            if digest != item.digest:
+            check_item(fields, settings or {}, path)
+            if fields["digest"] != item.digest:
                 raise OtherSweep(
                     f"The item {item.id!r} of the sweep in {self.path} was another one when it was computed (it had "
                     "other texts or settings). Give it another id, or choose another folder."
@@ -133,20 +161,46 @@ class SweepFolder:
             self.failure_path(outcome.id).unlink(missing_ok=True)
             return
         fields = {name: getattr(outcome, name) for name in ("id", "error", "message", "traceback")}
+        if outcome.deaths:
+            fields["deaths"] = outcome.deaths
         write_bytes(self.failure_path(outcome.id), dump(wrap("workbench-sweep-failure", fields)))
 
-    def failures(self) -> dict[str, Failure]:
-        """What failed, by id.
+    def failures(self, ids: Iterable[str]) -> dict[str, Failure]:
+        """What failed of some items, by id. Where a file is damaged, it is not known of what."""
+        there = {path.name for path in (self.path / FAILED).glob("*.json")}
+        of = {id: self.failure_path(id) for id in ids} if there else {}
+        return {id: _failure(id, path) for id, path in of.items() if path.name in there}
 
-        Raises:
-            ValueError: A file of them is damaged.
-        """
-        found: dict[str, Failure] = {}
-        for path in sorted((self.path / FAILED).glob("*.json")):
-            fields = unwrap("workbench-sweep-failure", parse_file(path), path)
-            with errors_name(path):
-                found[fields["id"]] = Failure(**fields)
-        return found
+
+def _failure(id: str, path: Path) -> Failure:
+    try:
+        fields = unwrap("workbench-sweep-failure", parse_file(path), path)
+        with errors_name(path):
+            return Failure(**fields)
+    except (OSError, ValueError) as error:
+        return Failure(id, UNREADABLE, f"what it failed with cannot be read: {error}", "")
+
+
+def check_item(fields: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
+    """Raise where an item's file is of another sweep than the one in whose folder it lies.
+
+    Args:
+        fields: Of the item's file. Where they do not record the call, the model is looked at alone.
+        settings: Of the sweep.
+        path: The file.
+
+    Raises:
+        OtherSweep: It is of another function, of other options or of another model.
+    """
+    if "call" in fields:
+        same = fields["call"] == call_digest(settings)
+    else:
+        same = fields.get("fingerprint") == settings["model"].get("fingerprint")
+    if not same:
+        raise OtherSweep(
+            f"{path} is of another sweep than {SWEEP_FILE} beside it says: another function, other options or another "
+            "model. Remove it, or put it back into the folder that it is of."
+        )
 
 
 def file_name(id: str) -> str:
@@ -166,17 +220,18 @@ def check_same(old: Mapping[str, Any], new: Mapping[str, Any], path: Path, *, ot
         raise OtherSweep(
             f"The sweep in {path} has another function: {_pair(old['function'], new['function'])}. {_ELSEWHERE}"
         )
-    if old["state"] != new["state"]:
+    if not alike(old["state"], new["state"]):
         raise OtherSweep(
             f"The sweep in {path} is of {new['function']} as it was before: its source has changed since, or what it "
             f"uses from around it. {_ELSEWHERE}"
         )
-    if old["options"] != new["options"]:
+    if not alike(old["options"], new["options"]):
         names = sorted({*old["options"], *new["options"]})
-        differ = [n for n in names if old["options"].get(n, "unset") != new["options"].get(n, "unset")]
+        differ = [n for n in names if not alike(old["options"].get(n, "unset"), new["options"].get(n, "unset"))]
         words = "; ".join(f"{n} {_pair(old['options'].get(n), new['options'].get(n))}" for n in differ)
         raise OtherSweep(f"The sweep in {path} has other options: {words}. {_ELSEWHERE}")
-    if differ := [n for n in DECIDE if old["model"].get(n) != new["model"].get(n)]:
+    decide = (*DECIDE, *(n for n in RECORDED_LATELY if n in old["model"] and n in new["model"]))
+    if differ := [n for n in decide if not alike(old["model"].get(n), new["model"].get(n))]:
         words = "; ".join(f"{n} {_pair(old['model'].get(n), new['model'].get(n))}" for n in differ)
         raise OtherSweep(f"The sweep in {path} is of another model: {words}. {_ELSEWHERE}")
     if old["code"] != new["code"] and not other_code:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from workbench.sweeps.described import described, digest, function_path
+from workbench.models.load import LoadedModel
+from workbench.sweeps.described import described, function_path
+from workbench.sweeps.descriptions import digest
 from workbench.sweeps.worker import Item
+from workbench.types import Edit, FactSet
 
 
 def items_of(given: Any) -> tuple[Item, ...]:
@@ -15,9 +20,14 @@ def items_of(given: Any) -> tuple[Item, ...]:
     of ids to items. Text is its own id.
 
     Raises:
-        TypeError: Something without an id.
+        TypeError: Something without an id, or a DataFrame.
         ValueError: None at all, or two of one id.
     """
+    if type(given).__name__ == "DataFrame":
+        raise TypeError(
+            "A DataFrame has no items with ids, and to go over it gives the names of its columns. Pass a mapping of "
+            "ids to rows: {str(id): row.to_dict() for id, row in frame.iterrows()}."
+        )
     if isinstance(given, Mapping):
         pairs = list(given.items())
     elif isinstance(given, str) or not isinstance(given, Iterable):
@@ -30,7 +40,7 @@ def items_of(given: Any) -> tuple[Item, ...]:
     if odd := [id for id in ids if not isinstance(id, str) or not id]:
         raise TypeError(f"Ids are text, got {odd[0]!r}.")
     if len(set(ids)) != len(ids):
-        twice = sorted({id for id in ids if ids.count(id) > 1})
+        twice = sorted(id for id, times in Counter(ids).items() if times > 1)
         raise ValueError(
             f"Each item needs an id of its own; these occur more than once: {twice[:5]}. Give them others, or pass a "
             "mapping of ids to items."
@@ -69,6 +79,54 @@ def checked_options(function: Any, options: Mapping[str, Any]) -> dict[str, Any]
         ) from error
     silent = {"progress": False} if "progress" in signature.parameters and "progress" not in options else {}
     return {**options, **silent}
+
+
+def own_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of options for one item, as each has in a worker process: so that no item gets what another one has left
+    of them. Models, edits and facts, which no function changes, are not copied, nor is what has no copy."""
+    done = {id(one): one for one in _shared(options, set())}
+    copied: dict[str, Any] = {}
+    for name, value in options.items():
+        try:
+            copied[name] = copy.deepcopy(value, done)
+        except Exception:  # whatever an object's own copying raises
+            copied[name] = value
+    return copied
+
+
+def _shared(value: Any, seen: set[int]) -> Iterator[Any]:
+    """The models, edits and facts in a value, at any depth."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, (LoadedModel, Edit, FactSet)):
+        yield value
+        return
+    if isinstance(value, (list, tuple, set, frozenset)):
+        inside: Iterable[Any] = value
+    elif isinstance(value, Mapping):
+        inside = value.values()
+    else:
+        inside = () if inspect.isclass(value) or inspect.isroutine(value) else getattr(value, "__dict__", {}).values()
+    for one in inside:
+        yield from _shared(one, seen)
+
+
+def check_takes(function: Any, items: Sequence[Item]) -> None:
+    """Raise where a function takes an edit by its name and a fact as its item, and the items are edits.
+
+    Raises:
+        TypeError: It is so; the message says what function to write.
+    """
+    edit = next((item for item in items if isinstance(item.value, Edit)), None)
+    if edit is None or not takes(function, "edit"):
+        return
+    if inspect.signature(function).parameters["edit"].kind is inspect.Parameter.KEYWORD_ONLY:
+        name = function_path(function).rpartition(":")[2]
+        raise TypeError(
+            f"{name} takes an edit as edit=, and a sweep passes its items, such as {edit.id!r}, by their place. Write "
+            f"a function of your own: def of_edit(model, edit): return {name}(model, edit=edit)."
+        )
 
 
 def takes(function: Any, name: str) -> bool:

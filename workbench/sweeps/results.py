@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.files.item_file import item_fields, read_item
-from workbench.files.paths import user_path
+from workbench.files.paths import shown_path
 from workbench.sweeps.averages import mean_of
 from workbench.sweeps.described import call_of
-from workbench.sweeps.folder import SWEEP_FILE, Failure, SweepFolder
+from workbench.sweeps.descriptions import alike
+from workbench.sweeps.folder import SWEEP_FILE, Failure, SweepFolder, check_item
 from workbench.sweeps.items import checked_options
 from workbench.types import Fact, FactSet
 
@@ -25,9 +26,10 @@ class SweepResults(Mapping[str, Any]):
         path: The folder.
 
     Attributes:
-        path: The folder.
+        path: The folder, from the root.
 
     Raises:
+        TypeError: It is no path.
         FileNotFoundError: There is no sweep.
         ValueError: Its ``sweep.json`` is damaged or of a newer version.
 
@@ -42,8 +44,8 @@ class SweepResults(Mapping[str, Any]):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = user_path(path)
-        self._folder = SweepFolder(self.path)
+        self._folder = SweepFolder(path)
+        self.path = self._folder.path
         settings = self._folder.settings()
         if settings is None:
             raise FileNotFoundError(f"There is no sweep in {self.path}: it has no {SWEEP_FILE}.")
@@ -55,16 +57,22 @@ class SweepResults(Mapping[str, Any]):
 
         Raises:
             KeyError: No such item, or one that has not finished; the message says which.
-            ValueError: Its file is damaged.
+            ValueError: Its file is damaged, or of another sweep.
         """
-        if id not in self._paths:
-            raise KeyError(f"The sweep in {self.path} has no item {id!r} among its {len(self._paths)}.")
+        path = self._path_of(id)
         try:
-            return read_item(self._paths[id])[0]
+            result, fields = read_item(path)
         except FileNotFoundError:
-            failure = self.failed.get(id)
+            failure = self._folder.failures([id]).get(id)
             why = f"it failed ({failure.error}: {failure.message})" if failure else "it has not been computed yet"
             raise KeyError(f"The item {id!r} has no result: {why}.") from None
+        check_item(fields, self._settings, path)
+        return result
+
+    def _path_of(self, id: str) -> Path:
+        if id not in self._paths:
+            raise KeyError(f"The sweep in {self.path} has no item {id!r} among its {len(self._paths)}.")
+        return self._paths[id]
 
     def __iter__(self) -> Iterator[str]:
         return (id for id, path in self._paths.items() if path.exists())
@@ -78,7 +86,7 @@ class SweepResults(Mapping[str, Any]):
     def __repr__(self) -> str:
         failed = len(self.failed)
         return (
-            f"Sweep({str(self.path)!r}, {self.function}, {len(self)} of {len(self._paths)} items"
+            f"Sweep({shown_path(self.path)!r}, {self.function}, {len(self)} of {len(self._paths)} items"
             f"{f', {failed} failed' if failed else ''})"
         )
 
@@ -94,7 +102,7 @@ class SweepResults(Mapping[str, Any]):
             function, options: As ``wb.sweep`` takes them.
         """
         asked = call_of(function, checked_options(function, options))
-        return all(self._settings[name] == value for name, value in asked.items())
+        return all(alike(self._settings[name], value) for name, value in asked.items())
 
     @property
     def options(self) -> dict[str, Any]:
@@ -103,7 +111,7 @@ class SweepResults(Mapping[str, Any]):
 
     @property
     def model(self) -> dict[str, Any]:
-        """Name, fingerprint, dtype, template and edits of the model."""
+        """Name, fingerprint, dtype, template and edits of the model, and the checksum of its tokenizer."""
         return self._settings["model"]
 
     @property
@@ -114,7 +122,7 @@ class SweepResults(Mapping[str, Any]):
     @property
     def failed(self) -> dict[str, Failure]:
         """What failed, by item: the error's class, its message and where it arose. The next call tries it again."""
-        return {id: one for id, one in self._folder.failures().items() if id not in self}
+        return {id: one for id, one in self._folder.failures(self._paths).items() if id not in self}
 
     @property
     def pending(self) -> list[str]:
@@ -138,7 +146,7 @@ class SweepResults(Mapping[str, Any]):
             FileNotFoundError: It has not finished.
             KeyError: No such item.
         """
-        return item_fields(self._paths[id])
+        return item_fields(self._path_of(id))
 
     def mean(self, ids: Iterable[str] | None = None) -> Any:
         """The mean over items.
@@ -154,25 +162,32 @@ class SweepResults(Mapping[str, Any]):
 
         Raises:
             ValueError: There are none, of several kinds, or maps that differ in what was measured.
-            TypeError: Results that have no mean.
+            TypeError: Results that have no mean, or ids that are no list.
             KeyError: One of the ids has no result.
         """
-        return mean_of({id: self[id] for id in (self if ids is None else ids)})
+        return mean_of({id: self[id] for id in self._chosen(ids)})
 
     def to_frame(self, ids: Iterable[str] | None = None) -> pd.DataFrame:
         """One table of all results: the rows of each, with the item's id in the column ``item``. A dictionary of tables
-        has its keys in ``part``; numbers and text are a row an item.
+        has its keys in ``part``; numbers and text are a row an item. Where a result has a column of one of these names,
+        its own becomes ``result_item`` or ``result_part``.
 
         Args:
             ids: Of these; None for all that have finished.
 
         Raises:
+            TypeError: Ids that are no list.
             KeyError: One of the ids has no result.
         """
         import pandas as pd
 
-        frames = [frame for id in (self if ids is None else ids) for frame in _frames(id, self[id])]
+        frames = [frame for id in self._chosen(ids) for frame in _frames(id, self[id])]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["item"])
+
+    def _chosen(self, ids: Iterable[str] | None) -> Iterable[str]:
+        if isinstance(ids, str):
+            raise TypeError(f"ids is a list of ids, got the text {ids!r}: write [{ids!r}].")
+        return self if ids is None else ids
 
 
 def _frames(id: str, result: Any) -> list[pd.DataFrame]:
@@ -181,16 +196,17 @@ def _frames(id: str, result: Any) -> list[pd.DataFrame]:
 
     if isinstance(result, dict) and result and all(hasattr(v, "to_frame") for v in result.values()):
         parts = [(key, value.to_frame()) for key, value in result.items()]
-        return [frame.assign(part=key)[["part", *frame.columns]].pipe(_with_item, id) for key, frame in parts]
+        return [_with_first(_with_first(frame, "part", key), "item", id) for key, frame in parts]
     if isinstance(result, dict):
-        return [_with_item(pd.DataFrame([result]), id)]
+        return [_with_first(pd.DataFrame([result]), "item", id)]
     frame = result.to_frame() if hasattr(result, "to_frame") else pd.DataFrame([{"value": result}])
-    return [_with_item(frame, id)]
+    return [_with_first(frame, "item", id)]
 
 
-def _with_item(frame: pd.DataFrame, id: str) -> pd.DataFrame:
-    names = [column for column in frame.columns if column != "item"]
-    return frame.assign(item=id)[["item", *names]]
+def _with_first(frame: pd.DataFrame, name: str, value: str) -> pd.DataFrame:
+    """A table with one column more, in front; its own of that name gets another."""
+    own = frame.rename(columns={name: f"result_{name}"})
+    return own.assign(**{name: value})[[name, *own.columns]]
 
 
 def load_sweep(path: str | Path) -> SweepResults:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from workbench.pace import Pace
@@ -25,6 +25,7 @@ class Run:
         pace: Says how far it is; None is silent.
         on_item, cancel: As `sweep` takes them.
         kept: How many results the folder has.
+        deaths: How many processes ended while they had an item in hand, by its id; the others are to be done first.
     """
 
     folder: SweepFolder
@@ -33,6 +34,7 @@ class Run:
     on_item: OnItem | None
     cancel: CancelFlag | None
     kept: int = 0
+    deaths: Mapping[str, int] = field(default_factory=dict[str, int])
     done: int = 0
     failed: int = 0
 
@@ -49,10 +51,13 @@ class Run:
 
         Raises:
             TypeError: The result cannot be kept, and none could before it: those of the others are like it.
+            RuntimeError: The item has changed the model that the others need.
             OSError: It cannot be written.
         """
         if outcome.never_kept and not self.kept:
             raise TypeError(f"{outcome.message} (That was the item {outcome.id!r}; the sweep has ended.)")
+        if outcome.spoiled and not outcome.error:
+            raise self._spoiled(outcome)
         try:
             self.folder.keep(outcome)
         except OSError as error:
@@ -66,6 +71,14 @@ class Run:
         self.show()
         if self.on_item is not None:
             self.on_item(outcome.id, outcome.content is not None)
+        if outcome.spoiled:
+            raise self._spoiled(outcome)
+
+    def _spoiled(self, outcome: Outcome) -> RuntimeError:
+        return RuntimeError(
+            f"The sweep has ended at the item {outcome.id!r}: {outcome.message} What was finished before is kept; load "
+            "the model again before the next call."
+        )
 
     def show(self) -> None:
         if self.pace is not None:

@@ -13,14 +13,15 @@ from workbench.models.load import LoadedModel
 from workbench.pace import Pace
 from workbench.sweeps.code_version import code_version
 from workbench.sweeps.described import call_of, described, function_path
+from workbench.sweeps.descriptions import call_digest
 from workbench.sweeps.distribute import distribute, first_worker, threads_of
 from workbench.sweeps.folder import SweepFolder, check_same
-from workbench.sweeps.items import checked_options, items_of, takes
+from workbench.sweeps.items import check_takes, checked_options, items_of, own_options, takes
 from workbench.sweeps.model_source import ModelSource, given_source, remove_shipped, source_of
 from workbench.sweeps.results import SweepResults
 from workbench.sweeps.run import OnItem, Run
 from workbench.sweeps.sending import check_executor, packed
-from workbench.sweeps.worker import Item, compute, described_model, make_job, run_item
+from workbench.sweeps.worker import Item, Stamp, check_not_inside, compute, described_model, make_job, run_item
 from workbench.types.cancelling import CancelFlag, Cancelled
 from workbench.types.torch_settings import own_torch_settings
 
@@ -62,20 +63,24 @@ def sweep(
         cancel: A flag that is looked at between items; in this process it is passed on to a function that takes one.
         on_item: Called with the id of each item that is done, and whether it succeeded.
         other_code: Go on in a folder whose items were computed by other versions of the code.
-        options: For the function. They, its source and the model's fingerprint are what makes a sweep the same.
+        options: For the function; each item gets a copy of its own. They, its source and code, the model's fingerprint
+            and its tokenizer are what makes a sweep the same.
 
     Returns:
         The results in the folder, of all calls so far; ``wb.load_sweep(out)`` gives them again.
 
     Raises:
         TypeError: A function, an option or an item that cannot be sent to a worker (the message says how it could), an
-            option that the function does not take, or a result that no file keeps.
+            option that the function does not take, an iterator, which one item would use up, or a result that no file
+            keeps.
         ValueError: No items, two of one id, a pool of forked processes, or a folder of another sweep, of other settings
             or another model (``OtherSweep``).
-        FileExistsError: The folder holds something else.
+        FileExistsError: The folder holds something else, or a file is in its place.
         FolderInUse: Another sweep writes to the folder now.
         WorkerFailed: A worker lacks the model, a module or the version of the code.
-        RuntimeError: The executor is shut down, or a process of its pool died.
+        RuntimeError: The executor is shut down, a process of its pool died (the message names the items that it may
+            have had in hand; the next call takes them last), the function changed the model, or a function that is
+            swept sweeps on workers of the same process.
         OSError: A full disk, or a folder that cannot be written.
         Cancelled: The flag was set.
 
@@ -93,8 +98,10 @@ def sweep(
     """
     items = items_of(facts_or_contrasts)
     given = checked_options(function, options)
+    check_takes(function, items)
     if executor is not None:
         check_executor(executor)
+        check_not_inside(executor)
         if not isinstance(executor, ThreadPoolExecutor):
             packed((function, given))  # an error now, before there is a folder
     settings = {**call_of(function, given), "code": code_version()}
@@ -104,14 +111,17 @@ def sweep(
         before = folder.settings()
         if before is not None:  # before a model is loaded for nothing
             check_same(before, {**settings, "model": before["model"]}, folder.path, other_code=other_code)
-        finished = folder.finished(items)
+        finished = folder.finished(items, before)
+        deaths = {id: one.deaths for id, one in folder.failures(i.id for i in items).items()}
+        left = sorted((i for i in items if i.id not in finished), key=lambda i: deaths.get(i.id, 0))
         run = Run(
             folder,
-            [i for i in items if i.id not in finished],
+            left,
             _pace(function, items, finished, progress),
             on_item,
             cancel,
             kept=len(finished),
+            deaths=deaths,
         )
         try:
             if run.pace is None:
@@ -153,9 +163,11 @@ def _work(
     run.begin("model")
     if executor is None or isinstance(executor, ThreadPoolExecutor):
         loaded = model if isinstance(model, LoadedModel) else given_source(model).load()
-        _write_settings(run.folder, settings, described_model(loaded), items, before)
+        said = described_model(loaded)
+        _write_settings(run.folder, settings, said, items, before)
         run.begin("items")
-        _in_process(run, function, loaded, options, executor)
+        stamp = Stamp(call_digest({**settings, "model": said}), said["fingerprint"])
+        _in_process(run, function, loaded, options, executor, stamp)
         return
     source = source_of(model, run.folder.path) if isinstance(model, LoadedModel) else given_source(model)
     work: tuple[Any, Mapping[str, Any], ModelSource] = (function, options, source)
@@ -168,7 +180,7 @@ def _work(
         said = before["model"] if before is not None else {}
     _write_settings(run.folder, settings, said, items, before)
     run.begin("items")
-    job = make_job(packed, work, said.get("fingerprint"), threads)
+    job = make_job(packed, work, said.get("fingerprint"), threads, call_digest({**settings, "model": said}))
     distribute(run, executor, lambda item: (run_item, job, packed(item)))
 
 
@@ -192,13 +204,21 @@ def _write_settings(
 
 
 def _in_process(
-    run: Run, function: Any, model: LoadedModel, options: Mapping[str, Any], threads: Executor | None
+    run: Run,
+    function: Any,
+    model: LoadedModel,
+    options: Mapping[str, Any],
+    threads: Executor | None,
+    stamp: Stamp,
 ) -> None:
-    if run.cancel is not None and takes(function, "cancel"):
-        options = {"cancel": run.cancel, **options}
+    flag = {"cancel": run.cancel} if run.cancel is not None and takes(function, "cancel") else {}
+
+    def task(item: Item) -> tuple[Any, Mapping[str, Any], Stamp]:
+        return item, {**flag, **own_options(options)}, stamp
+
     if threads is not None:
-        distribute(run, threads, lambda item: (compute, function, model, item, options))
+        distribute(run, threads, lambda item: (compute, function, model, *task(item)))
         return
     for item in run.pending:
         run.check()
-        run.keep(compute(function, model, item, options))
+        run.keep(compute(function, model, *task(item)))

@@ -15,8 +15,10 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.sweeps.code_version import code_version
 from workbench.sweeps.model_source import ModelSource
+from workbench.sweeps.tokenizer_digest import tokenizer_digest
 from workbench.types.cancelling import Cancelled
 
 _loaded: dict[str, LoadedModel] = {}
@@ -36,6 +39,8 @@ _loaded: dict[str, LoadedModel] = {}
 _one_at_a_time = threading.RLock()
 """A model computes for one item at a time, however many threads a worker has: so memory is that of one, and hooks of
 two functions never meet."""
+computing: ContextVar[bool] = ContextVar("computing", default=False)
+"""Whether this thread computes an item, and so holds the model."""
 
 
 class WorkerFailed(RuntimeError):
@@ -53,6 +58,7 @@ class Job:
         code: The code version of the process that runs the sweep.
         threads: Of torch in a worker process; None leaves them.
         home: The process that runs the sweep, in which threads are never changed.
+        call: The checksum of function, options and model.
         run: Another one for each run, so that a scheduler never takes a task for one of an earlier run.
     """
 
@@ -62,6 +68,7 @@ class Job:
     code: Mapping[str, str]
     threads: int | None
     home: tuple[str, int]
+    call: str = ""
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -74,6 +81,9 @@ class Outcome:
         content: The bytes of its file; None where it failed.
         error, message, traceback: Of what it failed with.
         never_kept: Whether it failed because the result cannot be kept.
+        spoiled: Whether the model is no longer what it was, so that no other item can be computed with it; without an
+            ``error`` it was so before the item was begun.
+        deaths: How many processes ended while they had the item in hand.
         seconds: It took.
     """
 
@@ -83,7 +93,22 @@ class Outcome:
     message: str = ""
     traceback: str = ""
     never_kept: bool = False
+    spoiled: bool = False
+    deaths: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What the file of each item says of its sweep.
+
+    Args:
+        call: The checksum of function, options and model.
+        fingerprint: The model's, when the sweep began.
+    """
+
+    call: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -105,10 +130,11 @@ def make_job(
     work: tuple[Any, Mapping[str, Any], ModelSource],
     fingerprint: str | None,
     threads: int | None,
+    call: str = "",
 ) -> Job:
     """A job of a function, its options and a model's source, pickled by ``pack``."""
     key = sha256(pickle.dumps(work[2], protocol=4))
-    return Job(pack(work), key, fingerprint, code_version(), threads, home())
+    return Job(pack(work), key, fingerprint, code_version(), threads, home(), call)
 
 
 def describe_model(job: Job) -> dict[str, Any]:
@@ -119,9 +145,9 @@ def describe_model(job: Job) -> dict[str, Any]:
 
 
 def described_model(model: LoadedModel) -> dict[str, Any]:
-    """Name, fingerprint, template, dtype and edits of a model."""
-    said = provenance(model)
-    return {k: v for k, v in said.items() if k not in ("settings", "versions", "created")}
+    """Name, fingerprint, template, dtype and edits of a model, and the checksum of its tokenizer."""
+    said = {k: v for k, v in provenance(model).items() if k not in ("settings", "versions", "created")}
+    return {**said, "tokenizer": tokenizer_digest(model)}
 
 
 def run_item(job: Job, item: bytes) -> Outcome:
@@ -132,35 +158,99 @@ def run_item(job: Job, item: bytes) -> Outcome:
     """
     with _one_at_a_time:
         function, options, model = _prepared(job)
-        return compute(function, model, _unpickled(item, "the item"), options)
+        stamp = Stamp(job.call, model.fingerprint)
+        outcome = compute(function, model, _unpickled(item, "the item"), options, stamp)
+        if outcome.spoiled:
+            _loaded.clear()  # the next item loads it again
+        return replace(outcome, spoiled=False)
 
 
-def compute(function: Any, model: LoadedModel, item: Item, options: Mapping[str, Any]) -> Outcome:
-    """Apply a function to an item. An error of it is what becomes of the item.
+def compute(function: Any, model: LoadedModel, item: Item, options: Mapping[str, Any], stamp: Stamp) -> Outcome:
+    """Apply a function to an item. An error of it is what becomes of the item, and so is a model that it has changed.
 
     Raises:
         Cancelled: The function was cancelled.
     """
     began = time.perf_counter()
-    with _one_at_a_time:
+    with _one_at_a_time, _computing():
+        before = _version(model)
+        if model.fingerprint != stamp.fingerprint:
+            return Outcome(item.id, message=f"the model was changed before {item.id!r} was begun.", spoiled=True)
         try:
             with _random_draws_of(item):
                 result = function(model, item.value, **options)
             seconds = time.perf_counter() - began
-            fields = {"id": item.id, "digest": item.digest, "fingerprint": model.fingerprint, "seconds": seconds}
-            content = item_bytes(result, {**fields, "code": code_version(), "worker": "{}:{}".format(*home())})
-            return Outcome(item.id, content, seconds=seconds)
-        except Cancelled:
+            fields = {"id": item.id, "digest": item.digest, "call": stamp.call, "fingerprint": stamp.fingerprint}
+            fields |= {"seconds": seconds, "code": code_version(), "worker": "{}:{}".format(*home())}
+            outcome = Outcome(item.id, item_bytes(result, fields), seconds=seconds)
+        except (Cancelled, KeyboardInterrupt, GeneratorExit):
             raise
-        except Exception as error:  # whatever it is, the other items go on
-            return Outcome(
+        except BaseException as error:  # whatever it is (SystemExit too), the other items go on
+            outcome = Outcome(
                 item.id,
                 error=type(error).__name__,
-                message=str(error),
+                message=said(error),
                 traceback=traceback.format_exc(),
                 never_kept=isinstance(error, NotKept),
                 seconds=time.perf_counter() - began,
             )
+        return _spoiled(outcome) if _is_changed(model, before, stamp) else outcome
+
+
+@contextmanager
+def _computing() -> Generator[None]:
+    token = computing.set(True)
+    try:
+        yield
+    finally:
+        computing.reset(token)
+
+
+def said(error: BaseException) -> str:
+    """What an error says, whatever its own class makes of that."""
+    try:
+        return str(error)
+    except Exception:  # of the error's own class
+        return f"(a {type(error).__name__} that cannot be written as text)"
+
+
+def _version(model: LoadedModel) -> Any:
+    """The model's version; None where it was changed after it was loaded in what is more than values."""
+    try:
+        return model.version
+    except ValueError:
+        return None
+
+
+def _is_changed(model: LoadedModel, before: Any, stamp: Stamp) -> bool:
+    """Whether a model is another one than when its sweep began. One whose weights were changed and changed back is the
+    same; of a view with edits it cannot be said which weights it had."""
+    after = _version(model)
+    return model.fingerprint != stamp.fingerprint or (after != before and (model.edited or after is None))
+
+
+def _spoiled(outcome: Outcome) -> Outcome:
+    """An item whose function changed the model, whatever it returned."""
+    message = (
+        f"the model was changed while {outcome.id!r} was computed, and a sweep is of one model: let the function "
+        "change a copy, or use an edit (wb.applied)."
+    )
+    if outcome.error:
+        message += f" (It raised {outcome.error}: {outcome.message})"
+    return replace(outcome, content=None, error="ModelChanged", message=message, never_kept=False, spoiled=True)
+
+
+def check_not_inside(executor: Executor) -> None:
+    """Raise where a sweep could never end: one with workers in this process, within a function that is swept itself.
+
+    Raises:
+        RuntimeError: It is so.
+    """
+    if computing.get() and not isinstance(executor, ProcessPoolExecutor):
+        raise RuntimeError(
+            "A function that is swept sweeps itself, with an executor whose workers would wait for the model that the "
+            "function holds: leave executor out there, so that its items are computed in the same thread."
+        )
 
 
 @contextmanager

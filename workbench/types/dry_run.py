@@ -127,10 +127,14 @@ class DryRun:
             if group != "edited"
         ]
         means = f"Mean opening, the edited subject being 1: {', '.join(openings)}." if openings else ""
-        assumed = "" if self.known else " The update is not known before it is trained: random directions are assumed."
+        assumed = (
+            "The update is not known before it is trained: random directions are assumed."
+            if openings and not self.known
+            else ""
+        )
         n = len(self.closed_relations)
         closed = f"Closed for {n} other relation{'s' if n > 1 else ''} of the subject." if n else ""
-        parts = [f"{self.method}: {self.moves}.", closed, *(w.words + "." for w in self.writes), means + assumed]
+        parts = [f"{self.method}: {self.moves}.", closed, *(w.words + "." for w in self.writes), means, assumed]
         return " ".join(filter(None, [*parts, *self.warnings, *self.notes]))
 
     def __str__(self) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.editing.task import Task
+from workbench.editing.task import Movable, Task
 from workbench.editing.training.weights import fit_weights
 from workbench.models.views import own_layer_weights, shared_view
 from workbench.types import Delta, DenseDelta, Edit, Selection, StageName, TrainedRecipe
@@ -45,8 +45,12 @@ class FullFineTuning(TrainedRecipe):
     learning_rate: float = 2e-5
 
 
-def make_full(task: Task) -> Edit:
-    """Fine-tune a copy of the layers' weights for a task."""
+def moving_layers(task: Task) -> list[int]:
+    """The layers whose weights move.
+
+    Raises:
+        ValueError: A number as the selection, or weights that are too coarse to be trained themselves.
+    """
     recipe, model = task.recipe, task.model
     assert isinstance(recipe, FullFineTuning)
     if model.dtype in (torch.bfloat16, torch.float16):
@@ -59,8 +63,27 @@ def make_full(task: Task) -> Edit:
             f"Full fine-tuning moves whole layers, so a number of neurons ({task.selection}) selects nothing. Give a "
             "Selection, whose layers it takes, or None for all layers."
         )
-    chosen = task.selection.entries(model) if isinstance(task.selection, Selection) else None
-    layers = sorted({layer for layer, _ in chosen}) if chosen else list(range(model.shape.n_layers))
+    if task.selection is None:
+        return list(range(model.shape.n_layers))
+    return sorted({layer for layer, _ in task.selection.entries(model)})
+
+
+def plan_full(task: Task) -> Movable:
+    """What would move."""
+    layers = moving_layers(task)
+    several = f"layers {', '.join(map(str, layers))}" if len(layers) > 1 else f"layer {layers[0]}"
+    given = task.selection if isinstance(task.selection, Selection) else None
+    return Movable(
+        selection=given or Selection(),
+        selector="given" if given else "all",
+        words=f"all weights of {several if given else 'all layers'} may move",
+        unknown="moves whole layers",
+    )
+
+
+def make_full(task: Task) -> Edit:
+    """Fine-tune a copy of the layers' weights for a task."""
+    layers, model = moving_layers(task), task.model
     view = shared_view(model.hf)
     start = {name: p.detach() for name, p in view.named_parameters()}  # shared, before the copies are made
     base = {name: p.detach() for name, p in model.base.hf.named_parameters()}

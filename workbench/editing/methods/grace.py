@@ -16,7 +16,7 @@ from workbench.editing.memories.place import MemoryPlace, median_distance, memor
 from workbench.editing.solved.keys import keys_at
 from workbench.editing.solved.places import Context, SubjectMissing, context_of
 from workbench.editing.solved.spots import Place
-from workbench.editing.task import Task, retain_set
+from workbench.editing.task import Movable, Task, retain_set
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.rows import Row
 from workbench.editing.training.weights import fit_weights
@@ -26,7 +26,7 @@ from workbench.language.prompts import prompt_ids
 from workbench.models import LoadedModel
 from workbench.models.deltas.routing import nearest_key
 from workbench.models.views import shared_view
-from workbench.types import Codebook, Delta, Edit, Fact, FactSet, MemoryDelta, StageName, TrainedRecipe
+from workbench.types import Codebook, Delta, Edit, Fact, FactSet, MemoryDelta, Selection, StageName, TrainedRecipe
 from workbench.types.cancelling import CancelFlag
 from workbench.types.plain import is_whole
 from workbench.types.recipe import Check
@@ -116,6 +116,19 @@ class GRACE(TrainedRecipe):
 
 DEPTH = 0.23
 """Of the default layer, as a share of the model's."""
+
+
+def plan_grace(task: Task) -> Movable:
+    """Where the codebook would stand."""
+    recipe = task.recipe
+    assert isinstance(recipe, GRACE)
+    place = memory_place(task.model, task.selection, recipe.layer, DEPTH)
+    return Movable(
+        selection=task.selection if isinstance(task.selection, Selection) else place.selection,
+        selector=place.selector(task.selection),
+        words=f"a codebook beside L{place.layer} {place.module} may get values",
+        unknown="moves tokens within a radius of its keys only",
+    )
 
 
 def make_grace(task: Task) -> Edit:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.editing.selector import MORE_NEURONS, SELECTOR, default_selection, selection_facts
-from workbench.editing.task import Task, retain_set
+from workbench.editing.task import Movable, Task, movable, retain_set
 from workbench.editing.training.draw_back import drawn_back
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.learned import LearnedLevel
@@ -162,6 +162,14 @@ def harder(recipe: R) -> R:
 def changes_steps(recipe: IA3) -> bool:
     """Whether a recipe has other steps than the built-in one of its name (than the default, where there is none)."""
     return recipe.steps not in (None, RECIPES.get(recipe.name, DEFAULT).steps)
+
+
+def plan_ia3(task: Task) -> Movable:
+    """What would move; where nothing is selected, the selector runs."""
+    if isinstance(task.selection, Selection):
+        return movable(task, gates=True)
+    asked: dict[str, Any] = {"pool": task.pool, "seed": task.recipe.seed, "progress": task.progress}
+    return movable(task, default_selection(task.model, task.facts, k=task.selection, **asked), SELECTOR, gates=True)
 
 
 def make_ia3(task: Task) -> Edit:

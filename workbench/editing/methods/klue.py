@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
-from workbench.editing.task import Task
+from workbench.editing.selector import check_number
+from workbench.editing.task import Movable, Task, movable
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.rows import Row, around_old, named_row
 from workbench.editing.training.weights import fit_rows, fit_weights
@@ -115,12 +116,35 @@ class KLUE(TrainedRecipe):
         return True
 
 
+def check_klue(task: Task) -> None:
+    """Raise a ValueError for weights that are too coarse to be trained, a selection without columns of an output
+    projection, or none in a model without neurons to choose from."""
+    recipe, model = task.recipe, task.model
+    assert isinstance(recipe, KLUE)
+    if recipe.moves == "columns":
+        check_precision(model, "KLUE", recipe.learning_rate)
+    if isinstance(task.selection, Selection):
+        selected_columns(model, task.selection, "KLUE")
+    else:
+        check_number(model, 1)
+
+
+def plan_klue(task: Task) -> Movable:
+    """What would move."""
+    recipe = task.recipe
+    assert isinstance(recipe, KLUE)
+    check_klue(task)
+    if isinstance(task.selection, Selection):
+        return movable(task, gates=recipe.moves == "gates")
+    unknown = "chooses what it moves while it is made"
+    return Movable(selection=Selection(), selector=SELECTOR, words=recipe.without_selection, unknown=unknown)
+
+
 def make_klue(task: Task) -> Edit:
     """Choose neurons and let them forget."""
     recipe, model, began = task.recipe, task.model, time.perf_counter()
     assert isinstance(recipe, KLUE)
-    if recipe.moves == "columns":
-        check_precision(model, "KLUE", recipe.learning_rate)
+    check_klue(task)
     rows = fit_rows(task)
     given = isinstance(task.selection, Selection)
     chosen = task.selection if isinstance(task.selection, Selection) else _chosen(task, recipe, rows)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from workbench.editing.covariance import covariances
 from workbench.editing.solved.spots import Place
-from workbench.editing.task import Task
+from workbench.editing.task import Movable, Task, movable
 from workbench.editing.training.fit_rows import FitRows
 from workbench.editing.training.loop import Training
 from workbench.editing.training.weights import fit_rows, fit_weights
-from workbench.editing.unlearning.columns import MovingColumns, module_at
+from workbench.editing.unlearning.columns import Columns, MovingColumns, module_at
 from workbench.editing.unlearning.losses import RepresentationLoss, aligned, moved_share
 from workbench.editing.unlearning.projection import ProjectedAdam, null_projection
 from workbench.editing.unlearning.recipe import (
@@ -32,7 +32,7 @@ from workbench.facts.ordinary_texts import FIRST, TextGroup
 from workbench.language.padding import common_beginning
 from workbench.models.views import shared_view
 from workbench.tracing.causal import causal_trace
-from workbench.types import Edit, Selection, StageName
+from workbench.types import Edit, StageName
 from workbench.types.cancelling import check_cancel
 from workbench.types.recipe import Check
 from workbench.types.setting import SEED, Setting
@@ -104,12 +104,25 @@ class KUDA(RepresentationRecipe):
         return True
 
 
+def turned_columns(task: Task) -> tuple[Columns, int]:
+    """What moves, and the layer after which representations are read: see ``chosen_columns``, which refuses."""
+    recipe = task.recipe
+    assert isinstance(recipe, KUDA)
+    traced = recipe.layer is None and task.selection is None
+    return chosen_columns(task, recipe, _traced_layer(task, recipe) if traced else recipe.layer or 0)
+
+
+def plan_kuda(task: Task) -> Movable:
+    """What would move."""
+    columns, _ = turned_columns(task)
+    return movable(task, **moved_by(task, columns))
+
+
 def make_kuda(task: Task) -> Edit:
     """Turn representations away for a task."""
     recipe, model, began = task.recipe, task.model, time.perf_counter()
     assert isinstance(recipe, KUDA)
-    traced = recipe.layer is None and not isinstance(task.selection, Selection)
-    columns, layer = chosen_columns(task, recipe, _traced_layer(task, recipe) if traced else recipe.layer or 0)
+    columns, layer = turned_columns(task)
     check_cancel(task.cancel)
     view = shared_view(model.hf)
     moving = MovingColumns(view, model.architecture, columns)

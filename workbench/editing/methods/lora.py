@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar
@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.editing.task import Task
+from workbench.editing.task import Movable, Task
 from workbench.editing.training.weights import fit_weights
 from workbench.models import LoadedModel
 from workbench.models.deltas.low_rank import Factors, inject_lora, read_delta, targets
 from workbench.models.views import shared_view
-from workbench.types import Delta, Edit, LowRankDelta, Selection, StageName, TrainedRecipe
+from workbench.types import Delta, Edit, LowRankDelta, Selection, Site, StageName, TrainedRecipe
 from workbench.types.recipe import Check
 
 
@@ -67,8 +67,12 @@ class LoRA(TrainedRecipe):
         yield "budget", self.budget is None or self.budget >= 1, "None or 1 or more"
 
 
-def make_lora(task: Task) -> Edit:
-    """Train a LoRA for a task."""
+def updated_modules(task: Task) -> tuple[list[str], int]:
+    """Full names of the modules that get factors, and the lowest layer that moves.
+
+    Raises:
+        ValueError: A number as the selection.
+    """
     recipe, model = task.recipe, task.model
     assert isinstance(recipe, LoRA)
     if isinstance(task.selection, int):
@@ -76,12 +80,34 @@ def make_lora(task: Task) -> Edit:
             f"A LoRA has no selector of its own, so a number of neurons ({task.selection}) selects nothing. Give a "
             "Selection, or None for all linear modules of all layers."
         )
+    if task.selection is None:
+        return targets(model.architecture, range(model.shape.n_layers)), 0
+    return _modules(model, task.selection, recipe), min(layer for layer, _ in task.selection.entries(model))
+
+
+def plan_lora(task: Task) -> Movable:
+    """What would move."""
+    recipe, model = task.recipe, task.model
+    assert isinstance(recipe, LoRA)
+    names, _ = updated_modules(task)
+    words = f"{recipe.trains} of {len(names):,} module{'' if len(names) == 1 else 's'} may move"
+    if not isinstance(task.selection, Selection):
+        unknown = "moves all linear modules of all layers"
+        return Movable(selection=Selection(), selector="all", words=words, unknown=unknown)
+    entries: dict[tuple[int, Site], Sequence[int]] = {
+        (layer, site): index if recipe.restrict else range(model.shape.site_size(site))
+        for (layer, site), index in task.selection.entries(model).items()
+        if model.architecture.gate_module(layer, site).module in names
+    }
+    return Movable(selection=task.selection, selector="given", words=words, entries=entries)
+
+
+def make_lora(task: Task) -> Edit:
+    """Train a LoRA for a task."""
+    recipe, model = task.recipe, task.model
+    assert isinstance(recipe, LoRA)
+    names, lowest = updated_modules(task)
     given = task.selection if isinstance(task.selection, Selection) else None
-    if given is None:
-        names, lowest = targets(model.architecture, range(model.shape.n_layers)), 0
-    else:
-        names = _modules(model, given, recipe)
-        lowest = min(layer for layer, _ in given.entries(model))
     view = shared_view(model.hf)
     factors = inject_lora(view, model.architecture, dict.fromkeys(names, recipe.rank), "default", recipe.seed)
     masks = _masks(model, given, factors) if given is not None and recipe.restrict else {}

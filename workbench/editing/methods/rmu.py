@@ -11,10 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from workbench.editing.task import Task
+from workbench.editing.task import Movable, Task, movable
 from workbench.editing.training.loop import Training
 from workbench.editing.training.weights import fit_rows, fit_weights
-from workbench.editing.unlearning.columns import MovingColumns
+from workbench.editing.unlearning.columns import Columns, MovingColumns
 from workbench.editing.unlearning.losses import RepresentationLoss, moved, steered
 from workbench.editing.unlearning.recipe import (
     ALPHA,
@@ -88,12 +88,25 @@ class RMU(RepresentationRecipe):
         yield "scale", math.isfinite(self.scale) and self.scale > 0, "a positive number"
 
 
+def steered_columns(task: Task) -> tuple[Columns, int]:
+    """What moves, and the layer after which representations are read: see ``chosen_columns``, which refuses."""
+    recipe = task.recipe
+    assert isinstance(recipe, RMU)
+    depth = max(1, round(task.model.shape.n_layers * DEPTH)) if recipe.layer is None else recipe.layer
+    return chosen_columns(task, recipe, depth)
+
+
+def plan_rmu(task: Task) -> Movable:
+    """What would move."""
+    columns, _ = steered_columns(task)
+    return movable(task, **moved_by(task, columns))
+
+
 def make_rmu(task: Task) -> Edit:
     """Steer representations for a task."""
     recipe, model, began = task.recipe, task.model, time.perf_counter()
     assert isinstance(recipe, RMU)
-    depth = max(1, round(model.shape.n_layers * DEPTH)) if recipe.layer is None else recipe.layer
-    columns, layer = chosen_columns(task, recipe, depth)
+    columns, layer = steered_columns(task)
     view = shared_view(model.hf)
     moving = MovingColumns(view, model.architecture, columns)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from workbench.editing.memories.margins import Margins, distances, ties_merge
 from workbench.editing.memories.place import MemoryPlace, median_distance, memory_place, module_inputs
-from workbench.editing.task import Task, retain_set
+from workbench.editing.task import Movable, Task, retain_set
 from workbench.editing.training.fit_rows import FitRows
+from workbench.editing.training.loop import NonFiniteLoss
 from workbench.editing.training.rows import Row
 from workbench.editing.training.weights import fit_weights
 from workbench.language.padding import common_beginning
@@ -21,7 +23,7 @@ from workbench.models import LoadedModel
 from workbench.models.deltas.routing import nearest_key
 from workbench.models.family import sizes
 from workbench.models.views import shared_view
-from workbench.types import Delta, Edit, MemoryDelta, SideMemory, StageName, TrainedRecipe
+from workbench.types import Delta, Edit, MemoryDelta, Selection, SideMemory, StageName, TrainedRecipe
 from workbench.types.plain import is_whole
 from workbench.types.recipe import Check
 from workbench.types.setting import SEED, Setting
@@ -132,15 +134,27 @@ SAME_TOKEN = 0.05
 (in half precision, in batches of other shapes)."""
 
 
+def plan_wise(task: Task) -> Movable:
+    """Where the memory would stand."""
+    place, masks = side_masks(task, _lot(task))
+    return Movable(
+        selection=task.selection if isinstance(task.selection, Selection) else place.selection,
+        selector=place.selector(task.selection),
+        words=f"{sum(int(mask.sum()) for mask in masks):,} weights beside L{place.layer} {place.module} may move",
+        unknown="moves only tokens that its router is trained to let through",
+    )
+
+
 def make_wise(task: Task) -> Edit:
     """Train a side memory for a task."""
     recipe, model = task.recipe, task.model
     assert isinstance(recipe, WISE)
     began = time.perf_counter()
-    place = memory_place(model, task.selection, recipe.layer, DEPTH)
+    lot = _lot(task)
+    place, masks = side_masks(task, lot)
     retained = retain_set(model, task.facts, task.retain, recipe, task.pool, task.progress, task.cancel)
     rows = FitRows(model, task.facts, recipe, retain=retained, cancel=task.cancel)
-    memory = _Side(model, place, _tokens(model, place, rows, recipe, task), recipe)
+    memory = _Side(model, place, _tokens(model, place, rows, recipe, task), recipe, masks, lot)
     inner = replace(task, selection=place.selection if task.selection is None else task.selection)
     edit = fit_weights(
         inner,
@@ -161,6 +175,37 @@ def make_wise(task: Task) -> Edit:
             "router": memory.measured(),
         },
     )
+
+
+def _lot(task: Task) -> torch.Generator:
+    return torch.Generator().manual_seed(task.recipe.seed)
+
+
+def side_masks(task: Task, lot: torch.Generator) -> tuple[MemoryPlace, list[Tensor]]:
+    """The module that the memory goes beside, and of each shard 1.0 at its entries that may move, by lot among those of
+    the inputs that are read.
+
+    Raises:
+        ValueError: As ``memory_place``; of a shard no entry may move, or its merging keeps none.
+    """
+    recipe = task.recipe
+    assert isinstance(recipe, WISE)
+    place = memory_place(task.model, task.selection, recipe.layer, DEPTH)
+    shape = sizes(task.model.runner.get_submodule(place.name))
+    read = torch.ones(shape[1])
+    if place.columns is not None:
+        read = torch.zeros(shape[1]).index_fill(0, torch.tensor(place.columns), 1.0)
+    n = -(-len(task.facts) // recipe.shard_size)
+    masks = [(torch.rand(shape, generator=lot) < recipe.density).float() * read for _ in range(n)]
+    merged = n > 1 and recipe.merging == "ties"
+    if any(round((recipe.merge_density if merged else 1) * int(mask.sum())) == 0 for mask in masks):
+        share = f"density={recipe.density!r}" + (f" with merge_density={recipe.merge_density!r}" if merged else "")
+        raise ValueError(
+            f"{share} leaves a memory 0 of the {shape[0] * int(read.sum()):,} weights of layer {place.layer} "
+            f"{place.module} that it may have, so it could do nothing. Raise {'either' if merged else 'it'}, at most "
+            "to 1, or select more components."
+        )
+    return place, masks
 
 
 @dataclass(frozen=True)
@@ -214,6 +259,8 @@ class _Side:
         place: The module that it is beside.
         tokens: The edit's tokens and others.
         recipe: The settings.
+        masks: Of each shard 1.0 at entries that may move, else 0.0.
+        lot: Draws the other tokens that a step looks at.
 
     Attributes:
         view: The view.
@@ -221,7 +268,15 @@ class _Side:
         margins: None until they are calibrated.
     """
 
-    def __init__(self, model: LoadedModel, place: MemoryPlace, tokens: _Tokens, recipe: WISE) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        place: MemoryPlace,
+        tokens: _Tokens,
+        recipe: WISE,
+        masks: Sequence[Tensor],
+        lot: torch.Generator,
+    ) -> None:
         self._place, self._recipe = place, recipe
         self.view = shared_view(model.runner)
         module: Any = self.view.get_submodule(place.name)
@@ -232,23 +287,13 @@ class _Side:
         sample = self._inside[:: max(1, len(self._inside) // 100)]
         radius = SAME_TOKEN * median_distance(torch.cat([sample, self._outside[:100]]))
         self._radii = torch.full((len(self._inside),), radius, device=device)
-        self._drawn = torch.Generator().manual_seed(recipe.seed)
-        n = int(self._shard.max()) + 1
-        self._masks = [self._mask().to(device) for _ in range(n)]
-        self._free = [nn.Parameter(torch.zeros(self._shape, device=device), requires_grad=False) for _ in range(n)]
+        self._lot = lot
+        self._masks = [mask.to(device) for mask in masks]
+        self._free = [nn.Parameter(torch.zeros_like(mask), requires_grad=False) for mask in self._masks]
         self.parameters = {f"shard {i}": parameter for i, parameter in enumerate(self._free)}
         self.margins: Margins | None = None
         self._steps = 0
         module.register_forward_hook(self._go_through)
-
-    def _mask(self) -> Tensor:
-        """1.0 at entries that may move, by lot among those of the inputs that are read."""
-        mask = (torch.rand(self._shape, generator=self._drawn) < self._recipe.density).float()
-        if self._place.columns is not None:
-            read = torch.zeros(self._shape[1])
-            read[list(self._place.columns)] = 1.0
-            mask = mask * read
-        return mask
 
     @property
     def n_free(self) -> int:
@@ -275,7 +320,7 @@ class _Side:
             self.margins = Margins(max(float(inside.quantile(self._recipe.quantile)), 1e-6))
         if self.margins is not None and self._recipe.margin_weight:
             n = len(self._outside)
-            some = torch.randperm(n, generator=self._drawn)[: self._recipe.margin_tokens].to(self._outside.device)
+            some = torch.randperm(n, generator=self._lot)[: self._recipe.margin_tokens].to(self._outside.device)
             for i in range(len(self._free)):
                 others = torch.cat([self._outside[some], self._inside[self._shard != i]])
                 weights = self._weights(i)
@@ -292,7 +337,11 @@ class _Side:
         return self._inside[self._shard == i]
 
     def read(self, before: Delta | None) -> Delta:
-        """The memory with the weights as they are now, and its thresholds."""
+        """The memory with the weights as they are now, and its thresholds.
+
+        Raises:
+            NonFiniteLoss: A threshold is not finite, so that no token would reach it.
+        """
         with torch.no_grad():
             shards = torch.stack([self._weights(i) for i in range(len(self._free))])
             if len(shards) > 1 and self._recipe.merging == "ties":
@@ -300,6 +349,11 @@ class _Side:
                 least = [float(distances(self._inside, shards[0]).min())]
             else:
                 least = [float(distances(self._of_shard(i), weights).min()) for i, weights in enumerate(shards)]
+        if not all(map(math.isfinite, least)):
+            raise NonFiniteLoss(
+                f"The memory's threshold is not finite: the least distances of the edit's tokens are {least}. Lower "
+                f"learning_rate (now {self._recipe.learning_rate!r}); the model is as it was."
+            )
         index = [weights.flatten().nonzero()[:, 0] for weights in shards]
         memory = SideMemory(
             tuple(index),

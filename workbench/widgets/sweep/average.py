@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from workbench.files.paths import shown_path
 from workbench.models.load import LoadedModel
 from workbench.sweeps.results import SweepResults
 from workbench.types import EffectMap, Fact, FactSet, Form
@@ -82,11 +83,12 @@ def show_average(
     """
     chosen = "" if all_of_them else f", {[fact.id for fact in facts]!r}"
     define = pool_code(pool) if own_pool(pool) else ""
+    folder = shown_path(results.path)
     load = "facts = wb.load_facts()\n" * needs_facts((), pool)
     picker.show(facts, maps, form=_form(maps))
     picker.own_maps = lambda id: picker_maps(results[id])
     picker.given_code = (
-        f"{load}{define}results = wb.load_sweep({str(results.path)!r})\n"
+        f"{load}{define}results = wb.load_sweep({folder!r})\n"
         f"picker = wb.average_picker(model, results{chosen}{pool_argument(pool)})\n"
     )
 

@@ -11,11 +11,12 @@ from typing import Any
 
 from ipywidgets import HTML, VBox
 
-from workbench.files.paths import user_path
+from workbench.files.paths import user_path, whole_path
 from workbench.models.load import LoadedModel
 from workbench.pace import duration
 from workbench.sweeps.described import function_path
-from workbench.sweeps.items import checked_options, items_of
+from workbench.sweeps.folder import SweepFolder
+from workbench.sweeps.items import check_takes, checked_options, items_of
 from workbench.sweeps.model_source import given_source
 from workbench.sweeps.results import SweepResults
 from workbench.sweeps.sweep import sweep
@@ -76,9 +77,12 @@ class SweepPanel(RunPanel[SweepResults]):
     ) -> None:
         self._items = items_of(facts_or_contrasts)
         checked_options(function, options)
+        check_takes(function, self._items)
         super().__init__()
-        self._function, self._out, self._executor = function, user_path(out), executor
-        self._model, self._options = model, options
+        self._function, self._executor, self._options = function, executor, options
+        self._folder, self._out = SweepFolder(out).path, user_path(out)
+        self._named = model
+        self._model = whole_path(model) if isinstance(model, (str, Path)) else model
         self._done = self._failed_now = 0
         self._average: Any = None
         self._next_average = 0.0
@@ -107,7 +111,7 @@ class SweepPanel(RunPanel[SweepResults]):
     def results(self) -> SweepResults | None:
         """What is in the folder now; None before the first run."""
         try:
-            return SweepResults(self._out)
+            return SweepResults(self._folder)
         except FileNotFoundError:
             return None
 
@@ -158,7 +162,7 @@ class SweepPanel(RunPanel[SweepResults]):
     @property
     def shown_code(self) -> str:
         """Its part after the model."""
-        named = "" if self._model is None else f", model={str(self._model)!r}"
+        named = "" if self._named is None else f", model={str(self._named)!r}"
         model = ", model=model" if isinstance(self._model, LoadedModel) else named
         module, _, function = function_path(self._function).partition(":")
         given = "".join(f", {name}={_argument(name, value)}" for name, value in self._given().items())
@@ -208,7 +212,7 @@ class SweepPanel(RunPanel[SweepResults]):
         def swept(cancel: threading.Event) -> SweepResults:
             options: dict[str, Any] = {"cancel": cancel, "on_item": tell, "progress": False, **self._options}
             given = [self._function, {item.id: item.value for item in self._items}]
-            return sweep(*given, out=self._out, executor=self._executor, model=self._model, **options)
+            return sweep(*given, out=self._folder, executor=self._executor, model=self._model, **options)
 
         return swept
 
