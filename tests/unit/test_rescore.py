@@ -283,7 +283,7 @@ def test_reports_that_were_asked_otherwise_are_not_crossed() -> None:
 def test_facts_may_be_a_list_and_reports_are_reports() -> None:
     report = run(stages=["learn"])
     assert wb.rescore(report, list(POOL)).rows == report.rows
-    assert wb.crossed_rates({"france": report}, list(POOL)) == wb.crossed_rates([report], POOL)
+    assert wb.crossed_rates([report], list(POOL)) == wb.crossed_rates([report], POOL)
     assert wb.lenient_rates(report, list(POOL)) == wb.lenient_rates(report, POOL)
     wrong: Any = ["report.json"]
     with pytest.raises(TypeError, match=r"takes reports, got 'report\.json'"):

@@ -226,7 +226,10 @@ def test_a_result_that_no_file_keeps_ends_the_sweep(model: wb.LoadedModel, tmp_p
     with pytest.raises(TypeError, match="the result\\[0\\] is of the type set, which no file keeps"):
         run(lambda model, item: [{1}], tmp_path, model)
 
-    for value, said in ((np.ma.masked_array([1, -999], mask=[0, 1]), "masked array"), (np.longdouble(1), "float64")):
+    for value, said in (
+        (np.ma.masked_array([1, -999], mask=[False, True]), "masked array"),
+        (np.longdouble(1), "float64"),
+    ):
         with pytest.raises(TypeError, match=said):
             run(lambda model, item, value=value: {"x": value}, tmp_path / said, model)
 

@@ -20,7 +20,7 @@ from workbench.language.replies import without_thought
 from workbench.types import AnswerRow, EvalReport, Fact, FactSet, Group, Rate
 from workbench.types.crossed import crossed_mean
 from workbench.types.fact_set import as_fact_set
-from workbench.types.plain import check_seed, is_mapping, shortened
+from workbench.types.plain import check_seed, shortened
 from workbench.types.rate_values import Answered, answered_at, key_of
 from workbench.types.rates import RATES, rates_of
 from workbench.types.report import GROUPS, RELATED_GROUPS, SampleRow, TextRow
@@ -99,10 +99,7 @@ def rescore(
 
 @own_torch_settings()
 def crossed_rates(
-    reports: Iterable[EvalReport] | Mapping[str, EvalReport],
-    facts: FactSet | Sequence[Fact] | None = None,
-    *,
-    seed: int = 0,
+    reports: Iterable[EvalReport], facts: FactSet | Sequence[Fact] | None = None, *, seed: int = 0
 ) -> dict[str, dict[str, Rate]]:
     """Rates over many edits together, with intervals that take both edited facts and asked facts as drawn.
 
@@ -110,7 +107,7 @@ def crossed_rates(
     ``workbench.types.crossed``.
 
     Args:
-        reports: One of each edit, of the same stages; also by a name each.
+        reports: One of each edit, of the same stages.
         facts: As in ``rescore``.
         seed: Of the bootstrap.
 
@@ -132,8 +129,9 @@ def crossed_rates(
     check_seed(seed)
     if isinstance(reports, EvalReport):
         raise ValueError("crossed_rates takes a list of reports; write [report].")
-    reports = list(reports.values() if is_mapping(reports) else reports)
-    if odd := [one for one in reports if not isinstance(one, EvalReport)]:
+    reports = list(reports)
+    given: list[object] = [*reports]
+    if odd := [one for one in given if not isinstance(one, EvalReport)]:
         raise TypeError(f"crossed_rates takes reports, got {shortened(odd[0])}; EvalReport.load(file) reads one.")
     if not reports:
         raise ValueError("crossed_rates needs at least one report, got none.")

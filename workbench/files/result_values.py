@@ -57,10 +57,12 @@ def to_values(value: Any, files: Files, where: str = "the result") -> Any:
         return {"__kind__": "tuple", "of": [to_values(v, files, f"{where}[{i}]") for i, v in enumerate(value)]}
     if is_mapping(value) and value.__class__ is dict:
         return _dictionary(value, files, where)
-    if isinstance(value, np.longdouble | np.clongdouble):  # of which no number of Python has all digits
-        raise NotKept(f"{where} is of {value.dtype}, which no file keeps: return a float, or float64.")
     if isinstance(value, np.generic):
-        return to_values(value.item(), files, where)
+        scalar: Any = value
+        number: object = scalar.item()
+        if type(number).__module__ == "numpy":  # a long double, of which no number of Python has all digits
+            raise NotKept(f"{where} is of the type {type(number).__name__}, which no file keeps: return a float64.")
+        return to_values(number, files, where)
     if isinstance(value, Tensor):
         return _tensor(value, "tensor", files, where)
     if isinstance(value, np.ma.MaskedArray):
