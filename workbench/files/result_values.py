@@ -58,8 +58,7 @@ def to_values(value: Any, files: Files, where: str = "the result") -> Any:
     if is_mapping(value) and value.__class__ is dict:
         return _dictionary(value, files, where)
     if isinstance(value, np.generic):
-        scalar: Any = value
-        number: object = scalar.item()
+        number = _number(value)
         if type(number).__module__ == "numpy":  # a long double, of which no number of Python has all digits
             raise NotKept(f"{where} is of the type {type(number).__name__}, which no file keeps: return a float64.")
         return to_values(number, files, where)
@@ -77,6 +76,11 @@ def to_values(value: Any, files: Files, where: str = "the result") -> Any:
     if isinstance(value, Fact):
         return {"__kind__": "fact", "of": value.to_dict()}
     return _of_package(value, files, where)
+
+
+def _number(scalar: Any) -> object:
+    """A scalar of numpy as a number of Python, where there is one."""
+    return scalar.item()
 
 
 def _dictionary(value: Mapping[Any, Any], files: Files, where: str) -> Any:
