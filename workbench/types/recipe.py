@@ -23,8 +23,8 @@ Optimiser = Literal["natural", "adam"]
 KLOn = Literal["answer", "first token", "whole text"]
 RetainDraw = Literal["in turn", "half hardest"]
 DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 10, "learn": 26}
-MOST_RATE = 1e30
-"""Of ``learning_rate``: a step is a multiple of it, in units of what is trained, and has to be within float32."""
+MOST_RATE = 3e37
+"""Of ``learning_rate``: the first step of AdamW is ten times it, and has to be within float32."""
 
 Check = tuple[str, bool, str]
 """A setting's name, whether its value is allowed, and what is."""
