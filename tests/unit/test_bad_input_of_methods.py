@@ -161,17 +161,18 @@ def test_a_retain_set_that_holds_what_is_taught(method: str) -> None:
 
 @pytest.mark.parametrize("method", having("learning_rate"))
 def test_a_learning_rate_that_float32_does_not_hold(method: str) -> None:
-    if METHODS[method].recipe is wb.recipes.UltraEdit:
+    kind = METHODS[method].recipe
+    if not issubclass(kind, TrainedRecipe):
         return
     for rate in (1e38, 3e38, float("inf"), 10**400):
         with pytest.raises(
-            ValueError, match=rf"Recipe.learning_rate must be at most 3e\+37.*, got {re.escape(repr(rate))}"
+            ValueError, match=rf"Recipe.learning_rate must be at most \d+e\+3.*, got {re.escape(repr(rate))}"
         ):
             of(method, learning_rate=rate)
     with pytest.raises(ValueError, match=r"Recipe.learning_rate must be a positive number, got nan"):
         of(method, learning_rate=float("nan"))
     with nothing_is_lost(), suppress(NonFiniteLoss):
-        made(of(method, learning_rate=3e37, warmup=0, min_tokens=1, force=True), "L1MLP")
+        made(of(method, learning_rate=kind.most_rate, warmup=0, min_tokens=1, force=True), "L1MLP")
 
 
 @pytest.mark.parametrize("method", [*KEYED, "grace"])

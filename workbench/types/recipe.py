@@ -23,8 +23,6 @@ Optimiser = Literal["natural", "adam"]
 KLOn = Literal["answer", "first token", "whole text"]
 RetainDraw = Literal["in turn", "half hardest"]
 DEFAULT_STEPS: dict[StageName, int] = {"unlearn": 10, "learn": 26}
-MOST_RATE = 3e37
-"""Of ``learning_rate``: the first step of AdamW is ten times it, and has to be within float32."""
 
 Check = tuple[str, bool, str]
 """A setting's name, whether its value is allowed, and what is."""
@@ -230,6 +228,8 @@ class TrainedRecipe(BaseRecipe):
         ),
         SEED,
     )
+    most_rate: ClassVar[float] = 3e37
+    """The largest ``learning_rate``: the first step of AdamW is ten times it, which float32 has to hold."""
 
     stages: tuple[StageName, ...] = ("unlearn", "learn")
     objective: Objective = "cross-entropy"
@@ -268,7 +268,11 @@ class TrainedRecipe(BaseRecipe):
         yield from super()._checks()
         yield "steps", all(is_whole(s) and s >= 1 for s in self.stage_steps), "whole numbers from 1"
         yield "learning_rate", self.learning_rate > 0, "a positive number"
-        yield "learning_rate", self.learning_rate <= MOST_RATE, f"at most {MOST_RATE:g}, so that float32 holds a step"
+        yield (
+            "learning_rate",
+            self.learning_rate <= self.most_rate,
+            f"at most {self.most_rate:g}: float32 must hold a step",
+        )
         yield "warmup", is_whole(self.warmup) and self.warmup >= 0, "a whole number from 0"
         yield "average", is_whole(self.average) and self.average >= 0, "a whole number from 0"
         yield "batch_size", is_whole(self.batch_size) and self.batch_size >= 1, "a whole number from 1"

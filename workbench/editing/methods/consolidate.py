@@ -67,6 +67,7 @@ class EditThenConsolidate(TrainedRecipe):
     method: ClassVar[str] = "consolidate"
     without_selection: ClassVar[str] = "What the closed form writes"
     trains: ClassVar[str] = "low-rank updates, solved for and then trained"
+    most_rate: ClassVar[float] = 1e30  # in units of each module's U
 
     name: str = "consolidate"
     first: str = "alphaedit"

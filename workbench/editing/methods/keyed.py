@@ -92,6 +92,7 @@ class Keyed(TrainedRecipe):
     method: ClassVar[str] = "keyed"
     without_selection: ClassVar[str] = "MLP outputs of a window of layers"
     trains: ClassVar[str] = "low-rank updates behind a fixed key"
+    most_rate: ClassVar[float] = 1e30  # in units of each module's U
     panel_settings: ClassVar[tuple[Setting, ...]] = (
         Setting(
             name="closing_weight",
