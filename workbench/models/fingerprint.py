@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.files.checked_json import sha256
+
 DECIDING = (
     *("rope", "rotary", "alibi", "window", "layer_types", "every", "parallel"),
     *("heads", "n_head", "head_dim", "hidden_act", "activation_function", "eps", "softcap"),
@@ -35,7 +37,7 @@ def fingerprint_of(hf: Any) -> str:
     """
     weights = _digest_of_weights(dict(sorted(hf.state_dict().items())))
     settings = _digest_of_settings(hf.config)
-    return weights if WEIGHTS_ALONE.get(weights) == settings else _sha256(f"{weights}|{settings}")
+    return weights if WEIGHTS_ALONE.get(weights) == settings else sha256(f"{weights}|{settings}".encode())
 
 
 def deciding_settings(config: Any) -> dict[str, Any]:
@@ -63,11 +65,7 @@ def _plain(value: Any) -> Any:
 
 
 def _digest_of_settings(config: Any) -> str:
-    return _sha256(json.dumps(deciding_settings(config)))
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256(json.dumps(deciding_settings(config)).encode())
 
 
 def _digest_of_weights(state: Mapping[str, Tensor]) -> str:

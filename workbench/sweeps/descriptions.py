@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
+from workbench.files.checked_json import sha256
 from workbench.types.plain import is_list, is_mapping
 
 CODE = "code of Python "
@@ -26,7 +26,7 @@ def shortened(values: Any) -> Any:
 
 def digest(values: Any) -> str:
     """The checksum of a description, the same in every version of Python."""
-    return hashlib.sha256(as_text(_without_code(values)).encode()).hexdigest()
+    return sha256(as_text(_without_code(values)).encode())
 
 
 def call_digest(settings: Mapping[str, Any]) -> str:

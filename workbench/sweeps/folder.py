@@ -13,9 +13,9 @@ from workbench.files.checked_json import dump, errors_name, parse_file, unwrap, 
 from workbench.files.folder_lock import LOCK_FILE
 from workbench.files.item_file import item_fields
 from workbench.files.paths import user_path
-from workbench.sweeps.descriptions import alike, call_digest
+from workbench.sweeps.descriptions import alike
 from workbench.sweeps.model_source import SHIPPED
-from workbench.sweeps.worker import Item, Outcome
+from workbench.sweeps.worker import Item, Outcome, Stamp
 from workbench.types import slug
 
 SWEEP_FILE, ITEMS, FAILED = "sweep.json", "items", "failed"
@@ -133,7 +133,10 @@ class SweepFolder:
             OtherSweep: An item of that id was another one, or its file is of another sweep.
         """
         done: set[str] = set()
-        for item in items if settings is not None else ():
+        if settings is None:
+            return done
+        stamp = Stamp.of(settings)
+        for item in items:
             path = self.item_path(item.id)
             if not path.exists():
                 continue
@@ -141,7 +144,7 @@ class SweepFolder:
                 fields = item_fields(path, whole=True)
             except ValueError:
                 continue
-            check_item(fields, settings or {}, path)
+            check_item(fields, stamp, path)
             if fields["digest"] != item.digest:
                 raise OtherSweep(
                     f"The item {item.id!r} of the sweep in {self.path} was another one when it was computed (it had "
@@ -181,21 +184,18 @@ def _failure(id: str, path: Path) -> Failure:
         return Failure(id, UNREADABLE, f"what it failed with cannot be read: {error}", "")
 
 
-def check_item(fields: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> None:
+def check_item(fields: Mapping[str, Any], stamp: Stamp, path: Path) -> None:
     """Raise where an item's file is of another sweep than the one in whose folder it lies.
 
     Args:
         fields: Of the item's file. Where they do not record the call, the model is looked at alone.
-        settings: Of the sweep.
+        stamp: Of the sweep.
         path: The file.
 
     Raises:
         OtherSweep: It is of another function, of other options or of another model.
     """
-    if "call" in fields:
-        same = fields["call"] == call_digest(settings)
-    else:
-        same = fields.get("fingerprint") == settings["model"].get("fingerprint")
+    same = fields["call"] == stamp.call if "call" in fields else fields.get("fingerprint") == stamp.fingerprint
     if not same:
         raise OtherSweep(
             f"{path} is of another sweep than {SWEEP_FILE} beside it says: another function, other options or another "

@@ -13,6 +13,7 @@ from workbench.sweeps.described import call_of
 from workbench.sweeps.descriptions import alike
 from workbench.sweeps.folder import SWEEP_FILE, Failure, SweepFolder, check_item
 from workbench.sweeps.items import checked_options
+from workbench.sweeps.worker import Stamp
 from workbench.types import Fact, FactSet
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class SweepResults(Mapping[str, Any]):
         settings = self._folder.settings()
         if settings is None:
             raise FileNotFoundError(f"There is no sweep in {self.path}: it has no {SWEEP_FILE}.")
-        self._settings = settings
+        self._settings, self._stamp = settings, Stamp.of(settings)
         self._paths = {one["id"]: self._folder.item_path(one["id"]) for one in settings["items"]}
 
     def __getitem__(self, id: str) -> Any:
@@ -66,7 +67,7 @@ class SweepResults(Mapping[str, Any]):
             failure = self._folder.failures([id]).get(id)
             why = f"it failed ({failure.error}: {failure.message})" if failure else "it has not been computed yet"
             raise KeyError(f"The item {id!r} has no result: {why}.") from None
-        check_item(fields, self._settings, path)
+        check_item(fields, self._stamp, path)
         return result
 
     def _path_of(self, id: str) -> Path:

@@ -166,8 +166,7 @@ def _work(
         said = described_model(loaded)
         _write_settings(run.folder, settings, said, items, before)
         run.begin("items")
-        stamp = Stamp(call_digest({**settings, "model": said}), said["fingerprint"])
-        _in_process(run, function, loaded, options, executor, stamp)
+        _in_process(run, function, loaded, options, executor, Stamp.of({**settings, "model": said}))
         return
     source = source_of(model, run.folder.path) if isinstance(model, LoadedModel) else given_source(model)
     work: tuple[Any, Mapping[str, Any], ModelSource] = (function, options, source)

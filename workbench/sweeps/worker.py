@@ -30,6 +30,7 @@ from workbench.files.result_values import NotKept
 from workbench.models.load import LoadedModel
 from workbench.models.provenance import provenance
 from workbench.sweeps.code_version import code_version
+from workbench.sweeps.descriptions import call_digest
 from workbench.sweeps.model_source import ModelSource
 from workbench.sweeps.tokenizer_digest import tokenizer_digest
 from workbench.types.cancelling import Cancelled
@@ -104,11 +105,16 @@ class Stamp:
 
     Args:
         call: The checksum of function, options and model.
-        fingerprint: The model's, when the sweep began.
+        fingerprint: The model's, when the sweep began; None where that is not on record.
     """
 
     call: str
-    fingerprint: str
+    fingerprint: str | None
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Stamp:
+        """That of a sweep's settings, as ``sweep.json`` holds them."""
+        return cls(call_digest(settings), settings["model"].get("fingerprint"))
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from workbench.editing.solved.choose import WITHOUT_COLUMNS
-from workbench.editing.solved.spots import SITES
 from workbench.editing.task import Task
 from workbench.editing.training.batching import Prepared, shared_prefix
 from workbench.editing.training.fit_rows import wanted_rows
 from workbench.editing.training.passes import Passes, answer_nll
+from workbench.editing.unlearning.columns import Columns, mlp_columns, output_columns
 from workbench.models import LoadedModel
 from workbench.models.engine import Resumable
 from workbench.models.provenance import provenance
 from workbench.models.views import shared_view
-from workbench.types import BaseRecipe, Edit, EditStage, LowRankDelta, Selection, Site, TrainedRecipe
+from workbench.types import BaseRecipe, Edit, EditStage, LowRankDelta, Selection, TrainedRecipe
 from workbench.types.cancelling import check_cancel
 from workbench.types.plain import is_whole
 from workbench.types.recipe import Check
@@ -100,7 +100,7 @@ def update(
     rate: float,
     learning_rate: float | None,
     ridge: float,
-    columns: Sequence[int],
+    columns: Sequence[int] | None,
     normalise: bool,
 ) -> tuple[Tensor, Tensor]:
     """The update of one module.
@@ -108,7 +108,7 @@ def update(
     Args:
         tokens: Its keys, gradients and outputs.
         rate, learning_rate, ridge, normalise: As in ``UltraEdit``.
-        columns: The inputs that may be read.
+        columns: The inputs that may be read; None for all.
 
     Returns:
         U [d_out, n] and V [n, d_in], with dW = U V.
@@ -120,8 +120,10 @@ def update(
         values = learning_rate * values
     elif bool(values.any()):
         values = values * (rate * outputs.norm(dim=1).mean() / values.norm(dim=1).mean())
-    read = torch.zeros_like(keys)
-    read[:, list(columns)] = keys[:, list(columns)]
+    read = keys
+    if columns is not None:
+        read = torch.zeros_like(keys)
+        read[:, list(columns)] = keys[:, list(columns)]
     # (H^T H + a I)^-1 H^T = H^T (H H^T + a I)^-1: as large as there are tokens, not as the module is wide.
     return values.T, torch.linalg.solve(read @ read.T + ridge * torch.eye(len(read), dtype=read.dtype), read)
 
@@ -185,16 +187,14 @@ def make_ultraedit(task: Task) -> Edit:
     )
 
 
-def _modules(model: LoadedModel, task: Task, recipe: UltraEdit) -> dict[tuple[int, str], tuple[int, ...]]:
+def _modules(model: LoadedModel, task: Task, recipe: UltraEdit) -> Columns:
     """The modules that are written, by layer and name within it, with the inputs that may be read."""
     if isinstance(task.selection, int):
         raise ValueError(
             f"UltraEdit has no selector of its own, so a number of neurons ({task.selection}) selects nothing. Give a "
             "Selection, or None for two MLPs."
         )
-    entries: dict[tuple[int, Site], tuple[int, ...]]
     if isinstance(task.selection, Selection):
-        entries = {place: e for place, e in task.selection.entries(model).items() if place[1] in SITES.values()}
         without = [str(c) for c in task.selection if c.kind in WITHOUT_COLUMNS]
         if without:
             raise ValueError(
@@ -202,19 +202,13 @@ def _modules(model: LoadedModel, task: Task, recipe: UltraEdit) -> dict[tuple[in
                 f"{'has' if len(without) == 1 else 'have'} no output columns. Pick heads, neurons, MLPs or attention "
                 "layers."
             )
-    else:
-        n = model.shape.n_layers
-        layers = recipe.layers or tuple(sorted({max(n - 3, 0), max(n - 2, 0)}))
-        beyond = [layer for layer in layers if layer >= n]
-        if beyond:
-            raise ValueError(f"UltraEdit.layers has {beyond[0]}, and the model has the layers 0 to {n - 1}.")
-        entries = {(layer, "post"): tuple(range(model.shape.d_mlp)) for layer in layers}
-    path = model.architecture.family.layers
-    out: dict[tuple[int, str], tuple[int, ...]] = {}
-    for (layer, site), index in entries.items():
-        name = model.architecture.gate_module(layer, site).module
-        out[layer, name.removeprefix(f"{path}.{layer}.")] = tuple(index)
-    return out
+        return output_columns(model, task.selection)
+    n = model.shape.n_layers
+    layers = recipe.layers or tuple(sorted({max(n - 3, 0), max(n - 2, 0)}))
+    beyond = [layer for layer in layers if layer >= n]
+    if beyond:
+        raise ValueError(f"UltraEdit.layers has {beyond[0]}, and the model has the layers 0 to {n - 1}.")
+    return mlp_columns(model, layers)
 
 
 def _backward(

@@ -30,16 +30,20 @@ def selected_columns(model: LoadedModel, selection: Selection, what: str) -> Col
     Raises:
         ValueError: A component that has no columns of an output projection: keys, values and queries, gate and up.
     """
-    found: dict[tuple[int, str], tuple[int, ...] | None] = {}
-    sites = {*SITES.values()}
     for component in selection:
-        if sites.isdisjoint(component.slices(model.shape)):
+        if {*SITES.values()}.isdisjoint(component.slices(model.shape)):
             raise ValueError(
                 f"{what} moves columns of output projections, and {component} has none. Choose heads (L23H4), "
                 "attention layers (L9ATTN), neurons (L13N207) or MLPs (L13MLP)."
             )
+    return output_columns(model, selection)
+
+
+def output_columns(model: LoadedModel, selection: Selection) -> Columns:
+    """The columns of output projections that a selection has; what else it has is left out."""
+    found: dict[tuple[int, str], tuple[int, ...] | None] = {}
     for (layer, site), index in selection.entries(model).items():
-        if site in sites:
+        if site in SITES.values():
             whole = len(index) == model.shape.site_size(site)
             found[layer, module_at(model.architecture, layer, site)] = None if whole else index
     return found
